@@ -1,0 +1,40 @@
+"""Pull any subset of Google's Open Images onto a disk.
+
+>>> import oid_async
+>>> report = await oid_async.download(categories=["Football", "Person"], match="all")  # doctest: +SKIP
+
+Importing this package loads neither aiohttp nor polars nor rich: names are resolved when first used (PEP 562).
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from oid_async import errors, events
+    from oid_async.api import Stream, download, plan, stream
+    from oid_async.report import Outcome, Plan, Report
+
+__version__ = "0.1.0"
+__all__ = ["Outcome", "Plan", "Report", "Stream", "__version__", "download", "errors", "events", "plan", "stream"]
+
+_HOME = {
+    "Outcome": "oid_async.report",
+    "Plan": "oid_async.report",
+    "Report": "oid_async.report",
+    "Stream": "oid_async.api",
+    "download": "oid_async.api",
+    "plan": "oid_async.api",
+    "stream": "oid_async.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("errors", "events"):
+        return import_module(f"oid_async.{name}")
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'oid_async' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

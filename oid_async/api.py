@@ -1,0 +1,121 @@
+"""The Python door: `await download(...)`, `await plan(...)`, `async with stream(...)`.
+
+All keywords, named like the long options of the command line. Nothing here prints, starts processes, installs signal
+handlers or keeps state between calls; everything may be cancelled at any await.
+"""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator
+from typing import Any, Self, Unpack
+
+from oid_async.events import Sink, ignore
+from oid_async.options import Options, QueryOptions, option_fields
+from oid_async.report import Outcome, Plan, Report
+from oid_async.run import Run
+from oid_async.transfer.pipeline import settled
+
+_WAITING_OUTCOMES = 256
+
+
+async def download(*, on_event: Sink | None = None, **query: Unpack[QueryOptions]) -> Report:
+    """Select images, fetch them with their annotations into `savepath`, and return the report.
+
+    One image that fails is data in the report. Raises a subclass of `oid_async.errors.OidError` for a wrong option, an
+    unusable table, a full disk, or a folder that another run owns. When cancelled, what was saved stays and the next
+    call goes on from there. `on_event` is called on the loop with each event of `oid_async.events`.
+    """
+    return await Run(Options(**query), on_event or ignore).download()  # type: ignore[arg-type]
+
+
+async def plan(*, on_event: Sink | None = None, **query: Unpack[QueryOptions]) -> Plan:
+    """Say what `download` with the same keywords would do: fetches tables, no image, writes nothing to `savepath`."""
+    return await Run(Options(**query), on_event or ignore).plan()  # type: ignore[arg-type]
+
+
+def stream(*, on_event: Sink | None = None, **query: Unpack[QueryOptions]) -> "Stream":
+    """Run `download` and hand out each image's Outcome as it lands; use as `async with stream(...) as outcomes`.
+
+    A consumer that is slow slows the run down: nothing piles up. Leaving the block stops the run cleanly; the result
+    tables are written when the outcomes were read to their end. Raises what `download` raises, from the iteration.
+    """
+    return Stream(Options(**query), on_event or ignore)  # type: ignore[arg-type]
+
+
+class Stream:
+    """The outcomes of a run in progress, in order of landing. `report` is the run's, true at every moment."""
+
+    def __init__(self, options: Options, sink: Sink) -> None:
+        self._queue: asyncio.Queue[Outcome | None] = asyncio.Queue(_WAITING_OUTCOMES)
+        self._run = Run(options, sink, deliver=self._queue.put)
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def report(self) -> Report:
+        """What the run has done so far."""
+        return self._run.report
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._feed(), name="oid_async.stream")
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        task = self._task
+        if task is None:
+            return
+        task.cancel()
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            # Cancelled from outside as well: the run must have let go of everything before that goes on.
+            await settled(task)
+            raise
+        finally:
+            if not task.cancelled():
+                task.exception()
+
+    def __aiter__(self) -> AsyncIterator[Outcome]:
+        return self
+
+    async def __anext__(self) -> Outcome:
+        task = self._task
+        if task is None:
+            raise RuntimeError("use it as: async with oid_async.stream(...) as outcomes")
+        outcome = await self._queue.get()
+        if outcome is not None:
+            return outcome
+        self._queue.put_nowait(None)
+        await asyncio.wait([task])
+        if (error := task.exception()) is not None:
+            raise error
+        raise StopAsyncIteration
+
+    async def _feed(self) -> None:
+        try:
+            await self._run.download()
+        finally:
+            if asyncio.current_task().cancelling() == 0:  # type: ignore[union-attr]
+                await self._queue.put(None)
+
+
+def _signature(returns: Any) -> inspect.Signature:
+    """Return the signature that help() shows: every option as a keyword with its default."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    hints = QueryOptions.__annotations__
+    parameters = [
+        inspect.Parameter(option.name, keyword, default=option.default, annotation=hints[option.name])
+        for option in option_fields()
+    ]
+    parameters.append(inspect.Parameter("on_event", keyword, default=None, annotation=Sink | None))
+    return inspect.Signature(parameters, return_annotation=returns)
+
+
+def _document(function: Any, returns: Any) -> None:
+    """Put the full signature and the meaning of each keyword into a door's docstring: one table feeds both doors."""
+    function.__signature__ = _signature(returns)
+    lines = [f"        {option.name}: {option.metadata['help']}" for option in option_fields()]
+    function.__doc__ += "\n    Keywords:\n" + "\n".join(lines) + "\n"
+
+
+for _door, _returns in ((download, Report), (plan, Plan), (stream, Stream)):
+    _document(_door, _returns)

@@ -1,0 +1,42 @@
+"""`oid-async demo`: the real download against an embedded look-alike, offline; some objects fail on purpose."""
+
+from collections import Counter
+from pathlib import Path
+
+from oid_async.events import Sink
+from oid_async.options import SPLITS, Options
+from oid_async.origin.lookalike import STAGED_FAILURES, Lookalike
+from oid_async.report import Report
+from oid_async.run import Run
+
+DEFAULT_SAVEPATH = Path("demo_data")
+
+
+def demo_run(savepath: Path, cache_dir: Path | None, sink: Sink) -> Run:
+    """Return the run of the demo: every split of the look-alike, every image with a box."""
+    options = Options(savepath=savepath, splits=SPLITS, cache_dir=cache_dir)
+    return Run(options, sink, serve=Lookalike().serve, site="demo:")
+
+
+def went_as_staged(report: Report) -> bool:
+    """Return whether exactly the staged failures happened."""
+    return report.failures == dict(Counter(STAGED_FAILURES))
+
+
+def closing_words(report: Report) -> list[str]:
+    """Return what a user should read at the end: what was done, where the files are, what to type next."""
+    path = report.savepath
+    kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(report.failures.items()))
+    staged = "exactly those that were staged" if went_as_staged(report) else "NOT those that were staged"
+    return [
+        f"{report.selected} images selected: {report.downloaded} downloaded now, {report.present} were there already, "
+        f"{report.failed} failed",
+        f"failed on purpose: {kinds or 'nothing'}: {staged}",
+        f"pictures:    {path}/images/",
+        f"boxes:       {path}/bbox/bbox.csv  (+ label_data.csv)",
+        f"bookkeeping: {path}/manifest.parquet, failures.csv, ATTRIBUTION.csv, query.json",
+        "next, from the real dataset:",
+        '  oid-async download --category "Football" --category "Person" --type "inter" --split validation '
+        '--savepath "Football_data"',
+        "or run the demo again: it downloads nothing twice",
+    ]

@@ -1,0 +1,53 @@
+"""What stops a run. One image that fails is data (an Outcome), never an exception.
+
+OidError                    base; `kind` names the branch, `exit_code` is the command line's
+├── UsageError              2  an option's value, an unknown class, options that contradict each other
+├── InputError              2  a given table or list that cannot be used: missing column, empty, not a CSV
+├── UnavailableError        2  published tables cannot be had: host not reachable, not published there
+├── StorageError            3  the machine says no: disk full, folder not writable; running again resumes
+└── LockedError             4  another run owns this SAVEPATH
+"""
+
+from typing import ClassVar
+
+
+class OidError(Exception):
+    """Base of everything oid_async raises on purpose; the message is one line a person can act on."""
+
+    kind: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(OidError):
+    """An option has a value that cannot be used, or two options contradict each other."""
+
+    kind = "usage"
+    exit_code = 2
+
+
+class InputError(OidError):
+    """A table or list is not what it must be; the message names the file and the column."""
+
+    kind = "input"
+    exit_code = 2
+
+
+class UnavailableError(OidError):
+    """A published table cannot be had from where it was asked for."""
+
+    kind = "unavailable"
+    exit_code = 2
+
+
+class StorageError(OidError):
+    """The disk is full or the folder is not writable; what was saved stays, running again resumes."""
+
+    kind = "storage"
+    exit_code = 3
+
+
+class LockedError(OidError):
+    """Another run is writing to this SAVEPATH."""
+
+    kind = "locked"
+    exit_code = 4

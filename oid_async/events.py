@@ -1,0 +1,57 @@
+"""What a run tells whoever listens, as it happens. Values only; nothing here prints or waits.
+
+A sink is any callable that takes one event. It is called on the event loop and must return at once; an exception it
+raises stops the run.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from oid_async.report import Outcome, Plan, Report
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something a user should know once: a choice that was made, a thing that was left out."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TableProgress:
+    """A published table is being fetched: `done` of `total` bytes (total None when the server does not say)."""
+
+    name: str
+    done: int
+    total: int | None
+    finished: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The target set is known; the first image request follows."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """Some images reached their outcome. One event a batch, so that a million images cost thousands of calls."""
+
+    outcomes: tuple[Outcome, ...]
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The run is over and its tables are written."""
+
+    report: Report
+
+
+Event = Note | TableProgress | Planned | Landed | Finished
+Sink = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Listen to nothing: the default sink."""

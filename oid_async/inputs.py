@@ -1,0 +1,136 @@
+"""The tables of one run: given or published, all on this disk once gathered, and what follows from them."""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from oid_async.errors import InputError
+from oid_async.events import Note, Sink
+from oid_async.openimages.catalogue import TableKind, published
+from oid_async.openimages.classes import Category, Classes
+from oid_async.openimages.tables import TableFile, columns_of, looks_hexadecimal, reading, scan
+from oid_async.options import SPLITS, Options, Source, Split
+from oid_async.select.selection import IdForm
+from oid_async.transfer.metadata import Identity, MetadataCache, local_table
+
+_MOST_HASHED = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a selection is made from.
+
+    `splits` keeps image rows of these splits only (empty: all); `identities` tells each table's state for query.json.
+    """
+
+    classes: Classes
+    categories: tuple[Category, ...]
+    boxes: tuple[TableFile, ...]
+    images: tuple[TableFile, ...]
+    ids: IdForm
+    has_subset: bool
+    splits: tuple[Split, ...]
+    identities: tuple[dict[str, Any], ...]
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """The labels of the chosen categories, None when every class is wanted."""
+        if not self.categories:
+            return None
+        return tuple(dict.fromkeys(label for category in self.categories for label in category.labels))
+
+
+class Gatherer:
+    """Brings a query's tables onto this disk: the small class table first, so that a typing error costs nothing."""
+
+    def __init__(self, options: Options, cache: MetadataCache, sink: Sink) -> None:
+        self._options = options
+        self._cache = cache
+        self._sink = sink
+        self._identities: list[dict[str, Any]] = []
+
+    async def gather(self) -> Inputs:
+        """Return the run's tables. Raises UsageError, InputError or UnavailableError."""
+        options = self._options
+        given = {name: self._local(name) for name in ("label", "annotation", "image_url")}
+        (label_table,) = await self._tables("classes", options.label, given["label"], ())
+        classes = await asyncio.to_thread(Classes.read, label_table)
+        categories = classes.resolve_all(options.categories)
+        self._say_shared(categories)
+        everywhere: tuple[Split, ...] = options.splits or (SPLITS if options.annotation else ("train",))
+        images = await self._tables("images", options.image_url, given["image_url"], everywhere)
+        ids, has_subset, said = IdForm(), True, everywhere
+        if options.image_url is not None:
+            ids, has_subset, said = await asyncio.to_thread(self._look_at, images[0])
+        boxes = await self._tables("boxes", options.annotation, given["annotation"], options.splits or said)
+        return Inputs(
+            classes=classes,
+            categories=categories,
+            boxes=boxes,
+            images=images,
+            ids=ids,
+            has_subset=has_subset,
+            splits=options.splits,
+            identities=tuple(self._identities),
+        )
+
+    def _local(self, name: str) -> TableFile | None:
+        value = getattr(self._options, name)
+        return None if value is None else local_table(value)
+
+    async def _tables(
+        self, kind: TableKind, given: str | None, local: TableFile | None, splits: Sequence[Split]
+    ) -> tuple[TableFile, ...]:
+        if local is not None:
+            self._identities.append({"table": kind, **await asyncio.to_thread(_identify, local)})
+            return (local,)
+        if given is not None:
+            return (self._known(kind, *await self._cache.given(given)),)
+        return tuple([self._known(kind, *await self._cache.published(table)) for table in published(kind, splits)])
+
+    def _known(self, kind: TableKind, table: TableFile, identity: Identity) -> TableFile:
+        self._identities.append({"table": kind, "name": table.name, **asdict(identity)})
+        return table
+
+    def _look_at(self, images: TableFile) -> tuple[IdForm, bool, tuple[Split, ...]]:
+        """Return what a given image table says: its kind of ids, whether it has Subset, and the splits in it."""
+        has_subset = "Subset" in columns_of(images)
+        ids = IdForm(looks_hexadecimal(images))
+        if not has_subset:
+            return ids, False, SPLITS
+        with reading(images):
+            subsets = scan(images, ["Subset"], []).unique().collect(engine="streaming").to_series().to_list()
+        return ids, True, tuple(split for split in SPLITS if split in subsets) or SPLITS
+
+    def _say_shared(self, categories: Sequence[Category]) -> None:
+        for category in categories:
+            if len(category.labels) > 1:
+                labels = ", ".join(category.labels)
+                self._sink(Note(f"{category.class_name} names {len(category.labels)} classes, all are taken: {labels}"))
+
+
+def choose_sources(options: Options, inputs: Inputs, *, mirrored: bool) -> tuple[tuple[Source, ...], str]:
+    """Return the order of sources and why it is so, in words. Raises InputError for cvdf without what it needs."""
+    reachable = inputs.has_subset and inputs.ids.hexadecimal
+    if options.source is not None:
+        if "cvdf" in options.source and not reachable:
+            lacks = "has no column 'Subset'" if not inputs.has_subset else "has no Open Images ids"
+            raise InputError(f"{inputs.images[0].name}: it {lacks}, which --source cvdf needs; say --source original")
+        return options.source, f"images from {', then '.join(options.source)} (as asked)"
+    if not reachable:
+        return ("original",), "images from original: the given image table has no Subset, or no Open Images ids"
+    if mirrored:
+        return ("cvdf",), "images from cvdf: a mirror has the bucket's copies alone"
+    return ("cvdf", "original"), "images from cvdf, then original"
+
+
+def _identify(table: TableFile) -> dict[str, Any]:
+    """Return what tells one state of a given file from another: its size, and its MD5 if that is quickly had."""
+    size = table.path.stat().st_size
+    identity: dict[str, Any] = {"name": table.name, "bytes": size, "md5": None}
+    if size <= _MOST_HASHED:
+        with reading(table), table.path.open("rb") as file:
+            identity["md5"] = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    return identity

@@ -1,0 +1,1 @@
+"""What Open Images publishes: the catalogue, its tables and its classes."""

@@ -1,0 +1,147 @@
+"""Reading a table where it lies: CSV, gzipped CSV or Parquet, every column as text, lazily.
+
+No type is ever inferred. ImageIDs such as 0000048549557964 and 00e4060885034751 would become numbers, coordinates would
+change their spelling, and what is saved must read as published. A header row may start with a byte order mark, lines
+may end in CRLF, fields may be quoted and hold line breaks.
+"""
+
+import csv
+import difflib
+import gzip
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import TextIOWrapper
+from pathlib import Path
+from typing import IO, BinaryIO, TextIO, cast
+
+import polars as pl
+
+from oid_async.errors import InputError
+
+_SNIFF_BYTES = 1 << 20
+HEX_ID = r"^[0-9a-f]{16}$"
+
+
+@dataclass(frozen=True, slots=True)
+class TableFile:
+    """A table on this disk: where it lies, and what to call it in a message (the path or URL that was asked for)."""
+
+    path: Path
+    name: str
+
+    @property
+    def is_parquet(self) -> bool:
+        """Whether the name says Parquet; everything else is read as CSV."""
+        return self.path.name.lower().endswith(".parquet")
+
+
+def columns_of(table: TableFile) -> list[str]:
+    """Return the column names (a CSV's first row, spaces stripped). Raises InputError for what is no table."""
+    if table.is_parquet:
+        with reading(table):
+            return list(pl.read_parquet_schema(table.path))
+    return [name.strip() for name in _first_row(table)]
+
+
+def scan(table: TableFile, required: Sequence[str], optional: Sequence[str] | None = None) -> pl.LazyFrame:
+    """Scan a table lazily, all columns as String.
+
+    Returns the required columns and those optional ones that are there; `optional=None` carries all columns through in
+    their own order. Raises InputError naming the file, the missing column and the nearest header that is there.
+    """
+    names = columns_of(table)
+    for column in required:
+        if column not in names:
+            near = difflib.get_close_matches(column.lower(), [name.lower() for name in names], n=1, cutoff=0.6)
+            there = next((name for name in names if near and name.lower() == near[0]), None)
+            hint = f"; did you mean its {there!r}?" if there else f"; it has {', '.join(map(repr, names[:12]))}"
+            raise InputError(f"{table.name}: column {column!r} is missing{hint}")
+    frame = _scan_all(table, names)
+    if optional is not None:
+        frame = frame.select(name for name in names if name in required or name in optional)
+    return frame
+
+
+def scan_headless(table: TableFile, columns: Sequence[str]) -> pl.LazyFrame:
+    """Scan a table of which only the number of leading columns is known; row 1 is a header if it says columns[0]."""
+    names = columns_of(table)
+    if len(names) < len(columns):
+        wants = ", ".join(columns)
+        raise InputError(f"{table.name}: it has {len(names)} column(s) where {len(columns)} are needed ({wants})")
+    if table.is_parquet or names[0] == columns[0]:
+        frame = _scan_all(table, names)
+    else:
+        with reading(table):
+            frame = pl.scan_csv(table.path, infer_schema=False, has_header=False)
+    given = frame.collect_schema().names()[: len(columns)]
+    return frame.select(pl.col(old).alias(new) for old, new in zip(given, columns, strict=True))
+
+
+@contextmanager
+def reading(table: TableFile) -> Iterator[None]:
+    """Turn what Polars or the disk says of a table into one InputError that names it."""
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError, gzip.BadGzipFile, EOFError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or str(error).strip().split("\n", 1)[0] or type(error).__name__
+        raise InputError(f"{table.name}: cannot be read as a table: {reason}") from error
+
+
+def looks_hexadecimal(table: TableFile) -> bool:
+    """Return whether any ImageID of the table is 16 lower-case hex digits, as every Open Images id is.
+
+    A table of a user's own may name its images otherwise; then its ids are taken as they stand.
+    """
+    ids = scan(table, ["ImageID"], []).select(is_hex=pl.col("ImageID").str.contains(HEX_ID))
+    with reading(table):
+        if ids.head(1000).collect(engine="streaming").get_column("is_hex").any():
+            return True
+        return bool(ids.select(pl.col("is_hex").any()).collect(engine="streaming").item())
+
+
+def bad_ids(table: TableFile) -> Iterator[tuple[int, str]]:
+    """Read a CSV row by row and yield (physical line, reason) for each row whose ImageID is no Open Images id.
+
+    The slow way, for tables that are known to hold such a row. The header stands on line 1.
+    """
+    if table.is_parquet:
+        return
+    with reading(table), _open_text(table.path) as text:
+        rows = csv.reader(text)
+        position = [name.strip() for name in next(rows)].index("ImageID")
+        line = rows.line_num + 1
+        for row in rows:
+            image_id = row[position] if len(row) > position else ""
+            if row and not (len(image_id) == 16 and all(digit in "0123456789abcdef" for digit in image_id)):
+                yield line, f"ImageID {image_id[:40]!r} is not 16 lower-case hex digits"
+            line = rows.line_num + 1
+
+
+def _scan_all(table: TableFile, names: list[str]) -> pl.LazyFrame:
+    if table.is_parquet:
+        if "ImageID" in names and pl.read_parquet_schema(table.path)["ImageID"] not in (pl.String, pl.Categorical):
+            raise InputError(f"{table.name}: column 'ImageID' holds numbers, not text; its leading zeros are lost")
+        return pl.scan_parquet(table.path).with_columns(pl.all().cast(pl.String))
+    with reading(table):
+        return pl.scan_csv(table.path, infer_schema=False, with_column_names=lambda _: names)
+
+
+def _first_row(table: TableFile) -> list[str]:
+    with reading(table):
+        with _open_bytes(table.path) as file:
+            start = file.read(_SNIFF_BYTES)
+        if not start.strip():
+            raise InputError(f"{table.name}: the file is empty")
+        if b"\0" in start[:4096]:
+            raise InputError(f"{table.name}: not a CSV file (it holds binary data)")
+        text = start.decode("utf-8-sig", errors="strict" if len(start) < _SNIFF_BYTES else "ignore")
+        return next(csv.reader(text.splitlines(keepends=True)), [])
+
+
+def _open_bytes(path: Path) -> IO[bytes]:
+    return cast("IO[bytes]", gzip.open(path)) if path.name.lower().endswith(".gz") else path.open("rb")
+
+
+def _open_text(path: Path) -> TextIO:
+    return TextIOWrapper(cast("BinaryIO", _open_bytes(path)), encoding="utf-8-sig", errors="replace", newline="")

@@ -1,0 +1,248 @@
+"""A small look-alike of Open Images: format-exact tables, a few hundred decodable JPEGs, some objects that fail.
+
+The pictures are twenty drawn scenes; a comment segment with the ImageID makes each copy other bytes. Everything follows
+from a seed, so that two runs meet the same objects. Ids include those that type inference ruins: all decimal digits, or
+the look of a float in exponent form.
+"""
+
+import asyncio
+import base64
+import csv
+import hashlib
+import io
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.resources import files
+from typing import Any
+
+from aiohttp import web
+
+from oid_async.openimages.catalogue import (
+    BOX_COLUMNS,
+    CLASS_COLUMNS,
+    CLICK_COLUMNS,
+    IMAGE_BUCKET,
+    IMAGE_COLUMNS,
+    TABLES,
+)
+from oid_async.options import SPLITS, Split
+from oid_async.origin.server import published_object
+
+CLASSES = {
+    "/m/014j1m": "Apple",
+    "/m/018xm": "Ball",
+    "/m/01j51": "Balloon",
+    "/m/0199g": "Bicycle",
+    "/m/015p6": "Bird",
+    "/m/019jd": "Boat",
+    "/m/0cgh4": "Building",
+    "/m/0k4j": "Car",
+    "/m/01yrx": "Cat",
+    "/m/01mzpv": "Chair",
+    "/m/01x3z": "Clock",
+    "/m/0ftb8": "Common sunflower",
+    "/m/0bt9lr": "Dog",
+    "/m/0ch_cf": "Fish",
+    "/m/0c9ph5": "Flower",
+    "/m/01226z": "Football",
+    "/m/03k3r": "Horse",
+    "/m/03jm5": "House",
+    "/m/0dzct": "Human face",
+    "/m/02zt3": "Kite",
+    "/m/04yx4": "Man",
+    "/m/0cyhj_": "Orange",
+    "/m/01g317": "Person",
+    "/m/04bcr3": "Table",
+    "/m/07j7r": "Tree",
+    "/m/0hnnb": "Umbrella",
+    "/m/0d4v4": "Window",
+    "/m/03bt1vf": "Woman",
+}
+_SIZES: dict[Split, int] = {"train": 240, "validation": 40, "test": 40}
+_AUTHORS = ("Ana Lima", 'Bo "the lens" Berg', "Chen, Wei", "Žofie Nováková", "安藤 陽", "dee_o")
+_TITLES = ("Sunday, late", "IMG 0042", "Goal!", 'The "big" one', "", "Am Strand — Juli", "first & last")
+_HARD_IDS = ("0000048549557964", "00e4060885034751", "0012e45111111111")
+
+# What fails on purpose, and the failure kind that a truthful run reports for it. The last in order of ImageID gets the
+# wrong checksum: by then the run has seen that this host's ETags are MD5s.
+STAGED_FAILURES = ("not_found", "not_found", "forbidden", "gone", "placeholder", "not_image", "empty", "checksum")
+# What goes wrong once and is well when asked again.
+STAGED_HICCUPS = ("busy", "cut", "reset")
+_PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """One image of the look-alike: its id, its split, the scene it shows, what is staged for it ('' for nothing)."""
+
+    image_id: str
+    split: Split
+    scene: int
+    staged: str = ""
+
+
+@dataclass
+class Lookalike:
+    """The objects and how they answer. `requests` counts what was asked for by key; `staged=False` lets none fail."""
+
+    staged: bool = True
+    requests: Counter[str] = field(default_factory=Counter)
+
+    @cached_property
+    def photos(self) -> dict[str, Photo]:
+        """Every image by its key in the image bucket, in order of ImageID."""
+        return {f"{photo.split}/{photo.image_id}.jpg": photo for photo in _photos(self.staged)}
+
+    @cached_property
+    def tables(self) -> dict[str, bytes]:
+        """Every V7 table by its key, made from the photos in the published format."""
+        photos = list(self.photos.values())
+        makers = {"classes": _class_table, "boxes": self._box_table, "images": self._image_table}
+        return {
+            table.key: makers[table.kind]([photo for photo in photos if photo.split == table.split])
+            for table in TABLES
+            if "v7" in table.releases
+        }
+
+    @cached_property
+    def scenes(self) -> list[tuple[bytes, list[dict[str, Any]]]]:
+        """The drawn scenes: JPEG bytes and the objects in them."""
+        folder = files("oid_async.origin") / "scenes"
+        listing = json.loads((folder / "scenes.json").read_text(encoding="utf-8"))
+        return [((folder / scene["file"]).read_bytes(), scene["objects"]) for scene in listing]
+
+    def body(self, photo: Photo) -> bytes:
+        """Return a photo's bytes: its scene with the ImageID in a comment segment."""
+        return with_comment(self.scenes[photo.scene][0], photo.image_id)
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request for /<bucket>/<key>; this is what an Origin is made from."""
+        bucket, _, key = request.match_info["key"].partition("/")
+        self.requests[key] += 1
+        if bucket == "openimages" and key in self.tables:
+            return published_object(request, self.tables[key], "text/csv")
+        photo = self.photos.get(key) if bucket == IMAGE_BUCKET else None
+        if photo is None:
+            raise web.HTTPNotFound
+        return await self._answer(request, photo, again=self.requests[key] > 1)
+
+    async def _answer(self, request: web.Request, photo: Photo, *, again: bool) -> web.StreamResponse:
+        body = self.body(photo)
+        match photo.staged:
+            case "not_found":
+                return web.Response(status=404, text="NoSuchKey")
+            case "forbidden":
+                return web.Response(status=403, text="AccessDenied")
+            case "gone":
+                return web.Response(status=410)
+            case "placeholder":
+                return published_object(request, _PNG, "image/png")
+            case "not_image":
+                return published_object(request, b"<!DOCTYPE html><title>Sign in</title>", "image/jpeg")
+            case "empty":
+                return published_object(request, b"", "image/jpeg")
+            case "checksum":
+                wrong = hashlib.md5(b"other bytes", usedforsecurity=False).hexdigest()
+                return web.Response(body=body, content_type="image/jpeg", headers={"ETag": f'"{wrong}"'})
+            case "busy" if not again:
+                return web.Response(status=503, headers={"Retry-After": "1"})
+            case "cut" | "reset" if not again:
+                return await _break_off(request, body, sent=0 if photo.staged == "reset" else len(body) // 2)
+        return published_object(request, body, "image/jpeg")
+
+    def _box_table(self, photos: list[Photo]) -> bytes:
+        columns = BOX_COLUMNS + (CLICK_COLUMNS if photos[0].split == "train" else ())
+        return _csv(columns, (row for photo in photos for row in self._boxes(photo, clicks=photo.split == "train")))
+
+    def _boxes(self, photo: Photo, *, clicks: bool) -> Iterator[list[str]]:
+        labels = {name: label for label, name in CLASSES.items()}
+        for thing in self.scenes[photo.scene][1]:
+            left, right, top, bottom = thing["box"]
+            box = [f"{edge:.6f}" for edge in thing["box"]]
+            flags = [str(thing[name]) for name in ("occluded", "truncated", "group_of", "depiction", "inside")]
+            row = [photo.image_id, "xclick", labels[thing["class_name"]], "1", *box, *flags]
+            if clicks:
+                middle_x, middle_y = (left + right) / 2, (top + bottom) / 2
+                row += [f"{x:.6f}" for x in (left, middle_x, right, middle_x)]
+                row += [f"{y:.6f}" for y in (middle_y, top, middle_y, bottom)]
+            yield row
+
+    def _image_table(self, photos: list[Photo]) -> bytes:
+        shuffled = random.Random(7).sample(photos, len(photos))
+        return _csv(IMAGE_COLUMNS, map(_image_row, shuffled))
+
+
+def with_comment(jpeg: bytes, text: str) -> bytes:
+    """Return a JPEG with a comment segment behind its start marker: the same picture, other bytes."""
+    comment = text.encode()
+    return jpeg[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2) + comment + jpeg[2:]
+
+
+def _photos(staged: bool) -> list[Photo]:
+    chance = random.Random(20)
+    total = sum(_SIZES.values())
+    ids = sorted({f"{chance.getrandbits(64):016x}" for _ in range(total - len(_HARD_IDS))} | set(_HARD_IDS))
+    splits = [split for split in SPLITS for _ in range(_SIZES[split])]
+    chance.shuffle(splits)
+    photos = [
+        Photo(image_id, split, number % 20) for number, (image_id, split) in enumerate(zip(ids, splits, strict=True))
+    ]
+    if not staged:
+        return photos
+    plain = [number for number, photo in enumerate(photos) if photo.image_id not in _HARD_IDS]
+    marked = [*sorted(chance.sample(plain[:-1], len(STAGED_FAILURES) + len(STAGED_HICCUPS) - 1)), plain[-1]]
+    stages = [*STAGED_HICCUPS, *STAGED_FAILURES]
+    for number, stage in zip(marked, stages, strict=True):
+        photos[number] = Photo(photos[number].image_id, photos[number].split, photos[number].scene, stage)
+    return photos
+
+
+def _image_row(photo: Photo) -> list[str]:
+    chance = random.Random(photo.image_id)
+    number, secret = chance.randrange(10**9, 10**10), f"{chance.getrandbits(40):010x}"
+    author = chance.choice(_AUTHORS)
+    profile = f"https://www.flickr.com/people/{number % 97}/"
+    return [
+        photo.image_id,
+        photo.split,
+        f"https://farm{number % 8 + 1}.staticflickr.com/{number % 9000}/{number}_{secret}_o.jpg",
+        f"https://www.flickr.com/photos/{number % 97}/{number}",
+        "https://creativecommons.org/licenses/by/2.0/",
+        profile,
+        author,
+        chance.choice(_TITLES),
+        str(chance.randrange(400_000, 9_000_000)),
+        base64.b64encode(chance.randbytes(16)).decode(),
+        f"https://c{number % 8 + 1}.staticflickr.com/{number % 9000}/{number}_{secret}_z.jpg" if number % 40 else "",
+        chance.choice(("0.0", "0.0", "0.0", "90.0", "270.0", "")),
+    ]
+
+
+def _class_table(_: list[Photo]) -> bytes:
+    return _csv(CLASS_COLUMNS, CLASSES.items(), line_end="\r\n")
+
+
+def _csv(columns: Any, rows: Any, line_end: str = "\n") -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator=line_end)
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+async def _break_off(request: web.Request, body: bytes, *, sent: int) -> web.StreamResponse:
+    """Promise a whole body, send some of it (nothing at all: not even the headers), hang up."""
+    response = web.StreamResponse(headers={"Content-Length": str(len(body)), "Content-Type": "image/jpeg"})
+    if sent:
+        await response.prepare(request)
+        await response.write(body[:sent])
+        await asyncio.sleep(0.01)
+    if request.transport is not None:
+        request.transport.abort()
+    return response

@@ -1,0 +1,112 @@
+"""What a run says of itself: one Outcome an image, one Plan before, one Report after. Plain values, no I/O."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Status = Literal["present", "downloaded", "failed"]
+
+# The closed set of failure kinds, each with what a person reads. The first group is final for the object and moves on
+# to the next source; the second passes, ends as failed and is asked for again by the next run.
+FINAL_KINDS: Mapping[str, str] = {
+    "not_found": "404",
+    "gone": "410",
+    "forbidden": "401 or 403",
+    "placeholder": "another picture in its place",
+    "not_image": "the bytes are not the image",
+    "checksum": "size or MD5 differ",
+    "too_large": "larger than it may be",
+    "empty": "no bytes",
+    "redirect": "too many redirects",
+    "blocked": "scheme, host or address not allowed",
+    "bad_response": "not an HTTP answer",
+    "bad_url": "no usable URL",
+}
+PASSING_KINDS: Mapping[str, str] = {
+    "network": "refused, reset or no answer",
+    "timeout": "took too long",
+    "rate_limited": "429 to the end",
+    "server_error": "5xx to the end",
+    "truncated": "the bytes stop early",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one image.
+
+    `path` is the saved file or None; `reason` is the last source's failure kind or None; `detail` names every source
+    that was tried (`cvdf:not_found; original:gone`); `attempts` counts requests for a body; `md5` is base64.
+    """
+
+    image_id: str
+    status: Status
+    path: Path | None
+    reason: str | None = None
+    detail: str | None = None
+    source: str | None = None
+    url: str | None = None
+    bytes: int | None = None
+    md5: str | None = None
+    width: int | None = None
+    height: int | None = None
+    attempts: int = 0
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run did: selected = present + downloaded + failed + pending.
+
+    `bytes` and `requests` are those of this run's images (re-sends and redirect hops counted); `seconds` is the whole
+    run; `failures` counts by kind; `sources` says where this run's downloads came from; `unselected` counts saved
+    images of earlier queries that this query does not select; `bad_rows` counts table rows left out as damaged.
+    """
+
+    selected: int = 0
+    present: int = 0
+    downloaded: int = 0
+    failed: int = 0
+    pending: int = 0
+    unselected: int = 0
+    bad_rows: int = 0
+    bytes: int = 0
+    requests: int = 0
+    seconds: float = 0.0
+    failures: dict[str, int] = field(default_factory=dict)
+    sources: dict[str, int] = field(default_factory=dict)
+    savepath: str = ""
+    interrupted: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as one JSON object's worth of plain values."""
+        return asdict(self) | {"seconds": round(self.seconds, 3)}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run will take, before its first image request.
+
+    `requests` is exact when every first answer is 200, else a minimum; `bytes` is exact only when `bytes_exact`;
+    `metadata_bytes` counts the table bytes fetched to know this; `seconds` is the least a rate cap allows, None when
+    nothing is capped; `classes` gives the images of each category, `splits` the selected images of each split,
+    `sources` the first source's share, `annotations` the annotation rows the selected images bring, by kind.
+    """
+
+    selected: int
+    present: int
+    to_download: int
+    requests: int
+    bytes: int
+    bytes_exact: bool
+    metadata_bytes: int
+    seconds: float | None
+    disk_free: int
+    splits: dict[str, int]
+    classes: dict[str, int]
+    sources: dict[str, int]
+    annotations: dict[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the plan as one JSON object's worth of plain values."""
+        return asdict(self)

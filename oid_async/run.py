@@ -1,0 +1,307 @@
+"""One run, top to bottom: tables -> selection -> plan -> pipeline -> result tables -> report.
+
+Both doors use it. It opens what must be closed (origin, client, folder, journal), calls the stages in order and hands
+each what it needs; the stages know nothing of one another.
+"""
+
+import asyncio
+import json
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import polars as pl
+
+import oid_async
+from oid_async.errors import OidError, UsageError
+from oid_async.events import Finished, Note, Planned, Sink
+from oid_async.inputs import Gatherer, Inputs, choose_sources
+from oid_async.openimages.catalogue import IMAGE_BUCKET, MEAN_IMAGE_BYTES, object_url
+from oid_async.openimages.tables import TableFile, bad_ids
+from oid_async.options import Options, Source
+from oid_async.origin.server import Origin, Serve
+from oid_async.origin.server import folder as serve_folder
+from oid_async.report import Outcome, Plan, Report
+from oid_async.select.plan import Facts, Planner, Summary, clear_plan, plan_files
+from oid_async.select.selection import Selection, annotated, choose, listed
+from oid_async.store.adopt import Adopter, from_manifest
+from oid_async.store.folder import Folder
+from oid_async.store.journal import Journal
+from oid_async.store.landing import Lander
+from oid_async.store.results import Boxes, Results
+from oid_async.transfer import pipeline
+from oid_async.transfer.client import Client
+from oid_async.transfer.fetch import Fetcher, Target
+from oid_async.transfer.hosts import FLICKR_RATE, Hosts
+from oid_async.transfer.metadata import MetadataCache, file_url_path
+from oid_async.transfer.pipeline import Collector, Deliver, in_thread
+from oid_async.transfer.retry import Limits
+
+# Enough to fill a 1 Gbit line at 50 ms; a body of at most 1 MiB each is what they cost in memory.
+DEFAULT_CONCURRENCY = 64
+_TARGET_COLUMNS = ("ImageID", "FileName", "Subset", "OriginalURL", "OriginalSize", "OriginalMD5", "Thumbnail300KURL")
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """Where published objects are: `url` is a mirror's address or None, `name` what it is known by over runs.
+
+    `name` also stands for the address in what is written down: an embedded origin has another port every time.
+    """
+
+    url: str | None
+    name: str | None
+
+
+class Run:
+    """One query carried out. `report` is true at every moment, also after an interrupt.
+
+    `deliver` is awaited with each Outcome; `serve` plays the published objects from an embedded origin, whose site is
+    then known by the name `site` over runs.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        sink: Sink,
+        *,
+        deliver: Deliver | None = None,
+        serve: Serve | None = None,
+        site: str | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.options = options
+        self.report = Report(savepath=str(options.savepath))
+        self._sink = sink
+        self._deliver = deliver
+        self._serve = serve
+        self._site_name = site
+        self._limits = limits or Limits()
+        self._workers = options.concurrency or DEFAULT_CONCURRENCY
+        self._bad_rows: list[tuple[str, int, str]] = []
+
+    async def plan(self) -> Plan:
+        """Say what a download would do. Fetches tables, no image; writes nothing to SAVEPATH."""
+        async with AsyncExitStack() as stack:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oid-async-")))
+            folder = Folder(self.options.savepath, scratch=scratch)
+            return (await self._prepare(stack, folder, None)).plan
+
+    async def download(self) -> Report:
+        """Carry the query out and return the report. Raises OidError; what was saved before that stays."""
+        started = monotonic()
+        try:
+            async with AsyncExitStack() as stack:
+                folder = Folder(self.options.savepath)
+                stack.callback(folder.release)
+                await in_thread(folder.claim)
+                stack.callback(folder.sweep)
+                fresh = not folder.journal.exists()
+                journal = Journal(folder.journal)
+                stack.callback(journal.close)
+                if fresh and folder.manifest.exists():
+                    await in_thread(_readopt, folder, journal)
+                prepared = await self._prepare(stack, folder, journal)
+                self._sink(Planned(prepared.plan))
+                await self._transfer(prepared, folder, journal)
+                await in_thread(self._write_results, prepared, folder)
+        except BaseExceptionGroup as group:
+            raise _first_cause(group) from group
+        except asyncio.CancelledError:
+            self.report.interrupted = True
+            raise
+        finally:
+            self.report.seconds = monotonic() - started
+        self._sink(Finished(self.report))
+        return self.report
+
+    async def _prepare(self, stack: AsyncExitStack, folder: Folder, journal: Journal | None) -> "_Prepared":
+        """Bring the tables, select, plan. Without a journal nothing is written to SAVEPATH: a dry run."""
+        options = self.options
+        site = await self._site(stack)
+        hosts = Hosts(options.rate, options.period)
+        client = await stack.enter_async_context(Client(hosts, self._limits, connections=self._workers))
+        cache = MetadataCache(client, self._sink, cache_dir=options.cache_dir, mirror=site.url, site=site.name)
+        inputs = await Gatherer(options, cache, self._sink).gather()
+        sources, why = choose_sources(options, inputs, mirrored=site.url is not None)
+        self._sink(Note(why))
+        if journal is not None:
+            _forget_elsewhere(folder, journal, site.name)
+        selection = await in_thread(self._select, inputs)
+        self._say(selection)
+        planner = Planner(folder.plan, inputs.images, inputs.ids, inputs.splits, sources, options.names)
+        summary = await in_thread(self._plan, planner, selection, folder, Adopter(folder, sources))
+        if journal is not None:
+            journal.append(summary.adopted)
+        report = self.report
+        report.selected = len(selection.keys)
+        report.present = summary.present
+        report.failures = dict(summary.failures)
+        report.failed = sum(summary.failures.values())
+        report.pending = summary.to_fetch
+        report.unselected = summary.unselected
+        report.bad_rows = len(self._bad_rows)
+        client.requests = 0
+        plan = self._make_plan(selection, summary, sources, cache.fetched_bytes)
+        return _Prepared(plan, inputs, sources, site, client)
+
+    async def _site(self, stack: AsyncExitStack) -> _Site:
+        """Return where to fetch from; a folder, or objects made on the fly, go through the embedded origin."""
+        if self._serve is not None:
+            origin = await stack.enter_async_context(Origin(self._serve))
+            return _Site(origin.url, self._site_name)
+        mirror = self.options.mirror
+        if mirror is None:
+            return _Site(None, None)
+        if mirror.startswith(("http://", "https://")):
+            return _Site(mirror.rstrip("/"), mirror.rstrip("/"))
+        root = (file_url_path(mirror) or Path(mirror)).resolve()
+        if not root.is_dir():
+            raise UsageError(f"--mirror {mirror}: neither an http URL nor a folder")
+        origin = await stack.enter_async_context(Origin(serve_folder(root)))
+        return _Site(origin.url, root.as_uri())
+
+    def _select(self, inputs: Inputs) -> Selection:
+        pairs = annotated(inputs.boxes, inputs.ids, inputs.categories)
+        images = listed(inputs.images, inputs.ids, inputs.splits)
+        selection = choose(pairs, images, inputs.categories, match=self.options.match, limit=self.options.limit)
+        damaged: list[TableFile] = []
+        damaged += inputs.boxes if selection.damaged_boxes else ()
+        damaged += inputs.images if selection.damaged_images else ()
+        self._bad_rows = [(table.name, line, reason) for table in damaged for line, reason in bad_ids(table)]
+        return selection
+
+    def _plan(self, planner: Planner, selection: Selection, folder: Folder, adopter: Adopter) -> Summary:
+        clear_plan(folder.plan)
+        return planner.write(selection.keys, Facts(folder.journal, folder.names(), adopter))
+
+    def _make_plan(self, selection: Selection, summary: Summary, sources: tuple[Source, ...], fetched: int) -> Plan:
+        count = summary.to_fetch
+        exact = count == 0 or (sources[0] == "original" and summary.sizes_known == count)
+        rate = self.options.rate
+        if rate is None:
+            rate = FLICKR_RATE if sources[0] != "cvdf" else 0.0
+        return Plan(
+            selected=len(selection.keys),
+            present=summary.present,
+            to_download=count,
+            requests=count,
+            bytes=summary.original_bytes if exact else count * MEAN_IMAGE_BYTES,
+            bytes_exact=exact,
+            metadata_bytes=fetched,
+            seconds=count * self.options.period / rate if rate else None,
+            disk_free=_disk_free(self.options.savepath),
+            splits=selection.splits,
+            classes=selection.classes,
+            sources={sources[0]: count},
+            annotations={"bbox": selection.rows},
+        )
+
+    def _say(self, selection: Selection) -> None:
+        if self._bad_rows:
+            self._sink(Note(f"{len(self._bad_rows)} damaged table rows are left out; bad_rows.csv names them"))
+        if selection.unlisted:
+            self._sink(Note(f"{selection.unlisted} annotated images have no row in the image table: not selected"))
+        if not len(selection.keys):
+            counts = ", ".join(f"{name} {count}" for name, count in selection.classes.items())
+            self._sink(Note(f"nothing selected; images of each category: {counts or 'none asked for'}"))
+
+    async def _transfer(self, prepared: "_Prepared", folder: Folder, journal: Journal) -> None:
+        """Fetch what the plan says. The report counts on, also when this is cancelled."""
+        client = prepared.client
+        collector = Collector(Lander(folder, journal), self.report, self._sink, self._deliver, room=2 * self._workers)
+        fetcher = Fetcher(
+            client,
+            collector.land,
+            sources=prepared.sources,
+            mirror=prepared.site.url,
+            written=prepared.site.name,
+            part=folder.part,
+        )
+        try:
+            targets = self._targets(folder)
+            await pipeline.run(targets, fetcher.fetch, collector, workers=self._workers)
+        finally:
+            self.report.requests = client.requests
+
+    async def _targets(self, folder: Folder) -> AsyncIterator[Target]:
+        """Read the plan a span at a time; images that need no request are only told to who wants each outcome."""
+        for path in plan_files(folder.plan):
+            rows = await in_thread(_read_span, path, self._deliver is not None)
+            for action, reason, known, image_id, name, subset, url, size, md5, thumbnail in rows.iter_rows():
+                if action == "fetch":
+                    size_bytes = int(size) if size and size.isdecimal() else None
+                    yield Target(image_id, name, subset, url, size_bytes, md5, thumbnail, known)
+                elif self._deliver is not None:
+                    path_or_none = folder.images / name if action == "present" else None
+                    await self._deliver(Outcome(image_id, action, path_or_none, reason, known))
+
+    def _write_results(self, prepared: "_Prepared", folder: Folder) -> None:
+        inputs, site = prepared.inputs, prepared.site
+
+        def source_url(image_id: str, subset: str | None, source: str) -> str | None:
+            return object_url(IMAGE_BUCKET, f"{subset}/{image_id}.jpg", site.name) if source == "cvdf" else None
+
+        query: dict[str, Any] = {
+            "program": f"oid-async {oid_async.__version__}",
+            "query": self.options.as_json(),
+            "sources": list(prepared.sources),
+            "categories": {category.class_name: list(category.labels) for category in inputs.categories},
+            "tables": list(inputs.identities),
+        }
+        boxes = Boxes(inputs.boxes, inputs.labels, inputs.classes.names)
+        Results(folder, inputs.ids, source_url).write(boxes, query, self._bad_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What stands before the first image request."""
+
+    plan: Plan
+    inputs: Inputs
+    sources: tuple[Source, ...]
+    site: _Site
+    client: Client
+
+
+def _read_span(path: Path, everything: bool) -> pl.DataFrame:
+    columns = ["Action", "Reason", "Known", *_TARGET_COLUMNS]
+    rows = pl.scan_parquet(path).select(columns)
+    return (rows if everything else rows.filter(Action="fetch")).collect()
+
+
+def _readopt(folder: Folder, journal: Journal) -> None:
+    for batch in from_manifest(folder):
+        journal.append(batch)
+
+
+def _forget_elsewhere(folder: Folder, journal: Journal, site: str | None) -> None:
+    """Forget remembered failures when the images come from another place than last time."""
+    note = folder.state / "site.json"
+    try:
+        before = json.loads(note.read_text())
+    except (OSError, ValueError):
+        before = site
+    if before != site:
+        journal.forget_failures()
+    note.write_text(json.dumps(site))
+
+
+def _disk_free(path: Path) -> int:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the exception that says most: an OidError before a bug, a bug before what followed from it."""
+    leaves: list[BaseException] = []
+    for error in group.exceptions:
+        leaves.append(_first_cause(error) if isinstance(error, BaseExceptionGroup) else error)
+    return next((error for error in leaves if isinstance(error, OidError)), leaves[0])

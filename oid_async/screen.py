@@ -1,0 +1,143 @@
+"""What the command line shows while it works: bars on a terminal, plain lines elsewhere, all on stderr."""
+
+import sys
+from time import monotonic
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from oid_async.events import Event, Finished, Landed, Note, Planned, TableProgress
+from oid_async.report import FINAL_KINDS, PASSING_KINDS, Plan, Report
+
+_LINE_EVERY_S = 10.0
+
+
+class Screen:
+    """Shows events. `quiet` shows nothing. A context: bars are taken down when it is left."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._bars: Progress | None = None
+        if self._console.is_terminal and not quiet:
+            self._bars = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[pace]}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[failures]}"),
+                console=self._console,
+                transient=True,
+            )
+        self._tasks: dict[str, TaskID] = {}
+        self._started = self._last_line = monotonic()
+
+    def __enter__(self) -> Self:
+        if self._bars is not None:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def show(self, event: Event) -> None:
+        """Show one event; this is the run's sink."""
+        if self._quiet:
+            return
+        match event:
+            case Note(text):
+                self._line(text)
+            case TableProgress():
+                self._table(event)
+            case Planned(plan):
+                self._started = self._last_line = monotonic()
+                self._line(announce(plan))
+                self._task("images", plan.to_download)
+            case Landed(_, report):
+                self._images(report)
+            case Finished():
+                pass
+
+    def summary(self, report: Report) -> None:
+        """Say in two or three lines what a run did and what to do about what failed."""
+        if not self._quiet:
+            self._line("\n".join(summary_lines(report)))
+
+    def _line(self, text: str) -> None:
+        if self._bars is not None:
+            self._bars.console.print(text, markup=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def _task(self, name: str, total: int | None) -> None:
+        if self._bars is not None:
+            self._tasks[name] = self._bars.add_task(name, total=total, pace="", failures="")
+
+    def _table(self, event: TableProgress) -> None:
+        if event.finished:
+            self._line(f"fetched {event.name} ({decimal(event.done)})")
+        if self._bars is None:
+            return
+        if event.name not in self._tasks:
+            self._task(event.name, event.total)
+        task = self._tasks[event.name]
+        self._bars.update(task, completed=event.done, total=event.total, visible=not event.finished)
+
+    def _images(self, report: Report) -> None:
+        elapsed = max(monotonic() - self._started, 1e-3)
+        pace = f"{decimal(int(report.bytes / elapsed))}/s"
+        failures = " ".join(f"{kind} {count}" for kind, count in sorted(report.failures.items()))
+        done = report.downloaded + report.failed
+        if self._bars is not None:
+            total = self._bars.tasks[self._tasks["images"]].total or 0
+            self._bars.update(self._tasks["images"], completed=total - report.pending, pace=pace, failures=failures)
+        elif monotonic() - self._last_line >= _LINE_EVERY_S:
+            self._last_line = monotonic()
+            self._line(f"{done} of {done + report.pending} images, {pace} {failures}".rstrip())
+
+
+def announce(plan: Plan) -> str:
+    """Return the line before the first image request: what it will take."""
+    about = "" if plan.bytes_exact else "about "
+    time = f", at least {plan.seconds:.0f} s at the rate cap" if plan.seconds and plan.to_download else ""
+    return (
+        f"{plan.selected} images selected: {plan.present} there already, {plan.to_download} to fetch "
+        f"({about}{decimal(plan.bytes)}, {decimal(plan.disk_free)} free on the disk{time})"
+    )
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """Return a plan as a person reads it."""
+    lines = [announce(plan)]
+    for title, counts in (("categories", plan.classes), ("splits", plan.splits), ("annotations", plan.annotations)):
+        if counts:
+            lines.append(f"{title}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+    return lines
+
+
+def summary_lines(report: Report) -> list[str]:
+    """Return what a finished or interrupted run did, as a person reads it."""
+    lines = [
+        f"{report.selected} selected: {report.downloaded} downloaded ({decimal(report.bytes)} in "
+        f"{report.seconds:.1f} s), {report.present} present, {report.failed} failed"
+        + (f", {report.pending} pending" if report.pending else "")
+        + (f"; {report.unselected} of earlier queries stay" if report.unselected else "")
+    ]
+    if report.failures:
+        words = FINAL_KINDS | PASSING_KINDS  # type: ignore[operator]
+        kinds = sorted(report.failures.items(), key=lambda item: -item[1])
+        lines.append("failed: " + ", ".join(f"{kind} {count} ({words.get(kind, kind)})" for kind, count in kinds))
+        if not report.interrupted:
+            lines.append(f"each is named in {report.savepath}/failures.csv; run again to ask for what may come back")
+    if report.interrupted:
+        lines.append("interrupted; run the same command again to go on")
+    elif report.savepath:
+        lines.append(f"saved in {report.savepath}: images/, bbox/bbox.csv, manifest.parquet, ATTRIBUTION.csv")
+    return lines

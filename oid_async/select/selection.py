@@ -1,0 +1,154 @@
+"""Which images: box tables and image tables in, the sorted keys of the selected images out.
+
+The tables are read once each, lazily, two or three columns wide. What grows with the result is columns of numbers: a
+key is the ImageID as UInt64 (8 bytes), or the id itself where a table of a user's own names its images otherwise.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from oid_async.openimages.classes import Category
+from oid_async.openimages.tables import HEX_ID, TableFile, reading, scan
+from oid_async.options import SPLITS, Match, Split
+
+# Tables of a user's own may well have a column called key; none is called so.
+KEY = "__key"
+ROW = "__row"
+
+
+@dataclass(frozen=True, slots=True)
+class IdForm:
+    """How ImageIDs become keys: 16 hex digits as a number, or `hexadecimal=False` for ids taken as they stand."""
+
+    hexadecimal: bool = True
+
+    def key(self) -> pl.Expr:
+        """Return the expression ImageID -> key; null for what is no id, such a row is damaged."""
+        image_id = pl.col("ImageID")
+        if not self.hexadecimal:
+            return pl.when(image_id.str.len_bytes().is_between(1, 200)).then(image_id).alias(KEY)
+        number = image_id.str.to_integer(base=16, dtype=pl.UInt64, strict=False)
+        return pl.when(image_id.str.contains(HEX_ID)).then(number).alias(KEY)
+
+    @property
+    def dtype(self) -> type[pl.DataType]:
+        """The dtype of a key column."""
+        return pl.UInt64 if self.hexadecimal else pl.String
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The selected images and what is worth saying about them.
+
+    `keys` is sorted ascending and unique; `classes` counts images per category and `splits` the selected ones per split
+    (both in the image table); `rows` counts the box rows that the selected images bring; `unlisted` counts annotated
+    images without a row in the image table; the damaged flags say which tables hold rows whose ImageID is no id.
+    """
+
+    keys: pl.Series
+    classes: dict[str, int]
+    splits: dict[str, int]
+    rows: int
+    unlisted: int
+    damaged_boxes: bool
+    damaged_images: bool
+
+
+def annotated(boxes: Sequence[TableFile], ids: IdForm, categories: Sequence[Category]) -> pl.DataFrame:
+    """Return key, LabelName and rows (u32): one row per image and label that it has boxes of, in no order.
+
+    Without categories LabelName is null and every image with a box has one row. A null key stands for damaged rows.
+    """
+    labels = sorted({label for category in categories for label in category.labels})
+    frames = []
+    for table in boxes:
+        frame = scan(table, ["ImageID", "LabelName"], []).select(ids.key(), "LabelName")
+        if labels:
+            frame = frame.filter(pl.col("LabelName").is_in(labels) | pl.col(KEY).is_null())
+        else:
+            frame = frame.with_columns(LabelName=pl.lit(None, pl.String))
+        frames.append(frame.group_by(KEY, "LabelName").agg(rows=pl.len()))
+    return _collect(frames, boxes).group_by(KEY, "LabelName").agg(pl.col("rows").sum())
+
+
+def listed(images: Sequence[TableFile], ids: IdForm, splits: Sequence[Split]) -> pl.DataFrame:
+    """Return key and split (u8 index into SPLITS, null if unknown) of the image tables' rows, in no order.
+
+    `splits` keeps the rows of these splits only, where the table says which; empty keeps all.
+    """
+    frames = []
+    codes = list(range(len(SPLITS)))
+    for table in images:
+        frame = scan(table, ["ImageID"], ["Subset"])
+        if "Subset" in frame.collect_schema():
+            split = pl.col("Subset").replace_strict(list(SPLITS), codes, default=None, return_dtype=pl.UInt8)
+            frame = in_splits(frame, splits)
+        else:
+            split = pl.lit(None, pl.UInt8)
+        frames.append(frame.select(ids.key(), split=split))
+    return _collect(frames, images)
+
+
+def in_splits(images: pl.LazyFrame, splits: Sequence[Split]) -> pl.LazyFrame:
+    """Keep the image rows of these splits; a table without Subset cannot tell and keeps all."""
+    if not splits or "Subset" not in images.collect_schema():
+        return images
+    return images.filter(pl.col("Subset").is_in(list(splits)))
+
+
+def choose(
+    pairs: pl.DataFrame, images: pl.DataFrame, categories: Sequence[Category], *, match: Match, limit: int | None
+) -> Selection:
+    """Decide which images are selected: union or intersection, only those with an image row, the first `limit`.
+
+    `pairs` comes from `annotated`, `images` from `listed`. Pure.
+    """
+    damaged_boxes = pairs.get_column(KEY).null_count() > 0
+    damaged_images = images.get_column(KEY).null_count() > 0
+    pairs = pairs.filter(pl.col(KEY).is_not_null())
+    images = images.filter(pl.col(KEY).is_not_null()).unique(KEY)
+    in_table = pairs.join(images, on=KEY, how="semi")
+    unlisted = pairs.get_column(KEY).n_unique() - in_table.get_column(KEY).n_unique()
+    keys, classes = _matching(in_table, categories, match)
+    if limit is not None:
+        keys = keys.head(limit)
+    chosen = keys.to_frame()
+    counts = images.join(chosen, on=KEY, how="semi").group_by("split").len().drop_nulls().sort("split")
+    return Selection(
+        keys=keys,
+        classes=classes,
+        splits={SPLITS[code]: count for code, count in counts.iter_rows()},
+        rows=int(in_table.join(chosen, on=KEY, how="semi").get_column("rows").sum()),
+        unlisted=unlisted,
+        damaged_boxes=damaged_boxes,
+        damaged_images=damaged_images,
+    )
+
+
+def _matching(pairs: pl.DataFrame, categories: Sequence[Category], match: Match) -> tuple[pl.Series, dict[str, int]]:
+    """Return the sorted keys that match, and how many images each category has on its own."""
+    if not categories:
+        return pairs.get_column(KEY).unique().sort(), {}
+    asked = pl.DataFrame(
+        [(number, label) for number, category in enumerate(categories) for label in category.labels],
+        schema={"category": pl.UInt16, "LabelName": pl.String},
+        orient="row",
+    )
+    of_category = pairs.join(asked, on="LabelName").select(KEY, "category").unique()
+    per_category = dict(of_category.group_by("category").len().iter_rows())
+    classes = {category.class_name: per_category.get(number, 0) for number, category in enumerate(categories)}
+    per_image = of_category.group_by(KEY).len("hits")
+    if match == "all":
+        per_image = per_image.filter(pl.col("hits") == len(categories))
+    return per_image.get_column(KEY).sort(), classes
+
+
+def _collect(frames: Sequence[pl.LazyFrame], tables: Sequence[TableFile]) -> pl.DataFrame:
+    """Collect one frame per table, one after the other, so that an error names its table and memory holds one."""
+    parts = []
+    for frame, table in zip(frames, tables, strict=True):
+        with reading(table):
+            parts.append(frame.collect(engine="streaming"))
+    return pl.concat(parts)

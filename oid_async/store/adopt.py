@@ -1,0 +1,91 @@
+"""Taking back what is there: files that no journal knows, after a crash or when .oid_async/ was deleted.
+
+A file is adopted only if it passes its source's check; anything else under its name is somebody else's and is left
+alone.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from oid_async.openimages.tables import TableFile, reading
+from oid_async.report import Outcome
+from oid_async.store.folder import Folder
+from oid_async.store.verify import Expected, md5_base64, read_header, refuse
+
+_BATCH = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Adopter:
+    """Adopts single files for the plan. `sources` is the run's order; `url` says where a source has an image."""
+
+    folder: Folder
+    sources: tuple[str, ...]
+
+    def __call__(self, image_id: str, file_name: str, size: str | None, md5: str | None) -> Outcome | None:
+        """Return the Outcome of a file that is this image, None if it is not or cannot be read.
+
+        The original's MD5 tells an original for sure. Without it the markers decide, and the first source is credited.
+        """
+        path = self.folder.images / file_name
+        try:
+            body = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+        except OSError:
+            return None
+        found = md5_base64(body)
+        header = read_header(body)
+        source = self.sources[0]
+        expected = Expected()
+        if "original" in self.sources and md5 and md5 == found:
+            source = "original"
+        elif self.sources == ("original",):
+            expected = Expected(int(size) if size and size.isdecimal() else None, md5)
+        if refuse(body, header, found, expected) is not None:
+            return None
+        return Outcome(
+            image_id,
+            "present",
+            path,
+            source=source,
+            bytes=len(body),
+            md5=found,
+            width=header.width,
+            height=header.height,
+        )
+
+
+def from_manifest(folder: Folder) -> Iterator[list[Outcome]]:
+    """Yield, in batches, the images that the last run's manifest lists and whose files are still what it says."""
+    table = TableFile(folder.manifest, str(folder.manifest))
+    with reading(table):
+        saved = pl.scan_parquet(folder.manifest).filter(pl.col("Status") == "ok")
+        count = saved.select(pl.len()).collect().item()
+        for start in range(0, count, _BATCH):
+            rows = saved.slice(start, _BATCH).collect()
+            yield [outcome for row in rows.iter_rows(named=True) if (outcome := _unchanged(folder, row)) is not None]
+
+
+def _unchanged(folder: Folder, row: dict[str, Any]) -> Outcome | None:
+    path: Path = folder.images / str(row["FileName"])
+    try:
+        if path.is_symlink() or path.stat().st_size != row["Bytes"]:
+            return None
+        if row["MD5"] is not None and md5_base64(path.read_bytes()) != row["MD5"]:
+            return None
+    except OSError:
+        return None
+    return Outcome(
+        str(row["ImageID"]),
+        "present",
+        path,
+        source=row["Source"],
+        url=row["URL"],
+        bytes=row["Bytes"],
+        md5=row["MD5"],
+        width=row["Width"],
+        height=row["Height"],
+    )

@@ -1,0 +1,109 @@
+"""How an image lands: checked, written to a temporary, renamed, journalled. A name under images/ is always whole.
+
+A batch of arrivals is one call in a thread, because a thread hop costs more than a small image's write. The order that
+survives a crash holds within the batch: every temporary is written and renamed before its line goes to the journal.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from oid_async.report import Outcome
+from oid_async.store.folder import Folder, storage_error
+from oid_async.store.journal import Journal
+from oid_async.store.naming import clash_name
+from oid_async.store.verify import EtagTrust, Expected, md5_base64, read_header, refuse
+
+
+@dataclass(slots=True)
+class Arrival:
+    """A body that has arrived whole as far as HTTP can tell: in `chunks`, or in the temporary file `spooled`."""
+
+    image_id: str
+    file_name: str
+    source: str
+    url: str
+    chunks: list[bytes]
+    spooled: Path | None
+    size: int
+    expected: Expected
+    etag: str | None
+    etags: EtagTrust
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """What became of an arrival: its Outcome once it is stored and journalled, or the reason why it is refused."""
+
+    reason: str | None
+    outcome: Outcome | None = None
+    note: str | None = None
+
+
+class Lander:
+    """Stores arrivals in one folder and writes the journal; called from one thread at a time."""
+
+    def __init__(self, folder: Folder, journal: Journal) -> None:
+        self._folder = folder
+        self._journal = journal
+
+    def land(self, batch: Sequence[Arrival | Outcome]) -> list[Landing]:
+        """Store a batch: arrivals are checked and stored, failed Outcomes are journalled. Returns one Landing each.
+
+        Raises StorageError when the disk is full or not writable; what was renamed before is journalled all the same.
+        """
+        landings: list[Landing] = []
+        try:
+            for entry in batch:
+                if isinstance(entry, Outcome):
+                    landings.append(Landing(None, entry))
+                else:
+                    landings.append(self._land_one(entry))
+        finally:
+            self._journal.append([landing.outcome for landing in landings if landing.outcome is not None])
+        return landings
+
+    def _land_one(self, arrival: Arrival) -> Landing:
+        part = self._folder.part(arrival.image_id)
+        try:
+            body = part.read_bytes() if arrival.spooled else b"".join(arrival.chunks)
+            arrival.chunks = []
+            header = read_header(body)
+            md5 = md5_base64(body)
+            reason = refuse(body, header, md5, arrival.expected)
+            note = None
+            if reason is None and (mismatch := arrival.etags.contradicts(arrival.etag, md5)):
+                reason, note = mismatch
+            if reason is not None:
+                if arrival.spooled:
+                    part.unlink(missing_ok=True)
+                return Landing(reason)
+            if not arrival.spooled:
+                part.write_bytes(body)
+            name = self._place(part, arrival)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise storage_error(error, self._folder.path) from error
+        outcome = Outcome(
+            image_id=arrival.image_id,
+            status="downloaded",
+            path=self._folder.images / name,
+            source=arrival.source,
+            url=arrival.url,
+            bytes=len(body),
+            md5=md5,
+            width=header.width,
+            height=header.height,
+            attempts=arrival.attempts,
+        )
+        return Landing(None, outcome, note)
+
+    def _place(self, part: Path, arrival: Arrival) -> str:
+        """Rename the temporary to its final name. A file that appeared there since the plan is somebody else's."""
+        name = arrival.file_name
+        while os.path.lexists(self._folder.images / name):
+            name = clash_name(name, arrival.image_id)
+        part.replace(self._folder.images / name)
+        return name

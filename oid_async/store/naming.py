@@ -1,0 +1,70 @@
+"""What a file is called: from its URL or its id, safe on every file system, unique without regard to case. Pure."""
+
+import re
+import unicodedata
+from urllib.parse import unquote
+
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
+_RESERVED = re.compile(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])$", re.IGNORECASE)
+_MAX_BYTES = 200  # file systems allow 255; a clash adds an id of 17
+
+# A name that needs none of the care below: Polars recognises it in bulk, so that only odd URLs cost Python calls.
+PLAIN_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.\-]{4,100}\.jpg$"
+
+
+def url_name(url: str | None, image_id: str) -> str:
+    """Return the file name for an OriginalURL: its last path component, percent-decoded, `.jpg` kept or added.
+
+    >>> url_name("https://farm3.staticflickr.com/5310/5898076654_51085e157c_o.jpg?zz=1", "4fa8054781a4c382")
+    '5898076654_51085e157c_o.jpg'
+    >>> url_name("https://x.org/a/..%2F..%2Fetc%2Fpasswd", "4fa8054781a4c382")
+    '_.._etc_passwd.jpg'
+    >>> url_name("https://x.org/", "4fa8054781a4c382")
+    '4fa8054781a4c382.jpg'
+    """
+    path = (url or "").split("#", 1)[0].split("?", 1)[0]
+    _, _, after_scheme = path.rpartition("://")
+    last = after_scheme.rpartition("/")[2] if "/" in after_scheme else ""
+    return safe_name(unquote(last, errors="replace")) or id_name(image_id)
+
+
+def id_name(image_id: str) -> str:
+    """Return `<ImageID>.jpg`; an id of a user's own is made safe first.
+
+    >>> id_name("0000048549557964")
+    '0000048549557964.jpg'
+    """
+    return safe_name(image_id) or "image.jpg"
+
+
+def safe_name(name: str) -> str:
+    """Return a name that stays in its folder on any file system, with `.jpg`; empty when nothing usable is left."""
+    name = _UNSAFE.sub("_", unicodedata.normalize("NFC", name)).lstrip(". ").rstrip(". ")
+    stem = name[:-4] if name.lower().endswith(".jpg") else name
+    suffix = name[len(stem) :] or ".jpg"
+    if not stem.strip(". "):
+        return ""
+    if _RESERVED.match(stem.split(".", 1)[0]):
+        stem = f"_{stem}"
+    while len(stem.encode("utf-8", "replace")) > _MAX_BYTES:
+        stem = stem[:-1]
+    return stem.encode("utf-8", "replace").decode() + suffix
+
+
+def clash_name(name: str, image_id: str) -> str:
+    """Return the name of an image whose own name is taken.
+
+    >>> clash_name("a_o.jpg", "0000048549557964")
+    'a_o_0000048549557964.jpg'
+    """
+    stem, suffix = (name[:-4], name[-4:]) if name.lower().endswith(".jpg") else (name, ".jpg")
+    return f"{stem}_{safe_name(image_id)[:-4] or 'image'}{suffix}"
+
+
+def fold(name: str) -> str:
+    """Return what two names have in common that some file system would take for one: NFC, case-folded.
+
+    >>> fold("STRASSE_o.JPG") == fold("Straße_o.jpg")
+    True
+    """
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -1,0 +1,252 @@
+"""The result tables: what a finished run leaves for people and trainers, written span by span from plan and journal.
+
+Every table is written to a temporary and renamed, so that a name at the top of SAVEPATH is always a whole table of one
+query. Rows stand in order of ImageID; a span of images is what is held in memory.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import polars as pl
+
+from oid_async.openimages.tables import TableFile, columns_of, reading, scan
+from oid_async.select.plan import plan_files
+from oid_async.select.selection import KEY, ROW, IdForm
+from oid_async.store.folder import Folder, storage_error
+from oid_async.store.journal import FORGET, scan_journal
+
+MANIFEST_SCHEMA = {
+    "ImageID": pl.String,
+    "Subset": pl.String,
+    "FileName": pl.String,
+    "Status": pl.String,
+    "Reason": pl.String,
+    "Source": pl.String,
+    "URL": pl.String,
+    "Bytes": pl.Int64,
+    "MD5": pl.String,
+    "Width": pl.Int32,
+    "Height": pl.Int32,
+    "Rotation": pl.Float64,
+    "License": pl.String,
+    "Author": pl.String,
+    "AuthorProfileURL": pl.String,
+    "Title": pl.String,
+    "OriginalURL": pl.String,
+    "OriginalLandingURL": pl.String,
+}
+ATTRIBUTION_COLUMNS = ("ImageID", "FileName", "Author", "AuthorProfileURL", "License", "Title", "OriginalLandingURL")
+FAILURE_COLUMNS = ("ImageID", "URL", "Reason", "Detail", "Attempts")
+JOINED_COLUMNS = ("Category", "FileName", "OriginalURL", "Width", "Height")
+_ROW_GROUP = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Boxes:
+    """Where the boxes come from, which labels are saved (None: all), and the class_name of each label."""
+
+    tables: Sequence[TableFile]
+    labels: tuple[str, ...] | None
+    class_names: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Writes the result tables of one run. Blocking: run it in a thread."""
+
+    folder: Folder
+    ids: IdForm
+    source_url: Callable[[str, str | None, str], str | None]
+
+    def write(self, boxes: Boxes, query: dict[str, Any], bad_rows: Iterable[tuple[str, int, str]]) -> None:
+        """Write every table, then give all of them their names. Raises StorageError or InputError."""
+        made: list[Path] = []
+        try:
+            images = self._images(made)
+            self._manifest(images, made)
+            self._boxes(boxes, images, made)
+            self._labels(boxes, made)
+            self._bad_rows(bad_rows, made)
+            self._query(query, made)
+            for path in made:
+                path.replace(self.folder.path / path.relative_to(self._stage))
+            self._drop_stale(made)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise as_storage_error(error, self.folder.path) from error
+
+    @property
+    def _stage(self) -> Path:
+        return self.folder.tmp / "results"
+
+    def _new(self, name: str, made: list[Path]) -> Path:
+        path = self._stage / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (self.folder.path / name).parent.mkdir(exist_ok=True)
+        made.append(path)
+        return path
+
+    def _images(self, made: list[Path]) -> list[Path]:
+        """Join plan and journal span by span into parts of the manifest; write what is one row an image on the way."""
+        known = self._journal_snapshot()
+        parts: list[Path] = []
+        with ExitStack() as files:
+            attribution = files.enter_context(self._new("ATTRIBUTION.csv", made).open("wb"))
+            failures: IO[bytes] | None = None
+            pl.DataFrame(schema=dict.fromkeys(ATTRIBUTION_COLUMNS, pl.String)).write_csv(attribution)
+            for number, plan in enumerate(plan_files(self.folder.plan)):
+                frame = self._span(plan, known)
+                part = self.folder.tmp / f"manifest-{number:05}.parquet"
+                frame.select(KEY, *MANIFEST_SCHEMA).write_parquet(part)
+                parts.append(part)
+                saved = frame.filter(Status="ok").select(ATTRIBUTION_COLUMNS)
+                saved.write_csv(attribution, include_header=False)
+                failed = frame.filter(Status="failed").select(FAILURE_COLUMNS)
+                if len(failed):
+                    first = failures is None
+                    if failures is None:
+                        failures = files.enter_context(self._new("failures.csv", made).open("wb"))
+                    failed.write_csv(failures, include_header=first)
+        known.unlink()
+        return parts
+
+    def _journal_snapshot(self) -> Path:
+        path = self.folder.tmp / "journal.parquet"
+        lines = scan_journal(self.folder.journal).filter(pl.col("Status") != FORGET)
+        lines.with_columns(self.ids.key()).drop("ImageID").sink_parquet(path, row_group_size=_ROW_GROUP)
+        return path
+
+    def _span(self, plan: Path, known: Path) -> pl.DataFrame:
+        """Return one span of the manifest, with the columns of the failure table beside its own."""
+        frame = pl.read_parquet(plan).rename({"FileName": "Planned", "Reason": "Remembered"})
+        keys = frame.get_column(KEY)
+        latest = (
+            pl.scan_parquet(known)
+            .filter(pl.col(KEY).is_between(keys[0], keys[-1]))
+            .sort("line")
+            .unique(KEY, keep="last", maintain_order=True)
+            .collect(engine="streaming")
+        )
+        frame = frame.join(latest, on=KEY, how="left", maintain_order="left")
+        adopted = frame.get_column("URL").eq_missing("-")
+        if adopted.any():
+            frame = frame.with_columns(URL=self._urls(frame, adopted))
+        ok = pl.col("Status") == "ok"
+        return frame.with_columns(
+            FileName=pl.when(ok).then("FileName"),
+            Reason=pl.when(~ok).then(pl.coalesce("Remembered", "Reason")),
+            Rotation=pl.col("Rotation").cast(pl.Float64, strict=False).fill_nan(None),
+        ).with_columns(pl.col(name).cast(dtype) for name, dtype in MANIFEST_SCHEMA.items())
+
+    def _urls(self, frame: pl.DataFrame, adopted: pl.Series) -> pl.Series:
+        """Fill in where adopted files come from: nobody asked for them in this folder's memory."""
+        rows = zip(*(frame.get_column(name) for name in ("ImageID", "Subset", "Source", "OriginalURL")), strict=True)
+        urls = [
+            (self.source_url(image_id, subset, source) or original) if is_adopted else url
+            for (image_id, subset, source, original), is_adopted, url in zip(
+                rows, adopted, frame.get_column("URL"), strict=True
+            )
+        ]
+        return pl.Series("URL", urls, pl.String)
+
+    def _manifest(self, parts: Sequence[Path], made: list[Path]) -> None:
+        path = self._new("manifest.parquet", made)
+        if not parts:
+            pl.DataFrame(schema=MANIFEST_SCHEMA).write_parquet(path)
+            return
+        frame = pl.scan_parquet(list(parts)).select(list(MANIFEST_SCHEMA))
+        frame.sink_parquet(path, row_group_size=_ROW_GROUP, maintain_order=True)
+
+    def _boxes(self, boxes: Boxes, parts: Sequence[Path], made: list[Path]) -> None:
+        """Write bbox/bbox.csv: the published columns as published, then JOINED_COLUMNS; saved images only."""
+        with (self._new("bbox/bbox.csv", made)).open("wb") as file:
+            published = list(dict.fromkeys(name for table in boxes.tables for name in columns_of(table)))
+            # A table of a user's own may have columns of these names already; ours keep the name, theirs are marked.
+            renamed = {name: f"{name}_published" if name in JOINED_COLUMNS else name for name in published}
+            header = pl.DataFrame(schema=dict.fromkeys([*renamed.values(), *JOINED_COLUMNS], pl.String))
+            header.write_csv(file)
+            if not parts:
+                return
+            rows = self._saved_boxes(boxes, parts, renamed)
+            for part in parts:
+                self._join_boxes(rows, part, boxes.class_names, header.columns).write_csv(file, include_header=False)
+            rows.unlink()
+
+    def _saved_boxes(self, boxes: Boxes, parts: Sequence[Path], renamed: dict[str, str]) -> Path:
+        """Copy the box rows of the saved images to one Parquet file, each with its place in the published tables."""
+        saved = pl.scan_parquet(list(parts)).filter(Status="ok").select(KEY).collect().lazy()
+        copies = []
+        for number, table in enumerate(boxes.tables):
+            with reading(table):
+                frame = scan(table, ["ImageID", "LabelName"]).with_columns(self.ids.key()).with_row_index(ROW)
+                if boxes.labels is not None:
+                    frame = frame.filter(pl.col("LabelName").is_in(boxes.labels))
+                copy = self.folder.tmp / f"boxes-{number}.parquet"
+                there = [name for name in renamed if name in columns_of(table)]
+                (
+                    frame.select(
+                        KEY,
+                        pl.col(ROW).cast(pl.UInt64) + (number << 48),
+                        *(pl.col(name).alias(renamed[name]) for name in there),
+                        *(pl.lit(None, pl.String).alias(renamed[name]) for name in renamed if name not in there),
+                    )
+                    .join(saved, on=KEY, how="semi")
+                    .select(KEY, ROW, *renamed.values())
+                    .sink_parquet(copy, row_group_size=_ROW_GROUP)
+                )
+            copies.append(copy)
+        whole = self.folder.tmp / "boxes.parquet"
+        pl.scan_parquet(copies).sink_parquet(whole, row_group_size=_ROW_GROUP)
+        for copy in copies:
+            copy.unlink()
+        return whole
+
+    def _join_boxes(self, rows: Path, part: Path, class_names: dict[str, str], columns: list[str]) -> pl.DataFrame:
+        images = pl.read_parquet(part, columns=[KEY, "Status", "FileName", "OriginalURL", "Width", "Height"])
+        keys = images.get_column(KEY)
+        return (
+            pl.scan_parquet(rows)
+            .filter(pl.col(KEY).is_between(keys[0], keys[-1]))
+            .sort(KEY, ROW)
+            .join(images.filter(Status="ok").lazy(), on=KEY, how="inner", maintain_order="left")
+            .with_columns(Category=pl.col("LabelName").replace(class_names))
+            .select(columns)
+            .collect(engine="streaming")
+        )
+
+    def _labels(self, boxes: Boxes, made: list[Path]) -> None:
+        labels = boxes.labels if boxes.labels is not None else tuple(boxes.class_names)
+        frame = pl.DataFrame(
+            {"LabelName": labels, "Category": [boxes.class_names.get(label, label) for label in labels]},
+            schema={"LabelName": pl.String, "Category": pl.String},
+        )
+        frame.write_csv(self._new("bbox/label_data.csv", made))
+
+    def _bad_rows(self, bad_rows: Iterable[tuple[str, int, str]], made: list[Path]) -> None:
+        rows = list(bad_rows)
+        if rows:
+            schema = {"File": pl.String, "Line": pl.Int64, "Reason": pl.String}
+            pl.DataFrame(rows, schema=schema, orient="row").write_csv(self._new("bad_rows.csv", made))
+
+    def _query(self, query: dict[str, Any], made: list[Path]) -> None:
+        text = json.dumps(query, indent=2, ensure_ascii=False)
+        self._new("query.json", made).write_text(text + "\n", encoding="utf-8")
+
+    def _drop_stale(self, made: Sequence[Path]) -> None:
+        """Remove what an earlier query left and this one has not: all tables describe one query."""
+        names = {path.name for path in made}
+        for name in ("failures.csv", "bad_rows.csv"):
+            if name not in names:
+                (self.folder.path / name).unlink(missing_ok=True)
+
+
+def as_storage_error(error: Exception, where: Path) -> Exception:
+    """Say what a failed write of Polars' or Python's own means; what is neither stays what it is."""
+    if isinstance(error, OSError):
+        return storage_error(error, where)
+    if "os error 28" in str(error) or "No space left" in str(error):
+        return storage_error(OSError(28, "No space left on device"), where)
+    return error

@@ -1,0 +1,137 @@
+"""Is this body the image, whole and right? Bytes in, a reason or None out. Pure; the most specific kind wins."""
+
+import hashlib
+from base64 import b64encode
+from dataclasses import dataclass
+
+_SOI = b"\xff\xd8\xff"
+_EOI = b"\xff\xd9"
+_PICTURES = (b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
+# Start-of-frame markers carry the size; C4, C8 and CC share their range but are tables.
+_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_NO_PAYLOAD = frozenset({0x01, *range(0xD0, 0xD9)})
+_SOS = 0xDA
+
+
+@dataclass(frozen=True, slots=True)
+class JpegHeader:
+    """Pixel size as stored (before any EXIF turning), and where the coded picture starts; None where unreadable."""
+
+    width: int | None
+    height: int | None
+    scan_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What is known of the original: its size in bytes and its MD5 in base64, as the image table publishes them."""
+
+    size: int | None = None
+    md5: str | None = None
+
+
+def read_header(body: bytes) -> JpegHeader:
+    """Walk a JPEG's segments to its frame size. Never raises; a header that cannot be walked yields None.
+
+    The walk skips what embedded thumbnails bring along, so their markers are not mistaken for the picture's own.
+    """
+    width = height = None
+    at = 2
+    while at + 4 <= len(body):
+        if body[at] != 0xFF:
+            return JpegHeader(width, height, None)
+        marker = body[at + 1]
+        if marker == 0xFF or marker in _NO_PAYLOAD:
+            at += 1 if marker == 0xFF else 2
+            continue
+        if marker == _SOS:
+            return JpegHeader(width, height, at)
+        if marker in _SOF and width is None and at + 9 <= len(body):
+            height, width = int.from_bytes(body[at + 5 : at + 7]), int.from_bytes(body[at + 7 : at + 9])
+        at += 2 + int.from_bytes(body[at + 2 : at + 4])
+    return JpegHeader(width, height, None)
+
+
+def is_complete(body: bytes, header: JpegHeader) -> bool:
+    """Return whether the end marker is there. Inside coded data FF is always followed by 00, so FFD9 is the end.
+
+    Bytes after the end marker are tolerated: some cameras pad their files, and every decoder ignores it.
+    """
+    if header.scan_at is None:
+        return body.endswith(_EOI)
+    return body.rfind(_EOI, header.scan_at) != -1
+
+
+def refuse_start(start: bytes) -> str | None:
+    """Return why bytes that begin like this cannot be the image: empty, placeholder, not_image; None if they can."""
+    if not start:
+        return "empty"
+    if start.startswith(_SOI[: len(start)]):
+        return None
+    return "placeholder" if start.startswith(_PICTURES) else "not_image"
+
+
+def refuse(body: bytes, header: JpegHeader, md5: str, expected: Expected) -> str | None:
+    """Return the failure kind of a whole body, None when it is the image.
+
+    `expected` holds for the original alone: the bucket's copies and the thumbnails are other bytes.
+    """
+    if reason := refuse_start(body[:16]):
+        return reason
+    if expected.md5 and md5 == expected.md5:
+        return None
+    if expected.size is not None and len(body) > expected.size:
+        return "too_large"
+    if not is_complete(body, header):
+        return "truncated"
+    if expected.md5 or (expected.size is not None and len(body) != expected.size):
+        return "checksum"
+    return None
+
+
+def md5_base64(body: bytes) -> str:
+    """Return the MD5 as Open Images writes it: base64 of the 16 raw bytes.
+
+    >>> md5_base64(b"")
+    '1B2M2Y8AsgTpgAmY7PhCfg=='
+    """
+    return b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+
+
+def etag_md5(etag: str | None) -> str | None:
+    """Return the base64 MD5 that a strong ETag of 32 hex digits claims, None for any other form (S3 multipart, weak).
+
+    >>> etag_md5('"d41d8cd98f00b204e9800998ecf8427e"'), etag_md5('"abc-2"')
+    ('1B2M2Y8AsgTpgAmY7PhCfg==', None)
+    """
+    digits = (etag or "").strip('"')
+    if len(digits) != 32 or not etag or etag[0] != '"':
+        return None
+    try:
+        return b64encode(bytes.fromhex(digits)).decode()
+    except ValueError:
+        return None
+
+
+@dataclass(slots=True)
+class EtagTrust:
+    """Whether one host's ETags are the MD5s of its bodies: None until seen, then True or False for the run.
+
+    No document says so of the bucket, so a mismatch counts only once a match has shown it.
+    """
+
+    host: str
+    is_md5: bool | None = None
+
+    def contradicts(self, etag: str | None, md5: str) -> tuple[str | None, str | None] | None:
+        """Hold a body's MD5 against its ETag; return (reason to refuse it, note to give once) when they differ."""
+        claimed = etag_md5(etag)
+        if claimed is None or self.is_md5 is False:
+            return None
+        if claimed == md5:
+            self.is_md5 = True
+            return None
+        if self.is_md5:
+            return "checksum", None
+        self.is_md5 = False
+        return None, f"{self.host}: its ETags are not the MD5s of what it sends; that check is off for this run"

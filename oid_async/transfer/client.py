@@ -1,0 +1,140 @@
+"""The HTTP client of one run: a session set up on purpose, every real send admitted and counted, redirects by hand."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Self
+
+import aiohttp
+from yarl import URL
+
+import oid_async
+from oid_async.transfer.hosts import Host, Hosts
+from oid_async.transfer.retry import FetchError, Limits, connection_error, status_error
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_READ_BUFFER = 1 << 20  # aiohttp's 64 KiB pauses and resumes the socket many times within one 300 KB image
+_NO_HEADERS: Mapping[str, str] = {}
+
+
+class Client:
+    """Owns the session. `requests` counts what was really sent: redirect hops and aiohttp's silent re-sends too.
+
+    No cookies are kept and no credentials sent; bodies are asked for as they are (identity) and never unpacked unseen.
+    """
+
+    def __init__(self, hosts: Hosts, limits: Limits, *, connections: int) -> None:
+        self.hosts = hosts
+        self.limits = limits
+        self.requests = 0
+        self._connections = connections
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        limits = self.limits
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._connections, ttl_dns_cache=300),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_s, sock_read=limits.silence_s),
+            headers={
+                "User-Agent": f"oid-async/{oid_async.__version__} (Open Images downloader)",
+                "Accept-Encoding": "identity",
+            },
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            read_bufsize=_READ_BUFFER,
+            middlewares=[self._admit],
+        )
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+            # Closing a TLS transport takes one more turn of the loop; without it Python warns of an open socket.
+            await asyncio.sleep(0)
+
+    @asynccontextmanager
+    async def get(self, url: str, headers: Mapping[str, str] = _NO_HEADERS) -> AsyncIterator[aiohttp.ClientResponse]:
+        """GET a URL, following up to five redirects, and yield the answer once it is 200, 206 or 304.
+
+        Raises FetchError for every other end. Read the body with `chunks`, which raises FetchError too.
+        """
+        target = parse_url(url)
+        for _ in range(self.limits.redirects + 1):
+            response = await self._send(target, headers)
+            try:
+                if response.status not in _REDIRECTS:
+                    if response.status not in (200, 206, 304):
+                        self._heed(response)
+                    yield response
+                    return
+                target = next_hop(target, response.headers.get("Location", ""))
+            finally:
+                # Drops the connection if the body was not read to its end, else gives it back to the pool.
+                response.close()
+        raise FetchError("redirect", f"more than {self.limits.redirects} redirects")
+
+    async def chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives, as sent. Raises FetchError; one attempt may last ten minutes in all."""
+        try:
+            async with asyncio.timeout(self.limits.attempt_s):
+                async for chunk in response.content.iter_any():
+                    yield chunk
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise connection_error(error) from error
+
+    def host(self, url: str) -> Host:
+        """Return the state of the host that a URL speaks to first."""
+        return self.hosts.of(parse_url(url))
+
+    async def _send(self, target: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        assert self._session is not None, "used outside its context"
+        try:
+            return await self._session.get(target, headers=headers, allow_redirects=False)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise connection_error(error) from error
+
+    def _heed(self, response: aiohttp.ClientResponse) -> None:
+        """Raise for an answer that is not the object, and leave a host alone that asks for it."""
+        error = status_error(response.status, response.headers)
+        if error.retry_after_s is not None:
+            host = self.hosts.of(response.url)
+            error.hopeless = host.waited_s + error.retry_after_s > self.limits.max_wait_s
+            if not error.hopeless:
+                host.pause(error.retry_after_s, now=self.hosts.clock())
+        raise error
+
+    async def _admit(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        await self.hosts.admit(self.hosts.of(request.url))
+        self.requests += 1
+        return await handler(request)
+
+
+def parse_url(text: str) -> URL:
+    """Return a URL that may be fetched. Raises FetchError `bad_url`, or `blocked` for a scheme but http and https."""
+    try:
+        url = URL(text.strip())
+        port = url.port
+    except (ValueError, TypeError) as error:
+        raise FetchError("bad_url", f"not a URL: {text[:100]!r}") from error
+    if url.scheme and url.scheme not in ("http", "https"):
+        raise FetchError("blocked", f"scheme {url.scheme!r} is not fetched, only http and https")
+    if not url.host or not url.scheme or not port:
+        raise FetchError("bad_url", f"not an http URL: {text[:100]!r}")
+    return url.with_user(None)
+
+
+def next_hop(at: URL, location: str) -> URL:
+    """Return where a redirect leads. Flickr sends dead photos to a picture that says so: that is a `placeholder`."""
+    if "photo_unavailable" in location:
+        raise FetchError("placeholder", f"redirect to {location[:100]}")
+    try:
+        target = at.join(URL(location))
+    except ValueError as error:
+        raise FetchError("redirect", f"redirect to {location[:100]!r}, which is no URL") from error
+    if not location or not target.host:
+        raise FetchError("redirect", "redirect without a usable Location")
+    if target.scheme not in ("http", "https") or (at.scheme, target.scheme) == ("https", "http"):
+        raise FetchError("blocked", f"redirect from {at.scheme} to {target.scheme} is not followed")
+    return target.with_user(None)

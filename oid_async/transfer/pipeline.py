@@ -1,0 +1,159 @@
+"""The pipeline: plan -> todo -> workers -> inbox -> collector. The only place that starts tasks.
+
+    feeder ──todo──▶ workers (N) ─inbox──▶ collector ──▶ thread: check, write, rename, journal (one hop a batch)
+                        ▲──────── landing ────────┘──▶ report, sink
+
+Both queues are bounded. A worker owns its image until it has landed or failed, so a body that turns out wrong goes back
+to the one who may ask again. The collector alone writes the journal, counts the report and speaks to the sink. A task
+that breaks ends the group, never a wait.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import aiofiles.os
+
+from oid_async.events import Landed, Note, Sink
+from oid_async.report import Outcome, Report
+from oid_async.store.landing import Arrival, Lander, Landing
+from oid_async.transfer.fetch import Target
+
+_BATCH_IMAGES = 64
+_BATCH_BYTES = 16 << 20
+
+Deliver = Callable[[Outcome], Awaitable[None]]
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class _Entry:
+    """Something for the collector, and the worker's wait for what becomes of it."""
+
+    content: Arrival | Outcome
+    landing: asyncio.Future[Landing]
+
+    @property
+    def size(self) -> int:
+        return self.content.size if isinstance(self.content, Arrival) else 0
+
+
+class Collector:
+    """Takes what has finished in batches: one thread hop stores and journals a batch, then it is counted and told."""
+
+    def __init__(self, lander: Lander, report: Report, sink: Sink, deliver: Deliver | None, *, room: int) -> None:
+        self._land_batch = aiofiles.os.wrap(lander.land)
+        self._report = report
+        self._sink = sink
+        self._deliver = deliver
+        self._inbox: asyncio.Queue[_Entry] = asyncio.Queue(room)
+
+    async def land(self, content: Arrival | Outcome) -> Landing:
+        """Hand over a body, or the Outcome of an image that failed, and wait for what becomes of it."""
+        entry = _Entry(content, asyncio.get_running_loop().create_future())
+        await self._inbox.put(entry)
+        return await entry.landing
+
+    async def run(self) -> None:
+        """Collect until cancelled."""
+        while True:
+            batch = await self._next_batch()
+            stored = asyncio.ensure_future(self._land_batch([entry.content for entry in batch]))
+            try:
+                landings = await asyncio.shield(stored)
+            except asyncio.CancelledError:
+                # The thread cannot be stopped half-way: wait, and count what it has stored and journalled.
+                await settled(stored)
+                if stored.exception() is None:
+                    self._count(stored.result())
+                raise
+            outcomes = self._count(landings)
+            for entry, landing in zip(batch, landings, strict=True):
+                if not entry.landing.done():
+                    entry.landing.set_result(landing)
+            if self._deliver is not None:
+                for outcome in outcomes:
+                    await self._deliver(outcome)
+
+    async def _next_batch(self) -> list[_Entry]:
+        batch = [await self._inbox.get()]
+        size = batch[0].size
+        while len(batch) < _BATCH_IMAGES and size < _BATCH_BYTES and not self._inbox.empty():
+            batch.append(self._inbox.get_nowait())
+            size += batch[-1].size
+        return batch
+
+    def _count(self, landings: Sequence[Landing]) -> list[Outcome]:
+        report, outcomes = self._report, []
+        for landing in landings:
+            if landing.note is not None:
+                self._sink(Note(landing.note))
+            outcome = landing.outcome
+            if outcome is None:
+                continue
+            outcomes.append(outcome)
+            report.pending -= 1
+            if outcome.status == "failed":
+                kind = outcome.reason or "network"
+                report.failed += 1
+                report.failures[kind] = report.failures.get(kind, 0) + 1
+            else:
+                source = outcome.source or "cvdf"
+                report.downloaded += 1
+                report.bytes += outcome.bytes or 0
+                report.sources[source] = report.sources.get(source, 0) + 1
+        if outcomes:
+            self._sink(Landed(tuple(outcomes), report))
+        return outcomes
+
+
+async def run(
+    targets: AsyncIterator[Target],
+    fetch: Callable[[Target], Awaitable[Outcome | None]],
+    collector: Collector,
+    *,
+    workers: int,
+) -> None:
+    """Fetch all targets with a bounded pool of workers. Raises what a task raised, alone if it is one."""
+    todo: asyncio.Queue[Target | None] = asyncio.Queue(2 * workers)
+
+    async def feed() -> None:
+        async for target in targets:
+            await todo.put(target)
+        for _ in range(workers):
+            await todo.put(None)
+
+    async def work() -> None:
+        while (target := await todo.get()) is not None:
+            failed = await fetch(target)
+            if failed is not None:
+                await collector.land(failed)
+
+    async with asyncio.TaskGroup() as group:
+        collecting = group.create_task(collector.run())
+        feeding = group.create_task(feed())
+        pool = [group.create_task(work()) for _ in range(workers)]
+        await asyncio.wait([feeding, *pool])
+        collecting.cancel()
+
+
+async def settled(work: asyncio.Future[Result]) -> None:
+    """Wait for work in a thread to end, whatever happens meanwhile: it cannot be cancelled, only waited for."""
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError:
+            continue
+
+
+async def in_thread(function: Callable[..., Result], *args: object) -> Result:
+    """Run blocking work in a thread. When cancelled, wait for the thread's end first: it may still be writing."""
+    work = asyncio.ensure_future(asyncio.to_thread(function, *args))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await settled(work)
+        if not work.cancelled():
+            work.exception()
+        raise
