@@ -19,9 +19,14 @@ if TYPE_CHECKING:
     from oid_async.run import Run
     from oid_async.screen import Screen
 
-# Polars reads CSV in chunks of many MiB per core and keeps several in flight. One MiB each is as fast (measured: 1.1 GB
-# in 1.0 s either way) at a third of the memory. This process is ours, so its environment is; a user's setting wins.
-_POLARS = {"POLARS_CSV_CHUNK_SIZE": str(1 << 20), "POLARS_CSV_CHUNK_PREFETCH_LIMIT": "2"}
+# Polars reads CSV in chunks of many MiB per core, keeps several in flight and keeps what it has freed. With small chunks
+# and freed memory given back at once, 50,000 images peak within a few MiB of 5,000 (before: 80 MiB more, measured), for
+# a fifth more time on a gigabyte of CSV. This process is ours, so its environment is; a user's own setting wins.
+_POLARS = {
+    "POLARS_CSV_CHUNK_SIZE": str(256 << 10),
+    "POLARS_CSV_CHUNK_PREFETCH_LIMIT": "1",
+    "_RJEM_MALLOC_CONF": f"dirty_decay_ms:0,muzzy_decay_ms:0,narenas:{os.cpu_count() or 4}",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

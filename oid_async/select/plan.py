@@ -89,13 +89,18 @@ class Planner:
             frame = _with_names(frame, self.names, taken, facts.adopt, summary)
             frame = _with_action(frame, self.sources)
             _count(frame, summary)
-            frame.select(PLAN_COLUMNS).write_parquet(self.folder / f"{number:05}.parquet", row_group_size=_ROW_GROUP)
-        rows.unlink(missing_ok=True)
-        state.unlink(missing_ok=True)
+            frame.select(PLAN_COLUMNS).write_parquet(
+                self.folder / f"{number:05}.parquet", row_group_size=_ROW_GROUP, compression="lz4"
+            )
+        for path in (*rows, state):
+            path.unlink()
         return summary
 
-    def _extract(self, keys: pl.Series) -> Path:
-        """Copy the selected image rows to one Parquet file, as they come: the tables are in no order."""
+    def _extract(self, keys: pl.Series) -> list[Path]:
+        """Copy the selected image rows to Parquet, a file a table, as they come: the tables are in no order.
+
+        A filter, not a semi join: the join holds back what it reads (2.5 GB against 0.3 GB for 14M box rows, measured).
+        """
         parts: list[Path] = []
         for table in self.images:
             frame = in_splits(scan(table, ["ImageID"], _CARRIED), self.splits)
@@ -106,19 +111,13 @@ class Planner:
                 (
                     frame.with_columns(self.ids.key(), *missing)
                     .select(KEY, "ImageID", *_CARRIED)
-                    .join(keys.to_frame().lazy(), on=KEY, how="semi")
-                    .sink_parquet(part, row_group_size=_ROW_GROUP)
+                    .filter(pl.col(KEY).is_in(keys.implode()))
+                    .sink_parquet(part, row_group_size=_ROW_GROUP, compression="lz4")
                 )
             parts.append(part)
-        whole = self.folder / "rows.parquet"
-        if len(parts) == 1:
-            return parts[0].rename(whole)
-        pl.scan_parquet(parts).sink_parquet(whole, row_group_size=_ROW_GROUP)
-        for part in parts:
-            part.unlink()
-        return whole
+        return parts
 
-    def _span(self, rows: Path, state: Path, span: pl.Series) -> pl.DataFrame:
+    def _span(self, rows: list[Path], state: Path, span: pl.Series) -> pl.DataFrame:
         """Return the image rows of a span of keys, first published row of each, beside what the journal knows."""
         between = pl.col(KEY).is_between(span[0], span[-1])
         known = pl.scan_parquet(state).filter(between).select(KEY, "Given", "Known")
@@ -179,8 +178,8 @@ class _Taken:
 
     def unselected(self, keys: pl.Series, state: Path) -> int:
         """Count the saved images that the selection does not hold."""
-        saved = pl.scan_parquet(state).filter(pl.col("Given").hash().is_in(self.there.implode()))
-        others = saved.join(keys.to_frame().lazy(), on=KEY, how="anti")
+        saved = pl.col("Given").hash().is_in(self.there.implode())
+        others = pl.scan_parquet(state).filter(saved & ~pl.col(KEY).is_in(keys.implode()))
         return int(others.select(pl.len()).collect(engine="streaming").item())
 
     def add(self, names: pl.Series) -> None:
@@ -212,7 +211,7 @@ def _journal_snapshot(journal: Path, ids: IdForm, path: Path) -> Path:
         )
         .group_by(KEY)
         .agg(pl.col("Given").sort_by("line").last(), pl.col("Known").sort_by("line").last())
-        .sink_parquet(path, row_group_size=_ROW_GROUP)
+        .sink_parquet(path, row_group_size=_ROW_GROUP, compression="lz4")
     )
     return path
 

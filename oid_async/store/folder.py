@@ -28,15 +28,16 @@ class Folder:
         work = scratch or self.state
         self.plan = work / "plan"
         self.tmp = work / "tmp"
+        self._parts = f"{self.tmp}{os.sep}"
         self.journal = self.state / "journal.tsv"
         self.manifest = savepath / "manifest.parquet"
         self._lock: int | None = None
 
-    def part(self, image_id: str) -> Path:
+    def part(self, image_id: str) -> str:
         """Return the temporary file of one image. An id of a user's own may hold anything: then its hash stands."""
         if not image_id.isalnum() or len(image_id) > 64:
             image_id = hashlib.sha256(image_id.encode("utf-8", "surrogatepass")).hexdigest()
-        return self.tmp / f"{image_id}.part"
+        return f"{self._parts}{image_id}.part"
 
     def claim(self) -> Self:
         """Make the folder, take its lock, sweep what a killed run left. Raises LockedError or StorageError."""

@@ -10,6 +10,7 @@ and does not count: it is cut off before anything is appended. A batch is one wr
 """
 
 import os
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -37,10 +38,11 @@ _NO_CONTROLS = dict.fromkeys(range(32), " ")
 
 
 class Journal:
-    """Appends to one journal file; nobody else writes to it. Open it only under the folder's lock."""
+    """Appends to one journal file, from any thread; open it only under the folder's lock."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = threading.Lock()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         size = whole_bytes(path)
         if size < os.fstat(self._file).st_size:
@@ -55,14 +57,15 @@ class Journal:
         self._write("\t".join(("", FORGET, *[""] * (len(SCHEMA) - 2))) + "\n")
 
     def _write(self, lines: str) -> None:
-        start = os.fstat(self._file).st_size
         left = memoryview(lines.encode("utf-8", "replace"))
-        try:
-            while left:
-                left = left[os.write(self._file, left) :]
-        except OSError as error:
-            os.ftruncate(self._file, start)
-            raise storage_error(error, self._path.parent) from error
+        with self._lock:
+            start = os.fstat(self._file).st_size
+            try:
+                while left:
+                    left = left[os.write(self._file, left) :]
+            except OSError as error:
+                os.ftruncate(self._file, start)
+                raise storage_error(error, self._path.parent) from error
 
     def close(self) -> None:
         """Close the file; what was appended is there already."""
@@ -124,4 +127,8 @@ def _line(outcome: Outcome) -> str:
         outcome.attempts,
         outcome.url or "-",
     )
-    return "\t".join("" if field is None else str(field).translate(_NO_CONTROLS) for field in fields) + "\n"
+    line = "\t".join(["" if field is None else str(field) for field in fields])
+    # An id or URL of a table's may hold anything; a line that does not have its eleven tabs alone is made so.
+    if not line.isprintable() and (len(line.splitlines()) > 1 or line.count("\t") != len(fields) - 1):
+        line = "\t".join(["" if field is None else str(field).translate(_NO_CONTROLS) for field in fields])
+    return line + "\n"

@@ -116,7 +116,9 @@ class Results:
     def _journal_snapshot(self) -> Path:
         path = self.folder.tmp / "journal.parquet"
         lines = scan_journal(self.folder.journal).filter(pl.col("Status") != FORGET)
-        lines.with_columns(self.ids.key()).drop("ImageID").sink_parquet(path, row_group_size=_ROW_GROUP)
+        lines.with_columns(self.ids.key()).drop("ImageID").sink_parquet(
+            path, row_group_size=_ROW_GROUP, compression="lz4"
+        )
         return path
 
     def _span(self, plan: Path, known: Path) -> pl.DataFrame:
@@ -173,11 +175,10 @@ class Results:
             rows = self._saved_boxes(boxes, parts, renamed)
             for part in parts:
                 self._join_boxes(rows, part, boxes.class_names, header.columns).write_csv(file, include_header=False)
-            rows.unlink()
 
-    def _saved_boxes(self, boxes: Boxes, parts: Sequence[Path], renamed: dict[str, str]) -> Path:
-        """Copy the box rows of the saved images to one Parquet file, each with its place in the published tables."""
-        saved = pl.scan_parquet(list(parts)).filter(Status="ok").select(KEY).collect().lazy()
+    def _saved_boxes(self, boxes: Boxes, parts: Sequence[Path], renamed: dict[str, str]) -> list[Path]:
+        """Copy the box rows of the saved images to Parquet, a file a table, each with its place in the tables."""
+        saved = pl.scan_parquet(list(parts)).filter(Status="ok").select(KEY).collect().to_series()
         copies = []
         for number, table in enumerate(boxes.tables):
             with reading(table):
@@ -193,18 +194,15 @@ class Results:
                         *(pl.col(name).alias(renamed[name]) for name in there),
                         *(pl.lit(None, pl.String).alias(renamed[name]) for name in renamed if name not in there),
                     )
-                    .join(saved, on=KEY, how="semi")
-                    .select(KEY, ROW, *renamed.values())
-                    .sink_parquet(copy, row_group_size=_ROW_GROUP)
+                    .filter(pl.col(KEY).is_in(saved.implode()))
+                    .sink_parquet(copy, row_group_size=_ROW_GROUP, compression="lz4", maintain_order=False)
                 )
             copies.append(copy)
-        whole = self.folder.tmp / "boxes.parquet"
-        pl.scan_parquet(copies).sink_parquet(whole, row_group_size=_ROW_GROUP)
-        for copy in copies:
-            copy.unlink()
-        return whole
+        return copies
 
-    def _join_boxes(self, rows: Path, part: Path, class_names: dict[str, str], columns: list[str]) -> pl.DataFrame:
+    def _join_boxes(
+        self, rows: list[Path], part: Path, class_names: dict[str, str], columns: list[str]
+    ) -> pl.DataFrame:
         images = pl.read_parquet(part, columns=[KEY, "Status", "FileName", "OriginalURL", "Width", "Height"])
         keys = images.get_column(KEY)
         return (

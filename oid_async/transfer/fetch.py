@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiofiles
+import aiofiles.os
 import aiohttp
 
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
@@ -76,7 +77,7 @@ class Fetcher:
         sources: tuple[Source, ...],
         mirror: str | None,
         written: str | None,
-        part: Callable[[str], Path],
+        part: Callable[[str], str],
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._client = client
@@ -174,9 +175,9 @@ class Fetcher:
 class Body:
     """A body as it arrives: counted, bounded, in memory up to `memory_bytes`, beyond that in a temporary file."""
 
-    def __init__(self, part: Path, limit: int, limits: Limits) -> None:
+    def __init__(self, part: str, limit: int, limits: Limits) -> None:
         self.chunks: list[bytes] = []
-        self.spooled: Path | None = None
+        self.spooled = False
         self.size = 0
         self._part = part
         self._limit = limit
@@ -196,14 +197,14 @@ class Body:
             if self.size > self._limit:
                 raise FetchError("too_large", f"more than {self._limit} bytes")
             await self._keep(chunk)
-        if self.spooled is not None:
+        if self.spooled:
             await self._flush()
 
     async def discard(self) -> None:
         """Drop what was kept so far."""
         self.chunks = []
-        if self.spooled is not None:
-            self.spooled.unlink(missing_ok=True)
+        if self.spooled:
+            await aiofiles.os.unlink(self._part)
 
     def _judge_start(
         self, chunk: bytes, wrong_size: bool, response: aiohttp.ClientResponse, expected: Expected
@@ -219,7 +220,7 @@ class Body:
         self.chunks.append(chunk)
         self._held += len(chunk)
         if self._held > self._memory_bytes:
-            self.spooled = self._part
+            self.spooled = True
             await self._flush()
 
     async def _flush(self) -> None:
@@ -228,7 +229,7 @@ class Body:
             async with aiofiles.open(self._part, "ab") as file:
                 await file.write(block)
         except OSError as error:
-            raise storage_error(error, self._part.parent) from error
+            raise storage_error(error, Path(self._part).parent) from error
 
 
 def parse_detail(detail: str | None) -> dict[Source, str]:

@@ -20,8 +20,11 @@ from oid_async.report import Outcome, Report
 from oid_async.store.landing import Arrival, Lander, Landing
 from oid_async.transfer.fetch import Target
 
-_BATCH_IMAGES = 64
-_BATCH_BYTES = 16 << 20
+# A batch that is too large keeps its workers waiting for one another; 300 KB images come 8 at a time, small ones 32.
+_BATCH_IMAGES = 32
+_BATCH_BYTES = 2 << 20
+# While the loop prepares the next batch, a thread works on the other one: hashing does not hold the interpreter.
+_BATCHES_AT_ONCE = 2
 
 Deliver = Callable[[Outcome], Awaitable[None]]
 Result = TypeVar("Result")
@@ -131,11 +134,12 @@ async def run(
                 await collector.land(failed)
 
     async with asyncio.TaskGroup() as group:
-        collecting = group.create_task(collector.run())
+        collecting = [group.create_task(collector.run()) for _ in range(_BATCHES_AT_ONCE)]
         feeding = group.create_task(feed())
         pool = [group.create_task(work()) for _ in range(workers)]
         await asyncio.wait([feeding, *pool])
-        collecting.cancel()
+        for task in collecting:
+            task.cancel()
 
 
 async def settled(work: asyncio.Future[Result]) -> None:
