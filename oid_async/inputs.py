@@ -16,6 +16,12 @@ from oid_async.select.selection import IdForm
 from oid_async.transfer.metadata import Identity, MetadataCache, local_table
 
 _MOST_HASHED = 256 << 20
+# What a given table cannot do without; of a class table only the first two columns count, whatever they are called.
+_NEEDED: dict[TableKind, tuple[str, ...]] = {
+    "classes": (),
+    "boxes": ("ImageID", "LabelName"),
+    "images": ("ImageID", "OriginalURL"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +60,17 @@ class Gatherer:
     async def gather(self) -> Inputs:
         """Return the run's tables. Raises UsageError, InputError or UnavailableError."""
         options = self._options
-        given = {name: self._local(name) for name in ("label", "annotation", "image_url")}
-        (label_table,) = await self._tables("classes", options.label, given["label"], ())
+        local = await asyncio.to_thread(self._local_tables)
+        (label_table,) = await self._tables("classes", local, ())
         classes = await asyncio.to_thread(Classes.read, label_table)
         categories = classes.resolve_all(options.categories)
         self._say_shared(categories)
         everywhere: tuple[Split, ...] = options.splits or (SPLITS if options.annotation else ("train",))
-        images = await self._tables("images", options.image_url, given["image_url"], everywhere)
+        images = await self._tables("images", local, everywhere)
         ids, has_subset, said = IdForm(), True, everywhere
         if options.image_url is not None:
             ids, has_subset, said = await asyncio.to_thread(self._look_at, images[0])
-        boxes = await self._tables("boxes", options.annotation, given["annotation"], options.splits or said)
+        boxes = await self._tables("boxes", local, options.splits or said)
         return Inputs(
             classes=classes,
             categories=categories,
@@ -76,18 +82,31 @@ class Gatherer:
             identities=tuple(self._identities),
         )
 
-    def _local(self, name: str) -> TableFile | None:
-        value = getattr(self._options, name)
-        return None if value is None else local_table(value)
+    def _given(self) -> dict[TableKind, str | None]:
+        options = self._options
+        return {"classes": options.label, "boxes": options.annotation, "images": options.image_url}
+
+    def _local_tables(self) -> dict[TableKind, TableFile]:
+        """Return the given tables that lie on this disk; a wrong one is refused before anything is fetched."""
+        tables: dict[TableKind, TableFile] = {}
+        for kind, given in self._given().items():
+            table = None if given is None else local_table(given)
+            if table is not None:
+                scan(table, _NEEDED[kind], [])
+                tables[kind] = table
+        return tables
 
     async def _tables(
-        self, kind: TableKind, given: str | None, local: TableFile | None, splits: Sequence[Split]
+        self, kind: TableKind, local: dict[TableKind, TableFile], splits: Sequence[Split]
     ) -> tuple[TableFile, ...]:
-        if local is not None:
-            self._identities.append({"table": kind, **await asyncio.to_thread(_identify, local)})
-            return (local,)
+        given = self._given()[kind]
+        if kind in local:
+            self._identities.append({"table": kind, **await asyncio.to_thread(_identify, local[kind])})
+            return (local[kind],)
         if given is not None:
-            return (self._known(kind, *await self._cache.given(given)),)
+            table = self._known(kind, *await self._cache.given(given))
+            await asyncio.to_thread(scan, table, _NEEDED[kind], [])
+            return (table,)
         return tuple([self._known(kind, *await self._cache.published(table)) for table in published(kind, splits)])
 
     def _known(self, kind: TableKind, table: TableFile, identity: Identity) -> TableFile:

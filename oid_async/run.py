@@ -7,14 +7,15 @@ each what it needs; the stages know nothing of one another.
 import asyncio
 import json
 import shutil
-import tempfile
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import aiofiles.os
+import aiofiles.tempfile
 import polars as pl
 
 import oid_async
@@ -88,8 +89,8 @@ class Run:
     async def plan(self) -> Plan:
         """Say what a download would do. Fetches tables, no image; writes nothing to SAVEPATH."""
         async with AsyncExitStack() as stack:
-            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oid-async-")))
-            folder = Folder(self.options.savepath, scratch=scratch)
+            scratch = await stack.enter_async_context(aiofiles.tempfile.TemporaryDirectory(prefix="oid-async-"))
+            folder = Folder(self.options.savepath, scratch=Path(scratch))
             return (await self._prepare(stack, folder, None)).plan
 
     async def download(self) -> Report:
@@ -98,14 +99,7 @@ class Run:
         try:
             async with AsyncExitStack() as stack:
                 folder = Folder(self.options.savepath)
-                stack.callback(folder.release)
-                await in_thread(folder.claim)
-                stack.callback(folder.sweep)
-                fresh = not folder.journal.exists()
-                journal = Journal(folder.journal)
-                stack.callback(journal.close)
-                if fresh and folder.manifest.exists():
-                    await in_thread(_readopt, folder, journal)
+                journal = await stack.enter_async_context(_claimed(folder))
                 prepared = await self._prepare(stack, folder, journal)
                 self._sink(Planned(prepared.plan))
                 await self._transfer(prepared, folder, journal)
@@ -130,14 +124,10 @@ class Run:
         inputs = await Gatherer(options, cache, self._sink).gather()
         sources, why = choose_sources(options, inputs, mirrored=site.url is not None)
         self._sink(Note(why))
-        if journal is not None:
-            _forget_elsewhere(folder, journal, site.name)
         selection = await in_thread(self._select, inputs)
         self._say(selection)
         planner = Planner(folder.plan, inputs.images, inputs.ids, inputs.splits, sources, options.names)
-        summary = await in_thread(self._plan, planner, selection, folder, Adopter(folder, sources))
-        if journal is not None:
-            journal.append(summary.adopted)
+        summary = await in_thread(self._plan, planner, selection, folder, journal, site.name)
         report = self.report
         report.selected = len(selection.keys)
         report.present = summary.present
@@ -147,7 +137,8 @@ class Run:
         report.unselected = summary.unselected
         report.bad_rows = len(self._bad_rows)
         client.requests = 0
-        plan = self._make_plan(selection, summary, sources, cache.fetched_bytes)
+        disk_free = await asyncio.to_thread(_disk_free, options.savepath)
+        plan = self._make_plan(selection, summary, sources, cache.fetched_bytes, disk_free)
         return _Prepared(plan, inputs, sources, site, client)
 
     async def _site(self, stack: AsyncExitStack) -> _Site:
@@ -160,8 +151,8 @@ class Run:
             return _Site(None, None)
         if mirror.startswith(("http://", "https://")):
             return _Site(mirror.rstrip("/"), mirror.rstrip("/"))
-        root = (file_url_path(mirror) or Path(mirror)).resolve()
-        if not root.is_dir():
+        root = await asyncio.to_thread((file_url_path(mirror) or Path(mirror)).resolve)
+        if not await aiofiles.os.path.isdir(root):
             raise UsageError(f"--mirror {mirror}: neither an http URL nor a folder")
         origin = await stack.enter_async_context(Origin(serve_folder(root)))
         return _Site(origin.url, root.as_uri())
@@ -176,11 +167,21 @@ class Run:
         self._bad_rows = [(table.name, line, reason) for table in damaged for line, reason in bad_ids(table)]
         return selection
 
-    def _plan(self, planner: Planner, selection: Selection, folder: Folder, adopter: Adopter) -> Summary:
+    def _plan(
+        self, planner: Planner, selection: Selection, folder: Folder, journal: Journal | None, site: str | None
+    ) -> Summary:
+        if journal is not None:
+            _forget_elsewhere(folder, journal, site)
         clear_plan(folder.plan)
-        return planner.write(selection.keys, Facts(folder.journal, folder.names(), adopter))
+        facts = Facts(folder.journal, folder.names(), Adopter(folder, planner.sources))
+        summary = planner.write(selection.keys, facts)
+        if journal is not None:
+            journal.append(summary.adopted)
+        return summary
 
-    def _make_plan(self, selection: Selection, summary: Summary, sources: tuple[Source, ...], fetched: int) -> Plan:
+    def _make_plan(
+        self, selection: Selection, summary: Summary, sources: tuple[Source, ...], fetched: int, disk_free: int
+    ) -> Plan:
         count = summary.to_fetch
         exact = count == 0 or (sources[0] == "original" and summary.sizes_known == count)
         rate = self.options.rate
@@ -195,7 +196,7 @@ class Run:
             bytes_exact=exact,
             metadata_bytes=fetched,
             seconds=count * self.options.period / rate if rate else None,
-            disk_free=_disk_free(self.options.savepath),
+            disk_free=disk_free,
             splits=selection.splits,
             classes=selection.classes,
             sources={sources[0]: count},
@@ -231,7 +232,7 @@ class Run:
 
     async def _targets(self, folder: Folder) -> AsyncIterator[Target]:
         """Read the plan a span at a time; images that need no request are only told to who wants each outcome."""
-        for path in plan_files(folder.plan):
+        for path in await asyncio.to_thread(plan_files, folder.plan):
             rows = await in_thread(_read_span, path, self._deliver is not None)
             for action, reason, known, image_id, name, subset, url, size, md5, thumbnail in rows.iter_rows():
                 if action == "fetch":
@@ -275,9 +276,29 @@ def _read_span(path: Path, everything: bool) -> pl.DataFrame:
     return (rows if everything else rows.filter(Action="fetch")).collect()
 
 
-def _readopt(folder: Folder, journal: Journal) -> None:
-    for batch in from_manifest(folder):
-        journal.append(batch)
+@asynccontextmanager
+async def _claimed(folder: Folder) -> AsyncIterator[Journal]:
+    """Own a folder and its journal. A journal that was deleted is made anew from the manifest and the files."""
+    opened: list[Journal] = []
+
+    def enter() -> None:
+        folder.claim()
+        fresh = not folder.journal.exists()
+        opened.append(Journal(folder.journal))
+        if fresh and folder.manifest.exists():
+            for batch in from_manifest(folder):
+                opened[0].append(batch)
+
+    def leave() -> None:
+        for journal in opened:
+            journal.close()
+        folder.leave()
+
+    try:
+        await in_thread(enter)
+        yield opened[0]
+    finally:
+        await in_thread(leave)
 
 
 def _forget_elsewhere(folder: Folder, journal: Journal, site: str | None) -> None:

@@ -1,1 +1,21 @@
+"""What every test has: caches and mirrors of its own, never the user's."""
 
+from pathlib import Path
+
+import pytest
+from support import publish_lookalike
+
+
+@pytest.fixture(autouse=True)
+def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give each test, and what it starts, an empty metadata cache and no mirror."""
+    folder = tmp_path / "metadata-cache"
+    monkeypatch.setenv("OID_ASYNC_CACHE", str(folder))
+    monkeypatch.delenv("OID_ASYNC_MIRROR", raising=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lookalike(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a mirror folder of the look-alike in which nothing fails and box rows stand in no order. Only read it."""
+    return publish_lookalike(tmp_path_factory.mktemp("lookalike"))

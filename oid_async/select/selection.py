@@ -57,20 +57,28 @@ class Selection:
 
 
 def annotated(boxes: Sequence[TableFile], ids: IdForm, categories: Sequence[Category]) -> pl.DataFrame:
-    """Return key, LabelName and rows (u32): one row per image and label that it has boxes of, in no order.
+    """Return key, label (u16) and rows (u32): one row per image and label that it has boxes of, in no order.
 
-    Without categories LabelName is null and every image with a box has one row. A null key stands for damaged rows.
+    `label` is a place in `wanted_labels`; without categories it is 0 and every image with a box has one row. A null key
+    stands for damaged rows. Numbers, because a group by text costs some hundred bytes an image.
     """
-    labels = sorted({label for category in categories for label in category.labels})
+    labels = wanted_labels(categories)
     frames = []
     for table in boxes:
-        frame = scan(table, ["ImageID", "LabelName"], []).select(ids.key(), "LabelName")
+        frame = scan(table, ["ImageID", "LabelName"], [])
         if labels:
-            frame = frame.filter(pl.col("LabelName").is_in(labels) | pl.col(KEY).is_null())
+            frame = frame.filter(pl.col("LabelName").is_in(labels) | ids.key().is_null())
+            places = list(range(len(labels)))
+            label = pl.col("LabelName").replace_strict(labels, places, default=None, return_dtype=pl.UInt16)
         else:
-            frame = frame.with_columns(LabelName=pl.lit(None, pl.String))
-        frames.append(frame.group_by(KEY, "LabelName").agg(rows=pl.len()))
-    return _collect(frames, boxes).group_by(KEY, "LabelName").agg(pl.col("rows").sum())
+            label = pl.lit(0, pl.UInt16)
+        frames.append(frame.select(ids.key(), label=label).group_by(KEY, "label").agg(rows=pl.len()))
+    return _collect(frames, boxes).group_by(KEY, "label").agg(pl.col("rows").sum())
+
+
+def wanted_labels(categories: Sequence[Category]) -> list[str]:
+    """Return every label of the categories once, sorted."""
+    return sorted({label for category in categories for label in category.labels})
 
 
 def listed(images: Sequence[TableFile], ids: IdForm, splits: Sequence[Split]) -> pl.DataFrame:
@@ -131,12 +139,13 @@ def _matching(pairs: pl.DataFrame, categories: Sequence[Category], match: Match)
     """Return the sorted keys that match, and how many images each category has on its own."""
     if not categories:
         return pairs.get_column(KEY).unique().sort(), {}
+    place = {label: number for number, label in enumerate(wanted_labels(categories))}
     asked = pl.DataFrame(
-        [(number, label) for number, category in enumerate(categories) for label in category.labels],
-        schema={"category": pl.UInt16, "LabelName": pl.String},
+        [(number, place[label]) for number, category in enumerate(categories) for label in category.labels],
+        schema={"category": pl.UInt16, "label": pl.UInt16},
         orient="row",
     )
-    of_category = pairs.join(asked, on="LabelName").select(KEY, "category").unique()
+    of_category = pairs.join(asked, on="label").select(KEY, "category").unique()
     per_category = dict(of_category.group_by("category").len().iter_rows())
     classes = {category.class_name: per_category.get(number, 0) for number, category in enumerate(categories)}
     per_image = of_category.group_by(KEY).len("hits")

@@ -49,7 +49,7 @@ class Folder:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 owner = os.pread(self._lock, 200, 0).decode("utf-8", "replace").strip() or "another process"
-                self.release()
+                self._release()
                 raise LockedError(f"{self.path}: another run is on in this folder ({owner})") from None
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, f"process {os.getpid()}\n".encode(), 0)
@@ -59,7 +59,7 @@ class Folder:
             (self.images / ".probe").touch()
             (self.images / ".probe").unlink()
         except OSError as error:
-            self.release()
+            self._release()
             raise storage_error(error, self.path) from error
         return self
 
@@ -69,7 +69,13 @@ class Folder:
             with suppress(FileNotFoundError):
                 shutil.rmtree(path)
 
-    def release(self) -> None:
+    def leave(self) -> None:
+        """Sweep and give the lock back, if this run has it. Safe to call twice."""
+        if self._lock is not None:
+            self.sweep()
+            self._release()
+
+    def _release(self) -> None:
         """Give the lock back. The file stays: removing it would let two runs hold two locks of the same name."""
         if self._lock is not None:
             os.close(self._lock)

@@ -133,8 +133,8 @@ def next_hop(at: URL, location: str) -> URL:
         target = at.join(URL(location))
     except ValueError as error:
         raise FetchError("redirect", f"redirect to {location[:100]!r}, which is no URL") from error
-    if not location or not target.host:
-        raise FetchError("redirect", "redirect without a usable Location")
     if target.scheme not in ("http", "https") or (at.scheme, target.scheme) == ("https", "http"):
         raise FetchError("blocked", f"redirect from {at.scheme} to {target.scheme} is not followed")
+    if not location or not target.host:
+        raise FetchError("redirect", "redirect without a usable Location")
     return target.with_user(None)

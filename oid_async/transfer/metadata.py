@@ -7,6 +7,7 @@
 there is asked for with its validators: 304 costs one small answer, a changed file is noticed.
 """
 
+import asyncio
 import hashlib
 import json
 import os
@@ -28,6 +29,7 @@ from oid_async.openimages.catalogue import PublishedTable, object_url
 from oid_async.openimages.tables import TableFile
 from oid_async.store.folder import storage_error
 from oid_async.transfer.client import Client
+from oid_async.transfer.pipeline import settled
 from oid_async.transfer.retry import FetchError, backoff_s, may_retry
 
 _BLOCK = 4 << 20
@@ -74,7 +76,7 @@ class MetadataCache:
         return await self._bring(url, self._root / "given" / _digest(url) / name, url)
 
     async def _bring(self, url: str, path: Path, name: str) -> tuple[TableFile, Identity]:
-        kept = _read_identity(path)
+        kept = await asyncio.to_thread(_read_identity, path)
         try:
             identity = await self._ask(url, path, name, kept)
         except FetchError as error:
@@ -109,16 +111,16 @@ class MetadataCache:
             if response.status != 200:
                 raise FetchError("bad_response", f"HTTP {response.status}")
             total = response.content_length
-            path.parent.mkdir(parents=True, exist_ok=True)
+            await aiofiles.os.makedirs(path.parent, exist_ok=True)
             part = path.with_name(f"{path.name}.{os.getpid()}.part")
             try:
                 size = await self._save(response, part, name, total)
                 identity = Identity(url, size, response.headers.get("ETag"), response.headers.get("Last-Modified"))
                 await aiofiles.os.replace(part, path)
             except BaseException:
-                part.unlink(missing_ok=True)
+                await settled(asyncio.ensure_future(asyncio.to_thread(part.unlink, missing_ok=True)))
                 raise
-            _side(path).write_text(json.dumps(asdict(identity)))
+            await asyncio.to_thread(_side(path).write_text, json.dumps(asdict(identity)))
             self._sink(TableProgress(name, size, total, finished=True))
             return identity
 

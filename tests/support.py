@@ -1,0 +1,213 @@
+"""A tiny published dataset in a folder, as a mirror holds it; running the program; reading what it leaves."""
+
+import csv
+import gzip
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+from aiohttp import web
+
+from oid_async.openimages.catalogue import IMAGE_BUCKET, TABLES
+from oid_async.options import Split
+from oid_async.origin.lookalike import Lookalike, with_comment
+from oid_async.origin.server import Origin, folder
+
+# A grey baseline JPEG: tables of ones, and Huffman codes of one bit that say "no change" and "end of block".
+_TABLES = b"\xff\xdb\x00\x43\x00" + b"\x01" * 64
+_CODES = b"".join(b"\xff\xc4\x00\x14" + kind + b"\x01" + bytes(15) + b"\x00" for kind in (b"\x00", b"\x10"))
+_SCAN = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00"
+
+
+def tiny_jpeg(text: str, width: int = 8, height: int = 8) -> bytes:
+    """Return a valid grey JPEG of about 200 bytes; `text` makes it other bytes than the next."""
+    frame = b"\xff\xc0\x00\x0b\x08" + height.to_bytes(2) + width.to_bytes(2) + b"\x01\x01\x11\x00"
+    bits = 2 * -(-width // 8) * -(-height // 8)
+    data = bytes(bits // 8) + (bytes([0xFF >> bits % 8]) if bits % 8 else b"")
+    return with_comment(b"\xff\xd8" + _TABLES + frame + _CODES + _SCAN + data + b"\xff\xd9", text)
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A row of an image table; `name` ends its OriginalURL, `stored` says whether the bucket has the picture."""
+
+    image_id: str
+    name: str = ""
+    split: Split = "train"
+    stored: bool = True
+
+    @property
+    def file_name(self) -> str:
+        return self.name or f"{self.image_id[:6]}_o.jpg"
+
+    @property
+    def url(self) -> str:
+        return f"https://farm1.staticflickr.com/{int(self.image_id, 16) % 9000}/{self.file_name}"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return 8 + int(self.image_id[-2:], 16) % 40, 8 + int(self.image_id[-4:-2], 16) % 40
+
+    @property
+    def body(self) -> bytes:
+        return tiny_jpeg(self.image_id, *self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A row of a split's box table; columns that are not here read alike in every row."""
+
+    image_id: str
+    label: str
+    xmin: str = "0.125"
+    split: Split = "train"
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """What is published: class rows (MID, name), image rows and box rows, all in published order."""
+
+    classes: Sequence[tuple[str, str]]
+    images: Sequence[Image]
+    boxes: Sequence[Box]
+
+    def publish(self, root: Path) -> Path:
+        """Write the tables and pictures as a mirror folder holds them and return that folder."""
+        for table in TABLES:
+            rows: Iterable[dict[str, str]]
+            if table.kind == "classes":
+                rows = [{"LabelName": label, "DisplayName": name} for label, name in self.classes]
+            elif table.kind == "images":
+                rows = [_image_row(image) for image in self.images if image.split == table.split]
+            else:
+                rows = [_box_row(box) for box in self.boxes if box.split == table.split]
+            write_table(root / table.bucket / table.key, table.columns, rows)
+        for image in self.images:
+            if image.stored:
+                path = root / IMAGE_BUCKET / image.split / f"{image.image_id}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(image.body)
+        return root
+
+
+def publish_lookalike(root: Path) -> Path:
+    """Write the look-alike, nothing staged, as a mirror folder; box rows are shuffled, as published ones are in no order.
+
+    No field of it holds a line break, so that lines are rows.
+    """
+    source = Lookalike(staged=False)
+    for table in TABLES:
+        lines = source.tables[table.key].splitlines(keepends=True)
+        if table.kind == "boxes":
+            lines[1:] = random.Random(table.key).sample(lines[1:], len(lines) - 1)
+        _write_bytes(root / table.bucket / table.key, b"".join(lines))
+    for key, photo in source.photos.items():
+        _write_bytes(root / IMAGE_BUCKET / key, source.body(photo))
+    return root
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[dict[str, str]]) -> Path:
+    """Write a table in the form its name says: .csv, .csv.gz or .parquet; what a row lacks is empty."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        pl.DataFrame(list(rows), schema=dict.fromkeys(columns, pl.String)).write_parquet(path)
+        return path
+    with gzip.open(path, "wt", newline="") if path.suffix == ".gz" else path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+class Finished(NamedTuple):
+    """How a command ended and what it said."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+def run_cli(*args: object, cwd: Path | None = None) -> Finished:
+    """Run the program as a user does. Its cache is the test's own, because the environment is (see conftest)."""
+    command = [sys.executable, "-m", "oid_async", *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=os.environ, timeout=60, check=False)
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+@asynccontextmanager
+async def counted_origin(root: Path) -> AsyncIterator[tuple[str, Counter[str]]]:
+    """Serve a folder on loopback; yield its address and how often each key was asked for."""
+    asked: Counter[str] = Counter()
+    answer = folder(root)
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        asked[request.match_info["key"]] += 1
+        return await answer(request)
+
+    async with Origin(serve) as origin:
+        yield origin.url, asked
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Return a CSV's rows as text by column, in order."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def columns_of(path: Path) -> list[str]:
+    """Return a CSV's column names."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return next(csv.reader(file))
+
+
+def read_manifest(savepath: Path) -> list[dict[str, Any]]:
+    """Return the rows of manifest.parquet by column, in order."""
+    return pl.read_parquet(savepath / "manifest.parquet").to_dicts()
+
+
+def image_names(savepath: Path) -> list[str]:
+    """Return the names under images/, sorted."""
+    return sorted(path.name for path in (savepath / "images").iterdir())
+
+
+def tree(savepath: Path) -> dict[str, Any]:
+    """Return every file of a SAVEPATH but the program's own notes: bytes by relative path, Parquet as rows."""
+    files = (path for path in savepath.rglob("*") if path.is_file() and ".oid_async" not in path.parts)
+    return {
+        str(path.relative_to(savepath)): pl.read_parquet(path).rows()
+        if path.suffix == ".parquet"
+        else path.read_bytes()
+        for path in files
+    }
+
+
+def _image_row(image: Image) -> dict[str, str]:
+    return {
+        "ImageID": image.image_id,
+        "Subset": image.split,
+        "OriginalURL": image.url,
+        "OriginalLandingURL": f"https://www.flickr.com/photos/7/{image.image_id}",
+        "License": "https://creativecommons.org/licenses/by/2.0/",
+        "AuthorProfileURL": "https://www.flickr.com/people/7/",
+        "Author": 'Lima, Ana "the lens"',
+        "Title": f"Žofie, {image.image_id[-2:]}",
+        "Rotation": "90.0",
+    }
+
+
+def _box_row(box: Box) -> dict[str, str]:
+    row = {"ImageID": box.image_id, "Source": "xclick", "LabelName": box.label, "Confidence": "1", "XMin": box.xmin}
+    return row | {"XMax": "0.500000", "YMin": "0.0", "YMax": "1e-05", "IsOccluded": "-1", "IsGroupOf": "0"}
+
+
+def _write_bytes(path: Path, body: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(body)

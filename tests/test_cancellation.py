@@ -1,0 +1,275 @@
+"""Stopping: cancelled, left half-way, interrupted, killed. Nothing stray, nothing torn, and it goes on from there."""
+
+import asyncio
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+from aiohttp import web
+from blockbuster import BlockBuster
+
+import oid_async
+from oid_async.origin.lookalike import Lookalike
+from oid_async.origin.server import Origin
+
+SPLITS = ["train", "validation", "test"]
+
+
+class Slow(Lookalike):
+    """The look-alike with a pause before each image, so that a run can be met half-way."""
+
+    pause_s = 0.01
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """Answer like the look-alike, later."""
+        if request.match_info["key"].endswith(".jpg"):
+            await asyncio.sleep(self.pause_s)
+        return await super().serve(request)
+
+
+@pytest.fixture
+async def slow() -> AsyncIterator[tuple[Slow, str]]:
+    """A slow look-alike without staged failures, and its address."""
+    objects = Slow(staged=False)
+    async with Origin(objects.serve) as origin:
+        yield objects, origin.url
+
+
+def litter(savepath: Path) -> list[str]:
+    """Return what a stopped run must not leave behind."""
+    state = savepath / ".oid_async"
+    return [
+        str(path)
+        for path in state.rglob("*")
+        if path.is_file() and path.name not in ("lock", "journal.tsv", "site.json")
+    ]
+
+
+def stray_tasks() -> list[str]:
+    """Return the names of tasks of ours that still run."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    return [repr(task) for task in others if "/oid_async/" in repr(task) and "/origin/" not in repr(task)]
+
+
+def whole(objects: Lookalike, savepath: Path) -> int:
+    """Check that every file under images/ is one of the look-alike's images, byte by byte; return how many."""
+    sums = {hashlib.md5(objects.body(photo)).hexdigest() for photo in objects.photos.values()}
+    files = list((savepath / "images").iterdir())
+    for file in files:
+        assert hashlib.md5(file.read_bytes()).hexdigest() in sums, file
+    return len(files)
+
+
+async def test_download_can_be_cancelled_at_any_await_and_resumed(slow: tuple[Slow, str], tmp_path: Path) -> None:
+    """Cancelling leaves no task, no temporary and a folder that the next call completes."""
+    objects, url = slow
+    for delay_s in (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4):
+        task = asyncio.create_task(
+            oid_async.download(mirror=url, splits=SPLITS, savepath=tmp_path / "out", concurrency=8)
+        )
+        await asyncio.sleep(delay_s)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert litter(tmp_path / "out") == []
+        assert stray_tasks() == []
+        if (tmp_path / "out" / "images").exists():
+            whole(objects, tmp_path / "out")
+    report = await oid_async.download(mirror=url, splits=SPLITS, savepath=tmp_path / "out")
+    assert (report.selected, report.present + report.downloaded) == (320, 320)
+    assert report.present > 0
+    assert whole(objects, tmp_path / "out") == 320
+
+
+async def test_a_stream_can_be_left_half_way(slow: tuple[Slow, str], tmp_path: Path) -> None:
+    """Leaving the block stops the run: no task, no temporary, what was handed out is on the disk."""
+    _, url = slow
+    seen = []
+    async with oid_async.stream(mirror=url, splits=SPLITS, savepath=tmp_path / "out", concurrency=8) as outcomes:
+        async for outcome in outcomes:
+            seen.append(outcome)
+            if len(seen) == 20:
+                break
+    assert stray_tasks() == []
+    assert litter(tmp_path / "out") == []
+    for outcome in seen:
+        assert outcome.status == "downloaded"
+        assert outcome.path is not None
+        assert outcome.path.stat().st_size == outcome.bytes
+    assert not (tmp_path / "out" / "manifest.parquet").exists()
+    assert outcomes.report.downloaded < 320
+
+
+async def test_a_stream_read_to_its_end_hands_out_every_image_once(slow: tuple[Slow, str], tmp_path: Path) -> None:
+    """Every selected image has one outcome, the second time as present, and the tables are written."""
+    _, url = slow
+    for status in ("downloaded", "present"):
+        async with oid_async.stream(mirror=url, splits=SPLITS, savepath=tmp_path / "out") as outcomes:
+            seen = [outcome async for outcome in outcomes]
+        assert len({outcome.image_id for outcome in seen}) == len(seen) == 320
+        assert {outcome.status for outcome in seen} == {status}
+    assert len(pl.read_parquet(tmp_path / "out" / "manifest.parquet")) == 320
+
+
+async def test_a_slow_consumer_slows_the_run_down(slow: tuple[Slow, str], tmp_path: Path) -> None:
+    """While nobody takes outcomes the server is not asked for more than queues and workers hold."""
+    objects, url = slow
+    objects.pause_s = 0.0
+    async with oid_async.stream(
+        mirror=url, splits=["train"], savepath=tmp_path / "out", concurrency=2, names="id"
+    ) as outcomes:
+        await anext(aiter(outcomes))
+        await asyncio.sleep(0.5)
+        asked = outcomes.report.downloaded
+        assert asked <= 256 + 64 + 8
+    assert stray_tasks() == []
+
+
+async def test_a_stream_raises_what_the_run_raises(tmp_path: Path) -> None:
+    """A wrong class ends the iteration with the error itself."""
+    async with Origin(Lookalike().serve) as origin:
+        async with oid_async.stream(categories=["Footbal"], mirror=origin.url, savepath=tmp_path) as outcomes:
+            with pytest.raises(oid_async.errors.UsageError, match="Footbal"):
+                await anext(aiter(outcomes))
+
+
+async def test_the_loop_is_never_blocked(slow: tuple[Slow, str], tmp_path: Path) -> None:
+    """blockbuster finds no blocking call on the loop in a whole run, fresh and repeated."""
+    _, url = slow
+    guard = BlockBuster(scanned_modules=["oid_async"], excluded_modules=["oid_async.origin"])
+    guard.activate()
+    try:
+        for downloaded in (320, 0):
+            report = await oid_async.download(mirror=url, splits=SPLITS, savepath=tmp_path / "out")
+            assert report.downloaded == downloaded
+    finally:
+        guard.deactivate()
+
+
+@contextmanager
+def origin_in_a_thread(objects: Lookalike) -> Iterator[str]:
+    """Serve objects from a loop of their own, for programs that run as a process."""
+    loop = asyncio.new_event_loop()
+    started: list[str] = []
+    ready, stop = threading.Event(), asyncio.Event()
+
+    async def serve() -> None:
+        async with Origin(objects.serve) as origin:
+            started.append(origin.url)
+            ready.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    ready.wait()
+    try:
+        yield started[0]
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()
+
+
+def command(url: str, savepath: Path) -> list[str]:
+    """Return the command line of a whole run."""
+    words = [sys.executable, "-m", "oid_async", "download", "--mirror", url, "--split", "all", "--json"]
+    return [*words, "--savepath", str(savepath), "--concurrency", "8"]
+
+
+def journalled(savepath: Path) -> set[str]:
+    """Return the ids whose lines stand whole in the journal."""
+    journal = savepath / ".oid_async" / "journal.tsv"
+    text = journal.read_bytes() if journal.exists() else b""
+    return {line.split(b"\t")[0].decode() for line in text[: text.rfind(b"\n") + 1].splitlines()}
+
+
+def tree(savepath: Path) -> dict[str, object]:
+    """Return a finished folder's files and contents, without its state folder."""
+    found: dict[str, object] = {}
+    for path in sorted(savepath.rglob("*")):
+        name = str(path.relative_to(savepath))
+        if path.is_dir() or name.startswith(".oid_async"):
+            continue
+        if name == "manifest.parquet":
+            found[name] = pl.read_parquet(path).rows()
+        elif name == "query.json":
+            query = json.loads(path.read_text())
+            query["query"].pop("savepath")
+            found[name] = query
+        elif name == "failures.csv":
+            found[name] = pl.read_csv(path).drop("Attempts").rows()
+        else:
+            found[name] = path.read_bytes()
+    return found
+
+
+def test_kill_9_ten_times_then_the_same_tree(tmp_path: Path) -> None:
+    """However often a run is killed, the last one leaves the tree of an undisturbed run and fetches nothing twice."""
+    objects = Slow()
+    objects.pause_s = 0.03
+    # A wrong ETag counts only in a run that has seen a right one, which the last of eleven runs may not have.
+    objects.photos.update(
+        {key: replace(photo, staged="") for key, photo in objects.photos.items() if photo.staged == "checksum"}
+    )
+    chance = random.Random(9)
+    with origin_in_a_thread(objects) as url:
+        subprocess.run(command(url, tmp_path / "calm"), check=False, capture_output=True, timeout=60)
+        objects.requests.clear()
+        killed = 0
+        for _ in range(10):
+            process = subprocess.Popen(
+                command(url, tmp_path / "out"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            time.sleep(chance.uniform(0.3, 1.4))
+            killed += process.poll() is None
+            process.kill()
+            process.wait()
+            if (tmp_path / "out" / "images").exists():
+                whole(objects, tmp_path / "out")
+            done = journalled(tmp_path / "out")
+            before = {key: count for key, count in objects.requests.items() if Path(key).stem in done}
+        again = subprocess.run(command(url, tmp_path / "out"), check=False, capture_output=True, timeout=60)
+        after = {key: objects.requests[key] for key in before}
+    assert killed >= 5
+    assert again.returncode == 1
+    assert json.loads(again.stdout)["failed"] == 7
+    assert after == before, "something journalled was asked for again"
+    assert litter(tmp_path / "out") == []
+    assert tree(tmp_path / "out") == tree(tmp_path / "calm")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_cleanly(tmp_path: Path, number: int, code: int) -> None:
+    """SIGINT and SIGTERM end within five seconds with a true report and nothing left behind."""
+    objects = Slow()
+    objects.pause_s = 0.1
+    with origin_in_a_thread(objects) as url:
+        process = subprocess.Popen(
+            command(url, tmp_path / "out"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        images = tmp_path / "out" / "images"
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and not (images.exists() and len(os.listdir(images)) > 10):
+            time.sleep(0.02)
+        sent = time.monotonic()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert time.monotonic() - sent < 5
+    assert process.returncode == code, err
+    report = json.loads(out)
+    assert report["interrupted"]
+    assert report["downloaded"] == len(journalled(tmp_path / "out")) - report["failed"] == len(os.listdir(images))
+    assert report["pending"] == report["selected"] - report["downloaded"] - report["failed"] > 0
+    assert litter(tmp_path / "out") == []
