@@ -9,12 +9,13 @@ Importing this package loads neither aiohttp nor polars nor rich: names are reso
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from oid_async.version import __version__
+
 if TYPE_CHECKING:
     from oid_async import errors, events
     from oid_async.api import Stream, download, plan, stream
     from oid_async.report import Outcome, Plan, Report
 
-__version__ = "0.1.0"
 __all__ = ["Outcome", "Plan", "Report", "Stream", "__version__", "download", "errors", "events", "plan", "stream"]
 
 _HOME = {

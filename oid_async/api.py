@@ -25,12 +25,12 @@ async def download(*, on_event: Sink | None = None, **query: Unpack[QueryOptions
     unusable table, a full disk, or a folder that another run owns. When cancelled, what was saved stays and the next
     call goes on from there. `on_event` is called on the loop with each event of `oid_async.events`.
     """
-    return await Run(Options(**query), on_event or ignore).download()  # type: ignore[arg-type]
+    return await Run(Options.of(**query), on_event or ignore).download()
 
 
 async def plan(*, on_event: Sink | None = None, **query: Unpack[QueryOptions]) -> Plan:
     """Say what `download` with the same keywords would do: fetches tables, no image, writes nothing to `savepath`."""
-    return await Run(Options(**query), on_event or ignore).plan()  # type: ignore[arg-type]
+    return await Run(Options.of(**query), on_event or ignore).plan()
 
 
 def stream(*, on_event: Sink | None = None, **query: Unpack[QueryOptions]) -> "Stream":
@@ -39,7 +39,7 @@ def stream(*, on_event: Sink | None = None, **query: Unpack[QueryOptions]) -> "S
     A consumer that is slow slows the run down: nothing piles up. Leaving the block stops the run cleanly; the result
     tables are written when the outcomes were read to their end. Raises what `download` raises, from the iteration.
     """
-    return Stream(Options(**query), on_event or ignore)  # type: ignore[arg-type]
+    return Stream(Options.of(**query), on_event or ignore)
 
 
 class Stream:

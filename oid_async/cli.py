@@ -10,9 +10,9 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import oid_async
 from oid_async.errors import OidError, UsageError
 from oid_async.options import Options, option_fields
+from oid_async.version import __version__
 
 if TYPE_CHECKING:
     from oid_async.report import Report
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         usage="oid-async COMMAND [OPTIONS]",
         description="Pull any subset of Google's Open Images onto this disk.",
     )
-    parser.add_argument("--version", action="version", version=f"oid-async {oid_async.__version__}")
+    parser.add_argument("--version", action="version", version=f"oid-async {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="name", prog="oid-async")
     download = commands.add_parser(
         "download",

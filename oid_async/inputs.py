@@ -10,9 +10,9 @@ from oid_async.errors import InputError
 from oid_async.events import Note, Sink
 from oid_async.openimages.catalogue import TableKind, published
 from oid_async.openimages.classes import Category, Classes
+from oid_async.openimages.ids import IdForm
 from oid_async.openimages.tables import TableFile, columns_of, looks_hexadecimal, reading, scan
 from oid_async.options import SPLITS, Options, Source, Split
-from oid_async.select.selection import IdForm
 from oid_async.transfer.metadata import Identity, MetadataCache, local_table
 
 _MOST_HASHED = 256 << 20

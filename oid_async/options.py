@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, Self, TypedDict, Unpack, get_args
 
 from oid_async.errors import UsageError
 
@@ -196,6 +196,11 @@ class Options:
             name, _, port = host.rpartition(":")
             if not (name and port.isdecimal() and 0 < int(port) < 65536):
                 raise UsageError(f"{_called('allow_hosts')} takes HOST:PORT, such as 127.0.0.1:8080, not {host!r}")
+
+    @classmethod
+    def of(cls, **query: Unpack[QueryOptions]) -> Self:
+        """Make Options from what a person passes: lists, paths or strings, and the words of either door."""
+        return cls(**query)  # type: ignore[arg-type]
 
     def as_json(self) -> dict[str, Any]:
         """Return the options as plain JSON values, for query.json."""

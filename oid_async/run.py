@@ -18,7 +18,6 @@ import aiofiles.os
 import aiofiles.tempfile
 import polars as pl
 
-import oid_async
 from oid_async.errors import OidError, UsageError
 from oid_async.events import Finished, Note, Planned, Sink
 from oid_async.inputs import Gatherer, Inputs, choose_sources
@@ -42,6 +41,7 @@ from oid_async.transfer.hosts import FLICKR_RATE, Hosts
 from oid_async.transfer.metadata import MetadataCache, file_url_path
 from oid_async.transfer.pipeline import Collector, Deliver, in_thread
 from oid_async.transfer.retry import Limits
+from oid_async.version import __version__
 
 # Enough to fill a 1 Gbit line at 50 ms; a body of at most 1 MiB each is what they cost in memory.
 DEFAULT_CONCURRENCY = 64
@@ -249,14 +249,14 @@ class Run:
             return object_url(IMAGE_BUCKET, f"{subset}/{image_id}.jpg", site.name) if source == "cvdf" else None
 
         query: dict[str, Any] = {
-            "program": f"oid-async {oid_async.__version__}",
+            "program": f"oid-async {__version__}",
             "query": self.options.as_json(),
             "sources": list(prepared.sources),
             "categories": {category.class_name: list(category.labels) for category in inputs.categories},
             "tables": list(inputs.identities),
         }
         boxes = Boxes(inputs.boxes, inputs.labels, inputs.classes.names)
-        Results(folder, inputs.ids, source_url).write(boxes, query, self._bad_rows)
+        Results(folder, plan_files(folder.plan), inputs.ids, source_url).write(boxes, query, self._bad_rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
 def http(status: int, body: bytes = b"", length: int | None = -1, **headers: str) -> bytes:
-    """Return the bytes of an answer; `length` None sends no Content-Length, a number stands in place of the true one."""
+    """Return the bytes of an answer; `length` None sends no Content-Length, a number replaces the true one."""
     lines = [f"HTTP/1.1 {status} X", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
     if length is not None:
         lines.append(f"Content-Length: {len(body) if length == -1 else length}")

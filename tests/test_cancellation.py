@@ -139,10 +139,12 @@ async def test_a_slow_consumer_slows_the_run_down(slow: tuple[Slow, str], tmp_pa
 
 async def test_a_stream_raises_what_the_run_raises(tmp_path: Path) -> None:
     """A wrong class ends the iteration with the error itself."""
-    async with Origin(Lookalike().serve) as origin:
-        async with oid_async.stream(categories=["Footbal"], mirror=origin.url, savepath=tmp_path) as outcomes:
-            with pytest.raises(oid_async.errors.UsageError, match="Footbal"):
-                await anext(aiter(outcomes))
+    async with (
+        Origin(Lookalike().serve) as origin,
+        oid_async.stream(categories=["Footbal"], mirror=origin.url, savepath=tmp_path) as outcomes,
+    ):
+        with pytest.raises(oid_async.errors.UsageError, match="Footbal"):
+            await anext(aiter(outcomes))
 
 
 async def test_the_loop_is_never_blocked(slow: tuple[Slow, str], tmp_path: Path) -> None:

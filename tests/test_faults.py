@@ -5,13 +5,14 @@ import base64
 import gzip
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 from scripted import Answer, Scripted, http
 
 from oid_async.events import ignore
-from oid_async.options import Options
+from oid_async.options import Options, QueryOptions
 from oid_async.origin.lookalike import Lookalike, with_comment
 from oid_async.report import Report
 from oid_async.run import Run
@@ -26,7 +27,7 @@ ETAG = f'"{hashlib.md5(JPEG).hexdigest()}"'
 MD5 = base64.b64encode(hashlib.md5(JPEG).digest()).decode()
 
 
-def tables(folder: Path, url: str, *, size: int | None = len(JPEG), md5: str | None = MD5) -> dict[str, str]:
+def tables(folder: Path, url: str, *, size: int | None = len(JPEG), md5: str | None = MD5) -> QueryOptions:
     """Write three one-image tables whose OriginalURL is /original.jpg on the scripted server."""
     (folder / "classes.csv").write_text("/m/01226z,Football\n")
     (folder / "boxes.csv").write_text(f"ImageID,LabelName\n{IMAGE_ID},/m/01226z\n")
@@ -34,8 +35,11 @@ def tables(folder: Path, url: str, *, size: int | None = len(JPEG), md5: str | N
         "ImageID,Subset,OriginalURL,OriginalSize,OriginalMD5,Thumbnail300KURL\n"
         f"{IMAGE_ID},train,{url}/original.jpg,{'' if size is None else size},{md5 or ''},{url}/thumb.jpg\n"
     )
-    names = {"label": "classes.csv", "annotation": "boxes.csv", "image_url": "images.csv"}
-    return {name: str(folder / file) for name, file in names.items()}
+    return {
+        "label": folder / "classes.csv",
+        "annotation": folder / "boxes.csv",
+        "image_url": folder / "images.csv",
+    }
 
 
 async def fetch(
@@ -44,19 +48,13 @@ async def fetch(
     *,
     source: str = "cvdf",
     limits: Limits | None = None,
-    **known: object,
+    **known: Any,
 ) -> tuple[Report, Scripted, str | None]:
     """Run a one-image download against a script; return the report, the server, and the Detail of a failure."""
     async with Scripted(scripts) as server:
-        given = tables(tmp_path, server.url, **known)  # type: ignore[arg-type]
-        options = Options(
-            **given,
-            mirror=server.url,
-            source=(source,),
-            names="id",
-            savepath=tmp_path / "out",  # type: ignore[arg-type]
-        )
-        run = Run(options, ignore, limits=limits or Limits(backoff_s=0.001))
+        query = tables(tmp_path, server.url, **known)
+        query |= {"mirror": server.url, "source": [source], "names": "id", "savepath": tmp_path / "out"}
+        run = Run(Options.of(**query), ignore, limits=limits or Limits(backoff_s=0.001))
         report = await run.download()
     saved = tmp_path / "out" / "images" / f"{IMAGE_ID}.jpg"
     assert saved.exists() == (report.downloaded + report.present == 1)
@@ -158,14 +156,14 @@ async def test_final_failures_are_remembered_per_source(tmp_path: Path) -> None:
     """The next run asks nothing that is known to be gone, and a new source is asked all the same."""
     async with Scripted({"/original.jpg": [http(200, JPEG)]}) as server:
         given = tables(tmp_path, server.url)
-        common = {**given, "mirror": server.url, "names": "id", "savepath": tmp_path / "out"}
+        given |= {"mirror": server.url, "source": ["cvdf"], "names": "id", "savepath": tmp_path / "out"}
         for _ in range(2):
-            report = await Run(Options(**common, source=("cvdf",)), ignore).download()  # type: ignore[arg-type]
+            report = await Run(Options.of(**given), ignore).download()
             assert report.failures == {"not_found": 1}
         assert server.requests[CVDF] == 1
         assert report.requests == 0
-        both = Options(**common, source=("cvdf", "original"))  # type: ignore[arg-type]
-        report = await Run(both, ignore).download()
+        given["source"] = ["cvdf", "original"]
+        report = await Run(Options.of(**given), ignore).download()
         assert (report.downloaded, server.requests[CVDF]) == (1, 1)
 
 
@@ -180,7 +178,7 @@ async def test_final_failures_are_remembered_per_source(tmp_path: Path) -> None:
     ],
 )
 async def test_an_original_must_have_the_published_size_and_md5(
-    tmp_path: Path, known: dict[str, object], answers: list[Answer], kind: str
+    tmp_path: Path, known: dict[str, Any], answers: list[Answer], kind: str
 ) -> None:
     """OriginalSize and OriginalMD5 decide about the original, the most specific kind first."""
     report, _, detail = await fetch(tmp_path, {"/original.jpg": answers}, source="original", **known)
@@ -223,7 +221,7 @@ async def test_unusable_urls_cost_no_request(tmp_path: Path, url: str) -> None:
         given = tables(tmp_path, server.url)
         text = (tmp_path / "images.csv").read_text()
         (tmp_path / "images.csv").write_text(text.replace(f"{server.url}/original.jpg", url))
-        options = Options(**given, source=("original",), names="id", savepath=tmp_path / "out")  # type: ignore[arg-type]
-        report = await Run(options, ignore).download()
+        given |= {"source": ["original"], "names": "id", "savepath": tmp_path / "out"}
+        report = await Run(Options.of(**given), ignore).download()
     kind = "blocked" if url.startswith(("ftp", "file")) else "bad_url"
     assert (report.failures, report.requests) == ({kind: 1}, 0)

@@ -18,9 +18,9 @@ from typing import IO, BinaryIO, TextIO, cast
 import polars as pl
 
 from oid_async.errors import InputError
+from oid_async.openimages.ids import HEX_ID
 
 _SNIFF_BYTES = 1 << 20
-HEX_ID = r"^[0-9a-f]{16}$"
 
 
 @dataclass(frozen=True, slots=True)

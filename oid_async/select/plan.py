@@ -14,10 +14,11 @@ from pathlib import Path
 
 import polars as pl
 
+from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.tables import TableFile, reading, scan
 from oid_async.options import Names, Source, Split
 from oid_async.report import FINAL_KINDS, Outcome
-from oid_async.select.selection import KEY, IdForm, in_splits
+from oid_async.select.selection import in_splits
 from oid_async.store.journal import FORGET, scan_journal
 from oid_async.store.naming import PLAIN_NAME, clash_name, fold, id_name, url_name
 

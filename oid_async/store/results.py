@@ -13,9 +13,8 @@ from typing import IO, Any
 
 import polars as pl
 
+from oid_async.openimages.ids import KEY, ROW, IdForm
 from oid_async.openimages.tables import TableFile, columns_of, reading, scan
-from oid_async.select.plan import plan_files
-from oid_async.select.selection import KEY, ROW, IdForm
 from oid_async.store.folder import Folder, storage_error
 from oid_async.store.journal import FORGET, scan_journal
 
@@ -56,9 +55,10 @@ class Boxes:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Writes the result tables of one run. Blocking: run it in a thread."""
+    """Writes the result tables of one run from its plan's files. Blocking: run it in a thread."""
 
     folder: Folder
+    plan: Sequence[Path]
     ids: IdForm
     source_url: Callable[[str, str | None, str], str | None]
 
@@ -97,7 +97,7 @@ class Results:
             attribution = files.enter_context(self._new("ATTRIBUTION.csv", made).open("wb"))
             failures: IO[bytes] | None = None
             pl.DataFrame(schema=dict.fromkeys(ATTRIBUTION_COLUMNS, pl.String)).write_csv(attribution)
-            for number, plan in enumerate(plan_files(self.folder.plan)):
+            for number, plan in enumerate(self.plan):
                 frame = self._span(plan, known)
                 part = self.folder.tmp / f"manifest-{number:05}.parquet"
                 frame.select(KEY, *MANIFEST_SCHEMA).write_parquet(part)

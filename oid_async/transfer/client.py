@@ -8,9 +8,9 @@ from typing import Self
 import aiohttp
 from yarl import URL
 
-import oid_async
 from oid_async.transfer.hosts import Host, Hosts
 from oid_async.transfer.retry import FetchError, Limits, connection_error, status_error
+from oid_async.version import __version__
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _READ_BUFFER = 1 << 20  # aiohttp's 64 KiB pauses and resumes the socket many times within one 300 KB image
@@ -36,7 +36,7 @@ class Client:
             connector=aiohttp.TCPConnector(limit=self._connections, ttl_dns_cache=300),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_s, sock_read=limits.silence_s),
             headers={
-                "User-Agent": f"oid-async/{oid_async.__version__} (Open Images downloader)",
+                "User-Agent": f"oid-async/{__version__} (Open Images downloader)",
                 "Accept-Encoding": "identity",
             },
             cookie_jar=aiohttp.DummyCookieJar(),

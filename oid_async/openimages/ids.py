@@ -1,0 +1,30 @@
+"""ImageIDs and their keys: what rows are joined and sorted by, 8 bytes an image."""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+# Tables of a user's own may well have a column called key; none is called so.
+KEY = "__key"
+ROW = "__row"
+HEX_ID = r"^[0-9a-f]{16}$"
+
+
+@dataclass(frozen=True, slots=True)
+class IdForm:
+    """How ImageIDs become keys: 16 hex digits as a number, or `hexadecimal=False` for ids taken as they stand."""
+
+    hexadecimal: bool = True
+
+    def key(self) -> pl.Expr:
+        """Return the expression ImageID -> key; null for what is no id, such a row is damaged."""
+        image_id = pl.col("ImageID")
+        if not self.hexadecimal:
+            return pl.when(image_id.str.len_bytes().is_between(1, 200)).then(image_id).alias(KEY)
+        number = image_id.str.to_integer(base=16, dtype=pl.UInt64, strict=False)
+        return pl.when(image_id.str.contains(HEX_ID)).then(number).alias(KEY)
+
+    @property
+    def dtype(self) -> type[pl.DataType]:
+        """The dtype of a key column."""
+        return pl.UInt64 if self.hexadecimal else pl.String
