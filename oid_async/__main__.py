@@ -1,8 +1,6 @@
 """`python -m oid_async` is the same program as `oid-async`."""
 
-import sys
-
-from oid_async.cli import main
+from oid_async.cli import run_program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program()

@@ -183,6 +183,8 @@ class Options:
             value = getattr(self, name)
             put(self, name, os.fspath(value) if value not in (None, "") else None)
         put(self, "mirror", self.mirror or os.environ.get("OID_ASYNC_MIRROR") or None)
+        if not os.fspath(self.savepath):
+            raise UsageError("--savepath is empty")
         put(self, "savepath", Path(self.savepath))
         cache_dir = self.cache_dir or os.environ.get("OID_ASYNC_CACHE") or None
         put(self, "cache_dir", Path(cache_dir) if cache_dir else None)

@@ -12,11 +12,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiofiles.os
 import aiofiles.tempfile
 import polars as pl
+from yarl import URL
 
 from oid_async.errors import OidError, UsageError
 from oid_async.events import Finished, Note, Planned, Sink
@@ -24,8 +25,6 @@ from oid_async.inputs import Gatherer, Inputs, choose_sources
 from oid_async.openimages.catalogue import IMAGE_BUCKET, MEAN_IMAGE_BYTES, object_url
 from oid_async.openimages.tables import TableFile, bad_ids
 from oid_async.options import Options, Source
-from oid_async.origin.server import Origin, Serve
-from oid_async.origin.server import folder as serve_folder
 from oid_async.report import Outcome, Plan, Report
 from oid_async.select.plan import Facts, Planner, Summary, clear_plan, plan_files
 from oid_async.select.selection import Selection, annotated, choose, listed
@@ -42,6 +41,9 @@ from oid_async.transfer.metadata import MetadataCache, file_url_path
 from oid_async.transfer.pipeline import Collector, Deliver, in_thread
 from oid_async.transfer.retry import Limits
 from oid_async.version import __version__
+
+if TYPE_CHECKING:
+    from oid_async.origin.server import Serve
 
 # Enough to fill a 1 Gbit line at 50 ms; a body of at most 1 MiB each is what they cost in memory.
 DEFAULT_CONCURRENCY = 64
@@ -72,7 +74,7 @@ class Run:
         sink: Sink,
         *,
         deliver: Deliver | None = None,
-        serve: Serve | None = None,
+        serve: "Serve | None" = None,
         site: str | None = None,
         limits: Limits | None = None,
     ) -> None:
@@ -143,18 +145,23 @@ class Run:
 
     async def _site(self, stack: AsyncExitStack) -> _Site:
         """Return where to fetch from; a folder, or objects made on the fly, go through the embedded origin."""
+        mirror = self.options.mirror
+        if self._serve is None and (mirror is None or mirror.startswith(("http://", "https://"))):
+            if mirror is not None and not URL(mirror).host:
+                raise UsageError(f"--mirror {mirror}: an address without a host")
+            address = mirror.rstrip("/") if mirror else None
+            return _Site(address, address)
+        # A server takes a tenth of a second to import, and most runs need none.
+        from oid_async.origin.server import Origin, folder
+
         if self._serve is not None:
             origin = await stack.enter_async_context(Origin(self._serve))
             return _Site(origin.url, self._site_name)
-        mirror = self.options.mirror
-        if mirror is None:
-            return _Site(None, None)
-        if mirror.startswith(("http://", "https://")):
-            return _Site(mirror.rstrip("/"), mirror.rstrip("/"))
+        assert mirror is not None
         root = await asyncio.to_thread((file_url_path(mirror) or Path(mirror)).resolve)
         if not await aiofiles.os.path.isdir(root):
             raise UsageError(f"--mirror {mirror}: neither an http URL nor a folder")
-        origin = await stack.enter_async_context(Origin(serve_folder(root)))
+        origin = await stack.enter_async_context(Origin(folder(root)))
         return _Site(origin.url, root.as_uri())
 
     def _select(self, inputs: Inputs) -> Selection:
@@ -246,7 +253,8 @@ class Run:
         inputs, site = prepared.inputs, prepared.site
 
         def source_url(image_id: str, subset: str | None, source: str) -> str | None:
-            return object_url(IMAGE_BUCKET, f"{subset}/{image_id}.jpg", site.name) if source == "cvdf" else None
+            known = source == "cvdf" and subset is not None
+            return object_url(IMAGE_BUCKET, f"{subset}/{image_id}.jpg", site.name) if known else None
 
         query: dict[str, Any] = {
             "program": f"oid-async {__version__}",

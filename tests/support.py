@@ -99,9 +99,9 @@ class Dataset:
 
 
 def publish_lookalike(root: Path) -> Path:
-    """Write the look-alike, nothing staged, as a mirror folder; box rows are shuffled, as published ones are in no order.
+    """Write the look-alike, nothing staged, as a mirror folder; box rows are shuffled: published ones are in no order.
 
-    No field of it holds a line break, so that lines are rows.
+    No field of them holds a line break, so that lines are rows.
     """
     source = Lookalike(staged=False)
     for table in TABLES:

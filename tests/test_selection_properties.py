@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,9 +14,10 @@ from support import Box, Dataset, Image, read_csv, read_manifest
 import oid_async
 from oid_async.openimages.catalogue import TableKind, published
 from oid_async.openimages.classes import Classes
+from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.tables import TableFile
 from oid_async.options import SPLITS, Match, Split
-from oid_async.select.selection import KEY, IdForm, annotated, choose, listed
+from oid_async.select.selection import annotated, choose, listed
 
 # Ids that sort otherwise as signed numbers, as floats or without their zeros.
 IDS = (
@@ -108,8 +110,12 @@ def cases(draw: st.DrawFn) -> Case:
     ids = draw(st.lists(st.sampled_from(IDS), min_size=draw(st.sampled_from((0, 4, 6))), max_size=8, unique=True))
     images = [Image(image_id, draw(st.sampled_from(URL_ENDS)), draw(split)) for image_id in ids]
     home = {image.image_id: image.split for image in images}
+
+    def make_box(image_id: str, label: str, xmin: str, elsewhere: Split) -> Box:
+        return Box(image_id, label, xmin, home.get(image_id, elsewhere))
+
     box = st.builds(
-        lambda image_id, label, xmin, elsewhere: Box(image_id, label, xmin, home.get(image_id, elsewhere)),
+        make_box,
         st.sampled_from([*ids, *ids, *IDS]),
         st.sampled_from([*labels, UNKNOWN_LABEL]),
         st.sampled_from(["0", "0.5", "0.500000"]),
@@ -152,10 +158,13 @@ def test_selection_equals_brute_force(case: Case) -> None:
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
-@given(cases())
-def test_saved_folder_equals_brute_force(case: Case) -> None:
-    """A whole download saves the images, names and box rows of the brute force, and a second one asks for nothing."""
-    with tempfile.TemporaryDirectory() as folder:
+@given(cases(), st.sampled_from((2, 4096)))
+def test_saved_folder_equals_brute_force(case: Case, span_rows: int) -> None:
+    """A whole download saves the images, names and box rows of the brute force, and a second one asks for nothing.
+
+    Also when the plan is worked off two images at a time, as a large one is some thousands at a time.
+    """
+    with tempfile.TemporaryDirectory() as folder, patch("oid_async.select.plan._SPAN_ROWS", span_rows):
         mirror, savepath = case.dataset.publish(Path(folder, "mirror")), Path(folder, "d")
 
         async def download() -> oid_async.Report:

@@ -10,6 +10,11 @@ ROW = "__row"
 HEX_ID = r"^[0-9a-f]{16}$"
 
 
+def within(span: pl.Series) -> pl.Expr:
+    """Return the condition that a key lies within a span of sorted keys; literals, because text would name columns."""
+    return pl.col(KEY).is_between(pl.lit(span[0], dtype=span.dtype), pl.lit(span[-1], dtype=span.dtype))
+
+
 @dataclass(frozen=True, slots=True)
 class IdForm:
     """How ImageIDs become keys: 16 hex digits as a number, or `hexadecimal=False` for ids taken as they stand."""

@@ -119,12 +119,17 @@ def bad_ids(table: TableFile) -> Iterator[tuple[int, str]]:
 
 
 def _scan_all(table: TableFile, names: list[str]) -> pl.LazyFrame:
+    twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
+    if twice is not None:
+        raise InputError(f"{table.name}: column {twice!r} stands in it twice")
     if table.is_parquet:
         if "ImageID" in names and pl.read_parquet_schema(table.path)["ImageID"] not in (pl.String, pl.Categorical):
             raise InputError(f"{table.name}: column 'ImageID' holds numbers, not text; its leading zeros are lost")
         return pl.scan_parquet(table.path).with_columns(pl.all().cast(pl.String))
     with reading(table):
-        return pl.scan_csv(table.path, infer_schema=False, with_column_names=lambda _: names)
+        return pl.scan_csv(
+            table.path, infer_schema=False, with_column_names=lambda _: names, truncate_ragged_lines=True
+        )
 
 
 def _first_row(table: TableFile) -> list[str]:

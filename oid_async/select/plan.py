@@ -14,7 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
-from oid_async.openimages.ids import KEY, IdForm
+from oid_async.openimages.ids import KEY, IdForm, within
 from oid_async.openimages.tables import TableFile, reading, scan
 from oid_async.options import Names, Source, Split
 from oid_async.report import FINAL_KINDS, Outcome
@@ -120,11 +120,10 @@ class Planner:
 
     def _span(self, rows: list[Path], state: Path, span: pl.Series) -> pl.DataFrame:
         """Return the image rows of a span of keys, first published row of each, beside what the journal knows."""
-        between = pl.col(KEY).is_between(span[0], span[-1])
-        known = pl.scan_parquet(state).filter(between).select(KEY, "Given", "Known")
+        known = pl.scan_parquet(state).filter(within(span)).select(KEY, "Given", "Known")
         return (
             pl.scan_parquet(rows, row_index_name="row")
-            .filter(between)
+            .filter(within(span))
             .sort(KEY, "row")
             .unique(KEY, keep="first", maintain_order=True)
             .join(known, on=KEY, how="left", maintain_order="left")

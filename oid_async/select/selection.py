@@ -124,7 +124,14 @@ def _matching(pairs: pl.DataFrame, categories: Sequence[Category], match: Match)
     )
     of_category = pairs.join(asked, on="label").select(KEY, "category").unique()
     per_category = dict(of_category.group_by("category").len().iter_rows())
-    classes = {category.class_name: per_category.get(number, 0) for number, category in enumerate(categories)}
+    names = [category.class_name for category in categories]
+    classes = {
+        # Two MIDs may bear one name; asked for apart, they are counted apart.
+        name if names.count(name) == 1 else f"{name} ({', '.join(categories[number].labels)})": per_category.get(
+            number, 0
+        )
+        for number, name in enumerate(names)
+    }
     per_image = of_category.group_by(KEY).len("hits")
     if match == "all":
         per_image = per_image.filter(pl.col("hits") == len(categories))

@@ -83,7 +83,7 @@ class Folder:
 
     def names(self) -> Iterator[str]:
         """Yield the names of the files under images/, in no order."""
-        with suppress(FileNotFoundError), os.scandir(self.images) as entries:
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.images) as entries:
             yield from (entry.name for entry in entries)
 
 

@@ -102,7 +102,7 @@ def whole_bytes(path: Path) -> int:
                 if newline >= 0:
                     return start + newline + 1
                 at = start
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
     return 0
 

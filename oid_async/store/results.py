@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import polars as pl
 
-from oid_async.openimages.ids import KEY, ROW, IdForm
+from oid_async.openimages.ids import KEY, ROW, IdForm, within
 from oid_async.openimages.tables import TableFile, columns_of, reading, scan
 from oid_async.store.folder import Folder, storage_error
 from oid_async.store.journal import FORGET, scan_journal
@@ -127,16 +127,17 @@ class Results:
         keys = frame.get_column(KEY)
         latest = (
             pl.scan_parquet(known)
-            .filter(pl.col(KEY).is_between(keys[0], keys[-1]))
+            .filter(within(keys))
             .sort("line")
             .unique(KEY, keep="last", maintain_order=True)
             .collect(engine="streaming")
         )
         frame = frame.join(latest, on=KEY, how="left", maintain_order="left")
-        adopted = frame.get_column("URL").eq_missing("-")
+        ok = pl.col("Status") == "ok"
+        frame = frame.with_columns(URL=pl.when(pl.col("URL") != "-").then("URL"))
+        adopted = frame.select(ok & pl.col("URL").is_null()).to_series()
         if adopted.any():
             frame = frame.with_columns(URL=self._urls(frame, adopted))
-        ok = pl.col("Status") == "ok"
         return frame.with_columns(
             FileName=pl.when(ok).then("FileName"),
             Reason=pl.when(~ok).then(pl.coalesce("Remembered", "Reason")),
@@ -207,7 +208,7 @@ class Results:
         keys = images.get_column(KEY)
         return (
             pl.scan_parquet(rows)
-            .filter(pl.col(KEY).is_between(keys[0], keys[-1]))
+            .filter(within(keys))
             .sort(KEY, ROW)
             .join(images.filter(Status="ok").lazy(), on=KEY, how="inner", maintain_order="left")
             .with_columns(Category=pl.col("LabelName").replace(class_names))

@@ -67,22 +67,24 @@ class MetadataCache:
     async def published(self, table: PublishedTable) -> tuple[TableFile, Identity]:
         """Return a published table on this disk. Raises UnavailableError when it cannot be had."""
         url = object_url(table.bucket, table.key, self._mirror)
-        file, identity = await self._bring(url, self._root / self._folder / table.bucket / table.key, table.name)
-        return file, replace(identity, url=object_url(table.bucket, table.key, self._written))
+        written = object_url(table.bucket, table.key, self._written)
+        path = self._root / self._folder / table.bucket / table.key
+        file, identity = await self._bring(url, path, table.name, written)
+        return file, replace(identity, url=written)
 
     async def given(self, url: str) -> tuple[TableFile, Identity]:
         """Return a table that the user named by URL. Raises UnavailableError when it cannot be had."""
         name = url.split("?", 1)[0].rstrip("/").rsplit("/", 1)[-1] or "table.csv"
-        return await self._bring(url, self._root / "given" / _digest(url) / name, url)
+        return await self._bring(url, self._root / "given" / _digest(url) / name, url, url)
 
-    async def _bring(self, url: str, path: Path, name: str) -> tuple[TableFile, Identity]:
+    async def _bring(self, url: str, path: Path, name: str, written: str) -> tuple[TableFile, Identity]:
         kept = await asyncio.to_thread(_read_identity, path)
         try:
             identity = await self._ask(url, path, name, kept)
         except FetchError as error:
             if kept is None or error.kind in ("not_found", "gone", "forbidden", "bad_url", "blocked"):
-                raise _unavailable(error, url, name) from error
-            self._sink(Note(f"{name}: {url} cannot be asked ({error}); using the copy in the cache"))
+                raise _unavailable(error, written, name) from error
+            self._sink(Note(f"{name}: {written} cannot be asked ({error}); using the copy in the cache"))
             identity = kept
         except OSError as error:
             raise storage_error(error, path.parent) from error
