@@ -19,7 +19,7 @@ import aiofiles.tempfile
 import polars as pl
 from yarl import URL
 
-from oid_async.errors import OidError, UsageError
+from oid_async.errors import OidError, StorageError, UsageError
 from oid_async.events import Finished, Note, Planned, Sink
 from oid_async.inputs import Gatherer, Inputs, choose_sources
 from oid_async.openimages.catalogue import IMAGE_BUCKET, MEAN_IMAGE_BYTES, object_url
@@ -104,6 +104,7 @@ class Run:
                 journal = await stack.enter_async_context(_claimed(folder))
                 prepared = await self._prepare(stack, folder, journal)
                 self._sink(Planned(prepared.plan))
+                _check_room(prepared)
                 await self._transfer(prepared, folder, journal)
                 await in_thread(self._write_results, prepared, folder)
         except BaseExceptionGroup as group:
@@ -319,6 +320,17 @@ def _forget_elsewhere(folder: Folder, journal: Journal, site: str | None) -> Non
     if before != site:
         journal.forget_failures()
     note.write_text(json.dumps(site))
+
+
+def _check_room(prepared: "_Prepared") -> None:
+    """Stop before the first image when they cannot fit. What a mirror holds may be of any size: only facts count then."""
+    plan = prepared.plan
+    if plan.bytes > plan.disk_free and (plan.bytes_exact or prepared.site.url is None):
+        about = "" if plan.bytes_exact else "about "
+        raise StorageError(
+            f"{about}{plan.bytes / 1e9:.1f} GB are to be fetched and {plan.disk_free / 1e9:.1f} GB are free; "
+            "free some space, choose another --savepath, or fewer images with --ndata"
+        )
 
 
 def _disk_free(path: Path) -> int:
