@@ -16,9 +16,8 @@ from oid_async.options import SPLITS, Options, Source, Split
 from oid_async.transfer.metadata import Identity, MetadataCache, local_table
 
 _MOST_HASHED = 256 << 20
-# What a given table cannot do without; of a class table only the first two columns count, whatever they are called.
+# What a given table cannot do without.
 _NEEDED: dict[TableKind, tuple[str, ...]] = {
-    "classes": (),
     "boxes": ("ImageID", "LabelName"),
     "images": ("ImageID", "OriginalURL"),
 }
@@ -92,7 +91,7 @@ class Gatherer:
         for kind, given in self._given().items():
             table = None if given is None else local_table(given)
             if table is not None:
-                scan(table, _NEEDED[kind], [])
+                _check_columns(kind, table)
                 tables[kind] = table
         return tables
 
@@ -105,7 +104,7 @@ class Gatherer:
             return (local[kind],)
         if given is not None:
             table = self._known(kind, *await self._cache.given(given))
-            await asyncio.to_thread(scan, table, _NEEDED[kind], [])
+            await asyncio.to_thread(_check_columns, kind, table)
             return (table,)
         return tuple([self._known(kind, *await self._cache.published(table)) for table in published(kind, splits)])
 
@@ -143,6 +142,12 @@ def choose_sources(options: Options, inputs: Inputs, *, mirrored: bool) -> tuple
     if mirrored:
         return ("cvdf",), "images from cvdf: a mirror has the bucket's copies alone"
     return ("cvdf", "original"), "images from cvdf, then original"
+
+
+def _check_columns(kind: TableKind, table: TableFile) -> None:
+    """Refuse a given table without the columns it needs; a class table is read whole soon enough."""
+    if kind != "classes":
+        scan(table, _NEEDED[kind], [])
 
 
 def _identify(table: TableFile) -> dict[str, Any]:

@@ -180,12 +180,12 @@ class Options:
         put(self, "names", _one_of(self, "names", {name: name for name in get_args(Names)}))
         put(self, "allow_hosts", _words(self, "allow_hosts"))
         for name in ("label", "annotation", "image_url", "mirror"):
-            value = getattr(self, name)
-            put(self, name, os.fspath(value) if value not in (None, "") else None)
+            put(self, name, _place(self, name) or None)
         put(self, "mirror", self.mirror or os.environ.get("OID_ASYNC_MIRROR") or None)
-        if not os.fspath(self.savepath):
+        if not _place(self, "savepath"):
             raise UsageError("--savepath is empty")
         put(self, "savepath", Path(self.savepath))
+        _place(self, "cache_dir")
         cache_dir = self.cache_dir or os.environ.get("OID_ASYNC_CACHE") or None
         put(self, "cache_dir", Path(cache_dir) if cache_dir else None)
         if self.source is not None:
@@ -196,7 +196,7 @@ class Options:
             raise UsageError(f"{_called('match')} inter needs at least one --category to intersect")
         for host in self.allow_hosts:
             name, _, port = host.rpartition(":")
-            if not (name and port.isdecimal() and 0 < int(port) < 65536):
+            if not (name and "/" not in name and port.isdecimal() and 0 < int(port) < 65536):
                 raise UsageError(f"{_called('allow_hosts')} takes HOST:PORT, such as 127.0.0.1:8080, not {host!r}")
 
     @classmethod
@@ -228,16 +228,26 @@ def _called(name: str) -> str:
 
 def _words(options: Options, name: str) -> tuple[str, ...]:
     """Return a repeatable option as a tuple of words; one bare string is one word, not its letters."""
-    value = getattr(options, name)
-    words = (value,) if isinstance(value, str) else tuple(value or ())
+    value: object = getattr(options, name)
+    if not isinstance(value, str | Iterable | None):
+        raise UsageError(f"{_called(name)} takes names, not {value!r}")
+    words = (value,) if isinstance(value, str) else tuple(value) if value is not None else ()
     for word in words:
         if not isinstance(word, str) or not word.strip():
             raise UsageError(f"{_called(name)} takes names, not {word!r}")
     return words
 
 
+def _place(options: Options, name: str) -> str | None:
+    """Return a path or URL as text. Raises UsageError for what is neither."""
+    value = getattr(options, name)
+    if value is not None and not isinstance(value, str | os.PathLike):
+        raise UsageError(f"{_called(name)} takes a path, not {value!r}")
+    return None if value is None else str(os.fspath(value))
+
+
 def _member(options: Options, name: str, word: str, allowed: Iterable[str]) -> str:
-    if word not in allowed:
+    if not isinstance(word, str) or word not in allowed:
         raise UsageError(f"{_called(name)} is one of {', '.join(allowed)}, not {word!r}")
     return word
 
@@ -255,6 +265,8 @@ def _splits(words: tuple[str, ...]) -> tuple[str, ...]:
 
 def _sources(options: Options) -> tuple[str, ...]:
     words = tuple(part.strip() for word in _words(options, "source") for part in word.split(","))
+    if not words:
+        raise UsageError(f"{_called('source')} names no source; it is one or more of {', '.join(SOURCES)}")
     for word in words:
         _member(options, "source", word, SOURCES)
     if len(set(words)) != len(words):
@@ -265,6 +277,8 @@ def _sources(options: Options) -> tuple[str, ...]:
 def _check_numbers(options: Options) -> None:
     for name, kind in (("limit", int), ("concurrency", int), ("rate", (int, float)), ("period", (int, float))):
         value = getattr(options, name)
+        if value is None and name == "period":
+            raise UsageError(f"{_called(name)} takes a number, not None")
         if value is not None and (isinstance(value, bool) or not isinstance(value, kind) or value != value):
             raise UsageError(f"{_called(name)} takes a number, not {value!r}")
     if options.limit is not None and options.limit < -1:

@@ -323,7 +323,7 @@ def _forget_elsewhere(folder: Folder, journal: Journal, site: str | None) -> Non
 
 
 def _check_room(prepared: "_Prepared") -> None:
-    """Stop before the first image when they cannot fit. What a mirror holds may be of any size: only facts count then."""
+    """Stop before the first image when they cannot fit. A mirror may hold anything: only facts count there."""
     plan = prepared.plan
     if plan.bytes > plan.disk_free and (plan.bytes_exact or prepared.site.url is None):
         about = "" if plan.bytes_exact else "about "

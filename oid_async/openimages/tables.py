@@ -11,7 +11,7 @@ import gzip
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from pathlib import Path
 from typing import IO, BinaryIO, TextIO, cast
 
@@ -123,7 +123,11 @@ def _scan_all(table: TableFile, names: list[str]) -> pl.LazyFrame:
     if twice is not None:
         raise InputError(f"{table.name}: column {twice!r} stands in it twice")
     if table.is_parquet:
-        if "ImageID" in names and pl.read_parquet_schema(table.path)["ImageID"] not in (pl.String, pl.Categorical):
+        if "ImageID" in names and pl.read_parquet_schema(table.path)["ImageID"] not in (
+            pl.String,
+            pl.Categorical,
+            pl.Enum,
+        ):
             raise InputError(f"{table.name}: column 'ImageID' holds numbers, not text; its leading zeros are lost")
         return pl.scan_parquet(table.path).with_columns(pl.all().cast(pl.String))
     with reading(table):
@@ -141,7 +145,7 @@ def _first_row(table: TableFile) -> list[str]:
         if b"\0" in start[:4096]:
             raise InputError(f"{table.name}: not a CSV file (it holds binary data)")
         text = start.decode("utf-8-sig", errors="strict" if len(start) < _SNIFF_BYTES else "ignore")
-        return next(csv.reader(text.splitlines(keepends=True)), [])
+        return next(csv.reader(StringIO(text, newline="")), [])
 
 
 def _open_bytes(path: Path) -> IO[bytes]:

@@ -84,7 +84,7 @@ def scan_journal(path: Path) -> pl.LazyFrame:
         has_header=False,
         schema=SCHEMA,
         row_index_name="line",
-        # A dry run may read while a line is torn; what stands after the last LF is not read.
+        n_rows=None if size == path.stat().st_size else _count_lines(path, size),
         truncate_ragged_lines=True,
     )
     return frame.filter(pl.col("Status").is_in(["ok", "failed", FORGET]) & _is_whole())
@@ -105,6 +105,16 @@ def whole_bytes(path: Path) -> int:
     except (FileNotFoundError, NotADirectoryError):
         pass
     return 0
+
+
+def _count_lines(path: Path, size: int) -> int:
+    """Count the lines in the first bytes of a journal whose last line is torn, as a dry run may meet it."""
+    lines = 0
+    with path.open("rb") as file:
+        while size > 0 and (block := file.read(min(size, 1 << 20))):
+            lines += block.count(b"\n")
+            size -= len(block)
+    return lines
 
 
 def _is_whole() -> pl.Expr:
@@ -129,6 +139,6 @@ def _line(outcome: Outcome) -> str:
     )
     line = "\t".join(["" if field is None else str(field) for field in fields])
     # An id or URL of a table's may hold anything; a line that does not have its eleven tabs alone is made so.
-    if not line.isprintable() and (len(line.splitlines()) > 1 or line.count("\t") != len(fields) - 1):
+    if not line.isprintable() and (line.splitlines() != [line] or line.count("\t") != len(fields) - 1):
         line = "\t".join(["" if field is None else str(field).translate(_NO_CONTROLS) for field in fields])
     return line + "\n"

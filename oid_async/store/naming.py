@@ -1,15 +1,18 @@
 """What a file is called: from its URL or its id, safe on every file system, unique without regard to case. Pure."""
 
+import hashlib
 import re
 import unicodedata
 from urllib.parse import unquote
 
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 _RESERVED = re.compile(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])$", re.IGNORECASE)
-_MAX_BYTES = 200  # file systems allow 255; a clash adds an id of 17
+_MOST_BYTES = 240  # file systems allow 255 with the suffix
+_ROOM = 40  # what a clash may add: an underscore and an id
+_LONG_MARK = 39
 
 # A name that needs none of the care below: Polars recognises it in bulk, so that only odd URLs cost Python calls.
-PLAIN_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.\-]{4,100}\.jpg$"
+PLAIN_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_\-]{4,100}\.jpg$"
 
 
 def url_name(url: str | None, image_id: str) -> str:
@@ -39,16 +42,15 @@ def id_name(image_id: str) -> str:
 
 def safe_name(name: str) -> str:
     """Return a name that stays in its folder on any file system, with `.jpg`; empty when nothing usable is left."""
-    name = _UNSAFE.sub("_", unicodedata.normalize("NFC", name)).lstrip(". ").rstrip(". ")
+    name = unicodedata.normalize("NFC", name).encode("utf-8", "replace").decode()
+    name = _UNSAFE.sub("_", name).lstrip(". ").rstrip(". ")
     stem = name[:-4] if name.lower().endswith(".jpg") else name
     suffix = name[len(stem) :] or ".jpg"
     if not stem.strip(". "):
         return ""
     if _RESERVED.match(stem.split(".", 1)[0]):
         stem = f"_{stem}"
-    while len(stem.encode("utf-8", "replace")) > _MAX_BYTES:
-        stem = stem[:-1]
-    return stem.encode("utf-8", "replace").decode() + suffix
+    return _cut(stem, _MOST_BYTES - _ROOM) + suffix
 
 
 def clash_name(name: str, image_id: str) -> str:
@@ -58,7 +60,15 @@ def clash_name(name: str, image_id: str) -> str:
     'a_o_0000048549557964.jpg'
     """
     stem, suffix = (name[:-4], name[-4:]) if name.lower().endswith(".jpg") else (name, ".jpg")
-    return f"{stem}_{safe_name(image_id)[:-4] or 'image'}{suffix}"
+    mark = safe_name(image_id)[:-4] or "image"
+    if len(mark.encode()) > _LONG_MARK:
+        mark = hashlib.sha256(image_id.encode("utf-8", "replace")).hexdigest()[:16]
+    return f"{_cut(stem, _MOST_BYTES - len(mark.encode()) - 1)}_{mark}{suffix}"
+
+
+def _cut(text: str, most_bytes: int) -> str:
+    """Return as much of a text as fits, whole characters only."""
+    return text.encode()[:most_bytes].decode("utf-8", "ignore")
 
 
 def fold(name: str) -> str:

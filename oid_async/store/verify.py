@@ -1,6 +1,7 @@
 """Is this body the image, whole and right? Bytes in, a reason or None out. Pure; the most specific kind wins."""
 
 import hashlib
+import re
 from base64 import b64encode
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ _PICTURES = (b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _NO_PAYLOAD = frozenset({0x01, *range(0xD0, 0xD9)})
 _SOS = 0xDA
+_MD5_ETAG = re.compile(r'"([0-9a-fA-F]{32})"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ def is_complete(body: bytes, header: JpegHeader) -> bool:
     Bytes after the end marker are tolerated: some cameras pad their files, and every decoder ignores it.
     """
     if header.scan_at is None:
-        return body.endswith(_EOI)
+        # A header that cannot be walked to its end: the last end marker must be the picture's, not its thumbnail's.
+        return body.endswith(_EOI) and body.count(_SOI) <= body.count(_EOI)
     return body.rfind(_EOI, header.scan_at) != -1
 
 
@@ -104,13 +107,8 @@ def etag_md5(etag: str | None) -> str | None:
     >>> etag_md5('"d41d8cd98f00b204e9800998ecf8427e"'), etag_md5('"abc-2"')
     ('1B2M2Y8AsgTpgAmY7PhCfg==', None)
     """
-    digits = (etag or "").strip('"')
-    if len(digits) != 32 or not etag or etag[0] != '"':
-        return None
-    try:
-        return b64encode(bytes.fromhex(digits)).decode()
-    except ValueError:
-        return None
+    claim = _MD5_ETAG.fullmatch(etag or "")
+    return b64encode(bytes.fromhex(claim[1])).decode() if claim else None
 
 
 @dataclass(slots=True)

@@ -115,12 +115,13 @@ def parse_url(text: str) -> URL:
     """Return a URL that may be fetched. Raises FetchError `bad_url`, or `blocked` for a scheme but http and https."""
     try:
         url = URL(text.strip())
-        port = url.port
+        # The host is decoded only when it is looked at.
+        host, port = url.host, url.port
     except (ValueError, TypeError) as error:
         raise FetchError("bad_url", f"not a URL: {text[:100]!r}") from error
     if url.scheme and url.scheme not in ("http", "https"):
         raise FetchError("blocked", f"scheme {url.scheme!r} is not fetched, only http and https")
-    if not url.host or not url.scheme or not port:
+    if not host or not url.scheme or not port:
         raise FetchError("bad_url", f"not an http URL: {text[:100]!r}")
     return url.with_user(None)
 
@@ -131,10 +132,11 @@ def next_hop(at: URL, location: str) -> URL:
         raise FetchError("placeholder", f"redirect to {location[:100]}")
     try:
         target = at.join(URL(location))
+        host = target.host
     except ValueError as error:
         raise FetchError("redirect", f"redirect to {location[:100]!r}, which is no URL") from error
     if target.scheme not in ("http", "https") or (at.scheme, target.scheme) == ("https", "http"):
         raise FetchError("blocked", f"redirect from {at.scheme} to {target.scheme} is not followed")
-    if not location or not target.host:
+    if not location or not host:
         raise FetchError("redirect", "redirect without a usable Location")
     return target.with_user(None)

@@ -88,12 +88,12 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """
     value = headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdecimal():
-        return float(value[:9])
+        return min(float(value), 1e9)
     try:
         until = email.utils.parsedate_to_datetime(value)
         now = email.utils.parsedate_to_datetime(headers.get("Date", ""))
         wait = (until - now).total_seconds()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return max(0.0, wait) if math.isfinite(wait) else None
 
@@ -101,7 +101,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 def connection_error(error: BaseException) -> FetchError:
     """Return what an exception of aiohttp's means: the only place that knows its error tree."""
     text = " ".join(str(error).split())[:200] or type(error).__name__
-    if isinstance(error, aiohttp.InvalidURL):
+    if isinstance(error, aiohttp.InvalidURL | UnicodeError):
         return FetchError("bad_url", text)
     if isinstance(error, TimeoutError):
         return FetchError("timeout", text)
