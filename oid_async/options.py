@@ -246,7 +246,7 @@ def _place(options: Options, name: str) -> str | None:
     return None if value is None else str(os.fspath(value))
 
 
-def _member(options: Options, name: str, word: str, allowed: Iterable[str]) -> str:
+def _member(options: Options, name: str, word: object, allowed: Iterable[str]) -> str:
     if not isinstance(word, str) or word not in allowed:
         raise UsageError(f"{_called(name)} is one of {', '.join(allowed)}, not {word!r}")
     return word
