@@ -23,8 +23,13 @@ def went_as_staged(report: Report) -> bool:
     return report.failures == dict(Counter(STAGED_FAILURES))
 
 
-def closing_words(report: Report) -> list[str]:
+def closing_words(report: Report, program: str) -> list[str]:
     """Return what a user should read at the end: what was done, where the files are, what to type next."""
+    if report.interrupted:
+        return [
+            f"{report.selected} images selected: {report.downloaded} downloaded now, {report.pending} pending",
+            "interrupted; run the same command again to go on",
+        ]
     path = report.savepath
     kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(report.failures.items()))
     staged = "exactly those that were staged" if went_as_staged(report) else "NOT those that were staged"
@@ -36,7 +41,7 @@ def closing_words(report: Report) -> list[str]:
         f"boxes:       {path}/bbox/bbox.csv  (+ label_data.csv)",
         f"bookkeeping: {path}/manifest.parquet, failures.csv, ATTRIBUTION.csv, query.json",
         "next, from the real dataset:",
-        '  oid-async download --category "Football" --category "Person" --type "inter" --split validation '
+        f'  {program} download --category "Football" --category "Person" --type "inter" --split validation '
         '--savepath "Football_data"',
         "or run the demo again: it downloads nothing twice",
     ]

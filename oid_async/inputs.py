@@ -140,7 +140,7 @@ def choose_sources(options: Options, inputs: Inputs, *, mirrored: bool) -> tuple
     if not reachable:
         return ("original",), "images from original: the given image table has no Subset, or no Open Images ids"
     if mirrored:
-        return ("cvdf",), "images from cvdf: a mirror has the bucket's copies alone"
+        return ("cvdf",), "images from the mirror alone: it has the bucket's copies (cvdf), not Flickr's originals"
     return ("cvdf", "original"), "images from cvdf, then original"
 
 

@@ -4,6 +4,7 @@
 field names as keywords (`QueryOptions` repeats them for type checkers; a test keeps the two together).
 """
 
+import difflib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import Field, asdict, dataclass, field, fields
@@ -202,6 +203,10 @@ class Options:
     @classmethod
     def of(cls, **query: Unpack[QueryOptions]) -> Self:
         """Make Options from what a person passes: lists, paths or strings, and the words of either door."""
+        for name in query:
+            if name not in QueryOptions.__annotations__:
+                near = difflib.get_close_matches(name, QueryOptions.__annotations__, n=1)
+                raise TypeError(f"no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         return cls(**query)  # type: ignore[arg-type]
 
     def as_json(self) -> dict[str, Any]:

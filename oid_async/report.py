@@ -80,7 +80,8 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as one JSON object's worth of plain values."""
-        return asdict(self) | {"seconds": round(self.seconds, 3)}
+        counts = {name: dict(sorted(getattr(self, name).items())) for name in ("failures", "sources")}
+        return asdict(self) | counts | {"seconds": round(self.seconds, 3)}
 
 
 @dataclass(frozen=True, slots=True)

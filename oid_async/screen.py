@@ -10,6 +10,7 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from oid_async.events import Event, Finished, Landed, Note, Planned, TableProgress
+from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES
 from oid_async.report import FINAL_KINDS, PASSING_KINDS, Plan, Report
 
 _LINE_EVERY_S = 10.0
@@ -93,7 +94,7 @@ class Screen:
     def _images(self, report: Report) -> None:
         elapsed = max(monotonic() - self._started, 1e-3)
         pace = f"{decimal(int(report.bytes / elapsed))}/s"
-        failures = " ".join(f"{kind} {count}" for kind, count in sorted(report.failures.items()))
+        failures = f"{report.failed} failed" if report.failed else ""
         done = report.downloaded + report.failed
         if self._bars is not None:
             total = self._bars.tasks[self._tasks["images"]].total or 0
@@ -105,18 +106,24 @@ class Screen:
 
 def announce(plan: Plan) -> str:
     """Return the line before the first image request: what it will take."""
-    about = "" if plan.bytes_exact else "about "
+    size = decimal(plan.bytes) if plan.bytes_exact else f"{decimal(plan.bytes)} at {decimal(MEAN_IMAGE_BYTES)} each"
+    lost = plan.selected - plan.present - plan.to_download
+    known = f", {lost} known to fail" if lost else ""
     time = f", at least {plan.seconds:.0f} s at the rate cap" if plan.seconds and plan.to_download else ""
     return (
-        f"{plan.selected} images selected: {plan.present} there already, {plan.to_download} to fetch "
-        f"({about}{decimal(plan.bytes)}, {decimal(plan.disk_free)} free on the disk{time})"
+        f"{plan.selected} images selected: {plan.present} there already{known}, {plan.to_download} to fetch "
+        f"({size}, {decimal(plan.disk_free)} free on the disk{time})"
     )
 
 
 def plan_lines(plan: Plan) -> list[str]:
     """Return a plan as a person reads it."""
     lines = [announce(plan)]
-    for title, counts in (("categories", plan.classes), ("splits", plan.splits), ("annotations", plan.annotations)):
+    for title, counts in (
+        ("images of each category", plan.classes),
+        ("selected of each split", plan.splits),
+        ("annotation rows", plan.annotations),
+    ):
         if counts:
             lines.append(f"{title}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
     return lines
@@ -135,7 +142,8 @@ def summary_lines(report: Report) -> list[str]:
         kinds = sorted(report.failures.items(), key=lambda item: -item[1])
         lines.append("failed: " + ", ".join(f"{kind} {count} ({words.get(kind, kind)})" for kind, count in kinds))
         if not report.interrupted:
-            lines.append(f"each is named in {report.savepath}/failures.csv; run again to ask for what may come back")
+            again = "; run again to ask for what may come back" if set(report.failures) & set(PASSING_KINDS) else ""
+            lines.append(f"each is named in {report.savepath}/failures.csv{again}")
     if report.interrupted:
         lines.append("interrupted; run the same command again to go on")
     elif report.savepath:

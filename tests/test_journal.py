@@ -342,7 +342,7 @@ def test_claim_sweeps_what_a_killed_run_left(tmp_path: Path) -> None:
 
 
 def test_leaving_sweeps_what_was_made_for_the_run(tmp_path: Path) -> None:
-    """Whoever leaves takes plan and temporaries along; who was refused takes nothing from the owner."""
+    """Whoever leaves takes plan, temporaries and an empty folder along; who was refused takes nothing."""
     owner = Folder(tmp_path / "d").claim()
     other = Folder(tmp_path / "d")
     with pytest.raises(LockedError):
@@ -352,7 +352,7 @@ def test_leaving_sweeps_what_was_made_for_the_run(tmp_path: Path) -> None:
     owner.leave()
     assert not owner.tmp.exists()
     assert not owner.plan.exists()
-    assert owner.images.is_dir()
+    assert not owner.path.exists()
 
 
 def test_looking_at_a_folder_makes_nothing(tmp_path: Path) -> None:

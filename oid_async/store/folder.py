@@ -32,6 +32,7 @@ class Folder:
         self.journal = self.state / "journal.tsv"
         self.manifest = savepath / "manifest.parquet"
         self._lock: int | None = None
+        self._is_new = False
 
     def part(self, image_id: str) -> str:
         """Return the temporary file of one image. An id of a user's own may hold anything: then its hash stands."""
@@ -42,6 +43,7 @@ class Folder:
     def claim(self) -> Self:
         """Make the folder, take its lock, sweep what a killed run left. Raises LockedError or StorageError."""
         try:
+            self._is_new = not self.path.exists()
             for path in (self.path, self.images, self.state):
                 path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -73,7 +75,16 @@ class Folder:
         """Sweep and give the lock back, if this run has it. Safe to call twice."""
         if self._lock is not None:
             self.sweep()
+            if self._is_new:
+                self._unmake()
             self._release()
+
+    def _unmake(self) -> None:
+        """Take a folder away again that this run made and put nothing into: a wrong class leaves nothing behind."""
+        with suppress(OSError):
+            if {entry.name for entry in self.path.iterdir()} == {self.images.name, self.state.name}:
+                self.images.rmdir()
+                shutil.rmtree(self.path)
 
     def _release(self) -> None:
         """Give the lock back. The file stays: removing it would let two runs hold two locks of the same name."""

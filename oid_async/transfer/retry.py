@@ -101,6 +101,9 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 def connection_error(error: BaseException) -> FetchError:
     """Return what an exception of aiohttp's means: the only place that knows its error tree."""
     text = " ".join(str(error).split())[:200] or type(error).__name__
+    if isinstance(error, aiohttp.ClientConnectorError):
+        reason = error.os_error.strerror or str(error.os_error)
+        return FetchError("network", f"cannot connect to {error.host}:{error.port}: {reason}")
     if isinstance(error, aiohttp.InvalidURL | UnicodeError):
         return FetchError("bad_url", text)
     if isinstance(error, TimeoutError):
