@@ -13,7 +13,7 @@ from oid_async.events import Sink, ignore
 from oid_async.options import Options, QueryOptions, option_fields
 from oid_async.report import Outcome, Plan, Report
 from oid_async.run import Run
-from oid_async.transfer.pipeline import settled
+from oid_async.threads import settled
 
 _WAITING_OUTCOMES = 256
 

@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import sys
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -50,6 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of our output has gone; point stdout elsewhere so that the interpreter's last flush is quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if "--json" not in words:
+            raise
+        # A bug of ours: the trace goes to stderr, stdout keeps its promise of one JSON object.
+        traceback.print_exc()
+        print(json.dumps({"error": {"kind": "internal", "message": f"{type(error).__name__}: {error}"}}))
         return 1
 
 
@@ -170,6 +178,8 @@ def _plan(arguments: argparse.Namespace) -> int:
 
         code = _to_the_end(run, plan)
     if code:
+        if arguments.json:
+            print(json.dumps({"error": {"kind": "interrupted", "message": "interrupted before the plan was made"}}))
         return code
     if arguments.json:
         print(json.dumps(found[0].as_json()))

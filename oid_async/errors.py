@@ -8,6 +8,9 @@ OidError                    base; `kind` names the branch, `exit_code` is the co
 └── LockedError             4  another run owns this SAVEPATH
 """
 
+import errno
+import re
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -51,3 +54,24 @@ class LockedError(OidError):
 
     kind = "locked"
     exit_code = 4
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_MACHINE = (*_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE)
+
+
+def storage_error(error: Exception, where: Path) -> StorageError:
+    """Say what a failed write means and what to do about it."""
+    if machine_error(error) in _FULL:
+        return StorageError(f"{where}: the disk is full; free some space and run the same command again to go on")
+    reason = getattr(error, "strerror", None) or str(error).split("\n", 1)[0] or type(error).__name__
+    return StorageError(f"{where}: cannot be written to ({reason}); mend that or choose another folder, then run again")
+
+
+def machine_error(error: Exception) -> int | None:
+    """Return the errno if an error is the machine's no; Polars tells it in its text alone ('os error 28')."""
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    number = getattr(error, "errno", None) or (int(told[1]) if told else None)
+    if number is None and "No space left" in str(error):
+        number = errno.ENOSPC
+    return number if number in _MACHINE else None

@@ -8,7 +8,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any
 import aiofiles.os
 import aiofiles.tempfile
 import polars as pl
-from yarl import URL
 
-from oid_async.errors import OidError, StorageError, UsageError
+from oid_async.errors import InputError, OidError, StorageError, UsageError, machine_error, storage_error
 from oid_async.events import Finished, Note, Planned, Sink
 from oid_async.inputs import Gatherer, Inputs, choose_sources
-from oid_async.openimages.catalogue import IMAGE_BUCKET, MEAN_IMAGE_BYTES, object_url
+from oid_async.openimages.catalogue import BUCKETS, IMAGE_BUCKET, MEAN_IMAGE_BYTES, object_url
 from oid_async.openimages.tables import TableFile, bad_ids
 from oid_async.options import Options, Source
 from oid_async.report import Outcome, Plan, Report
@@ -33,13 +32,14 @@ from oid_async.store.folder import Folder
 from oid_async.store.journal import Journal
 from oid_async.store.landing import Lander
 from oid_async.store.results import Boxes, Results
+from oid_async.threads import in_thread
 from oid_async.transfer import pipeline
-from oid_async.transfer.client import Client
+from oid_async.transfer.client import Client, parse_url
 from oid_async.transfer.fetch import Fetcher, Target
 from oid_async.transfer.hosts import FLICKR_RATE, Hosts
 from oid_async.transfer.metadata import MetadataCache, file_url_path
-from oid_async.transfer.pipeline import Collector, Deliver, in_thread
-from oid_async.transfer.retry import Limits
+from oid_async.transfer.pipeline import Collector, Deliver
+from oid_async.transfer.retry import FetchError, Limits
 from oid_async.version import __version__
 
 if TYPE_CHECKING:
@@ -147,9 +147,11 @@ class Run:
     async def _site(self, stack: AsyncExitStack) -> _Site:
         """Return where to fetch from; a folder, or objects made on the fly, go through the embedded origin."""
         mirror = self.options.mirror
-        if self._serve is None and (mirror is None or mirror.startswith(("http://", "https://"))):
-            if mirror is not None and not URL(mirror).host:
-                raise UsageError(f"--mirror {mirror}: an address without a host")
+        if self._serve is None and (mirror is None or mirror.lower().startswith(("http://", "https://"))):
+            try:
+                parse_url(mirror or BUCKETS[IMAGE_BUCKET])
+            except FetchError as error:
+                raise UsageError(f"--mirror {mirror}: {error}") from error
             address = mirror.rstrip("/") if mirror else None
             return _Site(address, address)
         # A server takes a tenth of a second to import, and most runs need none.
@@ -178,11 +180,16 @@ class Run:
     def _plan(
         self, planner: Planner, selection: Selection, folder: Folder, journal: Journal | None, site: str | None
     ) -> Summary:
-        if journal is not None:
-            _forget_elsewhere(folder, journal, site)
-        clear_plan(folder.plan)
-        facts = Facts(folder.journal, folder.names(), Adopter(folder, planner.sources))
-        summary = planner.write(selection.keys, facts)
+        try:
+            if journal is not None:
+                _forget_elsewhere(folder, journal, site)
+            clear_plan(folder.plan)
+            facts = Facts(folder.journal, folder.names(), Adopter(folder, planner.sources))
+            summary = planner.write(selection.keys, facts)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            if machine_error(error) is None:
+                raise
+            raise storage_error(error, folder.path) from error
         if journal is not None:
             journal.append(summary.adopted)
         return summary
@@ -192,9 +199,9 @@ class Run:
     ) -> Plan:
         count = summary.to_fetch
         exact = count == 0 or (sources[0] == "original" and summary.sizes_known == count)
-        rate = self.options.rate
+        rate, period = self.options.rate, self.options.period
         if rate is None:
-            rate = FLICKR_RATE if sources[0] != "cvdf" else 0.0
+            rate, period = (FLICKR_RATE if sources[0] != "cvdf" else 0.0), 1.0
         return Plan(
             selected=len(selection.keys),
             present=summary.present,
@@ -203,7 +210,7 @@ class Run:
             bytes=summary.original_bytes if exact else count * MEAN_IMAGE_BYTES,
             bytes_exact=exact,
             metadata_bytes=fetched,
-            seconds=count * self.options.period / rate if rate else None,
+            seconds=count * period / rate if rate else None,
             disk_free=disk_free,
             splits=selection.splits,
             classes=selection.classes,
@@ -295,8 +302,10 @@ async def _claimed(folder: Folder) -> AsyncIterator[Journal]:
         fresh = not folder.journal.exists()
         opened.append(Journal(folder.journal))
         if fresh and folder.manifest.exists():
-            for batch in from_manifest(folder):
-                opened[0].append(batch)
+            # A manifest that is none of ours, or torn, tells nothing: files are then adopted by their own check.
+            with suppress(InputError, pl.exceptions.PolarsError):
+                for batch in from_manifest(folder):
+                    opened[0].append(batch)
 
     def leave() -> None:
         for journal in opened:
@@ -319,7 +328,10 @@ def _forget_elsewhere(folder: Folder, journal: Journal, site: str | None) -> Non
         before = site
     if before != site:
         journal.forget_failures()
-    note.write_text(json.dumps(site))
+    if before != site or not note.exists():
+        part = folder.tmp / note.name
+        part.write_text(json.dumps(site))
+        part.replace(note)
 
 
 def _check_room(prepared: "_Prepared") -> None:

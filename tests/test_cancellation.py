@@ -138,6 +138,31 @@ async def test_a_slow_consumer_slows_the_run_down(slow: tuple[Slow, str], tmp_pa
     assert stray_tasks() == []
 
 
+async def test_a_slow_consumer_misses_nothing(slow: tuple[Slow, str], tmp_path: Path) -> None:
+    """Outcomes that wait in the queue when the last image lands are handed out all the same."""
+    objects, url = slow
+    objects.pause_s = 0.0
+    seen = 0
+    async with oid_async.stream(mirror=url, splits=SPLITS, savepath=tmp_path / "out") as outcomes:
+        async for _ in outcomes:
+            seen += 1
+            await asyncio.sleep(0.003)
+    assert seen == outcomes.report.downloaded == 320
+
+
+async def test_a_name_that_is_no_text_is_left_alone(slow: tuple[Slow, str], tmp_path: Path) -> None:
+    """A file under images/ whose name is not UTF-8 is somebody else's and breaks nothing."""
+    objects, url = slow
+    objects.pause_s = 0.0
+    images = tmp_path / "out" / "images"
+    images.mkdir(parents=True)
+    foreign = os.fsencode(images) + b"/\xff\xfe.jpg"
+    await asyncio.to_thread(lambda: open(foreign, "wb").close())
+    report = await oid_async.download(mirror=url, splits=["test"], savepath=tmp_path / "out")
+    assert report.downloaded == 40
+    assert foreign in [os.fsencode(path) for path in images.iterdir()]
+
+
 async def test_a_stream_raises_what_the_run_raises(tmp_path: Path) -> None:
     """A wrong class ends the iteration with the error itself."""
     async with (

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import errno
 import gzip
 import hashlib
 from pathlib import Path
@@ -11,11 +12,14 @@ import polars as pl
 import pytest
 from scripted import Answer, Scripted, http
 
+from oid_async.errors import StorageError
 from oid_async.events import ignore
 from oid_async.options import Options, QueryOptions
 from oid_async.origin.lookalike import Lookalike, with_comment
+from oid_async.origin.server import Origin
 from oid_async.report import Report
 from oid_async.run import Run
+from oid_async.store import landing
 from oid_async.transfer.retry import Limits
 
 JPEG = with_comment(Lookalike().scenes[8][0], "tests")
@@ -79,6 +83,7 @@ FAILURES: list[tuple[str, list[Answer], str, int]] = [
     ("no bytes", [http(200)], "empty", 2),
     ("html", [http(200, HTML)], "not_image", 2),
     ("a PNG", [http(200, PNG)], "placeholder", 1),
+    ("called gzip, which it is not", [http(200, JPEG, Content_Encoding="gzip")], "not_image", 2),
     ("cut body", [http(200, JPEG[:-400], length=len(JPEG))], "truncated", 5),
     ("cut body without a length", [http(200, JPEG[:-400], length=None)], "truncated", 5),
     # aiohttp sends a GET once more when the server hangs up without an answer: five attempts, ten requests counted.
@@ -225,3 +230,40 @@ async def test_unusable_urls_cost_no_request(tmp_path: Path, url: str) -> None:
         report = await Run(Options.of(**given), ignore).download()
     kind = "blocked" if url.startswith(("ftp", "file")) else "bad_url"
     assert (report.failures, report.requests) == ({kind: 1}, 0)
+
+
+async def test_a_mended_table_is_asked_again(tmp_path: Path) -> None:
+    """A remembered failure speaks of its URL: when the table names another one, that one is asked."""
+    async with Scripted({"/alive.jpg": [http(200, JPEG)]}) as server:
+        query = tables(tmp_path, server.url)
+        query |= {"source": ["original"], "names": "id", "savepath": tmp_path / "out"}
+        assert (await Run(Options.of(**query), ignore).download()).failures == {"not_found": 1}
+        assert (await Run(Options.of(**query), ignore).download()).requests == 0
+        table = tmp_path / "images.csv"
+        table.write_text(table.read_text().replace("/original.jpg", "/alive.jpg"))
+        assert (await Run(Options.of(**query), ignore).download()).downloaded == 1
+
+
+async def test_a_full_disk_stops_the_run_and_it_goes_on_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ENOSPC while an image is written is a StorageError: no half file, no temporary, and the next run completes."""
+    objects = Lookalike(staged=False)
+    write, written = landing._write, []
+
+    def write_until_full(path: str, body: bytes) -> None:
+        written.append(path)
+        if len(written) > 20:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, body)
+
+    async with Origin(objects.serve) as origin:
+        options = Options.of(mirror=origin.url, splits=["validation"], names="id", savepath=tmp_path / "out")
+        monkeypatch.setattr(landing, "_write", write_until_full)
+        with pytest.raises(StorageError, match="disk is full"):
+            await Run(options, ignore).download()
+        assert len(list((tmp_path / "out" / "images").iterdir())) == 20
+        assert not (tmp_path / "out" / ".oid_async" / "tmp").exists()
+        monkeypatch.undo()
+        report = await Run(options, ignore).download()
+    assert (report.present, report.downloaded) == (20, 20)

@@ -17,10 +17,12 @@ from typing import IO, BinaryIO, TextIO, cast
 
 import polars as pl
 
-from oid_async.errors import InputError
+from oid_async.errors import InputError, machine_error, storage_error
 from oid_async.openimages.ids import HEX_ID
 
 _SNIFF_BYTES = 1 << 20
+# How people head the label column of a class table of their own.
+_HEADER_WORDS = ("mid", "label", "id", "label_name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +66,12 @@ def scan(table: TableFile, required: Sequence[str], optional: Sequence[str] | No
 
 
 def scan_headless(table: TableFile, columns: Sequence[str]) -> pl.LazyFrame:
-    """Scan a table of which only the number of leading columns is known; row 1 is a header if it says columns[0]."""
+    """Scan a table of which only the number of leading columns is known; row 1 is a header if it says so."""
     names = columns_of(table)
     if len(names) < len(columns):
         wants = ", ".join(columns)
         raise InputError(f"{table.name}: it has {len(names)} column(s) where {len(columns)} are needed ({wants})")
-    if table.is_parquet or names[0] == columns[0]:
+    if table.is_parquet or names[0].lower() in (columns[0].lower(), *_HEADER_WORDS):
         frame = _scan_all(table, names)
     else:
         with reading(table):
@@ -79,11 +81,16 @@ def scan_headless(table: TableFile, columns: Sequence[str]) -> pl.LazyFrame:
 
 
 @contextmanager
-def reading(table: TableFile) -> Iterator[None]:
-    """Turn what Polars or the disk says of a table into one InputError that names it."""
+def reading(table: TableFile, *, into: Path | None = None) -> Iterator[None]:
+    """Turn what Polars or the disk says of a table into one InputError that names it.
+
+    `into` is where rows are copied to meanwhile: a full disk there is a StorageError and no fault of the table's.
+    """
     try:
         yield
     except (pl.exceptions.PolarsError, OSError, gzip.BadGzipFile, EOFError, UnicodeDecodeError, csv.Error) as error:
+        if into is not None and machine_error(error) is not None:
+            raise storage_error(error, into) from error
         reason = getattr(error, "strerror", None) or str(error).strip().split("\n", 1)[0] or type(error).__name__
         raise InputError(f"{table.name}: cannot be read as a table: {reason}") from error
 

@@ -108,7 +108,7 @@ class Planner:
             there = frame.collect_schema().names()
             missing = [pl.lit(None, pl.String).alias(name) for name in _CARRIED if name not in there]
             part = self.folder / f"rows-{len(parts)}.parquet"
-            with reading(table):
+            with reading(table, into=self.folder):
                 (
                     frame.with_columns(self.ids.key(), *missing)
                     .select(KEY, "ImageID", *_CARRIED)
@@ -120,13 +120,15 @@ class Planner:
 
     def _span(self, rows: list[Path], state: Path, span: pl.Series) -> pl.DataFrame:
         """Return the image rows of a span of keys, first published row of each, beside what the journal knows."""
-        known = pl.scan_parquet(state).filter(within(span)).select(KEY, "Given", "Known")
+        known = pl.scan_parquet(state).filter(within(span)).select(KEY, "Given", "Known", "KnownURL")
         return (
             pl.scan_parquet(rows, row_index_name="row")
             .filter(within(span))
             .sort(KEY, "row")
             .unique(KEY, keep="first", maintain_order=True)
             .join(known, on=KEY, how="left", maintain_order="left")
+            # A table that was mended has another URL: what is remembered speaks of the old one.
+            .with_columns(Known=pl.when(_same_address()).then("Known"))
             .collect(engine="streaming")
         )
 
@@ -206,14 +208,26 @@ def _journal_snapshot(journal: Path, ids: IdForm, path: Path) -> Path:
         .select(
             KEY,
             "line",
+            "URL",
             Given=pl.when(pl.col("Status") == "ok").then(pl.col("FileName")),
             Known=pl.when((pl.col("Status") == "failed") & (pl.col("line") > (forgotten or -1))).then("Detail"),
         )
         .group_by(KEY)
-        .agg(pl.col("Given").sort_by("line").last(), pl.col("Known").sort_by("line").last())
+        .agg(
+            pl.col("Given").sort_by("line").last(),
+            pl.col("Known").sort_by("line").last(),
+            KnownURL=pl.col("URL").sort_by("line").last(),
+        )
         .sink_parquet(path, row_group_size=_ROW_GROUP, compression="lz4")
     )
     return path
+
+
+def _same_address() -> pl.Expr:
+    """Whether the URL that failed last is still one of the image's: its copy's, which no table names, or a table's."""
+    url = pl.col("KnownURL")
+    copy = url.str.ends_with(pl.format("/{}.jpg", "ImageID")) | (url == "-")
+    return copy | url.eq_missing(pl.col("OriginalURL")) | url.eq_missing(pl.col("Thumbnail300KURL"))
 
 
 def _with_names(frame: pl.DataFrame, names: Names, taken: _Taken, adopt: Adopt, summary: Summary) -> pl.DataFrame:

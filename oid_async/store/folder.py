@@ -4,17 +4,17 @@ SAVEPATH/images/              whole, verified images, flat
 SAVEPATH/.oid_async/          lock, journal.tsv, plan/, tmp/: safe to delete when no run is on
 """
 
-import errno
 import fcntl
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from oid_async.errors import LockedError, StorageError
+from oid_async.errors import LockedError, storage_error
 
 
 class Folder:
@@ -57,9 +57,9 @@ class Folder:
             os.pwrite(self._lock, f"process {os.getpid()}\n".encode(), 0)
             self.sweep()
             for path in (self.plan, self.tmp):
-                path.mkdir(parents=True)
-            (self.images / ".probe").touch()
-            (self.images / ".probe").unlink()
+                path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.images):
+                pass
         except OSError as error:
             self._release()
             raise storage_error(error, self.path) from error
@@ -68,8 +68,7 @@ class Folder:
     def sweep(self) -> None:
         """Remove the plan and the temporaries: nothing in them outlives a run."""
         for path in (self.plan, self.tmp):
-            with suppress(FileNotFoundError):
-                shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)
 
     def leave(self) -> None:
         """Sweep and give the lock back, if this run has it. Safe to call twice."""
@@ -93,14 +92,14 @@ class Folder:
             self._lock = None
 
     def names(self) -> Iterator[str]:
-        """Yield the names of the files under images/, in no order."""
+        """Yield the names of the files under images/, in no order; a name that is no text is none of ours."""
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.images) as entries:
-            yield from (entry.name for entry in entries)
+            yield from (entry.name for entry in entries if entry.name.isascii() or _is_text(entry.name))
 
 
-def storage_error(error: OSError, where: Path) -> StorageError:
-    """Say what a failed write means and what to do about it."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageError(f"{where}: the disk is full; free some space and run the same command again to go on")
-    reason = error.strerror or type(error).__name__
-    return StorageError(f"{where}: cannot be written to ({reason}); mend that or choose another folder, then run again")
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import polars as pl
 
+from oid_async.errors import storage_error
 from oid_async.report import Outcome
-from oid_async.store.folder import storage_error
 
 SCHEMA: dict[str, type[pl.DataType]] = {
     "ImageID": pl.String,
@@ -86,6 +86,7 @@ def scan_journal(path: Path) -> pl.LazyFrame:
         row_index_name="line",
         n_rows=None if size == path.stat().st_size else _count_lines(path, size),
         truncate_ragged_lines=True,
+        encoding="utf8-lossy",
     )
     return frame.filter(pl.col("Status").is_in(["ok", "failed", FORGET]) & _is_whole())
 

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from oid_async.errors import storage_error
 from oid_async.report import Outcome
-from oid_async.store.folder import Folder, storage_error
+from oid_async.store.folder import Folder
 from oid_async.store.journal import Journal
 from oid_async.store.naming import clash_name
 from oid_async.store.verify import EtagTrust, Expected, md5_base64, read_header, refuse

@@ -13,9 +13,10 @@ from typing import IO, Any
 
 import polars as pl
 
+from oid_async.errors import machine_error, storage_error
 from oid_async.openimages.ids import KEY, ROW, IdForm, within
 from oid_async.openimages.tables import TableFile, columns_of, reading, scan
-from oid_async.store.folder import Folder, storage_error
+from oid_async.store.folder import Folder
 from oid_async.store.journal import FORGET, scan_journal
 
 MANIFEST_SCHEMA = {
@@ -76,7 +77,9 @@ class Results:
                 path.replace(self.folder.path / path.relative_to(self._stage))
             self._drop_stale(made)
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise as_storage_error(error, self.folder.path) from error
+            if machine_error(error) is None:
+                raise
+            raise storage_error(error, self.folder.path) from error
 
     @property
     def _stage(self) -> Path:
@@ -182,7 +185,7 @@ class Results:
         saved = pl.scan_parquet(list(parts)).filter(Status="ok").select(KEY).collect().to_series()
         copies = []
         for number, table in enumerate(boxes.tables):
-            with reading(table):
+            with reading(table, into=self.folder.path):
                 frame = scan(table, ["ImageID", "LabelName"]).with_columns(self.ids.key()).with_row_index(ROW)
                 if boxes.labels is not None:
                     frame = frame.filter(pl.col("LabelName").is_in(boxes.labels))
@@ -240,12 +243,3 @@ class Results:
         for name in ("failures.csv", "bad_rows.csv"):
             if name not in names:
                 (self.folder.path / name).unlink(missing_ok=True)
-
-
-def as_storage_error(error: Exception, where: Path) -> Exception:
-    """Say what a failed write of Polars' or Python's own means; what is neither stays what it is."""
-    if isinstance(error, OSError):
-        return storage_error(error, where)
-    if "os error 28" in str(error) or "No space left" in str(error):
-        return storage_error(OSError(28, "No space left on device"), where)
-    return error

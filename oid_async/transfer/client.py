@@ -1,7 +1,7 @@
 """The HTTP client of one run: a session set up on purpose, every real send admitted and counted, redirects by hand."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Self
 
@@ -73,7 +73,7 @@ class Client:
                 response.close()
         raise FetchError("redirect", f"more than {self.limits.redirects} redirects")
 
-    async def chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async def chunks(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         """Yield the body as it arrives, as sent. Raises FetchError; one attempt may last ten minutes in all."""
         try:
             async with asyncio.timeout(self.limits.attempt_s):

@@ -8,6 +8,7 @@ import random
 import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +16,13 @@ import aiofiles
 import aiofiles.os
 import aiohttp
 
+from oid_async.errors import storage_error
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
-from oid_async.options import Source
+from oid_async.options import SPLITS, Source
 from oid_async.report import Outcome
-from oid_async.store.folder import storage_error
 from oid_async.store.landing import Arrival, Landing
 from oid_async.store.verify import Expected, refuse_start
+from oid_async.threads import finished
 from oid_async.transfer.client import Client
 from oid_async.transfer.retry import FetchError, Limits, backoff_s, is_final, may_retry
 
@@ -41,7 +43,11 @@ class Target:
     def url(self, source: Source, mirror: str | None) -> str | None:
         """Return where a source has this image, None if it has none."""
         if source == "cvdf":
-            return object_url(IMAGE_BUCKET, f"{self.subset}/{self.image_id}.jpg", mirror) if self.subset else None
+            return (
+                object_url(IMAGE_BUCKET, f"{self.subset}/{self.image_id}.jpg", mirror)
+                if self.subset in SPLITS
+                else None
+            )
         return self.original_url if source == "original" else self.thumbnail_url
 
     def expected(self, source: Source) -> Expected:
@@ -188,15 +194,16 @@ class Body:
         """Read the whole body. Raises FetchError as soon as it cannot be the image any more."""
         wrong_size = expected.size is not None and response.content_length not in (None, expected.size)
         decoder = zlib.decompressobj(47) if response.headers.get("Content-Encoding") in ("gzip", "deflate") else None
-        async for raw in client.chunks(response):
-            # Nobody should compress what was asked for as it is; if someone does, unpack no more than may be kept.
-            chunk = decoder.decompress(raw, self._limit + 1 - self.size) if decoder else raw
-            if self.size == 0 and chunk:
-                self._judge_start(chunk, wrong_size and not decoder, response, expected)
-            self.size += len(chunk)
-            if self.size > self._limit:
-                raise FetchError("too_large", f"more than {self._limit} bytes")
-            await self._keep(chunk)
+        async with aclosing(client.chunks(response)) as chunks:
+            async for raw in chunks:
+                # Nobody should compress what was asked for as it is; if someone does, unpack no more than may be kept.
+                chunk = self._unpack(decoder, raw) if decoder else raw
+                if self.size == 0 and chunk:
+                    self._judge_start(chunk, wrong_size and not decoder, response, expected)
+                self.size += len(chunk)
+                if self.size > self._limit:
+                    raise FetchError("too_large", f"more than {self._limit} bytes")
+                await self._keep(chunk)
         if self.spooled:
             await self._flush()
 
@@ -204,7 +211,14 @@ class Body:
         """Drop what was kept so far."""
         self.chunks = []
         if self.spooled:
-            await aiofiles.os.unlink(self._part)
+            with suppress(OSError):
+                await finished(aiofiles.os.unlink(self._part))
+
+    def _unpack(self, decoder: "zlib._Decompress", raw: bytes) -> bytes:
+        try:
+            return decoder.decompress(raw, self._limit + 1 - self.size)
+        except zlib.error as error:
+            raise FetchError("not_image", f"sent as compressed, which it is not: {error}") from error
 
     def _judge_start(
         self, chunk: bytes, wrong_size: bool, response: aiohttp.ClientResponse, expected: Expected
@@ -226,10 +240,13 @@ class Body:
     async def _flush(self) -> None:
         block, self.chunks, self._held = b"".join(self.chunks), [], 0
         try:
-            async with aiofiles.open(self._part, "ab") as file:
-                await file.write(block)
+            await finished(self._append(block))
         except OSError as error:
             raise storage_error(error, Path(self._part).parent) from error
+
+    async def _append(self, block: bytes) -> None:
+        async with aiofiles.open(self._part, "ab") as file:
+            await file.write(block)
 
 
 def parse_detail(detail: str | None) -> dict[Source, str]:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,12 @@ import aiofiles.os
 import aiohttp
 from platformdirs import user_cache_path
 
-from oid_async.errors import InputError, UnavailableError
+from oid_async.errors import InputError, UnavailableError, storage_error
 from oid_async.events import Note, Sink, TableProgress
 from oid_async.openimages.catalogue import PublishedTable, object_url
 from oid_async.openimages.tables import TableFile
-from oid_async.store.folder import storage_error
+from oid_async.threads import in_thread
 from oid_async.transfer.client import Client
-from oid_async.transfer.pipeline import settled
 from oid_async.transfer.retry import FetchError, backoff_s, may_retry
 
 _BLOCK = 4 << 20
@@ -120,7 +119,7 @@ class MetadataCache:
                 identity = Identity(url, size, response.headers.get("ETag"), response.headers.get("Last-Modified"))
                 await aiofiles.os.replace(part, path)
             except BaseException:
-                await settled(asyncio.ensure_future(asyncio.to_thread(part.unlink, missing_ok=True)))
+                await in_thread(part.unlink, True)
                 raise
             await asyncio.to_thread(_side(path).write_text, json.dumps(asdict(identity)))
             self._sink(TableProgress(name, size, total, finished=True))
@@ -130,14 +129,15 @@ class MetadataCache:
         """Stream the body to disk in large blocks: each write is a thread hop."""
         block, size = bytearray(), 0
         async with aiofiles.open(part, "wb") as file:
-            async for chunk in self._client.chunks(response):
-                block += chunk
-                size += len(chunk)
-                if len(block) >= _BLOCK:
-                    await file.write(block)
-                    self.fetched_bytes += len(block)
-                    block = bytearray()
-                    self._sink(TableProgress(name, size, total))
+            async with aclosing(self._client.chunks(response)) as chunks:
+                async for chunk in chunks:
+                    block += chunk
+                    size += len(chunk)
+                    if len(block) >= _BLOCK:
+                        await file.write(block)
+                        self.fetched_bytes += len(block)
+                        block = bytearray()
+                        self._sink(TableProgress(name, size, total))
             await file.write(block)
             self.fetched_bytes += len(block)
         if total is not None and size != total:
@@ -147,7 +147,7 @@ class MetadataCache:
 
 def local_table(given: str) -> TableFile | None:
     """Return the table a path or file: URL names, None for an http URL. Raises InputError if the file is not there."""
-    if given.startswith(("http://", "https://")):
+    if given.lower().startswith(("http://", "https://")):
         return None
     path = file_url_path(given) or Path(given)
     if not path.is_file():

@@ -11,13 +11,13 @@ that breaks ends the group, never a wait.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import aiofiles.os
 
 from oid_async.events import Landed, Note, Sink
 from oid_async.report import Outcome, Report
 from oid_async.store.landing import Arrival, Lander, Landing
+from oid_async.threads import settled
 from oid_async.transfer.fetch import Target
 
 # A batch that is too large keeps its workers waiting for one another; 300 KB images come 8 at a time, small ones 32.
@@ -27,7 +27,6 @@ _BATCH_BYTES = 2 << 20
 _BATCHES_AT_ONCE = 2
 
 Deliver = Callable[[Outcome], Awaitable[None]]
-Result = TypeVar("Result")
 
 
 @dataclass(slots=True)
@@ -72,12 +71,14 @@ class Collector:
                     self._count(stored.result())
                 raise
             outcomes = self._count(landings)
+            if self._deliver is not None:
+                # Before the workers go on: a slow consumer slows the run down, and the last outcome is not lost when
+                # the pool is done.
+                for outcome in outcomes:
+                    await self._deliver(outcome)
             for entry, landing in zip(batch, landings, strict=True):
                 if not entry.landing.done():
                     entry.landing.set_result(landing)
-            if self._deliver is not None:
-                for outcome in outcomes:
-                    await self._deliver(outcome)
 
     async def _next_batch(self) -> list[_Entry]:
         batch = [await self._inbox.get()]
@@ -140,24 +141,3 @@ async def run(
         await asyncio.wait([feeding, *pool])
         for task in collecting:
             task.cancel()
-
-
-async def settled(work: asyncio.Future[Result]) -> None:
-    """Wait for work in a thread to end, whatever happens meanwhile: it cannot be cancelled, only waited for."""
-    while not work.done():
-        try:
-            await asyncio.wait([work])
-        except asyncio.CancelledError:
-            continue
-
-
-async def in_thread(function: Callable[..., Result], *args: object) -> Result:
-    """Run blocking work in a thread. When cancelled, wait for the thread's end first: it may still be writing."""
-    work = asyncio.ensure_future(asyncio.to_thread(function, *args))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await settled(work)
-        if not work.cancelled():
-            work.exception()
-        raise

@@ -1,0 +1,33 @@
+"""Blocking work beside the loop: it cannot be cancelled once it runs, only waited for."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+async def in_thread(function: Callable[..., Result], *args: object) -> Result:
+    """Run blocking work in a thread. When cancelled, wait for its end first: it may still be writing."""
+    return await finished(asyncio.to_thread(function, *args))
+
+
+async def finished(work: Awaitable[Result]) -> Result:
+    """Await work that must not be left half-way. When cancelled, wait for its end, then pass the cancellation on."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await settled(task)
+        if not task.cancelled():
+            task.exception()
+        raise
+
+
+async def settled(work: asyncio.Future[Result]) -> None:
+    """Wait for work to end, whatever happens meanwhile."""
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError:
+            continue
