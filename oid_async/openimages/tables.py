@@ -57,7 +57,8 @@ def scan(table: TableFile, required: Sequence[str], optional: Sequence[str] | No
         if column not in names:
             near = difflib.get_close_matches(column.lower(), [name.lower() for name in names], n=1, cutoff=0.6)
             there = next((name for name in names if near and name.lower() == near[0]), None)
-            hint = f"; did you mean its {there!r}?" if there else f"; it has {', '.join(map(repr, names[:12]))}"
+            has = ", ".join(map(repr, names[:12])) or "an empty first line"
+            hint = f"; did you mean its {there!r}?" if there else f"; it has {has}"
             raise InputError(f"{table.name}: column {column!r} is missing{hint}")
     frame = _scan_all(table, names)
     if optional is not None:

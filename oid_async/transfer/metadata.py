@@ -151,7 +151,7 @@ def local_table(given: str) -> TableFile | None:
         return None
     path = file_url_path(given) or Path(given)
     if not path.is_file():
-        raise InputError(f"{given}: no such file")
+        raise InputError(f"{given}: {'not a file' if path.exists() else 'no such file'}")
     if not os.access(path, os.R_OK):
         raise InputError(f"{given}: cannot be read (permission denied)")
     return TableFile(path, given)

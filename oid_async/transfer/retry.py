@@ -2,6 +2,7 @@
 
 import email.utils
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -102,7 +103,8 @@ def connection_error(error: BaseException) -> FetchError:
     """Return what an exception of aiohttp's means: the only place that knows its error tree."""
     text = " ".join(str(error).split())[:200] or type(error).__name__
     if isinstance(error, aiohttp.ClientConnectorError):
-        reason = error.os_error.strerror or str(error.os_error)
+        number = error.os_error.errno
+        reason = os.strerror(number) if number and number > 0 else str(error.os_error)
         return FetchError("network", f"cannot connect to {error.host}:{error.port}: {reason}")
     if isinstance(error, aiohttp.InvalidURL | UnicodeError):
         return FetchError("bad_url", text)
