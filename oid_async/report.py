@@ -111,3 +111,22 @@ class Plan:
     def as_json(self) -> dict[str, Any]:
         """Return the plan as one JSON object's worth of plain values."""
         return asdict(self)
+
+
+def parse_detail(detail: str | None) -> dict[str, str]:
+    """Return source to failure kind from a Detail.
+
+    >>> parse_detail("cvdf:not_found; original:gone")
+    {'cvdf': 'not_found', 'original': 'gone'}
+    """
+    pairs = (part.partition(":") for part in (detail or "").split("; ") if part)
+    return {source: kind for source, _, kind in pairs}
+
+
+def write_detail(kinds: Mapping[str, str]) -> str:
+    """Return the Detail that names every source and its failure kind, in the order they were asked.
+
+    >>> write_detail({"cvdf": "not_found", "original": "gone"})
+    'cvdf:not_found; original:gone'
+    """
+    return "; ".join(f"{source}:{kind}" for source, kind in kinds.items())

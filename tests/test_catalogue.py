@@ -203,7 +203,7 @@ def test_every_table_stands_in_a_known_bucket() -> None:
         "select.plan",
         "store.naming",
         "store.verify",
-        "transfer.fetch",
+        "report",
         "transfer.hosts",
         "transfer.metadata",
         "transfer.retry",

@@ -267,3 +267,18 @@ async def test_a_full_disk_stops_the_run_and_it_goes_on_when_there_is_room(
         monkeypatch.undo()
         report = await Run(options, ignore).download()
     assert (report.present, report.downloaded) == (20, 20)
+
+
+async def test_tables_with_columns_in_another_order_are_saved_alike(tmp_path: Path) -> None:
+    """Two splits whose box tables order their columns differently make one bbox.csv with every value in its column."""
+    objects = Lookalike(staged=False)
+    key = "v5/validation-annotations-bbox.csv"
+    rows = pl.read_csv(objects.tables[key], infer_schema=False)
+    objects.tables[key] = rows.select(reversed(rows.columns)).write_csv().encode()
+    async with Origin(objects.serve) as origin:
+        query = Options.of(mirror=origin.url, splits=["train", "validation"], names="id", savepath=tmp_path / "out")
+        await Run(query, ignore).download()
+    saved = pl.read_csv(tmp_path / "out" / "bbox" / "bbox.csv", infer_schema=False)
+    train = pl.read_csv(objects.tables["v6/oidv6-train-annotations-bbox.csv"], infer_schema=False)
+    both = pl.concat([train, rows], how="diagonal")
+    assert saved.select(both.columns).sort(saved.columns[:13]).equals(both.sort(saved.columns[:13]))

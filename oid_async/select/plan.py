@@ -17,7 +17,7 @@ import polars as pl
 from oid_async.openimages.ids import KEY, IdForm, within
 from oid_async.openimages.tables import TableFile, reading, scan
 from oid_async.options import Names, Source, Split
-from oid_async.report import FINAL_KINDS, Outcome
+from oid_async.report import FINAL_KINDS, Outcome, parse_detail
 from oid_async.select.selection import in_splits
 from oid_async.store.journal import FORGET, scan_journal
 from oid_async.store.naming import PLAIN_NAME, clash_name, fold, id_name, url_name
@@ -56,7 +56,8 @@ class Facts:
 
 @dataclass(slots=True)
 class Summary:
-    """What the plan holds, counted while it is written. `bytes` adds up OriginalSize of what is to be fetched."""
+    """What the plan holds, counted while it is written. `original_bytes` adds up OriginalSize of what is to
+    be fetched, where the image table knows it: for `sizes_known` images."""
 
     present: int = 0
     to_fetch: int = 0
@@ -158,7 +159,7 @@ def remembered_reason(known: str, sources: Sequence[str]) -> str | None:
     'gone'
     >>> remembered_reason("cvdf:not_found; original:timeout", ["cvdf", "original"])
     """
-    kinds = dict(part.split(":", 1) for part in known.split("; ") if ":" in part)
+    kinds = parse_detail(known)
     reasons = [kinds.get(source) for source in sources]
     return reasons[-1] if all(reason in FINAL_KINDS for reason in reasons) else None
 

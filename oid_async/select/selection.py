@@ -42,14 +42,14 @@ def annotated(boxes: Sequence[TableFile], ids: IdForm, categories: Sequence[Cate
     labels = wanted_labels(categories)
     frames = []
     for table in boxes:
-        frame = scan(table, ["ImageID", "LabelName"], [])
+        frame = scan(table, ["ImageID", "LabelName"], []).with_columns(ids.key())
         if labels:
-            frame = frame.filter(pl.col("LabelName").is_in(labels) | ids.key().is_null())
+            frame = frame.filter(pl.col("LabelName").is_in(labels) | pl.col(KEY).is_null())
             places = list(range(len(labels)))
             label = pl.col("LabelName").replace_strict(labels, places, default=None, return_dtype=pl.UInt16)
         else:
             label = pl.lit(0, pl.UInt16)
-        frames.append(frame.select(ids.key(), label=label).group_by(KEY, "label").agg(rows=pl.len()))
+        frames.append(frame.select(KEY, label=label).group_by(KEY, "label").agg(rows=pl.len()))
     return _collect(frames, boxes).group_by(KEY, "label").agg(pl.col("rows").sum())
 
 

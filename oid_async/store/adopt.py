@@ -21,7 +21,7 @@ _BATCH = 2048
 
 @dataclass(frozen=True, slots=True)
 class Adopter:
-    """Adopts single files for the plan. `sources` is the run's order; `url` says where a source has an image."""
+    """Adopts single files for the plan. `sources` is the run's order."""
 
     folder: Folder
     sources: tuple[str, ...]

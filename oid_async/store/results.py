@@ -190,13 +190,16 @@ class Results:
                 if boxes.labels is not None:
                     frame = frame.filter(pl.col("LabelName").is_in(boxes.labels))
                 copy = self.folder.tmp / f"boxes-{number}.parquet"
-                there = [name for name in renamed if name in columns_of(table)]
+                there = columns_of(table)
                 (
                     frame.select(
                         KEY,
                         pl.col(ROW).cast(pl.UInt64) + (number << 48),
-                        *(pl.col(name).alias(renamed[name]) for name in there),
-                        *(pl.lit(None, pl.String).alias(renamed[name]) for name in renamed if name not in there),
+                        # The same columns in the same order from every table, whatever order each one has them in.
+                        *(
+                            (pl.col(name) if name in there else pl.lit(None, pl.String)).alias(new)
+                            for name, new in renamed.items()
+                        ),
                     )
                     .filter(pl.col(KEY).is_in(saved.implode()))
                     .sink_parquet(copy, row_group_size=_ROW_GROUP, compression="lz4", maintain_order=False)

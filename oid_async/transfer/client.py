@@ -8,7 +8,7 @@ from typing import Self
 import aiohttp
 from yarl import URL
 
-from oid_async.transfer.hosts import Host, Hosts
+from oid_async.transfer.hosts import Hosts
 from oid_async.transfer.retry import FetchError, Limits, connection_error, status_error
 from oid_async.version import __version__
 
@@ -81,10 +81,6 @@ class Client:
                     yield chunk
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise connection_error(error) from error
-
-    def host(self, url: str) -> Host:
-        """Return the state of the host that a URL speaks to first."""
-        return self.hosts.of(parse_url(url))
 
     async def _send(self, target: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         assert self._session is not None, "used outside its context"

@@ -6,7 +6,6 @@
 import asyncio
 import random
 import zlib
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -19,12 +18,12 @@ import aiohttp
 from oid_async.errors import storage_error
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.options import SPLITS, Source
-from oid_async.report import Outcome
+from oid_async.report import Outcome, parse_detail, write_detail
 from oid_async.store.landing import Arrival, Landing
 from oid_async.store.verify import Expected, refuse_start
 from oid_async.threads import finished
 from oid_async.transfer.client import Client
-from oid_async.transfer.retry import FetchError, Limits, backoff_s, is_final, may_retry
+from oid_async.transfer.retry import Attempts, FetchError, Limits, is_final
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,30 +117,26 @@ class Fetcher:
             history[source] = reason = error.kind
             if not is_final(error.kind):
                 break
-        detail = "; ".join(f"{source}:{kind}" for source, kind in history.items())
-        return Outcome(target.image_id, "failed", None, reason, detail, source, url, attempts=attempts)
+        return Outcome(target.image_id, "failed", None, reason, write_detail(history), source, url, attempts=attempts)
 
     async def _ask(self, question: _Question) -> tuple[FetchError | None, int]:
         """Ask one source until it answers for good; return the failure (None: landed) and the attempts it took."""
-        seen: Counter[str] = Counter()
-        attempts = 0
-        limits = self._client.limits
+        attempts = Attempts(self._client.limits)
         while True:
-            attempts += 1
+            attempts.made += 1
             try:
                 arrival = await self._receive(question)
-                arrival.attempts = question.before + attempts
+                arrival.attempts = question.before + attempts.made
                 landing = await self._land(arrival)
                 if landing.reason is None:
-                    return None, attempts
+                    return None, attempts.made
                 error = FetchError(landing.reason, "the body is not the image")
             except FetchError as failed:
                 error = failed
-            if error.hopeless or not may_retry(error.kind, attempts, seen, limits):
-                return error, attempts
-            seen[error.kind] += 1
-            if error.retry_after_s is None:
-                await asyncio.sleep(backoff_s(attempts, limits, self._jitter()))
+            wait_s = attempts.wait_s(error, self._jitter())
+            if wait_s is None:
+                return error, attempts.made
+            await asyncio.sleep(wait_s)
 
     async def _receive(self, question: _Question) -> Arrival:
         """Make one attempt and return the body, small ones in memory, large ones spooled to a temporary file."""
@@ -247,13 +242,3 @@ class Body:
     async def _append(self, block: bytes) -> None:
         async with aiofiles.open(self._part, "ab") as file:
             await file.write(block)
-
-
-def parse_detail(detail: str | None) -> dict[Source, str]:
-    """Return source to failure kind from a Detail such as `cvdf:not_found; original:gone`.
-
-    >>> parse_detail("cvdf:not_found; original:gone")
-    {'cvdf': 'not_found', 'original': 'gone'}
-    """
-    pairs = (part.partition(":") for part in (detail or "").split("; ") if part)
-    return {source: kind for source, _, kind in pairs}  # type: ignore[misc]

@@ -29,7 +29,7 @@ from oid_async.openimages.catalogue import PublishedTable, object_url
 from oid_async.openimages.tables import TableFile
 from oid_async.threads import in_thread
 from oid_async.transfer.client import Client
-from oid_async.transfer.retry import FetchError, backoff_s, may_retry
+from oid_async.transfer.retry import Attempts, FetchError
 
 _BLOCK = 4 << 20
 
@@ -91,19 +91,16 @@ class MetadataCache:
 
     async def _ask(self, url: str, path: Path, name: str, kept: Identity | None) -> Identity:
         """Ask until there is an answer for good: the whole file, or that the kept copy is still the latest."""
-        seen: dict[str, int] = {}
-        attempts = 0
+        attempts = Attempts(self._client.limits)
         while True:
-            attempts += 1
+            attempts.made += 1
             try:
                 return await self._attempt(url, path, name, kept)
             except FetchError as error:
-                limits = self._client.limits if error.kind != "network" else self._impatient
-                if error.hopeless or not may_retry(error.kind, attempts, seen, limits):
+                wait_s = attempts.wait_s(error, 1.0, self._impatient if error.kind == "network" else None)
+                if wait_s is None:
                     raise
-                seen[error.kind] = seen.get(error.kind, 0) + 1
-                if error.retry_after_s is None:
-                    await self._client.hosts.sleep(backoff_s(attempts, self._client.limits, 1.0))
+            await self._client.hosts.sleep(wait_s)
 
     async def _attempt(self, url: str, path: Path, name: str, kept: Identity | None) -> Identity:
         async with self._client.get(url, _conditions(kept)) as response:

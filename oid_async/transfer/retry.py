@@ -3,8 +3,9 @@
 import email.utils
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import aiohttp
 
@@ -47,6 +48,25 @@ class FetchError(Exception):
         self.kind = kind
         self.retry_after_s = retry_after_s
         self.hopeless = hopeless
+
+
+@dataclass(slots=True)
+class Attempts:
+    """How often one thing was asked for and what went wrong: decides whether to ask again, and how soon."""
+
+    limits: Limits
+    made: int = 0
+    seen: Counter[str] = field(default_factory=Counter)
+
+    def wait_s(self, error: FetchError, jitter: float, limits: Limits | None = None) -> float | None:
+        """Return how long to wait before asking again, None to give up; `limits` replaces the usual ones this once.
+
+        No wait of our own when the host has named one: the host as a whole is then left alone for that long.
+        """
+        if error.hopeless or not may_retry(error.kind, self.made, self.seen, limits or self.limits):
+            return None
+        self.seen[error.kind] += 1
+        return 0.0 if error.retry_after_s is not None else backoff_s(self.made, self.limits, jitter)
 
 
 def is_final(kind: str) -> bool:
