@@ -8,18 +8,18 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from oid_async.errors import OidError, UsageError
 from oid_async.options import Options, option_fields
 from oid_async.version import __version__
 
 if TYPE_CHECKING:
-    from oid_async.report import Report
-    from oid_async.run import Run
     from oid_async.screen import Screen
+
+Result = TypeVar("Result")
 
 # Polars reads CSV in chunks of many MiB per core, keeps several in flight and keeps what it has freed. With small
 # chunks and freed memory given back at once, 50,000 images peak a few MiB above 5,000 (before: 80 MiB above, measured),
@@ -114,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_query(plan)
     plan.set_defaults(command=_plan)
+    _add_listings(commands)
     demo = commands.add_parser(
         "demo",
         usage="oid-async demo [SAVEPATH]",
@@ -126,17 +127,42 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_query(parser: argparse.ArgumentParser) -> None:
+def _add_listings(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    classes = commands.add_parser(
+        "classes",
+        usage="oid-async classes [PATTERN] [OPTIONS]",
+        help="which classes there are",
+        description="List the classes: names, MIDs, and images and boxes of each split whose box table is cached.",
+    )
+    classes.add_argument("pattern", nargs="?", metavar="PATTERN", help="only names that hold this, or this MID")
+    classes.add_argument("--tree", action="store_true", help="as a tree: every class below the classes above it")
+    _add_query(classes, ("label", "release", "mirror", "cache_dir", "offline"))
+    classes.set_defaults(command=_classes)
+    metadata = commands.add_parser(
+        "metadata",
+        usage="oid-async metadata list|pull|clear [OPTIONS]",
+        help="the published tables and what of them is cached",
+        description="List the published tables, fetch them ahead (pull), or remove them from the cache (clear).",
+    )
+    metadata.add_argument("action", choices=("list", "pull", "clear"), metavar="list|pull|clear", help="what to do")
+    metadata.add_argument("--sizes", action="store_true", help="list: ask where they are published for their sizes")
+    _add_query(metadata, ("splits", "release", "mirror", "cache_dir"))
+    metadata.set_defaults(command=_metadata)
+
+
+def _add_query(parser: argparse.ArgumentParser, only: Container[str] | None = None) -> None:
+    """Add the options of a query, or some of them by the names of their fields."""
     for option in option_fields():
+        if only is not None and option.name not in only:
+            continue
         about = option.metadata
-        parser.add_argument(
-            *about["flags"],
-            dest=option.name,
-            metavar=about["metavar"],
-            help=about["help"].replace("%", "%%"),
-            default=argparse.SUPPRESS,
-            **({"action": "append"} if about["many"] or about["commas"] else {"type": about["type"]}),
-        )
+        value: dict[str, Any] = {"type": about["type"], "metavar": about["metavar"]}
+        if about["type"] is bool:
+            value = {"action": "store_true"}
+        elif about["many"] or about["commas"]:
+            value = {"action": "append", "metavar": about["metavar"]}
+        text = about["help"].replace("%", "%%")
+        parser.add_argument(*about["flags"], dest=option.name, help=text, default=argparse.SUPPRESS, **value)
     _add_output(parser)
 
 
@@ -158,7 +184,8 @@ def _download(arguments: argparse.Namespace) -> int:
 
     with _screen(arguments) as screen:
         run = Run(options, screen.show)
-        code = _to_the_end(run, run.download)
+        _, code = _to_the_end(run.download)
+        run.report.interrupted |= code != 0
         screen.summary(run.report)
     if arguments.json:
         print(json.dumps(run.report.as_json()))
@@ -170,23 +197,52 @@ def _plan(arguments: argparse.Namespace) -> int:
     from oid_async.run import Run
 
     with _screen(arguments) as screen:
-        run = Run(options, screen.show)
-        found: list[Any] = []
-
-        async def plan() -> None:
-            found.append(await run.plan())
-
-        code = _to_the_end(run, plan)
-    if code:
-        if arguments.json:
-            print(json.dumps({"error": {"kind": "interrupted", "message": "interrupted before the plan was made"}}))
-        return code
+        plan, code = _to_the_end(Run(options, screen.show).plan)
+    if plan is None:
+        return _interrupted(arguments, code)
     if arguments.json:
-        print(json.dumps(found[0].as_json()))
+        print(json.dumps(plan.as_json()))
     elif not arguments.quiet:
         from oid_async.screen import plan_lines
 
-        print("\n".join(plan_lines(found[0])))
+        print("\n".join(plan_lines(plan)))
+    return 0
+
+
+def _classes(arguments: argparse.Namespace) -> int:
+    options = _options(arguments)
+    from oid_async.listings import Listings, class_lines
+
+    with _screen(arguments) as screen:
+        listings = Listings(options, screen.show)
+        classes, code = _to_the_end(lambda: listings.classes(arguments.pattern))
+    if classes is None:
+        return _interrupted(arguments, code)
+    if arguments.json:
+        print(json.dumps(classes.as_json()))
+    elif not arguments.quiet:
+        print("\n".join(class_lines(classes, tree=arguments.tree)))
+    return 0
+
+
+def _metadata(arguments: argparse.Namespace) -> int:
+    options = _options(arguments)
+    from oid_async.listings import Listings, table_lines
+
+    with _screen(arguments) as screen:
+        listings = Listings(options, screen.show)
+        jobs = {
+            "list": lambda: listings.tables(ask=arguments.sizes),
+            "pull": listings.pull,
+            "clear": listings.clear,
+        }
+        tables, code = _to_the_end(jobs[arguments.action])
+    if tables is None:
+        return _interrupted(arguments, code)
+    if arguments.json:
+        print(json.dumps({"cache_dir": str(listings.root), "tables": [table.as_json() for table in tables]}))
+    elif not arguments.quiet:
+        print("\n".join(table_lines(tables, listings.root)))
     return 0
 
 
@@ -196,7 +252,8 @@ def _demo(arguments: argparse.Namespace) -> int:
 
     with _screen(arguments) as screen:
         run = demo_run(options.savepath, options.cache_dir, screen.show)
-        code = _to_the_end(run, run.download)
+        _, code = _to_the_end(run.download)
+        run.report.interrupted |= code != 0
     if arguments.json:
         print(json.dumps(run.report.as_json()))
     elif not arguments.quiet:
@@ -211,8 +268,8 @@ def _screen(arguments: argparse.Namespace) -> "Screen":
     return Screen(quiet=arguments.quiet)
 
 
-def _to_the_end(run: "Run", job: "Callable[[], Awaitable[Report | None]]") -> int:
-    """Run a job on a loop of its own and return 0, or 130/143 after SIGINT/SIGTERM.
+def _to_the_end(job: "Callable[[], Awaitable[Result]]") -> tuple["Result | None", int]:
+    """Run a job on a loop of its own; return its result and 0, or None and 130/143 after SIGINT/SIGTERM.
 
     The first signal cancels: no new work, temporaries removed, journal whole. The second, or four seconds without an
     end (a thread deep inside a table cannot be stopped), ends the process at once; the next run sweeps what is left.
@@ -222,7 +279,7 @@ def _to_the_end(run: "Run", job: "Callable[[], Awaitable[Report | None]]") -> in
 
     received: list[tuple[int, float]] = []
 
-    async def guarded() -> None:
+    async def guarded() -> "Result":
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None
@@ -240,13 +297,18 @@ def _to_the_end(run: "Run", job: "Callable[[], Awaitable[Report | None]]") -> in
 
         for signum in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(signum, stop, signum)
-        await job()
+        return await job()
 
     try:
-        asyncio.run(guarded())
+        return asyncio.run(guarded()), 0
     except asyncio.CancelledError:
         if not received:
             raise
-        run.report.interrupted = True
-        return 128 + received[0][0]
-    return 0
+        return None, 128 + received[0][0]
+
+
+def _interrupted(arguments: argparse.Namespace, code: int) -> int:
+    """Say that there is nothing to print, and return the exit code."""
+    if arguments.json:
+        print(json.dumps({"error": {"kind": "interrupted", "message": "interrupted before there was an answer"}}))
+    return code

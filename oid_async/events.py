@@ -6,6 +6,7 @@ raises stops the run.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from oid_async.report import Outcome, Plan, Report
 
@@ -19,12 +20,13 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class TableProgress:
-    """A published table is being fetched: `done` of `total` bytes (total None when the server does not say)."""
+    """A table is being fetched: `done` of `total` bytes (None when the server does not say); or turned, in steps."""
 
     name: str
     done: int
     total: int | None
     finished: bool = False
+    unit: Literal["byte", "step"] = "byte"
 
 
 @dataclass(frozen=True, slots=True)

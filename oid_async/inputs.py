@@ -3,19 +3,26 @@
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from oid_async.errors import InputError
+from oid_async.errors import InputError, UnavailableError
 from oid_async.events import Note, Sink
+from oid_async.metadata.cache import MetadataCache, local_file, local_table
+from oid_async.metadata.shelf import Identity
 from oid_async.openimages.catalogue import TableKind, published
-from oid_async.openimages.classes import Category, Classes
+from oid_async.openimages.classes import Classes, is_other_name
+from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.ids import IdForm
 from oid_async.openimages.tables import TableFile, columns_of, looks_hexadecimal, reading, scan
-from oid_async.options import SPLITS, Options, Source, Split
-from oid_async.transfer.metadata import Identity, MetadataCache, local_table
+from oid_async.options import SPLITS, Names, Options, Source, Split
+from oid_async.select.idlist import IdList, as_image_rows, read_ids
+from oid_async.select.selection import Query
 
 _MOST_HASHED = 256 << 20
+# Smaller tables are there before a line about them is read.
+_WORTH_A_LINE = 10_000_000
 # What a given table cannot do without.
 _NEEDED: dict[TableKind, tuple[str, ...]] = {
     "boxes": ("ImageID", "LabelName"),
@@ -27,59 +34,204 @@ _NEEDED: dict[TableKind, tuple[str, ...]] = {
 class Inputs:
     """What a selection is made from.
 
-    `splits` keeps image rows of these splits only (empty: all); `identities` tells each table's state for query.json.
+    `classes` is None when nothing asks for one; `boxes` are read to select or to save; `splits` keeps image rows of
+    these splits only (empty: all); `bare` says that `images` is no more than an id list; `identities` tells each
+    table's state for query.json.
     """
 
-    classes: Classes
-    categories: tuple[Category, ...]
+    query: Query
+    classes: Classes | None
     boxes: tuple[TableFile, ...]
     images: tuple[TableFile, ...]
     ids: IdForm
     has_subset: bool
     splits: tuple[Split, ...]
+    bare: bool
     identities: tuple[dict[str, Any], ...]
 
-    @property
-    def labels(self) -> tuple[str, ...] | None:
-        """The labels of the chosen categories, None when every class is wanted."""
-        if not self.categories:
+    def saved_labels(self, *, all_boxes: bool) -> tuple[str, ...] | None:
+        """Return the labels whose boxes are saved, None for every class."""
+        if all_boxes or not self.query.categories:
             return None
-        return tuple(dict.fromkeys(label for category in self.categories for label in category.labels))
+        return tuple(dict.fromkeys(label for category in self.query.categories for label in category.labels))
 
 
 class Gatherer:
-    """Brings a query's tables onto this disk: the small class table first, so that a typing error costs nothing."""
+    """Brings a query's tables onto this disk: the small class table first, so that a typing error costs nothing.
 
-    def __init__(self, options: Options, cache: MetadataCache, sink: Sink) -> None:
+    `scratch` is a folder for a table that is made from an id list.
+    """
+
+    def __init__(self, options: Options, cache: MetadataCache, sink: Sink, scratch: Path) -> None:
         self._options = options
         self._cache = cache
         self._sink = sink
+        self._scratch = scratch
         self._identities: list[dict[str, Any]] = []
 
     async def gather(self) -> Inputs:
         """Return the run's tables. Raises UsageError, InputError or UnavailableError."""
         options = self._options
         local = await asyncio.to_thread(self._local_tables)
-        (label_table,) = await self._tables("classes", local, ())
-        classes = await asyncio.to_thread(Classes.read, label_table)
-        categories = classes.resolve_all(options.categories)
-        self._say_shared(categories)
-        everywhere: tuple[Split, ...] = options.splits or (SPLITS if options.annotation else ("train",))
+        words = await asyncio.to_thread(self._words)
+        selects = bool(words or options.exclude or options.flags or options.limit_per_class is not None)
+        needs_boxes = selects or "none" not in options.kinds
+        # Given ids may be of another form, which the image table tells; Open Images' own need no table to be read.
+        lists = await self._id_lists(IdForm()) if options.image_url is None else (None, None)
+        query = Query(
+            match=options.match,
+            flags=options.flags,
+            image_ids=lists[0],
+            exclude_ids=lists[1],
+            limit_per_class=options.limit_per_class,
+            limit=options.limit,
+            seed=options.seed if options.shuffle else None,
+            needs_boxes=needs_boxes,
+        )
+        if not needs_boxes and self._is_bare(lists[0]):
+            return await self._from_list(query)
+        classes = None
+        if needs_boxes:
+            (label_table,) = await self._tables("classes", local, ())
+            classes = await asyncio.to_thread(Classes.read, label_table)
+            query = await self._resolve(query, classes, words)
+        everywhere = self._splits(lists[0])
+        await asyncio.to_thread(self._announce, local, everywhere, needs_boxes)
         images = await self._tables("images", local, everywhere)
         ids, has_subset, said = IdForm(), True, everywhere
         if options.image_url is not None:
             ids, has_subset, said = await asyncio.to_thread(self._look_at, images[0])
-        boxes = await self._tables("boxes", local, options.splits or said)
+            image_ids, exclude_ids = await self._id_lists(ids)
+            query = replace(query, image_ids=image_ids, exclude_ids=exclude_ids)
+        boxes = await self._tables("boxes", local, options.splits or said) if needs_boxes else ()
         return Inputs(
+            query=query,
             classes=classes,
-            categories=categories,
             boxes=boxes,
             images=images,
             ids=ids,
             has_subset=has_subset,
             splits=options.splits,
+            bare=False,
             identities=tuple(self._identities),
         )
+
+    def _splits(self, image_ids: IdList | None) -> tuple[Split, ...]:
+        """Return the splits whose tables are asked: as said, or what the list says, or where given boxes may be."""
+        if self._options.splits:
+            return self._options.splits
+        if self._options.annotation:
+            return SPLITS
+        named = image_ids.splits if image_ids is not None else ()
+        usual: tuple[Split, ...] = () if image_ids is not None and image_ids.is_complete else ("train",)
+        return tuple(split for split in SPLITS if split in (*named, *usual))
+
+    def _words(self) -> tuple[str, ...]:
+        """Return the categories as typed: those of the options, then the lines of the category file."""
+        given = self._options.category_file
+        if given is None:
+            return self._options.categories
+        path = local_file(given)
+        with reading(TableFile(path, given)):
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        words = tuple(line.strip() for line in lines if line.strip())
+        if not words:
+            raise InputError(f"{given}: it names no category")
+        self._identities.append({"table": "categories", **_identify(TableFile(path, given))})
+        return (*self._options.categories, *words)
+
+    async def _id_lists(self, ids: IdForm) -> tuple[IdList | None, IdList | None]:
+        return (
+            await asyncio.to_thread(self._id_list, "image-ids", self._options.image_ids, ids),
+            await asyncio.to_thread(self._id_list, "exclude-ids", self._options.exclude_ids, ids),
+        )
+
+    def _id_list(self, role: str, given: str | None, ids: IdForm) -> IdList | None:
+        if given is None:
+            return None
+        path = local_file(given)
+        self._identities.append({"table": role, **_identify(TableFile(path, given))})
+        return read_ids(path, given, ids)
+
+    def _is_bare(self, image_ids: IdList | None) -> bool:
+        """Return whether the list alone says all there is to know: where each image's copy is."""
+        options = self._options
+        by_copy = options.source is None or options.source == ("cvdf",)
+        return image_ids is not None and image_ids.is_complete and options.image_url is None and by_copy
+
+    async def _from_list(self, query: Query) -> Inputs:
+        """Make an image table of the list itself: nothing is fetched to know more."""
+        assert query.image_ids is not None
+        table = TableFile(self._scratch / "listed.parquet", query.image_ids.name)
+        rows = await asyncio.to_thread(as_image_rows, query.image_ids, self._options.splits)
+        await asyncio.to_thread(rows.write_parquet, table.path)
+        return Inputs(
+            query=query,
+            classes=None,
+            boxes=(),
+            images=(table,),
+            ids=IdForm(),
+            has_subset=True,
+            splits=self._options.splits,
+            bare=True,
+            identities=tuple(self._identities),
+        )
+
+    async def _resolve(self, query: Query, classes: Classes, words: Sequence[str]) -> Query:
+        options = self._options
+        for word in (*words, *options.exclude):
+            category = classes.resolve(word)
+            if is_other_name(word, category):
+                self._sink(Note(f"{word} is called {category.class_name} in this class table"))
+        categories = classes.resolve_all(words)
+        excluded = classes.resolve_all(options.exclude)
+        for category in categories:
+            if len(category.labels) > 1:
+                labels = ", ".join(category.labels)
+                self._sink(Note(f"{category.class_name} names {len(category.labels)} classes, all are taken: {labels}"))
+        hierarchy = await self._hierarchy() if categories or excluded else None
+        if hierarchy is not None:
+            included = options.with_subclasses
+            categories = tuple(each.with_subclasses(hierarchy, included=included) for each in categories)
+            if included:
+                excluded = tuple(each.with_subclasses(hierarchy, included=True) for each in excluded)
+        return replace(query, categories=categories, excluded=excluded)
+
+    async def _hierarchy(self) -> Hierarchy | None:
+        """Return the class hierarchy; without --with-subclasses it is only for a hint, and not worth a failure.
+
+        A run on given tables alone asks nobody for a hint.
+        """
+        options = self._options
+        (published_table,) = published("hierarchy", (), options.release)
+        if not options.with_subclasses and options.label is not None:
+            return None
+        try:
+            table, identity = await self._cache.published(published_table)
+            hierarchy = await asyncio.to_thread(Hierarchy.read, table)
+        except (UnavailableError, InputError):
+            if options.with_subclasses:
+                raise
+            return None
+        if options.with_subclasses:
+            self._known("hierarchy", table, identity)
+        return hierarchy
+
+    def _announce(self, local: dict[TableKind, TableFile], splits: Sequence[Split], needs_boxes: bool) -> None:
+        """Say what is to be fetched first, if it is much, before it is."""
+        kinds: list[TableKind] = ["boxes", "images"] if needs_boxes else ["images"]
+        tables = [
+            table
+            for kind in kinds
+            if self._given()[kind] is None
+            for table in published(kind, splits, self._options.release)
+            if self._cache.cache.place(table).kept() is None
+        ]
+        size = sum(table.bytes or 0 for table in tables)
+        if size > _WORTH_A_LINE and self._cache.is_public:
+            named = ", ".join(f"{table.name} {(table.bytes or 0) / 1e6:.0f} MB" for table in tables)
+            free = self._cache.room_for(tables)
+            self._sink(Note(f"tables to fetch first: {size / 1e6:.0f} MB ({named}); {free / 1e9:.1f} GB free there"))
 
     def _given(self) -> dict[TableKind, str | None]:
         options = self._options
@@ -91,7 +243,7 @@ class Gatherer:
         for kind, given in self._given().items():
             table = None if given is None else local_table(given)
             if table is not None:
-                _check_columns(kind, table)
+                self._check_columns(kind, table)
                 tables[kind] = table
         return tables
 
@@ -104,13 +256,21 @@ class Gatherer:
             return (local[kind],)
         if given is not None:
             table = self._known(kind, *await self._cache.given(given))
-            await asyncio.to_thread(_check_columns, kind, table)
+            await asyncio.to_thread(self._check_columns, kind, table)
             return (table,)
-        return tuple([self._known(kind, *await self._cache.published(table)) for table in published(kind, splits)])
+        release = self._options.release
+        tables = [self._known(kind, *await self._cache.published(table)) for table in published(kind, splits, release)]
+        return tuple(tables)
 
     def _known(self, kind: TableKind, table: TableFile, identity: Identity) -> TableFile:
         self._identities.append({"table": kind, "name": table.name, **asdict(identity)})
         return table
+
+    def _check_columns(self, kind: TableKind, table: TableFile) -> None:
+        """Refuse a given table without the columns it needs; a class table is read whole soon enough."""
+        if kind != "classes":
+            flags = tuple(self._options.flags) if kind == "boxes" else ()
+            scan(table, (*_NEEDED[kind], *flags), [])
 
     def _look_at(self, images: TableFile) -> tuple[IdForm, bool, tuple[Split, ...]]:
         """Return what a given image table says: its kind of ids, whether it has Subset, and the splits in it."""
@@ -121,12 +281,6 @@ class Gatherer:
         with reading(images):
             subsets = scan(images, ["Subset"], []).unique().collect(engine="streaming").to_series().to_list()
         return ids, True, tuple(split for split in SPLITS if split in subsets) or SPLITS
-
-    def _say_shared(self, categories: Sequence[Category]) -> None:
-        for category in categories:
-            if len(category.labels) > 1:
-                labels = ", ".join(category.labels)
-                self._sink(Note(f"{category.class_name} names {len(category.labels)} classes, all are taken: {labels}"))
 
 
 def choose_sources(options: Options, inputs: Inputs, *, mirrored: bool) -> tuple[tuple[Source, ...], str]:
@@ -139,15 +293,16 @@ def choose_sources(options: Options, inputs: Inputs, *, mirrored: bool) -> tuple
         return options.source, f"images from {', then '.join(options.source)} (as asked)"
     if not reachable:
         return ("original",), "images from original: the given image table has no Subset, or no Open Images ids"
+    if inputs.bare:
+        return ("cvdf",), "images from cvdf alone, named by their ids: no image table is read"
     if mirrored:
         return ("cvdf",), "images from the mirror alone: it has the bucket's copies (cvdf), not Flickr's originals"
     return ("cvdf", "original"), "images from cvdf, then original"
 
 
-def _check_columns(kind: TableKind, table: TableFile) -> None:
-    """Refuse a given table without the columns it needs; a class table is read whole soon enough."""
-    if kind != "classes":
-        scan(table, _NEEDED[kind], [])
+def choose_names(options: Options, inputs: Inputs) -> Names:
+    """Return what files are called by: without an image table nothing but the id is known."""
+    return "id" if inputs.bare else options.names
 
 
 def _identify(table: TableFile) -> dict[str, Any]:

@@ -17,21 +17,47 @@ Match = Literal["any", "all"]
 Split = Literal["train", "validation", "test"]
 Source = Literal["cvdf", "original", "thumbnail"]
 Names = Literal["url", "id"]
-Kind = Literal["bbox"]
+Kind = Literal["bbox", "none"]
+Release = Literal["v4", "v5", "v6", "v7"]
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 SOURCES: tuple[Source, ...] = get_args(Source)
 _MATCH_WORDS: dict[str, Match] = {"any": "any", "sum": "any", "all": "all", "inter": "all"}
+_YES_NO: dict[Any, bool] = {"yes": True, "no": False, True: True, False: False}
+# Options that say which boxes match, and the column of the box table that each one asks.
+FLAGS = {
+    "is_occluded": "IsOccluded",
+    "is_truncated": "IsTruncated",
+    "is_group_of": "IsGroupOf",
+    "is_depiction": "IsDepiction",
+    "is_inside": "IsInside",
+}
 
 
 class QueryOptions(TypedDict, total=False):
     """The keywords of `download`, `plan` and `stream`; see `Options` for what each means."""
 
     categories: Sequence[str]
+    category_file: str | os.PathLike[str] | None
+    with_subclasses: bool
     match: str
+    exclude: Sequence[str]
+    is_occluded: bool | str | None
+    is_truncated: bool | str | None
+    is_group_of: bool | str | None
+    is_depiction: bool | str | None
+    is_inside: bool | str | None
+    image_ids: str | os.PathLike[str] | None
+    exclude_ids: str | os.PathLike[str] | None
     limit: int | None
+    limit_per_class: int | None
+    shuffle: bool
+    seed: int
     splits: Sequence[str]
     kinds: Sequence[str]
+    only_matching: bool | None
+    all_boxes: bool
+    release: str
     label: str | os.PathLike[str] | None
     annotation: str | os.PathLike[str] | None
     image_url: str | os.PathLike[str] | None
@@ -40,6 +66,7 @@ class QueryOptions(TypedDict, total=False):
     names: str
     mirror: str | os.PathLike[str] | None
     cache_dir: str | os.PathLike[str] | None
+    offline: bool
     concurrency: int | None
     rate: float | None
     period: float
@@ -61,6 +88,11 @@ def _option(
     return field(default=default, metadata=metadata | {"many": many, "commas": commas})
 
 
+def _flag_option(flag: str, what: str) -> Any:
+    doc = f"only boxes {what} (yes) or not (no); such boxes alone match and are saved; unknown (-1) is neither"
+    return _option(None, flag, choices=("yes", "no"), metavar="yes|no", doc=doc)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """One query and how to carry it out. Values are checked and normalised when the object is made.
@@ -75,6 +107,12 @@ class Options:
         metavar="NAME",
         doc="a class, repeatable: display name (any case, _ for space) or MID; default: every image with a box",
     )
+    category_file: str | None = _option(
+        None, "--category-file", metavar="FILE", doc="more categories: one name or MID a line"
+    )
+    with_subclasses: bool = _option(
+        False, "--with-subclasses", kind=bool, doc="with every class below a category or an excluded class, too"
+    )
     match: Match = _option(
         "any",
         "--type",
@@ -83,24 +121,73 @@ class Options:
         metavar="sum|inter",
         doc="sum (any): images with any of the categories; inter (all): with every one of them; default sum",
     )
+    exclude: tuple[str, ...] = _option(
+        (), "--exclude", many=True, metavar="NAME", doc="a class that no image may have, repeatable"
+    )
+    is_occluded: bool | None = _flag_option("--is-occluded", "partly hidden by another object")
+    is_truncated: bool | None = _flag_option("--is-truncated", "reaching past the edge of the image")
+    is_group_of: bool | None = _flag_option("--is-group-of", "around a group of more than five")
+    is_depiction: bool | None = _flag_option("--is-depiction", "of a drawing or a statue, not of the real thing")
+    is_inside: bool | None = _flag_option("--is-inside", "taken from the inside of the object")
+    image_ids: str | None = _option(
+        None,
+        "--image-ids",
+        metavar="FILE",
+        doc="only these images: one ImageID or split/ImageID a line; meets the categories",
+    )
+    exclude_ids: str | None = _option(
+        None, "--exclude-ids", metavar="FILE", doc="none of these images: one ImageID or split/ImageID a line"
+    )
     limit: int | None = _option(
         None,
         "--ndata",
         "--limit",
         kind=int,
         metavar="N",
-        doc="the first N selected images in order of ImageID; -1 for all, the default",
+        doc="the first N selected images in order; -1 for all, the default",
     )
+    limit_per_class: int | None = _option(
+        None,
+        "--limit-per-class",
+        kind=int,
+        metavar="N",
+        doc="of each category the first N selected images in order, before --ndata; -1 for all, the default",
+    )
+    shuffle: bool = _option(
+        False, "--shuffle", kind=bool, doc="count in a shuffled order, the same for the same seed, not by ImageID"
+    )
+    seed: int = _option(0, "--seed", kind=int, metavar="N", doc="which shuffled order; default 0")
     splits: tuple[Split, ...] = _option(
         (),
         "--split",
         many=True,
         choices=(*SPLITS, "all"),
         metavar="train|validation|test|all",
-        doc="repeatable; default train, or what the given tables say",
+        doc="repeatable; default train, or what the given tables or id lists say",
     )
     kinds: tuple[Kind, ...] = _option(
-        ("bbox",), "--kind", many=True, choices=get_args(Kind), metavar="bbox", doc="annotations to save; default bbox"
+        ("bbox",),
+        "--kind",
+        many=True,
+        choices=get_args(Kind),
+        metavar="bbox|none",
+        doc="annotations to save; none: images alone; default bbox",
+    )
+    only_matching: bool | None = _option(
+        None,
+        "--only-matching",
+        kind=bool,
+        doc="save boxes of the categories alone, which is the default",
+    )
+    all_boxes: bool = _option(
+        False, "--all-boxes", kind=bool, doc="save the boxes of every class in the selected images"
+    )
+    release: Release = _option(
+        "v7",
+        "--release",
+        choices=get_args(Release),
+        metavar="v4|v5|v6|v7",
+        doc="the release of Open Images whose tables are asked; default v7",
     )
     label: str | None = _option(
         None,
@@ -153,6 +240,9 @@ class Options:
         metavar="DIR",
         doc="where fetched tables are kept; default $OID_ASYNC_CACHE or the user's cache folder",
     )
+    offline: bool = _option(
+        False, "--offline", kind=bool, doc="make no request at all: tables from the cache, images that are there"
+    )
     concurrency: int | None = _option(
         None, "--concurrency", kind=int, metavar="N", doc="at most N transfers at once; default 64"
     )
@@ -178,9 +268,15 @@ class Options:
         put(self, "match", _one_of(self, "match", _MATCH_WORDS))
         put(self, "splits", _splits(_words(self, "splits")))
         put(self, "kinds", tuple(_member(self, "kinds", word, get_args(Kind)) for word in _words(self, "kinds")))
+        put(self, "exclude", _words(self, "exclude"))
+        put(self, "release", _member(self, "release", self.release, get_args(Release)))
+        for name in FLAGS:
+            put(self, name, _yes_or_no(self, name))
+        for name in ("with_subclasses", "shuffle", "all_boxes", "offline"):
+            _check_switch(self, name)
         put(self, "names", _one_of(self, "names", {name: name for name in get_args(Names)}))
         put(self, "allow_hosts", _words(self, "allow_hosts"))
-        for name in ("label", "annotation", "image_url", "mirror"):
+        for name in ("label", "annotation", "image_url", "mirror", "category_file", "image_ids", "exclude_ids"):
             put(self, name, _place(self, name) or None)
         put(self, "mirror", self.mirror or os.environ.get("OID_ASYNC_MIRROR") or None)
         if not _place(self, "savepath"):
@@ -192,13 +288,34 @@ class Options:
         if self.source is not None:
             put(self, "source", _sources(self))
         _check_numbers(self)
-        put(self, "limit", None if self.limit == -1 else self.limit)
-        if self.match == "all" and not self.categories:
+        for name in ("limit", "limit_per_class"):
+            put(self, name, None if getattr(self, name) == -1 else getattr(self, name))
+        if self.match == "all" and not (self.categories or self.category_file):
             raise UsageError(f"{_called('match')} inter needs at least one --category to intersect")
+        self._settle_kinds()
         for host in self.allow_hosts:
             name, _, port = host.rpartition(":")
             if not (name and "/" not in name and port.isdecimal() and 0 < int(port) < 65536):
                 raise UsageError(f"{_called('allow_hosts')} takes HOST:PORT, such as 127.0.0.1:8080, not {host!r}")
+
+    def _settle_kinds(self) -> None:
+        """Refuse what contradicts itself in what is to be saved; afterwards `only_matching` is `not all_boxes`."""
+        if "none" in self.kinds and len(set(self.kinds)) > 1:
+            raise UsageError("--kind none stands alone: it saves no annotations")
+        if self.only_matching is not None:
+            _check_switch(self, "only_matching")
+        if self.only_matching and self.all_boxes:
+            raise UsageError("--only-matching and --all-boxes contradict each other")
+        object.__setattr__(self, "all_boxes", self.all_boxes or self.only_matching is False)
+        object.__setattr__(self, "only_matching", not self.all_boxes)
+        if self.all_boxes and "none" in self.kinds:
+            raise UsageError("--all-boxes has nothing to save with --kind none")
+
+    @property
+    def flags(self) -> dict[str, bool]:
+        """What boxes must be: the columns of the box table that were asked about, and the wanted answer."""
+        asked = {column: getattr(self, name) for name, column in FLAGS.items()}
+        return {column: wanted for column, wanted in asked.items() if wanted is not None}
 
     @classmethod
     def of(cls, **query: Unpack[QueryOptions]) -> Self:
@@ -257,6 +374,21 @@ def _member(options: Options, name: str, word: object, allowed: Iterable[str]) -
     return word
 
 
+def _yes_or_no(options: Options, name: str) -> bool | None:
+    value = getattr(options, name)
+    if value is None:
+        return None
+    if not isinstance(value, str | bool) or value not in _YES_NO:
+        raise UsageError(f"{_called(name)} is yes or no, not {value!r}")
+    return _YES_NO[value]
+
+
+def _check_switch(options: Options, name: str) -> None:
+    value = getattr(options, name)
+    if not isinstance(value, bool):
+        raise UsageError(f"{_called(name)} is True or False, not {value!r}")
+
+
 def _one_of(options: Options, name: str, allowed: dict[str, Any]) -> Any:
     return allowed[_member(options, name, getattr(options, name), allowed)]
 
@@ -280,14 +412,18 @@ def _sources(options: Options) -> tuple[str, ...]:
 
 
 def _check_numbers(options: Options) -> None:
-    for name, kind in (("limit", int), ("concurrency", int), ("rate", (int, float)), ("period", (int, float))):
+    whole, real = int, (int, float)
+    numbers = {"limit": whole, "limit_per_class": whole, "seed": whole, "concurrency": whole}
+    for name, kind in (numbers | {"rate": real, "period": real}).items():
         value = getattr(options, name)
-        if value is None and name == "period":
+        if value is None and name in ("period", "seed"):
             raise UsageError(f"{_called(name)} takes a number, not None")
         if value is not None and (isinstance(value, bool) or not isinstance(value, kind) or value != value):
             raise UsageError(f"{_called(name)} takes a number, not {value!r}")
-    if options.limit is not None and options.limit < -1:
-        raise UsageError(f"{_called('limit')} takes a count, or -1 for all, not {options.limit}")
+    for name in ("limit", "limit_per_class"):
+        value = getattr(options, name)
+        if value is not None and value < -1:
+            raise UsageError(f"{_called(name)} takes a count, or -1 for all, not {value}")
     if options.concurrency is not None and not 1 <= options.concurrency <= 1024:
         raise UsageError(f"{_called('concurrency')} is from 1 to 1024, not {options.concurrency}")
     if options.rate is not None and not 0 <= options.rate < float("inf"):

@@ -18,15 +18,17 @@ import aiofiles.os
 import aiofiles.tempfile
 import polars as pl
 
-from oid_async.errors import InputError, OidError, StorageError, UsageError, machine_error, storage_error
+from oid_async.answer import Answer, ask, remarks
+from oid_async.errors import InputError, OidError, StorageError, machine_error, storage_error
 from oid_async.events import Finished, Note, Planned, Sink
-from oid_async.inputs import Gatherer, Inputs, choose_sources
-from oid_async.openimages.catalogue import BUCKETS, IMAGE_BUCKET, MEAN_IMAGE_BYTES, object_url
-from oid_async.openimages.tables import TableFile, bad_ids
+from oid_async.inputs import Gatherer, Inputs, choose_names, choose_sources
+from oid_async.metadata.cache import MetadataCache, cache_root
+from oid_async.mirror import Site, open_site
+from oid_async.openimages.catalogue import IMAGE_BUCKET, MEAN_IMAGE_BYTES, object_url
 from oid_async.options import Options, Source
 from oid_async.report import Outcome, Plan, Report
 from oid_async.select.plan import Facts, Planner, Summary, clear_plan, plan_files
-from oid_async.select.selection import Selection, annotated, choose, listed
+from oid_async.select.selection import Selection, fits
 from oid_async.store.adopt import Adopter, from_manifest
 from oid_async.store.folder import Folder
 from oid_async.store.journal import Journal
@@ -34,12 +36,11 @@ from oid_async.store.landing import Lander
 from oid_async.store.results import Boxes, Results
 from oid_async.threads import in_thread
 from oid_async.transfer import pipeline
-from oid_async.transfer.client import Client, parse_url
+from oid_async.transfer.client import Client
 from oid_async.transfer.fetch import Fetcher, Target
 from oid_async.transfer.hosts import FLICKR_RATE, Hosts
-from oid_async.transfer.metadata import MetadataCache, file_url_path
 from oid_async.transfer.pipeline import Collector, Deliver
-from oid_async.transfer.retry import FetchError, Limits
+from oid_async.transfer.retry import Limits
 from oid_async.version import __version__
 
 if TYPE_CHECKING:
@@ -48,17 +49,6 @@ if TYPE_CHECKING:
 # Enough to fill a 1 Gbit line at 50 ms; a body of at most 1 MiB each is what they cost in memory.
 DEFAULT_CONCURRENCY = 64
 _TARGET_COLUMNS = ("ImageID", "FileName", "Subset", "OriginalURL", "OriginalSize", "OriginalMD5", "Thumbnail300KURL")
-
-
-@dataclass(frozen=True, slots=True)
-class _Site:
-    """Where published objects are: `url` is a mirror's address or None, `name` what it is known by over runs.
-
-    `name` also stands for the address in what is written down: an embedded origin has another port every time.
-    """
-
-    url: str | None
-    name: str | None
 
 
 class Run:
@@ -86,7 +76,6 @@ class Run:
         self._site_name = site
         self._limits = limits or Limits()
         self._workers = options.concurrency or DEFAULT_CONCURRENCY
-        self._bad_rows: list[tuple[str, int, str]] = []
 
     async def plan(self) -> Plan:
         """Say what a download would do. Fetches tables, no image; writes nothing to SAVEPATH."""
@@ -120,16 +109,32 @@ class Run:
     async def _prepare(self, stack: AsyncExitStack, folder: Folder, journal: Journal | None) -> "_Prepared":
         """Bring the tables, select, plan. Without a journal nothing is written to SAVEPATH: a dry run."""
         options = self.options
-        site = await self._site(stack)
+        site = await stack.enter_async_context(
+            open_site(options.mirror, offline=options.offline, serve=self._serve, name=self._site_name)
+        )
         hosts = Hosts(options.rate, options.period)
-        client = await stack.enter_async_context(Client(hosts, self._limits, connections=self._workers))
-        cache = MetadataCache(client, self._sink, cache_dir=options.cache_dir, mirror=site.url, site=site.name)
-        inputs = await Gatherer(options, cache, self._sink).gather()
-        sources, why = choose_sources(options, inputs, mirrored=site.url is not None)
+        client = await stack.enter_async_context(
+            Client(hosts, self._limits, connections=self._workers, offline=options.offline)
+        )
+        cache = await stack.enter_async_context(
+            MetadataCache(
+                None if options.offline else client,
+                self._sink,
+                root=cache_root(options.cache_dir),
+                mirror=site.url,
+                site=site.name,
+            )
+        )
+        await aiofiles.os.makedirs(folder.tmp, exist_ok=True)
+        inputs = await Gatherer(options, cache, self._sink, folder.tmp).gather()
+        sources, why = choose_sources(options, inputs, mirrored=site.name is not None)
         self._sink(Note(why))
-        selection = await in_thread(self._select, inputs)
-        self._say(selection)
-        planner = Planner(folder.plan, inputs.images, inputs.ids, inputs.splits, sources, options.names)
+        answer = await in_thread(ask, inputs, options.all_boxes)
+        for remark in remarks(inputs, answer):
+            self._sink(Note(remark))
+        selection = answer.selection
+        names = choose_names(options, inputs)
+        planner = Planner(folder.plan, inputs.images, inputs.ids, inputs.splits, sources, names)
         summary = await in_thread(self._plan, planner, selection, folder, journal, site.name)
         report = self.report
         report.selected = len(selection.keys)
@@ -138,44 +143,11 @@ class Run:
         report.failed = sum(summary.failures.values())
         report.pending = summary.to_fetch
         report.unselected = summary.unselected
-        report.bad_rows = len(self._bad_rows)
+        report.bad_rows = len(answer.bad_rows)
         client.requests = 0
         disk_free = await asyncio.to_thread(_disk_free, options.savepath)
-        plan = self._make_plan(selection, summary, sources, cache.fetched_bytes, disk_free)
-        return _Prepared(plan, inputs, sources, site, client)
-
-    async def _site(self, stack: AsyncExitStack) -> _Site:
-        """Return where to fetch from; a folder, or objects made on the fly, go through the embedded origin."""
-        mirror = self.options.mirror
-        if self._serve is None and (mirror is None or mirror.lower().startswith(("http://", "https://"))):
-            try:
-                parse_url(mirror or BUCKETS[IMAGE_BUCKET])
-            except FetchError as error:
-                raise UsageError(f"--mirror {mirror}: {error}") from error
-            address = mirror.rstrip("/") if mirror else None
-            return _Site(address, address)
-        # A server takes a tenth of a second to import, and most runs need none.
-        from oid_async.origin.server import Origin, folder
-
-        if self._serve is not None:
-            origin = await stack.enter_async_context(Origin(self._serve))
-            return _Site(origin.url, self._site_name)
-        assert mirror is not None
-        root = await asyncio.to_thread((file_url_path(mirror) or Path(mirror)).resolve)
-        if not await aiofiles.os.path.isdir(root):
-            raise UsageError(f"--mirror {mirror}: neither an http URL nor a folder")
-        origin = await stack.enter_async_context(Origin(folder(root)))
-        return _Site(origin.url, root.as_uri())
-
-    def _select(self, inputs: Inputs) -> Selection:
-        pairs = annotated(inputs.boxes, inputs.ids, inputs.categories)
-        images = listed(inputs.images, inputs.ids, inputs.splits)
-        selection = choose(pairs, images, inputs.categories, match=self.options.match, limit=self.options.limit)
-        damaged: list[TableFile] = []
-        damaged += inputs.boxes if selection.damaged_boxes else ()
-        damaged += inputs.images if selection.damaged_images else ()
-        self._bad_rows = [(table.name, line, reason) for table in damaged for line, reason in bad_ids(table)]
-        return selection
+        plan = self._make_plan(answer, summary, sources, cache.fetched_bytes, disk_free)
+        return _Prepared(plan, inputs, answer, sources, site, client)
 
     def _plan(
         self, planner: Planner, selection: Selection, folder: Folder, journal: Journal | None, site: str | None
@@ -195,8 +167,14 @@ class Run:
         return summary
 
     def _make_plan(
-        self, selection: Selection, summary: Summary, sources: tuple[Source, ...], fetched: int, disk_free: int
+        self,
+        answer: Answer,
+        summary: Summary,
+        sources: tuple[Source, ...],
+        fetched: int,
+        disk_free: int,
     ) -> Plan:
+        selection = answer.selection
         count = summary.to_fetch
         exact = count == 0 or (sources[0] == "original" and summary.sizes_known == count)
         rate, period = self.options.rate, self.options.period
@@ -215,17 +193,8 @@ class Run:
             splits=selection.splits,
             classes=selection.classes,
             sources={sources[0]: count},
-            annotations={"bbox": selection.rows},
+            annotations=answer.annotations if "none" not in self.options.kinds else {},
         )
-
-    def _say(self, selection: Selection) -> None:
-        if self._bad_rows:
-            self._sink(Note(f"{len(self._bad_rows)} damaged table rows are left out; bad_rows.csv names them"))
-        if selection.unlisted:
-            self._sink(Note(f"{selection.unlisted} annotated images have no row in the image table: not selected"))
-        if not len(selection.keys):
-            counts = ", ".join(f"{name} {count}" for name, count in selection.classes.items())
-            self._sink(Note(f"nothing selected; images of each category: {counts or 'none asked for'}"))
 
     async def _transfer(self, prepared: "_Prepared", folder: Folder, journal: Journal) -> None:
         """Fetch what the plan says. The report counts on, also when this is cancelled."""
@@ -268,11 +237,17 @@ class Run:
             "program": f"oid-async {__version__}",
             "query": self.options.as_json(),
             "sources": list(prepared.sources),
-            "categories": {category.class_name: list(category.labels) for category in inputs.categories},
+            "categories": {category.class_name: list(category.labels) for category in inputs.query.categories},
             "tables": list(inputs.identities),
         }
-        boxes = Boxes(inputs.boxes, inputs.labels, inputs.classes.names)
-        Results(folder, plan_files(folder.plan), inputs.ids, source_url).write(boxes, query, self._bad_rows)
+        boxes = None
+        if "none" not in self.options.kinds:
+            labels = inputs.saved_labels(all_boxes=self.options.all_boxes)
+            class_names = inputs.classes.names if inputs.classes is not None else {}
+            boxes = Boxes(inputs.boxes, labels, fits(inputs.query.flags), class_names)
+        answer = prepared.answer
+        results = Results(folder, plan_files(folder.plan), inputs.ids, source_url)
+        results.write(boxes, query, answer.bad_rows, answer.unknown_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,8 +256,9 @@ class _Prepared:
 
     plan: Plan
     inputs: Inputs
+    answer: Answer
     sources: tuple[Source, ...]
-    site: _Site
+    site: Site
     client: Client
 
 

@@ -82,7 +82,7 @@ class Screen:
             self._tasks[name] = self._bars.add_task(name, total=total, pace="", failures="")
 
     def _table(self, event: TableProgress) -> None:
-        if event.finished:
+        if event.finished and event.unit == "byte":
             self._line(f"fetched {event.name} ({decimal(event.done)})")
         if self._bars is None:
             return

@@ -2,14 +2,15 @@
 
 import csv
 import gzip
+import json
 import os
 import random
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,16 +74,24 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """What is published: class rows (MID, name), image rows and box rows, all in published order."""
+    """What is published, as V7: class rows (MID, name), image rows and box rows, all in published order.
+
+    `below` gives the direct subclasses of a label; without it no hierarchy is published.
+    """
 
     classes: Sequence[tuple[str, str]]
     images: Sequence[Image]
     boxes: Sequence[Box]
+    below: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def publish(self, root: Path) -> Path:
         """Write the tables and pictures as a mirror folder holds them and return that folder."""
-        for table in TABLES:
+        for table in (table for table in TABLES if "v7" in table.releases):
             rows: Iterable[dict[str, str]]
+            if table.kind == "hierarchy":
+                if self.below:
+                    write_bytes(root / table.bucket / table.key, json.dumps(self._tree()).encode())
+                continue
             if table.kind == "classes":
                 rows = [{"LabelName": label, "DisplayName": name} for label, name in self.classes]
             elif table.kind == "images":
@@ -97,6 +106,12 @@ class Dataset:
                 path.write_bytes(image.body)
         return root
 
+    def _tree(self) -> dict[str, Any]:
+        def node(label: str) -> dict[str, Any]:
+            return {"LabelName": label, "Subcategory": [node(child) for child in self.below.get(label, ())]}
+
+        return {"LabelName": "/m/0bl9f", "Subcategory": [node(label) for label, _ in self.classes]}
+
 
 def publish_lookalike(root: Path) -> Path:
     """Write the look-alike, nothing staged, as a mirror folder; box rows are shuffled: published ones are in no order.
@@ -108,9 +123,9 @@ def publish_lookalike(root: Path) -> Path:
         lines = source.tables[table.key].splitlines(keepends=True)
         if table.kind == "boxes":
             lines[1:] = random.Random(table.key).sample(lines[1:], len(lines) - 1)
-        _write_bytes(root / table.bucket / table.key, b"".join(lines))
+        write_bytes(root / table.bucket / table.key, b"".join(lines))
     for key, photo in source.photos.items():
-        _write_bytes(root / IMAGE_BUCKET / key, source.body(photo))
+        write_bytes(root / IMAGE_BUCKET / key, source.body(photo))
     return root
 
 
@@ -208,6 +223,6 @@ def _box_row(box: Box) -> dict[str, str]:
     return row | {"XMax": "0.500000", "YMin": "0.0", "YMax": "1e-05", "IsOccluded": "-1", "IsGroupOf": "0"}
 
 
-def _write_bytes(path: Path, body: bytes) -> None:
+def write_bytes(path: Path, body: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(body)

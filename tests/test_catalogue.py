@@ -5,6 +5,7 @@ import csv
 import doctest
 import importlib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -21,7 +22,7 @@ from oid_async.openimages.catalogue import (
     object_url,
     published,
 )
-from oid_async.options import SPLITS, Split
+from oid_async.options import SPLITS, Release, Split
 
 OFFICIAL = Path(__file__).resolve().parents[2] / "shared" / "real" / "official" / "official-files.csv"
 GOOGLE = "https://storage.googleapis.com/openimages"
@@ -36,8 +37,9 @@ IMAGE_HEADER = (
     "Thumbnail300KURL,Rotation"
 )
 
-V7 = {
+V7: dict[tuple[str, str | None], tuple[str, int | None, str]] = {
     ("classes", None): (f"{GOOGLE}/v7/oidv7-class-descriptions-boxable.csv", 12_064, CLASS_HEADER),
+    ("hierarchy", None): (f"{GOOGLE}/2018_04/bbox_labels_600_hierarchy.json", None, ""),
     ("boxes", "train"): (
         f"{GOOGLE}/v6/oidv6-train-annotations-bbox.csv",
         2_258_447_590,
@@ -97,9 +99,45 @@ def test_tables_come_in_the_order_of_the_splits_asked_for() -> None:
     assert published("boxes", []) == []
 
 
+BOXES_OF = {
+    "v4": ("2018_04/train/train-", "2018_04/validation/validation-", "2018_04/test/test-"),
+    "v5": ("2018_04/train/train-", "v5/validation-", "v5/test-"),
+    "v6": ("v6/oidv6-train-", "v5/validation-", "v5/test-"),
+    "v7": ("v6/oidv6-train-", "v5/validation-", "v5/test-"),
+}
+CLASSES_OF = {
+    "v4": "2018_04/class-descriptions-boxable.csv",
+    "v5": "v5/class-descriptions-boxable.csv",
+    "v6": "v5/class-descriptions-boxable.csv",
+    "v7": "v7/oidv7-class-descriptions-boxable.csv",
+}
+
+
+@pytest.mark.parametrize("release", get_args(Release))
+def test_a_release_is_a_set_of_paths(release: Release) -> None:
+    """Each release has the tables that its download page links, most of them in the folder of an earlier one."""
+    assert [table.key for table in published("boxes", SPLITS, release)] == [
+        f"{start}annotations-bbox.csv" for start in BOXES_OF[release]
+    ]
+    assert [table.key for table in published("classes", (), release)] == [CLASSES_OF[release]]
+    assert [table.key for table in published("images", SPLITS, release)] == [
+        table.key for table in published("images", SPLITS)
+    ]
+    assert len(published("hierarchy", (), release)) == 1
+
+
+def test_only_v6_and_v7_train_boxes_have_clicks() -> None:
+    """The other box tables have the thirteen columns, whatever their release."""
+    with_clicks = {table.key for table in TABLES if table.columns == BOX_COLUMNS + CLICK_COLUMNS}
+    assert with_clicks == {"v6/oidv6-train-annotations-bbox.csv"}
+    assert {table.columns for table in TABLES if table.kind == "boxes" and table.key not in with_clicks} == {
+        BOX_COLUMNS
+    }
+
+
 def test_unknown_release_publishes_nothing() -> None:
     """A release that is not known has no tables, rather than those of another one."""
-    assert published("boxes", SPLITS, "v99") == []
+    assert published("boxes", SPLITS, "v99") == []  # type: ignore[arg-type]
 
 
 def test_md5_of_the_class_table_is_what_its_bucket_says() -> None:
@@ -205,7 +243,8 @@ def test_every_table_stands_in_a_known_bucket() -> None:
         "store.verify",
         "report",
         "transfer.hosts",
-        "transfer.metadata",
+        "metadata.cache",
+        "openimages.hierarchy",
         "transfer.retry",
     ],
 )

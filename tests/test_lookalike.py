@@ -16,7 +16,7 @@ from oid_async.store.verify import Expected, is_complete, md5_base64, read_heade
 
 # All decimal digits, and the look of a float in exponent form: type inference ruins them.
 HARD_IDS = {"0000048549557964", "00e4060885034751", "0012e45111111111"}
-V7 = [table for table in TABLES if "v7" in table.releases]
+V7 = [table for table in TABLES if "v7" in table.releases and table.kind != "hierarchy"]
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,8 @@ def rows_of(lookalike: Lookalike, kind: str) -> list[dict[str, str]]:
 
 
 def test_every_v7_table_is_made_with_its_published_header(lookalike: Lookalike) -> None:
-    """The look-alike has exactly the tables that V7 publishes, each with exactly the catalogue's header."""
-    assert set(lookalike.tables) == {table.key for table in V7}
+    """The look-alike has exactly the published tables, those of V7 each with exactly the catalogue's header."""
+    assert set(lookalike.tables) == {table.key for table in TABLES}
     for table in V7:
         lines = lookalike.tables[table.key].decode("utf-8").splitlines()
         assert lines[0] == ",".join(table.columns), table.key

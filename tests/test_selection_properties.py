@@ -17,7 +17,7 @@ from oid_async.openimages.classes import Classes
 from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.tables import TableFile
 from oid_async.options import SPLITS, Match, Split
-from oid_async.select.selection import annotated, choose, listed
+from oid_async.select.selection import Query, annotated, choose, listed
 
 # Ids that sort otherwise as signed numbers, as floats or without their zeros.
 IDS = (
@@ -142,9 +142,10 @@ def test_selection_equals_brute_force(case: Case) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = case.dataset.publish(Path(folder))
         categories = Classes.read(_tables(root, "classes", ())[0]).resolve_all(case.words)
-        pairs = annotated(_tables(root, "boxes", case.splits), IdForm(), categories)
+        query = Query(categories=categories, match=case.match, limit=case.limit)
+        pairs = annotated(_tables(root, "boxes", case.splits), IdForm(), query)
         images = listed(_tables(root, "images", case.splits), IdForm(), case.splits)
-        found = choose(pairs, images, categories, match=case.match, limit=case.limit)
+        found = choose(pairs, images, query)
     selected = case.selected()
     assert [f"{key:016x}" for key in found.keys] == selected
     assert found.keys.name == KEY

@@ -1,6 +1,7 @@
 """The published files as data: where each table stands, its columns, its size where it is known.
 
-V7 is the current release; it re-uses most V4 to V6 files, so a release is a set of paths, not a folder. Sources, as
+V7 is the current release; it re-uses most V4 to V6 files, so a release is a set of paths, not a folder: its class names
+are V7's, its train boxes V6's, its other boxes V5's, its image tables V4's. Sources, as
 checked in 2026-11: the download pages of Open Images V5 and V7 (paths), the git-annex records of another institution
 (bytes and MD5, 2020) and HEAD probes (bytes, 2026). What no source states is None here and asserted nowhere.
 """
@@ -9,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from oid_async.options import Split
+from oid_async.options import Release, Split
 
-TableKind = Literal["classes", "boxes", "images"]
+TableKind = Literal["classes", "hierarchy", "boxes", "images"]
 
 # Each published object is (bucket, key); these are the buckets' public addresses.
 BUCKETS = {
@@ -82,12 +83,51 @@ TABLES: tuple[PublishedTable, ...] = (
     PublishedTable(
         "classes",
         None,
+        ("v4",),
+        "openimages",
+        "2018_04/class-descriptions-boxable.csv",
+        CLASS_COLUMNS,
+        rows=601,
+    ),
+    PublishedTable(
+        "classes",
+        None,
+        ("v5", "v6"),
+        "openimages",
+        "v5/class-descriptions-boxable.csv",
+        CLASS_COLUMNS,
+        bytes=12_011,
+        md5="9846fd22fd2e68b45e3f3810a4c2a32a",
+        rows=601,
+    ),
+    PublishedTable(
+        "classes",
+        None,
         ("v7",),
         "openimages",
         "v7/oidv7-class-descriptions-boxable.csv",
         CLASS_COLUMNS,
         bytes=12_064,
         md5="c5e7cb6b85d0539b2105db2d1974681f",
+    ),
+    PublishedTable(
+        "hierarchy",
+        None,
+        ("v4", "v5", "v6", "v7"),
+        "openimages",
+        "2018_04/bbox_labels_600_hierarchy.json",
+        (),
+    ),
+    PublishedTable(
+        "boxes",
+        "train",
+        ("v4", "v5"),
+        "openimages",
+        "2018_04/train/train-annotations-bbox.csv",
+        BOX_COLUMNS,
+        bytes=1_194_033_454,
+        md5="dc89115275ad6d0c771bd6590aa71ac3",
+        rows=14_610_229,
     ),
     PublishedTable(
         "boxes",
@@ -103,6 +143,15 @@ TABLES: tuple[PublishedTable, ...] = (
     PublishedTable(
         "boxes",
         "validation",
+        ("v4",),
+        "openimages",
+        "2018_04/validation/validation-annotations-bbox.csv",
+        BOX_COLUMNS,
+        rows=204_621,
+    ),
+    PublishedTable(
+        "boxes",
+        "validation",
         ("v5", "v6", "v7"),
         "openimages",
         "v5/validation-annotations-bbox.csv",
@@ -110,6 +159,15 @@ TABLES: tuple[PublishedTable, ...] = (
         bytes=25_105_048,
         md5="c5e8200df129ea6867e913e8b21fcab9",
         rows=303_980,
+    ),
+    PublishedTable(
+        "boxes",
+        "test",
+        ("v4",),
+        "openimages",
+        "2018_04/test/test-annotations-bbox.csv",
+        BOX_COLUMNS,
+        rows=625_282,
     ),
     PublishedTable(
         "boxes",
@@ -158,7 +216,7 @@ TABLES: tuple[PublishedTable, ...] = (
 )
 
 
-def published(kind: TableKind, splits: Sequence[Split], release: str = "v7") -> list[PublishedTable]:
+def published(kind: TableKind, splits: Sequence[Split], release: Release = "v7") -> list[PublishedTable]:
     """Return the tables of one kind that a release publishes for these splits, in the order of the splits.
 
     >>> [table.name for table in published("boxes", ["validation"])]

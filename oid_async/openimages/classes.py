@@ -2,20 +2,53 @@
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from oid_async.errors import UsageError
 from oid_async.openimages.catalogue import CLASS_COLUMNS
+from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.tables import TableFile, reading, scan_headless
+
+# Names of V4, and what V5 and later call the same class (a V4 and a later class table side by side).
+_RENAMED = (
+    ("asparagus", "garden asparagus"),
+    ("bat", "bat (animal)"),
+    ("dairy", "dairy product"),
+    ("doughnut", "donut"),
+    ("drill", "drill (tool)"),
+    ("egg", "egg (food)"),
+    ("horn", "french horn"),
+    ("jaguar", "jaguar (animal)"),
+    ("lavender", "lavender (plant)"),
+    ("lifejacket", "personal flotation device"),
+    ("nail", "nail (construction)"),
+    ("organ", "organ (musical instrument)"),
+    ("pitcher", "pitcher (container)"),
+    ("ratchet", "ratchet (device)"),
+    ("squash", "squash (plant)"),
+    ("sunflower", "common sunflower"),
+    ("volleyball", "volleyball (ball)"),
+)
+_OTHER_NAME = dict(_RENAMED) | {new: old for old, new in _RENAMED}
 
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """A category as asked for: the class_name it resolved to and every label (MID) that bears it."""
+    """A category as asked for: the class_name it resolved to and every label (MID) that counts as it.
+
+    `below` holds the labels of its subclasses that do not count, because nobody asked for them.
+    """
 
     class_name: str
     labels: tuple[str, ...]
+    below: tuple[str, ...] = ()
+
+    def with_subclasses(self, hierarchy: Hierarchy, *, included: bool) -> Self:
+        """Return this category with its subclasses among its labels, or beside them."""
+        below = [label for own in self.labels for label in hierarchy.below(own) if label not in self.labels]
+        below = list(dict.fromkeys(below))
+        return replace(self, labels=(*self.labels, *below)) if included else replace(self, below=tuple(below))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +66,18 @@ class Classes:
         return cls({label: name for label, name in names if label})
 
     def resolve(self, word: str) -> Category:
-        """Return what a display name (any case, _ for space) or a MID means. Raises UsageError with nearest names."""
+        """Return what a display name (any case, _ for space) or a MID means. Raises UsageError with nearest names.
+
+        A name that the class bears in another release will do.
+        """
         if word.strip() in self.names:
             label = word.strip()
             return Category(self.names[label], (label,))
         wanted = _fold(word)
-        labels = tuple(label for label, name in self.names.items() if _fold(name) == wanted)
+        labels = self._called(wanted) or self._called(_OTHER_NAME.get(wanted))
         if labels:
             return Category(self.names[labels[0]], labels)
-        raise UsageError(f"unknown class {word!r}; {self._nearest(wanted)}")
+        raise UsageError(f"unknown class {word!r}; {self.nearest(word)}")
 
     def resolve_all(self, words: Iterable[str]) -> tuple[Category, ...]:
         """Return the categories of all words, each set of labels once, in the order first asked for."""
@@ -51,13 +87,28 @@ class Classes:
             found.setdefault(category.labels, category)
         return tuple(found.values())
 
-    def _nearest(self, wanted: str) -> str:
+    def matching(self, pattern: str) -> tuple[str, ...]:
+        """Return the labels whose name holds a pattern (any case, _ for space) or whose MID it is, in table order."""
+        wanted = _fold(pattern)
+        return tuple(label for label, name in self.names.items() if wanted in _fold(name) or pattern.strip() == label)
+
+    def nearest(self, word: str) -> str:
+        """Say in words which names are like a word that is none."""
+        wanted = _fold(word)
         by_fold = {_fold(name): name for name in self.names.values()}
         near = difflib.get_close_matches(wanted, by_fold, n=3, cutoff=0.5)
         near += [name for name in by_fold if wanted in name.split() and name not in near][: 5 - len(near)]
         if not near:
             return f"no class of the {len(self.names)} has a name like it"
         return f"nearest: {', '.join(by_fold[name] for name in near)}"
+
+    def _called(self, wanted: str | None) -> tuple[str, ...]:
+        return tuple(label for label, name in self.names.items() if _fold(name) == wanted)
+
+
+def is_other_name(word: str, category: Category) -> bool:
+    """Return whether a word that means this category is neither its name nor its MID: it was renamed since."""
+    return word.strip() not in category.labels and _fold(word) != _fold(category.class_name)
 
 
 def _fold(name: str) -> str:

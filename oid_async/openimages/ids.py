@@ -15,6 +15,12 @@ def within(span: pl.Series) -> pl.Expr:
     return pl.col(KEY).is_between(pl.lit(span[0], dtype=span.dtype), pl.lit(span[-1], dtype=span.dtype))
 
 
+def hexadecimal() -> pl.Expr:
+    """Return the expression key -> ImageID of 16 hex digits."""
+    digits = [(pl.col(KEY) // pl.lit(16**place, pl.UInt64)) % pl.lit(16, pl.UInt64) for place in range(15, -1, -1)]
+    return pl.concat_str([pl.lit("0123456789abcdef").str.slice(digit.cast(pl.Int64), 1) for digit in digits])
+
+
 @dataclass(frozen=True, slots=True)
 class IdForm:
     """How ImageIDs become keys: 16 hex digits as a number, or `hexadecimal=False` for ids taken as they stand."""

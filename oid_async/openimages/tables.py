@@ -1,4 +1,4 @@
-"""Reading a table where it lies: CSV, gzipped CSV or Parquet, every column as text, lazily.
+"""Reading a table where it lies: CSV, gzipped CSV, Parquet or the cache's own form, every column as text, lazily.
 
 No type is ever inferred. ImageIDs such as 0000048549557964 and 00e4060885034751 would become numbers, coordinates would
 change their spelling, and what is saved must read as published. A header row may start with a byte order mark, lines
@@ -18,7 +18,7 @@ from typing import IO, BinaryIO, TextIO, cast
 import polars as pl
 
 from oid_async.errors import InputError, machine_error, storage_error
-from oid_async.openimages.ids import HEX_ID
+from oid_async.openimages.ids import HEX_ID, KEY, ROW, IdForm
 
 _SNIFF_BYTES = 1 << 20
 # How people head the label column of a class table of their own.
@@ -27,19 +27,36 @@ _HEADER_WORDS = ("mid", "label", "id", "label_name")
 
 @dataclass(frozen=True, slots=True)
 class TableFile:
-    """A table on this disk: where it lies, and what to call it in a message (the path or URL that was asked for)."""
+    """A table on this disk: where it lies, and what to call it in a message (the path or URL that was asked for).
+
+    `columns` is set for a published table in the metadata cache's own form: `path` is then a folder of sorted Parquet
+    parts (see `metadata.convert`), which hold KEY and ROW beside the published columns.
+    """
 
     path: Path
     name: str
+    columns: tuple[str, ...] | None = None
 
     @property
     def is_parquet(self) -> bool:
-        """Whether the name says Parquet; everything else is read as CSV."""
+        """Whether the name says Parquet; everything else but a converted table is read as CSV."""
         return self.path.name.lower().endswith(".parquet")
+
+    @property
+    def parts(self) -> list[Path]:
+        """The Parquet files of a converted table, in order."""
+        return sorted(self.path.glob("part-*.parquet"))
+
+    @property
+    def damaged(self) -> Path:
+        """Where a converted table keeps (Line, Reason) of the rows that were left out; absent when there are none."""
+        return self.path / "damaged.parquet"
 
 
 def columns_of(table: TableFile) -> list[str]:
     """Return the column names (a CSV's first row, spaces stripped). Raises InputError for what is no table."""
+    if table.columns is not None:
+        return list(table.columns)
     if table.is_parquet:
         with reading(table):
             return list(pl.read_parquet_schema(table.path))
@@ -64,6 +81,30 @@ def scan(table: TableFile, required: Sequence[str], optional: Sequence[str] | No
     if optional is not None:
         frame = frame.select(name for name in names if name in required or name in optional)
     return frame
+
+
+def scan_keyed(
+    table: TableFile,
+    ids: IdForm,
+    required: Sequence[str],
+    optional: Sequence[str] | None = None,
+    *,
+    numbered: bool = False,
+) -> pl.LazyFrame:
+    """Scan as `scan` does, with each row's KEY in front, and its ROW (place in the published order) if `numbered`.
+
+    A null KEY stands for a damaged row; a converted table has none of those.
+    """
+    if table.columns is None:
+        frame = scan(table, ["ImageID", *required], optional).with_columns(ids.key())
+        return frame.with_row_index(ROW) if numbered else frame
+    names = scan(table, required, optional).collect_schema().names()
+    return pl.scan_parquet(table.parts, glob=False).select(KEY, *([ROW] if numbered else []), *names)
+
+
+def scan_pairs(table: TableFile) -> pl.LazyFrame:
+    """Scan what a converted box table says of each image and label: LabelName, KEY, boxes (u32), in that order."""
+    return pl.scan_parquet(sorted(table.path.glob("pairs-*.parquet")), glob=False)
 
 
 def scan_headless(table: TableFile, columns: Sequence[str]) -> pl.LazyFrame:
@@ -113,6 +154,10 @@ def bad_ids(table: TableFile) -> Iterator[tuple[int, str]]:
 
     The slow way, for tables that are known to hold such a row. The header stands on line 1.
     """
+    if table.columns is not None:
+        if table.damaged.exists():
+            yield from pl.read_parquet(table.damaged).iter_rows()
+        return
     if table.is_parquet:
         return
     with reading(table), _open_text(table.path) as text:
@@ -130,6 +175,8 @@ def _scan_all(table: TableFile, names: list[str]) -> pl.LazyFrame:
     twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
     if twice is not None:
         raise InputError(f"{table.name}: column {twice!r} stands in it twice")
+    if table.columns is not None:
+        return pl.scan_parquet(table.parts, glob=False).select(names)
     if table.is_parquet:
         if "ImageID" in names and pl.read_parquet_schema(table.path)["ImageID"] not in (
             pl.String,

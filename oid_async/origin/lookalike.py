@@ -24,10 +24,10 @@ from aiohttp import web
 from oid_async.openimages.catalogue import (
     BOX_COLUMNS,
     CLASS_COLUMNS,
-    CLICK_COLUMNS,
     IMAGE_BUCKET,
     IMAGE_COLUMNS,
     TABLES,
+    PublishedTable,
 )
 from oid_async.options import SPLITS, Split
 from oid_async.origin.server import published_object
@@ -62,6 +62,15 @@ CLASSES = {
     "/m/0d4v4": "Window",
     "/m/03bt1vf": "Woman",
 }
+# What V4 calls some of them, and which stand below which; a Human face is a Part, no kind of Person.
+V4_NAMES = {"Common sunflower": "Sunflower"}
+SUBCLASSES = {
+    "Person": ("Man", "Woman"),
+    "Ball": ("Football",),
+    "Building": ("House",),
+    "Flower": ("Common sunflower",),
+}
+_PARTS = {"Person": ("Human face",), "House": ("Window",)}
 _SIZES: dict[Split, int] = {"train": 240, "validation": 40, "test": 40}
 _AUTHORS = ("Ana Lima", 'Bo "the lens" Berg', "Chen, Wei", "Žofie Nováková", "安藤 陽", "dee_o")
 _TITLES = ("Sunday, late", "IMG 0042", "Goal!", 'The "big" one', "", "Am Strand — Juli", "first & last")
@@ -101,14 +110,14 @@ class Lookalike:
 
     @cached_property
     def tables(self) -> dict[str, bytes]:
-        """Every V7 table by its key, made from the photos in the published format."""
-        photos = list(self.photos.values())
-        makers = {"classes": _class_table, "boxes": self._box_table, "images": self._image_table}
-        return {
-            table.key: makers[table.kind]([photo for photo in photos if photo.split == table.split])
-            for table in TABLES
-            if "v7" in table.releases
+        """Every table of every release by its key, made from the photos in the published format."""
+        makers = {
+            "classes": _class_table,
+            "hierarchy": _hierarchy,
+            "boxes": self._box_table,
+            "images": self._image_table,
         }
+        return {table.key: makers[table.kind](table) for table in TABLES}
 
     @cached_property
     def scenes(self) -> list[tuple[bytes, list[dict[str, Any]]]]:
@@ -156,9 +165,14 @@ class Lookalike:
                 return await _break_off(request, body, sent=0 if photo.staged == "reset" else len(body) // 2)
         return published_object(request, body, "image/jpeg")
 
-    def _box_table(self, photos: list[Photo]) -> bytes:
-        columns = BOX_COLUMNS + (CLICK_COLUMNS if photos[0].split == "train" else ())
-        return _csv(columns, (row for photo in photos for row in self._boxes(photo, clicks=photo.split == "train")))
+    def _of_split(self, table: PublishedTable) -> list[Photo]:
+        return [photo for photo in self.photos.values() if photo.split == table.split]
+
+    def _box_table(self, table: PublishedTable) -> bytes:
+        clicks = len(table.columns) > len(BOX_COLUMNS)
+        return _csv(
+            table.columns, (row for photo in self._of_split(table) for row in self._boxes(photo, clicks=clicks))
+        )
 
     def _boxes(self, photo: Photo, *, clicks: bool) -> Iterator[list[str]]:
         labels = {name: label for label, name in CLASSES.items()}
@@ -173,7 +187,8 @@ class Lookalike:
                 row += [f"{y:.6f}" for y in (middle_y, top, middle_y, bottom)]
             yield row
 
-    def _image_table(self, photos: list[Photo]) -> bytes:
+    def _image_table(self, table: PublishedTable) -> bytes:
+        photos = self._of_split(table)
         shuffled = random.Random(7).sample(photos, len(photos))
         return _csv(IMAGE_COLUMNS, map(_image_row, shuffled))
 
@@ -224,14 +239,38 @@ def _image_row(photo: Photo) -> list[str]:
     ]
 
 
-def _class_table(_: list[Photo]) -> bytes:
-    return _csv(CLASS_COLUMNS, CLASSES.items(), line_end="\r\n")
+def _class_table(table: PublishedTable) -> bytes:
+    """V4's says other names; only V7's has a header, and ends its lines in CRLF as V5's does."""
+    names = {label: V4_NAMES.get(name, name) if "v4" in table.releases else name for label, name in CLASSES.items()}
+    if "v7" in table.releases:
+        return _csv(CLASS_COLUMNS, names.items(), line_end="\r\n")
+    return _csv(None, names.items(), line_end="\n" if "v4" in table.releases else "\r\n")
+
+
+def _hierarchy(_: PublishedTable) -> bytes:
+    """A tree under a root without a name; Football stands twice, as classes with two parents do."""
+    labels = {name: label for label, name in CLASSES.items()}
+
+    def node(name: str) -> dict[str, Any]:
+        below = [node(child) for child in SUBCLASSES.get(name, ())]
+        parts = [node(child) for child in _PARTS.get(name, ())]
+        return (
+            {"LabelName": labels[name]} | ({"Subcategory": below} if below else {}) | ({"Part": parts} if parts else {})
+        )
+
+    nested = {child for below in SUBCLASSES.values() for child in below}
+    tree = {
+        "LabelName": "/m/0bl9f",
+        "Subcategory": [node(name) for name in labels if name not in nested or name == "Football"],
+    }
+    return json.dumps(tree).encode()
 
 
 def _csv(columns: Any, rows: Any, line_end: str = "\n") -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator=line_end)
-    writer.writerow(columns)
+    if columns is not None:
+        writer.writerow(columns)
     writer.writerows(rows)
     return text.getvalue().encode()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from oid_async.openimages.ids import KEY, IdForm, within
-from oid_async.openimages.tables import TableFile, reading, scan
+from oid_async.openimages.tables import TableFile, reading, scan_keyed
 from oid_async.options import Names, Source, Split
 from oid_async.report import FINAL_KINDS, Outcome, parse_detail
 from oid_async.select.selection import in_splits
@@ -105,13 +105,13 @@ class Planner:
         """
         parts: list[Path] = []
         for table in self.images:
-            frame = in_splits(scan(table, ["ImageID"], _CARRIED), self.splits)
+            frame = in_splits(scan_keyed(table, self.ids, ["ImageID"], _CARRIED), self.splits)
             there = frame.collect_schema().names()
             missing = [pl.lit(None, pl.String).alias(name) for name in _CARRIED if name not in there]
             part = self.folder / f"rows-{len(parts)}.parquet"
             with reading(table, into=self.folder):
                 (
-                    frame.with_columns(self.ids.key(), *missing)
+                    frame.with_columns(*missing)
                     .select(KEY, "ImageID", *_CARRIED)
                     .filter(pl.col(KEY).is_in(keys.implode()))
                     .sink_parquet(part, row_group_size=_ROW_GROUP, compression="lz4")

@@ -6,7 +6,7 @@ query. Rows stand in order of ImageID; a span of images is what is held in memor
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -15,7 +15,7 @@ import polars as pl
 
 from oid_async.errors import machine_error, storage_error
 from oid_async.openimages.ids import KEY, ROW, IdForm, within
-from oid_async.openimages.tables import TableFile, columns_of, reading, scan
+from oid_async.openimages.tables import TableFile, columns_of, reading, scan_keyed
 from oid_async.store.folder import Folder
 from oid_async.store.journal import FORGET, scan_journal
 
@@ -43,14 +43,19 @@ ATTRIBUTION_COLUMNS = ("ImageID", "FileName", "Author", "AuthorProfileURL", "Lic
 FAILURE_COLUMNS = ("ImageID", "URL", "Reason", "Detail", "Attempts")
 JOINED_COLUMNS = ("Category", "FileName", "OriginalURL", "Width", "Height")
 _ROW_GROUP = 4096
+_NOT_ALWAYS = ("failures.csv", "bad_rows.csv", "unknown_ids.txt", "bbox/bbox.csv", "bbox/label_data.csv")
 
 
 @dataclass(frozen=True, slots=True)
 class Boxes:
-    """Where the boxes come from, which labels are saved (None: all), and the class_name of each label."""
+    """Where the boxes come from, which of them are saved, and the class_name of each label.
+
+    `labels` is None for all; `fitting` is the condition that a row must meet beside.
+    """
 
     tables: Sequence[TableFile]
     labels: tuple[str, ...] | None
+    fitting: pl.Expr
     class_names: dict[str, str]
 
 
@@ -63,15 +68,26 @@ class Results:
     ids: IdForm
     source_url: Callable[[str, str | None, str], str | None]
 
-    def write(self, boxes: Boxes, query: dict[str, Any], bad_rows: Iterable[tuple[str, int, str]]) -> None:
-        """Write every table, then give all of them their names. Raises StorageError or InputError."""
+    def write(
+        self,
+        boxes: Boxes | None,
+        query: dict[str, Any],
+        bad_rows: Iterable[tuple[str, int, str]],
+        unknown_ids: Iterable[str],
+    ) -> None:
+        """Write every table, then give all of them their names. Raises StorageError or InputError.
+
+        Without boxes there are no tables of them; `unknown_ids` are the lines of an id list that name no image.
+        """
         made: list[Path] = []
         try:
             images = self._images(made)
             self._manifest(images, made)
-            self._boxes(boxes, images, made)
-            self._labels(boxes, made)
+            if boxes is not None:
+                self._boxes(boxes, images, made)
+                self._labels(boxes, made)
             self._bad_rows(bad_rows, made)
+            self._unknown_ids(unknown_ids, made)
             self._query(query, made)
             for path in made:
                 path.replace(self.folder.path / path.relative_to(self._stage))
@@ -186,7 +202,7 @@ class Results:
         copies = []
         for number, table in enumerate(boxes.tables):
             with reading(table, into=self.folder.path):
-                frame = scan(table, ["ImageID", "LabelName"]).with_columns(self.ids.key()).with_row_index(ROW)
+                frame = scan_keyed(table, self.ids, ["ImageID", "LabelName"], numbered=True).filter(boxes.fitting)
                 if boxes.labels is not None:
                     frame = frame.filter(pl.col("LabelName").is_in(boxes.labels))
                 copy = self.folder.tmp / f"boxes-{number}.parquet"
@@ -236,13 +252,20 @@ class Results:
             schema = {"File": pl.String, "Line": pl.Int64, "Reason": pl.String}
             pl.DataFrame(rows, schema=schema, orient="row").write_csv(self._new("bad_rows.csv", made))
 
+    def _unknown_ids(self, unknown_ids: Iterable[str], made: list[Path]) -> None:
+        lines = list(unknown_ids)
+        if lines:
+            self._new("unknown_ids.txt", made).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
     def _query(self, query: dict[str, Any], made: list[Path]) -> None:
         text = json.dumps(query, indent=2, ensure_ascii=False)
         self._new("query.json", made).write_text(text + "\n", encoding="utf-8")
 
     def _drop_stale(self, made: Sequence[Path]) -> None:
         """Remove what an earlier query left and this one has not: all tables describe one query."""
-        names = {path.name for path in made}
-        for name in ("failures.csv", "bad_rows.csv"):
+        names = {str(path.relative_to(self._stage)) for path in made}
+        for name in _NOT_ALWAYS:
             if name not in names:
                 (self.folder.path / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            (self.folder.path / "bbox").rmdir()

@@ -23,7 +23,8 @@ class Client:
     No cookies are kept and no credentials sent; bodies are asked for as they are (identity) and never unpacked unseen.
     """
 
-    def __init__(self, hosts: Hosts, limits: Limits, *, connections: int) -> None:
+    def __init__(self, hosts: Hosts, limits: Limits, *, connections: int, offline: bool = False) -> None:
+        self._offline = offline
         self.hosts = hosts
         self.limits = limits
         self.requests = 0
@@ -53,14 +54,19 @@ class Client:
             await asyncio.sleep(0)
 
     @asynccontextmanager
-    async def get(self, url: str, headers: Mapping[str, str] = _NO_HEADERS) -> AsyncIterator[aiohttp.ClientResponse]:
-        """GET a URL, following up to five redirects, and yield the answer once it is 200, 206 or 304.
+    async def get(
+        self, url: str, headers: Mapping[str, str] = _NO_HEADERS, *, method: str = "GET"
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """GET (or HEAD) a URL, following up to five redirects, and yield the answer once it is 200, 206 or 304.
 
-        Raises FetchError for every other end. Read the body with `chunks`, which raises FetchError too.
+        Raises FetchError for every other end. Read the body with `chunks`, which raises FetchError too. Offline every
+        GET ends as `network` at once.
         """
         target = parse_url(url)
+        if self._offline:
+            raise FetchError("network", "no request is made with --offline", hopeless=True)
         for _ in range(self.limits.redirects + 1):
-            response = await self._send(target, headers)
+            response = await self._send(method, target, headers)
             try:
                 if response.status not in _REDIRECTS:
                     if response.status not in (200, 206, 304):
@@ -73,19 +79,22 @@ class Client:
                 response.close()
         raise FetchError("redirect", f"more than {self.limits.redirects} redirects")
 
-    async def chunks(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-        """Yield the body as it arrives, as sent. Raises FetchError; one attempt may last ten minutes in all."""
+    async def chunks(self, response: aiohttp.ClientResponse, *, endless: bool = False) -> AsyncGenerator[bytes, None]:
+        """Yield the body as it arrives, as sent. Raises FetchError; one attempt may last ten minutes in all.
+
+        `endless` lifts that limit, for a table of gigabytes on a slow line; silence is cut off all the same.
+        """
         try:
-            async with asyncio.timeout(self.limits.attempt_s):
+            async with asyncio.timeout(None if endless else self.limits.attempt_s):
                 async for chunk in response.content.iter_any():
                     yield chunk
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise connection_error(error) from error
 
-    async def _send(self, target: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+    async def _send(self, method: str, target: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         assert self._session is not None, "used outside its context"
         try:
-            return await self._session.get(target, headers=headers, allow_redirects=False)
+            return await self._session.request(method, target, headers=headers, allow_redirects=False)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise connection_error(error) from error
 

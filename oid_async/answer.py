@@ -1,0 +1,78 @@
+"""What the tables answer to a query: the selection, its counts, and what of it is worth telling a person. Blocking."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import polars as pl
+
+from oid_async.inputs import Inputs
+from oid_async.openimages.ids import KEY
+from oid_async.openimages.tables import TableFile, bad_ids
+from oid_async.select.selection import Selection, annotated, choose, count_rows, listed
+
+_MOST_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The selection; (file, physical line, reason) of damaged table rows; the lines of the id list that name no image;
+    the annotation rows that the selected images bring, by kind."""
+
+    selection: Selection
+    bad_rows: list[tuple[str, int, str]]
+    unknown_ids: list[str]
+    annotations: dict[str, int]
+
+
+def ask(inputs: Inputs, all_boxes: bool) -> Answer:
+    """Read the tables and decide. Raises InputError for a table that cannot be read."""
+    query, ids = inputs.query, inputs.ids
+    annotations: dict[str, int] = {}
+    if query.needs_boxes:
+        pairs = annotated(inputs.boxes, ids, query)
+        # Every listed image is looked up too, to know which of them are not there.
+        among = [pairs.get_column(KEY)]
+        among += [query.image_ids.rows.get_column(KEY)] if query.image_ids is not None else []
+        images = listed(inputs.images, ids, inputs.splits, pl.concat(among).drop_nulls().unique())
+        selection = choose(pairs, images, query)
+        annotations["bbox"] = selection.rows
+        if all_boxes and query.categories:
+            annotations["bbox"] = count_rows(inputs.boxes, ids, query.flags, selection.keys)
+    else:
+        pairs = pl.DataFrame(schema={KEY: ids.dtype, "label": pl.UInt16, "rows": pl.UInt32})
+        selection = choose(pairs, listed(inputs.images, ids, inputs.splits), query)
+    unknown: list[str] = []
+    if query.image_ids is not None and len(selection.unknown_lines):
+        unknown = query.image_ids.text_of(selection.unknown_lines)
+    return Answer(selection, list(_bad_rows(inputs, selection)), unknown, annotations)
+
+
+def remarks(inputs: Inputs, answer: Answer) -> Iterator[str]:
+    """Yield what a user should know of an answer, a line each."""
+    selection, query = answer.selection, inputs.query
+    if answer.bad_rows:
+        yield f"{len(answer.bad_rows)} damaged table rows are left out; bad_rows.csv names them"
+    if selection.unlisted:
+        yield f"{selection.unlisted} annotated images have no row in the image table: not selected"
+    for category, (name, added) in zip(query.categories, selection.added.items(), strict=True):
+        if category.below:
+            count = len(category.below)
+            yield f"{name}: {count} subclass{'es' if count > 1 else ''}; --with-subclasses adds {added} images"
+    if selection.unboxed:
+        yield f"{selection.unboxed} listed images have no box: not selected; --kind none takes images without boxes"
+    if unknown := answer.unknown_ids:
+        named = ", ".join(unknown[:_MOST_NAMED])
+        more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
+        yield f"{len(unknown)} listed images are in no image table read: {named}{more}; unknown_ids.txt has them all"
+    if not len(selection.keys):
+        counts = ", ".join(f"{name} {count}" for name, count in selection.classes.items())
+        yield f"nothing selected; images of each category: {counts or 'none asked for'}"
+
+
+def _bad_rows(inputs: Inputs, selection: Selection) -> Iterator[tuple[str, int, str]]:
+    """Yield the damaged rows of tables that hold some; a converted table knows its own."""
+    tables: list[TableFile] = []
+    tables += [table for table in inputs.boxes if selection.damaged_boxes or table.columns is not None]
+    tables += [table for table in inputs.images if selection.damaged_images or table.columns is not None]
+    for table in tables:
+        yield from ((table.name, line, reason) for line, reason in bad_ids(table))

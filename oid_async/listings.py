@@ -1,0 +1,261 @@
+"""`oid-async classes` and `oid-async metadata`: what there is to ask for, and what of it is on this disk."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from rich.filesize import decimal
+
+from oid_async.errors import InputError, UnavailableError
+from oid_async.events import Note, Sink
+from oid_async.metadata.cache import Cache, MetadataCache, cache_root, every_place, local_table
+from oid_async.metadata.shelf import Place
+from oid_async.mirror import open_site
+from oid_async.openimages.catalogue import TABLES, PublishedTable, object_url, published
+from oid_async.openimages.classes import Classes
+from oid_async.openimages.hierarchy import Hierarchy
+from oid_async.options import SPLITS, Options, Split
+from oid_async.transfer.client import Client
+from oid_async.transfer.hosts import Hosts
+from oid_async.transfer.retry import FetchError, Limits
+
+_CONNECTIONS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRow:
+    """One class: `images` and `boxes` count per split, for the splits whose box table is cached."""
+
+    label: str
+    class_name: str
+    kinds: tuple[str, ...]
+    images: dict[str, int]
+    boxes: dict[str, int]
+    subclasses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassList:
+    """The classes that were asked for, in order of name; `hierarchy` is None where none is published or cached."""
+
+    rows: tuple[ClassRow, ...]
+    hierarchy: Hierarchy | None
+    nothing: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values: {"classes": [...]}; `subclasses` are the direct ones."""
+        return {"classes": [asdict(row) | {"kinds": list(row.kinds)} for row in self.rows]}
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """One published table: `bytes` as published (None if unknown), `age_s` since it was fetched."""
+
+    kind: str
+    split: str | None
+    releases: tuple[str, ...]
+    name: str
+    url: str
+    bytes: int | None
+    cached: bool
+    cached_bytes: int
+    age_s: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self) | {"releases": list(self.releases), "age_s": round(self.age_s) if self.age_s else None}
+
+
+class Listings:
+    """Answers both commands for one release, one cache folder and one site."""
+
+    def __init__(self, options: Options, sink: Sink) -> None:
+        self.root = cache_root(options.cache_dir)
+        self._options = options
+        self._sink = sink
+
+    async def classes(self, pattern: str | None) -> ClassList:
+        """Return the classes whose name holds the pattern, all without one. Fetches the class table, no other."""
+        options = self._options
+        async with self._open() as (cache, _, _):
+            table = await asyncio.to_thread(local_table, options.label) if options.label is not None else None
+            if table is None and options.label is not None:
+                table, _ = await cache.given(options.label)
+            if table is None:
+                table, _ = await cache.published(published("classes", (), options.release)[0])
+            hierarchy = await self._hierarchy(cache)
+            return await asyncio.to_thread(self._classes, table, hierarchy, cache.cache, pattern)
+
+    def _classes(self, table: Any, hierarchy: Hierarchy | None, cache: Cache, pattern: str | None) -> ClassList:
+        classes = Classes.read(table)
+        labels = classes.matching(pattern) if pattern else tuple(classes.names)
+        counts = {split: _counts(cache, self._options.release, split) for split in SPLITS}
+        rows = []
+        for label in sorted(labels, key=lambda label: (classes.names[label].casefold(), label)):
+            known = {split: found.get(label, (0, 0)) for split, found in counts.items() if found is not None}
+            children = hierarchy.children.get(label, ()) if hierarchy is not None else ()
+            rows.append(
+                ClassRow(
+                    label=label,
+                    class_name=classes.names[label],
+                    kinds=("bbox",),
+                    images={split: images for split, (images, _) in known.items()},
+                    boxes={split: boxes for split, (_, boxes) in known.items()},
+                    subclasses=tuple(classes.names.get(child, child) for child in children),
+                )
+            )
+        nothing = f"no class has {pattern!r} in its name; {classes.nearest(pattern)}" if pattern and not rows else None
+        return ClassList(tuple(rows), hierarchy, nothing)
+
+    async def _hierarchy(self, cache: MetadataCache) -> Hierarchy | None:
+        try:
+            table, _ = await cache.published(published("hierarchy", (), self._options.release)[0])
+            return await asyncio.to_thread(Hierarchy.read, table)
+        except (UnavailableError, InputError):
+            return None
+
+    async def tables(self, *, ask: bool = False) -> list[TableRow]:
+        """Return the tables of the release; no request is made unless `ask`, which brings their sizes up to date."""
+        async with self._open() as (cache, client, mirror):
+            rows = []
+            for table in self._wanted(self._options.splits or SPLITS):
+                size = await self._size(client, object_url(table.bucket, table.key, mirror)) if ask else None
+                rows.append(await asyncio.to_thread(_table_row, table, cache.cache.place(table), size))
+            return rows
+
+    async def pull(self) -> list[TableRow]:
+        """Fetch the tables of the release for the splits asked for (train, as download does) and return them."""
+        async with self._open() as (cache, _, _):
+            rows = []
+            for table in self._wanted(self._options.splits or ("train",)):
+                try:
+                    await cache.published(table)
+                except UnavailableError as error:
+                    if table.kind != "hierarchy":
+                        raise
+                    self._sink(Note(str(error)))
+                rows.append(await asyncio.to_thread(_table_row, table, cache.cache.place(table), None))
+            return rows
+
+    async def clear(self) -> list[TableRow]:
+        """Remove cached tables: all there are, or of the splits asked for. What a run reads from stays, and is said."""
+        async with self._open() as (cache, _, _):
+            places = every_place(self.root)
+            if self._options.splits:
+                splits = self._options.splits
+                places = [cache.cache.place(table) for table in TABLES if table.split in splits]
+            freed = await asyncio.to_thread(self._clear, list(places))
+            self._sink(Note(f"{decimal(freed)} freed"))
+            wanted = self._wanted(self._options.splits or SPLITS)
+            return [await asyncio.to_thread(_table_row, table, cache.cache.place(table), None) for table in wanted]
+
+    def _clear(self, places: Sequence[Place]) -> int:
+        freed = 0
+        for place in places:
+            before = place.size()
+            if before and not place.try_clear():
+                self._sink(Note(f"{place.name}: in use by a run, not removed"))
+            freed += before - place.size()
+        return freed
+
+    def _wanted(self, splits: Sequence[Split]) -> Iterator[PublishedTable]:
+        for kind in ("classes", "hierarchy", "images", "boxes"):
+            yield from published(kind, splits, self._options.release)
+
+    async def _size(self, client: Client, url: str) -> int | None:
+        try:
+            async with client.get(url, method="HEAD") as response:
+                return response.content_length
+        except FetchError as error:
+            self._sink(Note(f"{url}: {error}"))
+            return None
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[tuple[MetadataCache, Client, str | None]]:
+        options = self._options
+        async with (
+            open_site(options.mirror, offline=options.offline) as site,
+            Client(Hosts(None, 1.0), Limits(), connections=_CONNECTIONS) as client,
+            MetadataCache(
+                None if options.offline else client, self._sink, root=self.root, mirror=site.url, site=site.name
+            ) as cache,
+        ):
+            yield cache, client, site.url
+
+
+def class_lines(classes: ClassList, *, tree: bool) -> list[str]:
+    """Return the list as a person reads it: a line a class, or the branches of the tree that hold them."""
+    if classes.nothing is not None:
+        return [classes.nothing]
+    rows = {row.label: row for row in classes.rows}
+    if tree and classes.hierarchy is not None:
+        lines = list(_branches(classes.hierarchy, classes.hierarchy.root, rows, depth=0))
+    else:
+        lines = [_class_line(row, 0) for row in classes.rows]
+    if not any(row.boxes for row in classes.rows):
+        lines.append("no box table is cached yet: images and boxes are counted once one is (oid-async metadata pull)")
+    return lines
+
+
+def table_lines(tables: Sequence[TableRow], root: Path) -> list[str]:
+    """Return the tables as a person reads them, a line each, and where they are kept."""
+    lines = []
+    for table in tables:
+        size = decimal(table.bytes) if table.bytes is not None else "size unknown"
+        cached = f"cached {_age(table.age_s or 0)} ago, {decimal(table.cached_bytes)} here" if table.cached else "-"
+        lines.append(f"{table.kind:<10} {table.split or 'all':<10} {size:>12}  {cached:<32} {table.name}")
+    return [*lines, f"cache folder: {root}"]
+
+
+def _branches(hierarchy: Hierarchy, label: str, rows: dict[str, ClassRow], *, depth: int) -> Iterator[str]:
+    if label in rows:
+        yield _class_line(rows[label], depth)
+    for child in hierarchy.children.get(label, ()):
+        inside = depth + 1 if label in rows else depth
+        yield from _branches(hierarchy, child, rows, depth=inside)
+
+
+def _class_line(row: ClassRow, depth: int) -> str:
+    counts = ", ".join(f"{split} {row.images[split]} images {row.boxes[split]} boxes" for split in row.boxes)
+    return f"{row.label:<12} {'  ' * depth}{row.class_name}" + (f"  ({counts})" if counts else "")
+
+
+def _counts(cache: Cache, release: str, split: Split) -> dict[str, tuple[int, int]] | None:
+    """Return (images, boxes) of each label in a split's cached box table, None if it is not cached."""
+    for table in TABLES:
+        if (table.kind, table.split) == ("boxes", split) and release in table.releases:
+            place = cache.place(table)
+            kept = place.kept()
+            if kept is not None:
+                counts = pl.read_parquet(place.table(kept).path / "labels.parquet")
+                return {label: (images, boxes) for label, boxes, images in counts.iter_rows()}
+    return None
+
+
+def _table_row(table: PublishedTable, place: Place, asked: int | None) -> TableRow:
+    kept = place.kept()
+    size = asked if asked is not None else (kept.identity.bytes if kept is not None else table.bytes)
+    age_s = max(0.0, time.time() - kept.made_s) if kept is not None else None
+    return TableRow(
+        table.kind,
+        table.split,
+        table.releases,
+        table.name,
+        object_url(table.bucket, table.key),
+        size,
+        kept is not None,
+        place.size(),
+        age_s,
+    )
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

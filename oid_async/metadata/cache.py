@@ -1,0 +1,298 @@
+"""The metadata cache: tables that stand on a server, fetched once, turned into Parquet once, kept.
+
+    CACHE/<site>/<bucket>/<key>.table/      one published object (see `metadata.shelf`)
+
+<site> is `published`, or a name made from the mirror's address, or `given` for a URL of the user's own. A table that is
+there is asked for with its validators: 304 costs one small answer, a changed file is noticed. Two runs that want the
+same table share the work: one does it, the other waits.
+"""
+
+import asyncio
+import errno
+import hashlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import unquote, urlsplit
+
+from platformdirs import user_cache_path
+
+from oid_async.errors import InputError, StorageError, UnavailableError, storage_error
+from oid_async.events import Note, Sink, TableProgress
+from oid_async.metadata.convert import StoppedError, convert
+from oid_async.metadata.fetch import FileFetch
+from oid_async.metadata.shelf import Identity, Kept, Lock, Place
+from oid_async.openimages.catalogue import PublishedTable, object_url
+from oid_async.openimages.tables import TableFile, columns_of
+from oid_async.threads import settled
+from oid_async.transfer.client import Client
+from oid_async.transfer.retry import FetchError
+
+# The kinds that are worth converting, and whether a class's rows should stand together.
+_BY_LABEL = {"boxes": True, "images": False}
+# Beside the raw file the conversion needs the rows twice, each 0.3 times the size of the train tables (measured).
+_CONVERSION_ROOM = 0.8
+_LOOK_AGAIN_S = 0.1
+_SAY_WAITING_S = 1.0
+
+
+def cache_root(cache_dir: Path | None) -> Path:
+    """Return the cache folder: the one asked for, else the user's."""
+    return cache_dir or user_cache_path("oid-async")
+
+
+def every_place(root: Path) -> list[Place]:
+    """Return the places of all objects of all sites that the cache folder holds."""
+    return [Place(folder, folder.name.removesuffix(".table")) for folder in sorted(root.rglob("*.table"))]
+
+
+class Cache:
+    """The places of one site's objects. Reading what is there needs nothing more; `MetadataCache` brings what is not.
+
+    `site` is what a mirror is known by over runs; None means the public buckets.
+    """
+
+    def __init__(self, root: Path, site: str | None) -> None:
+        self.root = root
+        self._folder = root / ("published" if site is None else f"mirror-{_digest(site)}")
+
+    def place(self, table: PublishedTable) -> Place:
+        """Return where a published table is kept."""
+        return Place(self._folder / table.bucket / f"{table.key}.table", table.name)
+
+    def given_place(self, url: str) -> Place:
+        """Return where a table that the user named by URL is kept."""
+        name = url.split("?", 1)[0].rstrip("/").rsplit("/", 1)[-1] or "table.csv"
+        return Place(self.root / "given" / f"{_digest(url)}.table", name)
+
+
+class MetadataCache:
+    """Brings tables into the cache and keeps them there while the run reads them: use it as `async with`.
+
+    `fetched_bytes` counts what this run moved. Without a client no request is made: what is not there is unavailable.
+    """
+
+    def __init__(self, client: Client | None, sink: Sink, *, root: Path, mirror: str | None, site: str | None) -> None:
+        self.cache = Cache(root, site)
+        self.fetched_bytes = 0
+        self._client = client
+        self._sink = sink
+        self._mirror = mirror
+        self._written = site
+        self._pins: list[Lock] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for pin in self._pins:
+            pin.release()
+
+    @property
+    def is_public(self) -> bool:
+        """Whether tables come from the public buckets, so that the catalogue's sizes hold."""
+        return self._mirror is None and self._client is not None
+
+    def room_for(self, tables: Sequence[PublishedTable]) -> int:
+        """Return the free bytes where tables are kept. Raises StorageError when these cannot fit, as published."""
+        need = sum(_need(table.bytes or 0, 0, converted=table.kind in _BY_LABEL) for table in tables)
+        return _check_room("the tables", self.cache.root, need)
+
+    async def published(self, table: PublishedTable) -> tuple[TableFile, Identity]:
+        """Return a published table on this disk. Raises UnavailableError when it cannot be had."""
+        url = object_url(table.bucket, table.key, self._mirror)
+        written = object_url(table.bucket, table.key, self._written)
+        file, identity = await self._bring(self.cache.place(table), url, written, _BY_LABEL.get(table.kind))
+        return file, replace(identity, url=written)
+
+    async def given(self, url: str) -> tuple[TableFile, Identity]:
+        """Return a table that the user named by URL, as it is. Raises UnavailableError when it cannot be had."""
+        file, identity = await self._bring(self.cache.given_place(url), url, url, None)
+        return TableFile(file.path, url), identity
+
+    async def _bring(self, place: Place, url: str, written: str, by_label: bool | None) -> tuple[TableFile, Identity]:
+        try:
+            if self._client is None:
+                kept = await asyncio.to_thread(self._pinned, place)
+                if kept is None:
+                    raise UnavailableError(
+                        f"{place.name}: not in the cache, and --offline makes no request; "
+                        f"run once without it, or oid-async metadata pull"
+                    )
+                return place.table(kept), kept.identity
+            began = time.time()
+            async with self._alone(place):
+                kept = await asyncio.to_thread(place.kept)
+                if kept is None or kept.checked_s < began:
+                    kept = await self._refresh(self._client, place, kept, url, written, by_label)
+                self._hold(await asyncio.to_thread(place.pin, kept))
+        except OSError as error:
+            raise storage_error(error, place.folder) from error
+        return place.table(kept), kept.identity
+
+    async def _refresh(
+        self, client: Client, place: Place, kept: Kept | None, url: str, written: str, by_label: bool | None
+    ) -> Kept:
+        """Return the latest version: the kept one if the server says so, or cannot be asked, else a new one."""
+
+        def moved(count: int, done: int, total: int | None) -> None:
+            self.fetched_bytes += count
+            self._sink(TableProgress(place.name, done, total))
+
+        def room(total: int | None, have: int) -> None:
+            if total is not None:
+                _check_room(place.name, place.folder, _need(total, have, converted=by_label is not None))
+
+        try:
+            fetch = FileFetch(client, place, url, kept.identity if kept else None, moved=moved, room=room)
+            identity = await fetch.run()
+        except FetchError as error:
+            if kept is None or error.kind in ("not_found", "gone", "forbidden", "bad_url", "blocked"):
+                raise _unavailable(error, written, place.name) from error
+            self._sink(Note(f"{place.name}: {written} cannot be asked ({error}); using the copy in the cache"))
+            return kept
+        if identity is None:
+            assert kept is not None
+            await asyncio.to_thread(place.checked)
+            return kept
+        self._sink(TableProgress(place.name, identity.bytes, identity.bytes, finished=True))
+        return await self._keep(place, identity, by_label)
+
+    async def _keep(self, place: Place, identity: Identity, by_label: bool | None) -> Kept:
+        """Make a version of what has arrived. When cancelled, stop at the next step and wait for that."""
+        stop = threading.Event()
+        loop = asyncio.get_running_loop()
+
+        def progress(done: int, total: int) -> None:
+            event = TableProgress(f"{place.name} to Parquet", done, total, finished=done == total, unit="step")
+            loop.call_soon_threadsafe(self._sink, event)
+
+        def work() -> Kept:
+            folder = place.build()
+            if by_label is None:
+                place.raw.replace(folder / place.name)
+                return place.keep(identity, None)
+            raw = TableFile(place.raw, place.name)
+            try:
+                columns = tuple(columns_of(raw))
+                convert(raw, folder, by_label=by_label, progress=progress, stopped=stop.is_set)
+            except InputError:
+                # Fetched again next time: what cannot be read may have been cut or mixed up on its way here.
+                place.forget_raw()
+                raise
+            return place.keep(identity, columns)
+
+        task = asyncio.ensure_future(asyncio.to_thread(work))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            stop.set()
+            await settled(task)
+            if not task.cancelled() and not isinstance(task.exception(), StoppedError):
+                task.exception()
+            raise
+
+    @asynccontextmanager
+    async def _alone(self, place: Place) -> AsyncIterator[None]:
+        """Have a place to oneself: wait for whoever is at it."""
+        began, said = time.monotonic(), False
+        while (lock := await asyncio.to_thread(_try_lock, place)) is None:
+            if not said and time.monotonic() - began > _SAY_WAITING_S:
+                said = True
+                self._sink(Note(f"{place.name}: another run is fetching it; waiting for that"))
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _pinned(self, place: Place) -> Kept | None:
+        """Return the current version, pinned; a run that replaces it meanwhile makes us look again."""
+        while (kept := place.kept()) is not None:
+            pin = place.pin(kept)
+            if pin is not None:
+                self._hold(pin)
+                return kept
+        return None
+
+    def _hold(self, pin: Lock | None) -> None:
+        if pin is not None:
+            self._pins.append(pin)
+
+
+def local_table(given: str) -> TableFile | None:
+    """Return the table a path or file: URL names, None for an http URL. Raises InputError if the file is not there."""
+    if given.lower().startswith(("http://", "https://")):
+        return None
+    return TableFile(local_file(given), given)
+
+
+def local_file(given: str) -> Path:
+    """Return the path that a path or file: URL names. Raises InputError if there is no file to read."""
+    path = file_url_path(given) or Path(given)
+    if not path.is_file():
+        raise InputError(f"{given}: {'not a file' if path.exists() else 'no such file'}")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{given}: cannot be read (permission denied)")
+    return path
+
+
+def file_url_path(url: str) -> Path | None:
+    """Return the path of a file: URL, None for anything else.
+
+    >>> file_url_path("file:///data/a%20b.csv")
+    PosixPath('/data/a b.csv')
+    """
+    if not url.lower().startswith("file:"):
+        return None
+    return Path(unquote(urlsplit(url).path))
+
+
+def _try_lock(place: Place) -> Lock | None:
+    """Return the lock of a place; of one that may only be read, such as a cache for many users, there is none to take.
+
+    What is kept there can be used all the same, as long as it is the latest.
+    """
+    try:
+        return place.lock()
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM) and place.kept() is not None:
+            return Lock.none()
+        raise
+
+
+def _need(total: int, have: int, *, converted: bool) -> int:
+    """Return the bytes that fetching the rest of a file and turning it takes."""
+    return total - have + (int(total * _CONVERSION_ROOM) if converted else 0)
+
+
+def _check_room(what: str, folder: Path, need: int) -> int:
+    there = folder.absolute()
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if need > free:
+        raise StorageError(
+            f"{what}: {need / 1e9:.1f} GB are needed in {folder} and {free / 1e9:.1f} GB are free; "
+            "free some space or choose another --cache-dir"
+        )
+    return free
+
+
+def _unavailable(error: FetchError, url: str, name: str) -> UnavailableError:
+    if error.kind in ("not_found", "gone", "forbidden"):
+        return UnavailableError(f"{name}: not published at {url} ({error})")
+    return UnavailableError(f"{name}: cannot be had from {url} ({error.kind}: {error})")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

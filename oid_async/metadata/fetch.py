@@ -1,0 +1,225 @@
+"""Fetching one file for the cache: asked for with validators, resumed where it was cut, checked when it is whole.
+
+A cut costs what was in flight: the next attempt, of this run or a later one, asks for the rest with Range and If-Range.
+Only a strong ETag vouches that it is the rest of the same file; without one the file is fetched from its start.
+"""
+
+import asyncio
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from contextlib import aclosing, suppress
+from dataclasses import asdict, dataclass, replace
+from typing import IO
+
+import aiohttp
+
+from oid_async.metadata.shelf import Identity, Place
+from oid_async.threads import in_thread
+from oid_async.transfer.client import Client
+from oid_async.transfer.retry import Attempts, FetchError
+
+_BLOCK = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Promise:
+    """What the server said of the file whose first bytes are here; `md5` is base64, as x-goog-hash gives it."""
+
+    url: str
+    total: int | None
+    etag: str | None
+    last_modified: str | None
+    md5: str | None
+
+    @property
+    def can_resume(self) -> bool:
+        return self.etag is not None and not self.etag.startswith("W/")
+
+
+class FileFetch:
+    """One file on its way to `place.raw`. `moved` is told of each block's bytes, `room` asked, in a
+    thread, before the body comes."""
+
+    def __init__(
+        self,
+        client: Client,
+        place: Place,
+        url: str,
+        kept: Identity | None,
+        *,
+        moved: Callable[[int, int, int | None], None],
+        room: Callable[[int | None, int], None],
+    ) -> None:
+        self._client = client
+        self._place = place
+        self._url = url
+        self._kept = kept
+        self._moved = moved
+        self._room = room
+        # A person waits for the first table: an address with nobody behind it is said so within two seconds.
+        self._impatient = replace(client.limits, retries=min(client.limits.retries, 2))
+        self._reached = 0
+        self._progress = False
+
+    async def run(self) -> Identity | None:
+        """Return the identity of the whole file in `place.raw`, None if the kept version is still the latest.
+
+        Raises FetchError. An attempt that got further than any before counts as none: a bad line gets there in the end.
+        """
+        attempts = Attempts(self._client.limits)
+        while True:
+            attempts.made += 1
+            self._progress = False
+            try:
+                return await self._attempt()
+            except FetchError as error:
+                if self._progress:
+                    attempts = Attempts(self._client.limits, made=1)
+                wait_s = attempts.wait_s(error, 1.0, self._impatient if error.kind == "network" else None)
+                if wait_s is None:
+                    raise
+            await self._client.hosts.sleep(wait_s)
+
+    async def _attempt(self) -> Identity | None:
+        promise, have = await asyncio.to_thread(self._so_far)
+        async with self._client.get(self._url, self._conditions(promise, have)) as response:
+            if response.status == 304:
+                if promise is not None and have == promise.total:
+                    return await self._whole(promise, have, await in_thread(self._hash_so_far))
+                if self._kept is not None:
+                    return None
+                raise FetchError("bad_response", "HTTP 304 to what is not here")
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                raise FetchError("bad_response", "the table was sent compressed although not asked for so")
+            if response.status == 206:
+                await in_thread(self._check_part, response, promise, have)
+                assert promise is not None
+            else:
+                promise, have = _promise(self._url, response), 0
+            await in_thread(self._room, promise.total, have)
+            size, md5 = await self._receive(response, promise, have)
+            return await self._whole(promise, size, md5)
+
+    def _so_far(self) -> tuple[_Promise | None, int]:
+        """Return what is here of the file and how much; nothing if it could not be resumed anyway."""
+        with suppress(OSError, ValueError, TypeError):
+            promise = _Promise(**json.loads(self._place.raw_note.read_text(encoding="utf-8")))
+            have = self._place.raw.stat().st_size
+            if promise.url == self._url and promise.can_resume and 0 < have <= (promise.total or have):
+                return promise, have
+        return None, 0
+
+    def _conditions(self, promise: _Promise | None, have: int) -> dict[str, str]:
+        if promise is not None and promise.etag is not None:
+            if have == promise.total:
+                return {"If-None-Match": promise.etag}
+            return {"Range": f"bytes={have}-", "If-Range": promise.etag}
+        kept = self._kept
+        if kept is None:
+            return {}
+        conditions = {"If-None-Match": kept.etag, "If-Modified-Since": None if kept.etag else kept.last_modified}
+        return {name: value for name, value in conditions.items() if value}
+
+    def _check_part(self, response: aiohttp.ClientResponse, promise: _Promise | None, have: int) -> None:
+        """Refuse a part that is not the rest of what is here, and start anew then: servers do send other parts."""
+        said = response.headers.get("Content-Range", "")
+        told = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", said)
+        if (
+            promise is not None
+            and told is not None
+            and int(told[1]) == have
+            and told[2] in ("*", str(promise.total))
+            and response.headers.get("ETag", promise.etag) == promise.etag
+        ):
+            return
+        self._place.forget_raw()
+        raise FetchError("truncated", f"asked for the rest from byte {have}, got {said or 'no Content-Range'}")
+
+    async def _receive(self, response: aiohttp.ClientResponse, promise: _Promise, have: int) -> tuple[int, str]:
+        """Stream the body to disk in large blocks, each a thread hop; return the file's size and hex MD5."""
+        spool = _Spool(self._place, promise, have)
+        block = bytearray()
+        try:
+            await in_thread(spool.open)
+            try:
+                async with aclosing(self._client.chunks(response, endless=True)) as chunks:
+                    async for chunk in chunks:
+                        block += chunk
+                        if len(block) >= _BLOCK:
+                            await self._store(spool, block, promise.total)
+                            block = bytearray()
+            finally:
+                # What came before a cut is kept: the next attempt goes on from there.
+                if block:
+                    await self._store(spool, block, promise.total)
+        finally:
+            await in_thread(spool.close)
+        return spool.size, spool.md5.hexdigest()
+
+    async def _store(self, spool: "_Spool", block: bytearray, total: int | None) -> None:
+        await in_thread(spool.write, block)
+        self._progress |= spool.size > self._reached
+        self._reached = max(self._reached, spool.size)
+        self._moved(len(block), spool.size, total)
+
+    async def _whole(self, promise: _Promise, size: int, md5: str) -> Identity:
+        """Return the identity of a file that is whole. Raises FetchError `truncated` or `checksum`."""
+        if promise.total is not None and size != promise.total:
+            raise FetchError("truncated", f"{size} of {promise.total} bytes arrived")
+        if promise.md5 is not None and promise.md5 != base64.b64encode(bytes.fromhex(md5)).decode():
+            await in_thread(self._place.forget_raw)
+            self._progress = False
+            raise FetchError("checksum", f"its MD5 is not {promise.md5}, which the server says it is")
+        return Identity(self._url, size, promise.etag, promise.last_modified, md5)
+
+    def _hash_so_far(self) -> str:
+        with self._place.raw.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+class _Spool:
+    """The file being written, hashed as it grows: hashing a gigabyte afterwards would take seconds. Blocking.
+
+    It goes on behind the first `have` bytes, or starts anew with 0; the note beside it says of what before any byte is
+    there.
+    """
+
+    def __init__(self, place: Place, promise: _Promise, have: int) -> None:
+        self._place = place
+        self._promise = promise
+        self._have = have
+        self._file: IO[bytes] | None = None
+        self.size = 0
+        self.md5 = hashlib.md5(usedforsecurity=False)
+
+    def open(self) -> None:
+        if not self._have:
+            self._place.forget_raw()
+            self._place.raw_note.write_text(json.dumps(asdict(self._promise)), encoding="utf-8")
+        self._file = self._place.raw.open("r+b" if self._have else "wb")
+        while self.size < self._have and (block := self._file.read(min(_BLOCK, self._have - self.size))):
+            self.md5.update(block)
+            self.size += len(block)
+
+    def write(self, block: bytes | bytearray) -> None:
+        assert self._file is not None
+        self._file.write(block)
+        self._file.flush()
+        self.md5.update(block)
+        self.size += len(block)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _promise(url: str, response: aiohttp.ClientResponse) -> _Promise:
+    hashes = ",".join(response.headers.getall("x-goog-hash", []))
+    md5 = re.search(r"(?:^|[,\s])md5=([A-Za-z0-9+/]{22}==)", hashes)
+    headers = response.headers
+    return _Promise(
+        url, response.content_length, headers.get("ETag"), headers.get("Last-Modified"), md5[1] if md5 else None
+    )

@@ -1,0 +1,196 @@
+"""One object's place in the cache: its versions, its lock, what has arrived of it so far. Blocking, all of it quick.
+
+    FOLDER/lock           held by the run that asks for the object, fetches and converts it; the others wait for it
+    FOLDER/raw.part       what has arrived so far; raw.json beside it says of what, so that it can be resumed
+    FOLDER/building/      a version in the making; whatever lies there belongs to whoever has the lock
+    FOLDER/<version>/     a whole version: the file as published, or its converted form
+    FOLDER/current.json   which version that is and where it came from; written last, by renaming
+
+A version that a run reads from is pinned by a shared lock on its `in_use`: a newer version does not take it away.
+"""
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from oid_async.openimages.tables import TableFile
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What tells one state of an object from another; a validator is None if the server gives none. `md5` is hex."""
+
+    url: str
+    bytes: int
+    etag: str | None
+    last_modified: str | None
+    md5: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A version on the shelf. `columns` are those of a converted table, None for a file as published.
+
+    `made_s` is when it was made, `checked_s` when it was last known to be the latest (Unix time).
+    """
+
+    version: str
+    identity: Identity
+    columns: tuple[str, ...] | None
+    made_s: float
+    checked_s: float
+
+
+class Lock:
+    """An exclusive or shared lock on a file, held until `release`."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+
+    @classmethod
+    def none(cls) -> "Lock":
+        """Return a lock on nothing, for a place that cannot be written to and so needs none."""
+        return cls(None)
+
+    @classmethod
+    def take(cls, path: Path, *, shared: bool = False) -> "Lock | None":
+        """Return the lock, None if another process has it. Raises OSError when the file cannot be opened."""
+        flags = os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT
+        descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return cls(descriptor)
+
+    def release(self) -> None:
+        """Give it back; safe to call twice."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+class Place:
+    """The folder of one object; `name` is what messages call it and what its file is called."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder
+        self.name = name
+        self.raw = folder / "raw.part"
+        self.raw_note = folder / "raw.json"
+        self.building = folder / "building"
+        self._current = folder / "current.json"
+
+    def kept(self) -> Kept | None:
+        """Return the current version, None if there is none that is whole."""
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            note: dict[str, Any] = json.loads(self._current.read_text(encoding="utf-8"))
+            columns = note["columns"]
+            version = str(note["version"])
+            # A power cut may leave the note on the disk and not all of what it speaks of.
+            if _size(self.folder / version) == note["size"]:
+                made_s = self._in_use(version).stat().st_mtime
+                columns = None if columns is None else tuple(columns)
+                return Kept(version, Identity(**note["identity"]), columns, made_s, self._current.stat().st_mtime)
+        return None
+
+    def table(self, kept: Kept) -> TableFile:
+        """Return a version as a table to read."""
+        folder = self.folder / kept.version
+        if kept.columns is None:
+            return TableFile(folder / self.name, self.name)
+        return TableFile(folder, self.name, kept.columns)
+
+    def lock(self) -> Lock | None:
+        """Return the exclusive lock of this place, None while another run has it. Raises OSError."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return Lock.take(self.folder / "lock")
+
+    def pin(self, kept: Kept) -> Lock | None:
+        """Return a shared lock that keeps a version where it is, None if it is already gone."""
+        with suppress(FileNotFoundError):
+            return Lock.take(self._in_use(kept.version), shared=True)
+        return None
+
+    def build(self) -> Path:
+        """Return an empty folder to make a version in. Only for who has the lock, as everything below."""
+        shutil.rmtree(self.building, ignore_errors=True)
+        self.building.mkdir()
+        return self.building
+
+    def keep(self, identity: Identity, columns: tuple[str, ...] | None) -> Kept:
+        """Make what was built the current version and remove what nobody reads any more."""
+        version = secrets.token_hex(6)
+        (self.building / "in_use").touch()
+        self.building.replace(self.folder / version)
+        size = _size(self.folder / version)
+        note = {"version": version, "size": size, "columns": columns, "identity": asdict(identity)}
+        fresh = self._current.with_suffix(".new")
+        fresh.write_text(json.dumps(note), encoding="utf-8")
+        fresh.replace(self._current)
+        self.forget_raw()
+        self.sweep(version)
+        made_s = self._in_use(version).stat().st_mtime
+        return Kept(version, identity, columns, made_s, self._current.stat().st_mtime)
+
+    def checked(self) -> None:
+        """Note that the current version is still the latest, for a run that waits for the lock meanwhile."""
+        with suppress(OSError):
+            os.utime(self._current)
+
+    def forget_raw(self) -> None:
+        """Remove what has arrived so far."""
+        for path in (self.raw_note, self.raw):
+            path.unlink(missing_ok=True)
+
+    def sweep(self, current: str | None) -> int:
+        """Remove every version but the current one that no run reads from; return how many stay for that reason."""
+        busy = 0
+        for path in list(self.folder.iterdir()):
+            if not path.is_dir() or path.name == current:
+                continue
+            lock = None
+            with suppress(OSError):
+                lock = Lock.take(path / "in_use")
+                if lock is None:
+                    busy += 1
+                    continue
+            shutil.rmtree(path, ignore_errors=True)
+            if lock is not None:
+                lock.release()
+        return busy
+
+    def try_clear(self) -> bool:
+        """Remove everything of this object, for who has not got the lock; return whether no run was in the way."""
+        lock = self.lock()
+        if lock is None:
+            return False
+        try:
+            self._current.unlink(missing_ok=True)
+            self.forget_raw()
+            return self.sweep(None) == 0
+        finally:
+            lock.release()
+
+    def size(self) -> int:
+        """Return the bytes that this object takes on the disk."""
+        if not self.folder.is_dir():
+            return 0
+        return sum(_size(path) if path.is_dir() else path.stat().st_size for path in self.folder.iterdir())
+
+    def _in_use(self, version: str) -> Path:
+        return self.folder / version / "in_use"
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())

@@ -1,0 +1,64 @@
+"""Where published objects are: the public buckets, a mirror by URL, or a folder or objects made on the fly.
+
+The last two are served by an embedded origin on loopback, so that every byte takes the same way.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import aiofiles.os
+
+from oid_async.errors import UsageError
+from oid_async.metadata.cache import file_url_path
+from oid_async.openimages.catalogue import BUCKETS, IMAGE_BUCKET
+from oid_async.transfer.client import parse_url
+from oid_async.transfer.retry import FetchError
+
+if TYPE_CHECKING:
+    from oid_async.origin.server import Serve
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """`url` is a mirror's address, None for the public buckets; `name` is what a mirror is known by over runs.
+
+    `name` also stands for the address in what is written down: an embedded origin has another port every time.
+    """
+
+    url: str | None
+    name: str | None
+
+
+@asynccontextmanager
+async def open_site(
+    mirror: str | None, *, offline: bool = False, serve: "Serve | None" = None, name: str | None = None
+) -> AsyncIterator[Site]:
+    """Yield where to fetch from. Raises UsageError for a mirror that is neither an http URL nor a folder.
+
+    `serve` plays the objects itself, known as `name`. Offline, a folder is only known by its name: nothing is served.
+    """
+    if serve is None and (mirror is None or mirror.lower().startswith(("http://", "https://"))):
+        try:
+            parse_url(mirror or BUCKETS[IMAGE_BUCKET])
+        except FetchError as error:
+            raise UsageError(f"--mirror {mirror}: {error}") from error
+        address = mirror.rstrip("/") if mirror else None
+        yield Site(address, address)
+        return
+    if serve is None:
+        assert mirror is not None
+        root = (file_url_path(mirror) or Path(mirror)).absolute()
+        if not await aiofiles.os.path.isdir(root):
+            raise UsageError(f"--mirror {mirror}: neither an http URL nor a folder")
+        name = root.as_uri()
+        if offline:
+            yield Site(None, name)
+            return
+    # A server takes a tenth of a second to import, and most runs need none.
+    from oid_async.origin.server import Origin, folder
+
+    async with Origin(folder(root) if serve is None else serve) as origin:
+        yield Site(origin.url, name)

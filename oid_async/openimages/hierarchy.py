@@ -1,0 +1,64 @@
+"""The class hierarchy: which classes stand below which. A directed acyclic graph that is published as a tree.
+
+    {"LabelName": "/m/0bl9f", "Subcategory": [{"LabelName": ..., "Subcategory": [...], "Part": [...]}, ...]}
+
+A class that stands below several others is repeated in full or in part, so everything here is sets. Only `Subcategory`
+is descent: a Part of a class (a Human face of a Person) is no kind of it.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+from oid_async.errors import InputError
+from oid_async.openimages.tables import TableFile, reading
+
+_KEYS = ("Subcategory", "Part")
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """`children` gives each label's direct subclasses, in published order and each once; `root` has no name."""
+
+    root: str
+    children: dict[str, tuple[str, ...]]
+
+    @classmethod
+    def read(cls, table: TableFile) -> Self:
+        """Read the published JSON. Raises InputError for a file that is not such a tree."""
+        with reading(table):
+            text = table.path.read_text(encoding="utf-8-sig")
+        try:
+            tree = json.loads(text)
+            found: dict[str, dict[str, None]] = {}
+            for label, child in _edges(tree):
+                found.setdefault(label, {})[child] = None
+            return cls(str(tree["LabelName"]), {label: tuple(below) for label, below in found.items()})
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise InputError(f"{table.name}: cannot be read as a class hierarchy: {error!r}") from error
+
+    def below(self, label: str) -> tuple[str, ...]:
+        """Return every class below a label at any depth, once each, in order of first sight; () for a leaf.
+
+        >>> Hierarchy("e", {"e": ("a", "b"), "a": ("c",), "b": ("c", "d")}).below("e")
+        ('a', 'b', 'c', 'd')
+        """
+        seen: dict[str, None] = {}
+        todo = [label]
+        while todo:
+            fresh = [child for parent in todo for child in self.children.get(parent, ()) if child not in seen]
+            seen.update(dict.fromkeys(fresh))
+            todo = list(dict.fromkeys(fresh))
+        seen.pop(label, None)
+        return tuple(seen)
+
+
+def _edges(node: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (label, direct subclass) of a node and everything under it; a Part's own subclasses are classes too."""
+    label = str(node["LabelName"])
+    for key in _KEYS:
+        for child in node.get(key, ()):
+            if key == "Subcategory":
+                yield label, str(child["LabelName"])
+            yield from _edges(child)

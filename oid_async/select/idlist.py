@@ -1,0 +1,117 @@
+"""Lists of images from a file: one ImageID or split/ImageID a line, as the official downloader script takes them.
+
+`.jpg` (or .jpeg, .png) behind an id, upper-case digits, blank lines, spaces around, CR, a byte order mark and a first
+line that says ImageID are tolerated. A line that is none of this names an unknown image: it is listed, never dropped.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
+
+import polars as pl
+
+from oid_async.errors import InputError
+from oid_async.openimages.ids import KEY, IdForm, hexadecimal
+from oid_async.openimages.tables import TableFile, reading
+from oid_async.options import SPLITS, Split
+
+_BATCH_LINES = 1 << 16
+_PARTS = r"(?i)^(?:([a-z0-9]+)/)?([^/]+?)(?:\.jpe?g|\.png)?$"
+
+
+@dataclass(frozen=True, slots=True)
+class IdList:
+    """The images that a list names.
+
+    `rows` has KEY, split (u8 index into SPLITS; null where the line names none) and line (u32, physical), one row per
+    distinct image. `odd` are the lines that name no image: (line, text). `splits` are those that lines name;
+    `is_complete` says that every line that names an image names its split.
+    """
+
+    name: str
+    rows: pl.DataFrame
+    odd: tuple[tuple[int, str], ...]
+    splits: tuple[Split, ...]
+    is_complete: bool
+
+    def chosen(self, images: pl.DataFrame) -> pl.DataFrame:
+        """Return those of `images` (KEY, split) that the list names; a split that is unknown there fits any."""
+        named = images.join(self.rows.select(KEY, listed="split"), on=KEY, how="inner")
+        fits = pl.col("split").is_null() | pl.col("listed").is_null() | (pl.col("split") == pl.col("listed"))
+        return named.filter(fits).select(KEY, "split").unique(KEY)
+
+    def unknown_lines(self, images: pl.DataFrame) -> pl.Series:
+        """Return the lines, in order, whose image `images` (KEY, split) does not have; odd lines are among them."""
+        known = self.chosen(images)
+        absent = self.rows.join(known, on=KEY, how="anti").get_column("line")
+        odd = pl.Series("line", [line for line, _ in self.odd], pl.UInt32)
+        return pl.concat([absent, odd]).sort()
+
+    def text_of(self, lines: pl.Series) -> list[str]:
+        """Return what these lines say, in order: split/ImageID or ImageID, an odd line as it stands."""
+        text = dict(self.odd)
+        rows = self.rows.filter(pl.col("line").is_in(lines.implode()))
+        image_id = hexadecimal() if rows.schema[KEY] == pl.UInt64 else pl.col(KEY)
+        for line, split, name in rows.select("line", "split", image_id.alias("name")).iter_rows():
+            text[line] = name if split is None else f"{SPLITS[split]}/{name}"
+        return [text[line] for line in lines]
+
+
+def read_ids(path: Path, name: str, ids: IdForm) -> IdList:
+    """Read a list. Raises InputError when no line of it names an image."""
+    frames: list[pl.DataFrame] = []
+    odd: list[tuple[int, str]] = []
+    with reading(TableFile(path, name)), path.open(encoding="utf-8-sig", errors="replace") as file:
+        for frame in _batches(file):
+            parsed = _parse(frame, ids)
+            frames.append(parsed.filter(pl.col(KEY).is_not_null()).select(KEY, "split", "line"))
+            odd += parsed.filter(pl.col(KEY).is_null()).select("line", "text").rows()
+    if odd and odd[0][0] == 1 and odd[0][1].strip().lower() in ("imageid", "image_id", "id"):
+        del odd[0]
+    schema: dict[str, type[pl.DataType]] = {KEY: ids.dtype, "split": pl.UInt8, "line": pl.UInt32}
+    rows = pl.concat([pl.DataFrame(schema=schema), *frames]).unique([KEY, "split"], keep="first", maintain_order=True)
+    if odd and not len(rows):
+        line, text = odd[0]
+        raise InputError(f"{name}: no line names an image; line {line} is {text[:60]!r}, not ImageID or split/ImageID")
+    codes = rows.get_column("split")
+    return IdList(
+        name=name,
+        rows=rows,
+        odd=tuple(odd),
+        splits=tuple(SPLITS[code] for code in codes.unique().drop_nulls().sort()),
+        is_complete=not codes.null_count(),
+    )
+
+
+def _batches(file: TextIO) -> Iterator[pl.DataFrame]:
+    """Yield the lines that are not blank, with their numbers."""
+    number = 0
+    while lines := list(islice(file, _BATCH_LINES)):
+        numbers = range(number + 1, number + 1 + len(lines))
+        number += len(lines)
+        frame = pl.DataFrame({"line": numbers, "text": lines}, schema={"line": pl.UInt32, "text": pl.String})
+        yield frame.with_columns(pl.col("text").str.strip_chars()).filter(pl.col("text") != "")
+
+
+def _parse(frame: pl.DataFrame, ids: IdForm) -> pl.DataFrame:
+    """Add KEY (null for what names no image) and split to lines of text."""
+    said = pl.col("text").str.extract(_PARTS, 1).str.to_lowercase()
+    image_id = pl.col("text").str.extract(_PARTS, 2)
+    frame = frame.with_columns(
+        ImageID=image_id.str.to_lowercase() if ids.hexadecimal else image_id,
+        split=said.replace_strict(list(SPLITS), range(len(SPLITS)), default=None, return_dtype=pl.UInt8),
+        is_known=said.is_null() | said.is_in(SPLITS),
+    )
+    return frame.with_columns(pl.when("is_known").then(ids.key()).alias(KEY))
+
+
+def as_image_rows(images: IdList, splits: Iterable[Split]) -> pl.DataFrame:
+    """Return ImageID and Subset of a complete list of Open Images ids: what an image table would say at least."""
+    codes = [SPLITS.index(split) for split in splits] or list(range(len(SPLITS)))
+    rows = images.rows.filter(pl.col("split").is_in(codes)).unique(KEY, keep="first", maintain_order=True)
+    return rows.select(
+        ImageID=hexadecimal(),
+        Subset=pl.col("split").replace_strict(range(len(SPLITS)), list(SPLITS), return_dtype=pl.String),
+    )
