@@ -3,12 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import polars as pl
-
 from oid_async.inputs import Inputs
-from oid_async.openimages.ids import KEY
 from oid_async.openimages.tables import TableFile, bad_ids
-from oid_async.select.selection import Selection, annotated, choose, count_rows, listed
+from oid_async.select.choose import Selection, choose
+from oid_async.select.query import annotated, count_rows, listed, nothing_annotated
 
 _MOST_NAMED = 5
 
@@ -28,19 +26,14 @@ def ask(inputs: Inputs, all_boxes: bool) -> Answer:
     """Read the tables and decide. Raises InputError for a table that cannot be read."""
     query, ids = inputs.query, inputs.ids
     annotations: dict[str, int] = {}
+    images = listed(inputs.images, ids, inputs.splits)
     if query.needs_boxes:
-        pairs = annotated(inputs.boxes, ids, query)
-        # Every listed image is looked up too, to know which of them are not there.
-        among = [pairs.get_column(KEY)]
-        among += [query.image_ids.rows.get_column(KEY)] if query.image_ids is not None else []
-        images = listed(inputs.images, ids, inputs.splits, pl.concat(among).drop_nulls().unique())
-        selection = choose(pairs, images, query)
+        selection = choose(annotated(inputs.boxes, ids, query), images, query)
         annotations["bbox"] = selection.rows
         if all_boxes and query.categories:
             annotations["bbox"] = count_rows(inputs.boxes, ids, query.flags, selection.keys)
     else:
-        pairs = pl.DataFrame(schema={KEY: ids.dtype, "label": pl.UInt16, "rows": pl.UInt32})
-        selection = choose(pairs, listed(inputs.images, ids, inputs.splits), query)
+        selection = choose(nothing_annotated(ids), images, query)
     unknown: list[str] = []
     if query.image_ids is not None and len(selection.unknown_lines):
         unknown = query.image_ids.text_of(selection.unknown_lines)

@@ -18,7 +18,7 @@ from oid_async.openimages.ids import IdForm
 from oid_async.openimages.tables import TableFile, columns_of, looks_hexadecimal, reading, scan
 from oid_async.options import SPLITS, Names, Options, Source, Split
 from oid_async.select.idlist import IdList, as_image_rows, read_ids
-from oid_async.select.selection import Query
+from oid_async.select.query import Query
 
 _MOST_HASHED = 256 << 20
 # Smaller tables are there before a line about them is read.

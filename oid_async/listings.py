@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 from rich.filesize import decimal
 
 from oid_async.errors import InputError, UnavailableError
@@ -19,7 +18,8 @@ from oid_async.mirror import open_site
 from oid_async.openimages.catalogue import TABLES, PublishedTable, object_url, published
 from oid_async.openimages.classes import Classes
 from oid_async.openimages.hierarchy import Hierarchy
-from oid_async.options import SPLITS, Options, Split
+from oid_async.options import SPLITS, Options, Release, Split
+from oid_async.select.query import count_labels
 from oid_async.transfer.client import Client
 from oid_async.transfer.hosts import Hosts
 from oid_async.transfer.retry import FetchError, Limits
@@ -225,15 +225,13 @@ def _class_line(row: ClassRow, depth: int) -> str:
     return f"{row.label:<12} {'  ' * depth}{row.class_name}" + (f"  ({counts})" if counts else "")
 
 
-def _counts(cache: Cache, release: str, split: Split) -> dict[str, tuple[int, int]] | None:
+def _counts(cache: Cache, release: Release, split: Split) -> dict[str, tuple[int, int]] | None:
     """Return (images, boxes) of each label in a split's cached box table, None if it is not cached."""
-    for table in TABLES:
-        if (table.kind, table.split) == ("boxes", split) and release in table.releases:
-            place = cache.place(table)
-            kept = place.kept()
-            if kept is not None:
-                counts = pl.read_parquet(place.table(kept).path / "labels.parquet")
-                return {label: (images, boxes) for label, boxes, images in counts.iter_rows()}
+    for table in published("boxes", [split], release):
+        place = cache.place(table)
+        kept = place.kept()
+        if kept is not None:
+            return count_labels(place.table(kept))
     return None
 
 

@@ -27,8 +27,9 @@ from oid_async.mirror import Site, open_site
 from oid_async.openimages.catalogue import IMAGE_BUCKET, MEAN_IMAGE_BYTES, object_url
 from oid_async.options import Options, Source
 from oid_async.report import Outcome, Plan, Report
+from oid_async.select.choose import Selection
 from oid_async.select.plan import Facts, Planner, Summary, clear_plan, plan_files
-from oid_async.select.selection import Selection, fits
+from oid_async.select.query import fits
 from oid_async.store.adopt import Adopter, from_manifest
 from oid_async.store.folder import Folder
 from oid_async.store.journal import Journal

@@ -18,7 +18,7 @@ from oid_async.openimages.ids import KEY, IdForm, within
 from oid_async.openimages.tables import TableFile, reading, scan_keyed
 from oid_async.options import Names, Source, Split
 from oid_async.report import FINAL_KINDS, Outcome, parse_detail
-from oid_async.select.selection import in_splits
+from oid_async.select.query import in_splits
 from oid_async.store.journal import FORGET, scan_journal
 from oid_async.store.naming import PLAIN_NAME, clash_name, fold, id_name, url_name
 

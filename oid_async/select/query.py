@@ -1,0 +1,153 @@
+"""What is asked of the tables, and what is read of them to answer it.
+
+The tables are read once each, lazily, two or three columns wide. What grows with the result is columns of numbers: a
+key is the ImageID as UInt64 (8 bytes), or the id itself where a table of a user's own names its images otherwise.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from oid_async.openimages.classes import Category
+from oid_async.openimages.ids import KEY, IdForm
+from oid_async.openimages.tables import TableFile, reading, scan, scan_keyed, scan_pairs
+from oid_async.options import SPLITS, Match, Split
+from oid_async.select.idlist import IdList
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is asked of the tables, every name resolved.
+
+    `flags` says what a box must be by column; `needs_boxes=False` selects by the image table and the id lists alone.
+    `seed` is None for the order of ImageIDs. `limit_per_class` without categories means every label there is.
+    """
+
+    categories: tuple[Category, ...] = ()
+    excluded: tuple[Category, ...] = ()
+    match: Match = "any"
+    flags: Mapping[str, bool] = field(default_factory=dict)
+    image_ids: IdList | None = None
+    exclude_ids: IdList | None = None
+    limit_per_class: int | None = None
+    limit: int | None = None
+    seed: int | None = None
+    needs_boxes: bool = True
+
+    @property
+    def labels(self) -> list[str]:
+        """Every label that is looked for, sorted: of the categories, of what stands below them, of the excluded."""
+        wanted = {label for category in self.categories for label in (*category.labels, *category.below)}
+        return sorted(wanted | {label for category in self.excluded for label in category.labels})
+
+
+def annotated(boxes: Sequence[TableFile], ids: IdForm, query: Query) -> pl.DataFrame:
+    """Return key, label (u16), rows (u32): one row per image and label that it has boxes of, in no order.
+
+    `label` is a place in `query.labels`, or behind its end for every other class, which counts only without categories;
+    `rows` counts the boxes that fit the flags, maybe none: for an exclusion any box will do. A null key stands for
+    damaged rows. Numbers, because a group by text costs some hundred bytes an image.
+    """
+    labels = query.labels
+    if not query.categories and query.limit_per_class is not None:
+        labels += [label for label in _all_labels(boxes) if label not in labels]
+    others = not query.categories
+    frames = []
+    for table in boxes:
+        # Without flags a sorted table has the counts ready, of each image and label.
+        counted = scan_pairs(table) if not query.flags else None
+        if counted is None:
+            frame, rows = scan_keyed(table, ids, ["LabelName", *query.flags], []), fits(query.flags).cast(pl.UInt32)
+        else:
+            frame, rows = counted, pl.col("boxes")
+        if not others:
+            frame = frame.filter(pl.col("LabelName").is_in(labels) | pl.col(KEY).is_null())
+        label = _place("LabelName", labels, len(labels) if others else None)
+        frame = frame.select(KEY, label=label, rows=rows)
+        if counted is None or others:
+            frame = frame.group_by(KEY, "label").agg(pl.col("rows").sum())
+        frames.append(frame)
+    pairs = _collect(frames, boxes)
+    return pairs if len(boxes) == 1 else pairs.group_by(KEY, "label").agg(pl.col("rows").sum())
+
+
+def count_labels(boxes: TableFile) -> dict[str, tuple[int, int]]:
+    """Return how many images and boxes each label has in a box table of Open Images."""
+    frame = scan_pairs(boxes)
+    if frame is None:
+        rows = scan_keyed(boxes, IdForm(), ["LabelName"], [])
+        frame = rows.group_by("LabelName", KEY).agg(boxes=pl.len())
+    counts = frame.group_by("LabelName").agg(images=pl.len(), boxes=pl.col("boxes").sum())
+    with reading(boxes):
+        found = counts.collect(engine="streaming")
+    return {label: (images, count) for label, images, count in found.iter_rows() if label is not None}
+
+
+def nothing_annotated(ids: IdForm) -> pl.DataFrame:
+    """Return what `annotated` returns when there is nothing to read."""
+    return pl.DataFrame(schema={KEY: ids.dtype, "label": pl.UInt16, "rows": pl.UInt32})
+
+
+def count_rows(boxes: Sequence[TableFile], ids: IdForm, flags: Mapping[str, bool], keys: pl.Series) -> int:
+    """Return how many box rows of any class these images have that fit the flags."""
+    frames = [
+        scan_keyed(table, ids, list(flags), [])
+        .filter(fits(flags), pl.col(KEY).is_in(keys.implode()))
+        .select(rows=pl.len())
+        for table in boxes
+    ]
+    return int(_collect(frames, boxes).get_column("rows").sum()) if frames else 0
+
+
+def fits(flags: Mapping[str, bool]) -> pl.Expr:
+    """Return the condition that a box is what the flags ask for: 1 is yes, 0 is no, -1 (unknown) is neither."""
+    wanted = [pl.col(name).cast(pl.Float32, strict=False) == int(yes) for name, yes in flags.items()]
+    return pl.all_horizontal(wanted).fill_null(False) if wanted else pl.lit(True)
+
+
+def listed(images: Sequence[TableFile], ids: IdForm, splits: Sequence[Split]) -> pl.DataFrame:
+    """Return key and split (u8 index into SPLITS, null if unknown) of the image tables' rows, in published order.
+
+    `splits` keeps the rows of these splits only, where the table says which; empty keeps all.
+    """
+    frames = []
+    for table in images:
+        frame = scan_keyed(table, ids, [], ["Subset"])
+        if "Subset" in frame.collect_schema():
+            split = _place("Subset", list(SPLITS), None, pl.UInt8)
+            frame = in_splits(frame, splits)
+        else:
+            split = pl.lit(None, pl.UInt8)
+        frames.append(frame.select(KEY, split=split))
+    return _collect(frames, images)
+
+
+def in_splits(images: pl.LazyFrame, splits: Sequence[Split]) -> pl.LazyFrame:
+    """Keep the image rows of these splits; a table without Subset cannot tell and keeps all."""
+    if not splits or "Subset" not in images.collect_schema():
+        return images
+    return images.filter(pl.col("Subset").is_in(list(splits)))
+
+
+def _place(column: str, values: Sequence[str], rest: int | None, dtype: type[pl.DataType] = pl.UInt16) -> pl.Expr:
+    """Return the expression text -> its place among `values`, `rest` for any other."""
+    if not values:
+        return pl.lit(rest, dtype)
+    places = list(range(len(values)))
+    return pl.col(column).replace_strict(list(values), places, default=rest, return_dtype=dtype)
+
+
+def _all_labels(boxes: Sequence[TableFile]) -> list[str]:
+    """Return every label that a box has, sorted."""
+    frames = [scan(table, ["LabelName"], []).unique() for table in boxes]
+    return _collect(frames, boxes).get_column("LabelName").drop_nulls().unique().sort().to_list()
+
+
+def _collect(frames: Sequence[pl.LazyFrame], tables: Sequence[TableFile]) -> pl.DataFrame:
+    """Collect one frame per table, one after the other, so that an error names its table and memory holds one."""
+    parts = []
+    for frame, table in zip(frames, tables, strict=True):
+        with reading(table):
+            parts.append(frame.collect(engine="streaming"))
+    return pl.concat(parts)
