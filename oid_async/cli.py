@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from oid_async.errors import OidError, UsageError
 from oid_async.options import Options, option_fields
+from oid_async.tuning import set_up_polars
 from oid_async.version import __version__
 
 if TYPE_CHECKING:
@@ -21,24 +22,12 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-# Polars reads CSV in chunks of many MiB per core, keeps several in flight and keeps what it has freed. With small
-# chunks and freed memory given back at once, 50,000 images peak a few MiB above 5,000 (before: 80 MiB above, measured),
-# for half as much time again on a gigabyte of CSV. This process is ours, so its environment is; a user's setting wins.
-_POLARS = {
-    "POLARS_CSV_CHUNK_SIZE": str(128 << 10),
-    "POLARS_CSV_CHUNK_PREFETCH_LIMIT": "1",
-    "POLARS_NUM_READERS_PRE_INIT": "1",
-    "_RJEM_MALLOC_CONF": f"dirty_decay_ms:0,muzzy_decay_ms:0,narenas:{os.cpu_count() or 4}",
-}
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     try:
         arguments = _parser().parse_args(words)
-        for name, value in _POLARS.items():
-            os.environ.setdefault(name, value)
         return int(arguments.command(arguments))
     except OidError as error:
         if "--json" in words:
@@ -173,7 +162,9 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def _options(arguments: argparse.Namespace) -> Options:
     names = {option.name for option in option_fields()}
-    return Options(**{name: value for name, value in vars(arguments).items() if name in names})
+    options = Options(**{name: value for name, value in vars(arguments).items() if name in names})
+    set_up_polars(options)
+    return options
 
 
 def _download(arguments: argparse.Namespace) -> int:
@@ -248,6 +239,7 @@ def _metadata(arguments: argparse.Namespace) -> int:
 
 def _demo(arguments: argparse.Namespace) -> int:
     options = Options(savepath=arguments.savepath)
+    set_up_polars(None)
     from oid_async.demo import closing_words, demo_run, went_as_staged
 
     with _screen(arguments) as screen:

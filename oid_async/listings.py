@@ -12,7 +12,8 @@ from rich.filesize import decimal
 
 from oid_async.errors import InputError, UnavailableError
 from oid_async.events import Note, Sink
-from oid_async.metadata.cache import Cache, MetadataCache, cache_root, every_place, local_table
+from oid_async.metadata.cache import Cache, MetadataCache, every_place, local_table
+from oid_async.metadata.paths import cache_root
 from oid_async.metadata.shelf import Place
 from oid_async.mirror import open_site
 from oid_async.openimages.catalogue import TABLES, PublishedTable, object_url, published

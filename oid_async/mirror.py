@@ -6,16 +6,15 @@ The last two are served by an embedded origin on loopback, so that every byte ta
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiofiles.os
 
 from oid_async.errors import UsageError
-from oid_async.metadata.cache import file_url_path
+from oid_async.metadata.paths import mirror_folder
 from oid_async.openimages.catalogue import BUCKETS, IMAGE_BUCKET
-from oid_async.transfer.client import parse_url
 from oid_async.transfer.retry import FetchError
+from oid_async.transfer.urls import parse_url
 
 if TYPE_CHECKING:
     from oid_async.origin.server import Serve
@@ -40,7 +39,8 @@ async def open_site(
 
     `serve` plays the objects itself, known as `name`. Offline, a folder is only known by its name: nothing is served.
     """
-    if serve is None and (mirror is None or mirror.lower().startswith(("http://", "https://"))):
+    root = mirror_folder(mirror)
+    if serve is None and root is None:
         try:
             parse_url(mirror or BUCKETS[IMAGE_BUCKET])
         except FetchError as error:
@@ -48,9 +48,7 @@ async def open_site(
         address = mirror.rstrip("/") if mirror else None
         yield Site(address, address)
         return
-    if serve is None:
-        assert mirror is not None
-        root = (file_url_path(mirror) or Path(mirror)).absolute()
+    if serve is None and root is not None:
         if not await aiofiles.os.path.isdir(root):
             raise UsageError(f"--mirror {mirror}: neither an http URL nor a folder")
         name = root.as_uri()
@@ -60,5 +58,8 @@ async def open_site(
     # A server takes a tenth of a second to import, and most runs need none.
     from oid_async.origin.server import Origin, folder
 
-    async with Origin(folder(root) if serve is None else serve) as origin:
+    if serve is None:
+        assert root is not None
+        serve = folder(root)
+    async with Origin(serve) as origin:
         yield Site(origin.url, name)

@@ -22,14 +22,14 @@ from oid_async.answer import Answer, ask, remarks
 from oid_async.errors import InputError, OidError, StorageError, machine_error, storage_error
 from oid_async.events import Finished, Note, Planned, Sink
 from oid_async.inputs import Gatherer, Inputs, choose_names, choose_sources
-from oid_async.metadata.cache import MetadataCache, cache_root
+from oid_async.metadata.cache import MetadataCache
+from oid_async.metadata.paths import cache_root
 from oid_async.mirror import Site, open_site
 from oid_async.openimages.catalogue import IMAGE_BUCKET, MEAN_IMAGE_BYTES, object_url
 from oid_async.options import Options, Source
 from oid_async.report import Outcome, Plan, Report
 from oid_async.select.choose import Selection
 from oid_async.select.plan import Facts, Planner, Summary, clear_plan, plan_files
-from oid_async.select.query import fits
 from oid_async.store.adopt import Adopter, from_manifest
 from oid_async.store.folder import Folder
 from oid_async.store.journal import Journal
@@ -37,7 +37,6 @@ from oid_async.store.landing import Lander
 from oid_async.store.results import Boxes, Results
 from oid_async.threads import in_thread
 from oid_async.transfer import pipeline
-from oid_async.transfer.client import Client
 from oid_async.transfer.fetch import Fetcher, Target
 from oid_async.transfer.hosts import FLICKR_RATE, Hosts
 from oid_async.transfer.pipeline import Collector, Deliver
@@ -46,6 +45,7 @@ from oid_async.version import __version__
 
 if TYPE_CHECKING:
     from oid_async.origin.server import Serve
+    from oid_async.transfer.client import Client
 
 # Enough to fill a 1 Gbit line at 50 ms; a body of at most 1 MiB each is what they cost in memory.
 DEFAULT_CONCURRENCY = 64
@@ -114,9 +114,13 @@ class Run:
             open_site(options.mirror, offline=options.offline, serve=self._serve, name=self._site_name)
         )
         hosts = Hosts(options.rate, options.period)
-        client = await stack.enter_async_context(
-            Client(hosts, self._limits, connections=self._workers, offline=options.offline)
-        )
+        client = None
+        if journal is not None or not options.offline:
+            # It takes a while to import, and answering a question from the cache needs none.
+            from oid_async.transfer.client import Client
+
+            client = Client(hosts, self._limits, connections=self._workers, offline=options.offline)
+            await stack.enter_async_context(client)
         cache = await stack.enter_async_context(
             MetadataCache(
                 None if options.offline else client,
@@ -135,7 +139,8 @@ class Run:
             self._sink(Note(remark))
         selection = answer.selection
         names = choose_names(options, inputs)
-        planner = Planner(folder.plan, inputs.images, inputs.ids, inputs.splits, sources, names)
+        dry = journal is None
+        planner = Planner(folder.plan, inputs.images, inputs.ids, inputs.splits, sources, names, dry)
         summary = await in_thread(self._plan, planner, selection, folder, journal, site.name)
         report = self.report
         report.selected = len(selection.keys)
@@ -145,7 +150,8 @@ class Run:
         report.pending = summary.to_fetch
         report.unselected = summary.unselected
         report.bad_rows = len(answer.bad_rows)
-        client.requests = 0
+        if client is not None:
+            client.requests = 0
         disk_free = await asyncio.to_thread(_disk_free, options.savepath)
         plan = self._make_plan(answer, summary, sources, cache.fetched_bytes, disk_free)
         return _Prepared(plan, inputs, answer, sources, site, client)
@@ -200,6 +206,7 @@ class Run:
     async def _transfer(self, prepared: "_Prepared", folder: Folder, journal: Journal) -> None:
         """Fetch what the plan says. The report counts on, also when this is cancelled."""
         client = prepared.client
+        assert client is not None
         collector = Collector(Lander(folder, journal), self.report, self._sink, self._deliver, room=2 * self._workers)
         fetcher = Fetcher(
             client,
@@ -245,7 +252,7 @@ class Run:
         if "none" not in self.options.kinds:
             labels = inputs.saved_labels(all_boxes=self.options.all_boxes)
             class_names = inputs.classes.names if inputs.classes is not None else {}
-            boxes = Boxes(inputs.boxes, labels, fits(inputs.query.flags), class_names)
+            boxes = Boxes(inputs.boxes, labels, inputs.query.flags, class_names)
         answer = prepared.answer
         results = Results(folder, plan_files(folder.plan), inputs.ids, source_url)
         results.write(boxes, query, answer.bad_rows, answer.unknown_ids)
@@ -260,7 +267,7 @@ class _Prepared:
     answer: Answer
     sources: tuple[Source, ...]
     site: Site
-    client: Client
+    client: "Client | None"
 
 
 def _read_span(path: Path, everything: bool) -> pl.DataFrame:

@@ -243,7 +243,7 @@ def test_every_table_stands_in_a_known_bucket() -> None:
         "store.verify",
         "report",
         "transfer.hosts",
-        "metadata.cache",
+        "metadata.paths",
         "openimages.hierarchy",
         "transfer.retry",
     ],

@@ -14,7 +14,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from oid_async.report import FINAL_KINDS, PASSING_KINDS
-from oid_async.transfer.client import next_hop, parse_url
+from oid_async.transfer.urls import next_hop, parse_url
 from oid_async.transfer.retry import (
     FetchError,
     Limits,

@@ -1,15 +1,11 @@
 """The metadata cache: tables that stand on a server, fetched once, turned into Parquet once, kept.
 
-    CACHE/<site>/<bucket>/<key>.table/      one published object (see `metadata.shelf`)
-
-<site> is `published`, or a name made from the mirror's address, or `given` for a URL of the user's own. A table that is
-there is asked for with its validators: 304 costs one small answer, a changed file is noticed. Two runs that want the
-same table share the work: one does it, the other waits.
+A table that is there is asked for with its validators: 304 costs one small answer, a changed file is noticed. Two runs
+that want the same table share the work: one does it, the other waits.
 """
 
 import asyncio
 import errno
-import hashlib
 import os
 import shutil
 import threading
@@ -19,21 +15,20 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
-from urllib.parse import unquote, urlsplit
-
-from platformdirs import user_cache_path
+from typing import TYPE_CHECKING, Self
 
 from oid_async.errors import InputError, StorageError, UnavailableError, storage_error
 from oid_async.events import Note, Sink, TableProgress
 from oid_async.metadata.convert import StoppedError, convert
-from oid_async.metadata.fetch import FileFetch
+from oid_async.metadata.paths import SUFFIX, file_url_path, given_folder, published_folder
 from oid_async.metadata.shelf import Identity, Kept, Lock, Place
 from oid_async.openimages.catalogue import PublishedTable, object_url
 from oid_async.openimages.tables import TableFile, columns_of
 from oid_async.threads import settled
-from oid_async.transfer.client import Client
 from oid_async.transfer.retry import FetchError
+
+if TYPE_CHECKING:
+    from oid_async.transfer.client import Client
 
 # The kinds that are worth converting, and whether a class's rows should stand together.
 _BY_LABEL = {"boxes": True, "images": False}
@@ -43,14 +38,9 @@ _LOOK_AGAIN_S = 0.1
 _SAY_WAITING_S = 1.0
 
 
-def cache_root(cache_dir: Path | None) -> Path:
-    """Return the cache folder: the one asked for, else the user's."""
-    return cache_dir or user_cache_path("oid-async")
-
-
 def every_place(root: Path) -> list[Place]:
     """Return the places of all objects of all sites that the cache folder holds."""
-    return [Place(folder, folder.name.removesuffix(".table")) for folder in sorted(root.rglob("*.table"))]
+    return [Place(folder, folder.name.removesuffix(SUFFIX)) for folder in sorted(root.rglob(f"*{SUFFIX}"))]
 
 
 class Cache:
@@ -61,16 +51,16 @@ class Cache:
 
     def __init__(self, root: Path, site: str | None) -> None:
         self.root = root
-        self._folder = root / ("published" if site is None else f"mirror-{_digest(site)}")
+        self._site = site
 
     def place(self, table: PublishedTable) -> Place:
         """Return where a published table is kept."""
-        return Place(self._folder / table.bucket / f"{table.key}.table", table.name)
+        return Place(published_folder(self.root, self._site, table), table.name)
 
     def given_place(self, url: str) -> Place:
         """Return where a table that the user named by URL is kept."""
         name = url.split("?", 1)[0].rstrip("/").rsplit("/", 1)[-1] or "table.csv"
-        return Place(self.root / "given" / f"{_digest(url)}.table", name)
+        return Place(given_folder(self.root, url), name)
 
 
 class MetadataCache:
@@ -79,7 +69,9 @@ class MetadataCache:
     `fetched_bytes` counts what this run moved. Without a client no request is made: what is not there is unavailable.
     """
 
-    def __init__(self, client: Client | None, sink: Sink, *, root: Path, mirror: str | None, site: str | None) -> None:
+    def __init__(
+        self, client: "Client | None", sink: Sink, *, root: Path, mirror: str | None, site: str | None
+    ) -> None:
         self.cache = Cache(root, site)
         self.fetched_bytes = 0
         self._client = client
@@ -140,9 +132,12 @@ class MetadataCache:
         return place.table(kept), kept.identity
 
     async def _refresh(
-        self, client: Client, place: Place, kept: Kept | None, url: str, written: str, by_label: bool | None
+        self, client: "Client", place: Place, kept: Kept | None, url: str, written: str, by_label: bool | None
     ) -> Kept:
         """Return the latest version: the kept one if the server says so, or cannot be asked, else a new one."""
+
+        # Offline nothing is fetched, and what fetches takes a while to import.
+        from oid_async.metadata.fetch import FileFetch
 
         def moved(count: int, done: int, total: int | None) -> None:
             self.fetched_bytes += count
@@ -246,17 +241,6 @@ def local_file(given: str) -> Path:
     return path
 
 
-def file_url_path(url: str) -> Path | None:
-    """Return the path of a file: URL, None for anything else.
-
-    >>> file_url_path("file:///data/a%20b.csv")
-    PosixPath('/data/a b.csv')
-    """
-    if not url.lower().startswith("file:"):
-        return None
-    return Path(unquote(urlsplit(url).path))
-
-
 def _try_lock(place: Place) -> Lock | None:
     """Return the lock of a place; of one that may only be read, such as a cache for many users, there is none to take.
 
@@ -292,7 +276,3 @@ def _unavailable(error: FetchError, url: str, name: str) -> UnavailableError:
     if error.kind in ("not_found", "gone", "forbidden"):
         return UnavailableError(f"{name}: not published at {url} ({error})")
     return UnavailableError(f"{name}: cannot be had from {url} ({error.kind}: {error})")
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -21,9 +21,11 @@ from oid_async.openimages.ids import KEY, ROW, IdForm
 from oid_async.openimages.tables import TableFile, bad_ids, reading, scan_keyed
 
 _SORTED_FROM_ROWS = 1_000_000
-_SLICE_ROWS = 1_000_000
-# What is being written is held in memory a row group at a time; a larger one is read a little faster.
-_COPIED_GROUP = 1 << 12
+_SLICE_ROWS = 700_000
+# What is being written is held in memory a row group at a time; larger ones are read faster, over and over.
+_SMALL_GROUP = 1 << 12
+_LARGE_GROUP = 1 << 16
+_LARGE_BYTES = 256 << 20
 _SORTED_GROUP = 1 << 15
 
 
@@ -39,9 +41,10 @@ def convert(
     Raises InputError for what is no such table, StorageError for a full disk, StoppedError when asked to stop.
     """
     copy = folder / "rows.parquet"
+    group = _LARGE_GROUP if raw.path.stat().st_size > _LARGE_BYTES else _SMALL_GROUP
     with reading(raw, into=folder):
         frame = scan_keyed(raw, IdForm(), ["LabelName"] if by_label else [], numbered=True)
-        frame.sink_parquet(copy, row_group_size=_COPIED_GROUP, compression="lz4")
+        frame.sink_parquet(copy, row_group_size=group, compression="lz4")
         rows = pl.scan_parquet(copy)
         count, damaged = rows.select(pl.len(), bad=pl.col(KEY).null_count()).collect(engine="streaming").row(0)
         if damaged:
@@ -54,7 +57,7 @@ def convert(
             _sort(rows, list(slices), folder, by_label=by_label, progress=progress, stopped=stopped)
             copy.unlink()
         elif damaged:
-            rows.sink_parquet(folder / "part-00000.parquet", row_group_size=_COPIED_GROUP, compression="lz4")
+            rows.sink_parquet(folder / "part-00000.parquet", row_group_size=group, compression="lz4")
             copy.unlink()
         else:
             copy.replace(folder / "part-00000.parquet")

@@ -12,14 +12,16 @@ import re
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, replace
-from typing import IO
-
-import aiohttp
+from typing import IO, TYPE_CHECKING
 
 from oid_async.metadata.shelf import Identity, Place
 from oid_async.threads import in_thread
-from oid_async.transfer.client import Client
 from oid_async.transfer.retry import Attempts, FetchError
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from oid_async.transfer.client import Client
 
 _BLOCK = 4 << 20
 
@@ -45,7 +47,7 @@ class FileFetch:
 
     def __init__(
         self,
-        client: Client,
+        client: "Client",
         place: Place,
         url: str,
         kept: Identity | None,
@@ -123,7 +125,7 @@ class FileFetch:
         conditions = {"If-None-Match": kept.etag, "If-Modified-Since": None if kept.etag else kept.last_modified}
         return {name: value for name, value in conditions.items() if value}
 
-    def _check_part(self, response: aiohttp.ClientResponse, promise: _Promise | None, have: int) -> None:
+    def _check_part(self, response: "aiohttp.ClientResponse", promise: _Promise | None, have: int) -> None:
         """Refuse a part that is not the rest of what is here, and start anew then: servers do send other parts."""
         said = response.headers.get("Content-Range", "")
         told = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", said)
@@ -138,7 +140,7 @@ class FileFetch:
         self._place.forget_raw()
         raise FetchError("truncated", f"asked for the rest from byte {have}, got {said or 'no Content-Range'}")
 
-    async def _receive(self, response: aiohttp.ClientResponse, promise: _Promise, have: int) -> tuple[int, str]:
+    async def _receive(self, response: "aiohttp.ClientResponse", promise: _Promise, have: int) -> tuple[int, str]:
         """Stream the body to disk in large blocks, each a thread hop; return the file's size and hex MD5."""
         spool = _Spool(self._place, promise, have)
         block = bytearray()
@@ -216,7 +218,7 @@ class _Spool:
             self._file.close()
 
 
-def _promise(url: str, response: aiohttp.ClientResponse) -> _Promise:
+def _promise(url: str, response: "aiohttp.ClientResponse") -> _Promise:
     hashes = ",".join(response.headers.getall("x-goog-hash", []))
     md5 = re.search(r"(?:^|[,\s])md5=([A-Za-z0-9+/]{22}==)", hashes)
     headers = response.headers

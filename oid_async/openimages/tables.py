@@ -63,11 +63,14 @@ def columns_of(table: TableFile) -> list[str]:
     return [name.strip() for name in _first_row(table)]
 
 
-def scan(table: TableFile, required: Sequence[str], optional: Sequence[str] | None = None) -> pl.LazyFrame:
+def scan(
+    table: TableFile, required: Sequence[str], optional: Sequence[str] | None = None, *, row: str | None = None
+) -> pl.LazyFrame:
     """Scan a table lazily, all columns as String.
 
     Returns the required columns and those optional ones that are there; `optional=None` carries all columns through in
-    their own order. Raises InputError naming the file, the missing column and the nearest header that is there.
+    their own order; `row` names a column of row numbers (u32) in front. Raises InputError naming the file, the missing
+    column and the nearest header that is there.
     """
     names = columns_of(table)
     for column in required:
@@ -77,9 +80,10 @@ def scan(table: TableFile, required: Sequence[str], optional: Sequence[str] | No
             has = ", ".join(map(repr, names[:12])) or "an empty first line"
             hint = f"; did you mean its {there!r}?" if there else f"; it has {has}"
             raise InputError(f"{table.name}: column {column!r} is missing{hint}")
-    frame = _scan_all(table, names)
+    frame = _scan_all(table, names, row)
     if optional is not None:
-        frame = frame.select(name for name in names if name in required or name in optional)
+        wanted = [name for name in names if name in required or name in optional]
+        frame = frame.select([row, *wanted] if row is not None else wanted)
     return frame
 
 
@@ -96,8 +100,10 @@ def scan_keyed(
     A null KEY stands for a damaged row; a converted table has none of those.
     """
     if table.columns is None:
-        frame = scan(table, ["ImageID", *required], optional).with_columns(ids.key())
-        return frame.with_row_index(ROW) if numbered else frame
+        # The reader numbers the rows: what only counts them as they come cannot leave out any of them unread.
+        frame = scan(table, ["ImageID", *required], optional, row=ROW if numbered else None)
+        names = [name for name in frame.collect_schema().names() if optional is None or name in (*required, *optional)]
+        return frame.select(ids.key(), *([ROW] if numbered else []), *(name for name in names if name != ROW))
     names = scan(table, required, optional).collect_schema().names()
     return pl.scan_parquet(table.parts, glob=False).select(KEY, *([ROW] if numbered else []), *names)
 
@@ -175,7 +181,7 @@ def bad_ids(table: TableFile) -> Iterator[tuple[int, str]]:
             line = rows.line_num + 1
 
 
-def _scan_all(table: TableFile, names: list[str]) -> pl.LazyFrame:
+def _scan_all(table: TableFile, names: list[str], row: str | None = None) -> pl.LazyFrame:
     twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
     if twice is not None:
         raise InputError(f"{table.name}: column {twice!r} stands in it twice")
@@ -188,10 +194,14 @@ def _scan_all(table: TableFile, names: list[str]) -> pl.LazyFrame:
             pl.Enum,
         ):
             raise InputError(f"{table.name}: column 'ImageID' holds numbers, not text; its leading zeros are lost")
-        return pl.scan_parquet(table.path).with_columns(pl.all().cast(pl.String))
+        return pl.scan_parquet(table.path, row_index_name=row).with_columns(pl.col(names).cast(pl.String))
     with reading(table):
         return pl.scan_csv(
-            table.path, infer_schema=False, with_column_names=lambda _: names, truncate_ragged_lines=True
+            table.path,
+            infer_schema=False,
+            with_column_names=lambda _: names,
+            truncate_ragged_lines=True,
+            row_index_name=row,
         )
 
 

@@ -36,6 +36,8 @@ _CARRIED = (
     "Thumbnail300KURL",
     "Rotation",
 )
+# What a dry run asks of it: names and sizes. Reading them alone takes half the time.
+_COUNTED = ("Subset", "OriginalURL", "OriginalSize", "OriginalMD5", "Thumbnail300KURL")
 PLAN_COLUMNS = (KEY, "ImageID", "FileName", "Action", "Known", "Reason", *_CARRIED)
 _SPAN_ROWS = 4096
 _MOST_SPANS = 64
@@ -70,7 +72,10 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Planner:
-    """Writes the plan of one selection into `folder`. Blocking: run it in a thread."""
+    """Writes the plan of one selection into `folder`. Blocking: run it in a thread.
+
+    A `dry` plan is only counted: of the image table it holds no more than that takes.
+    """
 
     folder: Path
     images: Sequence[TableFile]
@@ -78,6 +83,7 @@ class Planner:
     splits: Sequence[Split]
     sources: tuple[Source, ...]
     names: Names
+    dry: bool = False
 
     def write(self, keys: pl.Series, facts: Facts) -> Summary:
         """Write the plan of these keys (sorted, unique) and return what it holds."""
@@ -105,7 +111,8 @@ class Planner:
         """
         parts: list[Path] = []
         for table in self.images:
-            frame = in_splits(scan_keyed(table, self.ids, ["ImageID"], _CARRIED), self.splits)
+            wanted = _COUNTED if self.dry else _CARRIED
+            frame = in_splits(scan_keyed(table, self.ids, ["ImageID"], wanted), self.splits)
             there = frame.collect_schema().names()
             missing = [pl.lit(None, pl.String).alias(name) for name in _CARRIED if name not in there]
             part = self.folder / f"rows-{len(parts)}.parquet"

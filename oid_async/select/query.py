@@ -100,6 +100,19 @@ def count_rows(boxes: Sequence[TableFile], ids: IdForm, flags: Mapping[str, bool
     return int(_collect(frames, boxes).get_column("rows").sum()) if frames else 0
 
 
+def rows_of(
+    table: TableFile, ids: IdForm, keys: pl.Series, *, labels: Sequence[str] | None, flags: Mapping[str, bool]
+) -> pl.LazyFrame:
+    """Return the box rows of these images: KEY, ROW and every column as published, in no order.
+
+    `labels` are those wanted, None for every class; rows must fit the flags.
+    """
+    frame = scan_keyed(table, ids, ["ImageID", "LabelName"], numbered=True).filter(fits(flags))
+    if labels is not None:
+        frame = frame.filter(pl.col("LabelName").is_in(list(labels)))
+    return frame.filter(pl.col(KEY).is_in(keys.implode()))
+
+
 def fits(flags: Mapping[str, bool]) -> pl.Expr:
     """Return the condition that a box is what the flags ask for: 1 is yes, 0 is no, -1 (unknown) is neither."""
     wanted = [pl.col(name).cast(pl.Float32, strict=False) == int(yes) for name, yes in flags.items()]

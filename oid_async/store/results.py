@@ -5,7 +5,7 @@ query. Rows stand in order of ImageID; a span of images is what is held in memor
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,8 @@ import polars as pl
 
 from oid_async.errors import machine_error, storage_error
 from oid_async.openimages.ids import KEY, ROW, IdForm, within
-from oid_async.openimages.tables import TableFile, columns_of, reading, scan_keyed
+from oid_async.openimages.tables import TableFile, columns_of, reading
+from oid_async.select.query import rows_of
 from oid_async.store.folder import Folder
 from oid_async.store.journal import FORGET, scan_journal
 
@@ -50,12 +51,12 @@ _NOT_ALWAYS = ("failures.csv", "bad_rows.csv", "unknown_ids.txt", "bbox/bbox.csv
 class Boxes:
     """Where the boxes come from, which of them are saved, and the class_name of each label.
 
-    `labels` is None for all; `fitting` is the condition that a row must meet beside.
+    `labels` is None for all; `flags` says what a box must be by column.
     """
 
     tables: Sequence[TableFile]
     labels: tuple[str, ...] | None
-    fitting: pl.Expr
+    flags: Mapping[str, bool]
     class_names: dict[str, str]
 
 
@@ -202,9 +203,7 @@ class Results:
         copies = []
         for number, table in enumerate(boxes.tables):
             with reading(table, into=self.folder.path):
-                frame = scan_keyed(table, self.ids, ["ImageID", "LabelName"], numbered=True).filter(boxes.fitting)
-                if boxes.labels is not None:
-                    frame = frame.filter(pl.col("LabelName").is_in(boxes.labels))
+                frame = rows_of(table, self.ids, saved, labels=boxes.labels, flags=boxes.flags)
                 copy = self.folder.tmp / f"boxes-{number}.parquet"
                 there = columns_of(table)
                 (
@@ -216,9 +215,7 @@ class Results:
                             (pl.col(name) if name in there else pl.lit(None, pl.String)).alias(new)
                             for name, new in renamed.items()
                         ),
-                    )
-                    .filter(pl.col(KEY).is_in(saved.implode()))
-                    .sink_parquet(copy, row_group_size=_ROW_GROUP, compression="lz4", maintain_order=False)
+                    ).sink_parquet(copy, row_group_size=_ROW_GROUP, compression="lz4", maintain_order=False)
                 )
             copies.append(copy)
         return copies

@@ -10,6 +10,7 @@ from yarl import URL
 
 from oid_async.transfer.hosts import Hosts
 from oid_async.transfer.retry import FetchError, Limits, connection_error, status_error
+from oid_async.transfer.urls import next_hop, parse_url
 from oid_async.version import __version__
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -114,34 +115,3 @@ class Client:
         await self.hosts.admit(self.hosts.of(request.url))
         self.requests += 1
         return await handler(request)
-
-
-def parse_url(text: str) -> URL:
-    """Return a URL that may be fetched. Raises FetchError `bad_url`, or `blocked` for a scheme but http and https."""
-    try:
-        url = URL(text.strip())
-        # The host is decoded only when it is looked at.
-        host, port = url.host, url.port
-    except (ValueError, TypeError) as error:
-        raise FetchError("bad_url", f"not a URL: {text[:100]!r}") from error
-    if url.scheme and url.scheme not in ("http", "https"):
-        raise FetchError("blocked", f"scheme {url.scheme!r} is not fetched, only http and https")
-    if not host or not url.scheme or not port:
-        raise FetchError("bad_url", f"not an http URL: {text[:100]!r}")
-    return url.with_user(None)
-
-
-def next_hop(at: URL, location: str) -> URL:
-    """Return where a redirect leads. Flickr sends dead photos to a picture that says so: that is a `placeholder`."""
-    if "photo_unavailable" in location:
-        raise FetchError("placeholder", f"redirect to {location[:100]}")
-    try:
-        target = at.join(URL(location))
-        host = target.host
-    except ValueError as error:
-        raise FetchError("redirect", f"redirect to {location[:100]!r}, which is no URL") from error
-    if target.scheme not in ("http", "https") or (at.scheme, target.scheme) == ("https", "http"):
-        raise FetchError("blocked", f"redirect from {at.scheme} to {target.scheme} is not followed")
-    if not location or not host:
-        raise FetchError("redirect", "redirect without a usable Location")
-    return target.with_user(None)

@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import aiofiles
 import aiofiles.os
-import aiohttp
 
 from oid_async.errors import storage_error
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
@@ -22,8 +22,12 @@ from oid_async.report import Outcome, parse_detail, write_detail
 from oid_async.store.landing import Arrival, Landing
 from oid_async.store.verify import Expected, refuse_start
 from oid_async.threads import finished
-from oid_async.transfer.client import Client
 from oid_async.transfer.retry import Attempts, FetchError, Limits, is_final
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from oid_async.transfer.client import Client
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class Fetcher:
 
     def __init__(
         self,
-        client: Client,
+        client: "Client",
         land: Land,
         *,
         sources: tuple[Source, ...],
@@ -165,7 +169,7 @@ class Fetcher:
                 etags=self._client.hosts.of(response.url).etags,
             )
 
-    def _limit(self, response: aiohttp.ClientResponse, expected: Expected) -> int:
+    def _limit(self, response: "aiohttp.ClientResponse", expected: Expected) -> int:
         """Return how many bytes a body may have; refuse at once what says that it is larger."""
         limit = self._client.limits.max_image_bytes
         if response.content_length is not None and response.content_length > limit:
@@ -185,7 +189,7 @@ class Body:
         self._memory_bytes = limits.memory_bytes
         self._held = 0
 
-    async def receive(self, client: Client, response: aiohttp.ClientResponse, expected: Expected) -> None:
+    async def receive(self, client: "Client", response: "aiohttp.ClientResponse", expected: Expected) -> None:
         """Read the whole body. Raises FetchError as soon as it cannot be the image any more."""
         wrong_size = expected.size is not None and response.content_length not in (None, expected.size)
         decoder = zlib.decompressobj(47) if response.headers.get("Content-Encoding") in ("gzip", "deflate") else None
@@ -216,7 +220,7 @@ class Body:
             raise FetchError("not_image", f"sent as compressed, which it is not: {error}") from error
 
     def _judge_start(
-        self, chunk: bytes, wrong_size: bool, response: aiohttp.ClientResponse, expected: Expected
+        self, chunk: bytes, wrong_size: bool, response: "aiohttp.ClientResponse", expected: Expected
     ) -> None:
         if not wrong_size:
             return

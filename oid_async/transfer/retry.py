@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import aiohttp
-
 from oid_async.report import FINAL_KINDS
 
 # One fresh try for what a broken proxy or a torn cache may have caused, before the verdict is final.
@@ -121,6 +119,9 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 def connection_error(error: BaseException) -> FetchError:
     """Return what an exception of aiohttp's means: the only place that knows its error tree."""
+    # Whoever has such an error has imported it; a run that asks nobody need not.
+    import aiohttp
+
     text = " ".join(str(error).split())[:200] or type(error).__name__
     if isinstance(error, aiohttp.ClientConnectorError):
         number = error.os_error.errno

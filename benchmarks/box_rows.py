@@ -1,0 +1,71 @@
+"""Select the images with a Football and a Person and write their box rows, as one process.
+
+Usage:
+    python benchmarks/box_rows.py LABEL ANNOTATION IMAGE_URL OUT.csv
+    python benchmarks/box_rows.py --cache CACHE_DIR MIRROR OUT.csv
+
+What a download does at its start and at its end, with no image in between: choose the images, copy their box rows, add
+class name and address, sort them by ImageID.  The second form asks a filled cache.  The last word on stdout is the
+number of images.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+from oid_async.options import Options
+from oid_async.tuning import set_up_polars
+
+QUESTION = {"categories": ["Football", "Person"], "match": "all"}
+
+
+def main() -> None:
+    *tables, out = sys.argv[1:]
+    if tables[0] == "--cache":
+        options = Options.of(**QUESTION, cache_dir=tables[1], mirror=tables[2], offline=True)  # type: ignore[arg-type]
+    else:
+        options = Options.of(**QUESTION, label=tables[0], annotation=tables[1], image_url=tables[2])  # type: ignore[arg-type]
+    set_up_polars(options)
+    print(asyncio.run(write_rows(options, Path(out))))
+
+
+async def write_rows(options: Options, out: Path) -> int:
+    import polars as pl
+
+    from oid_async.answer import ask
+    from oid_async.events import ignore
+    from oid_async.inputs import Gatherer
+    from oid_async.metadata.cache import MetadataCache
+    from oid_async.metadata.paths import cache_root
+    from oid_async.mirror import open_site
+    from oid_async.openimages.ids import KEY, ROW
+    from oid_async.openimages.tables import scan_keyed
+    from oid_async.select.query import rows_of
+
+    async with open_site(options.mirror, offline=True) as site:
+        root = cache_root(options.cache_dir)
+        async with MetadataCache(None, ignore, root=root, mirror=site.url, site=site.name) as cache:
+            with tempfile.TemporaryDirectory() as scratch:
+                inputs = await Gatherer(options, cache, ignore, Path(scratch)).gather()
+            keys = ask(inputs, False).selection.keys
+            names = inputs.classes.names if inputs.classes is not None else {}
+            labels = inputs.saved_labels(all_boxes=False)
+            (boxes,), (images,) = inputs.boxes, inputs.images
+            urls = scan_keyed(images, inputs.ids, ["OriginalURL"], []).filter(pl.col(KEY).is_in(keys.implode()))
+            rows = rows_of(boxes, inputs.ids, keys, labels=labels, flags=inputs.query.flags)
+            (
+                rows.collect(engine="streaming")
+                .sort(KEY, ROW)
+                .join(urls.collect(engine="streaming"), on=KEY, how="left", maintain_order="left")
+                .with_columns(Category=pl.col("LabelName").replace(names))
+                .drop(KEY, ROW)
+                .write_csv(out)
+            )
+    return len(keys)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Where tables lie in the cache folder and beside it. Light to import: the program asks before anything else is loaded.
+
+    CACHE/<site>/<bucket>/<key>.table/      one published object (see `metadata.shelf`)
+    CACHE/given/<digest>.table/             a table that the user named by URL
+
+<site> is `published`, or a name made from the mirror's address.
+"""
+
+import hashlib
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from platformdirs import user_cache_path
+
+from oid_async.openimages.catalogue import PublishedTable
+
+SUFFIX = ".table"
+
+
+def cache_root(cache_dir: Path | None) -> Path:
+    """Return the cache folder: the one asked for, else the user's."""
+    return cache_dir or user_cache_path("oid-async")
+
+
+def published_folder(root: Path, site: str | None, table: PublishedTable) -> Path:
+    """Return the folder of a published table; `site` is what a mirror is known by, None for the public buckets."""
+    name = "published" if site is None else f"mirror-{_digest(site)}"
+    return root / name / table.bucket / f"{table.key}{SUFFIX}"
+
+
+def given_folder(root: Path, url: str) -> Path:
+    """Return the folder of a table that the user named by URL."""
+    return root / "given" / f"{_digest(url)}{SUFFIX}"
+
+
+def mirror_folder(mirror: str | None) -> Path | None:
+    """Return the folder that a mirror is, None for an address or no mirror."""
+    if mirror is None or mirror.lower().startswith(("http://", "https://")):
+        return None
+    return (file_url_path(mirror) or Path(mirror)).absolute()
+
+
+def file_url_path(url: str) -> Path | None:
+    """Return the path of a file: URL, None for anything else.
+
+    >>> file_url_path("file:///data/a%20b.csv")
+    PosixPath('/data/a b.csv')
+    """
+    if not url.lower().startswith("file:"):
+        return None
+    return Path(unquote(urlsplit(url).path))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
