@@ -55,8 +55,9 @@ def remarks(inputs: Inputs, answer: Answer) -> Iterator[str]:
         yield f"{selection.unboxed} listed images have no box: not selected; --kind none takes images without boxes"
     if unknown := answer.unknown_ids:
         named = ", ".join(unknown[:_MOST_NAMED])
-        more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
-        yield f"{len(unknown)} listed images are in no image table read: {named}{more}; unknown_ids.txt has them all"
+        rest = len(unknown) - _MOST_NAMED
+        more = f" and {rest} more, which a download names in unknown_ids.txt" if rest > 0 else ""
+        yield f"{len(unknown)} listed image{'s' if len(unknown) > 1 else ''} in no image table read: {named}{more}"
     if not len(selection.keys):
         counts = ", ".join(f"{name} {count}" for name, count in selection.classes.items())
         yield f"nothing selected; images of each category: {counts or 'none asked for'}"

@@ -1,6 +1,7 @@
 """What the command line shows while it works: bars on a terminal, plain lines elsewhere, all on stderr."""
 
 import sys
+from pathlib import Path
 from time import monotonic
 from types import TracebackType
 from typing import Self
@@ -14,6 +15,7 @@ from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES
 from oid_async.report import FINAL_KINDS, PASSING_KINDS, Plan, Report
 
 _LINE_EVERY_S = 10.0
+_RESULTS = ("images/", "bbox/bbox.csv", "manifest.parquet", "ATTRIBUTION.csv")
 
 
 class Screen:
@@ -147,5 +149,6 @@ def summary_lines(report: Report) -> list[str]:
     if report.interrupted:
         lines.append("interrupted; run the same command again to go on")
     elif report.savepath:
-        lines.append(f"saved in {report.savepath}: images/, bbox/bbox.csv, manifest.parquet, ATTRIBUTION.csv")
+        there = [name for name in _RESULTS if (Path(report.savepath) / name).exists()]
+        lines.append(f"saved in {report.savepath}: {', '.join(there)}")
     return lines

@@ -46,6 +46,7 @@ CLASSES = {
     "/m/01x3z": "Clock",
     "/m/0ftb8": "Common sunflower",
     "/m/0bt9lr": "Dog",
+    "/m/0jy4k": "Donut",
     "/m/0ch_cf": "Fish",
     "/m/0c9ph5": "Flower",
     "/m/01226z": "Football",
@@ -63,7 +64,7 @@ CLASSES = {
     "/m/03bt1vf": "Woman",
 }
 # What V4 calls some of them, and which stand below which; a Human face is a Part, no kind of Person.
-V4_NAMES = {"Common sunflower": "Sunflower"}
+V4_NAMES = {"Common sunflower": "Sunflower", "Donut": "Doughnut"}
 SUBCLASSES = {
     "Person": ("Man", "Woman"),
     "Ball": ("Football",),
