@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from oid_async.inputs import Inputs
+from oid_async.openimages.boxes import count_rows
 from oid_async.openimages.tables import TableFile, bad_ids
 from oid_async.select.choose import Selection, choose
-from oid_async.select.query import annotated, count_rows, listed, nothing_annotated
+from oid_async.select.query import annotated, listed, nothing_annotated
 
 _MOST_NAMED = 5
 

@@ -16,11 +16,11 @@ from oid_async.metadata.cache import Cache, MetadataCache, every_place, local_ta
 from oid_async.metadata.paths import cache_root
 from oid_async.metadata.shelf import Place
 from oid_async.mirror import open_site
+from oid_async.openimages.boxes import count_labels
 from oid_async.openimages.catalogue import TABLES, PublishedTable, object_url, published
 from oid_async.openimages.classes import Classes
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.options import SPLITS, Options, Release, Split
-from oid_async.select.query import count_labels
 from oid_async.transfer.client import Client
 from oid_async.transfer.hosts import Hosts
 from oid_async.transfer.retry import FetchError, Limits

@@ -108,15 +108,6 @@ def scan_keyed(
     return pl.scan_parquet(table.parts, glob=False).select(KEY, *([ROW] if numbered else []), *names)
 
 
-def scan_pairs(table: TableFile) -> pl.LazyFrame | None:
-    """Scan what a sorted box table says of each image and label: LabelName, KEY, boxes (u32), in that order.
-
-    Return None for a table that does not say it.
-    """
-    pairs = sorted(table.path.glob("pairs-*.parquet")) if table.columns is not None else []
-    return pl.scan_parquet(pairs, glob=False) if pairs else None
-
-
 def scan_headless(table: TableFile, columns: Sequence[str]) -> pl.LazyFrame:
     """Scan a table of which only the number of leading columns is known; row 1 is a header if it says so."""
     names = columns_of(table)

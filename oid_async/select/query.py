@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from oid_async.openimages.boxes import fits, scan_pairs
 from oid_async.openimages.classes import Category
 from oid_async.openimages.ids import KEY, IdForm
-from oid_async.openimages.tables import TableFile, reading, scan, scan_keyed, scan_pairs
+from oid_async.openimages.tables import TableFile, reading, scan, scan_keyed
 from oid_async.options import SPLITS, Match, Split
 from oid_async.select.idlist import IdList
 
@@ -72,51 +73,9 @@ def annotated(boxes: Sequence[TableFile], ids: IdForm, query: Query) -> pl.DataF
     return pairs if len(boxes) == 1 else pairs.group_by(KEY, "label").agg(pl.col("rows").sum())
 
 
-def count_labels(boxes: TableFile) -> dict[str, tuple[int, int]]:
-    """Return how many images and boxes each label has in a box table of Open Images."""
-    frame = scan_pairs(boxes)
-    if frame is None:
-        rows = scan_keyed(boxes, IdForm(), ["LabelName"], [])
-        frame = rows.group_by("LabelName", KEY).agg(boxes=pl.len())
-    counts = frame.group_by("LabelName").agg(images=pl.len(), boxes=pl.col("boxes").sum())
-    with reading(boxes):
-        found = counts.collect(engine="streaming")
-    return {label: (images, count) for label, images, count in found.iter_rows() if label is not None}
-
-
 def nothing_annotated(ids: IdForm) -> pl.DataFrame:
     """Return what `annotated` returns when there is nothing to read."""
     return pl.DataFrame(schema={KEY: ids.dtype, "label": pl.UInt16, "rows": pl.UInt32})
-
-
-def count_rows(boxes: Sequence[TableFile], ids: IdForm, flags: Mapping[str, bool], keys: pl.Series) -> int:
-    """Return how many box rows of any class these images have that fit the flags."""
-    frames = [
-        scan_keyed(table, ids, list(flags), [])
-        .filter(fits(flags), pl.col(KEY).is_in(keys.implode()))
-        .select(rows=pl.len())
-        for table in boxes
-    ]
-    return int(_collect(frames, boxes).get_column("rows").sum()) if frames else 0
-
-
-def rows_of(
-    table: TableFile, ids: IdForm, keys: pl.Series, *, labels: Sequence[str] | None, flags: Mapping[str, bool]
-) -> pl.LazyFrame:
-    """Return the box rows of these images: KEY, ROW and every column as published, in no order.
-
-    `labels` are those wanted, None for every class; rows must fit the flags.
-    """
-    frame = scan_keyed(table, ids, ["ImageID", "LabelName"], numbered=True).filter(fits(flags))
-    if labels is not None:
-        frame = frame.filter(pl.col("LabelName").is_in(list(labels)))
-    return frame.filter(pl.col(KEY).is_in(keys.implode()))
-
-
-def fits(flags: Mapping[str, bool]) -> pl.Expr:
-    """Return the condition that a box is what the flags ask for: 1 is yes, 0 is no, -1 (unknown) is neither."""
-    wanted = [pl.col(name).cast(pl.Float32, strict=False) == int(yes) for name, yes in flags.items()]
-    return pl.all_horizontal(wanted).fill_null(False) if wanted else pl.lit(True)
 
 
 def listed(images: Sequence[TableFile], ids: IdForm, splits: Sequence[Split]) -> pl.DataFrame:

@@ -14,9 +14,9 @@ from typing import IO, Any
 import polars as pl
 
 from oid_async.errors import machine_error, storage_error
+from oid_async.openimages.boxes import rows_of
 from oid_async.openimages.ids import KEY, ROW, IdForm, within
 from oid_async.openimages.tables import TableFile, columns_of, reading
-from oid_async.select.query import rows_of
 from oid_async.store.folder import Folder
 from oid_async.store.journal import FORGET, scan_journal
 
