@@ -204,7 +204,7 @@ class Gatherer:
         """
         options = self._options
         (published_table,) = published("hierarchy", (), options.release)
-        if not options.with_subclasses and options.label is not None:
+        if not options.with_subclasses and None not in self._given().values():
             return None
         try:
             table, identity = await self._cache.published(published_table)

@@ -109,6 +109,13 @@ def test_help_page_shows_every_flag(
     assert printed.err == ""
 
 
+def test_readme_has_a_line_for_every_option() -> None:
+    """Whoever reads the README meets every flag of every command that asks or downloads."""
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    flags = {flag for option in option_fields() for flag in option.metadata["flags"]}
+    assert {flag for flag in flags if f"{flag} " not in readme and f"{flag}`" not in readme} == set()
+
+
 @pytest.mark.parametrize(
     ("words", "name", "value"),
     [
@@ -116,6 +123,24 @@ def test_help_page_shows_every_flag(
         (["--category", "Lemon, lime and bitters"], "categories", ("Lemon, lime and bitters",)),
         (["--type", "inter", "--category", "a"], "match", "all"),
         (["--type", "sum"], "match", "any"),
+        (["--category-file", "c.txt"], "category_file", "c.txt"),
+        (["--with-subclasses"], "with_subclasses", True),
+        (["--exclude", "Tree", "--exclude", "Car"], "exclude", ("Tree", "Car")),
+        (["--is-occluded", "yes"], "is_occluded", True),
+        (["--is-truncated", "no"], "is_truncated", False),
+        (["--is-group-of", "no"], "is_group_of", False),
+        (["--is-depiction", "yes"], "is_depiction", True),
+        (["--is-inside", "yes"], "is_inside", True),
+        (["--image-ids", "ids.txt"], "image_ids", "ids.txt"),
+        (["--exclude-ids", "ids.txt"], "exclude_ids", "ids.txt"),
+        (["--limit-per-class", "7"], "limit_per_class", 7),
+        (["--limit-per-class", "-1"], "limit_per_class", None),
+        (["--shuffle"], "shuffle", True),
+        (["--seed", "9"], "seed", 9),
+        (["--kind", "none"], "kinds", ("none",)),
+        (["--only-matching"], "only_matching", True),
+        (["--release", "v4"], "release", "v4"),
+        (["--offline"], "offline", True),
         (["--type", "all", "--category", "a"], "match", "all"),
         (["--match", "all", "--category", "a"], "match", "all"),
         (["--match", "any"], "match", "any"),
@@ -264,6 +289,23 @@ def test_value_is_normalised(query: dict[str, Any], name: str, value: Any) -> No
         ({"splits": "val"}, "--split"),
         ({"splits": ["train", "Test"]}, "--split"),
         ({"kinds": "masks"}, "--kind"),
+        ({"kinds": ["none", "bbox"]}, "--kind"),
+        ({"kinds": "none", "all_boxes": True}, "--all-boxes"),
+        ({"only_matching": True, "all_boxes": True}, "--all-boxes"),
+        ({"only_matching": "yes"}, "--only-matching"),
+        ({"limit_per_class": -2}, "--limit-per-class"),
+        ({"limit_per_class": "3"}, "--limit-per-class"),
+        ({"seed": None}, "--seed"),
+        ({"seed": 1.5}, "--seed"),
+        ({"shuffle": 1}, "--shuffle"),
+        ({"with_subclasses": "yes"}, "--with-subclasses"),
+        ({"offline": None}, "--offline"),
+        ({"release": "v3"}, "--release"),
+        ({"is_occluded": "maybe"}, "--is-occluded"),
+        ({"is_inside": 1}, "--is-inside"),
+        ({"exclude": [""]}, "--exclude"),
+        ({"image_ids": 5}, "--image-ids"),
+        ({"category_file": []}, "--category-file"),
         ({"names": "both"}, "--names"),
         ({"label": 5}, "--label"),
         ({"annotation": 5}, "--annotation"),

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _BY_LABEL = {"boxes": True, "images": False}
 # Beside the raw file the conversion needs the rows twice: 0.55 times the size of the train boxes, 0.9 of the images.
 _CONVERSION_ROOM = 1.0
+_WORTH_A_LINE = 256 << 20
 _LOOK_AGAIN_S = 0.1
 _SAY_WAITING_S = 1.0
 
@@ -164,6 +165,8 @@ class MetadataCache:
 
     async def _keep(self, place: Place, identity: Identity, by_label: bool | None) -> Kept:
         """Make a version of what has arrived. When cancelled, stop at the next step and wait for that."""
+        if identity.bytes > _WORTH_A_LINE and by_label is not None:
+            self._sink(Note(f"{place.name}: turning it into Parquet, once"))
         stop = threading.Event()
         loop = asyncio.get_running_loop()
 
