@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.filesize import decimal
 
-from oid_async.errors import InputError, UnavailableError
+from oid_async.errors import InputError, UnavailableError, storage_error
 from oid_async.events import Note, Sink
 from oid_async.metadata.cache import Cache, MetadataCache, every_place, local_table
 from oid_async.metadata.paths import cache_root
@@ -150,7 +150,10 @@ class Listings:
             if self._options.splits:
                 splits = self._options.splits
                 places = [cache.cache.place(table) for table in TABLES if table.split in splits]
-            freed = await asyncio.to_thread(self._clear, list(places))
+            try:
+                freed = await asyncio.to_thread(self._clear, list(places))
+            except OSError as error:
+                raise storage_error(error, self.root) from error
             self._sink(Note(f"{decimal(freed)} freed"))
             wanted = self._wanted(self._options.splits or SPLITS)
             return [await asyncio.to_thread(_table_row, table, cache.cache.place(table), None) for table in wanted]

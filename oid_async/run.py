@@ -7,6 +7,7 @@ each what it needs; the stages know nothing of one another.
 import asyncio
 import json
 import shutil
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import aiofiles.os
-import aiofiles.tempfile
 import polars as pl
 
 from oid_async.answer import Answer, ask, remarks
@@ -81,8 +81,8 @@ class Run:
     async def plan(self) -> Plan:
         """Say what a download would do. Fetches tables, no image; writes nothing to SAVEPATH."""
         async with AsyncExitStack() as stack:
-            scratch = await stack.enter_async_context(aiofiles.tempfile.TemporaryDirectory(prefix="oid-async-"))
-            folder = Folder(self.options.savepath, scratch=Path(scratch))
+            scratch = await stack.enter_async_context(_scratch())
+            folder = Folder(self.options.savepath, scratch=scratch)
             return (await self._prepare(stack, folder, None)).plan
 
     async def download(self) -> Report:
@@ -301,6 +301,22 @@ async def _claimed(folder: Folder) -> AsyncIterator[Journal]:
         yield opened[0]
     finally:
         await in_thread(leave)
+
+
+@asynccontextmanager
+async def _scratch() -> AsyncIterator[Path]:
+    """Yield a temporary folder; it goes away however this ends, also while it is being made."""
+    made: list[Path] = []
+
+    def make() -> None:
+        made.append(Path(tempfile.mkdtemp(prefix="oid-async-")))
+
+    try:
+        await in_thread(make)
+        yield made[0]
+    finally:
+        for folder in made:
+            await in_thread(shutil.rmtree, folder, True)
 
 
 def _forget_elsewhere(folder: Folder, journal: Journal, site: str | None) -> None:

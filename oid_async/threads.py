@@ -12,6 +12,18 @@ async def in_thread(function: Callable[..., Result], *args: object) -> Result:
     return await finished(asyncio.to_thread(function, *args))
 
 
+async def acquired(function: Callable[..., Result], *args: object, release: Callable[[Result], object]) -> Result:
+    """Run in a thread what takes hold of something. When cancelled, wait for its end and give that back."""
+    task = asyncio.ensure_future(asyncio.to_thread(function, *args))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await settled(task)
+        if not task.cancelled() and task.exception() is None:
+            release(task.result())
+        raise
+
+
 async def finished(work: Awaitable[Result]) -> Result:
     """Await work that must not be left half-way. When cancelled, wait for its end, then pass the cancellation on."""
     task = asyncio.ensure_future(work)

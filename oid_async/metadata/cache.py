@@ -24,7 +24,7 @@ from oid_async.metadata.paths import SUFFIX, file_url_path, given_folder, publis
 from oid_async.metadata.shelf import Identity, Kept, Lock, Place
 from oid_async.openimages.catalogue import PublishedTable, object_url
 from oid_async.openimages.tables import TableFile, columns_of
-from oid_async.threads import settled
+from oid_async.threads import acquired, in_thread, settled
 from oid_async.transfer.retry import FetchError
 
 if TYPE_CHECKING:
@@ -97,7 +97,10 @@ class MetadataCache:
 
     def room_for(self, tables: Sequence[PublishedTable]) -> int:
         """Return the free bytes where tables are kept. Raises StorageError when these cannot fit, as published."""
-        need = sum(_need(table.bytes or 0, 0, converted=table.kind in _BY_LABEL) for table in tables)
+        need = 0
+        for table in tables:
+            have = min(self.cache.place(table).raw_bytes(), table.bytes or 0)
+            need += _need(table.bytes or 0, have, converted=table.kind in _BY_LABEL)
         return _check_room("the tables", self.cache.root, need)
 
     async def published(self, table: PublishedTable) -> tuple[TableFile, Identity]:
@@ -115,7 +118,7 @@ class MetadataCache:
     async def _bring(self, place: Place, url: str, written: str, by_label: bool | None) -> tuple[TableFile, Identity]:
         try:
             if self._client is None:
-                kept = await asyncio.to_thread(self._pinned, place)
+                kept = await in_thread(self._pinned, place)
                 if kept is None:
                     raise UnavailableError(
                         f"{place.name}: not in the cache, and --offline makes no request; "
@@ -125,9 +128,10 @@ class MetadataCache:
             began = time.time()
             async with self._alone(place):
                 kept = await asyncio.to_thread(place.kept)
-                if kept is None or kept.checked_s < began:
+                # Somebody else asked while this run waited; a time to come is a wrong clock's, and says nothing.
+                if kept is None or not began <= kept.checked_s <= time.time():
                     kept = await self._refresh(self._client, place, kept, url, written, by_label)
-                self._hold(await asyncio.to_thread(place.pin, kept))
+                await in_thread(self._pin, place, kept)
         except OSError as error:
             raise storage_error(error, place.folder) from error
         return place.table(kept), kept.identity
@@ -158,7 +162,7 @@ class MetadataCache:
             return kept
         if identity is None:
             assert kept is not None
-            await asyncio.to_thread(place.checked)
+            await in_thread(place.checked, kept)
             return kept
         self._sink(TableProgress(place.name, identity.bytes, identity.bytes, finished=True))
         return await self._keep(place, identity, by_label)
@@ -169,10 +173,18 @@ class MetadataCache:
             self._sink(Note(f"{place.name}: turning it into Parquet, once"))
         stop = threading.Event()
         loop = asyncio.get_running_loop()
+        raised: list[BaseException] = []
+
+        def tell(event: TableProgress) -> None:
+            try:
+                self._sink(event)
+            except BaseException as error:
+                raised.append(error)
+                stop.set()
 
         def progress(done: int, total: int) -> None:
             event = TableProgress(f"{place.name} to Parquet", done, total, finished=done == total, unit="step")
-            loop.call_soon_threadsafe(self._sink, event)
+            loop.call_soon_threadsafe(tell, event)
 
         def work() -> Kept:
             folder = place.build()
@@ -191,19 +203,26 @@ class MetadataCache:
 
         task = asyncio.ensure_future(asyncio.to_thread(work))
         try:
-            return await asyncio.shield(task)
+            kept = await asyncio.shield(task)
         except asyncio.CancelledError:
             stop.set()
             await settled(task)
-            if not task.cancelled() and not isinstance(task.exception(), StoppedError):
+            if not task.cancelled():
                 task.exception()
             raise
+        except StoppedError:
+            raise raised[0] from None
+        # The last step may have been told, and refused, after the work was done.
+        await asyncio.sleep(0)
+        if raised:
+            raise raised[0]
+        return kept
 
     @asynccontextmanager
     async def _alone(self, place: Place) -> AsyncIterator[None]:
         """Have a place to oneself: wait for whoever is at it."""
         began, said = time.monotonic(), False
-        while (lock := await asyncio.to_thread(_try_lock, place)) is None:
+        while (lock := await acquired(_try_lock, place, release=_give_back)) is None:
             if not said and time.monotonic() - began > _SAY_WAITING_S:
                 said = True
                 self._sink(Note(f"{place.name}: another run is fetching it; waiting for that"))
@@ -216,15 +235,16 @@ class MetadataCache:
     def _pinned(self, place: Place) -> Kept | None:
         """Return the current version, pinned; a run that replaces it meanwhile makes us look again."""
         while (kept := place.kept()) is not None:
-            pin = place.pin(kept)
-            if pin is not None:
-                self._hold(pin)
+            if self._pin(place, kept):
                 return kept
         return None
 
-    def _hold(self, pin: Lock | None) -> None:
+    def _pin(self, place: Place, kept: Kept) -> bool:
+        """Keep a version where it is until the run ends; noted at once, so that a cancelled run gives it back too."""
+        pin = place.pin(kept)
         if pin is not None:
             self._pins.append(pin)
+        return pin is not None
 
 
 def local_table(given: str) -> TableFile | None:
@@ -242,6 +262,11 @@ def local_file(given: str) -> Path:
     if not os.access(path, os.R_OK):
         raise InputError(f"{given}: cannot be read (permission denied)")
     return path
+
+
+def _give_back(lock: Lock | None) -> None:
+    if lock is not None:
+        lock.release()
 
 
 def _try_lock(place: Place) -> Lock | None:

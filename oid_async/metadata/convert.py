@@ -54,7 +54,7 @@ def convert(
             rows = rows.filter(pl.col(KEY).is_not_null())
         if count > _SORTED_FROM_ROWS:
             slices = _label_slices(rows) if by_label else _key_ranges(-(-count // _SLICE_ROWS))
-            _sort(rows, list(slices), folder, by_label=by_label, progress=progress, stopped=stopped)
+            _sort(rows, list(slices) or [pl.lit(True)], folder, by_label=by_label, progress=progress, stopped=stopped)
             copy.unlink()
         elif damaged:
             rows.sink_parquet(folder / "part-00000.parquet", row_group_size=group, compression="lz4")

@@ -9,13 +9,13 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import IO, TYPE_CHECKING
 
 from oid_async.metadata.shelf import Identity, Place
-from oid_async.threads import in_thread
+from oid_async.threads import in_thread, settled
 from oid_async.transfer.retry import Attempts, FetchError
 
 if TYPE_CHECKING:
@@ -87,23 +87,37 @@ class FileFetch:
 
     async def _attempt(self) -> Identity | None:
         promise, have = await asyncio.to_thread(self._so_far)
-        async with self._client.get(self._url, self._conditions(promise, have)) as response:
-            if response.status == 304:
-                if promise is not None and have == promise.total:
-                    return await self._whole(promise, have, await in_thread(self._hash_so_far))
-                if self._kept is not None:
-                    return None
-                raise FetchError("bad_response", "HTTP 304 to what is not here")
-            if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise FetchError("bad_response", "the table was sent compressed although not asked for so")
-            if response.status == 206:
-                await in_thread(self._check_part, response, promise, have)
-                assert promise is not None
-            else:
-                promise, have = _promise(self._url, response), 0
-            await in_thread(self._room, promise.total, have)
-            size, md5 = await self._receive(response, promise, have)
-            return await self._whole(promise, size, md5)
+        try:
+            async with self._client.get(self._url, self._conditions(promise, have)) as response:
+                if response.status != 304:
+                    return await self._body(response, promise, have)
+        except FetchError as error:
+            if error.status != 416 or not have:
+                raise
+            # There is no such rest: the file has become shorter, and the server does not heed If-Range.
+            await in_thread(self._place.forget_raw)
+            raise FetchError("truncated", f"asked for the rest from byte {have}: {error}") from error
+        if promise is not None and have == promise.total:
+            return await self._whole(promise, have, await in_thread(self._hash_so_far))
+        if self._kept is not None:
+            return None
+        raise FetchError("bad_response", "HTTP 304 to what is not here")
+
+    async def _body(self, response: "aiohttp.ClientResponse", promise: _Promise | None, have: int) -> Identity:
+        """Receive the file or the rest of it."""
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise FetchError("bad_response", "the table was sent compressed although not asked for so")
+        if response.status == 206:
+            length = _length_behind(response, promise, have)
+            if promise is None or length is None:
+                await in_thread(self._place.forget_raw)
+                said = response.headers.get("Content-Range", "no Content-Range")
+                raise FetchError("truncated", f"asked for the rest from byte {have}, got {said}")
+            promise = replace(promise, total=length)
+        else:
+            promise, have = _promise(self._url, response), 0
+        size, md5 = await self._receive(response, promise, have)
+        return await self._whole(promise, size, md5)
 
     def _so_far(self) -> tuple[_Promise | None, int]:
         """Return what is here of the file and how much; nothing if it could not be resumed anyway."""
@@ -125,34 +139,24 @@ class FileFetch:
         conditions = {"If-None-Match": kept.etag, "If-Modified-Since": None if kept.etag else kept.last_modified}
         return {name: value for name, value in conditions.items() if value}
 
-    def _check_part(self, response: "aiohttp.ClientResponse", promise: _Promise | None, have: int) -> None:
-        """Refuse a part that is not the rest of what is here, and start anew then: servers do send other parts."""
-        said = response.headers.get("Content-Range", "")
-        told = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", said)
-        if (
-            promise is not None
-            and told is not None
-            and int(told[1]) == have
-            and told[2] in ("*", str(promise.total))
-            and response.headers.get("ETag", promise.etag) == promise.etag
-        ):
-            return
-        self._place.forget_raw()
-        raise FetchError("truncated", f"asked for the rest from byte {have}, got {said or 'no Content-Range'}")
-
     async def _receive(self, response: "aiohttp.ClientResponse", promise: _Promise, have: int) -> tuple[int, str]:
-        """Stream the body to disk in large blocks, each a thread hop; return the file's size and hex MD5."""
-        spool = _Spool(self._place, promise, have)
+        """Stream the body to disk in large blocks, each a thread hop; return the file's size and hex MD5.
+
+        The first read follows the headers at once: what a connection has brought and nobody has read when it breaks is
+        lost.
+        """
+        spool = _Spool(self._place, promise, have, self._room)
         block = bytearray()
+        chunks = self._client.chunks(response, endless=True)
         try:
-            await in_thread(spool.open)
             try:
-                async with aclosing(self._client.chunks(response, endless=True)) as chunks:
+                async with aclosing(chunks):
+                    block += await _meanwhile(anext(chunks, b""), in_thread(spool.open))
                     async for chunk in chunks:
                         block += chunk
                         if len(block) >= _BLOCK:
-                            await self._store(spool, block, promise.total)
-                            block = bytearray()
+                            full, block = block, bytearray()
+                            await self._store(spool, full, promise.total)
             finally:
                 # What came before a cut is kept: the next attempt goes on from there.
                 if block:
@@ -175,6 +179,9 @@ class FileFetch:
             await in_thread(self._place.forget_raw)
             self._progress = False
             raise FetchError("checksum", f"its MD5 is not {promise.md5}, which the server says it is")
+        if promise.total is None:
+            # Now it is known: should the run end before the file is used, the next one sees that it is whole.
+            await in_thread(_note, self._place, replace(promise, total=size))
         return Identity(self._url, size, promise.etag, promise.last_modified, md5)
 
     def _hash_so_far(self) -> str:
@@ -186,21 +193,23 @@ class _Spool:
     """The file being written, hashed as it grows: hashing a gigabyte afterwards would take seconds. Blocking.
 
     It goes on behind the first `have` bytes, or starts anew with 0; the note beside it says of what before any byte is
-    there.
+    there, once there is room.
     """
 
-    def __init__(self, place: Place, promise: _Promise, have: int) -> None:
+    def __init__(self, place: Place, promise: _Promise, have: int, room: Callable[[int | None, int], None]) -> None:
         self._place = place
         self._promise = promise
         self._have = have
+        self._room = room
         self._file: IO[bytes] | None = None
         self.size = 0
         self.md5 = hashlib.md5(usedforsecurity=False)
 
     def open(self) -> None:
+        self._room(self._promise.total, self._have)
         if not self._have:
             self._place.forget_raw()
-            self._place.raw_note.write_text(json.dumps(asdict(self._promise)), encoding="utf-8")
+        _note(self._place, self._promise)
         self._file = self._place.raw.open("r+b" if self._have else "wb")
         while self.size < self._have and (block := self._file.read(min(_BLOCK, self._have - self.size))):
             self.md5.update(block)
@@ -216,6 +225,34 @@ class _Spool:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+async def _meanwhile(read: Awaitable[bytes], opening: Awaitable[None]) -> bytes:
+    """Return what is read, once the other is done too; if that fails, the reading is called off."""
+    reading = asyncio.ensure_future(read)
+    try:
+        await opening
+    except BaseException:
+        reading.cancel()
+        await settled(reading)
+        if not reading.cancelled():
+            reading.exception()
+        raise
+    return await reading
+
+
+def _note(place: Place, promise: _Promise) -> None:
+    place.raw_note.write_text(json.dumps(asdict(promise)), encoding="utf-8")
+
+
+def _length_behind(response: "aiohttp.ClientResponse", promise: _Promise | None, have: int) -> int | None:
+    """Return the whole file's length if this is the rest of what is here; servers do send other parts."""
+    told = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", ""))
+    if promise is None or told is None or int(told[1]) != have:
+        return None
+    length = int(told[2]) + 1 if told[3] == "*" else int(told[3])
+    same = promise.total in (None, length) and response.headers.get("ETag", promise.etag) == promise.etag
+    return length if same else None
 
 
 def _promise(url: str, response: "aiohttp.ClientResponse") -> _Promise:

@@ -92,9 +92,24 @@ class Place:
         self._current = folder / "current.json"
 
     def kept(self) -> Kept | None:
-        """Return the current version, None if there is none that is whole."""
+        """Return the current version, None if there is none that is whole.
+
+        A run that replaces it meanwhile makes us look again: the version that a note names is gone a moment later.
+        """
+        while True:
+            note = self._note()
+            kept = self._read(note) if note is not None else None
+            if kept is not None or self._note() == note:
+                return kept
+
+    def _note(self) -> str | None:
+        with suppress(OSError, ValueError):
+            return self._current.read_text(encoding="utf-8")
+        return None
+
+    def _read(self, text: str) -> Kept | None:
         with suppress(OSError, ValueError, TypeError, KeyError):
-            note: dict[str, Any] = json.loads(self._current.read_text(encoding="utf-8"))
+            note: dict[str, Any] = json.loads(text)
             columns = note["columns"]
             version = str(note["version"])
             # A power cut may leave the note on the disk and not all of what it speaks of.
@@ -118,8 +133,13 @@ class Place:
 
     def pin(self, kept: Kept) -> Lock | None:
         """Return a shared lock that keeps a version where it is, None if it is already gone."""
+        path = self._in_use(kept.version)
         with suppress(FileNotFoundError):
-            return Lock.take(self._in_use(kept.version), shared=True)
+            lock = Lock.take(path, shared=True)
+            if lock is None or path.exists():
+                return lock
+            # Removed between opening and locking it.
+            lock.release()
         return None
 
     def build(self) -> Path:
@@ -143,10 +163,15 @@ class Place:
         made_s = self._in_use(version).stat().st_mtime
         return Kept(version, identity, columns, made_s, self._current.stat().st_mtime)
 
-    def checked(self) -> None:
-        """Note that the current version is still the latest, for a run that waits for the lock meanwhile."""
+    def checked(self, kept: Kept) -> None:
+        """Note that a version is still the latest, for a run that waits for the lock meanwhile; remove older ones."""
         with suppress(OSError):
             os.utime(self._current)
+            self.sweep(kept.version)
+
+    def raw_bytes(self) -> int:
+        """Return how much of the file has arrived."""
+        return self.raw.stat().st_size if self.raw.exists() else 0
 
     def forget_raw(self) -> None:
         """Remove what has arrived so far."""
@@ -159,15 +184,12 @@ class Place:
         for path in list(self.folder.iterdir()):
             if not path.is_dir() or path.name == current:
                 continue
-            lock = None
-            with suppress(OSError):
-                lock = Lock.take(path / "in_use")
-                if lock is None:
-                    busy += 1
-                    continue
+            lock = Lock.take(path / "in_use")
+            if lock is None:
+                busy += 1
+                continue
             shutil.rmtree(path, ignore_errors=True)
-            if lock is not None:
-                lock.release()
+            lock.release()
         return busy
 
     def try_clear(self) -> bool:
@@ -184,9 +206,13 @@ class Place:
 
     def size(self) -> int:
         """Return the bytes that this object takes on the disk."""
-        if not self.folder.is_dir():
-            return 0
-        return sum(_size(path) if path.is_dir() else path.stat().st_size for path in self.folder.iterdir())
+        total = 0
+        # Files come and go while another run is at it.
+        with suppress(FileNotFoundError):
+            for path in self.folder.iterdir():
+                with suppress(FileNotFoundError):
+                    total += _size(path) if path.is_dir() else path.stat().st_size
+        return total
 
     def _in_use(self, version: str) -> Path:
         return self.folder / version / "in_use"

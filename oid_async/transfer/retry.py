@@ -38,12 +38,22 @@ class Limits:
 class FetchError(Exception):
     """One attempt failed: a failure kind and what happened in words.
 
-    `retry_after_s` is how long the host asks us to wait, if it does; `hopeless` says it asks for more than we wait.
+    `retry_after_s` is how long the host asks us to wait, if it does; `hopeless` says it asks for more than we wait;
+    `status` is the HTTP status, if it came to one.
     """
 
-    def __init__(self, kind: str, message: str, *, retry_after_s: float | None = None, hopeless: bool = False) -> None:
+    def __init__(
+        self,
+        kind: str,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        hopeless: bool = False,
+        status: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.kind = kind
+        self.status = status
         self.retry_after_s = retry_after_s
         self.hopeless = hopeless
 
@@ -92,7 +102,7 @@ def status_error(status: int, headers: Mapping[str, str]) -> FetchError:
     """Return what an answer that is neither 200 nor a redirect means."""
     kind = _STATUS_KINDS.get(status, "server_error" if status >= 500 else "bad_response")
     wait = retry_after_s(headers) if status in (429, 503) else None
-    return FetchError(kind, f"HTTP {status}", retry_after_s=wait)
+    return FetchError(kind, f"HTTP {status}", retry_after_s=wait, status=status)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
