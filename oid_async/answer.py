@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from oid_async.inputs import Inputs
 from oid_async.openimages.boxes import count_rows
+from oid_async.openimages.classes import Category
 from oid_async.openimages.tables import TableFile, bad_ids
 from oid_async.select.choose import Selection, choose
 from oid_async.select.query import annotated, listed, nothing_annotated
@@ -28,7 +29,7 @@ def ask(inputs: Inputs, all_boxes: bool) -> Answer:
     query, ids = inputs.query, inputs.ids
     annotations: dict[str, int] = {}
     images = listed(inputs.images, ids, inputs.splits)
-    if query.needs_boxes:
+    if inputs.boxes:
         selection = choose(annotated(inputs.boxes, ids, query), images, query)
         annotations["bbox"] = selection.rows
         if all_boxes and query.categories:
@@ -50,18 +51,27 @@ def remarks(inputs: Inputs, answer: Answer) -> Iterator[str]:
         yield f"{selection.unlisted} annotated images have no row in the image table: not selected"
     for category, (name, added) in zip(query.categories, selection.added.items(), strict=True):
         if category.below:
-            count = len(category.below)
-            yield f"{name}: {count} subclass{'es' if count > 1 else ''}; --with-subclasses adds {added} images"
+            has = selection.classes[name]
+            yield f"{name}: {_subclasses(category)}; --with-subclasses adds {added} images to its {has}"
+    for category in query.excluded:
+        if category.below:
+            yield f"{category.class_name}: {_subclasses(category)}; --with-subclasses excludes them too"
     if selection.unboxed:
         yield f"{selection.unboxed} listed images have no box: not selected; --kind none takes images without boxes"
     if unknown := answer.unknown_ids:
         named = ", ".join(unknown[:_MOST_NAMED])
         rest = len(unknown) - _MOST_NAMED
         more = f" and {rest} more, which a download names in unknown_ids.txt" if rest > 0 else ""
-        yield f"{len(unknown)} listed image{'s' if len(unknown) > 1 else ''} in no image table read: {named}{more}"
+        where = f"in no image table of {', '.join(inputs.looked_in)}" if inputs.looked_in else "no ImageID"
+        yield f"{len(unknown)} listed image{'s' if len(unknown) > 1 else ''} {where}: {named}{more}"
     if not len(selection.keys):
         counts = ", ".join(f"{name} {count}" for name, count in selection.classes.items())
         yield f"nothing selected; images of each category: {counts or 'none asked for'}"
+
+
+def _subclasses(category: Category) -> str:
+    count = len(category.below)
+    return f"{count} subclass{'es' if count > 1 else ''}"
 
 
 def _bad_rows(inputs: Inputs, selection: Selection) -> Iterator[tuple[str, int, str]]:

@@ -124,7 +124,7 @@ def _add_listings(commands: "argparse._SubParsersAction[_Parser]") -> None:
         description="List the classes: names, MIDs, and images and boxes of each split whose box table is cached.",
     )
     classes.add_argument("pattern", nargs="?", metavar="PATTERN", help="only names that hold this, or this MID")
-    classes.add_argument("--tree", action="store_true", help="as a tree: every class below the classes above it")
+    classes.add_argument("--tree", action="store_true", help="as a tree, with every class below what PATTERN finds")
     _add_query(classes, ("label", "release", "mirror", "cache_dir", "offline"))
     classes.set_defaults(command=_classes)
     metadata = commands.add_parser(
@@ -206,7 +206,7 @@ def _classes(arguments: argparse.Namespace) -> int:
 
     with _screen(arguments) as screen:
         listings = Listings(options, screen.show)
-        classes, code = _to_the_end(lambda: listings.classes(arguments.pattern))
+        classes, code = _to_the_end(lambda: listings.classes(arguments.pattern, tree=arguments.tree))
     if classes is None:
         return _interrupted(arguments, code)
     if arguments.json:

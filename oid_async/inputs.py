@@ -12,7 +12,7 @@ from oid_async.events import Note, Sink
 from oid_async.metadata.cache import MetadataCache, local_file, local_table
 from oid_async.metadata.shelf import Identity
 from oid_async.openimages.catalogue import TableKind, published
-from oid_async.openimages.classes import Classes, is_other_name
+from oid_async.openimages.classes import Classes, distinct, is_other_name
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.ids import IdForm
 from oid_async.openimages.tables import TableFile, columns_of, looks_hexadecimal, reading, scan
@@ -35,8 +35,8 @@ class Inputs:
     """What a selection is made from.
 
     `classes` is None when nothing asks for one; `boxes` are read to select or to save; `splits` keeps image rows of
-    these splits only (empty: all); `bare` says that `images` is no more than an id list; `identities` tells each
-    table's state for query.json.
+    these splits only (empty: all), `looked_in` are those whose tables are read; `bare` says that `images` is no more
+    than an id list; `identities` tells each table's state for query.json.
     """
 
     query: Query
@@ -46,6 +46,7 @@ class Inputs:
     ids: IdForm
     has_subset: bool
     splits: tuple[Split, ...]
+    looked_in: tuple[Split, ...]
     bare: bool
     identities: tuple[dict[str, Any], ...]
 
@@ -74,8 +75,9 @@ class Gatherer:
         options = self._options
         local = await asyncio.to_thread(self._local_tables)
         words = await asyncio.to_thread(self._words)
-        selects = bool(words or options.exclude or options.flags or options.limit_per_class is not None)
-        needs_boxes = selects or "none" not in options.kinds
+        selects = bool(words or options.flags or options.limit_per_class is not None)
+        by_boxes = selects or "none" not in options.kinds
+        needs_boxes = by_boxes or bool(options.exclude)
         # Given ids may be of another form, which the image table tells; Open Images' own need no table to be read.
         lists = await self._id_lists(IdForm()) if options.image_url is None else (None, None)
         query = Query(
@@ -86,7 +88,7 @@ class Gatherer:
             limit_per_class=options.limit_per_class,
             limit=options.limit,
             seed=options.seed if options.shuffle else None,
-            needs_boxes=needs_boxes,
+            by_boxes=by_boxes,
         )
         if not needs_boxes and self._is_bare(lists[0]):
             return await self._from_list(query)
@@ -112,6 +114,7 @@ class Gatherer:
             ids=ids,
             has_subset=has_subset,
             splits=options.splits,
+            looked_in=said,
             bare=False,
             identities=tuple(self._identities),
         )
@@ -123,7 +126,7 @@ class Gatherer:
         if self._options.annotation:
             return SPLITS
         named = image_ids.splits if image_ids is not None else ()
-        usual: tuple[Split, ...] = () if image_ids is not None and image_ids.is_complete else ("train",)
+        usual: tuple[Split, ...] = () if named and image_ids is not None and image_ids.is_complete else ("train",)
         return tuple(split for split in SPLITS if split in (*named, *usual))
 
     def _words(self) -> tuple[str, ...]:
@@ -173,6 +176,7 @@ class Gatherer:
             ids=IdForm(),
             has_subset=True,
             splits=self._options.splits,
+            looked_in=(),
             bare=True,
             identities=tuple(self._identities),
         )
@@ -192,9 +196,8 @@ class Gatherer:
         hierarchy = await self._hierarchy() if categories or excluded else None
         if hierarchy is not None:
             included = options.with_subclasses
-            categories = tuple(each.with_subclasses(hierarchy, included=included) for each in categories)
-            if included:
-                excluded = tuple(each.with_subclasses(hierarchy, included=True) for each in excluded)
+            categories = distinct(each.with_subclasses(hierarchy, included=included) for each in categories)
+            excluded = distinct(each.with_subclasses(hierarchy, included=included) for each in excluded)
         return replace(query, categories=categories, excluded=excluded)
 
     async def _hierarchy(self) -> Hierarchy | None:
@@ -294,7 +297,7 @@ def choose_sources(options: Options, inputs: Inputs, *, mirrored: bool) -> tuple
     if not reachable:
         return ("original",), "images from original: the given image table has no Subset, or no Open Images ids"
     if inputs.bare:
-        return ("cvdf",), "images from cvdf alone, named by their ids: no image table is read"
+        return ("cvdf",), "images from cvdf alone, named by their ids: no table is read, so authors stay unknown"
     if mirrored:
         return ("cvdf",), "images from the mirror alone: it has the bucket's copies (cvdf), not Flickr's originals"
     return ("cvdf", "original"), "images from cvdf, then original"

@@ -20,6 +20,7 @@ from oid_async.openimages.boxes import count_labels
 from oid_async.openimages.catalogue import TABLES, PublishedTable, object_url, published
 from oid_async.openimages.classes import Classes
 from oid_async.openimages.hierarchy import Hierarchy
+from oid_async.openimages.tables import TableFile
 from oid_async.options import SPLITS, Options, Release, Split
 from oid_async.transfer.client import Client
 from oid_async.transfer.hosts import Hosts
@@ -80,8 +81,11 @@ class Listings:
         self._options = options
         self._sink = sink
 
-    async def classes(self, pattern: str | None) -> ClassList:
-        """Return the classes whose name holds the pattern, all without one. Fetches the class table, no other."""
+    async def classes(self, pattern: str | None, *, tree: bool = False) -> ClassList:
+        """Return the classes whose name holds the pattern, all without one; as a `tree` with every class below them.
+
+        Fetches the class table and the hierarchy, no other.
+        """
         options = self._options
         async with self._open() as (cache, _, _):
             table = await asyncio.to_thread(local_table, options.label) if options.label is not None else None
@@ -90,11 +94,16 @@ class Listings:
             if table is None:
                 table, _ = await cache.published(published("classes", (), options.release)[0])
             hierarchy = await self._hierarchy(cache)
-            return await asyncio.to_thread(self._classes, table, hierarchy, cache.cache, pattern)
+            below = hierarchy if tree else None
+            return await asyncio.to_thread(self._classes, table, hierarchy, below, cache.cache, pattern)
 
-    def _classes(self, table: Any, hierarchy: Hierarchy | None, cache: Cache, pattern: str | None) -> ClassList:
+    def _classes(
+        self, table: TableFile, hierarchy: Hierarchy | None, below: Hierarchy | None, cache: Cache, pattern: str | None
+    ) -> ClassList:
         classes = Classes.read(table)
-        labels = classes.matching(pattern) if pattern else tuple(classes.names)
+        labels = set(classes.matching(pattern) if pattern else classes.names)
+        if below is not None:
+            labels |= {under for label in labels for under in below.below(label) if under in classes.names}
         counts = {split: _counts(cache, self._options.release, split) for split in SPLITS}
         rows = []
         for label in sorted(labels, key=lambda label: (classes.names[label].casefold(), label)):
@@ -126,8 +135,12 @@ class Listings:
             rows = []
             for table in self._wanted(self._options.splits or SPLITS):
                 size = await self._size(client, object_url(table.bucket, table.key, mirror)) if ask else None
-                rows.append(await asyncio.to_thread(_table_row, table, cache.cache.place(table), size))
+                rows.append(await self._row(cache, table, size))
             return rows
+
+    async def _row(self, cache: MetadataCache, table: PublishedTable, asked: int | None = None) -> TableRow:
+        place, url = cache.cache.place(table), object_url(table.bucket, table.key, cache.site)
+        return await asyncio.to_thread(_table_row, table, place, url, asked)
 
     async def pull(self) -> list[TableRow]:
         """Fetch the tables of the release for the splits asked for (train, as download does) and return them."""
@@ -140,7 +153,7 @@ class Listings:
                     if table.kind != "hierarchy":
                         raise
                     self._sink(Note(str(error)))
-                rows.append(await asyncio.to_thread(_table_row, table, cache.cache.place(table), None))
+                rows.append(await self._row(cache, table))
             return rows
 
     async def clear(self) -> list[TableRow]:
@@ -156,7 +169,7 @@ class Listings:
                 raise storage_error(error, self.root) from error
             self._sink(Note(f"{decimal(freed)} freed"))
             wanted = self._wanted(self._options.splits or SPLITS)
-            return [await asyncio.to_thread(_table_row, table, cache.cache.place(table), None) for table in wanted]
+            return [await self._row(cache, table) for table in wanted]
 
     def _clear(self, places: Sequence[Place]) -> int:
         freed = 0
@@ -239,20 +252,20 @@ def _counts(cache: Cache, release: Release, split: Split) -> dict[str, tuple[int
     return None
 
 
-def _table_row(table: PublishedTable, place: Place, asked: int | None) -> TableRow:
+def _table_row(table: PublishedTable, place: Place, url: str, asked: int | None) -> TableRow:
     kept = place.kept()
     size = asked if asked is not None else (kept.identity.bytes if kept is not None else table.bytes)
     age_s = max(0.0, time.time() - kept.made_s) if kept is not None else None
     return TableRow(
-        table.kind,
-        table.split,
-        table.releases,
-        table.name,
-        object_url(table.bucket, table.key),
-        size,
-        kept is not None,
-        place.size(),
-        age_s,
+        kind=table.kind,
+        split=table.split,
+        releases=table.releases,
+        name=table.name,
+        url=url,
+        bytes=size,
+        cached=kept is not None,
+        cached_bytes=place.size(),
+        age_s=age_s,
     )
 
 

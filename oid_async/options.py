@@ -118,7 +118,7 @@ class Options:
         "--type",
         "--match",
         choices=_MATCH_WORDS,
-        metavar="sum|inter",
+        metavar="sum|inter|any|all",
         doc="sum (any): images with any of the categories; inter (all): with every one of them; default sum",
     )
     exclude: tuple[str, ...] = _option(

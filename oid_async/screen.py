@@ -122,7 +122,7 @@ def plan_lines(plan: Plan) -> list[str]:
     """Return a plan as a person reads it."""
     lines = [announce(plan)]
     for title, counts in (
-        ("images of each category", plan.classes),
+        ("images of each category, before limits and exclusions", plan.classes),
         ("selected of each split", plan.splits),
         ("annotation rows", plan.annotations),
     ):

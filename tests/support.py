@@ -64,12 +64,13 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A row of a split's box table; columns that are not here read alike in every row."""
+    """A row of a split's box table; columns that are not in `flags` (name, text) or here read alike in every row."""
 
     image_id: str
     label: str
     xmin: str = "0.125"
     split: Split = "train"
+    flags: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +221,8 @@ def _image_row(image: Image) -> dict[str, str]:
 
 def _box_row(box: Box) -> dict[str, str]:
     row = {"ImageID": box.image_id, "Source": "xclick", "LabelName": box.label, "Confidence": "1", "XMin": box.xmin}
-    return row | {"XMax": "0.500000", "YMin": "0.0", "YMax": "1e-05", "IsOccluded": "-1", "IsGroupOf": "0"}
+    row |= {"XMax": "0.500000", "YMin": "0.0", "YMax": "1e-05", "IsOccluded": "-1", "IsGroupOf": "0"}
+    return row | dict(box.flags)
 
 
 def write_bytes(path: Path, body: bytes) -> None:

@@ -14,7 +14,6 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from oid_async.report import FINAL_KINDS, PASSING_KINDS
-from oid_async.transfer.urls import next_hop, parse_url
 from oid_async.transfer.retry import (
     FetchError,
     Limits,
@@ -25,6 +24,7 @@ from oid_async.transfer.retry import (
     retry_after_s,
     status_error,
 )
+from oid_async.transfer.urls import next_hop, parse_url
 
 KINDS = {*FINAL_KINDS, *PASSING_KINDS}
 DATE = "Wed, 21 Oct 2026 07:28:00 GMT"

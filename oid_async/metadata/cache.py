@@ -78,7 +78,7 @@ class MetadataCache:
         self._client = client
         self._sink = sink
         self._mirror = mirror
-        self._written = site
+        self.site = site
         self._pins: list[Lock] = []
 
     async def __aenter__(self) -> Self:
@@ -106,7 +106,7 @@ class MetadataCache:
     async def published(self, table: PublishedTable) -> tuple[TableFile, Identity]:
         """Return a published table on this disk. Raises UnavailableError when it cannot be had."""
         url = object_url(table.bucket, table.key, self._mirror)
-        written = object_url(table.bucket, table.key, self._written)
+        written = object_url(table.bucket, table.key, self.site)
         file, identity = await self._bring(self.cache.place(table), url, written, _BY_LABEL.get(table.kind))
         return file, replace(identity, url=written)
 

@@ -81,16 +81,13 @@ class Classes:
 
     def resolve_all(self, words: Iterable[str]) -> tuple[Category, ...]:
         """Return the categories of all words, each set of labels once, in the order first asked for."""
-        found: dict[tuple[str, ...], Category] = {}
-        for word in words:
-            category = self.resolve(word)
-            found.setdefault(category.labels, category)
-        return tuple(found.values())
+        return distinct(map(self.resolve, words))
 
     def matching(self, pattern: str) -> tuple[str, ...]:
         """Return the labels whose name holds a pattern (any case, _ for space) or whose MID it is, in table order."""
         wanted = _fold(pattern)
-        return tuple(label for label, name in self.names.items() if wanted in _fold(name) or pattern.strip() == label)
+        found = (label for label, name in self.names.items() if wanted in _fold(name) or pattern.strip() == label)
+        return tuple(found) or self._called(_OTHER_NAME.get(wanted))
 
     def nearest(self, word: str) -> str:
         """Say in words which names are like a word that is none."""
@@ -104,6 +101,14 @@ class Classes:
 
     def _called(self, wanted: str | None) -> tuple[str, ...]:
         return tuple(label for label, name in self.names.items() if _fold(name) == wanted)
+
+
+def distinct(categories: Iterable[Category]) -> tuple[Category, ...]:
+    """Return the categories that count different labels, each set of labels once, in order."""
+    found: dict[frozenset[str], Category] = {}
+    for category in categories:
+        found.setdefault(frozenset(category.labels), category)
+    return tuple(found.values())
 
 
 def is_other_name(word: str, category: Category) -> bool:

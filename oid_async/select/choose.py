@@ -48,7 +48,7 @@ class Selection:
 def choose(pairs: pl.DataFrame, images: pl.DataFrame, query: Query) -> Selection:
     """Decide which images are selected, in the order of operations that stands at the top.
 
-    `pairs` comes from `annotated` (or is empty when the query needs no boxes), `images` from `listed`.
+    `pairs` comes from `annotated` (or is empty when no boxes are read), `images` from `listed`.
     """
     damaged_boxes = pairs.get_column(KEY).null_count() > 0
     damaged_images = images.get_column(KEY).null_count() > 0
@@ -61,7 +61,7 @@ def choose(pairs: pl.DataFrame, images: pl.DataFrame, query: Query) -> Selection
     unknown_lines, unboxed = pl.Series("line", [], pl.UInt32), 0
     if query.image_ids is not None:
         named, unknown_lines = shelf.named(query.image_ids)
-        if query.needs_boxes and not query.categories:
+        if query.by_boxes and not query.categories:
             unboxed = int((named & ~boxed.matching()).sum())
         keep = keep & named
     if query.exclude_ids is not None:
@@ -133,7 +133,7 @@ class _Images:
         listed = there.get_column("split")
         fits = (home.is_null() | listed.is_null() | (home == listed)).fill_null(True)
         known = there.filter(fits)
-        absent = rows.join(known, on=KEY, how="anti").get_column("line")
+        absent = rows.join(known, on=KEY, how="anti").join(known, on="line", how="anti").get_column("line").unique()
         odd = pl.Series("line", [line for line, _ in ids.odd], pl.UInt32)
         return self.mask([known.get_column("at")]), pl.concat([absent, odd]).sort()
 
@@ -156,13 +156,15 @@ class _Boxed:
         if query.categories:
             matches &= pl.col("label").is_in(wanted)
         self._saved = pairs.filter(matches, pl.col("at").is_not_null()).select("at", "rows")
-        self.unlisted = pairs.filter(matches, pl.col("at").is_null()).get_column(KEY).n_unique()
+        self.unlisted = (
+            pairs.filter(matches, pl.col("at").is_null()).get_column(KEY).n_unique() if query.by_boxes else 0
+        )
         there = pairs.filter(pl.col("at").is_not_null()).select("label", "at", "rows")
         self._by_label = {int(code): frame for (code,), frame in there.partition_by("label", as_dict=True).items()}
 
     def matching(self) -> pl.Series:
         """Return the set of the images that match, before anything is taken away."""
-        if not self._query.needs_boxes:
+        if not self._query.by_boxes:
             return pl.repeat(True, len(self._images.keys), dtype=pl.Boolean, eager=True)
         if self._query.match == "all":
             return reduce(and_, self.members())

@@ -18,6 +18,7 @@ from oid_async.openimages.tables import TableFile, reading
 from oid_async.options import SPLITS, Split
 
 _BATCH_LINES = 1 << 16
+_HEADERS = ("imageid", "image_id", "id")
 _PARTS = r"(?i)^(?:([a-z0-9]+)/)?([^/]+?)(?:\.jpe?g|\.png)?$"
 
 
@@ -26,8 +27,8 @@ class IdList:
     """The images that a list names.
 
     `rows` has KEY, split (u8 index into SPLITS; null where the line names none) and line (u32, physical), one row per
-    distinct image. `odd` are the lines that name no image: (line, text). `splits` are those that lines name;
-    `is_complete` says that every line that names an image names its split.
+    distinct image and reading of a line. `odd` are the lines that name no image: (line, text). `splits` are those that
+    lines name; `is_complete` says that every line that names an image names its split.
     """
 
     name: str
@@ -36,26 +37,13 @@ class IdList:
     splits: tuple[Split, ...]
     is_complete: bool
 
-    def chosen(self, images: pl.DataFrame) -> pl.DataFrame:
-        """Return those of `images` (KEY, split) that the list names; a split that is unknown there fits any."""
-        named = images.join(self.rows.select(KEY, listed="split"), on=KEY, how="inner")
-        fits = pl.col("split").is_null() | pl.col("listed").is_null() | (pl.col("split") == pl.col("listed"))
-        return named.filter(fits).select(KEY, "split").unique(KEY)
-
-    def unknown_lines(self, images: pl.DataFrame) -> pl.Series:
-        """Return the lines, in order, whose image `images` (KEY, split) does not have; odd lines are among them."""
-        known = self.chosen(images)
-        absent = self.rows.join(known, on=KEY, how="anti").get_column("line")
-        odd = pl.Series("line", [line for line, _ in self.odd], pl.UInt32)
-        return pl.concat([absent, odd]).sort()
-
     def text_of(self, lines: pl.Series) -> list[str]:
         """Return what these lines say, in order: split/ImageID or ImageID, an odd line as it stands."""
         text = dict(self.odd)
         rows = self.rows.filter(pl.col("line").is_in(lines.implode()))
         image_id = hexadecimal() if rows.schema[KEY] == pl.UInt64 else pl.col(KEY)
         for line, split, name in rows.select("line", "split", image_id.alias("name")).iter_rows():
-            text[line] = name if split is None else f"{SPLITS[split]}/{name}"
+            text.setdefault(line, name if split is None else f"{SPLITS[split]}/{name}")
         return [text[line] for line in lines]
 
 
@@ -68,8 +56,6 @@ def read_ids(path: Path, name: str, ids: IdForm) -> IdList:
             parsed = _parse(frame, ids)
             frames.append(parsed.filter(pl.col(KEY).is_not_null()).select(KEY, "split", "line"))
             odd += parsed.filter(pl.col(KEY).is_null()).select("line", "text").rows()
-    if odd and odd[0][0] == 1 and odd[0][1].strip().lower() in ("imageid", "image_id", "id"):
-        del odd[0]
     schema: dict[str, type[pl.DataType]] = {KEY: ids.dtype, "split": pl.UInt8, "line": pl.UInt32}
     rows = pl.concat([pl.DataFrame(schema=schema), *frames]).unique([KEY, "split"], keep="first", maintain_order=True)
     if odd and not len(rows):
@@ -90,13 +76,28 @@ def _batches(file: TextIO) -> Iterator[pl.DataFrame]:
     number = 0
     while lines := list(islice(file, _BATCH_LINES)):
         numbers = range(number + 1, number + 1 + len(lines))
+        if number == 0 and lines[0].strip().lower() in _HEADERS:
+            lines[0] = ""
         number += len(lines)
         frame = pl.DataFrame({"line": numbers, "text": lines}, schema={"line": pl.UInt32, "text": pl.String})
         yield frame.with_columns(pl.col("text").str.strip_chars()).filter(pl.col("text") != "")
 
 
 def _parse(frame: pl.DataFrame, ids: IdForm) -> pl.DataFrame:
-    """Add KEY (null for what names no image) and split to lines of text."""
+    """Add KEY (null for what names no image) and split to lines of text.
+
+    An id of a user's own may look like a path or a file's name: its line is taken both as it stands and in parts.
+    """
+    if not ids.hexadecimal:
+        as_it_stands = frame.with_columns(ImageID="text", split=pl.lit(None, pl.UInt8)).with_columns(ids.key())
+        in_parts = _in_parts(frame, ids)
+        columns = ["line", "text", "split", KEY]
+        fresh = in_parts.filter(pl.col(KEY).is_not_null(), pl.col(KEY) != pl.col("text"))
+        return pl.concat([as_it_stands.select(columns), fresh.select(columns)]).sort("line", maintain_order=True)
+    return _in_parts(frame, ids)
+
+
+def _in_parts(frame: pl.DataFrame, ids: IdForm) -> pl.DataFrame:
     said = pl.col("text").str.extract(_PARTS, 1).str.to_lowercase()
     image_id = pl.col("text").str.extract(_PARTS, 2)
     frame = frame.with_columns(

@@ -21,8 +21,8 @@ from oid_async.select.idlist import IdList
 class Query:
     """What is asked of the tables, every name resolved.
 
-    `flags` says what a box must be by column; `needs_boxes=False` selects by the image table and the id lists alone.
-    `seed` is None for the order of ImageIDs. `limit_per_class` without categories means every label there is.
+    `flags` says what a box must be by column; without `by_boxes` every image of the image table is selected to begin
+    with. `seed` is None for the order of ImageIDs. `limit_per_class` without categories means every label there is.
     """
 
     categories: tuple[Category, ...] = ()
@@ -34,7 +34,7 @@ class Query:
     limit_per_class: int | None = None
     limit: int | None = None
     seed: int | None = None
-    needs_boxes: bool = True
+    by_boxes: bool = True
 
     @property
     def labels(self) -> list[str]:
