@@ -48,7 +48,8 @@ def remarks(inputs: Inputs, answer: Answer) -> Iterator[str]:
     if answer.bad_rows:
         yield f"{len(answer.bad_rows)} damaged table rows are left out; bad_rows.csv names them"
     if selection.unlisted:
-        yield f"{selection.unlisted} annotated images have no row in the image table: not selected"
+        among = f" of {', '.join(inputs.splits)}" if inputs.splits else ""
+        yield f"{selection.unlisted} annotated images have no row in the image table{among}: not selected"
     for category, (name, added) in zip(query.categories, selection.added.items(), strict=True):
         if category.below:
             has = selection.classes[name]
@@ -57,7 +58,8 @@ def remarks(inputs: Inputs, answer: Answer) -> Iterator[str]:
         if category.below:
             yield f"{category.class_name}: {_subclasses(category)}; --with-subclasses excludes them too"
     if selection.unboxed:
-        yield f"{selection.unboxed} listed images have no box: not selected; --kind none takes images without boxes"
+        what = "box that fits: not selected" if query.flags else "box: not selected; --kind none takes them too"
+        yield f"{selection.unboxed} listed images have no {what}"
     if unknown := answer.unknown_ids:
         named = ", ".join(unknown[:_MOST_NAMED])
         rest = len(unknown) - _MOST_NAMED

@@ -225,7 +225,7 @@ def _metadata(arguments: argparse.Namespace) -> int:
         jobs = {
             "list": lambda: listings.tables(ask=arguments.sizes),
             "pull": listings.pull,
-            "clear": listings.clear,
+            "clear": lambda: listings.clear(everything=not {"splits", "release", "mirror"} & vars(arguments).keys()),
         }
         tables, code = _to_the_end(jobs[arguments.action])
     if tables is None:

@@ -69,12 +69,14 @@ class Gatherer:
         self._sink = sink
         self._scratch = scratch
         self._identities: list[dict[str, Any]] = []
+        self._fetched: dict[TableKind, TableFile] = {}
 
     async def gather(self) -> Inputs:
         """Return the run's tables. Raises UsageError, InputError or UnavailableError."""
         options = self._options
         local = await asyncio.to_thread(self._local_tables)
         words = await asyncio.to_thread(self._words)
+        await self._given_tables(local)
         selects = bool(words or options.flags or options.limit_per_class is not None)
         by_boxes = selects or "none" not in options.kinds
         needs_boxes = by_boxes or bool(options.exclude)
@@ -210,7 +212,7 @@ class Gatherer:
         if not options.with_subclasses and None not in self._given().values():
             return None
         try:
-            table, identity = await self._cache.published(published_table)
+            table, identity = await self._cache.published(published_table, patient=options.with_subclasses)
             hierarchy = await asyncio.to_thread(Hierarchy.read, table)
         except (UnavailableError, InputError):
             if options.with_subclasses:
@@ -258,9 +260,7 @@ class Gatherer:
             self._identities.append({"table": kind, **await asyncio.to_thread(_identify, local[kind])})
             return (local[kind],)
         if given is not None:
-            table = self._known(kind, *await self._cache.given(given))
-            await asyncio.to_thread(self._check_columns, kind, table)
-            return (table,)
+            return (self._fetched[kind],)
         release = self._options.release
         tables = [self._known(kind, *await self._cache.published(table)) for table in published(kind, splits, release)]
         return tuple(tables)
@@ -268,6 +268,14 @@ class Gatherer:
     def _known(self, kind: TableKind, table: TableFile, identity: Identity) -> TableFile:
         self._identities.append({"table": kind, "name": table.name, **asdict(identity)})
         return table
+
+    async def _given_tables(self, local: dict[TableKind, TableFile]) -> None:
+        """Fetch the tables that are given by URL: a wrong one is refused before any published one is fetched."""
+        for kind, given in self._given().items():
+            if given is not None and kind not in local:
+                table = self._known(kind, *await self._cache.given(given))
+                await asyncio.to_thread(self._check_columns, kind, table)
+                self._fetched[kind] = table
 
     def _check_columns(self, kind: TableKind, table: TableFile) -> None:
         """Refuse a given table without the columns it needs; a class table is read whole soon enough."""
@@ -279,8 +287,9 @@ class Gatherer:
         """Return what a given image table says: its kind of ids, whether it has Subset, and the splits in it."""
         has_subset = "Subset" in columns_of(images)
         ids = IdForm(looks_hexadecimal(images))
-        if not has_subset:
-            return ids, False, SPLITS
+        if not has_subset or self._options.splits or self._options.annotation is not None:
+            # Nobody needs to know which splits are in it, which takes reading all of it.
+            return ids, has_subset, self._options.splits or SPLITS
         with reading(images):
             subsets = scan(images, ["Subset"], []).unique().collect(engine="streaming").to_series().to_list()
         return ids, True, tuple(split for split in SPLITS if split in subsets) or SPLITS

@@ -17,7 +17,7 @@ from oid_async.metadata.paths import cache_root
 from oid_async.metadata.shelf import Place
 from oid_async.mirror import open_site
 from oid_async.openimages.boxes import count_labels
-from oid_async.openimages.catalogue import TABLES, PublishedTable, object_url, published
+from oid_async.openimages.catalogue import PublishedTable, object_url, published
 from oid_async.openimages.classes import Classes
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.tables import TableFile
@@ -124,7 +124,7 @@ class Listings:
 
     async def _hierarchy(self, cache: MetadataCache) -> Hierarchy | None:
         try:
-            table, _ = await cache.published(published("hierarchy", (), self._options.release)[0])
+            table, _ = await cache.published(published("hierarchy", (), self._options.release)[0], patient=False)
             return await asyncio.to_thread(Hierarchy.read, table)
         except (UnavailableError, InputError):
             return None
@@ -156,19 +156,21 @@ class Listings:
                 rows.append(await self._row(cache, table))
             return rows
 
-    async def clear(self) -> list[TableRow]:
-        """Remove cached tables: all there are, or of the splits asked for. What a run reads from stays, and is said."""
+    async def clear(self, *, everything: bool = False) -> list[TableRow]:
+        """Remove cached tables: those of the release, splits and mirror asked for, or all there are.
+
+        What a run reads from stays, and is said.
+        """
         async with self._open() as (cache, _, _):
-            places = every_place(self.root)
+            wanted = [*self._wanted(self._options.splits or SPLITS)]
             if self._options.splits:
-                splits = self._options.splits
-                places = [cache.cache.place(table) for table in TABLES if table.split in splits]
+                wanted = [table for table in wanted if table.split is not None]
+            places = every_place(self.root) if everything else [cache.cache.place(table) for table in wanted]
             try:
                 freed = await asyncio.to_thread(self._clear, list(places))
             except OSError as error:
                 raise storage_error(error, self.root) from error
             self._sink(Note(f"{decimal(freed)} freed"))
-            wanted = self._wanted(self._options.splits or SPLITS)
             return [await self._row(cache, table) for table in wanted]
 
     def _clear(self, places: Sequence[Place]) -> int:
@@ -211,7 +213,9 @@ def class_lines(classes: ClassList, *, tree: bool) -> list[str]:
         return [classes.nothing]
     rows = {row.label: row for row in classes.rows}
     if tree and classes.hierarchy is not None:
-        lines = list(_branches(classes.hierarchy, classes.hierarchy.root, rows, depth=0))
+        shown: set[str] = set()
+        lines = list(_branches(classes.hierarchy, (classes.hierarchy.root,), rows, shown))
+        lines += [_class_line(row, 0) for row in classes.rows if row.label not in shown]
     else:
         lines = [_class_line(row, 0) for row in classes.rows]
     if not any(row.boxes for row in classes.rows):
@@ -229,12 +233,15 @@ def table_lines(tables: Sequence[TableRow], root: Path) -> list[str]:
     return [*lines, f"cache folder: {root}"]
 
 
-def _branches(hierarchy: Hierarchy, label: str, rows: dict[str, ClassRow], *, depth: int) -> Iterator[str]:
+def _branches(hierarchy: Hierarchy, path: tuple[str, ...], rows: dict[str, ClassRow], shown: set[str]) -> Iterator[str]:
+    """Yield the lines of the last class of a path from the root, and of what is below it; a circle ends the path."""
+    label = path[-1]
     if label in rows:
-        yield _class_line(rows[label], depth)
+        shown.add(label)
+        yield _class_line(rows[label], sum(above in rows for above in path[:-1]))
     for child in hierarchy.children.get(label, ()):
-        inside = depth + 1 if label in rows else depth
-        yield from _branches(hierarchy, child, rows, depth=inside)
+        if child not in path:
+            yield from _branches(hierarchy, (*path, child), rows, shown)
 
 
 def _class_line(row: ClassRow, depth: int) -> str:

@@ -49,12 +49,12 @@ async def open_site(
         yield Site(address, address)
         return
     if serve is None and root is not None:
-        if not await aiofiles.os.path.isdir(root):
-            raise UsageError(f"--mirror {mirror}: neither an http URL nor a folder")
         name = root.as_uri()
         if offline:
             yield Site(None, name)
             return
+        if not await aiofiles.os.path.isdir(root):
+            raise UsageError(f"--mirror {mirror}: neither an http URL nor a folder")
     # A server takes a tenth of a second to import, and most runs need none.
     from oid_async.origin.server import Origin, folder
 

@@ -365,7 +365,10 @@ def _place(options: Options, name: str) -> str | None:
     value = getattr(options, name)
     if value is not None and not isinstance(value, str | os.PathLike):
         raise UsageError(f"{_called(name)} takes a path, not {value!r}")
-    return None if value is None else str(os.fspath(value))
+    text = None if value is None else str(os.fspath(value))
+    if text is not None and "\0" in text:
+        raise UsageError(f"{_called(name)}: a path holds no NUL byte")
+    return text
 
 
 def _member(options: Options, name: str, word: object, allowed: Iterable[str]) -> str:

@@ -245,7 +245,10 @@ class Run:
             "program": f"oid-async {__version__}",
             "query": self.options.as_json(),
             "sources": list(prepared.sources),
-            "categories": {category.class_name: list(category.labels) for category in inputs.query.categories},
+            "categories": {
+                name: list(category.labels)
+                for name, category in zip(prepared.plan.classes, inputs.query.categories, strict=True)
+            },
             "tables": list(inputs.identities),
         }
         boxes = None

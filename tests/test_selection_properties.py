@@ -368,7 +368,7 @@ OPTIONS = {
     "splits": 0.6,
     "none": 0.25,
     "all_boxes": 0.6,
-    "bare": 0.08,
+    "no_boxes": 0.15,
 }
 
 
@@ -392,9 +392,10 @@ def cases(draw: st.DrawFn) -> Case:
     dataset = _dataset(chance, [FLAGS[name] for name, _ in flags], most_images, most_boxes)
     home = {image.image_id: image.split for image in dataset.images if image.image_id != BAD_ID}
     edges = _edges(chance)
-    if has["bare"]:
+    is_complete = has["no_boxes"] and chance.random() < 0.5
+    if has["no_boxes"]:
         has |= dict.fromkeys(("words", "file_words", "exclude", "flags", "limit_per_class"), False)
-        has |= {"none": True, "image_ids": True}
+        has |= {"none": True, "image_ids": has["image_ids"] or is_complete}
         flags = ()
 
     def words(name: str, most: int) -> tuple[str, ...]:
@@ -413,7 +414,7 @@ def cases(draw: st.DrawFn) -> Case:
         match="any",
         exclude=words("exclude", chance.choice((1, 1, 2))),
         flags=flags,
-        image_ids=lines("image_ids", 12, has["bare"]),
+        image_ids=lines("image_ids", 12, is_complete),
         exclude_ids=lines("exclude_ids", 4, False),
         limit=chance.choice((1, 1, 1, 2, 2, 3, 3, 0)) if has["limit"] else None,
         limit_per_class=chance.choice((1, 1, 1, 2, 2, 3, 3, 0)) if has["limit_per_class"] else None,
@@ -436,7 +437,7 @@ def _dataset(chance: random.Random, flags: Sequence[str], most_images: int, most
     ids = chance.sample(IDS, min(most_images, chance.randint(5, len(IDS))))
     images = [Image(image_id, chance.choice(URL_ENDS), _split(chance)) for image_id in ids]
     home = {image.image_id: image.split for image in images}
-    images += images[:1] if chance.random() < 0.3 else []
+    images += images[:1] if chance.random() < 0.5 else []
     images += [Image(BAD_ID, "e_o.jpg", _split(chance))] if chance.random() < 0.2 else []
     boxes = []
     for _ in range(most_boxes):
@@ -494,7 +495,7 @@ class Tables(MetadataCache):
         self._from = mirror
         self._converted = converted
 
-    async def published(self, table: PublishedTable) -> tuple[TableFile, Identity]:
+    async def published(self, table: PublishedTable, **how: Any) -> tuple[TableFile, Identity]:
         raw = TableFile(self._from / table.bucket / table.key, table.name)
         identity = Identity(table.name, 0, None, None, None)
         if self._converted is None or table.kind not in ("boxes", "images"):

@@ -103,19 +103,24 @@ class MetadataCache:
             need += _need(table.bytes or 0, have, converted=table.kind in _BY_LABEL)
         return _check_room("the tables", self.cache.root, need)
 
-    async def published(self, table: PublishedTable) -> tuple[TableFile, Identity]:
-        """Return a published table on this disk. Raises UnavailableError when it cannot be had."""
+    async def published(self, table: PublishedTable, *, patient: bool = True) -> tuple[TableFile, Identity]:
+        """Return a published table on this disk. Raises UnavailableError when it cannot be had.
+
+        What can be done without is asked for once and no more: not `patient`.
+        """
         url = object_url(table.bucket, table.key, self._mirror)
         written = object_url(table.bucket, table.key, self.site)
-        file, identity = await self._bring(self.cache.place(table), url, written, _BY_LABEL.get(table.kind))
+        file, identity = await self._bring(self.cache.place(table), url, written, _BY_LABEL.get(table.kind), patient)
         return file, replace(identity, url=written)
 
     async def given(self, url: str) -> tuple[TableFile, Identity]:
         """Return a table that the user named by URL, as it is. Raises UnavailableError when it cannot be had."""
-        file, identity = await self._bring(self.cache.given_place(url), url, url, None)
+        file, identity = await self._bring(self.cache.given_place(url), url, url, None, True)
         return TableFile(file.path, url), identity
 
-    async def _bring(self, place: Place, url: str, written: str, by_label: bool | None) -> tuple[TableFile, Identity]:
+    async def _bring(
+        self, place: Place, url: str, written: str, by_label: bool | None, patient: bool
+    ) -> tuple[TableFile, Identity]:
         try:
             if self._client is None:
                 kept = await in_thread(self._pinned, place)
@@ -130,14 +135,21 @@ class MetadataCache:
                 kept = await asyncio.to_thread(place.kept)
                 # Somebody else asked while this run waited; a time to come is a wrong clock's, and says nothing.
                 if kept is None or not began <= kept.checked_s <= time.time():
-                    kept = await self._refresh(self._client, place, kept, url, written, by_label)
+                    kept = await self._refresh(self._client, place, kept, url, written, by_label, patient)
                 await in_thread(self._pin, place, kept)
         except OSError as error:
             raise storage_error(error, place.folder) from error
         return place.table(kept), kept.identity
 
     async def _refresh(
-        self, client: "Client", place: Place, kept: Kept | None, url: str, written: str, by_label: bool | None
+        self,
+        client: "Client",
+        place: Place,
+        kept: Kept | None,
+        url: str,
+        written: str,
+        by_label: bool | None,
+        patient: bool,
     ) -> Kept:
         """Return the latest version: the kept one if the server says so, or cannot be asked, else a new one."""
 
@@ -153,7 +165,9 @@ class MetadataCache:
                 _check_room(place.name, place.folder, _need(total, have, converted=by_label is not None))
 
         try:
-            fetch = FileFetch(client, place, url, kept.identity if kept else None, moved=moved, room=room)
+            fetch = FileFetch(
+                client, place, url, kept.identity if kept else None, moved=moved, room=room, patient=patient
+            )
             identity = await fetch.run()
         except FetchError as error:
             if kept is None or error.kind in ("not_found", "gone", "forbidden", "bad_url", "blocked"):

@@ -54,6 +54,7 @@ class FileFetch:
         *,
         moved: Callable[[int, int, int | None], None],
         room: Callable[[int | None, int], None],
+        patient: bool = True,
     ) -> None:
         self._client = client
         self._place = place
@@ -62,7 +63,8 @@ class FileFetch:
         self._moved = moved
         self._room = room
         # A person waits for the first table: an address with nobody behind it is said so within two seconds.
-        self._impatient = replace(client.limits, retries=min(client.limits.retries, 2))
+        self._limits = client.limits if patient else replace(client.limits, retries=0)
+        self._impatient = replace(client.limits, retries=min(self._limits.retries, 2))
         self._reached = 0
         self._progress = False
 
@@ -71,7 +73,7 @@ class FileFetch:
 
         Raises FetchError. An attempt that got further than any before counts as none: a bad line gets there in the end.
         """
-        attempts = Attempts(self._client.limits)
+        attempts = Attempts(self._limits)
         while True:
             attempts.made += 1
             self._progress = False
@@ -79,7 +81,7 @@ class FileFetch:
                 return await self._attempt()
             except FetchError as error:
                 if self._progress:
-                    attempts = Attempts(self._client.limits, made=1)
+                    attempts = Attempts(self._limits, made=1)
                 wait_s = attempts.wait_s(error, 1.0, self._impatient if error.kind == "network" else None)
                 if wait_s is None:
                     raise

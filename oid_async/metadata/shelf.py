@@ -198,11 +198,23 @@ class Place:
         if lock is None:
             return False
         try:
+            kept = self.kept()
+            if not self._is_free(kept):
+                return False
             self._current.unlink(missing_ok=True)
             self.forget_raw()
             return self.sweep(None) == 0
         finally:
             lock.release()
+
+    def _is_free(self, kept: Kept | None) -> bool:
+        """Return whether no run reads from a version."""
+        if kept is None:
+            return True
+        lock = Lock.take(self._in_use(kept.version))
+        if lock is not None:
+            lock.release()
+        return lock is not None
 
     def size(self) -> int:
         """Return the bytes that this object takes on the disk."""

@@ -1,6 +1,7 @@
 """Box rows: which of them fit, how many there are of each class, those of given images.
 
-A flag (IsOccluded, ...) is 1, 0 or -1; -1 means that nobody looked, and is neither yes nor no.
+A flag (IsOccluded, ...) is 1, 0 or -1; -1 means that nobody looked, and is neither yes nor no. A
+table of a user's own may say true and false.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,10 @@ from oid_async.openimages.tables import TableFile, reading, scan_keyed
 
 def fits(flags: Mapping[str, bool]) -> pl.Expr:
     """Return the condition that a box is what the flags ask for: 1 is yes, 0 is no, -1 (unknown) is neither."""
-    wanted = [pl.col(name).cast(pl.Float32, strict=False) == int(yes) for name, yes in flags.items()]
+    wanted = []
+    for name, yes in flags.items():
+        number = pl.col(name).cast(pl.Float32, strict=False) == int(yes)
+        wanted.append(number.fill_null(pl.col(name).str.to_lowercase() == str(yes).lower()))
     return pl.all_horizontal(wanted).fill_null(False) if wanted else pl.lit(True)
 
 

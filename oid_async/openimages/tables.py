@@ -160,6 +160,11 @@ def bad_ids(table: TableFile) -> Iterator[tuple[int, str]]:
             yield from pl.read_parquet(table.damaged).iter_rows()
         return
     if table.is_parquet:
+        # There are no lines in it: rows are counted as if each stood on one, below a header.
+        damaged = scan(table, ["ImageID"], [], row=ROW).filter(~pl.col("ImageID").str.contains(HEX_ID).fill_null(False))
+        with reading(table):
+            for number, image_id in damaged.collect(engine="streaming").iter_rows():
+                yield number + 2, f"ImageID {(image_id or '')[:40]!r} is not 16 lower-case hex digits"
         return
     with reading(table), _open_text(table.path) as text:
         rows = csv.reader(text)
@@ -185,6 +190,9 @@ def _scan_all(table: TableFile, names: list[str], row: str | None = None) -> pl.
             pl.Enum,
         ):
             raise InputError(f"{table.name}: column 'ImageID' holds numbers, not text; its leading zeros are lost")
+        for name, dtype in pl.read_parquet_schema(table.path).items():
+            if dtype.is_nested() or dtype == pl.Binary:
+                raise InputError(f"{table.name}: column {name!r} holds {dtype}, not text or numbers; leave it out")
         return pl.scan_parquet(table.path, row_index_name=row).with_columns(pl.col(names).cast(pl.String))
     with reading(table):
         return pl.scan_csv(

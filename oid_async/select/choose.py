@@ -221,6 +221,7 @@ def _first(images: _Images, boxed: _Boxed, keep: pl.Series, query: Query) -> pl.
 def _head(images: pl.Series, order: pl.Series | None, count: int) -> pl.Series:
     """Return the places of the first images of a set; the order of places is that of the keys."""
     places = images.arg_true()
+    count = min(count, len(places))
     if order is None:
         return places.head(count)
     return places.gather(order.gather(places).arg_sort().head(count)) if len(places) else places

@@ -111,7 +111,7 @@ def _in_parts(frame: pl.DataFrame, ids: IdForm) -> pl.DataFrame:
 def as_image_rows(images: IdList, splits: Iterable[Split]) -> pl.DataFrame:
     """Return ImageID and Subset of a complete list of Open Images ids: what an image table would say at least."""
     codes = [SPLITS.index(split) for split in splits] or list(range(len(SPLITS)))
-    rows = images.rows.filter(pl.col("split").is_in(codes)).unique(KEY, keep="first", maintain_order=True)
+    rows = images.rows.filter(pl.col("split").is_in(codes)).unique(KEY, keep="first", maintain_order=True).sort(KEY)
     return rows.select(
         ImageID=hexadecimal(),
         Subset=pl.col("split").replace_strict(range(len(SPLITS)), list(SPLITS), return_dtype=pl.String),

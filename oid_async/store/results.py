@@ -5,7 +5,7 @@ query. Rows stand in order of ImageID; a span of images is what is held in memor
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,7 +188,7 @@ class Results:
         with (self._new("bbox/bbox.csv", made)).open("wb") as file:
             published = list(dict.fromkeys(name for table in boxes.tables for name in columns_of(table)))
             # A table of a user's own may have columns of these names already; ours keep the name, theirs are marked.
-            renamed = {name: f"{name}_published" if name in JOINED_COLUMNS else name for name in published}
+            renamed = dict(zip(published, _renamed(published), strict=True))
             header = pl.DataFrame(schema=dict.fromkeys([*renamed.values(), *JOINED_COLUMNS], pl.String))
             header.write_csv(file)
             if not parts:
@@ -266,3 +266,14 @@ class Results:
                 (self.folder.path / name).unlink(missing_ok=True)
         with suppress(OSError):
             (self.folder.path / "bbox").rmdir()
+
+
+def _renamed(published: Sequence[str]) -> Iterator[str]:
+    """Yield the published names, those that are ours or taken with a mark behind them."""
+    taken = {*published, *JOINED_COLUMNS}
+    for name in published:
+        fresh = name
+        while fresh in JOINED_COLUMNS or (fresh != name and fresh in taken):
+            fresh = f"{fresh}_published"
+        taken.add(fresh)
+        yield fresh
