@@ -381,11 +381,10 @@ def cases(draw: st.DrawFn) -> Case:
     three such queries select nothing.
     """
     chance = random.Random(draw(st.integers(0, 2**64)))
-    kept = draw(st.integers(0, 2**20 - 1))
-    # Each option is there with its own chance, of which half of the bits take a half away.
-    has = {
-        name: chance.random() < share * (1 + (kept >> at) % 2) / 1.5 for at, (name, share) in enumerate(OPTIONS.items())
-    }
+    # Nearly always all bits are set; shrinking leaves one, and so one option, or none.
+    most = 2 ** len(OPTIONS) - 1
+    kept = draw(st.sampled_from([0, *(1 << at for at in range(len(OPTIONS))), *[most] * 200]))
+    has = {name: chance.random() < share and bool(kept >> at & 1) for at, (name, share) in enumerate(OPTIONS.items())}
     flags = _flags(chance) if has["flags"] else ()
     most_images = draw(st.sampled_from((0, *[len(IDS)] * 19)))
     most_boxes = draw(st.sampled_from((0, 4, *[24, 36, 48] * 8)))
