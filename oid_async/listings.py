@@ -15,7 +15,7 @@ from oid_async.events import Note, Sink
 from oid_async.metadata.cache import Cache, MetadataCache, every_place, local_table
 from oid_async.metadata.paths import cache_root
 from oid_async.metadata.shelf import Place
-from oid_async.mirror import open_site
+from oid_async.mirror import allowed_endpoints, named_endpoints, open_site
 from oid_async.openimages.boxes import count_labels
 from oid_async.openimages.catalogue import PublishedTable, object_url, published
 from oid_async.openimages.classes import Classes
@@ -199,7 +199,12 @@ class Listings:
         options = self._options
         async with (
             open_site(options.mirror, offline=options.offline) as site,
-            Client(Hosts(None, 1.0), Limits(), connections=_CONNECTIONS) as client,
+            Client(
+                Hosts(None, 1.0, tell=lambda text: self._sink(Note(text))),
+                Limits(),
+                connections=_CONNECTIONS,
+                allowed=(*allowed_endpoints(options, site), *named_endpoints(options)),
+            ) as client,
             MetadataCache(
                 None if options.offline else client, self._sink, root=self.root, mirror=site.url, site=site.name
             ) as cache,

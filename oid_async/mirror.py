@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import aiofiles.os
+from yarl import URL
 
 from oid_async.errors import UsageError
 from oid_async.metadata.paths import mirror_folder
 from oid_async.openimages.catalogue import BUCKETS, IMAGE_BUCKET
+from oid_async.options import Options
+from oid_async.transfer.addresses import Endpoint, endpoint, parse_endpoint
 from oid_async.transfer.retry import FetchError
 from oid_async.transfer.urls import parse_url
 
@@ -29,6 +32,18 @@ class Site:
 
     url: str | None
     name: str | None
+
+
+def allowed_endpoints(options: Options, site: Site) -> tuple[Endpoint, ...]:
+    """Return the endpoints that need not be public: those the user allows, and the mirror's own."""
+    own = (endpoint(URL(site.url)),) if site.url is not None else ()
+    return (*own, *map(parse_endpoint, options.allow_hosts))
+
+
+def named_endpoints(options: Options) -> tuple[Endpoint, ...]:
+    """Return the endpoints of tables that the user has named by URL: allowed for tables, not for what they list."""
+    given = (options.label, options.annotation, options.image_url)
+    return tuple(endpoint(URL(url)) for url in given if url is not None and url.lower().startswith(("http:", "https:")))
 
 
 @asynccontextmanager

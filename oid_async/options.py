@@ -6,6 +6,7 @@ field names as keywords (`QueryOptions` repeats them for type checkers; a test k
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
@@ -23,6 +24,7 @@ Release = Literal["v4", "v5", "v6", "v7"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 SOURCES: tuple[Source, ...] = get_args(Source)
 _MATCH_WORDS: dict[str, Match] = {"any": "any", "sum": "any", "all": "all", "inter": "all"}
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([BKMGTbkmgt]?)(?:i?[Bb])?")
 _YES_NO: dict[Any, bool] = {"yes": True, "no": False, True: True, False: False}
 # Options that say which boxes match, and the column of the box table that each one asks.
 FLAGS = {
@@ -71,6 +73,11 @@ class QueryOptions(TypedDict, total=False):
     rate: float | None
     period: float
     allow_hosts: Sequence[str]
+    retries: int
+    timeout: float
+    max_wait: float
+    max_image_bytes: int | str
+    limit_rate: int | str | None
 
 
 def _option(
@@ -261,6 +268,32 @@ class Options:
         metavar="HOST:PORT",
         doc="a non-global address that may be connected to, repeatable; default the mirror's own",
     )
+    retries: int = _option(
+        4, "--retries", kind=int, metavar="N", doc="attempts after the first for what may pass; default 4"
+    )
+    timeout: float = _option(
+        30.0,
+        "--timeout",
+        kind=float,
+        metavar="S",
+        doc="seconds without a byte, or with less than 1 KiB each, that end an attempt; default 30",
+    )
+    max_wait: float = _option(
+        900.0,
+        "--max-wait",
+        kind=float,
+        metavar="S",
+        doc="seconds in all to wait for a host that is down or asks us to wait, until it serves again; default 900",
+    )
+    max_image_bytes: int = _option(
+        64 << 20, "--max-image-bytes", metavar="SIZE", doc="the largest image that is taken, such as 64M, the default"
+    )
+    limit_rate: int | None = _option(
+        None,
+        "--limit-rate",
+        metavar="SIZE",
+        doc="at most so many bytes a second for all images, such as 2M; default none",
+    )
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -292,6 +325,8 @@ class Options:
             put(self, name, None if getattr(self, name) == -1 else getattr(self, name))
         if self.match == "all" and not (self.categories or self.category_file):
             raise UsageError(f"{_called('match')} inter needs at least one --category to intersect")
+        for name in ("max_image_bytes", "limit_rate"):
+            put(self, name, _size(self, name))
         self._settle_kinds()
         for host in self.allow_hosts:
             name, _, port = host.rpartition(":")
@@ -416,10 +451,10 @@ def _sources(options: Options) -> tuple[str, ...]:
 
 def _check_numbers(options: Options) -> None:
     whole, real = int, (int, float)
-    numbers = {"limit": whole, "limit_per_class": whole, "seed": whole, "concurrency": whole}
-    for name, kind in (numbers | {"rate": real, "period": real}).items():
+    numbers = {"limit": whole, "limit_per_class": whole, "seed": whole, "concurrency": whole, "retries": whole}
+    for name, kind in (numbers | dict.fromkeys(("rate", "period", "timeout", "max_wait"), real)).items():
         value = getattr(options, name)
-        if value is None and name in ("period", "seed"):
+        if value is None and Options.__dataclass_fields__[name].default is not None:
             raise UsageError(f"{_called(name)} takes a number, not None")
         if value is not None and (isinstance(value, bool) or not isinstance(value, kind) or value != value):
             raise UsageError(f"{_called(name)} takes a number, not {value!r}")
@@ -433,3 +468,18 @@ def _check_numbers(options: Options) -> None:
         raise UsageError(f"{_called('rate')} is 0 (no cap) or more requests, not {options.rate}")
     if not 0 < options.period < float("inf"):
         raise UsageError(f"{_called('period')} is a positive number of seconds, not {options.period}")
+    for name, least in (("retries", 0), ("timeout", 0.001), ("max_wait", 0)):
+        if not least <= getattr(options, name) < float("inf"):
+            raise UsageError(f"{_called(name)} is {least:g} or more, not {getattr(options, name)}")
+
+
+def _size(options: Options, name: str) -> int | None:
+    """Return a number of bytes from a number or from text such as 500K, 64M, 1.5G (units of 1024)."""
+    value = getattr(options, name)
+    if value is None and Options.__dataclass_fields__[name].default is None:
+        return None
+    told = _SIZE.fullmatch(str(value).strip()) if isinstance(value, int | str) and not isinstance(value, bool) else None
+    size = int(float(told[1]) * 1024 ** "BKMGT".index((told[2] or "B").upper())) if told is not None else 0
+    if size < 1:
+        raise UsageError(f"{_called(name)} takes a size in bytes such as 500K, 64M or 1.5G, not {value!r}")
+    return size

@@ -8,9 +8,9 @@ import asyncio
 import json
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from oid_async.events import Finished, Note, Planned, Sink
 from oid_async.inputs import Gatherer, Inputs, choose_names, choose_sources
 from oid_async.metadata.cache import MetadataCache
 from oid_async.metadata.paths import cache_root
-from oid_async.mirror import Site, open_site
+from oid_async.mirror import Site, allowed_endpoints, named_endpoints, open_site
 from oid_async.openimages.catalogue import IMAGE_BUCKET, MEAN_IMAGE_BYTES, object_url
 from oid_async.options import Options, Source
 from oid_async.report import Outcome, Plan, Report
@@ -37,6 +37,7 @@ from oid_async.store.landing import Lander
 from oid_async.store.results import Boxes, Results
 from oid_async.threads import in_thread
 from oid_async.transfer import pipeline
+from oid_async.transfer.addresses import Endpoint
 from oid_async.transfer.fetch import Fetcher, Target
 from oid_async.transfer.hosts import FLICKR_RATE, Hosts
 from oid_async.transfer.pipeline import Collector, Deliver
@@ -45,10 +46,13 @@ from oid_async.version import __version__
 
 if TYPE_CHECKING:
     from oid_async.origin.server import Serve
-    from oid_async.transfer.client import Client
 
 # Enough to fill a 1 Gbit line at 50 ms; a body of at most 1 MiB each is what they cost in memory.
 DEFAULT_CONCURRENCY = 64
+_TABLE_CONNECTIONS = 8
+# What one of many transfers should get of --limit-rate; what arrives unasked meanwhile waits in the sockets' buffers.
+_SHARE_BYTES_S = 32 << 10
+_PLACE = "__place"
 _TARGET_COLUMNS = ("ImageID", "FileName", "Subset", "OriginalURL", "OriginalSize", "OriginalMD5", "Thumbnail300KURL")
 
 
@@ -75,8 +79,8 @@ class Run:
         self._deliver = deliver
         self._serve = serve
         self._site_name = site
-        self._limits = limits or Limits()
-        self._workers = options.concurrency or DEFAULT_CONCURRENCY
+        self._limits = limits or _limits(options)
+        self._workers = _workers(options)
 
     async def plan(self) -> Plan:
         """Say what a download would do. Fetches tables, no image; writes nothing to SAVEPATH."""
@@ -113,17 +117,29 @@ class Run:
         site = await stack.enter_async_context(
             open_site(options.mirror, offline=options.offline, serve=self._serve, name=self._site_name)
         )
-        hosts = Hosts(options.rate, options.period)
-        client = None
-        if journal is not None or not options.offline:
+        hosts = Hosts(
+            options.rate,
+            options.period,
+            most=self._workers,
+            max_wait_s=self._limits.max_wait_s,
+            tell=lambda text: self._sink(Note(text)),
+        )
+        allowed = allowed_endpoints(options, site)
+        table_client = None
+        if not options.offline:
             # It takes a while to import, and answering a question from the cache needs none.
             from oid_async.transfer.client import Client
 
-            client = Client(hosts, self._limits, connections=self._workers, offline=options.offline)
-            await stack.enter_async_context(client)
+            table_client = Client(
+                hosts,
+                replace(self._limits, rate_bytes_s=None),
+                connections=_TABLE_CONNECTIONS,
+                allowed=(*allowed, *named_endpoints(options)),
+            )
+            await stack.enter_async_context(table_client)
         cache = await stack.enter_async_context(
             MetadataCache(
-                None if options.offline else client,
+                table_client,
                 self._sink,
                 root=cache_root(options.cache_dir),
                 mirror=site.url,
@@ -150,11 +166,9 @@ class Run:
         report.pending = summary.to_fetch
         report.unselected = summary.unselected
         report.bad_rows = len(answer.bad_rows)
-        if client is not None:
-            client.requests = 0
         disk_free = await asyncio.to_thread(_disk_free, options.savepath)
         plan = self._make_plan(answer, summary, sources, cache.fetched_bytes, disk_free)
-        return _Prepared(plan, inputs, answer, sources, site, client)
+        return _Prepared(plan, inputs, answer, sources, site, hosts, allowed)
 
     def _plan(
         self, planner: Planner, selection: Selection, folder: Folder, journal: Journal | None, site: str | None
@@ -205,9 +219,17 @@ class Run:
 
     async def _transfer(self, prepared: "_Prepared", folder: Folder, journal: Journal) -> None:
         """Fetch what the plan says. The report counts on, also when this is cancelled."""
-        client = prepared.client
-        assert client is not None
+        from oid_async.transfer.client import Client
+
         collector = Collector(Lander(folder, journal), self.report, self._sink, self._deliver, room=2 * self._workers)
+        hosts = prepared.hosts
+        client = Client(
+            hosts,
+            self._limits,
+            connections=self._workers,
+            allowed=prepared.allowed,
+            offline=self.options.offline,
+        )
         fetcher = Fetcher(
             client,
             collector.land,
@@ -216,21 +238,29 @@ class Run:
             written=prepared.site.name,
             part=folder.part,
         )
-        try:
-            targets = self._targets(folder)
-            await pipeline.run(targets, fetcher.fetch, collector, workers=self._workers)
-        finally:
-            self.report.requests = client.requests
+        files = await asyncio.to_thread(plan_files, folder.plan)
+        async with client:
+            try:
+                await pipeline.run(
+                    self._targets(files, folder),
+                    fetcher,
+                    collector,
+                    recall=lambda places: in_thread(_recall, files, places),
+                    clock=hosts.clock,
+                    workers=self._workers,
+                )
+            finally:
+                self.report.requests = client.requests
 
-    async def _targets(self, folder: Folder) -> AsyncIterator[Target]:
+    async def _targets(self, files: Sequence[Path], folder: Folder) -> AsyncIterator[Target]:
         """Read the plan a span at a time; images that need no request are only told to who wants each outcome."""
-        for path in await asyncio.to_thread(plan_files, folder.plan):
+        for number, path in enumerate(files):
             rows = await in_thread(_read_span, path, self._deliver is not None)
-            for action, reason, known, image_id, name, subset, url, size, md5, thumbnail in rows.iter_rows():
+            for action, reason, row, *fields in rows.iter_rows():
                 if action == "fetch":
-                    size_bytes = int(size) if size and size.isdecimal() else None
-                    yield Target(image_id, name, subset, url, size_bytes, md5, thumbnail, known)
+                    yield _target(number, row, *fields)
                 elif self._deliver is not None:
+                    known, image_id, name = fields[:3]
                     path_or_none = folder.images / name if action == "present" else None
                     await self._deliver(Outcome(image_id, action, path_or_none, reason, known))
 
@@ -270,13 +300,58 @@ class _Prepared:
     answer: Answer
     sources: tuple[Source, ...]
     site: Site
-    client: "Client | None"
+    hosts: Hosts
+    allowed: tuple[Endpoint, ...]
 
 
 def _read_span(path: Path, everything: bool) -> pl.DataFrame:
-    columns = ["Action", "Reason", "Known", *_TARGET_COLUMNS]
-    rows = pl.scan_parquet(path).select(columns)
+    columns = ["Action", "Reason", _PLACE, "Known", *_TARGET_COLUMNS]
+    rows = pl.scan_parquet(path, row_index_name=_PLACE).select(columns)
     return (rows if everything else rows.filter(Action="fetch")).collect()
+
+
+def _target(
+    number: int,
+    row: int,
+    known: str | None,
+    image_id: str,
+    name: str,
+    subset: str | None,
+    url: str | None,
+    size: str | None,
+    md5: str | None,
+    thumbnail: str | None,
+) -> Target:
+    """Return a row of the plan's file of this number as a target; its place says where it is, in 48 bits."""
+    size_bytes = int(size) if size and size.isdecimal() else None
+    return Target(number << 32 | row, image_id, name, subset, url, size_bytes, md5, thumbnail, known)
+
+
+def _recall(files: Sequence[Path], places: Sequence[int]) -> list[Target]:
+    """Read the targets at these places of the plan again, in their order."""
+    found: dict[int, Target] = {}
+    for number in {place >> 32 for place in places}:
+        rows = [place & 0xFFFFFFFF for place in places if place >> 32 == number]
+        span = pl.scan_parquet(files[number], row_index_name=_PLACE).filter(pl.col(_PLACE).is_in(rows))
+        for row, *fields in span.select(_PLACE, "Known", *_TARGET_COLUMNS).collect().iter_rows():
+            found[number << 32 | row] = _target(number, row, *fields)
+    return [found[place] for place in places]
+
+
+def _limits(options: Options) -> Limits:
+    return Limits.of(
+        retries=options.retries,
+        timeout_s=options.timeout,
+        max_wait_s=options.max_wait,
+        max_image_bytes=options.max_image_bytes,
+        rate_bytes_s=options.limit_rate,
+    )
+
+
+def _workers(options: Options) -> int:
+    """Return how many transfers may be on at once: with a limit on bytes no more than have something to share."""
+    workers = options.concurrency or DEFAULT_CONCURRENCY
+    return workers if options.limit_rate is None else max(1, min(workers, options.limit_rate // _SHARE_BYTES_S))
 
 
 @asynccontextmanager

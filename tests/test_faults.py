@@ -237,6 +237,7 @@ async def test_a_mended_table_is_asked_again(tmp_path: Path) -> None:
     async with Scripted({"/alive.jpg": [http(200, JPEG)]}) as server:
         query = tables(tmp_path, server.url)
         query |= {"source": ["original"], "names": "id", "savepath": tmp_path / "out"}
+        query |= {"allow_hosts": [server.url.removeprefix("http://")]}
         assert (await Run(Options.of(**query), ignore).download()).failures == {"not_found": 1}
         assert (await Run(Options.of(**query), ignore).download()).requests == 0
         table = tmp_path / "images.csv"

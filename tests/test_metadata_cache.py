@@ -27,6 +27,7 @@ import aiohttp
 import polars as pl
 import pytest
 from support import Finished, run_cli, write_bytes
+from yarl import URL
 
 import oid_async
 from oid_async.errors import InputError, StorageError, UnavailableError
@@ -42,6 +43,7 @@ from oid_async.origin.lookalike import Lookalike
 from oid_async.origin.server import Origin, folder
 from oid_async.report import Plan
 from oid_async.run import Run
+from oid_async.transfer.addresses import endpoint
 from oid_async.transfer.client import Client
 from oid_async.transfer.hosts import Hosts
 from oid_async.transfer.retry import Limits
@@ -123,17 +125,15 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
     aiohttp drops what it has received and nobody has read when a connection breaks, so that what a cut costs depends on
     the moment. A store that knows what was taken cuts when that is everything it sent.
     """
-    counter, chunks = Taken(), Client.chunks
+    counter, chunks = Taken(), Client._chunks
 
-    async def counted(
-        self: Client, response: aiohttp.ClientResponse, *, endless: bool = False
-    ) -> AsyncGenerator[bytes, None]:
-        async with aclosing(chunks(self, response, endless=endless)) as pieces:
+    async def counted(self: Client, response: aiohttp.ClientResponse, watch: Any) -> AsyncGenerator[bytes, None]:
+        async with aclosing(chunks(self, response, watch)) as pieces:
             async for piece in pieces:
                 counter.count += len(piece)
                 yield piece
 
-    monkeypatch.setattr(Client, "chunks", counted)
+    monkeypatch.setattr(Client, "_chunks", counted)
     return counter
 
 
@@ -263,7 +263,7 @@ class Store:
 async def opened(url: str, root: Path, *, limits: Limits = QUICK, sink: Sink = ignore) -> AsyncIterator[MetadataCache]:
     """Open a cache as a run does."""
     async with (
-        Client(Hosts(None, 1.0), limits, connections=8) as client,
+        Client(Hosts(None, 1.0), limits, connections=8, allowed=[endpoint(URL(url))]) as client,
         MetadataCache(client, sink, root=root, mirror=url, site=url) as cache,
     ):
         yield cache

@@ -227,6 +227,11 @@ def test_defaults_are_those_of_the_contract() -> None:
         "rate": None,
         "period": 1.0,
         "allow_hosts": (),
+        "retries": 4,
+        "timeout": 30.0,
+        "max_wait": 900.0,
+        "max_image_bytes": 64 << 20,
+        "limit_rate": None,
     }
 
 

@@ -25,6 +25,7 @@ from aiohttp import web
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from support import write_bytes
+from yarl import URL
 
 import oid_async
 from oid_async.errors import InputError, UnavailableError
@@ -38,6 +39,7 @@ from oid_async.openimages.catalogue import BOX_COLUMNS, IMAGE_COLUMNS, published
 from oid_async.openimages.ids import KEY, ROW
 from oid_async.openimages.tables import TableFile, bad_ids, columns_of
 from oid_async.origin.server import Origin, folder
+from oid_async.transfer.addresses import endpoint
 from oid_async.transfer.client import Client
 from oid_async.transfer.hosts import Hosts
 from oid_async.transfer.retry import Limits
@@ -464,8 +466,9 @@ async def test_a_run_that_ends_as_it_makes_a_version_known_leaves_nothing_that_s
 
 async def rows_of(url: str | None, cache_dir: Path, *, site: str | None = None) -> list[tuple[str, ...]]:
     """Have the box table, offline without an address, and return its rows in published order."""
+    allowed = [endpoint(URL(url))] if url else []
     async with (
-        Client(Hosts(None, 1.0), Limits(backoff_s=0.001), connections=4) as client,
+        Client(Hosts(None, 1.0), Limits(backoff_s=0.001), connections=4, allowed=allowed) as client,
         MetadataCache(client if url else None, ignore, root=cache_dir, mirror=url, site=site or url) as cache,
     ):
         table, _ = await cache.published(BOXES)

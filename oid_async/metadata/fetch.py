@@ -10,12 +10,13 @@ import hashlib
 import json
 import re
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import IO, TYPE_CHECKING
 
 from oid_async.metadata.shelf import Identity, Place
 from oid_async.threads import in_thread, settled
+from oid_async.transfer.resume import ask_for_rest, is_strong, whole_length
 from oid_async.transfer.retry import Attempts, FetchError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class _Promise:
 
     @property
     def can_resume(self) -> bool:
-        return self.etag is not None and not self.etag.startswith("W/")
+        return is_strong(self.etag)
 
 
 class FileFetch:
@@ -110,7 +111,9 @@ class FileFetch:
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise FetchError("bad_response", "the table was sent compressed although not asked for so")
         if response.status == 206:
-            length = _length_behind(response, promise, have)
+            length = None
+            if promise is not None:
+                length = whole_length(response.headers, have=have, total=promise.total, etag=promise.etag)
             if promise is None or length is None:
                 await in_thread(self._place.forget_raw)
                 said = response.headers.get("Content-Range", "no Content-Range")
@@ -134,7 +137,7 @@ class FileFetch:
         if promise is not None and promise.etag is not None:
             if have == promise.total:
                 return {"If-None-Match": promise.etag}
-            return {"Range": f"bytes={have}-", "If-Range": promise.etag}
+            return ask_for_rest(have, promise.etag)
         kept = self._kept
         if kept is None:
             return {}
@@ -149,10 +152,9 @@ class FileFetch:
         """
         spool = _Spool(self._place, promise, have, self._room)
         block = bytearray()
-        chunks = self._client.chunks(response, endless=True)
         try:
             try:
-                async with aclosing(chunks):
+                async with self._client.reading(response, endless=True) as chunks:
                     block += await _meanwhile(anext(chunks, b""), in_thread(spool.open))
                     async for chunk in chunks:
                         block += chunk
@@ -245,16 +247,6 @@ async def _meanwhile(read: Awaitable[bytes], opening: Awaitable[None]) -> bytes:
 
 def _note(place: Place, promise: _Promise) -> None:
     place.raw_note.write_text(json.dumps(asdict(promise)), encoding="utf-8")
-
-
-def _length_behind(response: "aiohttp.ClientResponse", promise: _Promise | None, have: int) -> int | None:
-    """Return the whole file's length if this is the rest of what is here; servers do send other parts."""
-    told = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", ""))
-    if promise is None or told is None or int(told[1]) != have:
-        return None
-    length = int(told[2]) + 1 if told[3] == "*" else int(told[3])
-    same = promise.total in (None, length) and response.headers.get("ETag", promise.etag) == promise.etag
-    return length if same else None
 
 
 def _promise(url: str, response: "aiohttp.ClientResponse") -> _Promise:

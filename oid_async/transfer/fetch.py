@@ -1,13 +1,14 @@
 """One image: its sources in order, each asked until it answers, the body handed on to be checked and stored.
 
-`Fetcher.fetch` owns a transfer from its first request to its outcome. Nobody else decides what is asked again.
+A `Job` is an image on its way: which source it has come to and what went wrong before. `Fetcher.attempt` makes one
+attempt and says what comes of it: landed, again after a delay, or failed. Who waits in between is the lanes' business.
 """
 
-import asyncio
+import errno
 import random
 import zlib
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing, suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,18 +23,27 @@ from oid_async.report import Outcome, parse_detail, write_detail
 from oid_async.store.landing import Arrival, Landing
 from oid_async.store.verify import Expected, refuse_start
 from oid_async.threads import finished
+from oid_async.transfer.hosts import Host
+from oid_async.transfer.resume import ask_for_rest, is_strong, whole_length
 from oid_async.transfer.retry import Attempts, FetchError, Limits, is_final
+from oid_async.transfer.urls import parse_url
 
 if TYPE_CHECKING:
     import aiohttp
+    from yarl import URL
 
     from oid_async.transfer.client import Client
+
+_UNPACKED_AT_ONCE = 256 << 10  # a bomb goes off in portions that memory and the event loop do not feel
+_START_BYTES = 16
+_NO_DESCRIPTOR_WAIT_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One image to fetch: a row of the plan. `known` holds the sources whose final failure is remembered."""
+    """One image to fetch: a row of the plan, and its `place` there. `known` holds the failures that are remembered."""
 
+    place: int
     image_id: str
     file_name: str
     subset: str | None
@@ -59,23 +69,71 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
-    """One image asked of one source: `address` is where the request goes, `url` what is written down of it."""
+class Partial:
+    """The first bytes of a body that broke off, in its temporary file: how many, of what, of how many in all."""
+
+    size: int
+    etag: str
+    total: int | None
+
+
+@dataclass(slots=True)
+class Job:
+    """One image on its way to its outcome.
+
+    `source` is the one it has come to: `address` is where its request goes, `written` what is written down of that.
+    `history` has the failure kind of each source that is done with, `before` the attempts they took.
+    """
 
     target: Target
-    source: Source
-    address: str
-    url: str
+    history: dict[str, str]
     before: int
+    attempts: Attempts
+    source: Source
+    address: "URL"
+    written: str
+    host: Host
+    partial: Partial | None = None
+
+    @property
+    def place(self) -> int:
+        """Where in the plan the image stands."""
+        return self.target.place
+
+    @property
+    def note(self) -> str | None:
+        """What `Fetcher.recall` needs beside the target; None once this source has been asked."""
+        return None if self.attempts.made else f"{self.before} {write_detail(self.history)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """The image is stored and journalled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Ask again, of the job's host as it stands now, after a delay; `exhausted` says that descriptors ran out."""
+
+    delay_s: float
+    exhausted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """No source has it, or the one that may has failed to the end."""
+
+    outcome: Outcome
 
 
 Land = Callable[[Arrival], Awaitable[Landing]]
 
 
 class Fetcher:
-    """Fetches images one at a time, from `sources` in order. `land` checks and stores a body; `part` names a spool.
+    """Fetches images one attempt at a time, from `sources` in order. `land` checks and stores a body.
 
-    `written` stands for the mirror's address in what is written down: an embedded origin has another one every time.
+    `part` names the temporary file of an image. `written` stands for the mirror's address in what is written down: an
+    embedded origin has another one every time.
     """
 
     def __init__(
@@ -97,152 +155,262 @@ class Fetcher:
         self._part = part
         self._jitter = jitter
 
-    async def fetch(self, target: Target) -> Outcome | None:
-        """Bring one image in. Returns None once it has landed, the failed Outcome otherwise.
+    def begin(self, target: Target) -> Job | Failed:
+        """Return the job of an image of the plan; Failed if there is nothing to ask for."""
+        return self._turn(target, parse_detail(target.known), 0, None)
+
+    def recall(self, target: Target, note: str) -> Job | Failed:
+        """Return the job that left this note behind."""
+        before, _, detail = note.partition(" ")
+        return self._turn(target, parse_detail(detail), int(before), None)
+
+    async def attempt(self, job: Job) -> Landed | Again | Failed:
+        """Make one attempt. Raises StorageError when the disk says no.
 
         Only what is final for the object moves on to the next source; a passing fault ends as failed, because the next
-        run may well get the better copy. Raises StorageError when the disk says no.
+        run may well get the better copy.
         """
-        history = parse_detail(target.known)
-        attempts, url, reason = 0, None, "bad_url"
+        if job.host.gave_up is not None:
+            return await self._judge(job, job.host.gave_up.again())
+        job.attempts.made += 1
+        try:
+            arrival = await self._receive(job)
+            arrival.attempts = job.before + job.attempts.made
+            landing = await self._land(arrival)
+            if landing.reason is None:
+                return Landed()
+            error = FetchError(landing.reason, "the body is not the image")
+        except FetchError as failed:
+            error = failed
+        return await self._judge(job, error)
+
+    async def _judge(self, job: Job, error: FetchError) -> Again | Failed:
+        """Decide what comes after a failure."""
+        if error.exhausted:
+            job.attempts.made -= 1
+            return Again(_NO_DESCRIPTOR_WAIT_S, exhausted=True)
+        wait_s = job.attempts.wait_s(error, self._jitter())
+        now = self._client.hosts.clock()
+        if wait_s is not None:
+            # A host that is closed makes all its images wait: behind the others, so that they take turns in probing.
+            return Again(0.0 if job.host.is_closed(now) else max(wait_s, job.host.retry_delay_s(now)))
+        await self._discard_partial(job)
+        job.history[job.source] = error.kind
+        job.before += job.attempts.made
+        if not is_final(error.kind):
+            return Failed(self._outcome(job.target, job.history, error.kind, job.source, job.written, job.before))
+        turned = self._turn(job.target, job.history, job.before, job)
+        return turned if isinstance(turned, Failed) else Again(0.0)
+
+    def _turn(self, target: Target, history: dict[str, str], before: int, job: Job | None) -> Job | Failed:
+        """Turn to the first source that may have the image and is not known to have failed for good."""
+        reason, last = "bad_url", self._sources[0]
+        written = job.written if job is not None else None
         for source in self._sources:
             if source in history and is_final(history[source]):
-                reason = history[source]
+                reason, last = history[source], source
                 continue
-            url = target.url(source, self._written)
-            address = target.url(source, self._mirror)
-            if url is None or address is None:
+            last = source
+            address, written_here = target.url(source, self._mirror), target.url(source, self._written)
+            if address is None or written_here is None:
                 history[source] = reason = "bad_url"
                 continue
-            error, tried = await self._ask(_Question(target, source, address, url, attempts))
-            attempts += tried
-            if error is None:
-                return None
-            history[source] = reason = error.kind
-            if not is_final(error.kind):
-                break
-        return Outcome(target.image_id, "failed", None, reason, write_detail(history), source, url, attempts=attempts)
-
-    async def _ask(self, question: _Question) -> tuple[FetchError | None, int]:
-        """Ask one source until it answers for good; return the failure (None: landed) and the attempts it took."""
-        attempts = Attempts(self._client.limits)
-        while True:
-            attempts.made += 1
+            written = written_here
             try:
-                arrival = await self._receive(question)
-                arrival.attempts = question.before + attempts.made
-                landing = await self._land(arrival)
-                if landing.reason is None:
-                    return None, attempts.made
-                error = FetchError(landing.reason, "the body is not the image")
-            except FetchError as failed:
-                error = failed
-            wait_s = attempts.wait_s(error, self._jitter())
-            if wait_s is None:
-                return error, attempts.made
-            await asyncio.sleep(wait_s)
+                url = parse_url(address)
+            except FetchError as error:
+                history[source] = reason = error.kind
+                continue
+            host, attempts = self._client.hosts.of(url), Attempts(self._client.limits)
+            if job is None:
+                return Job(target, history, before, attempts, source, url, written, host)
+            job.source, job.address, job.written, job.host, job.attempts = source, url, written, host, attempts
+            return job
+        return Failed(self._outcome(target, history, reason, last, written, before))
 
-    async def _receive(self, question: _Question) -> Arrival:
-        """Make one attempt and return the body, small ones in memory, large ones spooled to a temporary file."""
-        target, source = question.target, question.source
-        expected = target.expected(source)
-        async with self._client.get(question.address) as response:
-            if response.status != 200:
-                raise FetchError("bad_response", f"HTTP {response.status} to a plain GET")
-            limit = self._limit(response, expected)
-            body = Body(self._part(target.image_id), limit, self._client.limits)
-            try:
-                await body.receive(self._client, response, expected)
-            except BaseException:
+    def _outcome(
+        self, target: Target, history: dict[str, str], reason: str, source: str, url: str | None, attempts: int
+    ) -> Outcome:
+        detail = write_detail(history)
+        return Outcome(target.image_id, "failed", None, reason, detail, source, url, attempts=attempts)
+
+    async def _receive(self, job: Job) -> Arrival:
+        """Make one request and return the body, small ones in memory, large ones spooled to a temporary file."""
+        target, expected = job.target, job.target.expected(job.source)
+        partial, job.partial = job.partial, None
+        body = Body(self._part(target.image_id), self._client.limits, expected, partial)
+        try:
+            async with self._client.get(job.address, body.conditions()) as response:
+                await body.receive(self._client, response)
+                etag, host = response.headers.get("ETag"), self._client.hosts.of(response.url)
+        except FetchError as error:
+            if error.status == 416 and partial is not None:
+                # There is no such rest: what is there now is shorter, and the server does not heed If-Range.
+                error = FetchError("truncated", f"asked for the rest from byte {partial.size}: {error}")
                 await body.discard()
-                raise
-            return Arrival(
-                image_id=target.image_id,
-                file_name=target.file_name,
-                source=source,
-                url=question.url,
-                chunks=body.chunks,
-                spooled=body.spooled,
-                size=body.size,
-                expected=expected,
-                etag=response.headers.get("ETag") if source == "cvdf" else None,
-                etags=self._client.hosts.of(response.url).etags,
-            )
+                raise error from None
+            job.partial = await body.keep(error)
+            raise
+        except BaseException:
+            await body.discard()
+            raise
+        return Arrival(
+            image_id=target.image_id,
+            file_name=target.file_name,
+            source=job.source,
+            url=job.written,
+            chunks=body.chunks,
+            spooled=body.spooled,
+            size=body.size,
+            expected=expected,
+            etag=etag if job.source == "cvdf" else None,
+            etags=host.etags,
+        )
 
-    def _limit(self, response: "aiohttp.ClientResponse", expected: Expected) -> int:
-        """Return how many bytes a body may have; refuse at once what says that it is larger."""
-        limit = self._client.limits.max_image_bytes
-        if response.content_length is not None and response.content_length > limit:
-            raise FetchError("too_large", f"{response.content_length} bytes, allowed are {limit}")
-        return limit if expected.size is None else min(limit, expected.size)
+    async def _discard_partial(self, job: Job) -> None:
+        if job.partial is not None:
+            job.partial = None
+            await _unlink(self._part(job.target.image_id))
 
 
 class Body:
-    """A body as it arrives: counted, bounded, in memory up to `memory_bytes`, beyond that in a temporary file."""
+    """A body as it arrives: counted, bounded, in memory up to `memory_bytes`, beyond that in a temporary file.
 
-    def __init__(self, part: str, limit: int, limits: Limits) -> None:
+    `partial` is what an earlier attempt has left in that file.
+    """
+
+    def __init__(self, part: str, limits: Limits, expected: Expected, partial: Partial | None = None) -> None:
         self.chunks: list[bytes] = []
-        self.spooled = False
-        self.size = 0
+        self.spooled = partial is not None
+        self.size = partial.size if partial is not None else 0
         self._part = part
-        self._limit = limit
-        self._memory_bytes = limits.memory_bytes
+        self._limits = limits
+        self._expected = expected
+        self._partial = partial
+        self._limit = limits.max_image_bytes if expected.size is None else min(limits.max_image_bytes, expected.size)
         self._held = 0
+        self._start = b""
+        self._etag: str | None = None
+        self._total: int | None = None
 
-    async def receive(self, client: "Client", response: "aiohttp.ClientResponse", expected: Expected) -> None:
+    def conditions(self) -> dict[str, str]:
+        """Return the headers of the request: for the rest of what is here already, if anything is."""
+        return ask_for_rest(self._partial.size, self._partial.etag) if self._partial is not None else {}
+
+    async def receive(self, client: "Client", response: "aiohttp.ClientResponse") -> None:
         """Read the whole body. Raises FetchError as soon as it cannot be the image any more."""
-        wrong_size = expected.size is not None and response.content_length not in (None, expected.size)
-        decoder = zlib.decompressobj(47) if response.headers.get("Content-Encoding") in ("gzip", "deflate") else None
-        async with aclosing(client.chunks(response)) as chunks:
-            async for raw in chunks:
-                # Nobody should compress what was asked for as it is; if someone does, unpack no more than may be kept.
-                chunk = self._unpack(decoder, raw) if decoder else raw
-                if self.size == 0 and chunk:
-                    self._judge_start(chunk, wrong_size and not decoder, response, expected)
-                self.size += len(chunk)
-                if self.size > self._limit:
-                    raise FetchError("too_large", f"more than {self._limit} bytes")
-                await self._keep(chunk)
+        await self._settle_start(response)
+        encoding = response.headers.get("Content-Encoding", "identity").lower()
+        decoder = zlib.decompressobj(47) if encoding in ("gzip", "x-gzip", "deflate") else None
+        length = response.content_length
+        if decoder is None:
+            self._total = None if length is None else self.size + length
+            self._etag = response.headers.get("ETag", self._partial.etag if self._partial is not None else None)
+        arrived = 0
+        try:
+            async with client.reading(response) as chunks:
+                async for raw in chunks:
+                    arrived += len(raw)
+                    # Nobody should compress what was asked for as it is; if someone does, unpack no more than may be
+                    # kept.
+                    for chunk in _unpacked(decoder, raw) if decoder else (raw,):
+                        await self._take(chunk)
+        except FetchError as error:
+            if error.kind != "truncated":
+                raise
+            # If all of it is here the bytes are judged, whatever the client thinks of how the connection ended.
+            if length is None or arrived != length:
+                # The most specific kind wins: half a placeholder is a placeholder.
+                kind = (refuse_start(self._start) if self._start else None) or "truncated"
+                raise FetchError(kind, str(error)) from error
         if self.spooled:
             await self._flush()
+
+    async def keep(self, error: FetchError) -> Partial | None:
+        """Keep the first bytes of a large body that broke off, for the next attempt to go on; drop what is no use."""
+        if not is_final(error.kind):
+            if self._partial is not None and not self._start:
+                return self._partial
+            etag = self._etag
+            if self.spooled and self.size >= self._limits.resume_bytes and etag is not None and is_strong(etag):
+                await self._flush()
+                return Partial(self.size, etag, self._total)
+        await self.discard()
+        return None
 
     async def discard(self) -> None:
         """Drop what was kept so far."""
         self.chunks = []
         if self.spooled:
-            with suppress(OSError):
-                await finished(aiofiles.os.unlink(self._part))
+            await _unlink(self._part)
 
-    def _unpack(self, decoder: "zlib._Decompress", raw: bytes) -> bytes:
-        try:
-            return decoder.decompress(raw, self._limit + 1 - self.size)
-        except zlib.error as error:
-            raise FetchError("not_image", f"sent as compressed, which it is not: {error}") from error
+    async def _settle_start(self, response: "aiohttp.ClientResponse") -> None:
+        """Find out whether the answer is the whole or the rest of it."""
+        partial = self._partial
+        if response.status == 206 and partial is not None:
+            length = whole_length(response.headers, have=partial.size, total=partial.total, etag=partial.etag)
+            if length is not None and "Content-Encoding" not in response.headers:
+                self._start = b"\xff\xd8\xff"  # its start was judged when it came
+                return
+            await self._start_anew()
+            said = response.headers.get("Content-Range", "no Content-Range")
+            raise FetchError("truncated", f"asked for the rest from byte {partial.size}, got {said}")
+        if response.status != 200:
+            raise FetchError("bad_response", f"HTTP {response.status} to a plain GET")
+        if partial is not None:
+            await self._start_anew()
 
-    def _judge_start(
-        self, chunk: bytes, wrong_size: bool, response: "aiohttp.ClientResponse", expected: Expected
-    ) -> None:
-        if not wrong_size:
-            return
-        kind = refuse_start(chunk[:16])
-        if kind is None:
-            kind = "too_large" if (response.content_length or 0) > (expected.size or 0) else "checksum"
-        raise FetchError(kind, f"{response.content_length} bytes, OriginalSize says {expected.size}")
+    async def _start_anew(self) -> None:
+        await self.discard()
+        self._partial, self.spooled, self.size = None, False, 0
 
-    async def _keep(self, chunk: bytes) -> None:
+    async def _take(self, chunk: bytes) -> None:
+        if len(self._start) < _START_BYTES and chunk:
+            self._start += chunk[: _START_BYTES - len(self._start)]
+            self._judge_length()
+        self.size += len(chunk)
+        if self.size > self._limit:
+            raise FetchError(refuse_start(self._start) or "too_large", f"more than {self._limit} bytes")
         self.chunks.append(chunk)
         self._held += len(chunk)
-        if self._held > self._memory_bytes:
+        if self._held > self._limits.memory_bytes:
             self.spooled = True
             await self._flush()
 
+    def _judge_length(self) -> None:
+        """Refuse what says of itself that it is not the image, once its first bytes tell what else it may be."""
+        said, wanted = self._total, self._expected.size
+        if said is None or (said <= self._limit and wanted in (None, said)):
+            return
+        kind = refuse_start(self._start) or ("too_large" if said > self._limit else "checksum")
+        raise FetchError(kind, f"{said} bytes, allowed are {self._limit if said > self._limit else wanted}")
+
     async def _flush(self) -> None:
         block, self.chunks, self._held = b"".join(self.chunks), [], 0
+        if not block:
+            return
         try:
             await finished(self._append(block))
         except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise FetchError("network", "no descriptor left for a temporary file", exhausted=True) from error
             raise storage_error(error, Path(self._part).parent) from error
 
     async def _append(self, block: bytes) -> None:
         async with aiofiles.open(self._part, "ab") as file:
             await file.write(block)
+
+
+async def _unlink(part: str) -> None:
+    with suppress(OSError):
+        await finished(aiofiles.os.unlink(part))
+
+
+def _unpacked(decoder: "zlib._Decompress", raw: bytes) -> Iterator[bytes]:
+    """Yield what compressed bytes hold, a portion at a time."""
+    try:
+        while raw:
+            yield decoder.decompress(raw, _UNPACKED_AT_ONCE)
+            raw = decoder.unconsumed_tail
+    except zlib.error as error:
+        raise FetchError("not_image", f"sent as compressed, which it is not: {error}") from error

@@ -1,6 +1,16 @@
-"""What we know of each host: how fast we may ask, how long it wants to be left alone, whether its ETags are MD5s."""
+"""What we know of each host: how much it takes at once, until when it wants to be left alone, whether it is there.
+
+Two numbers rule a host. `window`, how many transfers may be in flight to it, grows with every answer and shrinks on
+trouble, as TCP's does. `not_before` is the moment before which nobody asks it: it said so (Retry-After), or it is down
+and the next probe is due then. After such a pause the window is one: one image finds out, the others wait and lose no
+try. A host that has made us wait longer than `max_wait_s` since it last served is given up for the run.
+
+An object that fails is no host in trouble: a hang-up, a time-out or a 500 shrinks the window only when nothing else
+comes back any more, and never below `_FLOOR`.
+"""
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from time import monotonic
@@ -9,22 +19,118 @@ from aiolimiter import AsyncLimiter
 from yarl import URL
 
 from oid_async.store.verify import EtagTrust
+from oid_async.transfer.retry import FetchError
 
 # Flickr's own published advice is one request a second per key for its API; its static hosts publish none. Ten a second
 # is what the tool that this one replaces was used with, and is polite for a site that serves these photos for nothing.
 FLICKR = "staticflickr.com"
 FLICKR_RATE = 10.0
+_START = 8.0  # a dead host costs this many connections at most, and a live one doubles it with each round trip
+_FLOOR = 4.0
+_DOWN_AFTER = 3  # connections in a row that were not even made
+_PROBE_CAP_S = 120.0
+_PAUSE_WORTH_A_LINE_S = 5.0
+# A retry budget as botocore keeps one: a host in trouble must not get five times the requests for it.
+_BUDGET_SHARE = 0.2
+_BUDGET_FREE = 500
+_SPACING_S = 0.05
+# How many seconds' worth of a capped host's requests may be in flight or wait for the cap.
+_CAPPED_S = 2.0
+_MOST_KNOWN = 4096
+_MOST_TOLD = 10
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Host:
-    """One host's state. `not_before` is on the monotonic clock; `waited_s` adds up what the host made us wait."""
+    """One host's state. Times are on the monotonic clock, in seconds.
+
+    `waited_s` adds up what the host has made us wait since it last served; `gave_up` is how every further request
+    ends. `in_flight` counts the images that the lanes have given out for this host.
+    """
 
     name: str
     limiter: AsyncLimiter | None
     etags: EtagTrust
+    most: float = 64.0
+    max_wait_s: float = 900.0
+    tell: Callable[[str], None] = lambda _: None
+    jitter: Callable[[], float] = random.random
+    window: float = _START
+    in_flight: int = 0
     not_before: float = 0.0
     waited_s: float = 0.0
+    gave_up: FetchError | None = None
+    requests: int = 0
+    _threshold: float = 1e9
+    _eased_at: float = -1.0
+    _unreached: int = 0
+    _pauses: int = 0
+    _stumbles: int = 0
+    _retries: int = 0
+    _retry_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.window = min(self.window, self.most)
+
+    def may_take(self, now: float) -> bool:
+        """Return whether one more image may be asked for; of a host that was given up each one may fail at once."""
+        return self.gave_up is not None or (now >= self.not_before and self.in_flight < self.window)
+
+    def is_closed(self, now: float) -> bool:
+        """Return whether nothing can be had of it just now, however few are in flight."""
+        return self.gave_up is None and now < self.not_before
+
+    def answered(self, began: float) -> None:
+        """Note an answer that shows the host at work: any status but a plea to wait or an error of its own.
+
+        What was under way before the last trouble says nothing of what came after it.
+        """
+        if began < self._eased_at:
+            return
+        self._stumbles = self._unreached = self._pauses = 0
+        self.waited_s = 0.0
+        # One more for each answer doubles the window with each round trip; behind the threshold it grows by one.
+        self.window = min(self.most, self.window + (1.0 if self.window < self._threshold else 1.0 / self.window))
+
+    def asked_to_wait(self, error: FetchError, began: float, now: float) -> None:
+        """Heed a 429 or 503. With Retry-After nobody asks before that has passed; a bare 429 pauses a moment."""
+        wait_s = error.retry_after_s
+        if wait_s is None and error.kind == "rate_limited" and began >= self._eased_at:
+            wait_s = self.jitter() * min(30.0, 0.5 * 2.0 ** min(self._pauses, 10))
+        if wait_s is None:
+            self._ease(began, now, self.window / 2)
+            return
+        if self._gives_up(FetchError("rate_limited", f"{error}, longer than --max-wait"), now, wait_s):
+            error.hopeless = True
+            return
+        if wait_s >= _PAUSE_WORTH_A_LINE_S and now + wait_s > self.not_before + 1.0:
+            self.tell(f"{self.name} asks us to wait {wait_s:.0f} s ({error})")
+        self._pauses += self._ease(began, now, 1.0)
+        self.pause(wait_s, now=now)
+
+    def unreachable(self, error: FetchError, began: float, now: float) -> None:
+        """Note a connection that could not be made: the host's trouble, not the image's."""
+        self._unreached += 1
+        if error.hopeless or (error.unknown_name and self._unreached > 1):
+            self._gives_up(error, now, None)
+            return
+        if began < self._eased_at or (self._unreached < _DOWN_AFTER and not self._pauses):
+            return
+        wait_s = (0.75 + self.jitter() / 2) * min(_PROBE_CAP_S, 2.0 ** min(self._pauses, 10))
+        if self._gives_up(FetchError("network", str(error)), now, wait_s):
+            error.hopeless = True
+            return
+        if wait_s >= _PAUSE_WORTH_A_LINE_S:
+            self.tell(f"{self.name} is down ({error}); asking again in {wait_s:.0f} s")
+        self._pauses += self._ease(began, now, 1.0)
+        self.pause(wait_s, now=now)
+
+    def stumbled(self, began: float, now: float) -> None:
+        """Note a hang-up, a time-out, a 5xx: of one object as likely as of the host, until nothing else comes back."""
+        self._stumbles += 1
+        if self._stumbles >= 2 * self.window > 2 * _FLOOR and self._ease(began, now, self.window / 2):
+            self.window = max(_FLOOR, self.window)
+            self._stumbles = 0
 
     def pause(self, seconds: float, *, now: float) -> None:
         """Leave the host alone for this long; pauses do not add up, the latest end holds."""
@@ -33,32 +139,95 @@ class Host:
             self.waited_s += until - max(self.not_before, now)
             self.not_before = until
 
+    def retry_delay_s(self, now: float) -> float:
+        """Return how long one more retry is held back: retries beyond the budget are spaced out, never dropped."""
+        self._retries += 1
+        if self._retries <= max(_BUDGET_FREE, _BUDGET_SHARE * self.requests):
+            return 0.0
+        self._retry_at = max(now, self._retry_at) + _SPACING_S
+        return self._retry_at - now
+
+    def is_idle(self, now: float) -> bool:
+        """Return whether nothing would be lost by forgetting this host."""
+        at_rest = self.limiter is None or self.limiter.has_capacity(self.limiter.max_rate)
+        return (
+            not self.in_flight and now >= self.not_before and self.gave_up is None and at_rest and not self._unreached
+        )
+
+    def _ease(self, began: float, now: float, window: float) -> bool:
+        """Shrink the window, once for all requests that were under way; return whether this was the one that did."""
+        if began < self._eased_at:
+            return False
+        self._eased_at = now
+        self._threshold = max(1.0, self.window / 2)
+        self.window = max(1.0, window)
+        return True
+
+    def _gives_up(self, error: FetchError, now: float, wait_s: float | None) -> bool:
+        """Give the host up if it is hopeless (no wait would help) or asks for more patience than is left."""
+        if wait_s is not None:
+            until = max(self.not_before, now + wait_s)
+            longer_s = until - max(self.not_before, now)
+            if self.waited_s + longer_s <= self.max_wait_s:
+                return False
+        if self.gave_up is None:
+            error.hopeless = True
+            self.gave_up = error
+            self.tell(f"{self.name} is given up for this run: {error}")
+        return True
+
 
 @dataclass(slots=True)
 class Hosts:
-    """All hosts of one run, and its rate cap: at most `rate` requests per `period` seconds and host."""
+    """All hosts of one run, and its rate cap: at most `rate` requests per `period` seconds and host.
+
+    `most` bounds what may be in flight to one host, `max_wait_s` how long one that is down or asks for it is waited
+    for. `tell` is given what a user should know of a host, a line at a time.
+    """
 
     rate: float | None
     period: float
     clock: Callable[[], float] = monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    most: int = 64
+    max_wait_s: float = 900.0
+    tell: Callable[[str], None] = lambda _: None
     _known: dict[str, Host] = field(default_factory=dict)
+    _told: set[str] = field(default_factory=set)
+
+    def tell_once(self, text: str) -> None:
+        """Tell something that would be told of many images, the first few times that it is another thing."""
+        if text not in self._told and len(self._told) < _MOST_TOLD:
+            self._told.add(text)
+            self.tell(text)
 
     def of(self, url: URL) -> Host:
         """Return the host of a URL; all of *.staticflickr.com is one host."""
         name = host_name(url)
         if name not in self._known:
-            limiter = make_limiter(self._rate_of(name), self.period if self.rate else 1.0)
-            self._known[name] = Host(name, limiter, EtagTrust(name))
+            self._forget_idle()
+            rate, period = self._rate_of(name), self.period if self.rate else 1.0
+            limiter = make_limiter(rate, period)
+            # Images that only wait for a capped host's next moment would hold the places of those that need not.
+            most = float(self.most) if limiter is None else min(self.most, max(_FLOOR, _CAPPED_S * rate / period))
+            self._known[name] = Host(
+                name, limiter, EtagTrust(name), most=most, max_wait_s=self.max_wait_s, tell=self.tell
+            )
         return self._known[name]
 
     async def admit(self, host: Host) -> None:
-        """Wait until one more request may be sent to the host. Call it where requests are really sent."""
+        """Wait until one more request may be sent to the host. Call it where requests are really sent.
+
+        Raises FetchError for a host that was given up.
+        """
         while True:
+            if host.gave_up is not None:
+                raise host.gave_up.again()
             if host.limiter is not None:
                 await host.limiter.acquire()
             wait = host.not_before - self.clock()
             if wait <= 0:
+                host.requests += 1
                 return
             await self.sleep(wait)
 
@@ -66,6 +235,12 @@ class Hosts:
         if self.rate is not None:
             return self.rate
         return FLICKR_RATE if name == FLICKR else 0.0
+
+    def _forget_idle(self) -> None:
+        """Keep the number of hosts bounded: a table may name a new one in every row."""
+        if len(self._known) >= _MOST_KNOWN:
+            now = self.clock()
+            self._known = {name: host for name, host in self._known.items() if not host.is_idle(now)}
 
 
 def host_name(url: URL) -> str:

@@ -1,11 +1,12 @@
-"""The pipeline: plan -> todo -> workers -> inbox -> collector. The only place that starts tasks.
+"""The pipeline: plan -> lanes -> workers -> inbox -> collector. The only place that starts tasks.
 
-    feeder ──todo──▶ workers (N) ─inbox──▶ collector ──▶ thread: check, write, rename, journal (one hop a batch)
-                        ▲──────── landing ────────┘──▶ report, sink
+    feeder ──lanes──▶ workers (N) ─inbox──▶ collector ──▶ thread: check, write, rename, journal (one hop a batch)
+               ▲  again ──┘  ▲──────── landing ────────┘──▶ report, sink
 
-Both queues are bounded. A worker owns its image until it has landed or failed, so a body that turns out wrong goes back
-to the one who may ask again. The collector alone writes the journal, counts the report and speaks to the sink. A task
-that breaks ends the group, never a wait.
+Lanes and inbox are bounded. A worker has an image for one attempt, until that has landed or failed, so a body that
+turns out wrong goes back to the one who may ask again; in between the image waits in its host's lane and no worker
+does. The collector alone writes the journal, counts the report and speaks to the sink. A task that breaks ends the
+group, never a wait.
 """
 
 import asyncio
@@ -18,13 +19,15 @@ from oid_async.events import Landed, Note, Sink
 from oid_async.report import Outcome, Report
 from oid_async.store.landing import Arrival, Lander, Landing
 from oid_async.threads import settled
-from oid_async.transfer.fetch import Target
+from oid_async.transfer.fetch import Again, Failed, Fetcher, Job, Target
+from oid_async.transfer.lanes import Lanes
 
 # A batch that is too large keeps its workers waiting for one another; 300 KB images come 8 at a time, small ones 32.
 _BATCH_IMAGES = 32
 _BATCH_BYTES = 2 << 20
 # While the loop prepares the next batch, a thread works on the other one: hashing does not hold the interpreter.
 _BATCHES_AT_ONCE = 2
+_FEWEST_WORKERS = 2
 
 Deliver = Callable[[Outcome], Awaitable[None]]
 
@@ -114,30 +117,72 @@ class Collector:
 
 async def run(
     targets: AsyncIterator[Target],
-    fetch: Callable[[Target], Awaitable[Outcome | None]],
+    fetcher: Fetcher,
     collector: Collector,
     *,
+    recall: Callable[[Sequence[int]], Awaitable[Sequence[Target]]],
+    clock: Callable[[], float],
     workers: int,
 ) -> None:
-    """Fetch all targets with a bounded pool of workers. Raises what a task raised, alone if it is one."""
-    todo: asyncio.Queue[Target | None] = asyncio.Queue(2 * workers)
+    """Fetch all targets with a bounded pool of workers. Raises what a task raised, alone if it is one.
+
+    `recall` reads the targets at these places of the plan again.
+    """
+
+    async def reload(kept: Sequence[tuple[int, str]]) -> list[Job]:
+        jobs = []
+        for target, (_, note) in zip(await recall([place for place, _ in kept]), kept, strict=True):
+            job = fetcher.recall(target, note)
+            assert isinstance(job, Job), "what left a note had a source to ask"
+            jobs.append(job)
+        return jobs
+
+    lanes = Lanes[Job](reload, room=2 * workers, clock=clock)
+    pool = _Pool(workers)
 
     async def feed() -> None:
         async for target in targets:
-            await todo.put(target)
-        for _ in range(workers):
-            await todo.put(None)
+            job = fetcher.begin(target)
+            if isinstance(job, Failed):
+                await collector.land(job.outcome)
+            else:
+                await lanes.put(job)
+        lanes.end()
 
     async def work() -> None:
-        while (target := await todo.get()) is not None:
-            failed = await fetch(target)
-            if failed is not None:
-                await collector.land(failed)
+        while (job := await lanes.take()) is not None:
+            host = job.host
+            end = await fetcher.attempt(job)
+            if isinstance(end, Again):
+                lanes.put_back(job, end.delay_s, taken_from=host)
+                if end.exhausted and pool.may_shrink():
+                    return
+                continue
+            if isinstance(end, Failed):
+                await collector.land(end.outcome)
+            lanes.finish(taken_from=host)
 
-    async with asyncio.TaskGroup() as group:
-        collecting = [group.create_task(collector.run()) for _ in range(_BATCHES_AT_ONCE)]
-        feeding = group.create_task(feed())
-        pool = [group.create_task(work()) for _ in range(workers)]
-        await asyncio.wait([feeding, *pool])
-        for task in collecting:
-            task.cancel()
+    try:
+        async with asyncio.TaskGroup() as group:
+            collecting = [group.create_task(collector.run()) for _ in range(_BATCHES_AT_ONCE)]
+            feeding = group.create_task(feed())
+            working = [group.create_task(work()) for _ in range(workers)]
+            await asyncio.wait([feeding, *working])
+            for task in collecting:
+                task.cancel()
+    finally:
+        lanes.close()
+
+
+@dataclass(slots=True)
+class _Pool:
+    """How many workers are at it: fewer when the machine has no descriptors for so many, never none."""
+
+    workers: int
+
+    def may_shrink(self) -> bool:
+        """Return whether a worker may leave, and count it as gone."""
+        if self.workers <= _FEWEST_WORKERS:
+            return False
+        self.workers -= 1
+        return True

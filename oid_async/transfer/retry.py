@@ -1,13 +1,20 @@
 """What went wrong, and whether to ask again: the one classification and the one policy. Pure, no I/O."""
 
 import email.utils
+import errno
 import math
 import os
+import socket
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
 
 from oid_async.report import FINAL_KINDS
+
+if TYPE_CHECKING:
+    import aiohttp
 
 # One fresh try for what a broken proxy or a torn cache may have caused, before the verdict is final.
 ONCE_MORE = frozenset({"checksum", "empty", "not_image"})
@@ -20,26 +27,55 @@ class Limits:
 
     `retries` counts attempts after the first; a retry waits a random time of up to `backoff_s` x 2^n, at most
     `backoff_cap_s` (full jitter: a thousand clients that failed together must not come back together). `max_wait_s` is
-    how long a host that asks us to wait is waited for in all. Bodies above `memory_bytes` are streamed to disk.
+    how long a host that asks us to wait, or is down, is waited for in all.
+
+    An attempt ends as `timeout` when no connection was made in `connect_s`, the answer's head was not there
+    `first_byte_s` after the request, nothing came for `silence_s`, fewer than `slow_bytes_s` a second came over
+    `slow_s`, or it took `attempt_s`.
+
+    Bodies above `memory_bytes` are streamed to disk; one that broke off beyond `resume_bytes` is gone on with. All
+    bodies together take at most `rate_bytes_s` (None: no limit).
     """
 
     retries: int = 4
     connect_s: float = 10.0
+    first_byte_s: float = 30.0
     silence_s: float = 30.0
+    slow_s: float = 30.0
+    slow_bytes_s: float = 1024.0
     attempt_s: float = 600.0
     backoff_s: float = 0.5
     backoff_cap_s: float = 30.0
     max_wait_s: float = 900.0
     max_image_bytes: int = 64 << 20
     memory_bytes: int = 1 << 20
+    resume_bytes: int = 8 << 20
+    rate_bytes_s: float | None = None
     redirects: int = 5
+
+    @classmethod
+    def of(
+        cls, *, retries: int, timeout_s: float, max_wait_s: float, max_image_bytes: int, rate_bytes_s: float | None
+    ) -> Self:
+        """Return the limits that a user's options mean: a shorter time-out than 30 s is one for the first byte, too."""
+        return cls(
+            retries=retries,
+            first_byte_s=min(cls().first_byte_s, timeout_s),
+            silence_s=timeout_s,
+            slow_s=timeout_s,
+            max_wait_s=max_wait_s,
+            max_image_bytes=max_image_bytes,
+            rate_bytes_s=rate_bytes_s,
+        )
 
 
 class FetchError(Exception):
     """One attempt failed: a failure kind and what happened in words.
 
-    `retry_after_s` is how long the host asks us to wait, if it does; `hopeless` says it asks for more than we wait;
-    `status` is the HTTP status, if it came to one.
+    `retry_after_s` is how long the host asks us to wait, if it does; `hopeless` says that no further try of this run
+    can help; `status` is the HTTP status, if it came to one. `unsent` says that no connection was made, so that nothing
+    was asked; `exhausted` that this machine had no descriptor left for one, which is no fault of the image's;
+    `unknown_name` that there is no host of that name.
     """
 
     def __init__(
@@ -50,12 +86,21 @@ class FetchError(Exception):
         retry_after_s: float | None = None,
         hopeless: bool = False,
         status: int | None = None,
+        unsent: bool = False,
+        exhausted: bool = False,
     ) -> None:
         super().__init__(message)
         self.kind = kind
         self.status = status
         self.retry_after_s = retry_after_s
         self.hopeless = hopeless
+        self.unsent = unsent
+        self.exhausted = exhausted
+        self.unknown_name = False
+
+    def again(self) -> "FetchError":
+        """Return the same failure for another image: an exception that is raised twice keeps both its traces."""
+        return FetchError(self.kind, str(self), hopeless=self.hopeless, status=self.status, unsent=True)
 
 
 @dataclass(slots=True)
@@ -108,7 +153,8 @@ def status_error(status: int, headers: Mapping[str, str]) -> FetchError:
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Return the seconds a Retry-After asks for, None if there is none or it makes no sense.
 
-    A date is taken relative to the answer's own Date, so that a wrong local clock does no harm.
+    A date is taken relative to the answer's own Date, so that a wrong local clock does no harm; without one the local
+    clock is all there is.
 
     >>> retry_after_s({"Retry-After": "7"})
     7.0
@@ -120,11 +166,16 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         return min(float(value), 1e9)
     try:
         until = email.utils.parsedate_to_datetime(value)
-        now = email.utils.parsedate_to_datetime(headers.get("Date", ""))
-        wait = (until - now).total_seconds()
+        date = headers.get("Date")
+        now_s = email.utils.parsedate_to_datetime(date).timestamp() if date is not None else time.time()
+        wait = until.timestamp() - now_s
     except (TypeError, ValueError, OverflowError):
         return None
     return max(0.0, wait) if math.isfinite(wait) else None
+
+
+# What a resolver says of a name that is none; anything else it may say passes.
+_NO_SUCH_NAME = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 
 
 def connection_error(error: BaseException) -> FetchError:
@@ -134,11 +185,11 @@ def connection_error(error: BaseException) -> FetchError:
 
     text = " ".join(str(error).split())[:200] or type(error).__name__
     if isinstance(error, aiohttp.ClientConnectorError):
-        number = error.os_error.errno
-        reason = os.strerror(number) if number and number > 0 else str(error.os_error)
-        return FetchError("network", f"cannot connect to {error.host}:{error.port}: {reason}")
+        return _no_connection(error)
     if isinstance(error, aiohttp.InvalidURL | UnicodeError):
         return FetchError("bad_url", text)
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return FetchError("timeout", text, unsent=True)
     if isinstance(error, TimeoutError):
         return FetchError("timeout", text)
     if isinstance(error, aiohttp.ClientPayloadError):
@@ -146,3 +197,21 @@ def connection_error(error: BaseException) -> FetchError:
     if isinstance(error, aiohttp.ClientResponseError):
         return FetchError("bad_response", text)
     return FetchError("network", text)
+
+
+def _no_connection(error: "aiohttp.ClientConnectorError") -> FetchError:
+    import aiohttp
+
+    where, cause = f"{error.host}:{error.port}", error.os_error
+    number = cause.errno
+    if number in (errno.EMFILE, errno.ENFILE):
+        return FetchError("network", "no descriptor left for a connection", unsent=True, exhausted=True)
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        text = " ".join(str(error.certificate_error).split())[:200]
+        return FetchError("network", f"{where} has a certificate that cannot be trusted: {text}", hopeless=True)
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        failed = FetchError("network", f"cannot find {error.host}: {cause.strerror or cause}", unsent=True)
+        failed.unknown_name = number in _NO_SUCH_NAME
+        return failed
+    reason = os.strerror(number) if number and number > 0 else str(cause)
+    return FetchError("network", f"cannot connect to {where}: {reason}", unsent=True)

@@ -1,0 +1,315 @@
+"""Who waits for which host: the queue between the plan and the workers, one lane a host.
+
+    feeder ──put──▶ lane: ready (jobs) ◀──refill── rest (places in the plan, 8 bytes each)
+                      │    ▲
+                    take   └── put_back: after a pause (a retry), or at once for the image's next source
+                      ▼    │
+                     workers
+
+A worker is given only what can be asked for now, so that a host that is capped, paused or down holds nobody else up.
+Jobs are objects only while there are few: of a host that is closed the lane keeps their places in the plan, and reads
+them again when it opens. Nothing here does I/O of its own; `reload` reads the plan.
+"""
+
+import asyncio
+import heapq
+from array import array
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
+from typing import Generic, Protocol, TypeVar
+
+from oid_async.transfer.hosts import Host
+
+
+class Job(Protocol):
+    """What waits: something to be asked of a host.
+
+    `place` is where the plan has it. `note` says in text what must be remembered of a job whose place alone is kept;
+    None for one that must stay an object, because it is in the middle of being asked for.
+    """
+
+    @property
+    def host(self) -> Host:
+        """Return the host that it waits for."""
+
+    @property
+    def place(self) -> int:
+        """Return where in the plan it stands."""
+
+    @property
+    def note(self) -> str | None:
+        """Return what must be remembered beside its place."""
+
+
+J = TypeVar("J", bound=Job)
+_NOTE_BITS = 16
+_YIELD_EVERY = 64
+
+
+class _Lane(Generic[J]):
+    """The jobs of one host, first come first served."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.ready: deque[J] = deque()
+        self.rest = array("Q")
+        self.taken = 0  # how much of `rest` has been read
+        self.is_loading = False
+        self.is_listed = False
+        self.has_alarm = False
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.ready and not self.has_rest
+
+    @property
+    def has_rest(self) -> bool:
+        return self.taken < len(self.rest)
+
+    def next_places(self, most: int) -> "array[int]":
+        places = self.rest[self.taken : self.taken + most]
+        self.taken += len(places)
+        if self.taken == len(self.rest):
+            self.rest, self.taken = array("Q"), 0
+        return places
+
+
+class Lanes(Generic[J]):
+    """Hands jobs to workers. `reload` makes jobs of (place, note) pairs; it is awaited by the worker that needs them.
+
+    `room` is how many jobs from the plan one lane may hold as objects; eight times as many may all of them together.
+    """
+
+    def __init__(
+        self,
+        reload: Callable[[Sequence[tuple[int, str]]], Awaitable[Sequence[J]]],
+        *,
+        room: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._reload = reload
+        self._room = room
+        self._most = 8 * room
+        self._clock = clock
+        self._lanes: dict[Host, _Lane[J]] = {}
+        self._listed: deque[_Lane[J]] = deque()  # lanes that may have something to give
+        self._alarms: list[tuple[float, int, _Lane[J]]] = []  # lanes of closed hosts, by when they open
+        self._later: list[tuple[float, int, J]] = []  # retries, by when they are due
+        self._order = count()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._feeder: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = 0.0
+        self._notes: dict[str, int] = {}
+        self._note_texts: list[str] = []
+        self._held = 0  # jobs that are objects: in a lane, later, or with a worker
+        self._unfinished = 0
+        self._ended = False
+        self._puts = 0
+
+    async def put(self, job: J) -> None:
+        """Take a job from the plan. Waits while there is enough to do."""
+        self._unfinished += 1
+        while True:
+            lane = self._lane(job.host)
+            if job.host.is_closed(self._clock()) and job.note is not None:
+                if lane.has_rest or len(lane.ready) >= self._room or self._held >= self._most:
+                    self._keep_place(lane, job)
+                    self._puts += 1
+                    if self._puts % _YIELD_EVERY == 0:
+                        await asyncio.sleep(0)
+                    return
+                break
+            crowded = (self._held >= self._most and not self._idle) or len(self._later) >= self._most
+            if not crowded and not lane.has_rest and len(lane.ready) < self._room:
+                break
+            self._feeder = asyncio.get_running_loop().create_future()
+            await self._feeder
+        self._held += 1
+        lane.ready.append(job)
+        self._list(lane)
+
+    def end(self) -> None:
+        """Say that the plan has no more."""
+        self._ended = True
+        self._wake_all_if_done()
+
+    async def take(self) -> J | None:
+        """Return a job whose host can be asked now, waiting for one; None when all are finished."""
+        while True:
+            job, lane = self._next()
+            if job is not None:
+                # More may be there for others who wait.
+                if self._listed:
+                    self._wake()
+                return job
+            if lane is not None:
+                await self._refill(lane)
+                continue
+            if self._is_done():
+                return None
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._idle.append(waiter)
+            self._wake_feeder()
+            self._set_timer()
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if waiter.done() and not waiter.cancelled():
+                    self._wake()
+                raise
+
+    def put_back(self, job: J, delay_s: float, *, taken_from: Host) -> None:
+        """Give back a job that is to be asked again after a delay, or of another host than it was taken from."""
+        self._let_go(taken_from)
+        if delay_s > 0:
+            heapq.heappush(self._later, (self._clock() + delay_s, next(self._order), job))
+            self._set_timer()
+            return
+        lane = self._lane(job.host)
+        if job.note is not None and (lane.has_rest or len(lane.ready) >= self._room):
+            self._keep_place(lane, job)
+            self._held -= 1
+        else:
+            lane.ready.append(job)
+        self._list(lane)
+
+    def finish(self, *, taken_from: Host) -> None:
+        """Say that a job has come to its end."""
+        self._held -= 1
+        self._unfinished -= 1
+        self._let_go(taken_from)
+        self._wake_all_if_done()
+
+    def close(self) -> None:
+        """Stop the timer; for the end of the run, however it comes."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _next(self) -> tuple[J | None, _Lane[J] | None]:
+        """Return a job that can be asked for, or a lane that has to read its next ones from the plan first."""
+        now = self._clock()
+        self._promote(now)
+        while self._listed:
+            lane = self._listed[0]
+            if lane.is_empty or lane.is_loading:
+                self._unlist()
+            elif not lane.host.may_take(now):
+                self._unlist()
+                if lane.host.is_closed(now) and not lane.has_alarm:
+                    lane.has_alarm = True
+                    heapq.heappush(self._alarms, (lane.host.not_before, next(self._order), lane))
+                # A busy host's lane is listed again when one of its images is done.
+            elif lane.ready:
+                lane.host.in_flight += 1
+                self._listed.rotate(-1)
+                self._wake_feeder()
+                return lane.ready.popleft(), None
+            else:
+                lane.is_loading = True
+                return None, lane
+        return None, None
+
+    async def _refill(self, lane: _Lane[J]) -> None:
+        packed = lane.next_places(self._room)
+        try:
+            jobs = await self._reload(
+                [(item >> _NOTE_BITS, self._note_texts[item & (1 << _NOTE_BITS) - 1]) for item in packed]
+            )
+        finally:
+            lane.is_loading = False
+        self._held += len(jobs)
+        for job in jobs:
+            home = self._lane(job.host)
+            home.ready.append(job)
+            self._list(home)
+
+    def _keep_place(self, lane: _Lane[J], job: J) -> None:
+        note = job.note
+        assert note is not None
+        # Notes are histories such as "cvdf:not_found": a few dozen differ, whatever the number of images.
+        number = self._notes.setdefault(note, len(self._notes))
+        if number == len(self._note_texts):
+            self._note_texts.append(note)
+        lane.rest.append(job.place << _NOTE_BITS | number)
+        self._list(lane)
+
+    def _promote(self, now: float) -> None:
+        """Put what is due in front of its lane, and list the lanes whose hosts open."""
+        while self._later and self._later[0][0] <= now:
+            job = heapq.heappop(self._later)[2]
+            lane = self._lane(job.host)
+            lane.ready.appendleft(job)
+            self._list(lane)
+        while self._alarms and self._alarms[0][0] <= now:
+            lane = heapq.heappop(self._alarms)[2]
+            lane.has_alarm = False
+            self._list(lane)
+
+    def _let_go(self, host: Host) -> None:
+        host.in_flight -= 1
+        lane = self._lanes.get(host)
+        if lane is not None and not lane.is_empty:
+            self._list(lane)
+        self._wake()
+        self._wake_feeder()
+
+    def _lane(self, host: Host) -> _Lane[J]:
+        lane = self._lanes.get(host)
+        if lane is None:
+            if len(self._lanes) > self._most:
+                self._lanes = {host: lane for host, lane in self._lanes.items() if self._is_needed(lane)}
+            lane = self._lanes[host] = _Lane(host)
+        return lane
+
+    @staticmethod
+    def _is_needed(lane: _Lane[J]) -> bool:
+        return not lane.is_empty or lane.is_loading or lane.host.in_flight > 0
+
+    def _list(self, lane: _Lane[J]) -> None:
+        if lane.has_alarm and lane.host.is_closed(self._clock()):
+            return
+        if not lane.is_listed:
+            lane.is_listed = True
+            self._listed.append(lane)
+        self._wake()
+
+    def _unlist(self) -> None:
+        self._listed.popleft().is_listed = False
+
+    def _wake(self) -> None:
+        while self._idle:
+            waiter = self._idle.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def _wake_feeder(self) -> None:
+        if self._feeder is not None and not self._feeder.done():
+            self._feeder.set_result(None)
+
+    def _is_done(self) -> bool:
+        return self._ended and self._unfinished == 0
+
+    def _wake_all_if_done(self) -> None:
+        if self._is_done():
+            while self._idle:
+                self._wake()
+
+    def _set_timer(self) -> None:
+        """Wake a worker when the next retry is due or the next host opens."""
+        due = min((heap[0][0] for heap in (self._later, self._alarms) if heap), default=None)
+        if due is None:
+            return
+        if self._timer is not None:
+            if self._rings_at <= due:
+                return
+            self._timer.cancel()
+        self._rings_at = due
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, due - self._clock()), self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._wake()
+        self._wake_feeder()
