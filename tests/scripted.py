@@ -1,6 +1,7 @@
 """A server that misbehaves on request: raw sockets, so that HTTP itself may be broken. Loopback only."""
 
 import asyncio
+import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -20,35 +21,66 @@ def http(status: int, body: bytes = b"", length: int | None = -1, **headers: str
 
 
 @dataclass
+class Counted:
+    """A connection's writer that counts what it has sent for one path."""
+
+    writer: asyncio.StreamWriter
+    sent: Counter[str]
+    path: str
+
+    @property
+    def transport(self) -> asyncio.WriteTransport:
+        return self.writer.transport
+
+    def write(self, data: bytes) -> None:
+        self.sent[self.path] += len(data)
+        self.writer.write(data)
+
+    async def drain(self) -> None:
+        await self.writer.drain()
+
+
+@dataclass
 class Scripted:
     """Answers each path with its script, one step a request, the last step for ever; 404 where there is none."""
 
     scripts: dict[str, list[Answer]] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
     times: list[float] = field(default_factory=list)
+    asked: list[tuple[str, float]] = field(default_factory=list)
     heads: dict[str, str] = field(default_factory=dict)
+    sent: Counter[str] = field(default_factory=Counter)
+    connections: int = 0
+    fixed_port: int = 0
+    all_heads: list[str] = field(default_factory=list)
+    tls: ssl.SSLContext | None = None
     url: str = ""
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._talk, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._server = await asyncio.start_server(self._talk, "127.0.0.1", self.fixed_port, ssl=self.tls)
+        self.port = self._server.sockets[0].getsockname()[1]
+        self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         self._server.close()
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 path = head.split(b" ", 2)[1].decode().split("?", 1)[0]
                 self.heads[path] = head.decode()
+                self.all_heads.append(head.decode())
                 self.times.append(asyncio.get_running_loop().time())
                 steps = self.scripts.get(path, [http(404)])
                 step = steps[min(self.requests[path], len(steps) - 1)]
                 self.requests[path] += 1
+                self.asked.append((path, self.times[-1]))
                 if not isinstance(step, bytes):
-                    await step(writer)
+                    await step(Counted(writer, self.sent, path))  # type: ignore[arg-type]
                     break
+                self.sent[path] += len(step)
                 writer.write(step)
                 await writer.drain()
                 if b"Connection: close" in step or _promises_more(step):

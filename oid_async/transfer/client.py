@@ -7,8 +7,8 @@ meets it.
 
 import asyncio
 import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -155,13 +155,11 @@ class Client:
 
     async def _wait_for_rate(self, throttle: AsyncLimiter, size: int, watch: "_Watch") -> None:
         """Wait for so many bytes' worth of --limit-rate; that is no slowness of the server's."""
-        clock = asyncio.get_running_loop().time
-        began = clock()
-        while size > 0:
-            part = min(size, int(throttle.max_rate))
-            await throttle.acquire(part)
-            size -= part
-        watch.excuse(clock() - began)
+        with watch.resting():
+            while size > 0:
+                part = min(size, int(throttle.max_rate))
+                await throttle.acquire(part)
+                size -= part
 
     async def _send(
         self, method: str, target: URL, headers: Mapping[str, str]
@@ -289,7 +287,8 @@ class _Watch:
         self._step_s = limits.slow_s / _CHECKS_A_WINDOW
         self._wanted = limits.slow_s * limits.slow_bytes_s
         self._floor = limits.slow_bytes_s
-        self._excused_s = 0.0
+        self._rested_s = 0.0
+        self._rests_from: float | None = None
         self._seen: list[tuple[int, float]] = [(0, 0.0)]
         self._guard: asyncio.Timeout | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -302,19 +301,29 @@ class _Watch:
         if self._timer is not None:
             self._timer.cancel()
 
-    def excuse(self, seconds: float) -> None:
-        """Leave out time that the body waited for us."""
-        self._excused_s += seconds
-        if self._guard is not None and (when := self._guard.when()) is not None and not self._guard.expired():
-            self._guard.reschedule(when + seconds)
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Leave out the time that the body waits for us."""
+        assert self._guard is not None
+        clock = asyncio.get_running_loop().time
+        self._rests_from, due = clock(), self._guard.when()
+        self._guard.reschedule(None)
+        try:
+            yield
+        finally:
+            rested_s = clock() - self._rests_from
+            self._rested_s, self._rests_from = self._rested_s + rested_s, None
+            if due is not None and not self._guard.expired():
+                self._guard.reschedule(due + rested_s)
 
     def _look(self) -> None:
         assert self._guard is not None
         loop = asyncio.get_running_loop()
-        self._seen.append((self.received, self._excused_s))
+        rested_s = self._rested_s + (loop.time() - self._rests_from if self._rests_from is not None else 0.0)
+        self._seen.append((self.received, rested_s))
         if len(self._seen) > _CHECKS_A_WINDOW:
-            before, excused_s = self._seen.pop(0)
-            wanted = self._wanted - self._floor * (self._excused_s - excused_s)
+            before, rested_before_s = self._seen.pop(0)
+            wanted = self._wanted - self._floor * (rested_s - rested_before_s)
             if self.received - before < wanted:
                 self.is_slow = True
                 with suppress(RuntimeError):  # it has just expired by itself
