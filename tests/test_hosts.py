@@ -1,54 +1,20 @@
 """How fast a host is asked, on a clock that runs as fast as the test: caps in any window, pauses that hold."""
 
 import asyncio
-import math
 import random
-import selectors
 from bisect import bisect_left
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
+from fasttime import run_fast
 from yarl import URL
 
+from oid_async.store.verify import EtagTrust
 from oid_async.transfer.hosts import FLICKR, FLICKR_RATE, Host, Hosts, host_name, make_limiter
+from oid_async.transfer.retry import FetchError
 
 CVDF = URL("https://open-images-dataset.s3.amazonaws.com/train/0000048549557964.jpg")
 FLICKR_PHOTO = URL("https://farm3.staticflickr.com/5310/5898076654_51085e157c_o.jpg")
-
-T = TypeVar("T")
-
-
-class SkippingSelector(selectors.SelectSelector):
-    """Does not wait for the time that the loop would sleep: it moves the clock there.
-
-    As with epoll it wakes at whole milliseconds, so that a limiter must not count on being woken at once. Each turn of
-    the loop takes a microsecond: who finds a rounding error left to wait for is not stuck.
-    """
-
-    now = 1000.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
-            raise AssertionError("the loop waits for something that no time brings")
-        self.now += max(1e-6, math.ceil(timeout * 1000 - 1e-6) / 1000)
-        return super().select(0)
-
-
-class FakeTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop whose seconds take no time."""
-
-    def __init__(self) -> None:
-        self._skipping = SkippingSelector()
-        super().__init__(self._skipping)
-
-    def time(self) -> float:
-        return self._skipping.now
-
-
-def run_fast(job: Coroutine[Any, Any, T]) -> T:
-    with asyncio.Runner(loop_factory=FakeTimeLoop) as runner:
-        return runner.run(job)
 
 
 def hosts_on_loop_time(rate: float | None, period: float = 1.0) -> Hosts:
@@ -294,3 +260,186 @@ def test_waiting_can_be_cancelled() -> None:
         return hosts.clock() - start
 
     assert 5.0 <= run_fast(ask()) <= 8.0
+
+
+# The window, the probe, patience --------------------------------------------------------------------------------------
+
+
+def make_host(**settings: Any) -> Host:
+    """Return a host without chance in it: every random wait is its mean."""
+    return Host("x.org:443", None, EtagTrust("x.org:443"), jitter=lambda: 0.5, **settings)
+
+
+def asks_to_wait(seconds: float | None = None) -> FetchError:
+    return FetchError("rate_limited", "HTTP 429", retry_after_s=seconds)
+
+
+def refused() -> FetchError:
+    return FetchError("network", "cannot connect to x.org:443: Connection refused", unsent=True)
+
+
+def test_the_window_doubles_with_each_round_trip_up_to_what_is_allowed() -> None:
+    """Every answer opens it by one, so that a round of them doubles it; it never passes --concurrency."""
+    host = make_host(most=64.0)
+    rounds = []
+    for _ in range(4):
+        for _ in range(int(host.window)):
+            host.answered(1.0)
+        rounds.append(host.window)
+    assert rounds == [16.0, 32.0, 64.0, 64.0]
+    assert make_host(most=2.0).window == 2.0
+
+
+def test_trouble_halves_once_for_all_that_was_under_way() -> None:
+    """Sixty-four answers of 503 to one round of requests are one trouble, not sixty-four."""
+    host = make_host(window=64.0)
+    for _ in range(64):
+        host.asked_to_wait(FetchError("server_error", "HTTP 503"), began=1.0, now=2.0)
+    assert host.window == 32.0
+    host.asked_to_wait(FetchError("server_error", "HTTP 503"), began=2.5, now=3.0)
+    assert host.window == 16.0
+    host.answered(began=1.5)
+    assert host.window == 16.0, "what began before the trouble tells nothing of what came after"
+    for _ in range(16):
+        host.answered(began=4.0)
+    assert 16.5 < host.window < 17.5, "behind the threshold it grows by one with each round trip"
+
+
+def test_after_a_pause_one_image_finds_out() -> None:
+    """Retry-After closes the host; then one probe goes first, and its answer opens the window again."""
+    host = make_host(window=32.0)
+    host.asked_to_wait(asks_to_wait(10.0), began=1.0, now=2.0)
+    assert host.is_closed(11.9)
+    assert not host.may_take(11.9)
+    assert host.may_take(12.0)
+    host.in_flight = 1
+    assert not host.may_take(12.0)
+    host.answered(began=12.0)
+    assert host.may_take(12.1)
+    assert host.waited_s == 0.0
+
+
+def test_a_bare_429_pauses_longer_each_time() -> None:
+    """Without Retry-After the pauses double, with chance in them, up to half a minute."""
+    host, ends = make_host(max_wait_s=1e9), []
+    for number in range(10):
+        now = 100.0 * number
+        host.asked_to_wait(asks_to_wait(), began=now, now=now)
+        ends.append(host.not_before - now)
+    assert ends == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0, 15.0]
+
+
+def test_a_host_that_cannot_be_reached_is_probed_ever_more_seldom_and_given_up() -> None:
+    """Three refused connections close it; probes come after 1, 2, 4, ... 120 s; a quarter of an hour is the end."""
+    told: list[str] = []
+    host = make_host(tell=told.append)
+    now, probes = 0.0, []
+    for _ in range(3):
+        host.unreachable(refused(), began=now, now=now)
+    while host.gave_up is None:
+        assert host.is_closed(now)
+        assert host.may_take(host.not_before)
+        probes.append(host.not_before - now)
+        now = host.not_before
+        host.unreachable(refused(), began=now, now=now)
+    assert probes == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, *[120.0] * 6]
+    assert now <= 900.0
+    assert host.gave_up.hopeless
+    assert host.may_take(now), "its other images may fail at once"
+    assert told[-1].startswith("x.org:443 is given up for this run: cannot connect")
+
+
+def test_a_probe_that_is_answered_ends_the_down_time() -> None:
+    """One answer, and the waiting so far is forgotten: patience is for a host that does not serve."""
+    host = make_host()
+    for began in (0.0, 0.0, 0.0, 1.0, 3.0, 7.0):
+        host.unreachable(refused(), began=began, now=began)
+    assert host.waited_s > 10.0
+    host.answered(began=30.0)
+    assert (host.waited_s, host.window) == (0.0, 2.0)
+    host.unreachable(refused(), began=31.0, now=31.0)
+    assert not host.is_closed(31.0), "one refused connection says nothing yet"
+
+
+@pytest.mark.parametrize("patience", [0.0, 5.0, 900.0])
+def test_longer_waits_than_our_patience_are_not_waited_for(patience: float) -> None:
+    """A Retry-After beyond --max-wait gives the host up at once; one within is kept to the second."""
+    host, error = make_host(max_wait_s=patience), asks_to_wait(patience + 0.5)
+    host.asked_to_wait(error, began=1.0, now=1.0)
+    assert error.hopeless
+    assert host.gave_up is not None
+    assert host.gave_up.kind == "rate_limited"
+    host, error = make_host(max_wait_s=patience), asks_to_wait(patience)
+    host.asked_to_wait(error, began=1.0, now=1.0)
+    assert not error.hopeless
+    assert host.not_before == 1.0 + patience
+
+
+def test_broken_objects_do_not_look_like_a_broken_host() -> None:
+    """Time-outs and hang-ups shrink the window only when nothing else comes back, and never below four."""
+    host = make_host(window=32.0)
+    for _ in range(63):
+        host.stumbled(began=1.0, now=1.0)
+    assert host.window == 32.0
+    host.answered(began=1.0)
+    for number in range(1000):
+        host.stumbled(began=2.0 + number, now=2.0 + number)
+    assert host.window == 4.0
+    assert not host.is_closed(2000.0)
+    assert host.gave_up is None
+
+
+def test_retries_beyond_the_budget_are_spaced_out() -> None:
+    """Five hundred are free, then a fifth of the requests; what is more comes twenty a second, and always comes."""
+    host = make_host()
+    assert {host.retry_delay_s(0.0) for _ in range(500)} == {0.0}
+    assert [host.retry_delay_s(0.0) for _ in range(4)] == pytest.approx([0.05, 0.10, 0.15, 0.20])
+    assert host.retry_delay_s(100.0) == pytest.approx(0.05)
+    host.requests = 10_000
+    assert host.retry_delay_s(100.0) == 0.0
+
+
+def test_a_host_that_was_given_up_admits_nobody() -> None:
+    """Whoever asks on is told the same failure, as an exception of its own."""
+
+    async def ask() -> None:
+        hosts = hosts_on_loop_time(None)
+        host = hosts.of(CVDF)
+        host.gave_up = FetchError("network", "gone", hopeless=True)
+        raised = []
+        for _ in range(2):
+            with pytest.raises(FetchError, match="gone") as caught:
+                await hosts.admit(host)
+            raised.append(caught.value)
+        assert raised[0] is not raised[1]
+
+    run_fast(ask())
+
+
+def test_hosts_are_forgotten_when_there_are_too_many() -> None:
+    """A table may name a new host in every row: idle ones are let go, those in trouble or in use are not."""
+    hosts = Hosts(None, 1.0, clock=lambda: 0.0)
+    busy, closed = hosts.of(URL("http://busy.org/")), hosts.of(URL("http://closed.org/"))
+    busy.in_flight = 1
+    closed.pause(60.0, now=0.0)
+    for number in range(20_000):
+        hosts.of(URL(f"http://h{number}.org/"))
+    assert len(hosts._known) <= 4098
+    assert hosts.of(URL("http://busy.org/")) is busy
+    assert hosts.of(URL("http://closed.org/")) is closed
+
+
+def test_a_capped_host_takes_no_more_than_its_rate_can_use() -> None:
+    """Ten a second keep twenty images in flight busy; more would only hold places that others could use."""
+    hosts = Hosts(None, 1.0, most=64)
+    assert hosts.of(FLICKR_PHOTO).most == 20.0
+    assert hosts.of(CVDF).most == 64.0
+
+
+def test_what_is_told_of_many_images_is_told_once() -> None:
+    """The same line comes once, and after ten different ones no more."""
+    told: list[str] = []
+    hosts = Hosts(None, 1.0, tell=told.append)
+    for number in range(40):
+        hosts.tell_once(f"blocked: {number // 2}")
+    assert told == [f"blocked: {number}" for number in range(10)]
