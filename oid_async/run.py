@@ -158,6 +158,9 @@ class Run:
         dry = journal is None
         planner = Planner(folder.plan, inputs.images, inputs.ids, inputs.splits, sources, names, dry)
         summary = await in_thread(self._plan, planner, selection, folder, journal, site.name)
+        if summary.ambiguous:
+            urls = "stand in the image table with more than one OriginalURL; the first one counts"
+            self._sink(Note(f"{summary.ambiguous} images {urls}"))
         report = self.report
         report.selected = len(selection.keys)
         report.present = summary.present

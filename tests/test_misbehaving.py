@@ -6,14 +6,16 @@ Limits are shortened so that a minute's patience takes half a second.
 
 import asyncio
 import base64
+import errno
 import gzip
 import hashlib
 import os
 import socket
 import ssl
+import threading
 import time
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,12 @@ import trustme
 from scripted import Answer, Scripted, http
 from support import tiny_jpeg
 
+from oid_async.errors import UsageError
 from oid_async.events import Event, Note, ignore
 from oid_async.options import Options
 from oid_async.report import Report
 from oid_async.run import Run
+from oid_async.transfer import addresses
 from oid_async.transfer.retry import Limits
 
 JPEG = tiny_jpeg("misbehaving", 640, 480)
@@ -55,7 +59,7 @@ def md5(body: bytes) -> str:
     return base64.b64encode(hashlib.md5(body).digest()).decode()
 
 
-def write_tables(folder: Path, rows: list[tuple[str, int | None, str | None]]) -> dict[str, Any]:
+def write_tables(folder: Path, rows: Sequence[tuple[str, int | None, str | None]]) -> dict[str, Any]:
     """Write tables of images whose OriginalURL, OriginalSize and OriginalMD5 are these; ids count from zero."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "classes.csv").write_text("/m/01226z,Football\n")
@@ -358,8 +362,6 @@ def closed_port() -> int:
 
 async def test_a_dead_host_costs_a_handful_and_slows_nobody_down(tmp_path: Path, monkeypatch: Any) -> None:
     """200 images of a host that refuses connections cost a few attempts in all; the live host's land meanwhile."""
-    from oid_async.transfer import addresses
-
     tried: list[int] = []
     make_socket = addresses.Guard.make_socket
 
@@ -626,3 +628,92 @@ async def test_many_retries_are_spaced_out_and_none_is_dropped(tmp_path: Path) -
     assert set(server.requests.values()) == {3}
     # 560 retries are 60 beyond the 500 that are free.
     assert ended.seconds > 60 * 0.05 * 0.9
+
+
+# Proxies --------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_proxy_of_the_environment_is_used_and_judged_by_what_urls_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Public names go through the proxy, at whatever address it stands; private literals are blocked all the same."""
+    async with Scripted({"http://photos.example/0.jpg": [OK]}) as proxy, Scripted({"/1.jpg": [OK]}) as direct:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.delenv("no_proxy", raising=False)
+        urls = ["http://photos.example/0.jpg", f"{direct.url}/1.jpg", "http://10.1.2.3/2.jpg", "http://localhost/3.jpg"]
+        ended = await download(tmp_path, urls, allow=[direct.port])
+    assert (ended.report.downloaded, ended.report.failures) == (2, {"blocked": 2})
+    assert proxy.requests == {"http://photos.example/0.jpg": 1}
+    assert direct.requests == {"/1.jpg": 1}
+    assert "Authorization" not in proxy.all_heads[0]
+
+
+async def test_no_proxy_is_heeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, private_name: None) -> None:
+    """A host that no_proxy names is asked directly, and then its address decides."""
+    async with Scripted() as proxy, Scripted({"/0.jpg": [OK]}) as direct:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.setenv("no_proxy", "private.example")
+        ended = await download(tmp_path, [f"http://private.example:{direct.port}/0.jpg"])
+        assert (proxy.connections, direct.connections) == (0, 0)
+    assert ended.report.failures == {"blocked": 1}
+
+
+async def test_a_proxy_of_another_kind_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that cannot be used is a usage error that names the variable, not a failure of every image."""
+    monkeypatch.setenv("https_proxy", "socks5://127.0.0.1:1080")
+    with pytest.raises(UsageError, match="https_proxy"):
+        await download(tmp_path, ["https://photos.example/0.jpg"])
+
+
+# The machine's own limits ---------------------------------------------------------------------------------------------
+
+
+async def test_no_descriptor_left_costs_no_image_a_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EMFILE at a connect sends the image back and a worker home; with descriptors again every image lands."""
+    make_socket, refusals = addresses.Guard.make_socket, iter(range(40))
+
+    def starved(self: addresses.Guard, info: tuple[Any, ...]) -> socket.socket:
+        if next(refusals, None) is not None:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return make_socket(self, info)
+
+    async with Scripted({f"/{n}.jpg": [OK] for n in range(50)}) as server:
+        monkeypatch.setattr(addresses.Guard, "make_socket", starved)
+        urls = [f"{server.url}/{number}.jpg" for number in range(50)]
+        ended = await download(tmp_path, urls, allow=[server.port], limits=Limits(retries=0))
+    assert (ended.report.downloaded, ended.report.requests) == (50, 50)
+
+
+async def test_a_name_that_nobody_answers_for_ends_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resolver that hangs is cut off as a connection that is not made."""
+    release = threading.Event()
+    real = socket.getaddrinfo
+
+    def resolve(host: Any, *rest: Any, **named: Any) -> Any:
+        if str(host) == "slow.example":
+            release.wait(20)
+        return real(host, *rest, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    try:
+        limits = Limits(retries=1, connect_s=0.3, backoff_s=0.001)
+        ended = await download(tmp_path, ["http://slow.example/0.jpg"], limits=limits)
+    finally:
+        release.set()
+    assert (ended.report.failures, ended.report.requests) == ({"timeout": 1}, 0)
+    assert ended.seconds < 3
+
+
+async def test_an_image_that_is_listed_twice_is_fetched_once_and_said(tmp_path: Path) -> None:
+    """Of two rows of one ImageID with different URLs the first counts, and the user is told."""
+    async with Scripted({"/0.jpg": [OK], "/other.jpg": [http(200, PNG)]}) as server:
+        tables = write_tables(tmp_path / "tables", [(f"{server.url}/0.jpg", None, None)])
+        with tables["image_url"].open("a") as file:
+            file.write(f"{ident(0)},train,{server.url}/other.jpg,,\n{ident(0)},train,{server.url}/0.jpg,,\n")
+        query = tables | {"source": ["original"], "names": "id", "savepath": tmp_path / "out"}
+        notes: list[str] = []
+        options = Options.of(**query, allow_hosts=[f"127.0.0.1:{server.port}"])
+        report = await Run(options, lambda event: notes.append(str(event)), limits=QUICK).download()
+    assert (report.selected, report.downloaded) == (1, 1)
+    assert server.requests == {"/0.jpg": 1}
+    assert any("1 images stand in the image table with more than one OriginalURL" in note for note in notes)

@@ -59,7 +59,8 @@ class Facts:
 @dataclass(slots=True)
 class Summary:
     """What the plan holds, counted while it is written. `original_bytes` adds up OriginalSize of what is to
-    be fetched, where the image table knows it: for `sizes_known` images."""
+    be fetched, where the image table knows it: for `sizes_known` images. `ambiguous` counts images that the image table
+    lists with more than one OriginalURL, of which the first holds."""
 
     present: int = 0
     to_fetch: int = 0
@@ -67,6 +68,7 @@ class Summary:
     unselected: int = 0
     original_bytes: int = 0
     sizes_known: int = 0
+    ambiguous: int = 0
     adopted: list[Outcome] = field(default_factory=list)
 
 
@@ -93,7 +95,7 @@ class Planner:
         taken = _Taken(facts.names, state)
         summary.unselected = taken.unselected(keys, state)
         for number, span in enumerate(spans(keys)):
-            frame = self._span(rows, state, span)
+            frame = self._span(rows, state, span, summary)
             frame = _with_names(frame, self.names, taken, facts.adopt, summary)
             frame = _with_action(frame, self.sources)
             _count(frame, summary)
@@ -126,13 +128,20 @@ class Planner:
             parts.append(part)
         return parts
 
-    def _span(self, rows: list[Path], state: Path, span: pl.Series) -> pl.DataFrame:
+    def _span(self, rows: list[Path], state: Path, span: pl.Series, summary: Summary) -> pl.DataFrame:
         """Return the image rows of a span of keys, first published row of each, beside what the journal knows."""
         known = pl.scan_parquet(state).filter(within(span)).select(KEY, "Given", "Known", "KnownURL")
-        return (
+        listed = (
             pl.scan_parquet(rows, row_index_name="row")
             .filter(within(span))
             .sort(KEY, "row")
+            .collect(engine="streaming")
+        )
+        if len(listed) > len(span):
+            urls = listed.group_by(KEY).agg(pl.col("OriginalURL").n_unique())
+            summary.ambiguous += len(urls.filter(pl.col("OriginalURL") > 1))
+        return (
+            listed.lazy()
             .unique(KEY, keep="first", maintain_order=True)
             .join(known, on=KEY, how="left", maintain_order="left")
             # A table that was mended has another URL: what is remembered speaks of the old one.

@@ -98,8 +98,10 @@ class Client:
         target = parse_url(url) if isinstance(url, str) else url
         if self._offline:
             raise FetchError("network", "no request is made with --offline", hopeless=True, unsent=True)
+        first: float | None = None
         for _ in range(self.limits.redirects + 1):
-            response, host, began = await self._send(method, target, headers)
+            response, host, began = await self._send(method, target, headers, first)
+            first = began if first is None else first
             try:
                 if response.status not in _REDIRECTS:
                     self._heed(response, host, began)
@@ -129,8 +131,9 @@ class Client:
         limits = self.limits
         watch = _Watch(limits)
         chunks = self._chunks(response, watch)
+        left_s = limits.attempt_s - _SENDING.get().spent_s(self.hosts.clock())
         try:
-            async with asyncio.timeout(None if endless else limits.attempt_s) as guard:
+            async with asyncio.timeout(None if endless else left_s) as guard:
                 watch.start(guard)
                 try:
                     yield chunks
@@ -162,9 +165,12 @@ class Client:
                 size -= part
 
     async def _send(
-        self, method: str, target: URL, headers: Mapping[str, str]
+        self, method: str, target: URL, headers: Mapping[str, str], first: float | None
     ) -> tuple[aiohttp.ClientResponse, Host, float]:
-        """Send one request and return the answer once its head is there, its host, and when it was admitted."""
+        """Send one request and return the answer once its head is there, its host, and when it was admitted.
+
+        `first` is when the first hop of the attempt was, if this is another one.
+        """
         assert self._session is not None, "used outside its context"
         if refused := self._guard.refuse(target):
             self._tell_refused(target, refused)
@@ -172,7 +178,7 @@ class Client:
         host, asked = self.hosts.of(target), endpoint(target)
         proxy = self._proxy_for(target)
         visit = self._guard.visit(endpoint(proxy) if proxy is not None else asked, trusted=proxy is not None)
-        sending = _Sending(self.limits)
+        sending = _Sending(self.limits, first)
         _SENDING.set(sending)
         try:
             async with asyncio.timeout(None) as sending.head:
@@ -247,6 +253,7 @@ class _Sending:
     """
 
     limits: Limits
+    first: float | None = None
     began: float = 0.0
     is_sent: bool = False
     head: asyncio.Timeout | None = None
@@ -261,6 +268,10 @@ class _Sending:
     def sent(self) -> None:
         self.is_sent = True
         self._due_in(self.limits.first_byte_s)
+
+    def spent_s(self, now: float) -> float:
+        """Return how much of the attempt's time is gone, the hops before this one included."""
+        return now - (self.began if self.first is None else self.first)
 
     def is_late(self) -> bool:
         return self.head is not None and self.head.expired()
