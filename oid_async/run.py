@@ -34,6 +34,7 @@ from oid_async.store.adopt import Adopter, from_manifest
 from oid_async.store.folder import Folder
 from oid_async.store.journal import Journal
 from oid_async.store.landing import Lander
+from oid_async.store.power import boot_id, check_after_boot
 from oid_async.store.results import Boxes, Results
 from oid_async.threads import in_thread
 from oid_async.transfer import pipeline
@@ -91,7 +92,7 @@ class Run:
         try:
             async with AsyncExitStack() as stack:
                 folder = Folder(self.options.savepath)
-                journal = await stack.enter_async_context(_claimed(folder))
+                journal = await stack.enter_async_context(_claimed(folder, self._sink))
                 prepared = await self._prepare(stack, folder, journal)
                 self._sink(Planned(prepared.plan))
                 _check_room(prepared)
@@ -280,12 +281,21 @@ def _read_span(path: Path, everything: bool) -> pl.DataFrame:
 
 
 @asynccontextmanager
-async def _claimed(folder: Folder) -> AsyncIterator[Journal]:
+async def _claimed(folder: Folder, sink: Sink) -> AsyncIterator[Journal]:
     """Own a folder and its journal. A journal that was deleted is made anew from the manifest and the files."""
     opened: list[Journal] = []
+    notes: list[str] = []
 
     def enter() -> None:
         folder.claim()
+        if not folder.is_locked:
+            notes.append(f"{folder.path}: its file system has no locks; start no second run in this folder meanwhile")
+        try:
+            check = check_after_boot(folder, boot_id())
+        except OSError as error:
+            raise storage_error(error, folder.path) from error
+        if said := check.note():
+            notes.append(said)
         fresh = not folder.journal.exists()
         opened.append(Journal(folder.journal))
         if fresh and folder.manifest.exists():
@@ -295,12 +305,16 @@ async def _claimed(folder: Folder) -> AsyncIterator[Journal]:
                     opened[0].append(batch)
 
     def leave() -> None:
-        for journal in opened:
-            journal.close()
-        folder.leave()
+        try:
+            for journal in opened:
+                journal.close()
+        finally:
+            folder.leave()
 
     try:
         await in_thread(enter)
+        for note in notes:
+            sink(Note(note))
         yield opened[0]
     finally:
         await in_thread(leave)

@@ -174,6 +174,8 @@ def _saved(line: bytes) -> Saved | None:
     fields = line.decode("utf-8", "replace").split("\t")
     if len(fields) != len(SCHEMA) or fields[1] != "ok" or fields[-1] == "-" or not fields[4].isdecimal():
         return None
+    if not fields[3] or "/" in fields[3] or fields[3] in (".", ".."):  # no name of ours: a damaged line
+        return None
     return Saved(fields[3], int(fields[4]), fields[5] or None)
 
 
