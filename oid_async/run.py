@@ -19,6 +19,7 @@ import aiofiles.os
 import polars as pl
 
 from oid_async.answer import Answer, ask, remarks
+from oid_async.descriptors import allowed, most_workers
 from oid_async.errors import InputError, OidError, StorageError, machine_error, storage_error
 from oid_async.events import Finished, Note, Planned, Sink
 from oid_async.inputs import Gatherer, Inputs, choose_names, choose_sources
@@ -77,7 +78,7 @@ class Run:
         self._serve = serve
         self._site_name = site
         self._limits = limits or Limits()
-        self._workers = options.concurrency or DEFAULT_CONCURRENCY
+        self._workers = most_workers(options.concurrency or DEFAULT_CONCURRENCY, allowed())
 
     async def plan(self) -> Plan:
         """Say what a download would do. Fetches tables, no image; writes nothing to SAVEPATH."""
