@@ -73,9 +73,9 @@ class FileBytes:
 
     def rfind(self, wanted: bytes, start: int = 0) -> int:
         """Return where it occurs last, at `start` or behind it; -1 if it does not."""
-        stop = self._size
+        stop, block = self._size, max(_BLOCK_BYTES, len(wanted))
         while stop - start >= len(wanted):
-            low = max(start, stop - _BLOCK_BYTES)
+            low = max(start, stop - block)
             at = self._read(low, stop).rfind(wanted)
             if at >= 0:
                 return low + at

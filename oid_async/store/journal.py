@@ -60,9 +60,10 @@ class Journal:
         try:
             self._file = OPENER(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
             try:
-                size = whole_bytes(path)
-                if size < os.fstat(self._file).st_size:
-                    os.ftruncate(self._file, size)
+                # In this order: where locks are not known, another run's lines may come in between.
+                size = os.fstat(self._file).st_size
+                if (whole := whole_bytes(path)) < size:
+                    os.ftruncate(self._file, whole)
             except OSError:
                 os.close(self._file)
                 raise
@@ -121,6 +122,7 @@ def scan_journal(path: Path) -> pl.LazyFrame:
         row_index_name="line",
         n_rows=None if size == path.stat().st_size else _count_lines(path, size),
         truncate_ragged_lines=True,
+        extra_columns="ignore",
         encoding="utf8-lossy",
         glob=False,
     )
