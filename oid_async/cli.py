@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Container, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from oid_async.descriptors import raise_limit
 from oid_async.errors import OidError, UsageError
 from oid_async.options import Options, option_fields
 from oid_async.tuning import set_up_polars
@@ -26,6 +27,7 @@ Result = TypeVar("Result")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
+    raise_limit()
     try:
         arguments = _parser().parse_args(words)
         return int(arguments.command(arguments))

@@ -56,14 +56,32 @@ class LockedError(OidError):
     exit_code = 4
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_MACHINE = (*_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE)
+NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+_GO_ON = "and run the same command again to go on"
+# What a machine says no with, and what a person can do about each; any other error is told in the system's words.
+_MACHINE = {
+    errno.ENOSPC: f"the disk is full; free some space {_GO_ON}",
+    errno.EDQUOT: f"the disk quota is used up; delete something or have it raised, {_GO_ON}",
+    errno.EROFS: "the file system is read-only; make it writable or choose another folder, then run again",
+    errno.EACCES: "no permission to write here; mend that or choose another folder, then run again",
+    errno.EPERM: "the system forbids to write here; mend that or choose another folder, then run again",
+    errno.EIO: f"the disk reports an input/output error; see to it {_GO_ON}",
+    errno.EFBIG: f"a file would be larger than is allowed here; raise the limit (ulimit -f) {_GO_ON}",
+    errno.ESTALE: f"the network disk has lost the folder (stale file handle); mount it again {_GO_ON}",
+    errno.ENODEV: f"the disk is gone; attach it again {_GO_ON}",
+    errno.ENXIO: f"the disk is gone; attach it again {_GO_ON}",
+    errno.EXDEV: "images/ and .oid_async/ are on two file systems, and files cannot be renamed from one to the other; "
+    "put both on one, then run again",
+    errno.EMFILE: f"too many open files; allow more (ulimit -n 4096), or fewer transfers with --concurrency, {_GO_ON}",
+    errno.ENFILE: f"the whole system has too many open files; close some programs or raise fs.file-max {_GO_ON}",
+}
 
 
 def storage_error(error: Exception, where: Path) -> StorageError:
     """Say what a failed write means and what to do about it."""
-    if machine_error(error) in _FULL:
-        return StorageError(f"{where}: the disk is full; free some space and run the same command again to go on")
+    number = machine_error(error)
+    if number is not None:
+        return StorageError(f"{where}: {_MACHINE[number]}")
     reason = getattr(error, "strerror", None) or str(error).split("\n", 1)[0] or type(error).__name__
     return StorageError(f"{where}: cannot be written to ({reason}); mend that or choose another folder, then run again")
 

@@ -19,6 +19,7 @@ import aiofiles.os
 import polars as pl
 
 from oid_async.answer import Answer, ask, remarks
+from oid_async.descriptors import allowed, most_workers
 from oid_async.errors import InputError, OidError, StorageError, machine_error, storage_error
 from oid_async.events import Finished, Note, Planned, Sink
 from oid_async.inputs import Gatherer, Inputs, choose_names, choose_sources
@@ -34,6 +35,7 @@ from oid_async.store.adopt import Adopter, from_manifest
 from oid_async.store.folder import Folder
 from oid_async.store.journal import Journal
 from oid_async.store.landing import Lander
+from oid_async.store.power import boot_id, check_after_boot
 from oid_async.store.results import Boxes, Results
 from oid_async.threads import in_thread
 from oid_async.transfer import pipeline
@@ -95,7 +97,7 @@ class Run:
         try:
             async with AsyncExitStack() as stack:
                 folder = Folder(self.options.savepath)
-                journal = await stack.enter_async_context(_claimed(folder))
+                journal = await stack.enter_async_context(_claimed(folder, self._sink))
                 prepared = await self._prepare(stack, folder, journal)
                 self._sink(Planned(prepared.plan))
                 _check_room(prepared)
@@ -353,17 +355,26 @@ def _limits(options: Options) -> Limits:
 
 def _workers(options: Options) -> int:
     """Return how many transfers may be on at once: with a limit on bytes no more than have something to share."""
-    workers = options.concurrency or DEFAULT_CONCURRENCY
+    workers = most_workers(options.concurrency or DEFAULT_CONCURRENCY, allowed())
     return workers if options.limit_rate is None else max(1, min(workers, options.limit_rate // _SHARE_BYTES_S))
 
 
 @asynccontextmanager
-async def _claimed(folder: Folder) -> AsyncIterator[Journal]:
+async def _claimed(folder: Folder, sink: Sink) -> AsyncIterator[Journal]:
     """Own a folder and its journal. A journal that was deleted is made anew from the manifest and the files."""
     opened: list[Journal] = []
+    notes: list[str] = []
 
     def enter() -> None:
         folder.claim()
+        if not folder.is_locked:
+            notes.append(f"{folder.path}: its file system has no locks; start no second run in this folder meanwhile")
+        try:
+            check = check_after_boot(folder, boot_id())
+        except OSError as error:
+            raise storage_error(error, folder.path) from error
+        if said := check.note():
+            notes.append(said)
         fresh = not folder.journal.exists()
         opened.append(Journal(folder.journal))
         if fresh and folder.manifest.exists():
@@ -373,12 +384,16 @@ async def _claimed(folder: Folder) -> AsyncIterator[Journal]:
                     opened[0].append(batch)
 
     def leave() -> None:
-        for journal in opened:
-            journal.close()
-        folder.leave()
+        try:
+            for journal in opened:
+                journal.close()
+        finally:
+            folder.leave()
 
     try:
         await in_thread(enter)
+        for note in notes:
+            sink(Note(note))
         yield opened[0]
     finally:
         await in_thread(leave)

@@ -237,9 +237,11 @@ def test_every_table_stands_in_a_known_bucket() -> None:
 @pytest.mark.parametrize(
     "name",
     [
+        "descriptors",
         "openimages.catalogue",
         "select.plan",
         "store.naming",
+        "store.power",
         "store.verify",
         "report",
         "transfer.hosts",

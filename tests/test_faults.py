@@ -19,7 +19,7 @@ from oid_async.origin.lookalike import Lookalike, with_comment
 from oid_async.origin.server import Origin
 from oid_async.report import Report
 from oid_async.run import Run
-from oid_async.store import landing
+from oid_async.store import disk
 from oid_async.transfer.retry import Limits
 
 JPEG = with_comment(Lookalike().scenes[8][0], "tests")
@@ -250,17 +250,17 @@ async def test_a_full_disk_stops_the_run_and_it_goes_on_when_there_is_room(
 ) -> None:
     """ENOSPC while an image is written is a StorageError: no half file, no temporary, and the next run completes."""
     objects = Lookalike(staged=False)
-    write, written = landing._write, []
+    write, written = disk.write_all, []
 
-    def write_until_full(path: str, body: bytes) -> None:
-        written.append(path)
+    def write_until_full(file: int, body: bytes) -> None:
+        written.append(file)
         if len(written) > 20:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(path, body)
+        write(file, body)
 
     async with Origin(objects.serve) as origin:
         options = Options.of(mirror=origin.url, splits=["validation"], names="id", savepath=tmp_path / "out")
-        monkeypatch.setattr(landing, "_write", write_until_full)
+        monkeypatch.setattr("oid_async.store.landing.write_all", write_until_full)
         with pytest.raises(StorageError, match="disk is full"):
             await Run(options, ignore).download()
         assert len(list((tmp_path / "out" / "images").iterdir())) == 20

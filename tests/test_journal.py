@@ -1,5 +1,6 @@
 """The journal's lines survive anything that stands in them and any crash; the folder has one owner."""
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from oid_async.errors import LockedError, StorageError
 from oid_async.report import Outcome
 from oid_async.store.folder import Folder
-from oid_async.store.journal import SCHEMA, Journal, scan_journal, whole_bytes
+from oid_async.store.journal import SCHEMA, Journal, Saved, saved_last, scan_journal, whole_bytes
 
 ID = "0000048549557964"
 
@@ -240,6 +241,149 @@ def test_long_torn_line_is_found(tmp_path: Path) -> None:
         assert whole_bytes(path) == len(before)
     path.write_bytes(b"x" * 200_000)
     assert whole_bytes(path) == 0
+
+
+def test_journal_cut_at_any_byte_is_usable(tmp_path: Path) -> None:
+    """Cut anywhere in its three lines, it keeps the whole lines before the cut, and takes new ones behind them."""
+    path = tmp_path / "journal.tsv"
+    for name in ("one", "two", "three"):
+        write(path, saved(name, "a.jpg", url="u", md5="m") if name != "two" else failed(name, url="u", detail="d"))
+    everything = path.read_bytes()
+    for cut in range(len(everything) + 1):
+        path.write_bytes(everything[:cut])
+        kept = ["one", "two", "three"][: everything[:cut].count(b"\n")]
+        assert ids(path) == kept
+        write(path, saved("new"))
+        assert path.read_bytes().startswith(everything[: everything.rfind(b"\n", 0, cut) + 1])
+        assert ids(path) == [*kept, "new"]
+
+
+RUBBISH = {
+    "nuls": bytes(300),
+    "nuls to a block's end": bytes(4096),
+    "bytes": bytes(range(128, 256)),
+    "text": b"some words that are no line",
+    "tabs": b"\t" * 40,
+    "eleven tabs": b"\t" * 11,
+    "quotes": b'"a\t"b',
+    "a carriage return": b"\r",
+    "separators": b"\x1e\x1f\x1e",
+    "wrong numbers": b"third\tok\tcvdf\ta.jpg\tmany\tmd5\t8\t8\t\t\t1\thttp://h/x.jpg",
+    "a huge number": b"third\tok\tcvdf\ta.jpg\t99999999999999999999\tmd5\t8\t8\t\t\t1\thttp://h/x.jpg",
+    "a field too many": b"third\tok\tcvdf\ta.jpg\t7\tmd5\t8\t8\t\t\t1\thttp://h/x.jpg\tmore",
+    "a field too few": b"third\tok\tcvdf\ta.jpg\t7\tmd5\t8\t8\t\t\thttp://h/x.jpg",
+    "nuls in a field": b"third\tok\tcvdf\t\0\0\0.jpg\t7\tmd5\t8\t8\t\t\t1\thttp://h/x.jpg",
+    "no name": b"third\tok\tcvdf\t\t7\tmd5\t8\t8\t\t\t1\thttp://h/x.jpg",
+    "no id": b"\tok\tcvdf\ta.jpg\t7\tmd5\t8\t8\t\t\t1\thttp://h/x.jpg",
+    "another status": b"third\tmaybe\tcvdf\ta.jpg\t7\tmd5\t8\t8\t\t\t1\thttp://h/x.jpg",
+}
+
+
+@pytest.mark.parametrize("rubbish", RUBBISH.values(), ids=RUBBISH)
+def test_damage_costs_the_lines_it_stands_in(tmp_path: Path, rubbish: bytes) -> None:
+    """At the end, as after a power cut, in the middle or at the start: nothing raises, and the lines around it hold."""
+    before, last = torn_journals(tmp_path)
+    first, second = before.splitlines(keepends=True)
+    path = tmp_path / "journal.tsv"
+    for content, kept in [
+        (before + rubbish, ["first", "second"]),
+        (rubbish + b"\n" + before, ["first", "second"]),
+        (first + rubbish + b"\n" + second + last, ["first", "second", "00e4060885034751"]),
+        (first + b"\n\n" + rubbish + b"\n", ["first"]),
+        (rubbish + b"\n", []),
+        (rubbish, []),
+    ]:
+        path.write_bytes(content)
+        assert ids(path) == kept
+        write(path, saved("new"))
+        assert ids(path) == [*kept, "new"]
+        assert [saved.file_name for block in saved_last(path) for saved in block][:1] == ["a_o.jpg"]
+    # What runs into the next line takes it along; at most it makes one of an id that no image has.
+    path.write_bytes(first + rubbish + second + last)
+    found = ids(path)
+    assert (found[0], found[-1]) == ("first", "00e4060885034751")
+    assert "second" not in found
+
+
+def test_line_torn_in_the_middle_costs_what_it_runs_into(tmp_path: Path) -> None:
+    """Half a line with the next one behind it, at whatever byte, leaves the lines before and after it."""
+    before, last = torn_journals(tmp_path)
+    first, second = before.splitlines(keepends=True)
+    path = tmp_path / "journal.tsv"
+    for cut in range(1, len(second) - 1):
+        path.write_bytes(first + second[:cut] + first + last)
+        found = rows(path)
+        assert found[0]["ImageID"] == "first"
+        assert found[-1]["ImageID"] == "00e4060885034751"
+        # Cut inside its id, it makes a line of an id that no image has; every other half is no line.
+        assert all(row["ImageID"].endswith("first") for row in found[1:-1])
+        assert len(found) == (3 if cut <= len("second") else 2)
+
+
+def test_last_lines_are_read_from_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was downloaded comes last line first, whatever a block's size; adopted and failed images do not come."""
+    path = tmp_path / "journal.tsv"
+    assert list(saved_last(path)) == []
+    write(path, *(saved(f"{number}", f"{number}.jpg") for number in range(40)))
+    write(path, failed(), Outcome("41", "present", Path("d/images/41.jpg"), source="cvdf", bytes=7))
+    path.write_bytes(path.read_bytes() + b"42\tok\tcvdf\t../42.jpg\t7\tm\t8\t8\t\t\t1\tu\n")
+    write(path, saved("43", "43.jpg", md5=None))
+    for size in (1, 50, 300, 1 << 18):
+        monkeypatch.setattr("oid_async.store.journal._BLOCK_BYTES", size)
+        found = [saved for block in saved_last(path) for saved in block]
+        assert [saved.file_name for saved in found] == ["43.jpg", *(f"{number}.jpg" for number in reversed(range(40)))]
+        assert found[0] == Saved("43.jpg", 315_000, None)
+        assert found[1] == Saved("39.jpg", 315_000, "1B2M2Y8AsgTpgAmY7PhCfg==")
+
+
+def test_half_a_batch_that_cannot_be_cut_off_is_not_appended_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a disk so broken that a torn batch stays, nothing goes behind it before it could be cut off."""
+    path = tmp_path / "journal.tsv"
+    journal = Journal(path)
+    journal.append([saved("first")])
+    write_a_bit, truncate = os.write, os.ftruncate
+    broken = OSError(errno.EIO, os.strerror(errno.EIO))
+    tears = [20, 0]
+
+    def tear(file: int, data: memoryview) -> int:
+        if size := tears.pop(0):
+            return write_a_bit(file, data[:size])
+        raise broken
+
+    def refuse(*_: object) -> None:
+        raise broken
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", tear)
+        patch.setattr(os, "ftruncate", refuse)
+        with pytest.raises(StorageError, match="input/output error"):
+            journal.append([saved("second")])
+        with pytest.raises(StorageError, match="input/output error"):
+            journal.append([saved("third")])
+    assert ids(path) == ["first"]
+    assert truncate is os.ftruncate
+    journal.append([saved("fourth")])
+    journal.close()
+    assert ids(path) == ["first", "fourth"]
+
+
+def test_journal_is_on_the_disk_when_it_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing syncs; a disk that fails then says so, and the file is closed all the same."""
+    journal = Journal(tmp_path / "journal.tsv")
+    synced: list[int] = []
+
+    def fail(file: int) -> None:
+        synced.append(file)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(StorageError, match="input/output error"):
+            journal.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(synced[0])
 
 
 def test_empty_batch_adds_nothing(tmp_path: Path) -> None:

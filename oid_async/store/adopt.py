@@ -13,6 +13,7 @@ import polars as pl
 
 from oid_async.openimages.tables import TableFile, reading
 from oid_async.report import Outcome
+from oid_async.store.filebytes import FileBytes
 from oid_async.store.folder import Folder
 from oid_async.store.verify import Expected, md5_base64, read_header, refuse
 
@@ -33,17 +34,23 @@ class Adopter:
         """
         path = self.folder.images / file_name
         try:
-            body = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+            if not path.is_file() or path.is_symlink():
+                return None
+            original = Expected(int(size) if size and size.isdecimal() else None, md5)
+            with FileBytes(path) as body:
+                return self._check(body, path, image_id, original)
         except OSError:
             return None
+
+    def _check(self, body: FileBytes, path: Path, image_id: str, original: Expected) -> Outcome | None:
         found = md5_base64(body)
         header = read_header(body)
         source = self.sources[0]
         expected = Expected()
-        if "original" in self.sources and md5 and md5 == found:
+        if "original" in self.sources and original.md5 and original.md5 == found:
             source = "original"
         elif self.sources == ("original",):
-            expected = Expected(int(size) if size and size.isdecimal() else None, md5)
+            expected = original
         if refuse(body, header, found, expected) is not None:
             return None
         return Outcome(
@@ -74,8 +81,10 @@ def _unchanged(folder: Folder, row: dict[str, Any]) -> Outcome | None:
     try:
         if path.is_symlink() or path.stat().st_size != row["Bytes"]:
             return None
-        if row["MD5"] is not None and md5_base64(path.read_bytes()) != row["MD5"]:
-            return None
+        if row["MD5"] is not None:
+            with FileBytes(path) as body:
+                if md5_base64(body) != row["MD5"]:
+                    return None
     except OSError:
         return None
     return Outcome(

@@ -6,18 +6,26 @@ journal.tsv, UTF-8, one line a fact, fields separated by tabs; the latest line o
 
 `status` is `ok` (the file was renamed before the line was written) or `failed`; a line of status `forget` says that
 remembered failures before it speak of another place (the mirror has changed). A line without its LF was torn by a crash
-and does not count: it is cut off before anything is appended. A batch is one write to a file opened for appending.
+and does not count: it is cut off before anything is appended. A batch is one write to a file opened for appending. It
+is synced when it is closed: `oid_async.store.disk` says why that is enough.
+
+Whatever else a crash or a power cut leaves in it (a tail of NULs, half a line with the next one behind it, bytes of
+another file) costs the lines it stands in, never those around them: a line counts only if all of its fields read.
 """
 
 import os
+import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from oid_async.errors import storage_error
 from oid_async.report import Outcome
+from oid_async.store.disk import OPENER, write_all
 
 SCHEMA: dict[str, type[pl.DataType]] = {
     "ImageID": pl.String,
@@ -34,6 +42,10 @@ SCHEMA: dict[str, type[pl.DataType]] = {
     "URL": pl.String,
 }
 FORGET = "forget"
+# No line of ours holds a control character but the tab: what splits at this one is one text a line.
+_IN_NO_LINE = "\x1e"
+_BLOCK_BYTES = 1 << 18
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f]")
 _NO_CONTROLS = dict.fromkeys(range(32), " ")
 
 
@@ -43,13 +55,20 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
+        # Where the whole lines end, when a batch was torn and could not be cut off: nothing may be appended behind it.
+        self._torn_at: int | None = None
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            self._file = OPENER(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+            try:
+                # In this order: where locks are not known, another run's lines may come in between.
+                size = os.fstat(self._file).st_size
+                if (whole := whole_bytes(path)) < size:
+                    os.ftruncate(self._file, whole)
+            except OSError:
+                os.close(self._file)
+                raise
         except OSError as error:
             raise storage_error(error, path.parent) from error
-        size = whole_bytes(path)
-        if size < os.fstat(self._file).st_size:
-            os.ftruncate(self._file, size)
 
     def append(self, outcomes: Iterable[Outcome]) -> None:
         """Write one line for each outcome, all of them or none. Raises StorageError."""
@@ -60,38 +79,106 @@ class Journal:
         self._write("\t".join(("", FORGET, *[""] * (len(SCHEMA) - 2))) + "\n")
 
     def _write(self, lines: str) -> None:
-        left = memoryview(lines.encode("utf-8", "replace"))
         with self._lock:
-            start = os.fstat(self._file).st_size
             try:
-                while left:
-                    left = left[os.write(self._file, left) :]
+                if self._torn_at is not None:
+                    os.ftruncate(self._file, self._torn_at)
+                start = self._torn_at = os.fstat(self._file).st_size
+                try:
+                    write_all(self._file, lines.encode("utf-8", "replace"))
+                except OSError:
+                    with suppress(OSError):
+                        os.ftruncate(self._file, start)
+                        self._torn_at = None
+                    raise
+                self._torn_at = None
             except OSError as error:
-                os.ftruncate(self._file, start)
                 raise storage_error(error, self._path.parent) from error
 
     def close(self) -> None:
-        """Close the file; what was appended is there already."""
-        os.close(self._file)
+        """Have the lines on the disk and close the file. Raises StorageError; the file is closed all the same."""
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise storage_error(error, self._path.parent) from error
+        finally:
+            os.close(self._file)
 
 
 def scan_journal(path: Path) -> pl.LazyFrame:
-    """Scan the whole lines of a journal: the columns above plus `line` (u32, ascending). Empty if there is none."""
+    """Scan the whole lines of a journal: the columns above plus `line` (u32, ascending). Empty if there is none.
+
+    Lines are read as text first and split then: as a table, one damaged line would fail all of them.
+    """
     size = whole_bytes(path)
     if not size:
         return pl.LazyFrame(schema={"line": pl.UInt32, **SCHEMA})
     frame = pl.scan_csv(
         path,
-        separator="\t",
+        separator=_IN_NO_LINE,
         quote_char=None,
         has_header=False,
-        schema=SCHEMA,
+        schema={"text": pl.String},
         row_index_name="line",
         n_rows=None if size == path.stat().st_size else _count_lines(path, size),
         truncate_ragged_lines=True,
+        extra_columns="ignore",
         encoding="utf8-lossy",
+        glob=False,
     )
-    return frame.filter(pl.col("Status").is_in(["ok", "failed", FORGET]) & _is_whole())
+    text = pl.col("text")
+    fields = text.str.split_exact("\t", len(SCHEMA) - 1).struct.rename_fields(list(SCHEMA))
+    numbers = [name for name, dtype in SCHEMA.items() if dtype == pl.Int64]
+    return (
+        frame.filter(
+            text.str.count_matches("\t", literal=True) == len(SCHEMA) - 1, ~text.str.contains(_CONTROLS.pattern)
+        )
+        .select("line", fields.alias("fields"))
+        .unnest("fields")
+        .with_columns(pl.when(pl.col(name) != "").then(name).alias(name) for name in SCHEMA)
+        .filter(
+            _is_whole(),
+            *(pl.col(name).is_null() | pl.col(name).cast(pl.Int64, strict=False).is_not_null() for name in numbers),
+        )
+        .with_columns(pl.col(name).cast(pl.Int64, strict=False) for name in numbers)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a line says of a file that was saved by a request."""
+
+    file_name: str
+    bytes: int
+    md5: str | None
+
+
+def saved_last(path: Path) -> Iterator[list[Saved]]:
+    """Yield what was downloaded, the last line first, a block of lines at a time; adopted files are left out.
+
+    It reads from the end, so that whoever asks for the latest stops early. An image may have several lines.
+    """
+    end = whole_bytes(path)
+    if not end:
+        return
+    with path.open("rb") as file:
+        rest = b""
+        while end > 0:
+            start = max(0, end - _BLOCK_BYTES)
+            file.seek(start)
+            lines = (file.read(end - start) + rest).split(b"\n")
+            rest = lines.pop(0) if start else b""
+            yield [saved for line in reversed(lines) if (saved := _saved(line)) is not None]
+            end = start
+
+
+def _saved(line: bytes) -> Saved | None:
+    fields = line.decode("utf-8", "replace").split("\t")
+    if len(fields) != len(SCHEMA) or fields[1] != "ok" or fields[-1] == "-" or not fields[4].isdecimal():
+        return None
+    if not fields[3] or "/" in fields[3] or fields[3] in (".", ".."):  # no name of ours: a damaged line
+        return None
+    return Saved(fields[3], int(fields[4]), fields[5] or None)
 
 
 def whole_bytes(path: Path) -> int:
@@ -122,7 +209,10 @@ def _count_lines(path: Path, size: int) -> int:
 
 
 def _is_whole() -> pl.Expr:
-    return pl.col("URL").is_not_null() | (pl.col("Status") == FORGET)
+    status = pl.col("Status")
+    named = pl.col("ImageID").is_not_null() & pl.col("URL").is_not_null()
+    saved = (status == "ok") & named & pl.col("FileName").is_not_null()
+    return saved | ((status == "failed") & named) | (status == FORGET)
 
 
 def _line(outcome: Outcome) -> str:
@@ -143,6 +233,6 @@ def _line(outcome: Outcome) -> str:
     )
     line = "\t".join(["" if field is None else str(field) for field in fields])
     # An id or URL of a table's may hold anything; a line that does not have its eleven tabs alone is made so.
-    if not line.isprintable() and (line.splitlines() != [line] or line.count("\t") != len(fields) - 1):
+    if line.count("\t") != len(fields) - 1 or _CONTROLS.search(line):
         line = "\t".join(["" if field is None else str(field).translate(_NO_CONTROLS) for field in fields])
     return line + "\n"

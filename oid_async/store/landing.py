@@ -2,19 +2,22 @@
 
 A batch of arrivals is one call in a thread, because a thread hop costs more than a small image's write. The order that
 survives a crash holds within the batch: every temporary is written and renamed before its line goes to the journal.
+Images are not synced one by one: `oid_async.store.disk` says why, and what makes up for it.
 """
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from oid_async.errors import storage_error
 from oid_async.report import Outcome
+from oid_async.store.disk import OPENER, Opener, discard, write_all
+from oid_async.store.filebytes import FileBytes
 from oid_async.store.folder import Folder
 from oid_async.store.journal import Journal
 from oid_async.store.naming import clash_name
-from oid_async.store.verify import EtagTrust, Expected, md5_base64, read_header, refuse
+from oid_async.store.verify import Body, EtagTrust, Expected, md5_base64, read_header, refuse
 
 
 @dataclass(slots=True)
@@ -46,8 +49,9 @@ class Landing:
 class Lander:
     """Stores arrivals in one folder and writes the journal; batches may be landed from several threads at once."""
 
-    def __init__(self, folder: Folder, journal: Journal) -> None:
+    def __init__(self, folder: Folder, journal: Journal, *, opener: Opener = OPENER) -> None:
         self._folder = folder
+        self._opener = opener
         self._images = f"{folder.images}{os.sep}"
         self._journal = journal
 
@@ -71,8 +75,22 @@ class Lander:
         # Plain strings, not paths: pathlib's parsing would cost more here than opening and renaming the file.
         part = self._folder.part(arrival.image_id)
         try:
-            body = _read(part) if arrival.spooled else b"".join(arrival.chunks)
-            arrival.chunks = []
+            landing = self._check(arrival, part)
+            if landing.outcome is None and arrival.spooled:
+                os.unlink(part)
+        except OSError as error:
+            discard(part)
+            raise storage_error(error, self._folder.path) from error
+        return landing
+
+    def _check(self, arrival: Arrival, part: str) -> Landing:
+        """Check a body and store it if it is the image. What was spooled is read in blocks, not into memory."""
+        with ExitStack() as stack:
+            body: Body
+            if arrival.spooled:
+                body = stack.enter_context(FileBytes(part))
+            else:
+                body, arrival.chunks = b"".join(arrival.chunks), []
             header = read_header(body)
             md5 = md5_base64(body)
             reason = refuse(body, header, md5, arrival.expected)
@@ -80,23 +98,18 @@ class Lander:
             if reason is None and (mismatch := arrival.etags.contradicts(arrival.etag, md5)):
                 reason, note = mismatch
             if reason is not None:
-                if arrival.spooled:
-                    os.unlink(part)
                 return Landing(reason)
-            if not arrival.spooled:
-                _write(part, body)
-            name = self._place(part, arrival)
-        except OSError as error:
-            with suppress(OSError):
-                os.unlink(part)
-            raise storage_error(error, self._folder.path) from error
+            if isinstance(body, bytes):
+                self._write(part, body)
+            size = len(body)
+        name = self._place(part, arrival)
         outcome = Outcome(
             arrival.image_id,
             "downloaded",
             self._folder.images / name,
             source=arrival.source,
             url=arrival.url,
-            bytes=len(body),
+            bytes=size,
             md5=md5,
             width=header.width,
             height=header.height,
@@ -112,18 +125,10 @@ class Lander:
         os.rename(part, final)
         return name
 
-
-def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
-
-
-def _write(path: str, body: bytes) -> None:
-    """Write a file in one call; a buffered file object costs more than the write itself at this size."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    try:
-        left = memoryview(body)
-        while left:
-            left = left[os.write(file, left) :]
-    finally:
-        os.close(file)
+    def _write(self, path: str, body: bytes) -> None:
+        """Write a file in one call; a buffered file object costs more than the write itself at this size."""
+        file = self._opener(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            write_all(file, body)
+        finally:
+            os.close(file)

@@ -17,6 +17,7 @@ from oid_async.errors import machine_error, storage_error
 from oid_async.openimages.boxes import rows_of
 from oid_async.openimages.ids import KEY, ROW, IdForm, within
 from oid_async.openimages.tables import TableFile, columns_of, reading
+from oid_async.store.disk import sync_file, sync_folder
 from oid_async.store.folder import Folder
 from oid_async.store.journal import FORGET, scan_journal
 
@@ -90,8 +91,7 @@ class Results:
             self._bad_rows(bad_rows, made)
             self._unknown_ids(unknown_ids, made)
             self._query(query, made)
-            for path in made:
-                path.replace(self.folder.path / path.relative_to(self._stage))
+            self._give_names(made)
             self._drop_stale(made)
         except (OSError, pl.exceptions.PolarsError) as error:
             if machine_error(error) is None:
@@ -257,6 +257,16 @@ class Results:
     def _query(self, query: dict[str, Any], made: list[Path]) -> None:
         text = json.dumps(query, indent=2, ensure_ascii=False)
         self._new("query.json", made).write_text(text + "\n", encoding="utf-8")
+
+    def _give_names(self, made: Sequence[Path]) -> None:
+        """Rename the tables, each once its bytes are on the disk, then have the names there too: they are few."""
+        for path in made:
+            sync_file(path)
+        final = [self.folder.path / path.relative_to(self._stage) for path in made]
+        for path, name in zip(made, final, strict=True):
+            path.replace(name)
+        for parent in {name.parent for name in final} | {self.folder.images}:
+            sync_folder(parent)
 
     def _drop_stale(self, made: Sequence[Path]) -> None:
         """Remove what an earlier query left and this one has not: all tables describe one query."""

@@ -1,9 +1,14 @@
-"""Is this body the image, whole and right? Bytes in, a reason or None out. Pure; the most specific kind wins."""
+"""Is this body the image, whole and right? A body in, a reason or None out; the most specific kind wins."""
 
 import hashlib
 import re
 from base64 import b64encode
 from dataclasses import dataclass
+
+from oid_async.store.filebytes import FileBytes
+
+Body = bytes | FileBytes
+"""A body in memory, or one on the disk that is read in blocks: what follows says the same of both."""
 
 _SOI = b"\xff\xd8\xff"
 _EOI = b"\xff\xd9"
@@ -12,6 +17,8 @@ _PICTURES = (b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _NO_PAYLOAD = frozenset({0x01, *range(0xD0, 0xD9)})
 _SOS = 0xDA
+# A header has some dozens of segments. One of millions, of fill bytes or empty segments, is made to keep us busy.
+_MOST_STEPS = 20_000
 _MD5_ETAG = re.compile(r'"([0-9a-fA-F]{32})"')
 
 
@@ -32,14 +39,16 @@ class Expected:
     md5: str | None = None
 
 
-def read_header(body: bytes) -> JpegHeader:
+def read_header(body: Body) -> JpegHeader:
     """Walk a JPEG's segments to its frame size. Never raises; a header that cannot be walked yields None.
 
     The walk skips what embedded thumbnails bring along, so their markers are not mistaken for the picture's own.
     """
     width = height = None
-    at = 2
-    while at + 4 <= len(body):
+    at, end = 2, len(body) - 4
+    for _ in range(_MOST_STEPS):
+        if at > end:
+            break
         if body[at] != 0xFF:
             return JpegHeader(width, height, None)
         marker = body[at + 1]
@@ -48,13 +57,13 @@ def read_header(body: bytes) -> JpegHeader:
             continue
         if marker == _SOS:
             return JpegHeader(width, height, at)
-        if marker in _SOF and width is None and at + 9 <= len(body):
+        if marker in _SOF and width is None and at <= end - 5:
             height, width = int.from_bytes(body[at + 5 : at + 7]), int.from_bytes(body[at + 7 : at + 9])
         at += 2 + int.from_bytes(body[at + 2 : at + 4])
     return JpegHeader(width, height, None)
 
 
-def is_complete(body: bytes, header: JpegHeader) -> bool:
+def is_complete(body: Body, header: JpegHeader) -> bool:
     """Return whether the end marker is there. Inside coded data FF is always followed by 00, so FFD9 is the end.
 
     Bytes after the end marker are tolerated: some cameras pad their files, and every decoder ignores it.
@@ -74,7 +83,7 @@ def refuse_start(start: bytes) -> str | None:
     return "placeholder" if start.startswith(_PICTURES) else "not_image"
 
 
-def refuse(body: bytes, header: JpegHeader, md5: str, expected: Expected) -> str | None:
+def refuse(body: Body, header: JpegHeader, md5: str, expected: Expected) -> str | None:
     """Return the failure kind of a whole body, None when it is the image.
 
     `expected` holds for the original alone: the bucket's copies and the thumbnails are other bytes.
@@ -92,12 +101,14 @@ def refuse(body: bytes, header: JpegHeader, md5: str, expected: Expected) -> str
     return None
 
 
-def md5_base64(body: bytes) -> str:
+def md5_base64(body: Body) -> str:
     """Return the MD5 as Open Images writes it: base64 of the 16 raw bytes.
 
     >>> md5_base64(b"")
     '1B2M2Y8AsgTpgAmY7PhCfg=='
     """
+    if isinstance(body, FileBytes):
+        return body.md5_base64()
     return b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
 
 

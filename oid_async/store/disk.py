@@ -1,0 +1,84 @@
+"""The calls to the disk that need care: opening when descriptors run out, and what is synced.
+
+What is synced, and why no more. A power cut may lose whatever the machine has not yet written back (some 30 s of it):
+
+    image              not synced one by one. An fdatasync each costs 2 to 5 ms on a local SSD, three to seven times the
+                       whole landing, and tens of ms on a spinning or network disk. Instead the first run after another
+                       boot checks what landed last before it believes the journal: see `oid_async.store.power`.
+    journal            synced once, when the run ends, however it ends: after an orderly end no file lacks its line.
+    result tables      each file before any is renamed, their folders and images/ after: they are few.
+    lock and its note  not synced: a note that is lost or torn only makes the next run check.
+
+No order among images and journal is needed. A line that outlives its file, or finds it torn, is found out by that
+check; a file that outlives its line is adopted by the next run if it is whole, and removed if it is not.
+"""
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from oid_async.errors import NO_DESCRIPTORS
+
+
+@dataclass(frozen=True, slots=True)
+class Opener:
+    """Opens files, waiting while there is no descriptor left: connections that end give some back.
+
+    After `wait_s` seconds in vain it raises the OSError. Only for threads: it sleeps.
+    """
+
+    wait_s: float = 20.0
+    pause_s: float = 0.05
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+    def __call__(self, path: str | Path, flags: int) -> int:
+        """Return a descriptor of the file, closed in child processes. Raises OSError."""
+        give_up = None
+        while True:
+            try:
+                return os.open(path, flags | os.O_CLOEXEC, 0o644)
+            except OSError as error:
+                now = self.clock()
+                give_up = now + self.wait_s if give_up is None else give_up
+                if error.errno not in NO_DESCRIPTORS or now >= give_up:
+                    raise
+            self.sleep(self.pause_s)
+
+
+OPENER = Opener()
+
+
+def write_all(file: int, data: bytes | memoryview) -> None:
+    """Write all of it: one call takes less when the disk is nearly full."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(file, left) :]
+
+
+def sync_file(path: Path) -> None:
+    """Have a file's bytes on the disk before anything is built on them. Raises OSError."""
+    file = OPENER(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def sync_folder(path: Path) -> None:
+    """Have the names in a folder on the disk. A file system that cannot sync folders is left at that."""
+    try:
+        sync_file(path)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES):
+            raise
+
+
+def discard(path: str | Path) -> None:
+    """Remove a file of ours if it is there; what cannot be removed the next run sweeps."""
+    with suppress(OSError):
+        os.unlink(path)

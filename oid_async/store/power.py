@@ -1,0 +1,151 @@
+"""What a power cut leaves, found out by the first run after another boot of the machine.
+
+Images are not synced one by one (`oid_async.store.disk` says why), so that for half a minute a name under images/ may
+stand for bytes that are not on the disk yet. As long as the machine runs, nobody can see that. After a power cut the
+file may be empty, cut at a block, or end in NULs, and the lines of the journal's end may be missing.
+
+The lock's note says in which boot the files were last known to be whole. In another boot, before the journal is
+believed, what landed in the last ten minutes before the journal's end is read again and held against its line; what
+fails is removed and so fetched again. When the last run did not come to its end, files that no line knows are looked at
+too, those of the same minutes: what has the shape of a torn image is removed, anything else is left alone.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from oid_async.store.filebytes import FileBytes
+from oid_async.store.folder import Folder
+from oid_async.store.journal import Saved, saved_last, scan_journal
+from oid_async.store.verify import Body, is_complete, md5_base64, read_header, refuse_start
+
+# Linux writes back after 30 s, other systems within a minute; the rest is for disks that are slow to take it.
+_WINDOW_S = 600.0
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def boot_id(path: Path = _BOOT_ID) -> str:
+    """Return what this boot of the machine is known by; where nothing says, all boots are taken for one."""
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class PowerCheck:
+    """What was found: how many files were read, and how many of them were torn and have been removed."""
+
+    read: int = 0
+    removed: int = 0
+
+    def note(self) -> str | None:
+        """Return what a person should know of it, None when all was well."""
+        if not self.removed:
+            return None
+        return (
+            f"the machine was started anew since the last run; of the {self.read} files that landed last "
+            f"{self.removed} were torn: removed, to be fetched again"
+        )
+
+
+def check_after_boot(folder: Folder, boot: str) -> PowerCheck:
+    """Remove what a power cut has torn, if there was another boot since the last run; then vouch for this one.
+
+    Call it under the lock and before the journal is opened: its time of change is the end of the last run. Blocking.
+    Raises OSError when the disk fails.
+    """
+    if folder.last_run.boot == boot:
+        return PowerCheck()
+    found = PowerCheck()
+    if folder.journal.exists():
+        end = folder.journal.stat().st_mtime
+        read, removed = _check_journalled(folder, end - _WINDOW_S)
+        if not folder.last_run.ended:
+            unknown = _remove_torn(folder.images, end - _WINDOW_S, end + _WINDOW_S)
+            read, removed = read + unknown, removed + unknown
+        found = PowerCheck(read, removed)
+    folder.vouch(boot)
+    return found
+
+
+def _check_journalled(folder: Folder, since: float) -> tuple[int, int]:
+    """Hold the files of the journal's end against their lines, from the last one back to the first that is older."""
+    read = removed = 0
+    for block in saved_last(folder.journal):
+        recent = [saved for saved in block if _changed(folder.images / saved.file_name) >= since]
+        if block and not recent:
+            break
+        # A name may have an older line: what fails one is held against its latest before it goes.
+        torn = _failing(folder, _latest(folder.journal, _failing(folder, recent)))
+        for saved in torn:
+            (folder.images / saved.file_name).unlink(missing_ok=True)
+        read, removed = read + len(recent), removed + len(torn)
+    return read, removed
+
+
+def _failing(folder: Folder, lines: Iterable[Saved]) -> list[Saved]:
+    return [saved for saved in lines if not _is_same(folder.images / saved.file_name, saved)]
+
+
+def _remove_torn(images: Path, since: float, until: float) -> int:
+    """Remove the files of those minutes that have the shape of a torn image, whoever wrote them; return how many."""
+    removed = 0
+    for path in _changed_between(images, since, until):
+        with FileBytes(path) as body:
+            torn = is_torn(body)
+        if torn:
+            path.unlink(missing_ok=True)
+            removed += 1
+    return removed
+
+
+def is_torn(body: Body) -> bool:
+    """Return whether bytes are what a power cut leaves of a JPEG: none, NULs, or a beginning without its end.
+
+    >>> is_torn(b""), is_torn(bytes(9)), is_torn(bytes.fromhex("ffd8ffe0")), is_torn(b"a text of somebody's")
+    (True, True, True, False)
+    """
+    start = body[:16]
+    if not start.strip(b"\0"):
+        return True
+    return refuse_start(start) is None and not is_complete(body, read_header(body))
+
+
+def _is_same(path: Path, saved: Saved) -> bool:
+    """Return whether a file is what its line says. One that is not there is nothing to remove."""
+    try:
+        with FileBytes(path) as body:
+            if len(body) != saved.bytes:
+                return False
+            return md5_base64(body) == saved.md5 if saved.md5 else not is_torn(body)
+    except FileNotFoundError:
+        return True
+
+
+def _latest(journal: Path, failed: Iterable[Saved]) -> Iterator[Saved]:
+    """Yield what the latest line of each of these files says."""
+    names = {saved.file_name for saved in failed}
+    if not names:
+        return
+    lines = scan_journal(journal).filter(Status="ok").filter(pl.col("FileName").is_in(names))
+    latest = lines.sort("line").unique("FileName", keep="last").select("FileName", "Bytes", "MD5").collect()
+    for name, size, md5 in latest.iter_rows():
+        yield Saved(name, size, md5)
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except (OSError, ValueError):
+        return 0.0
+
+
+def _changed_between(images: Path, since: float, until: float) -> Iterator[Path]:
+    with os.scandir(images) as entries:
+        for entry in entries:
+            if entry.is_file(follow_symlinks=False) and since <= entry.stat(follow_symlinks=False).st_mtime <= until:
+                yield Path(entry.path)
