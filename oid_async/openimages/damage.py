@@ -195,12 +195,15 @@ def read_headless(
         records = list(_records(_Lines(file), _Headless(needed)))
     if not records:
         raise InputError(f"{table.name}: the file is empty")
+    faults = [record.bytes_fault is not None for record in records]
+    if faults[0] and sum(faults) * 2 > len(faults):
+        raise InputError(f"{table.name}: not a CSV file (it holds binary data)")
     width = Counter(len(record.fields) for record in records if len(record.fields) >= needed).most_common(1)
     if not width:
         raise _too_narrow(table, len(records[0].fields), columns)
     rows, bad = [], []
     for record in records:
-        fault = record.fault or _headless_fault(record.fields, needed, width[0][0], columns[0])
+        fault = record.bytes_fault or record.fault or _headless_fault(record.fields, needed, width[0][0], columns[0])
         if fault is not None:
             bad.append((record.line, fault))
         else:
@@ -314,7 +317,7 @@ def _csv_without_damage(
         copy.write(_header(lines))
         for piece in _pieces(lines, form):
             if isinstance(piece, _Record):
-                fault = piece.fault or form.fault(piece.fields)
+                fault = piece.bytes_fault or piece.fault or form.fault(piece.fields)
                 if fault is None:
                     is_same &= piece.is_regular
                     copy.write(piece.raw if piece.is_regular else piece.written())
@@ -333,7 +336,7 @@ def _csv_without_damage(
     elif is_same:
         path.unlink()
         return table
-    return replace(table, path=path, bad=folder / "damaged.parquet")
+    return replace(table, path=path, bad=folder / "damaged.parquet" if len(found) else None)
 
 
 class _BadRows:
@@ -386,6 +389,10 @@ class _Record:
     raw: bytes
     parts: tuple[_Field, ...]
     fault: str | None
+
+    @property
+    def bytes_fault(self) -> str | None:
+        return _bytes_fault(self.raw)
 
     @property
     def fields(self) -> list[bytes]:
@@ -449,7 +456,7 @@ def _pieces(lines: _Lines, form: RowForm) -> Iterator["bytes | _Record"]:
     """Yield a table's rows behind the header: lines that are whole as they stand, others as records, blank as empty."""
     whole = re.compile(form.line.encode() + rb"\n?").fullmatch
     for line in lines:
-        if whole(line) and (line.isascii() or _byte_fault(line) is None):
+        if whole(line) and (line.isascii() or _bytes_fault(line) is None):
             yield line
         elif line in _BLANK:
             yield b""
@@ -479,7 +486,7 @@ def _record(line: bytes, lines: _Lines, form: _Form) -> _Record:
             fault = "a quote is left open"
     if len(line) >= _MOST_BYTES:
         fault = f"longer than {_MOST_BYTES} bytes"
-    return _Record(number, raw, tuple(fields or ()), _byte_fault(raw) or fault)
+    return _Record(number, raw, tuple(fields or ()), fault)
 
 
 def _joined(raw: bytes, lines: _Lines, form: _Form) -> tuple[bytes, list[_Field]] | None:
@@ -488,13 +495,15 @@ def _joined(raw: bytes, lines: _Lines, form: _Form) -> tuple[bytes, list[_Field]
         line = lines.peek(count)
         if not line or len(raw) + len(line) > _MOST_BYTES:
             return None
+        # Of a line with an open quote of its own the commas tell.
         alone = _split(line)
-        if alone is not None and form.is_row([field.value for field in alone]):
+        if form.is_row([field.value for field in alone] if alone is not None else line.split(b",")):
             return None
         raw += line
         fields = _split(raw) if b'"' in line else None
         if fields is not None:
-            if not form.has_width(len(fields)):
+            # A quote with text behind it was another opening one.
+            if not form.has_width(len(fields)) or not all(field.is_regular for field in fields):
                 return None
             for _ in range(count + 1):
                 lines.take()
@@ -529,7 +538,7 @@ def _split(record: bytes) -> list[_Field] | None:
             return fields
 
 
-def _byte_fault(raw: bytes) -> str | None:
+def _bytes_fault(raw: bytes) -> str | None:
     if b"\0" in raw:
         return "a NUL byte stands in it"
     try:
