@@ -13,6 +13,7 @@ import polars as pl
 from oid_async.errors import InputError, UnavailableError
 from oid_async.events import Note, Sink
 from oid_async.metadata.cache import MetadataCache, local_file, local_table
+from oid_async.metadata.paths import WHOLE
 from oid_async.metadata.shelf import Identity
 from oid_async.openimages.catalogue import TableKind, published
 from oid_async.openimages.classes import Classes, distinct, is_other_name
@@ -321,7 +322,8 @@ class Gatherer:
         if kind == "boxes":
             form = RowForm.of_boxes(columns, ids, self._options.flags)
         folder.mkdir(exist_ok=True)
-        return without_damage(table, form, folder, most=self._options.max_bad_rows, stopped=stopped)
+        notes = self._cache.cache.root / WHOLE
+        return without_damage(table, form, folder, most=self._options.max_bad_rows, notes=notes, stopped=stopped)
 
     def _first_bad_rows(self, table: TableFile) -> pl.DataFrame:
         """Return a table's damaged rows; of a table of nothing else no more than it takes to refuse it."""

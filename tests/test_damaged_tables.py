@@ -4,7 +4,9 @@ import csv
 import gzip
 import io
 import json
+import os
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -158,6 +160,38 @@ def test_a_whole_table_is_read_where_it_lies(tmp_path: Path) -> None:
         _, bad_lines, table = whole(tmp_path, body)
         assert (bad_lines, table.path) == ([], tmp_path / "boxes.csv")
         assert not (tmp_path / "whole.csv").exists()
+
+
+def test_a_large_table_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it is whole is remembered until it changes, or until more is asked of it; not of a small or new one."""
+    path, notes = tmp_path / "boxes.csv", tmp_path / "cache/whole"
+    looks: list[str] = []
+    look = damage._lines_are_whole
+
+    def count(table: TableFile, form: RowForm) -> bool:
+        looks.append(table.name)
+        return look(table, form)
+
+    monkeypatch.setattr(damage, "_lines_are_whole", count)
+
+    def looked(body: str, age_s: float, flags: tuple[str, ...] = ()) -> bool:
+        before = len(looks)
+        if not path.exists() or path.read_text() != body:
+            path.write_text(body)
+            os.utime(path, (time.time() - age_s, time.time() - age_s))
+        table = TableFile(path, "boxes.csv")
+        form = RowForm.of_boxes(columns_of(table), IdForm(), flags)
+        assert (without_damage(table, form, tmp_path, notes=notes) is table) == ("bad" not in body)
+        return len(looks) > before
+
+    text = "ImageID,IsInside,XMin\n" + f"{ONE},1,0.5\n" * 9
+    assert [looked(text, 60), looked(text, 60)] == [True, True]
+    monkeypatch.setattr(damage, "_NOTED_BYTES", 1)
+    assert [looked(text, 60), looked(text, 60)] == [True, False]
+    assert [looked(text, 60, ("IsInside",)), looked(text, 60, ("IsInside",))] == [True, False]
+    changed = text.replace("0.5", "0.7")
+    assert [looked(changed, 0), looked(changed, 0)] == [True, True]
+    assert [looked(text.replace("0.5", "bad"), 60), looked(text.replace("0.5", "bad"), 60)] == [True, True]
 
 
 def test_flags_must_be_flags(tmp_path: Path) -> None:

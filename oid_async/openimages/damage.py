@@ -1,17 +1,24 @@
 """Damaged rows: what a whole row of a table is, which rows are none, and the table without them.
 
-A table is asked first whether every line of it is a whole row: one regular expression, which Polars runs at the speed
-of the disk. Only if some line is not, the file is read line by line, and what is whole is copied as it stands, byte by
-byte; the rest is listed with its physical line and the reason. Everything after that reads the copy and knows nothing
-of damage.
+A table is asked first whether every line of it is a whole row: one regular expression over its lines, run by Polars
+(half a microsecond a box row; to check numbers while columns are parsed and count commas costs the same, measured).
+That a large table passed is noted in the cache, by what tells one state of a file from another. Only if some line is no
+row, the file is read line by line, and what is whole is copied as it stands, byte by byte; the rest is listed with its
+physical line and the reason. Everything after that reads the copy and knows nothing of damage.
+
+What Polars 2.1 makes of damage by itself: surplus fields are cut without a word if not all columns are asked for,
+missing ones are null, NUL passes, a blank line is a row of nulls, bad UTF-8 and most odd quotes refuse the whole file.
 
 A line with an open quote is joined with the lines behind it as long as these are no rows of their own: a quoted field
 may hold line breaks. If nothing whole comes of it, the quote costs its own line alone.
 """
 
+import hashlib
 import re
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -30,6 +37,9 @@ _COUNTED_BEYOND = 100_000
 # How far a quoted field may reach. Longer lines than that are no rows either.
 _MOST_LINES = 100
 _MOST_BYTES = 1 << 20
+# Smaller tables are looked at in a blink.
+_NOTED_BYTES = 16 << 20
+_SETTLED_S = 2.0
 _FLUSH_ROWS = 10_000
 _LOOK_UP_LINES = 1 << 14
 # A character that no table holds, so that Polars takes a line for a field; a line with it is looked at more closely.
@@ -151,19 +161,34 @@ def _id_rule(ids: IdForm) -> dict[str, Rule]:
 
 
 def without_damage(
-    table: TableFile, form: RowForm, folder: Path, *, most: int | None = None, stopped: Callable[[], bool] = bool
+    table: TableFile,
+    form: RowForm,
+    folder: Path,
+    *,
+    most: int | None = None,
+    notes: Path | None = None,
+    stopped: Callable[[], bool] = bool,
 ) -> TableFile:
     """Return a table whose rows are all whole: itself, or a copy in `folder` that knows what was left out. Blocking.
 
-    After rather more than `most` damaged rows it gives up and what it returns is not all of the table. Raises
-    InputError for what cannot be read, StorageError for a full disk, StoppedError when asked to stop.
+    `notes` is a folder that remembers large tables without damage. After rather more than `most` damaged rows it gives
+    up, and what it returns is not all of the table. Raises InputError for what cannot be read, StorageError for a full
+    disk, StoppedError when asked to stop.
     """
     if table.columns is not None:
         return table
     with reading(table, into=folder):
         if table.is_parquet:
             return _parquet_without_damage(table, form, folder)
+        note = _note(table, form, notes) if notes is not None else None
+        if note is not None and note.exists():
+            return table
         if _lines_are_whole(table, form):
+            # A table that was written to meanwhile, or a moment ago, may have changed without showing it.
+            if note is not None and note == _note(table, form, note.parent):
+                with suppress(OSError):
+                    note.parent.mkdir(parents=True, exist_ok=True)
+                    note.touch()
             return table
         return _csv_without_damage(table, form, folder, most, stopped)
 
@@ -262,6 +287,15 @@ def _finds_hexadecimal(table: TableFile, lines: int | None) -> bool:
             if len(fields) > at and pattern.fullmatch(fields[at].value):
                 return True
     return False
+
+
+def _note(table: TableFile, form: RowForm, notes: Path) -> Path | None:
+    """Return the name of the note that this state of a table has no damage; None if it is not worth one, or too new."""
+    state = table.path.stat()
+    if state.st_size < _NOTED_BYTES or time.time() - state.st_mtime < _SETTLED_S:
+        return None
+    said = (str(table.path.resolve()), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino, form.line)
+    return notes / hashlib.sha256(repr(said).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _lines_are_whole(table: TableFile, form: RowForm) -> bool:
