@@ -361,6 +361,23 @@ async def test_damage_of_every_kind_in_one_run(tmp_path: Path, given: bool) -> N
     assert trees[0] == trees[1]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+@pytest.mark.parametrize("bad", [b"\xff", b'"', b"\0", b",", b"\r\n", b'"\xff\0,\n'], ids=ascii)
+async def test_damage_in_the_first_row_of_given_tables(tmp_path: Path, bad: bytes, suffix: str) -> None:
+    """Right behind the header, where a reader looks first, damage costs its row alone too."""
+    pack = gzip.compress if suffix == ".csv.gz" else bytes
+    files = {"annotation": b"ImageID,LabelName,XMin\n", "image_url": b"ImageID,Subset,OriginalURL\n"}
+    behind = {"annotation": f"{BALL},0.5\n", "image_url": "train,https://x.org/a.jpg\n"}
+    query: dict[str, Any] = {"mirror": DATASET.publish(tmp_path / "mirror"), "savepath": tmp_path / "d"}
+    for name, header in files.items():
+        first = f"{ONE},".encode() + bad + behind[name].encode()
+        rest = "".join(f"{image.image_id},{behind[name]}" for image in IMAGES[1:]).encode()
+        query[name] = tmp_path / f"{name}{suffix}"
+        write_bytes(query[name], pack(header + first + rest))
+    plan = await oid_async.plan(**query)
+    assert (plan.selected, plan.annotations) == (3, {"bbox": 3})
+
+
 async def test_more_damage_than_allowed_stops_the_run(tmp_path: Path) -> None:
     """One row more than --max-bad-rows, of all tables together: exit 2, one line, no image asked for."""
     root = DATASET.publish(tmp_path / "mirror")
