@@ -287,6 +287,19 @@ def test_a_class_table_of_nothing_usable_is_refused(tmp_path: Path) -> None:
             Classes.read(TableFile(path, "classes.csv"))
 
 
+def test_a_box_table_is_no_class_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has far more rows than there are classes is refused before it fills the memory."""
+    monkeypatch.setattr(damage, "_MOST_HEADLESS", 3)
+    path = tmp_path / "classes.csv"
+    for rows in (3, 4):
+        path.write_text("".join(f"/m/{row},Name\n" for row in range(rows)))
+        if rows == 3:
+            assert len(Classes.read(TableFile(path, "classes.csv")).names) == 3
+        else:
+            with pytest.raises(InputError, match="more than 3 rows; that is no table of LabelName and DisplayName"):
+                Classes.read(TableFile(path, "classes.csv"))
+
+
 def test_the_slow_look_stops_when_asked(tmp_path: Path) -> None:
     """A run that is called off does not wait for the end of a large damaged table."""
     path = tmp_path / "boxes.csv"

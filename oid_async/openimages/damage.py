@@ -41,6 +41,8 @@ _MOST_BYTES = 1 << 20
 _NOTED_BYTES = 16 << 20
 _SETTLED_S = 2.0
 _FLUSH_ROWS = 10_000
+# The full class table has 20,000 rows.
+_MOST_HEADLESS = 100_000
 _LOOK_UP_LINES = 1 << 14
 # A character that no table holds, so that Polars takes a line for a field; a line with it is looked at more closely.
 _NEVER = "\x01"
@@ -206,7 +208,7 @@ def read_headless(
     """Read a small table of which only the number of leading columns is known; row 1 is a header if it says so.
 
     Returns those columns, and the damaged rows (Line, Reason): with too few fields, with more than most rows have, or
-    whose first field is empty. Raises InputError when nothing is left.
+    whose first field is empty. Raises InputError when nothing is left, or when it is not small at all.
     """
     needed = len(columns)
     if table.is_parquet:
@@ -217,18 +219,21 @@ def read_headless(
         frame = frame.select(pl.col(old).alias(new) for old, new in zip(frame.columns, columns, strict=False))
         return frame, pl.DataFrame(schema=BAD_ROWS_SCHEMA)
     with reading(table), open_bytes(table.path) as file:
-        records = list(_records(_Lines(file), _Headless(needed)))
+        records = list(islice(_records(_Lines(file), _Headless(needed)), _MOST_HEADLESS + 1))
+    if len(records) > _MOST_HEADLESS:
+        raise InputError(f"{table.name}: more than {_MOST_HEADLESS} rows; that is no table of {' and '.join(columns)}")
     if not records:
         raise InputError(f"{table.name}: the file is empty")
     faults = [record.bytes_fault is not None for record in records]
     if faults[0] and sum(faults) * 2 > len(faults):
         raise InputError(f"{table.name}: not a CSV file (it holds binary data)")
-    width = Counter(len(record.fields) for record in records if len(record.fields) >= needed).most_common(1)
-    if not width:
+    widths = Counter(len(record.fields) for record in records if len(record.fields) >= needed)
+    if not widths:
         raise _too_narrow(table, len(records[0].fields), columns)
     rows, bad = [], []
+    width = max(widths, key=lambda width: (widths[width], -width))
     for record in records:
-        fault = record.bytes_fault or record.fault or _headless_fault(record.fields, needed, width[0][0], columns[0])
+        fault = record.bytes_fault or record.fault or _headless_fault(record.fields, needed, width, columns[0])
         if fault is not None:
             bad.append((record.line, fault))
         else:
