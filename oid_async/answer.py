@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from oid_async.inputs import Inputs
 from oid_async.openimages.boxes import count_rows
 from oid_async.openimages.classes import Category
-from oid_async.openimages.tables import TableFile, bad_ids
 from oid_async.select.choose import Selection, choose
 from oid_async.select.query import annotated, listed, nothing_annotated
 
@@ -15,11 +14,10 @@ _MOST_NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The selection; (file, physical line, reason) of damaged table rows; the lines of the id list that name no image;
-    the annotation rows that the selected images bring, by kind."""
+    """The selection; the lines of the id list that name no image; the annotation rows that the selected images bring,
+    by kind."""
 
     selection: Selection
-    bad_rows: list[tuple[str, int, str]]
     unknown_ids: list[str]
     annotations: dict[str, int]
 
@@ -39,14 +37,16 @@ def ask(inputs: Inputs, all_boxes: bool) -> Answer:
     unknown: list[str] = []
     if query.image_ids is not None and len(selection.unknown_lines):
         unknown = query.image_ids.text_of(selection.unknown_lines)
-    return Answer(selection, list(_bad_rows(inputs, selection)), unknown, annotations)
+    return Answer(selection, unknown, annotations)
 
 
 def remarks(inputs: Inputs, answer: Answer) -> Iterator[str]:
     """Yield what a user should know of an answer, a line each."""
     selection, query = answer.selection, inputs.query
-    if answer.bad_rows:
-        yield f"{len(answer.bad_rows)} damaged table rows are left out; bad_rows.csv names them"
+    if count := len(inputs.bad_rows):
+        file, line, reason = inputs.bad_rows.row(0)
+        what = "1 damaged table row is left out:" if count == 1 else f"{count} damaged table rows are left out, first"
+        yield f"{what} {file} line {line}: {reason}; a download lists them in bad_rows.csv"
     if selection.unlisted:
         among = f" of {', '.join(inputs.splits)}" if inputs.splits else ""
         yield f"{selection.unlisted} annotated images have no row in the image table{among}: not selected"
@@ -74,12 +74,3 @@ def remarks(inputs: Inputs, answer: Answer) -> Iterator[str]:
 def _subclasses(category: Category) -> str:
     count = len(category.below)
     return f"{count} subclass{'es' if count > 1 else ''}"
-
-
-def _bad_rows(inputs: Inputs, selection: Selection) -> Iterator[tuple[str, int, str]]:
-    """Yield the damaged rows of tables that hold some; a converted table knows its own."""
-    tables: list[TableFile] = []
-    tables += [table for table in inputs.boxes if selection.damaged_boxes or table.columns is not None]
-    tables += [table for table in inputs.images if selection.damaged_images or table.columns is not None]
-    for table in tables:
-        yield from ((table.name, line, reason) for line, reason in bad_ids(table))

@@ -2,27 +2,36 @@
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from oid_async.errors import InputError, UnavailableError
 from oid_async.events import Note, Sink
 from oid_async.metadata.cache import MetadataCache, local_file, local_table
+from oid_async.metadata.paths import WHOLE
 from oid_async.metadata.shelf import Identity
 from oid_async.openimages.catalogue import TableKind, published
 from oid_async.openimages.classes import Classes, distinct, is_other_name
+from oid_async.openimages.damage import RowForm, bad_rows, looks_hexadecimal, without_damage
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.ids import IdForm
-from oid_async.openimages.tables import TableFile, columns_of, looks_hexadecimal, reading, scan
+from oid_async.openimages.tables import TableFile, columns_of, reading, scan
 from oid_async.options import SPLITS, Names, Options, Source, Split
 from oid_async.select.idlist import IdList, as_image_rows, read_ids
 from oid_async.select.query import Query
+from oid_async.threads import in_thread, until_stopped
 
 _MOST_HASHED = 256 << 20
 # Smaller tables are there before a line about them is read.
 _WORTH_A_LINE = 10_000_000
+# Beyond the limit, damaged rows are counted so far.
+_MOST_COUNTED = 100_000
+_NO_BAD_ROWS = pl.DataFrame(schema={"File": pl.String, "Line": pl.Int64, "Reason": pl.String})
 # What a given table cannot do without.
 _NEEDED: dict[TableKind, tuple[str, ...]] = {
     "boxes": ("ImageID", "LabelName"),
@@ -36,7 +45,8 @@ class Inputs:
 
     `classes` is None when nothing asks for one; `boxes` are read to select or to save; `splits` keeps image rows of
     these splits only (empty: all), `looked_in` are those whose tables are read; `bare` says that `images` is no more
-    than an id list; `identities` tells each table's state for query.json.
+    than an id list; `identities` tells each table's state for query.json; `bad_rows` has File, Line and Reason of the
+    damaged rows that were left out of the tables.
     """
 
     query: Query
@@ -49,6 +59,7 @@ class Inputs:
     looked_in: tuple[Split, ...]
     bare: bool
     identities: tuple[dict[str, Any], ...]
+    bad_rows: pl.DataFrame
 
     def saved_labels(self, *, all_boxes: bool) -> tuple[str, ...] | None:
         """Return the labels whose boxes are saved, None for every class."""
@@ -60,7 +71,7 @@ class Inputs:
 class Gatherer:
     """Brings a query's tables onto this disk: the small class table first, so that a typing error costs nothing.
 
-    `scratch` is a folder for a table that is made from an id list.
+    `scratch` is a folder for tables that are made: from an id list, or of the whole rows of a damaged one.
     """
 
     def __init__(self, options: Options, cache: MetadataCache, sink: Sink, scratch: Path) -> None:
@@ -70,6 +81,7 @@ class Gatherer:
         self._scratch = scratch
         self._identities: list[dict[str, Any]] = []
         self._fetched: dict[TableKind, TableFile] = {}
+        self._bad_rows: dict[TableKind, list[pl.DataFrame]] = {"classes": [], "boxes": [], "images": []}
 
     async def gather(self) -> Inputs:
         """Return the run's tables. Raises UsageError, InputError or UnavailableError."""
@@ -98,16 +110,21 @@ class Gatherer:
         if needs_boxes:
             (label_table,) = await self._tables("classes", local, ())
             classes = await asyncio.to_thread(Classes.read, label_table)
+            self._add_bad_rows("classes", label_table, classes.bad_rows)
             query = await self._resolve(query, classes, words)
         everywhere = self._splits(lists[0])
         await asyncio.to_thread(self._announce, local, everywhere, needs_boxes)
         images = await self._tables("images", local, everywhere)
         ids, has_subset, said = IdForm(), True, everywhere
         if options.image_url is not None:
-            ids, has_subset, said = await asyncio.to_thread(self._look_at, images[0])
+            ids = IdForm(await asyncio.to_thread(looks_hexadecimal, images[0]))
+        images = await self._whole("images", images, ids)
+        if options.image_url is not None:
+            has_subset, said = await asyncio.to_thread(self._look_at, images[0])
             image_ids, exclude_ids = await self._id_lists(ids)
             query = replace(query, image_ids=image_ids, exclude_ids=exclude_ids)
         boxes = await self._tables("boxes", local, options.splits or said) if needs_boxes else ()
+        boxes = await self._whole("boxes", boxes, ids)
         return Inputs(
             query=query,
             classes=classes,
@@ -119,6 +136,7 @@ class Gatherer:
             looked_in=said,
             bare=False,
             identities=tuple(self._identities),
+            bad_rows=pl.concat([_NO_BAD_ROWS, *chain.from_iterable(self._bad_rows.values())]),
         )
 
     def _splits(self, image_ids: IdList | None) -> tuple[Split, ...]:
@@ -181,6 +199,7 @@ class Gatherer:
             looked_in=(),
             bare=True,
             identities=tuple(self._identities),
+            bad_rows=_NO_BAD_ROWS,
         )
 
     async def _resolve(self, query: Query, classes: Classes, words: Sequence[str]) -> Query:
@@ -283,16 +302,53 @@ class Gatherer:
             flags = tuple(self._options.flags) if kind == "boxes" else ()
             scan(table, (*_NEEDED[kind], *flags), [])
 
-    def _look_at(self, images: TableFile) -> tuple[IdForm, bool, tuple[Split, ...]]:
-        """Return what a given image table says: its kind of ids, whether it has Subset, and the splits in it."""
+    async def _whole(self, kind: TableKind, tables: Sequence[TableFile], ids: IdForm) -> tuple[TableFile, ...]:
+        """Return the tables without their damaged rows, which are noted. Raises InputError when there are too many."""
+        whole = []
+        for number, table in enumerate(tables):
+            folder = self._scratch / f"{kind}-{number}"
+            table = await until_stopped(self._without_damage, kind, table, ids, folder)
+            self._add_bad_rows(kind, table, await in_thread(self._first_bad_rows, table))
+            whole.append(table)
+        return tuple(whole)
+
+    def _without_damage(
+        self, kind: TableKind, table: TableFile, ids: IdForm, folder: Path, stopped: Callable[[], bool]
+    ) -> TableFile:
+        if table.columns is not None:
+            return table
+        columns = columns_of(table)
+        form = RowForm.of_images(columns, ids)
+        if kind == "boxes":
+            form = RowForm.of_boxes(columns, ids, self._options.flags)
+        folder.mkdir(exist_ok=True)
+        notes = self._cache.cache.root / WHOLE
+        return without_damage(table, form, folder, most=self._options.max_bad_rows, notes=notes, stopped=stopped)
+
+    def _first_bad_rows(self, table: TableFile) -> pl.DataFrame:
+        """Return a table's damaged rows; of a table of nothing else no more than it takes to refuse it."""
+        return bad_rows(table).head(self._options.max_bad_rows + _MOST_COUNTED).collect(engine="streaming")
+
+    def _add_bad_rows(self, kind: TableKind, table: TableFile, rows: pl.DataFrame) -> None:
+        most = self._options.max_bad_rows
+        self._bad_rows[kind].append(rows.select(pl.lit(table.name).alias("File"), "Line", "Reason"))
+        found = sum(map(len, chain.from_iterable(self._bad_rows.values())))
+        if found > most:
+            line, reason = rows.row(0)
+            raise InputError(
+                f"{table.name}: with it {found} table rows are damaged, more than --max-bad-rows {most} allows; "
+                f"its first is line {line}: {reason}; mend the table or allow more"
+            )
+
+    def _look_at(self, images: TableFile) -> tuple[bool, tuple[Split, ...]]:
+        """Return what a given image table says: whether it has Subset, and the splits in it."""
         has_subset = "Subset" in columns_of(images)
-        ids = IdForm(looks_hexadecimal(images))
         if not has_subset or self._options.splits or self._options.annotation is not None:
             # Nobody needs to know which splits are in it, which takes reading all of it.
-            return ids, has_subset, self._options.splits or SPLITS
+            return has_subset, self._options.splits or SPLITS
         with reading(images):
             subsets = scan(images, ["Subset"], []).unique().collect(engine="streaming").to_series().to_list()
-        return ids, True, tuple(split for split in SPLITS if split in subsets) or SPLITS
+        return True, tuple(split for split in SPLITS if split in subsets) or SPLITS
 
 
 def choose_sources(options: Options, inputs: Inputs, *, mirrored: bool) -> tuple[tuple[Source, ...], str]:

@@ -69,6 +69,7 @@ class QueryOptions(TypedDict, total=False):
     mirror: str | os.PathLike[str] | None
     cache_dir: str | os.PathLike[str] | None
     offline: bool
+    max_bad_rows: int
     concurrency: int | None
     rate: float | None
     period: float
@@ -249,6 +250,13 @@ class Options:
     )
     offline: bool = _option(
         False, "--offline", kind=bool, doc="make no request at all: tables from the cache, images that are there"
+    )
+    max_bad_rows: int = _option(
+        1000,
+        "--max-bad-rows",
+        kind=int,
+        metavar="N",
+        doc="damaged table rows are left out and named in bad_rows.csv; more than N stop the run; default 1000",
     )
     concurrency: int | None = _option(
         None, "--concurrency", kind=int, metavar="N", doc="at most N transfers at once; default 64"
@@ -451,7 +459,7 @@ def _sources(options: Options) -> tuple[str, ...]:
 
 def _check_numbers(options: Options) -> None:
     whole, real = int, (int, float)
-    numbers = {"limit": whole, "limit_per_class": whole, "seed": whole, "concurrency": whole, "retries": whole}
+    numbers = dict.fromkeys(("limit", "limit_per_class", "seed", "concurrency", "retries", "max_bad_rows"), whole)
     for name, kind in (numbers | dict.fromkeys(("rate", "period", "timeout", "max_wait"), real)).items():
         value = getattr(options, name)
         if value is None and Options.__dataclass_fields__[name].default is not None:
@@ -462,6 +470,8 @@ def _check_numbers(options: Options) -> None:
         value = getattr(options, name)
         if value is not None and value < -1:
             raise UsageError(f"{_called(name)} takes a count, or -1 for all, not {value}")
+    if options.max_bad_rows < 0:
+        raise UsageError(f"{_called('max_bad_rows')} takes a count, 0 or more, not {options.max_bad_rows}")
     if options.concurrency is not None and not 1 <= options.concurrency <= 1024:
         raise UsageError(f"{_called('concurrency')} is from 1 to 1024, not {options.concurrency}")
     if options.rate is not None and not 0 <= options.rate < float("inf"):

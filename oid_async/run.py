@@ -170,7 +170,7 @@ class Run:
         report.failed = sum(summary.failures.values())
         report.pending = summary.to_fetch
         report.unselected = summary.unselected
-        report.bad_rows = len(answer.bad_rows)
+        report.bad_rows = len(inputs.bad_rows)
         disk_free = await asyncio.to_thread(_disk_free, options.savepath)
         plan = self._make_plan(answer, summary, sources, cache.fetched_bytes, disk_free)
         return _Prepared(plan, inputs, answer, sources, site, hosts, allowed)
@@ -293,7 +293,7 @@ class Run:
             boxes = Boxes(inputs.boxes, labels, inputs.query.flags, class_names)
         answer = prepared.answer
         results = Results(folder, plan_files(folder.plan), inputs.ids, source_url)
-        results.write(boxes, query, answer.bad_rows, answer.unknown_ids)
+        results.write(boxes, query, inputs.bad_rows, answer.unknown_ids)
 
 
 @dataclass(frozen=True, slots=True)

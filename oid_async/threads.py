@@ -1,6 +1,7 @@
 """Blocking work beside the loop: it cannot be cancelled once it runs, only waited for."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -10,6 +11,20 @@ Result = TypeVar("Result")
 async def in_thread(function: Callable[..., Result], *args: object) -> Result:
     """Run blocking work in a thread. When cancelled, wait for its end first: it may still be writing."""
     return await finished(asyncio.to_thread(function, *args))
+
+
+async def until_stopped(function: Callable[..., Result], *args: object) -> Result:
+    """Run in a thread what asks its last argument, now and then, whether to stop. When cancelled, have it stop."""
+    stop = threading.Event()
+    task = asyncio.ensure_future(asyncio.to_thread(function, *args, stop.is_set))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        stop.set()
+        await settled(task)
+        if not task.cancelled():
+            task.exception()
+        raise
 
 
 async def acquired(function: Callable[..., Result], *args: object, release: Callable[[Result], object]) -> Result:

@@ -223,6 +223,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "mirror": None,
         "cache_dir": None,
         "offline": False,
+        "max_bad_rows": 1000,
         "concurrency": None,
         "rate": None,
         "period": 1.0,

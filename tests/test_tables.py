@@ -11,15 +11,8 @@ import pytest
 
 from oid_async.errors import InputError, UsageError
 from oid_async.openimages.classes import Category, Classes
-from oid_async.openimages.tables import (
-    TableFile,
-    bad_ids,
-    columns_of,
-    looks_hexadecimal,
-    reading,
-    scan,
-    scan_headless,
-)
+from oid_async.openimages.damage import looks_hexadecimal, read_headless
+from oid_async.openimages.tables import TableFile, columns_of, reading, scan
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "real"
 
@@ -219,7 +212,6 @@ def test_headers_alone_are_a_table_without_rows(tmp_path: Path, body: str) -> No
     table = put(tmp_path, body)
     assert read(table).is_empty()
     assert read(table).columns == HEADER.split(",")
-    assert list(bad_ids(table)) == []
     assert not looks_hexadecimal(table)
 
 
@@ -245,9 +237,10 @@ TWO = ("LabelName", "DisplayName")
 def test_headless_table_reads_with_or_without_a_header(tmp_path: Path, body: bytes | str, name: str) -> None:
     """Row 1 is a header if it says so; the leading columns get their names either way."""
     table = put(tmp_path, body, name)
-    frame = scan_headless(table, TWO).collect()
+    frame, bad = read_headless(table, TWO, ["labelname"])
     assert frame.columns == list(TWO)
     assert frame.rows() == PAIRS
+    assert bad.is_empty()
 
 
 def test_headless_table_may_start_with_a_class_named_like_its_label(tmp_path: Path) -> None:
@@ -259,43 +252,14 @@ def test_headless_table_may_start_with_a_class_named_like_its_label(tmp_path: Pa
 def test_headless_parquet_goes_by_position(tmp_path: Path) -> None:
     """Of a Parquet table the leading columns count, whatever they are called."""
     table = put_parquet(tmp_path, {"mid": ["/m/014j1m", "/m/018xm"], "name": ["Apple", "Ball"], "n": [1, 2]})
-    assert scan_headless(table, TWO).collect().rows() == PAIRS
+    assert read_headless(table, TWO, [])[0].rows() == PAIRS
 
 
 def test_headless_table_of_one_column_is_refused(tmp_path: Path) -> None:
     """Too few columns are counted, and those needed named."""
     table = put(tmp_path, "/m/014j1m\n/m/018xm\n")
     with pytest.raises(InputError, match=r"1 column\(s\) where 2 are needed \(LabelName, DisplayName\)"):
-        scan_headless(table, TWO)
-
-
-def test_bad_ids_are_found_by_physical_line(tmp_path: Path) -> None:
-    """Each row whose ImageID is none is named by the line it starts on, blank lines and quoted breaks counted."""
-    body = (
-        "ImageID,Title\n"  # 1
-        f'{IDS[0]},"two\nlines"\n'  # 2, 3
-        "ABC,x\n"  # 4
-        "\n"  # 5
-        "0012E45111111111,upper case\n"  # 6
-        f'"{IDS[1]}",z\n'  # 7
-        ",empty\n"  # 8
-        '"0012e45111111\n",q\n'  # 9, 10
-        f"{IDS[2]}0,too long\n"  # 11
-        f" {IDS[2]},space\n"  # 12
-        "٠٠٠٠٠٠٠٠٠٠٠٠٠٠٠٠,other digits\n"  # 13
-        f"{IDS[2]},fine\n"  # 14
-    )
-    for name, encoded in (("boxes.csv", body.encode()), ("boxes.csv.gz", gzip.compress(body.encode("utf-8-sig")))):
-        found = list(bad_ids(put(tmp_path, encoded, name)))
-        assert [line for line, _ in found] == [4, 6, 8, 9, 11, 12, 13]
-        assert "'ABC'" in found[0][1]
-        assert all("\n" not in reason and len(reason) < 200 for _, reason in found)
-
-
-def test_bad_ids_are_looked_for_in_their_column(tmp_path: Path) -> None:
-    """The ImageID column counts wherever it stands, and a row too short to have it is bad."""
-    table = put(tmp_path, f"Title, ImageID ,X\nabc,{IDS[0]},1\nshort\n{IDS[1]},abc,1\n")
-    assert [line for line, _ in bad_ids(table)] == [3, 4]
+        read_headless(table, TWO, [])
 
 
 @pytest.mark.parametrize(

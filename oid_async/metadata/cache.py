@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Self
 
 from oid_async.errors import InputError, StorageError, UnavailableError, storage_error
 from oid_async.events import Note, Sink, TableProgress
-from oid_async.metadata.convert import StoppedError, convert
+from oid_async.metadata.convert import convert
 from oid_async.metadata.paths import SUFFIX, file_url_path, given_folder, published_folder
 from oid_async.metadata.shelf import Identity, Kept, Lock, Place
 from oid_async.openimages.catalogue import PublishedTable, object_url
+from oid_async.openimages.damage import StoppedError
 from oid_async.openimages.tables import TableFile, columns_of
 from oid_async.threads import acquired, in_thread, settled
 from oid_async.transfer.retry import FetchError

@@ -17,8 +17,10 @@ from pathlib import Path
 
 import polars as pl
 
+from oid_async.openimages.damage import RowForm, StoppedError, without_damage
 from oid_async.openimages.ids import KEY, ROW, IdForm
-from oid_async.openimages.tables import TableFile, bad_ids, reading, scan_keyed
+from oid_async.openimages.tables import TableFile, reading, require, scan_keyed
+from oid_async.options import FLAGS
 
 _SORTED_FROM_ROWS = 1_000_000
 _SLICE_ROWS = 700_000
@@ -29,10 +31,6 @@ _LARGE_BYTES = 256 << 20
 _SORTED_GROUP = 1 << 15
 
 
-class StoppedError(Exception):
-    """The caller wants no more of it."""
-
-
 def convert(
     raw: TableFile, folder: Path, *, by_label: bool, progress: Callable[[int, int], None], stopped: Callable[[], bool]
 ) -> None:
@@ -40,24 +38,22 @@ def convert(
 
     Raises InputError for what is no such table, StorageError for a full disk, StoppedError when asked to stop.
     """
-    copy = folder / "rows.parquet"
+    copy, ids = folder / "rows.parquet", IdForm()
     group = _LARGE_GROUP if raw.path.stat().st_size > _LARGE_BYTES else _SMALL_GROUP
     with reading(raw, into=folder):
-        frame = scan_keyed(raw, IdForm(), ["LabelName"] if by_label else [], numbered=True)
+        columns = require(raw, ["ImageID", *(["LabelName"] if by_label else [])])
+        # What will be asked of it is not known yet: every flag must be one.
+        form = RowForm.of_boxes(columns, ids, FLAGS.values()) if by_label else RowForm.of_images(columns, ids)
+        whole = without_damage(raw, form, folder, stopped=stopped)
+        frame = scan_keyed(whole, ids, [], numbered=True)
         frame.sink_parquet(copy, row_group_size=group, compression="lz4")
+        if whole.path != raw.path:
+            whole.path.unlink()
         rows = pl.scan_parquet(copy)
-        count, damaged = rows.select(pl.len(), bad=pl.col(KEY).null_count()).collect(engine="streaming").row(0)
-        if damaged:
-            schema = {"Line": pl.Int64, "Reason": pl.String}
-            bad = pl.DataFrame(list(bad_ids(raw)), schema=schema, orient="row")
-            bad.write_parquet(folder / "damaged.parquet")
-            rows = rows.filter(pl.col(KEY).is_not_null())
+        count = int(rows.select(pl.len()).collect(engine="streaming").item())
         if count > _SORTED_FROM_ROWS:
             slices = _label_slices(rows) if by_label else _key_ranges(-(-count // _SLICE_ROWS))
             _sort(rows, list(slices) or [pl.lit(True)], folder, by_label=by_label, progress=progress, stopped=stopped)
-            copy.unlink()
-        elif damaged:
-            rows.sink_parquet(folder / "part-00000.parquet", row_group_size=group, compression="lz4")
             copy.unlink()
         else:
             copy.replace(folder / "part-00000.parquet")

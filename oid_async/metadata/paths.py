@@ -2,6 +2,7 @@
 
     CACHE/<site>/<bucket>/<key>.table/      one published object (see `metadata.shelf`)
     CACHE/given/<digest>.table/             a table that the user named by URL
+    CACHE/whole/<digest>                    empty: a large table of the user's was found to hold no damaged row
 
 <site> is `published`, or a name made from the mirror's address.
 """
@@ -15,6 +16,7 @@ from platformdirs import user_cache_path
 from oid_async.openimages.catalogue import PublishedTable
 
 SUFFIX = ".table"
+WHOLE = "whole"
 
 
 def cache_root(cache_dir: Path | None) -> Path:

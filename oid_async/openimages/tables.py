@@ -11,18 +11,16 @@ import gzip
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import StringIO, TextIOWrapper
+from io import StringIO
 from pathlib import Path
-from typing import IO, BinaryIO, TextIO, cast
+from typing import IO, cast
 
 import polars as pl
 
 from oid_async.errors import InputError, machine_error, storage_error
-from oid_async.openimages.ids import HEX_ID, KEY, ROW, IdForm
+from oid_async.openimages.ids import KEY, ROW, IdForm
 
 _SNIFF_BYTES = 1 << 20
-# How people head the label column of a class table of their own.
-_HEADER_WORDS = ("mid", "label", "id", "label_name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +28,14 @@ class TableFile:
     """A table on this disk: where it lies, and what to call it in a message (the path or URL that was asked for).
 
     `columns` is set for a published table in the metadata cache's own form: `path` is then a folder of sorted Parquet
-    parts (see `metadata.convert`), which hold KEY and ROW beside the published columns.
+    parts (see `metadata.convert`), which hold KEY and ROW beside the published columns. `bad` is set for a copy without
+    the damaged rows of a table: it lists them (see `openimages.damage`).
     """
 
     path: Path
     name: str
     columns: tuple[str, ...] | None = None
+    bad: Path | None = None
 
     @property
     def is_parquet(self) -> bool:
@@ -48,9 +48,9 @@ class TableFile:
         return sorted(self.path.glob("part-*.parquet"))
 
     @property
-    def damaged(self) -> Path:
-        """Where a converted table keeps (Line, Reason) of the rows that were left out; absent when there are none."""
-        return self.path / "damaged.parquet"
+    def damaged(self) -> Path | None:
+        """Where (Line, Reason) of the rows that were left out stand; None or absent when there are none."""
+        return self.bad if self.columns is None else self.path / "damaged.parquet"
 
 
 def columns_of(table: TableFile) -> list[str]:
@@ -72,6 +72,16 @@ def scan(
     their own order; `row` names a column of row numbers (u32) in front. Raises InputError naming the file, the missing
     column and the nearest header that is there.
     """
+    names = require(table, required)
+    frame = _scan_all(table, names, row)
+    if optional is not None:
+        wanted = [name for name in names if name in required or name in optional]
+        frame = frame.select([row, *wanted] if row is not None else wanted)
+    return frame
+
+
+def require(table: TableFile, required: Sequence[str]) -> list[str]:
+    """Return the column names of a table that has the required ones. Raises InputError for one that has not."""
     names = columns_of(table)
     for column in required:
         if column not in names:
@@ -80,11 +90,7 @@ def scan(
             has = ", ".join(map(repr, names[:12])) or "an empty first line"
             hint = f"; did you mean its {there!r}?" if there else f"; it has {has}"
             raise InputError(f"{table.name}: column {column!r} is missing{hint}")
-    frame = _scan_all(table, names, row)
-    if optional is not None:
-        wanted = [name for name in names if name in required or name in optional]
-        frame = frame.select([row, *wanted] if row is not None else wanted)
-    return frame
+    return names
 
 
 def scan_keyed(
@@ -97,30 +103,14 @@ def scan_keyed(
 ) -> pl.LazyFrame:
     """Scan as `scan` does, with each row's KEY in front, and its ROW (place in the published order) if `numbered`.
 
-    A null KEY stands for a damaged row; a converted table has none of those.
+    Its rows are whole: see `openimages.damage`.
     """
     if table.columns is None:
-        # The reader numbers the rows: what only counts them as they come cannot leave out any of them unread.
         frame = scan(table, ["ImageID", *required], optional, row=ROW if numbered else None)
         names = [name for name in frame.collect_schema().names() if optional is None or name in (*required, *optional)]
         return frame.select(ids.key(), *([ROW] if numbered else []), *(name for name in names if name != ROW))
     names = scan(table, required, optional).collect_schema().names()
     return pl.scan_parquet(table.parts, glob=False).select(KEY, *([ROW] if numbered else []), *names)
-
-
-def scan_headless(table: TableFile, columns: Sequence[str]) -> pl.LazyFrame:
-    """Scan a table of which only the number of leading columns is known; row 1 is a header if it says so."""
-    names = columns_of(table)
-    if len(names) < len(columns):
-        wants = ", ".join(columns)
-        raise InputError(f"{table.name}: it has {len(names)} column(s) where {len(columns)} are needed ({wants})")
-    if table.is_parquet or names[0].lower() in (columns[0].lower(), *_HEADER_WORDS):
-        frame = _scan_all(table, names)
-    else:
-        with reading(table):
-            frame = pl.scan_csv(table.path, infer_schema=False, has_header=False)
-    given = frame.collect_schema().names()[: len(columns)]
-    return frame.select(pl.col(old).alias(new) for old, new in zip(given, columns, strict=True))
 
 
 @contextmanager
@@ -136,45 +126,6 @@ def reading(table: TableFile, *, into: Path | None = None) -> Iterator[None]:
             raise storage_error(error, into) from error
         reason = getattr(error, "strerror", None) or str(error).strip().split("\n", 1)[0] or type(error).__name__
         raise InputError(f"{table.name}: cannot be read as a table: {reason}") from error
-
-
-def looks_hexadecimal(table: TableFile) -> bool:
-    """Return whether any ImageID of the table is 16 lower-case hex digits, as every Open Images id is.
-
-    A table of a user's own may name its images otherwise; then its ids are taken as they stand.
-    """
-    ids = scan(table, ["ImageID"], []).select(is_hex=pl.col("ImageID").str.contains(HEX_ID))
-    with reading(table):
-        if ids.head(1000).collect(engine="streaming").get_column("is_hex").any():
-            return True
-        return bool(ids.select(pl.col("is_hex").any()).collect(engine="streaming").item())
-
-
-def bad_ids(table: TableFile) -> Iterator[tuple[int, str]]:
-    """Read a CSV row by row and yield (physical line, reason) for each row whose ImageID is no Open Images id.
-
-    The slow way, for tables that are known to hold such a row. The header stands on line 1.
-    """
-    if table.columns is not None:
-        if table.damaged.exists():
-            yield from pl.read_parquet(table.damaged).iter_rows()
-        return
-    if table.is_parquet:
-        # There are no lines in it: rows are counted as if each stood on one, below a header.
-        damaged = scan(table, ["ImageID"], [], row=ROW).filter(~pl.col("ImageID").str.contains(HEX_ID).fill_null(False))
-        with reading(table):
-            for number, image_id in damaged.collect(engine="streaming").iter_rows():
-                yield number + 2, f"ImageID {(image_id or '')[:40]!r} is not 16 lower-case hex digits"
-        return
-    with reading(table), _open_text(table.path) as text:
-        rows = csv.reader(text)
-        position = [name.strip() for name in next(rows)].index("ImageID")
-        line = rows.line_num + 1
-        for row in rows:
-            image_id = row[position] if len(row) > position else ""
-            if row and not (len(image_id) == 16 and all(digit in "0123456789abcdef" for digit in image_id)):
-                yield line, f"ImageID {image_id[:40]!r} is not 16 lower-case hex digits"
-            line = rows.line_num + 1
 
 
 def _scan_all(table: TableFile, names: list[str], row: str | None = None) -> pl.LazyFrame:
@@ -199,26 +150,29 @@ def _scan_all(table: TableFile, names: list[str], row: str | None = None) -> pl.
             table.path,
             infer_schema=False,
             with_column_names=lambda _: names,
-            truncate_ragged_lines=True,
             row_index_name=row,
         )
 
 
 def _first_row(table: TableFile) -> list[str]:
+    """Return the header. What stands behind it may be damaged; a header that is makes another table of it."""
     with reading(table):
-        with _open_bytes(table.path) as file:
+        with open_bytes(table.path) as file:
             start = file.read(_SNIFF_BYTES)
-        if not start.strip():
+        if not start.strip(b" \t\r\n") or start == b"\xef\xbb\xbf":
             raise InputError(f"{table.name}: the file is empty")
-        if b"\0" in start[:4096]:
-            raise InputError(f"{table.name}: not a CSV file (it holds binary data)")
-        text = start.decode("utf-8-sig", errors="strict" if len(start) < _SNIFF_BYTES else "ignore")
-        return next(csv.reader(StringIO(text, newline="")), [])
+        # Bytes that are no UTF-8 become characters that no text holds.
+        text = start.decode("utf-8-sig", errors="surrogateescape")
+        names = next(csv.reader(StringIO(text, newline="")), [])
+        if any("\0" in name or not _is_text(name) for name in names):
+            raise InputError(f"{table.name}: not a CSV file (its first line holds binary data)")
+        return names
 
 
-def _open_bytes(path: Path) -> IO[bytes]:
+def _is_text(name: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """Open a file of text, gzipped if its name says so."""
     return cast("IO[bytes]", gzip.open(path)) if path.name.lower().endswith(".gz") else path.open("rb")
-
-
-def _open_text(path: Path) -> TextIO:
-    return TextIOWrapper(cast("BinaryIO", _open_bytes(path)), encoding="utf-8-sig", errors="replace", newline="")

@@ -30,7 +30,7 @@ class Selection:
     (both in the image table); `added` counts the images that each category's subclasses would add to it; `rows` counts
     the matching box rows that the selected images bring; `unlisted` counts annotated images without a row in the image
     table; `unknown_lines` are those of the id list that name no image of the tables, `unboxed` counts listed images
-    without a box; the damaged flags say which tables hold rows whose ImageID is no id.
+    without a box.
     """
 
     keys: pl.Series
@@ -41,8 +41,6 @@ class Selection:
     unlisted: int
     unknown_lines: pl.Series
     unboxed: int
-    damaged_boxes: bool
-    damaged_images: bool
 
 
 def choose(pairs: pl.DataFrame, images: pl.DataFrame, query: Query) -> Selection:
@@ -50,10 +48,7 @@ def choose(pairs: pl.DataFrame, images: pl.DataFrame, query: Query) -> Selection
 
     `pairs` comes from `annotated` (or is empty when no boxes are read), `images` from `listed`.
     """
-    damaged_boxes = pairs.get_column(KEY).null_count() > 0
-    damaged_images = images.get_column(KEY).null_count() > 0
-    pairs = pairs.filter(pl.col(KEY).is_not_null())
-    shelf = _Images.of(images.filter(pl.col(KEY).is_not_null()))
+    shelf = _Images.of(images)
     boxed = _Boxed(shelf, pairs, query)
     keep = boxed.matching()
     if query.excluded:
@@ -76,8 +71,6 @@ def choose(pairs: pl.DataFrame, images: pl.DataFrame, query: Query) -> Selection
         unlisted=boxed.unlisted,
         unknown_lines=unknown_lines,
         unboxed=unboxed,
-        damaged_boxes=damaged_boxes,
-        damaged_images=damaged_images,
     )
 
 

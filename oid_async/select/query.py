@@ -47,8 +47,8 @@ def annotated(boxes: Sequence[TableFile], ids: IdForm, query: Query) -> pl.DataF
     """Return key, label (u16), rows (u32): one row per image and label that it has boxes of, in no order.
 
     `label` is a place in `query.labels`, or behind its end for every other class, which counts only without categories;
-    `rows` counts the boxes that fit the flags, maybe none: for an exclusion any box will do. A null key stands for
-    damaged rows. Numbers, because a group by text costs some hundred bytes an image.
+    `rows` counts the boxes that fit the flags, maybe none: for an exclusion any box will do. Numbers,
+    because a group by text costs some hundred bytes an image.
     """
     labels = query.labels
     if not query.categories and query.limit_per_class is not None:
@@ -63,7 +63,7 @@ def annotated(boxes: Sequence[TableFile], ids: IdForm, query: Query) -> pl.DataF
         else:
             frame, rows = counted, pl.col("boxes")
         if not others:
-            frame = frame.filter(pl.col("LabelName").is_in(labels) | pl.col(KEY).is_null())
+            frame = frame.filter(pl.col("LabelName").is_in(labels))
         label = _place("LabelName", labels, len(labels) if others else None)
         frame = frame.select(KEY, label=label, rows=rows)
         if counted is None or others:

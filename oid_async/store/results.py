@@ -74,12 +74,13 @@ class Results:
         self,
         boxes: Boxes | None,
         query: dict[str, Any],
-        bad_rows: Iterable[tuple[str, int, str]],
+        bad_rows: pl.DataFrame,
         unknown_ids: Iterable[str],
     ) -> None:
         """Write every table, then give all of them their names. Raises StorageError or InputError.
 
-        Without boxes there are no tables of them; `unknown_ids` are the lines of an id list that name no image.
+        Without boxes there are no tables of them; `bad_rows` has File, Line, Reason; `unknown_ids` are the lines of an
+        id list that name no image.
         """
         made: list[Path] = []
         try:
@@ -243,11 +244,9 @@ class Results:
         )
         frame.write_csv(self._new("bbox/label_data.csv", made))
 
-    def _bad_rows(self, bad_rows: Iterable[tuple[str, int, str]], made: list[Path]) -> None:
-        rows = list(bad_rows)
-        if rows:
-            schema = {"File": pl.String, "Line": pl.Int64, "Reason": pl.String}
-            pl.DataFrame(rows, schema=schema, orient="row").write_csv(self._new("bad_rows.csv", made))
+    def _bad_rows(self, bad_rows: pl.DataFrame, made: list[Path]) -> None:
+        if len(bad_rows):
+            bad_rows.write_csv(self._new("bad_rows.csv", made))
 
     def _unknown_ids(self, unknown_ids: Iterable[str], made: list[Path]) -> None:
         lines = list(unknown_ids)
