@@ -180,7 +180,7 @@ def _download(arguments: argparse.Namespace) -> int:
         screen.summary(run.report)
     if arguments.json:
         print(json.dumps(run.report.as_json()))
-    return code or (1 if run.report.failed else 0)
+    return code or (0 if options.allows(run.report.failed, run.report.selected) else 1)
 
 
 def _plan(arguments: argparse.Namespace) -> int:
