@@ -84,7 +84,7 @@ def test_command_line_offers_every_option(command: str) -> None:
     assert all(flag.startswith("--") for flags in offered.values() for flag in flags)
 
 
-@pytest.mark.parametrize("command", ["download", "plan", "demo"])
+@pytest.mark.parametrize("command", ["download", "plan", "demo", "verify"])
 def test_every_option_has_help(command: str) -> None:
     """No option and no argument of any command is without a word of help and, where it takes a value, a name for it."""
     for action in parser_of(command)._actions:
