@@ -267,8 +267,9 @@ def _certain(
     for each class that an unsettled image is among the first of, are fewer than --ndata.
     """
     most = pl.repeat(0, len(images.keys), dtype=pl.Int64, eager=True)
-    for first in firsts:
-        most = most + images.mask([first])
+    counts = pl.concat(firsts).alias("at").value_counts(name="classes")
+    if len(counts):
+        most = most.scatter(counts.get_column("at"), counts.get_column("classes").cast(pl.Int64))
     most = most.set(settled, 1)
     if failed is not None:
         most = most.set(failed, 0)

@@ -39,8 +39,8 @@ FINDINGS = {
 }
 _EXPECTED = {"ImageID": pl.String, "FileName": pl.String, "Bytes": pl.Int64, "MD5": pl.String}
 _SLICE_ROWS = 8192
-# What two threads check between two looks at whether they are still wanted.
-_BATCH_ROWS = 64
+# What a thread checks between two looks at whether it is still wanted.
+_BATCH_ROWS = 16
 _NAMES_AT_ONCE = 65536
 
 
