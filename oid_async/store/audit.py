@@ -39,8 +39,9 @@ FINDINGS = {
 }
 _EXPECTED = {"ImageID": pl.String, "FileName": pl.String, "Bytes": pl.Int64, "MD5": pl.String}
 _SLICE_ROWS = 8192
-# What a thread checks between two looks at whether it is still wanted.
-_BATCH_ROWS = 16
+# What a thread checks between two looks at whether it is still wanted: about so many bytes, at most so many files.
+_BATCH_BYTES = 8 << 20
+_BATCH_ROWS = 256
 _NAMES_AT_ONCE = 65536
 
 
@@ -67,8 +68,8 @@ class Audit:
             total = rows.select(pl.len()).collect().item()
             for start in range(0, total, _SLICE_ROWS):
                 part = rows.slice(start, _SLICE_ROWS).filter(pl.col("Status") == "ok").select(_columns()).collect()
-                yield from ((batch, True) for batch in part.iter_slices(_BATCH_ROWS))
-        yield from ((batch, False) for batch in self._rest.iter_slices(_BATCH_ROWS))
+                yield from ((batch, True) for batch in part.iter_slices(_batch_rows(part)))
+        yield from ((batch, False) for batch in self._rest.iter_slices(_batch_rows(self._rest)))
 
     def check(self, rows: pl.DataFrame, selected: bool) -> pl.DataFrame:
         """Return what is wrong with the files of a batch, as FINDINGS."""
@@ -246,6 +247,11 @@ def _judge(body: bytes, size: int | None) -> tuple[Kind, str] | None:
     if not is_complete(body, read_header(body)):
         return ("truncated" if size is None else "altered"), "the end of the JPEG is missing"
     return None
+
+
+def _batch_rows(files: pl.DataFrame) -> int:
+    mean = files.select(pl.col("Bytes").mean().fill_null(0)).item()
+    return max(1, min(_BATCH_ROWS, int(_BATCH_BYTES / (mean + 1))))
 
 
 def _columns() -> list[pl.Expr]:
