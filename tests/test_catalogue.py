@@ -238,6 +238,7 @@ def test_every_table_stands_in_a_known_bucket() -> None:
     "name",
     [
         "openimages.catalogue",
+        "options",
         "select.plan",
         "store.naming",
         "store.verify",
