@@ -13,19 +13,37 @@ from oid_async.version import __version__
 
 if TYPE_CHECKING:
     from oid_async import errors, events
-    from oid_async.api import Stream, download, plan, stream
+    from oid_async.api import Stream, download, plan, stream, verify
     from oid_async.report import Outcome, Plan, Report
+    from oid_async.verification import Finding, Verification
 
-__all__ = ["Outcome", "Plan", "Report", "Stream", "__version__", "download", "errors", "events", "plan", "stream"]
+__all__ = [
+    "Finding",
+    "Outcome",
+    "Plan",
+    "Report",
+    "Stream",
+    "Verification",
+    "__version__",
+    "download",
+    "errors",
+    "events",
+    "plan",
+    "stream",
+    "verify",
+]
 
 _HOME = {
+    "Finding": "oid_async.verification",
     "Outcome": "oid_async.report",
     "Plan": "oid_async.report",
     "Report": "oid_async.report",
     "Stream": "oid_async.api",
+    "Verification": "oid_async.verification",
     "download": "oid_async.api",
     "plan": "oid_async.api",
     "stream": "oid_async.api",
+    "verify": "oid_async.api",
 }
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from oid_async.inputs import Inputs
 from oid_async.openimages.boxes import count_rows
 from oid_async.openimages.classes import Category
-from oid_async.select.choose import Selection, choose
+from oid_async.select.choose import NOTHING_ASKED, Asked, Selection, choose
 from oid_async.select.query import annotated, listed, nothing_annotated
 
 _MOST_NAMED = 5
@@ -22,18 +22,18 @@ class Answer:
     annotations: dict[str, int]
 
 
-def ask(inputs: Inputs, all_boxes: bool) -> Answer:
-    """Read the tables and decide. Raises InputError for a table that cannot be read."""
+def ask(inputs: Inputs, all_boxes: bool, asked: Asked = NOTHING_ASKED) -> Answer:
+    """Read the tables and decide, with what was `asked` so far. Raises InputError for a table that cannot be read."""
     query, ids = inputs.query, inputs.ids
     annotations: dict[str, int] = {}
     images = listed(inputs.images, ids, inputs.splits)
     if inputs.boxes:
-        selection = choose(annotated(inputs.boxes, ids, query), images, query)
+        selection = choose(annotated(inputs.boxes, ids, query), images, query, asked)
         annotations["bbox"] = selection.rows
         if all_boxes and query.categories:
             annotations["bbox"] = count_rows(inputs.boxes, ids, query.flags, selection.keys)
     else:
-        selection = choose(nothing_annotated(ids), images, query)
+        selection = choose(nothing_annotated(ids), images, query, asked)
     unknown: list[str] = []
     if query.image_ids is not None and len(selection.unknown_lines):
         unknown = query.image_ids.text_of(selection.unknown_lines)

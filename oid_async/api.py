@@ -1,4 +1,4 @@
-"""The Python door: `await download(...)`, `await plan(...)`, `async with stream(...)`.
+"""The Python door: `await download(...)`, `await plan(...)`, `async with stream(...)`, `await verify(...)`.
 
 All keywords, named like the long options of the command line. Nothing here prints, starts processes, installs signal
 handlers or keeps state between calls; everything may be cancelled at any await.
@@ -6,14 +6,17 @@ handlers or keeps state between calls; everything may be cancelled at any await.
 
 import asyncio
 import inspect
+import os
 from collections.abc import AsyncIterator
 from typing import Any, Self, Unpack
 
+from oid_async.errors import UsageError
 from oid_async.events import Sink, ignore
 from oid_async.options import Options, QueryOptions, option_fields
 from oid_async.report import Outcome, Plan, Report
 from oid_async.run import Run
 from oid_async.threads import settled
+from oid_async.verification import Verification, Verify
 
 _WAITING_OUTCOMES = 256
 
@@ -40,6 +43,22 @@ def stream(*, on_event: Sink | None = None, **query: Unpack[QueryOptions]) -> "S
     tables are written when the outcomes were read to their end. Raises what `download` raises, from the iteration.
     """
     return Stream(Options.of(**query), on_event or ignore)
+
+
+async def verify(
+    *, savepath: str | os.PathLike[str], repair: bool = False, on_event: Sink | None = None
+) -> Verification:
+    """Check every file under `savepath` against its manifest: missing, truncated, altered, extra.
+
+    With `repair` what is missing, truncated or altered is fetched again by repeating the query in query.json, and all
+    is checked once more. Damaged files wait in `.oid_async/damaged/` until their replacement has landed; extra files
+    are left alone. Nothing is written without `repair`. Raises InputError when there is no usable manifest (or
+    query.json, to repair), LockedError when a run is on in the folder, and when repairing what `download` raises.
+    """
+    path = Options(savepath=savepath).savepath  # type: ignore[arg-type]
+    if not isinstance(repair, bool):
+        raise UsageError(f"repair is True or False, not {repair!r}")
+    return await Verify(path, on_event or ignore, repair=repair).run()
 
 
 class Stream:

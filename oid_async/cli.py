@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from oid_async.descriptors import raise_limit
 from oid_async.errors import OidError, UsageError
 from oid_async.options import Options, option_fields
+from oid_async.repeat import StoredQuery
 from oid_async.tuning import set_up_polars
 from oid_async.version import __version__
 
@@ -106,6 +107,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_query(plan)
     plan.set_defaults(command=_plan)
     _add_listings(commands)
+    verify = commands.add_parser(
+        "verify",
+        usage="oid-async verify SAVEPATH [OPTIONS]",
+        help="check every file that was saved",
+        description="Check every file against the manifest: missing, truncated, altered, extra. Exit 0: all whole.",
+    )
+    verify.add_argument("savepath", metavar="SAVEPATH", help="a folder that a download has filled")
+    verify.add_argument(
+        "--repair", action="store_true", help="fetch what is missing, truncated or altered again, then check once more"
+    )
+    _add_output(verify)
+    verify.set_defaults(command=_verify)
     demo = commands.add_parser(
         "demo",
         usage="oid-async demo [SAVEPATH]",
@@ -182,7 +195,7 @@ def _download(arguments: argparse.Namespace) -> int:
         screen.summary(run.report)
     if arguments.json:
         print(json.dumps(run.report.as_json()))
-    return code or (1 if run.report.failed else 0)
+    return code or (0 if options.allows(run.report.failed, run.report.selected) else 1)
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -254,6 +267,28 @@ def _demo(arguments: argparse.Namespace) -> int:
         program = sys.argv[0] if sys.argv[0].endswith("oid-async") else "oid-async"
         print("\n".join(closing_words(run.report, program)), file=sys.stderr)
     return code or (0 if went_as_staged(run.report) else 1)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    savepath = Options(savepath=arguments.savepath).savepath
+    set_up_polars(StoredQuery.read(savepath).options if arguments.repair else None)
+    from oid_async.verification import Verify
+
+    with _screen(arguments) as screen:
+        verify = Verify(savepath, screen.show, repair=arguments.repair)
+        found, code = _to_the_end(verify.run)
+        if found is not None:
+            screen.verified(found)
+    if found is None:
+        return _interrupted(arguments, code)
+    if arguments.json:
+        print(json.dumps(found.as_json()))
+    elif not arguments.quiet:
+        from oid_async.screen import finding_lines
+
+        for line in finding_lines(found):
+            print(line)
+    return 0 if found.clean else 1
 
 
 def _screen(arguments: argparse.Namespace) -> "Screen":

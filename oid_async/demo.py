@@ -9,13 +9,20 @@ from oid_async.origin.lookalike import STAGED_FAILURES, Lookalike
 from oid_async.report import Report
 from oid_async.run import Run
 
+# What the look-alike is known by over runs; it has another address each time.
+SITE = "demo:"
 DEFAULT_SAVEPATH = Path("demo_data")
 
 
 def demo_run(savepath: Path, cache_dir: Path | None, sink: Sink) -> Run:
     """Return the run of the demo: every split of the look-alike, every image with a box."""
     options = Options(savepath=savepath, splits=SPLITS, cache_dir=cache_dir)
-    return Run(options, sink, serve=Lookalike().serve, site="demo:")
+    return look_alike_run(options, sink)
+
+
+def look_alike_run(options: Options, sink: Sink) -> Run:
+    """Return the run of any query against the look-alike."""
+    return Run(options, sink, serve=Lookalike().serve, site=SITE)
 
 
 def went_as_staged(report: Report) -> bool:

@@ -45,13 +45,21 @@ class Landed:
 
 
 @dataclass(frozen=True, slots=True)
+class Checked:
+    """`done` of `total` files have been verified so far."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The run is over and its tables are written."""
 
     report: Report
 
 
-Event = Note | TableProgress | Planned | Landed | Finished
+Event = Note | TableProgress | Planned | Landed | Checked | Finished
 Sink = Callable[[Event], None]
 
 

@@ -102,6 +102,7 @@ class Gatherer:
             limit_per_class=options.limit_per_class,
             limit=options.limit,
             seed=options.seed if options.shuffle else None,
+            top_up=options.top_up,
             by_boxes=by_boxes,
         )
         if not needs_boxes and self._is_bare(lists[0]):

@@ -7,8 +7,9 @@ field names as keywords (`QueryOptions` repeats them for type checkers; a test k
 import difflib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, asdict, dataclass, field, fields
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, Unpack, get_args
 
@@ -34,6 +35,9 @@ FLAGS = {
     "is_depiction": "IsDepiction",
     "is_inside": "IsInside",
 }
+# Options that name a file, a folder or a URL, as text.
+_PLACES = ("label", "annotation", "image_url", "mirror", "category_file", "image_ids", "exclude_ids")
+_COUNT_OR_SHARE = re.compile(r"([0-9]{1,18})|([0-9]{1,3}(?:\.[0-9]{1,18})?)%")
 
 
 class QueryOptions(TypedDict, total=False):
@@ -79,6 +83,9 @@ class QueryOptions(TypedDict, total=False):
     max_wait: float
     max_image_bytes: int | str
     limit_rate: int | str | None
+    retry_failed: bool
+    top_up: bool
+    max_failures: int | str
 
 
 def _option(
@@ -302,6 +309,22 @@ class Options:
         metavar="SIZE",
         doc="at most so many bytes a second for all images, such as 2M; default none",
     )
+    retry_failed: bool = _option(
+        False, "--retry-failed", kind=bool, doc="ask again for images whose final failure is remembered"
+    )
+    top_up: bool = _option(
+        False,
+        "--top-up",
+        kind=bool,
+        doc="in place of each failure take the next image in order, of --ndata and of each class of --limit-per-class",
+    )
+    max_failures: int | str = _option(
+        0,
+        "--max-failures",
+        metavar="N|P%",
+        doc="that many failures, or P% of the selected images, still exit 0; the exit code alone: in Python it is "
+        "checked and has no effect; default 0",
+    )
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -313,11 +336,11 @@ class Options:
         put(self, "release", _member(self, "release", self.release, get_args(Release)))
         for name in FLAGS:
             put(self, name, _yes_or_no(self, name))
-        for name in ("with_subclasses", "shuffle", "all_boxes", "offline"):
+        for name in ("with_subclasses", "shuffle", "all_boxes", "offline", "retry_failed", "top_up"):
             _check_switch(self, name)
         put(self, "names", _one_of(self, "names", {name: name for name in get_args(Names)}))
         put(self, "allow_hosts", _words(self, "allow_hosts"))
-        for name in ("label", "annotation", "image_url", "mirror", "category_file", "image_ids", "exclude_ids"):
+        for name in _PLACES:
             put(self, name, _place(self, name) or None)
         put(self, "mirror", self.mirror or os.environ.get("OID_ASYNC_MIRROR") or None)
         if not _place(self, "savepath"):
@@ -331,6 +354,7 @@ class Options:
         _check_numbers(self)
         for name in ("limit", "limit_per_class"):
             put(self, name, None if getattr(self, name) == -1 else getattr(self, name))
+        put(self, "max_failures", _count_or_share(self, "max_failures"))
         if self.match == "all" and not (self.categories or self.category_file):
             raise UsageError(f"{_called('match')} inter needs at least one --category to intersect")
         for name in ("max_image_bytes", "limit_rate"):
@@ -369,9 +393,33 @@ class Options:
                 raise TypeError(f"no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         return cls(**query)  # type: ignore[arg-type]
 
+    def allows(self, failed: int, selected: int) -> bool:
+        """Return whether so many failures are within --max-failures.
+
+        >>> Options(max_failures="0.5%").allows(1, 200), Options(max_failures="0.5%").allows(1, 199)
+        (True, False)
+        """
+        if isinstance(self.max_failures, int):
+            return failed <= self.max_failures
+        return failed * 100 <= Fraction(self.max_failures.rstrip("%")) * selected
+
     def as_json(self) -> dict[str, Any]:
-        """Return the options as plain JSON values, for query.json."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
+        """Return the options as plain JSON values, for query.json: paths are absolute, but for the savepath's own."""
+        plain = {name: _plain(value) for name, value in asdict(self).items()}
+        return plain | {name: _absolute(plain[name]) for name in (*_PLACES, "cache_dir")}
+
+    @classmethod
+    def from_json(cls, query: Mapping[str, Any], *, savepath: Path) -> Self:
+        """Make the options of a query.json again, for the folder that it was found in.
+
+        Raises UsageError for what they cannot be. Where the images came from is the query's, whatever the environment
+        says today.
+        """
+        if unknown := query.keys() - {option.name for option in fields(cls)}:
+            raise UsageError(f"no option {min(unknown)!r} in this version")
+        options = cls(**{**query, "savepath": savepath})
+        object.__setattr__(options, "mirror", query.get("mirror"))
+        return options
 
 
 def option_fields() -> tuple[Field[Any], ...]:
@@ -383,6 +431,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
     return str(value) if isinstance(value, Path) else value
+
+
+def _absolute(place: str | None) -> str | None:
+    """Return a path from the root of the disk on: a query is repeated from wherever; a URL stays what it is."""
+    is_url = place is None or re.match(r"(https?|file):", place, re.IGNORECASE)
+    return place if is_url or place is None else os.path.abspath(place)
 
 
 def _called(name: str) -> str:
@@ -433,6 +487,15 @@ def _check_switch(options: Options, name: str) -> None:
     value = getattr(options, name)
     if not isinstance(value, bool):
         raise UsageError(f"{_called(name)} is True or False, not {value!r}")
+
+
+def _count_or_share(options: Options, name: str) -> int | str:
+    """Return a count as a number, a share as 'P%'."""
+    value: object = getattr(options, name)
+    written = _COUNT_OR_SHARE.fullmatch(str(value)) if isinstance(value, int | str) else None
+    if written is None or isinstance(value, bool) or (written[2] and Fraction(written[2]) > 100):
+        raise UsageError(f"{_called(name)} takes a count such as 5 or a share such as 2%, not {value!r}")
+    return int(written[1]) if written[1] else written[0]
 
 
 def _one_of(options: Options, name: str, allowed: dict[str, Any]) -> Any:

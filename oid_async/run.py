@@ -27,19 +27,19 @@ from oid_async.metadata.cache import MetadataCache
 from oid_async.metadata.paths import cache_root
 from oid_async.mirror import Site, allowed_endpoints, named_endpoints, open_site
 from oid_async.openimages.catalogue import IMAGE_BUCKET, MEAN_IMAGE_BYTES, object_url
+from oid_async.openimages.ids import KEY
 from oid_async.options import Options, Source
-from oid_async.report import Outcome, Plan, Report
-from oid_async.select.choose import Selection
+from oid_async.report import PASSING_KINDS, Outcome, Plan, Report
+from oid_async.select.choose import Asked
 from oid_async.select.plan import Facts, Planner, Summary, clear_plan, plan_files
 from oid_async.store.adopt import Adopter, from_manifest
 from oid_async.store.folder import Folder
-from oid_async.store.journal import Journal
+from oid_async.store.journal import Journal, next_line
 from oid_async.store.landing import Lander
 from oid_async.store.power import boot_id, check_after_boot
 from oid_async.store.results import Boxes, Results
 from oid_async.threads import in_thread
 from oid_async.transfer import pipeline
-from oid_async.transfer.addresses import Endpoint
 from oid_async.transfer.fetch import Fetcher, Target
 from oid_async.transfer.hosts import FLICKR_RATE, Hosts
 from oid_async.transfer.pipeline import Collector, Deliver
@@ -48,6 +48,7 @@ from oid_async.version import __version__
 
 if TYPE_CHECKING:
     from oid_async.origin.server import Serve
+    from oid_async.transfer.client import Client
 
 # Enough to fill a 1 Gbit line at 50 ms; a body of at most 1 MiB each is what they cost in memory.
 DEFAULT_CONCURRENCY = 64
@@ -55,6 +56,9 @@ _TABLE_CONNECTIONS = 8
 # What one of many transfers should get of --limit-rate; what arrives unasked meanwhile waits in the sockets' buffers.
 _SHARE_BYTES_S = 32 << 10
 _PLACE = "__place"
+# Rounds of topping up, and images in them, that bring nothing but passing failures: then the images are not at fault.
+_BARREN_ROUNDS = 3
+_BARREN_IMAGES = 20
 _TARGET_COLUMNS = ("ImageID", "FileName", "Subset", "OriginalURL", "OriginalSize", "OriginalMD5", "Thumbnail300KURL")
 
 
@@ -89,7 +93,8 @@ class Run:
         async with AsyncExitStack() as stack:
             scratch = await stack.enter_async_context(_scratch())
             folder = Folder(self.options.savepath, scratch=scratch)
-            return (await self._prepare(stack, folder, None)).plan
+            prepared = await self._prepare(stack, folder, None)
+            return (await self._decide(prepared, folder, None)).plan
 
     async def download(self) -> Report:
         """Carry the query out and return the report. Raises OidError; what was saved before that stays."""
@@ -99,10 +104,13 @@ class Run:
                 folder = Folder(self.options.savepath)
                 journal = await stack.enter_async_context(_claimed(folder, self._sink))
                 prepared = await self._prepare(stack, folder, journal)
-                self._sink(Planned(prepared.plan))
-                _check_room(prepared)
+                decision = await self._decide(prepared, folder, journal)
+                self._sink(Planned(decision.plan))
+                _check_room(decision.plan, prepared.site)
                 await self._transfer(prepared, folder, journal)
-                await in_thread(self._write_results, prepared, folder)
+                if self._tops_up:
+                    decision = await self._top_up(prepared, decision, folder, journal)
+                await in_thread(self._write_results, prepared, decision, folder)
         except BaseExceptionGroup as group:
             raise _first_cause(group) from group
         except asyncio.CancelledError:
@@ -114,7 +122,7 @@ class Run:
         return self.report
 
     async def _prepare(self, stack: AsyncExitStack, folder: Folder, journal: Journal | None) -> "_Prepared":
-        """Bring the tables, select, plan. Without a journal nothing is written to SAVEPATH: a dry run."""
+        """Open what a run needs and bring the tables. Without a journal nothing is written to SAVEPATH: a dry run."""
         options = self.options
         site = await stack.enter_async_context(
             open_site(options.mirror, offline=options.offline, serve=self._serve, name=self._site_name)
@@ -126,19 +134,22 @@ class Run:
             max_wait_s=self._limits.max_wait_s,
             tell=lambda text: self._sink(Note(text)),
         )
-        allowed = allowed_endpoints(options, site)
-        table_client = None
-        if not options.offline:
+        endpoints = allowed_endpoints(options, site)
+        table_client = client = None
+        if journal is not None or not options.offline:
             # It takes a while to import, and answering a question from the cache needs none.
             from oid_async.transfer.client import Client
-
+        if not options.offline:
             table_client = Client(
                 hosts,
                 replace(self._limits, rate_bytes_s=None),
                 connections=_TABLE_CONNECTIONS,
-                allowed=(*allowed, *named_endpoints(options)),
+                allowed=(*endpoints, *named_endpoints(options)),
             )
             await stack.enter_async_context(table_client)
+        if journal is not None:
+            client = Client(hosts, self._limits, connections=self._workers, allowed=endpoints, offline=options.offline)
+            await stack.enter_async_context(client)
         cache = await stack.enter_async_context(
             MetadataCache(
                 table_client,
@@ -152,45 +163,104 @@ class Run:
         inputs = await Gatherer(options, cache, self._sink, folder.tmp).gather()
         sources, why = choose_sources(options, inputs, mirrored=site.name is not None)
         self._sink(Note(why))
-        answer = await in_thread(ask, inputs, options.all_boxes)
-        for remark in remarks(inputs, answer):
-            self._sink(Note(remark))
-        selection = answer.selection
         names = choose_names(options, inputs)
         dry = journal is None
         planner = Planner(folder.plan, inputs.images, inputs.ids, inputs.splits, sources, names, dry)
-        summary = await in_thread(self._plan, planner, selection, folder, journal, site.name)
-        if summary.ambiguous:
+        start = None
+        if options.retry_failed or options.top_up:
+            start = await in_thread(next_line, folder.journal)
+        return _Prepared(inputs, planner, site, client, cache, start)
+
+    async def _decide(
+        self, prepared: "_Prepared", folder: Folder, journal: Journal | None, settled: pl.Series | None = None
+    ) -> "_Decision":
+        """Select, plan, and bring the report up to that.
+
+        `settled` are the keys that were given out before in this run: the selection is topped up.
+        """
+        answer, summary = await in_thread(self._select, prepared, folder, journal, settled)
+        if settled is None and summary.ambiguous:
             urls = "stand in the image table with more than one OriginalURL; the first one counts"
             self._sink(Note(f"{summary.ambiguous} images {urls}"))
-        report = self.report
-        report.selected = len(selection.keys)
-        report.present = summary.present
+        if settled is None:
+            for remark in remarks(prepared.inputs, answer):
+                self._sink(Note(remark))
+        selection, report = answer.selection, self.report
+        report.selected = len(selection.keys) + selection.waiting
         report.failures = dict(summary.failures)
         report.failed = sum(summary.failures.values())
-        report.pending = summary.to_fetch
+        report.pending = summary.to_fetch + selection.waiting
+        # What was downloaded before the selection was topped up is counted already.
+        report.present = report.selected - report.downloaded - report.failed - report.pending
         report.unselected = summary.unselected
-        report.bad_rows = len(inputs.bad_rows)
-        disk_free = await asyncio.to_thread(_disk_free, options.savepath)
-        plan = self._make_plan(answer, summary, sources, cache.fetched_bytes, disk_free)
-        return _Prepared(plan, inputs, answer, sources, site, hosts, allowed)
+        report.bad_rows = len(prepared.inputs.bad_rows)
+        disk_free = await asyncio.to_thread(_disk_free, self.options.savepath)
+        plan = self._make_plan(answer, summary, prepared.planner.sources, prepared.cache.fetched_bytes, disk_free)
+        return _Decision(plan, answer, report.failed, report.downloaded, dict(report.failures))
 
-    def _plan(
-        self, planner: Planner, selection: Selection, folder: Folder, journal: Journal | None, site: str | None
-    ) -> Summary:
+    def _select(
+        self, prepared: "_Prepared", folder: Folder, journal: Journal | None, settled: pl.Series | None
+    ) -> tuple[Answer, Summary]:
+        planner, start = prepared.planner, prepared.start
+        facts = Facts(
+            folder.journal,
+            folder.names(),
+            Adopter(folder, planner.sources),
+            remembered_from=start if start is not None and self.options.retry_failed else 0,
+            run_from=start if journal is not None else None,
+        )
         try:
             if journal is not None:
-                _forget_elsewhere(folder, journal, site)
+                _forget_elsewhere(folder, journal, prepared.site.name)
             clear_plan(folder.plan)
-            facts = Facts(folder.journal, folder.names(), Adopter(folder, planner.sources))
-            summary = planner.write(selection.keys, facts)
+            asked = Asked()
+            if self.options.top_up:
+                failed = planner.failed(facts)
+                first = settled if settled is not None else failed.clear()
+                asked = Asked(failed, first if journal is not None and self._tops_up else None)
+            answer = ask(prepared.inputs, self.options.all_boxes, asked)
+            summary = planner.write(answer.selection.keys, facts)
         except (OSError, pl.exceptions.PolarsError) as error:
             if machine_error(error) is None:
                 raise
             raise storage_error(error, folder.path) from error
         if journal is not None:
             journal.append(summary.adopted)
-        return summary
+        return answer, summary
+
+    @property
+    def _tops_up(self) -> bool:
+        """Whether failures are replaced: without a limit every image is asked for anyway, offline none is."""
+        options = self.options
+        is_limited = options.limit is not None or options.limit_per_class is not None
+        return options.top_up and is_limited and not options.offline
+
+    async def _top_up(
+        self, prepared: "_Prepared", decision: "_Decision", folder: Folder, journal: Journal
+    ) -> "_Decision":
+        """Replace what failed by the next images in order, round by round, until enough are there or none are left."""
+        report = self.report
+        barren_rounds = barren_images = 0
+        while (fresh := report.failed - decision.failed) or decision.answer.selection.waiting:
+            passing = sum(report.failures.get(kind, 0) - decision.failures.get(kind, 0) for kind in PASSING_KINDS)
+            if report.downloaded > decision.downloaded or passing < fresh or not fresh:
+                barren_rounds = barren_images = 0
+            else:
+                barren_rounds, barren_images = barren_rounds + 1, barren_images + fresh
+            if barren_rounds >= _BARREN_ROUNDS and barren_images >= _BARREN_IMAGES:
+                self._sink(Note("nothing can be had at present: no more images are asked for; run again later"))
+                # What waits was never asked for: it is not selected.
+                report.selected -= decision.answer.selection.waiting
+                report.pending -= decision.answer.selection.waiting
+                break
+            before, told = report.selected, decision.answer.selection.keys
+            decision = await self._decide(prepared, folder, journal, told)
+            if fresh:
+                more = report.selected - before
+                self._sink(Note(f"{fresh} failed; {more or 'no'} more images take their place"))
+            _check_room(decision.plan, prepared.site)
+            await self._transfer(prepared, folder, journal, told)
+        return decision
 
     def _make_plan(
         self,
@@ -201,13 +271,13 @@ class Run:
         disk_free: int,
     ) -> Plan:
         selection = answer.selection
-        count = summary.to_fetch
+        count = summary.to_fetch + selection.waiting
         exact = count == 0 or (sources[0] == "original" and summary.sizes_known == count)
         rate, period = self.options.rate, self.options.period
         if rate is None:
             rate, period = (FLICKR_RATE if sources[0] != "cvdf" else 0.0), 1.0
         return Plan(
-            selected=len(selection.keys),
+            selected=len(selection.keys) + selection.waiting,
             present=summary.present,
             to_download=count,
             requests=count,
@@ -222,45 +292,41 @@ class Run:
             annotations=answer.annotations if "none" not in self.options.kinds else {},
         )
 
-    async def _transfer(self, prepared: "_Prepared", folder: Folder, journal: Journal) -> None:
-        """Fetch what the plan says. The report counts on, also when this is cancelled."""
-        from oid_async.transfer.client import Client
+    async def _transfer(
+        self, prepared: "_Prepared", folder: Folder, journal: Journal, told: pl.Series | None = None
+    ) -> None:
+        """Fetch what the plan says. The report counts on, also when this is cancelled.
 
+        `told` are the keys whose outcome whoever wants each of them has heard before.
+        """
+        client = prepared.client
+        assert client is not None
         collector = Collector(Lander(folder, journal), self.report, self._sink, self._deliver, room=2 * self._workers)
-        hosts = prepared.hosts
-        client = Client(
-            hosts,
-            self._limits,
-            connections=self._workers,
-            allowed=prepared.allowed,
-            offline=self.options.offline,
-        )
         fetcher = Fetcher(
             client,
             collector.land,
-            sources=prepared.sources,
+            sources=prepared.planner.sources,
             mirror=prepared.site.url,
             written=prepared.site.name,
             part=folder.part,
         )
         files = await asyncio.to_thread(plan_files, folder.plan)
-        async with client:
-            try:
-                await pipeline.run(
-                    self._targets(files, folder),
-                    fetcher,
-                    collector,
-                    recall=lambda places: in_thread(_recall, files, places),
-                    clock=hosts.clock,
-                    workers=self._workers,
-                )
-            finally:
-                self.report.requests = client.requests
+        try:
+            await pipeline.run(
+                self._targets(files, folder, told),
+                fetcher,
+                collector,
+                recall=lambda places: in_thread(_recall, files, places),
+                clock=client.hosts.clock,
+                workers=self._workers,
+            )
+        finally:
+            self.report.requests = client.requests
 
-    async def _targets(self, files: Sequence[Path], folder: Folder) -> AsyncIterator[Target]:
+    async def _targets(self, files: Sequence[Path], folder: Folder, told: pl.Series | None) -> AsyncIterator[Target]:
         """Read the plan a span at a time; images that need no request are only told to who wants each outcome."""
         for number, path in enumerate(files):
-            rows = await in_thread(_read_span, path, self._deliver is not None)
+            rows = await in_thread(_read_span, path, self._deliver is not None, told)
             for action, reason, row, *fields in rows.iter_rows():
                 if action == "fetch":
                     yield _target(number, row, *fields)
@@ -269,7 +335,7 @@ class Run:
                     path_or_none = folder.images / name if action == "present" else None
                     await self._deliver(Outcome(image_id, action, path_or_none, reason, known))
 
-    def _write_results(self, prepared: "_Prepared", folder: Folder) -> None:
+    def _write_results(self, prepared: "_Prepared", decision: "_Decision", folder: Folder) -> None:
         inputs, site = prepared.inputs, prepared.site
 
         def source_url(image_id: str, subset: str | None, source: str) -> str | None:
@@ -279,10 +345,11 @@ class Run:
         query: dict[str, Any] = {
             "program": f"oid-async {__version__}",
             "query": self.options.as_json(),
-            "sources": list(prepared.sources),
+            "sources": list(prepared.planner.sources),
+            "site": site.name,
             "categories": {
                 name: list(category.labels)
-                for name, category in zip(prepared.plan.classes, inputs.query.categories, strict=True)
+                for name, category in zip(decision.plan.classes, inputs.query.categories, strict=True)
             },
             "tables": list(inputs.identities),
         }
@@ -291,28 +358,40 @@ class Run:
             labels = inputs.saved_labels(all_boxes=self.options.all_boxes)
             class_names = inputs.classes.names if inputs.classes is not None else {}
             boxes = Boxes(inputs.boxes, labels, inputs.query.flags, class_names)
-        answer = prepared.answer
+        answer = decision.answer
         results = Results(folder, plan_files(folder.plan), inputs.ids, source_url)
         results.write(boxes, query, inputs.bad_rows, answer.unknown_ids)
 
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """What stands before the first image request."""
+    """What stands before anything is decided. `start` is the journal's first line of this run, where it is needed."""
+
+    inputs: Inputs
+    planner: Planner
+    site: Site
+    client: "Client | None"
+    cache: MetadataCache
+    start: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    """What is selected, and how many had failed and were downloaded in this run when that was decided."""
 
     plan: Plan
-    inputs: Inputs
     answer: Answer
-    sources: tuple[Source, ...]
-    site: Site
-    hosts: Hosts
-    allowed: tuple[Endpoint, ...]
+    failed: int
+    downloaded: int
+    failures: dict[str, int]
 
 
-def _read_span(path: Path, everything: bool) -> pl.DataFrame:
+def _read_span(path: Path, everything: bool, told: pl.Series | None) -> pl.DataFrame:
     columns = ["Action", "Reason", _PLACE, "Known", *_TARGET_COLUMNS]
-    rows = pl.scan_parquet(path, row_index_name=_PLACE).select(columns)
-    return (rows if everything else rows.filter(Action="fetch")).collect()
+    wanted = pl.col("Action") == "fetch"
+    if everything:
+        wanted |= ~pl.col(KEY).is_in(told.implode()) if told is not None else pl.lit(True)
+    return pl.scan_parquet(path, row_index_name=_PLACE).filter(wanted).select(columns).collect()
 
 
 def _target(
@@ -430,10 +509,9 @@ def _forget_elsewhere(folder: Folder, journal: Journal, site: str | None) -> Non
         part.replace(note)
 
 
-def _check_room(prepared: "_Prepared") -> None:
+def _check_room(plan: Plan, site: Site) -> None:
     """Stop before the first image when they cannot fit. A mirror may hold anything: only facts count there."""
-    plan = prepared.plan
-    if plan.bytes > plan.disk_free and (plan.bytes_exact or prepared.site.url is None):
+    if plan.bytes > plan.disk_free and (plan.bytes_exact or site.url is None):
         about = "" if plan.bytes_exact else "about "
         raise StorageError(
             f"{about}{plan.bytes / 1e9:.1f} GB are to be fetched and {plan.disk_free / 1e9:.1f} GB are free; "

@@ -1,18 +1,22 @@
 """What the command line shows while it works: bars on a terminal, plain lines elsewhere, all on stderr."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from oid_async.events import Event, Finished, Landed, Note, Planned, TableProgress
+from oid_async.events import Checked, Event, Finished, Landed, Note, Planned, TableProgress
 from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES
 from oid_async.report import FINAL_KINDS, PASSING_KINDS, Plan, Report
+
+if TYPE_CHECKING:
+    from oid_async.verification import Verification
 
 _LINE_EVERY_S = 10.0
 _RESULTS = ("images/", "bbox/bbox.csv", "manifest.parquet", "ATTRIBUTION.csv")
@@ -65,8 +69,15 @@ class Screen:
                 self._task("images", plan.to_download)
             case Landed(_, report):
                 self._images(report)
+            case Checked(done, total):
+                self._files(done, total)
             case Finished():
                 pass
+
+    def verified(self, found: "Verification") -> None:
+        """Say in two lines what a verification found and what to do about it."""
+        if not self._quiet:
+            self._line("\n".join(verification_lines(found)))
 
     def summary(self, report: Report) -> None:
         """Say in two or three lines what a run did and what to do about what failed."""
@@ -105,6 +116,15 @@ class Screen:
             self._last_line = monotonic()
             self._line(f"{done} of {done + report.pending} images, {pace} {failures}".rstrip())
 
+    def _files(self, done: int, total: int) -> None:
+        if self._bars is not None:
+            if "files" not in self._tasks:
+                self._task("files", total)
+            self._bars.update(self._tasks["files"], completed=done, total=total, visible=done < total)
+        elif monotonic() - self._last_line >= _LINE_EVERY_S:
+            self._last_line = monotonic()
+            self._line(f"{done} of {total} files checked")
+
 
 def announce(plan: Plan) -> str:
     """Return the line before the first image request: what it will take."""
@@ -128,6 +148,26 @@ def plan_lines(plan: Plan) -> list[str]:
     ):
         if counts:
             lines.append(f"{title}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+    return lines
+
+
+def finding_lines(found: "Verification") -> Iterator[str]:
+    """Yield the findings, a line each: kind, file name, ImageID and what is wrong, with tabs between them."""
+    for finding in found.findings():
+        fields = (finding.kind, finding.file_name, finding.image_id or "-", finding.detail)
+        yield "\t".join(field if field.isprintable() else repr(field)[1:-1] for field in fields)
+
+
+def verification_lines(found: "Verification") -> list[str]:
+    """Return what a verification found, as a person reads it."""
+    counts = ", ".join(f"{count} {kind}" for kind, count in found.counts.items())
+    lines = [
+        f"{found.checked} files checked in {found.savepath}: {'all whole' if found.clean else counts}"
+        + (f", {found.repaired} fetched again" if found.repaired else "")
+        + (f"; {found.unselected} of them of earlier queries" if found.unselected else "")
+    ]
+    if len(found.damage) and not found.repaired:
+        lines.append(f"oid-async verify {found.savepath} --repair fetches what is damaged again")
     return lines
 
 

@@ -239,6 +239,7 @@ def test_every_table_stands_in_a_known_bucket() -> None:
     [
         "descriptors",
         "openimages.catalogue",
+        "options",
         "select.plan",
         "store.naming",
         "store.power",

@@ -84,7 +84,7 @@ def test_command_line_offers_every_option(command: str) -> None:
     assert all(flag.startswith("--") for flags in offered.values() for flag in flags)
 
 
-@pytest.mark.parametrize("command", ["download", "plan", "demo"])
+@pytest.mark.parametrize("command", ["download", "plan", "demo", "verify"])
 def test_every_option_has_help(command: str) -> None:
     """No option and no argument of any command is without a word of help and, where it takes a value, a name for it."""
     for action in parser_of(command)._actions:
@@ -233,6 +233,9 @@ def test_defaults_are_those_of_the_contract() -> None:
         "max_wait": 900.0,
         "max_image_bytes": 64 << 20,
         "limit_rate": None,
+        "retry_failed": False,
+        "top_up": False,
+        "max_failures": 0,
     }
 
 
@@ -267,6 +270,10 @@ def test_defaults_are_those_of_the_contract() -> None:
         ({"source": ["original,cvdf"]}, "source", ("original", "cvdf")),
         ({"rate": 5}, "rate", 5),
         ({"allow_hosts": "localhost:8080"}, "allow_hosts", ("localhost:8080",)),
+        ({"max_failures": 5}, "max_failures", 5),
+        ({"max_failures": "5"}, "max_failures", 5),
+        ({"max_failures": "0.5%"}, "max_failures", "0.5%"),
+        ({"max_failures": "100%"}, "max_failures", "100%"),
     ],
     ids=str,
 )
@@ -347,6 +354,10 @@ def test_value_is_normalised(query: dict[str, Any], name: str, value: Any) -> No
         ({"allow_hosts": "localhost:http"}, "--allow-host"),
         ({"allow_hosts": ["localhost:1", "localhost"]}, "--allow-host"),
         ({"allow_hosts": "http://127.0.0.1:8080"}, "--allow-host"),
+        ({"retry_failed": 1}, "--retry-failed"),
+        ({"top_up": "yes"}, "--top-up"),
+        *(({"max_failures": value}, "--max-failures") for value in (-1, True, 1.5, None, "", "5 %", "%", "x", "101%")),
+        *(({"max_failures": value}, "--max-failures") for value in ("-1%", "1e3", "1.%", "5%%", "٣", "9" * 5000)),
     ],
     ids=str,
 )
@@ -418,15 +429,60 @@ def test_environment_stands_in_for_mirror_and_cache(monkeypatch: pytest.MonkeyPa
 
 def test_options_are_values() -> None:
     """Equal queries are equal objects that nobody can change; as JSON they are plain and make the same query again."""
-    one = options(categories="Person", splits="all", source="cvdf", savepath="d", cache_dir="c", limit=3)
+    one = options(categories="Person", splits="all", source="cvdf", savepath="d", cache_dir="/c", limit=3)
     assert one == options(
-        categories=["Person"], splits=SPLITS, source=["cvdf"], savepath=Path("d"), cache_dir="c", limit=3
+        categories=["Person"], splits=SPLITS, source=["cvdf"], savepath=Path("d"), cache_dir="/c", limit=3
     )
     with pytest.raises(dataclasses.FrozenInstanceError):
         one.limit = 4  # type: ignore[misc]
     plain = json.loads(json.dumps(one.as_json()))
     assert set(plain) == set(FIELDS)
     assert options(**plain) == one
+
+
+def test_a_query_is_repeated_from_its_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What query.json holds makes the same query from any working directory, whatever the environment says by then."""
+    monkeypatch.chdir(tmp_path)
+    places = {"label": "c.csv", "annotation": "file:///b.csv", "image_url": "http://h/i.csv", "image_ids": "../ids.txt"}
+    for asked in (
+        {**places, "cache_dir": "cache", "mirror": "mirror", "category_file": "f"},
+        {"exclude_ids": "x", "is_inside": "no", "all_boxes": True, "source": "thumbnail", "limit": 0, "rate": 2.5},
+        {"max_failures": "2%", "top_up": True, "retry_failed": True, "limit_per_class": -1, "allow_hosts": "h:1"},
+        {"only_matching": False, "match": "inter", "categories": "a", "splits": "all", "kinds": "bbox"},
+    ):
+        made = options(**asked)
+        plain = json.loads(json.dumps(made.as_json()))
+        monkeypatch.setenv("OID_ASYNC_MIRROR", "http://elsewhere")
+        again = Options.from_json(plain, savepath=tmp_path)
+        monkeypatch.delenv("OID_ASYNC_MIRROR")
+        asked_for = {name: tmp_path / value for name, value in asked.items() if value in ("c.csv", "f", "x")}
+        asked_for |= {name: tmp_path / value for name, value in asked.items() if value in ("cache", "mirror")}
+        asked_for |= {"image_ids": tmp_path.parent / "ids.txt"} if "image_ids" in asked else {}
+        assert again == options(**(asked | asked_for | {"savepath": tmp_path}))
+    with pytest.raises(UsageError, match="colour"):
+        Options.from_json({"colour": "red"}, savepath=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "failed", "selected", "is_allowed"),
+    [
+        (0, 0, 0, True),
+        (0, 1, 9, False),
+        (2, 2, 2, True),
+        (2, 3, 900, False),
+        ("10%", 1, 10, True),
+        ("10%", 2, 19, False),
+        ("0.1%", 1, 1000, True),
+        ("0.1%", 1, 999, False),
+        ("100%", 7, 7, True),
+        ("0%", 1, 7, False),
+    ],
+)
+def test_max_failures_is_a_count_or_an_exact_share(
+    allowed: int | str, failed: int, selected: int, is_allowed: bool
+) -> None:
+    """--max-failures compares with the number of failures, or with their share of the selected images, exactly."""
+    assert options(max_failures=allowed).allows(failed, selected) is is_allowed
 
 
 def test_all_matches_the_exports() -> None:

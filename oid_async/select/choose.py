@@ -3,6 +3,10 @@
 The order of operations: boxes that match (class, flags), in images of the image table -> union or intersection ->
 without excluded classes -> id lists -> the first N of each class -> the first N.
 
+With --top-up a limit counts images that did not fail: the first images until N are there, the failed ones among them.
+Decided again with what has failed since, the first N grow by the next images in order, until N are there or there are
+no more.
+
 The images stand in order of their keys, and every set of them is a column of one Boolean an image; that is what makes a
 question about a million of them cost a tenth of a second. A join costs four times as much (measured).
 """
@@ -23,6 +27,21 @@ from oid_async.select.query import Query
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What a topped up selection must know of the images asked for so far, as keys in any order.
+
+    `failed` are those that cannot be had. `settled` are those that earlier decisions of this run gave out: what is not
+    in `failed` is there. With None all images are given out at once, also those that a failure may yet push out.
+    """
+
+    failed: pl.Series | None = None
+    settled: pl.Series | None = None
+
+
+NOTHING_ASKED = Asked()
+
+
+@dataclass(frozen=True, slots=True)
 class Selection:
     """The selected images and what is worth saying about them.
 
@@ -30,7 +49,8 @@ class Selection:
     (both in the image table); `added` counts the images that each category's subclasses would add to it; `rows` counts
     the matching box rows that the selected images bring; `unlisted` counts annotated images without a row in the image
     table; `unknown_lines` are those of the id list that name no image of the tables, `unboxed` counts listed images
-    without a box.
+    without a box; `waiting` counts the images that are selected if none of `keys` fails, and are not in `keys` because
+    another failure may push them out.
     """
 
     keys: pl.Series
@@ -41,12 +61,14 @@ class Selection:
     unlisted: int
     unknown_lines: pl.Series
     unboxed: int
+    waiting: int
 
 
-def choose(pairs: pl.DataFrame, images: pl.DataFrame, query: Query) -> Selection:
+def choose(pairs: pl.DataFrame, images: pl.DataFrame, query: Query, asked: Asked = NOTHING_ASKED) -> Selection:
     """Decide which images are selected, in the order of operations that stands at the top.
 
-    `pairs` comes from `annotated` (or is empty when no boxes are read), `images` from `listed`.
+    `pairs` comes from `annotated` (or is empty when no boxes are read), `images` from `listed`. `asked` counts only
+    when the query is to be topped up.
     """
     shelf = _Images.of(images)
     boxed = _Boxed(shelf, pairs, query)
@@ -61,7 +83,7 @@ def choose(pairs: pl.DataFrame, images: pl.DataFrame, query: Query) -> Selection
         keep = keep & named
     if query.exclude_ids is not None:
         keep = keep & ~shelf.named(query.exclude_ids)[0]
-    keep = _first(shelf, boxed, keep, query)
+    keep, waiting = _first(shelf, boxed, keep, query, asked)
     return Selection(
         keys=shelf.keys.filter(keep),
         classes=_named(query.categories, (int(mask.sum()) for mask in boxed.members())),
@@ -71,6 +93,7 @@ def choose(pairs: pl.DataFrame, images: pl.DataFrame, query: Query) -> Selection
         unlisted=boxed.unlisted,
         unknown_lines=unknown_lines,
         unboxed=unboxed,
+        waiting=waiting,
     )
 
 
@@ -117,6 +140,10 @@ class _Images:
         for at in places:
             mask = mask.scatter(at, True) if len(at) else mask
         return mask
+
+    def having(self, keys: pl.Series) -> pl.Series:
+        """Return the set of the images with these keys; keys of no image are none."""
+        return self.mask([self.places(keys).drop_nulls()])
 
     def named(self, ids: IdList) -> tuple[pl.Series, pl.Series]:
         """Return the set of the images that a list names, and its lines, in order, that name none of them."""
@@ -198,26 +225,74 @@ def _matching(frame: pl.DataFrame) -> pl.Series:
     return frame.filter(pl.col("rows") > 0).get_column("at")
 
 
-def _first(images: _Images, boxed: _Boxed, keep: pl.Series, query: Query) -> pl.Series:
-    """Return the first images of each class of a set, then the first of those."""
+def _first(images: _Images, boxed: _Boxed, keep: pl.Series, query: Query, asked: Asked) -> tuple[pl.Series, int]:
+    """Return the first images of each class of a set, then the first of those, and how many of these must wait."""
     if query.limit is None and query.limit_per_class is None:
-        return keep
+        return keep, 0
     order = _order(images.keys, query.seed)
+    failed = images.having(asked.failed) if query.top_up and asked.failed is not None else None
+    firsts = []
     if query.limit_per_class is not None:
-        firsts = [_head(members & keep, order, query.limit_per_class) for members in boxed.members()]
+        firsts = [_head(members & keep, order, query.limit_per_class, failed) for members in boxed.members()]
         keep = images.mask(firsts)
-    if query.limit is not None:
-        keep = images.mask([_head(keep, order, query.limit)])
-    return keep
+    if query.limit is None:
+        return keep, 0
+    places = _head(keep, order, query.limit, failed)
+    if not (query.top_up and firsts and asked.settled is not None):
+        return images.mask([places]), 0
+    certain = _certain(images, places, firsts, query.limit, failed, images.having(asked.settled))
+    return images.mask([certain]), len(places) - len(certain)
 
 
-def _head(images: pl.Series, order: pl.Series | None, count: int) -> pl.Series:
-    """Return the places of the first images of a set; the order of places is that of the keys."""
+def _certain(
+    images: _Images,
+    places: pl.Series,
+    firsts: Sequence[pl.Series],
+    limit: int,
+    failed: pl.Series | None,
+    settled: pl.Series,
+) -> pl.Series:
+    """Return the first of `places` (in order), whatever fails from here on; `firsts` are the first of each class.
+
+    An image of two classes that fails makes room for one more in each: two in place of one, and the last of --ndata,
+    which counts across the classes, is pushed out. Asked for at once, it would have been fetched for nothing, or not,
+    depending on where a run was interrupted. So it is asked for only when as many images as can come before it, one
+    for each class that an unsettled image is among the first of, are fewer than --ndata.
+    """
+    most = pl.repeat(0, len(images.keys), dtype=pl.Int64, eager=True)
+    counts = pl.concat(firsts).alias("at").value_counts(name="classes")
+    if len(counts):
+        most = most.scatter(counts.get_column("at"), counts.get_column("classes").cast(pl.Int64))
+    most = most.set(settled, 1)
+    if failed is not None:
+        most = most.set(failed, 0)
+    return places.filter(_before(most.gather(places)) < limit) if len(places) else places
+
+
+def _head(images: pl.Series, order: pl.Series | None, count: int, failed: pl.Series | None = None) -> pl.Series:
+    """Return the places, in order, of the first images of a set until `count` of them have not failed.
+
+    Without an `order` places stand in that of the keys.
+    """
     places = images.arg_true()
+    if failed is not None and failed.any():
+        places = _sorted(places, order)
+        good = ~failed.gather(places) if len(places) else pl.Series([], dtype=pl.Boolean)
+        return places.filter(_before(good) < count)
     count = min(count, len(places))
     if order is None:
         return places.head(count)
     return places.gather(order.gather(places).arg_sort().head(count)) if len(places) else places
+
+
+def _sorted(places: pl.Series, order: pl.Series | None) -> pl.Series:
+    return places if order is None or not len(places) else places.gather(order.gather(places).arg_sort())
+
+
+def _before(counts: pl.Series) -> pl.Series:
+    """Return the sum of what stands before each place."""
+    counts = counts.cast(pl.Int64)
+    return counts.cum_sum() - counts
 
 
 def _order(keys: pl.Series, seed: int | None) -> pl.Series | None:

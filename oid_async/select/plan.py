@@ -49,11 +49,17 @@ Adopt = Callable[[str, str, str | None, str | None], Outcome | None]
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the plan must know of SAVEPATH: the journal, the file names that are there, and how to adopt a file."""
+    """What the plan must know of SAVEPATH: the journal, the file names that are there, and how to adopt a file.
+
+    Final failures are `remembered_from` this line of the journal on; whatever failed from line `run_from` on has failed
+    in this run, which does not ask for it again.
+    """
 
     journal: Path
     names: Iterable[str]
     adopt: Adopt
+    remembered_from: int = 0
+    run_from: int | None = None
 
 
 @dataclass(slots=True)
@@ -91,7 +97,7 @@ class Planner:
         """Write the plan of these keys (sorted, unique) and return what it holds."""
         summary = Summary()
         rows = self._extract(keys)
-        state = _journal_snapshot(facts.journal, self.ids, self.folder / "journal.parquet")
+        state = _journal_snapshot(facts, self.ids, self.folder / "journal.parquet")
         taken = _Taken(facts.names, state)
         summary.unselected = taken.unselected(keys, state)
         for number, span in enumerate(spans(keys)):
@@ -105,6 +111,20 @@ class Planner:
         for path in (*rows, state):
             path.unlink()
         return summary
+
+    def failed(self, facts: Facts) -> pl.Series:
+        """Return the keys, sorted, of the images of any query that are known to fail: for good, or in this run."""
+        state = _journal_snapshot(facts, self.ids, self.folder / "journal.parquet")
+        known = pl.col("Known").is_not_null() | pl.col("Lost").is_not_null()
+        keys = pl.scan_parquet(state).filter(known).select(KEY).collect().to_series().sort()
+        rows = self._extract(keys) if len(keys) else []
+        failed = [keys.clear()]
+        for span in spans(keys):
+            frame = _with_action(self._span(rows, state, span, Summary()).with_columns(present=False), self.sources)
+            failed.append(frame.filter(Action="failed").get_column(KEY))
+        for path in (*rows, state):
+            path.unlink()
+        return pl.concat(failed)
 
     def _extract(self, keys: pl.Series) -> list[Path]:
         """Copy the selected image rows to Parquet, a file a table, as they come: the tables are in no order.
@@ -130,7 +150,7 @@ class Planner:
 
     def _span(self, rows: list[Path], state: Path, span: pl.Series, summary: Summary) -> pl.DataFrame:
         """Return the image rows of a span of keys, first published row of each, beside what the journal knows."""
-        known = pl.scan_parquet(state).filter(within(span)).select(KEY, "Given", "Known", "KnownURL")
+        known = pl.scan_parquet(state).filter(within(span)).select(KEY, "Given", "Known", "KnownURL", "Lost")
         listed = (
             pl.scan_parquet(rows, row_index_name="row")
             .filter(within(span))
@@ -214,10 +234,14 @@ def folded_hash(column: str) -> pl.Expr:
     return pl.coalesce(folded, other).hash()
 
 
-def _journal_snapshot(journal: Path, ids: IdForm, path: Path) -> Path:
-    """Write what the journal says last of each image: key, Given (the name of a saved file), Known (failures)."""
-    lines = scan_journal(journal)
+def _journal_snapshot(facts: Facts, ids: IdForm, path: Path) -> Path:
+    """Write what the journal says last of each image: key, Given (the name of a saved file), Known (failures that are
+    remembered), KnownURL (what was asked last), Lost (why it failed in this run)."""
+    lines = scan_journal(facts.journal)
     forgotten = lines.filter(pl.col("Status") == FORGET).select(pl.col("line").max()).collect().item()
+    remembered_from = max(facts.remembered_from, 0 if forgotten is None else forgotten + 1)
+    failed = pl.col("Status") == "failed"
+    lost = failed & (pl.col("line") >= facts.run_from) if facts.run_from is not None else pl.lit(False)
     (
         lines.filter(pl.col("Status") != FORGET)
         .with_columns(ids.key())
@@ -227,12 +251,14 @@ def _journal_snapshot(journal: Path, ids: IdForm, path: Path) -> Path:
             "line",
             "URL",
             Given=pl.when(pl.col("Status") == "ok").then(pl.col("FileName")),
-            Known=pl.when((pl.col("Status") == "failed") & (pl.col("line") > (forgotten or -1))).then("Detail"),
+            Known=pl.when(failed & (pl.col("line") >= remembered_from)).then("Detail"),
+            Lost=pl.when(lost).then("Reason"),
         )
         .group_by(KEY)
         .agg(
             pl.col("Given").sort_by("line").last(),
             pl.col("Known").sort_by("line").last(),
+            pl.col("Lost").sort_by("line").last(),
             KnownURL=pl.col("URL").sort_by("line").last(),
         )
         .sink_parquet(path, row_group_size=_ROW_GROUP, compression="lz4")
@@ -321,11 +347,11 @@ def _settle(frame: pl.DataFrame, taken: _Taken, adopt: Adopt, summary: Summary) 
 
 
 def _with_action(frame: pl.DataFrame, sources: Sequence[str]) -> pl.DataFrame:
-    """Say what is to be done about each image, and for a remembered failure why."""
+    """Say what is to be done about each image, and why one that is known to fail does."""
     known = frame.get_column("Known")
     reasons = {text: remembered_reason(text, sources) for text in known.unique().drop_nulls()}
     reason = known.replace_strict(reasons, default=None, return_dtype=pl.String)
-    return frame.with_columns(Reason=reason).with_columns(
+    return frame.with_columns(Reason=pl.coalesce("Lost", reason.alias("Reason"))).with_columns(
         Reason=pl.when(~pl.col("present")).then("Reason"),
         Action=pl.when("present")
         .then(pl.lit("present"))

@@ -23,6 +23,7 @@ class Query:
 
     `flags` says what a box must be by column; without `by_boxes` every image of the image table is selected to begin
     with. `seed` is None for the order of ImageIDs. `limit_per_class` without categories means every label there is.
+    With `top_up` both limits count the images that did not fail.
     """
 
     categories: tuple[Category, ...] = ()
@@ -34,6 +35,7 @@ class Query:
     limit_per_class: int | None = None
     limit: int | None = None
     seed: int | None = None
+    top_up: bool = False
     by_boxes: bool = True
 
     @property

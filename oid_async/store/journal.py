@@ -181,6 +181,13 @@ def _saved(line: bytes) -> Saved | None:
     return Saved(fields[3], int(fields[4]), fields[5] or None)
 
 
+def next_line(path: Path) -> int:
+    """Return the number (`line` of scan_journal) that the next line appended to a journal will have, or a lower one
+    that no line before it reaches."""
+    last = scan_journal(path).select(pl.col("line").max()).collect().item()
+    return 0 if last is None else int(last) + 1
+
+
 def whole_bytes(path: Path) -> int:
     """Return how many bytes of a journal are whole lines; 0 if it is not there."""
     try:
