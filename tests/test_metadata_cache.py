@@ -306,7 +306,7 @@ def lookalike_store(taken: Taken | None = None) -> Store:
 @once
 def large_boxes() -> bytes:
     """Return a box table of more than one block, 4 MiB."""
-    rows = (f"{n:016x},xclick,/m/01226z,1,0,0.5,0,0.5,0,0,0,0,{'-1' * 30}\n" for n in range(60_000))
+    rows = (f"{n:016x},xclick,/m/01226z,1,0,0.5,0,0.5,0,0,0,0,{'0' * 60}\n" for n in range(60_000))
     return f"{','.join(BOXES.columns)}\n{''.join(rows)}".encode()
 
 

@@ -327,22 +327,26 @@ def _lines_are_whole(table: TableFile, form: RowForm) -> bool:
 def _parquet_without_damage(table: TableFile, form: RowForm, folder: Path) -> TableFile:
     """There are no lines in it: rows are counted as if each stood on one, below a header."""
     frame = scan(table, ["ImageID"], row=ROW)
-    faults = [_parquet_fault(name, rule) for name, rule in form.rules.items()]
-    reason = pl.coalesce(faults)
-    bad = frame.filter(reason.is_not_null()).select(Line=pl.col(ROW).cast(pl.Int64) + 2, Reason=reason)
+    is_whole = pl.all_horizontal(_is_fine(name, rule) for name, rule in form.rules.items())
+    reason = pl.coalesce(_parquet_fault(name, rule) for name, rule in form.rules.items())
+    bad = frame.filter(~is_whole).select(Line=pl.col(ROW).cast(pl.Int64) + 2, Reason=reason)
     found = bad.collect(engine="streaming")
     if not len(found):
         return table
     path = folder / "whole.parquet"
-    frame.filter(reason.is_null()).drop(ROW).sink_parquet(path)
+    frame.filter(is_whole).drop(ROW).sink_parquet(path)
     found.write_parquet(folder / "damaged.parquet")
     return replace(table, path=path, bad=folder / "damaged.parquet")
+
+
+def _is_fine(name: str, rule: Rule) -> pl.Expr:
+    return pl.col(name).fill_null("").str.contains(f"^(?:{rule.pattern})$")
 
 
 def _parquet_fault(name: str, rule: Rule) -> pl.Expr:
     text = pl.col(name).fill_null("")
     said = pl.format("{} '{}' {}", pl.lit(name), text.str.slice(0, 40).str.replace_all("\n", " "), pl.lit(rule.not_so))
-    return pl.when(~text.str.contains(f"^(?:{rule.pattern})$")).then(said)
+    return pl.when(~_is_fine(name, rule)).then(said)
 
 
 def _csv_without_damage(
