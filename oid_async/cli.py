@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Awaitable, Callable, Container, Sequence
 from contextlib import suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from oid_async.descriptors import raise_limit
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from oid_async.screen import Screen
 
 Result = TypeVar("Result")
+
+# An interrupted run has five seconds in all; one is left for its report and for the process to end.
+PATIENCE_S = 4.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -190,7 +194,17 @@ def _download(arguments: argparse.Namespace) -> int:
 
     with _screen(arguments) as screen:
         run = Run(options, screen.show)
-        _, code = _to_the_end(run.download)
+
+        started = monotonic()
+
+        def last_words() -> None:
+            run.report.interrupted, run.report.seconds = True, monotonic() - started
+            screen.summary(run.report)
+            screen.close()
+            if arguments.json:
+                print(json.dumps(run.report.as_json()))
+
+        _, code = _to_the_end(run.download, last_words)
         run.report.interrupted |= code != 0
         screen.summary(run.report)
     if arguments.json:
@@ -297,16 +311,27 @@ def _screen(arguments: argparse.Namespace) -> "Screen":
     return Screen(quiet=arguments.quiet)
 
 
-def _to_the_end(job: "Callable[[], Awaitable[Result]]") -> tuple["Result | None", int]:
+def _to_the_end(
+    job: "Callable[[], Awaitable[Result]]", last_words: Callable[[], None] | None = None
+) -> tuple["Result | None", int]:
     """Run a job on a loop of its own; return its result and 0, or None and 130/143 after SIGINT/SIGTERM.
 
-    The first signal cancels: no new work, temporaries removed, journal whole. The second, or four seconds without an
-    end (a thread deep inside a table cannot be stopped), ends the process at once; the next run sweeps what is left.
+    The first signal cancels: no new work, temporaries removed, journal whole. The second, or PATIENCE_S without an
+    end (a thread deep inside a table, or in a write that hangs, cannot be stopped), ends the process at once; the next
+    run sweeps what is left. `last_words` is called when patience ends, not at the second signal.
     """
     import asyncio
     import signal
 
     received: list[tuple[int, float]] = []
+
+    def give_up(code: int) -> NoReturn:
+        try:
+            if last_words is not None:
+                last_words()
+            sys.stdout.flush()
+        finally:
+            os._exit(code)
 
     async def guarded() -> "Result":
         loop = asyncio.get_running_loop()
@@ -321,7 +346,7 @@ def _to_the_end(job: "Callable[[], Awaitable[Result]]") -> tuple["Result | None"
             received.append((signum, now))
             if len(received) > 1:
                 return
-            loop.call_later(4.0, os._exit, 128 + signum)
+            loop.call_later(PATIENCE_S, give_up, 128 + signum)
             task.cancel()
 
         for signum in (signal.SIGINT, signal.SIGTERM):

@@ -51,6 +51,10 @@ class Screen:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bars down. Safe to call twice."""
         if self._bars is not None:
             self._bars.stop()
 

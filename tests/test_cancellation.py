@@ -10,19 +10,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 from aiohttp import web
 from blockbuster import BlockBuster
+from support import Box, Dataset, Image
 
 import oid_async
+from oid_async import cli
 from oid_async.origin.lookalike import Lookalike
-from oid_async.origin.server import Origin
+from oid_async.origin.server import Origin, folder
 
 SPLITS = ["train", "validation", "test"]
 
@@ -31,11 +33,17 @@ class Slow(Lookalike):
     """The look-alike with a pause before each image, so that a run can be met half-way."""
 
     pause_s = 0.01
+    stalls = False
+    waiting = 0
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Answer like the look-alike, later."""
         if request.match_info["key"].endswith(".jpg"):
+            self.waiting += 1
             await asyncio.sleep(self.pause_s)
+            while self.stalls:  # noqa: ASYNC110 - it is set from another thread
+                await asyncio.sleep(0.02)
+            self.waiting -= 1
         return await super().serve(request)
 
 
@@ -187,7 +195,7 @@ async def test_the_loop_is_never_blocked(slow: tuple[Slow, str], tmp_path: Path)
 
 
 @contextmanager
-def origin_in_a_thread(objects: Lookalike) -> Iterator[str]:
+def origin_in_a_thread(objects: "Lookalike | Counted") -> Iterator[str]:
     """Serve objects from a loop of their own, for programs that run as a process."""
     loop = asyncio.new_event_loop()
     started: list[str] = []
@@ -254,44 +262,69 @@ def wait_for_images(savepath: Path, more: int, process: subprocess.Popen[bytes])
         time.sleep(0.005)
 
 
-def test_kill_9_ten_times_then_the_same_tree(tmp_path: Path) -> None:
-    """However often a run is killed, the last one leaves the tree of an undisturbed run and fetches nothing twice."""
-    objects = Slow()
-    objects.pause_s = 0.0
-    # A wrong ETag counts only in a run that has seen a right one, which the last of eleven runs may not have.
-    objects.photos.update(
-        {key: replace(photo, staged="") for key, photo in objects.photos.items() if photo.staged == "checksum"}
-    )
-    chance = random.Random(9)
+class Counted:
+    """Serves a folder to programs, an image after a pause, and counts what is asked for."""
+
+    def __init__(self, root: Path) -> None:
+        self.pause_s = 0.0
+        self.asked: Counter[str] = Counter()
+        self._answer = folder(root)
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """Answer from the folder, and count it."""
+        key = request.match_info["key"]
+        if key.endswith(".jpg"):
+            await asyncio.sleep(self.pause_s)
+            self.asked[Path(key).stem] += 1
+        return await self._answer(request)
+
+
+def two_thousand(root: Path) -> Path:
+    """Publish 2,000 tiny images, forty of one name, forty not there."""
+    images = [
+        Image(
+            f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}",
+            "same_o.jpg" if number % 50 == 7 else f"{number:05}_o.jpg",
+            stored=number % 50 != 9,
+        )
+        for number in range(2000)
+    ]
+    return Dataset([("/m/01", "Ball")], images, [Box(image.image_id, "/m/01") for image in images]).publish(root)
+
+
+@pytest.mark.parametrize("kills", [10, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
+def test_killed_at_random_moments_it_comes_to_the_same_tree(tmp_path: Path, kills: int) -> None:
+    """However often it is killed, the last run leaves a calm run's tree; only what was in flight is asked for twice."""
+    objects = Counted(two_thousand(tmp_path / "mirror"))
+    bodies = {body.read_bytes() for body in (tmp_path / "mirror").rglob("*.jpg")}
+    chance = random.Random(kills)
+    out = tmp_path / "out"
     with origin_in_a_thread(objects) as url:
         subprocess.run(command(url, tmp_path / "calm"), check=False, capture_output=True, timeout=60)
-        objects.requests.clear()
-        # Slow enough that ten kills do not see the last image: eight workers, eighty images a second.
-        objects.pause_s = 0.1
-        asked_for: dict[str, int] = {}
-        for round_number in range(10):
-            process = subprocess.Popen(
-                command(url, tmp_path / "out"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-            wait_for_images(tmp_path / "out", chance.randrange(1, 26) if round_number % 3 else 0, process)
-            time.sleep(chance.uniform(0, 0.1) if round_number % 3 else chance.uniform(0.1, 0.7))
+        objects.asked.clear()
+        # Slow enough that the kills do not see the last image: eight workers, some hundred images a second.
+        objects.pause_s = 0.04
+        most, journalled_once = 1200 // kills, Counter[str]()
+        for number in range(kills):
+            process = subprocess.Popen(command(url, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            wait_for_images(out, chance.randrange(1, most) if number % 3 else 0, process)
+            time.sleep(chance.uniform(0, 0.02) if number % 3 else chance.uniform(0.1, 0.9))
             assert process.poll() is None, "the run was over before it could be killed"
             process.kill()
             process.wait()
-            if (tmp_path / "out" / "images").exists():
-                whole(objects, tmp_path / "out")
-            done = journalled(tmp_path / "out")
-            for key, count in objects.requests.items():
-                if Path(key).stem in done:
-                    asked_for.setdefault(key, count)
+            if (out / "images").exists():
+                assert all(path.read_bytes() in bodies for path in (out / "images").iterdir())
+            for image_id in journalled(out):
+                journalled_once.setdefault(image_id, objects.asked[image_id])
         objects.pause_s = 0.0
-        again = subprocess.run(command(url, tmp_path / "out"), check=False, capture_output=True, timeout=60)
-    assert asked_for
-    assert {key: objects.requests[key] for key in asked_for} == asked_for, "something journalled was asked for again"
+        again = subprocess.run(command(url, out), check=False, capture_output=True, timeout=60)
+    assert len(journalled_once) > kills
+    assert {image_id: objects.asked[image_id] for image_id in journalled_once} == journalled_once
+    assert 2000 <= objects.asked.total() <= 2000 + 8 * kills
     assert again.returncode == 1
-    assert json.loads(again.stdout)["failed"] == 7
-    assert litter(tmp_path / "out") == []
-    assert tree(tmp_path / "out") == tree(tmp_path / "calm")
+    assert json.loads(again.stdout)["failures"] == {"not_found": 40}
+    assert litter(out) == []
+    assert tree(out) == tree(tmp_path / "calm")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -316,4 +349,103 @@ def test_a_signal_ends_the_run_cleanly(tmp_path: Path, number: int, code: int) -
     assert report["interrupted"]
     assert report["downloaded"] == len(journalled(tmp_path / "out")) - report["failed"] == len(os.listdir(images))
     assert report["pending"] == report["selected"] - report["downloaded"] - report["failed"] > 0
+    assert litter(tmp_path / "out") == []
+
+
+# Run as a program: the store's writes of images hang from the tenth on, as on a network disk that does not answer.
+_HANGING = """
+import sys, time
+from oid_async import cli
+from oid_async.store import landing
+
+write, written, sign = landing.write_all, [], sys.argv.pop(1)
+
+def hang(file, data):
+    written.append(file)
+    if len(written) > 10:
+        open(sign, "w").close()
+        time.sleep(60)
+    write(file, data)
+
+landing.write_all = hang
+cli.PATIENCE_S = float(sys.argv.pop(1))
+cli.run_program()
+"""
+
+
+@contextmanager
+def hanging_write(url: str, tmp_path: Path, patience_s: float) -> Iterator[subprocess.Popen[str]]:
+    """Start a run whose writes hang, and yield it once they do."""
+    hangs = tmp_path / "it-hangs"
+    words = [sys.executable, "-c", _HANGING, str(hangs), str(patience_s), *command(url, tmp_path / "out")[3:]]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(hangs.exists, process)
+        yield process
+        process.kill()
+
+
+@contextmanager
+def stalling_server(objects: Slow, url: str, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start a run whose server sends nothing any more, and yield it once all wait."""
+    words = command(url, tmp_path / "out")
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: objects.waiting >= 8, process)
+        yield process
+        process.kill()
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+
+
+def test_a_hanging_write_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """With a write that hangs, the first Ctrl-C ends within five seconds with a true report; the next run completes."""
+    objects = Slow(staged=False)
+    objects.pause_s = 0.0
+    with origin_in_a_thread(objects) as url:
+        with hanging_write(url, tmp_path, 1.0) as process:
+            sent = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+            # The patience was cut from four seconds to one: what else the end takes must fit into another one.
+            assert time.monotonic() - sent < 2
+        assert cli.PATIENCE_S <= 4
+        assert process.returncode == 130, err
+        report = json.loads(out)
+        assert report["interrupted"]
+        # What the hanging batch has renamed is on the disk and neither counted nor journalled.
+        assert report["downloaded"] == len(journalled(tmp_path / "out")) <= 10
+        assert report["selected"] == 320 == report["downloaded"] + report["pending"]
+        whole(objects, tmp_path / "out")
+        again = subprocess.run(command(url, tmp_path / "out"), check=False, capture_output=True, timeout=60)
+    assert again.returncode == 0
+    assert whole(objects, tmp_path / "out") == 320
+    assert litter(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("place", ["disk", "server"])
+def test_a_second_signal_ends_at_once(tmp_path: Path, place: str) -> None:
+    """A second Ctrl-C ends the run within half a second, whatever hangs, and the next one sweeps and completes."""
+    objects = Slow(staged=False)
+    objects.pause_s = 0.0
+    objects.stalls = place == "server"
+    with origin_in_a_thread(objects) as url:
+        hanging = hanging_write(url, tmp_path, 4.0) if place == "disk" else stalling_server(objects, url, tmp_path)
+        with hanging as process:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.25)
+            sent = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=30)
+            assert time.monotonic() - sent < 0.5
+        assert process.returncode == 130
+        objects.stalls = False
+        again = subprocess.run(command(url, tmp_path / "out"), check=False, capture_output=True, timeout=60)
+    assert again.returncode == 0
+    assert whole(objects, tmp_path / "out") == 320
     assert litter(tmp_path / "out") == []

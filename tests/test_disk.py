@@ -509,8 +509,9 @@ def test_lock_says_who(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 4
     (owner.images / "a.jpg").touch()
+    owner.vouch("this boot")
     owner.leave()
-    assert (owner.state / "lock").read_text().startswith("\n")
+    assert (owner.state / "lock").read_text() == "\nboot this boot\n"
 
 
 def test_of_two_that_start_at_once_one_works(tmp_path: Path) -> None:
@@ -686,16 +687,20 @@ def test_boot_is_vouched_for_once_it_was_looked_at(tmp_path: Path, monkeypatch: 
     with landing_place(tmp_path / "out") as (folder, lander):
         check_after_boot(folder, "first")
         lander.land([arrival(folder, tiny_jpeg("a"))])
+    lock = folder.state / "lock"
+    lock.write_text(f"process 7 on a machine that went down{lock.read_text()}")
+    with landing_place(tmp_path / "out") as (folder, _):
+        assert folder.last_run == LastRun(ended=False, boot="first")
     with monkeypatch.context() as patch:
         patch.setattr("oid_async.store.power.saved_last", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError), landing_place(tmp_path / "out") as (folder, _):
             check_after_boot(folder, "second")
     with landing_place(tmp_path / "out") as (folder, _):
-        assert folder.last_run == LastRun(ended=True, boot="first")
+        assert folder.last_run == LastRun(ended=False, boot="first")
         assert check_after_boot(folder, "second") == PowerCheck(read=1)
         assert check_after_boot(Folder(tmp_path / "none"), "") == PowerCheck()
     with landing_place(tmp_path / "out") as (folder, _):
-        assert folder.last_run.boot == "second"
+        assert folder.last_run == LastRun(ended=True, boot="second")
 
 
 def test_latest_line_of_a_file_decides(tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ class Folder:
         self.is_locked = False
         self._lock: int | None = None
         self._note = ("", "")
+        self._vouched = False
         self._made: list[Path] = []
 
     def part(self, image_id: str) -> str:
@@ -100,6 +101,7 @@ class Folder:
     def vouch(self, boot: str) -> None:
         """Note that in this boot of the machine the files were found to be what the journal says. Raises OSError."""
         self._write_note(self._note[0], boot)
+        self._vouched = True
 
     def sweep(self) -> None:
         """Remove the plan and the temporaries: nothing in them outlives a run."""
@@ -110,8 +112,10 @@ class Folder:
         """Sweep and give the lock back, if this run has it. Safe to call twice."""
         if self._lock is not None:
             self.sweep()
-            with suppress(OSError):
-                self._write_note("", self._note[1])
+            # Whoever leaves before the check after a power cut was made must not pass for its end.
+            if self.last_run.ended or self._vouched:
+                with suppress(OSError):
+                    self._write_note("", self._note[1])
             self._unmake()
             self._release()
 
