@@ -449,7 +449,14 @@ def test_a_query_is_repeated_from_its_json(monkeypatch: pytest.MonkeyPatch, tmp_
         {"exclude_ids": "x", "is_inside": "no", "all_boxes": True, "source": "thumbnail", "limit": 0, "rate": 2.5},
         {"max_failures": "2%", "top_up": True, "retry_failed": True, "limit_per_class": -1, "allow_hosts": "h:1"},
         {"only_matching": False, "match": "inter", "categories": "a", "splits": "all", "kinds": "bbox"},
-        {"retries": 0, "timeout": 2.5, "max_wait": 0.0, "max_image_bytes": "5M", "limit_rate": "1.5M", "max_bad_rows": 7},
+        {
+            "retries": 0,
+            "timeout": 2.5,
+            "max_wait": 0.0,
+            "max_image_bytes": "5M",
+            "limit_rate": "1.5M",
+            "max_bad_rows": 7,
+        },
     ):
         made = options(**asked)
         plain = json.loads(json.dumps(made.as_json()))
