@@ -34,7 +34,7 @@ from oid_async.select.choose import Asked
 from oid_async.select.plan import Facts, Planner, Summary, clear_plan, plan_files
 from oid_async.store.adopt import Adopter, from_manifest
 from oid_async.store.folder import Folder
-from oid_async.store.journal import Journal, next_line
+from oid_async.store.journal import Journal, has_failed, next_line
 from oid_async.store.landing import Lander
 from oid_async.store.power import boot_id, check_after_boot
 from oid_async.store.results import Boxes, Results
@@ -211,7 +211,7 @@ class Run:
         )
         try:
             if journal is not None:
-                _forget_elsewhere(folder, journal, prepared.site.name)
+                _forget_elsewhere(folder, journal, prepared.site.name, self.options.allow_hosts)
             clear_plan(folder.plan)
             asked = Asked()
             if self.options.top_up:
@@ -494,18 +494,22 @@ async def _scratch() -> AsyncIterator[Path]:
             await in_thread(shutil.rmtree, folder, True)
 
 
-def _forget_elsewhere(folder: Folder, journal: Journal, site: str | None) -> None:
-    """Forget remembered failures when the images come from another place than last time."""
+def _forget_elsewhere(folder: Folder, journal: Journal, site: str | None, allowed: Sequence[str]) -> None:
+    """Forget remembered failures when they speak of another place than this time, or of addresses now allowed."""
     note = folder.state / "site.json"
+    now: dict[str, Any] = {"site": site, "allowed": sorted(allowed)}
     try:
         before = json.loads(note.read_text())
     except (OSError, ValueError):
-        before = site
-    if before != site:
+        before = now
+    if not isinstance(before, dict):
+        before = {"site": before}  # as an earlier version wrote it
+    more = set(now["allowed"]) - set(before.get("allowed", ()))
+    if before.get("site") != site or (more and has_failed(folder.journal, "blocked")):
         journal.forget_failures()
-    if before != site or not note.exists():
+    if before != now or not note.exists():
         part = folder.tmp / note.name
-        part.write_text(json.dumps(site))
+        part.write_text(json.dumps(now))
         part.replace(note)
 
 

@@ -573,6 +573,16 @@ async def test_allowing_one_port_allows_no_other(tmp_path: Path) -> None:
     assert (ended.report.downloaded, ended.report.failures) == (1, {"blocked": 2})
 
 
+async def test_what_was_blocked_is_asked_for_once_it_is_allowed(tmp_path: Path) -> None:
+    """Doing what the message says helps: a remembered refusal ends when the allow-list grows; else it is kept."""
+    async with Scripted({"/0.jpg": [OK]}) as server, Scripted({"/1.jpg": [OK]}) as door:
+        door.scripts["/1.jpg"] = [http(302, Location=f"{server.url}/0.jpg")]
+        urls = [f"{door.url}/1.jpg"]
+        assert (await download(tmp_path, urls, allow=[door.port])).report.failures == {"blocked": 1}
+        assert (await download(tmp_path, urls, allow=[door.port])).report.requests == 0
+        assert (await download(tmp_path, urls, allow=[door.port, server.port])).report.downloaded == 1
+
+
 async def test_a_table_named_by_url_allows_no_image_there(tmp_path: Path) -> None:
     """A table may be fetched from where the user says; what it lists must be public or allowed all the same."""
     async with Scripted() as server:

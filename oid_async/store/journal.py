@@ -188,6 +188,12 @@ def next_line(path: Path) -> int:
     return 0 if last is None else int(last) + 1
 
 
+def has_failed(path: Path, kind: str) -> bool:
+    """Return whether any line of a journal tells of a failure of this kind, at any source."""
+    lines = scan_journal(path).filter(Status="failed")
+    return bool(lines.select(pl.col("Detail").str.contains(f":{kind}", literal=True).any()).collect().item())
+
+
 def whole_bytes(path: Path) -> int:
     """Return how many bytes of a journal are whole lines; 0 if it is not there."""
     try:
