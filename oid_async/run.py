@@ -27,9 +27,8 @@ from oid_async.metadata.cache import MetadataCache
 from oid_async.metadata.paths import cache_root
 from oid_async.mirror import Site, allowed_endpoints, named_endpoints, open_site
 from oid_async.openimages.catalogue import IMAGE_BUCKET, MEAN_IMAGE_BYTES, object_url
-from oid_async.openimages.ids import KEY
 from oid_async.options import Options, Source
-from oid_async.report import PASSING_KINDS, Outcome, Plan, Report
+from oid_async.report import PASSING_KINDS, Plan, Report
 from oid_async.select.choose import Asked
 from oid_async.select.plan import Facts, Planner, Summary, clear_plan, plan_files
 from oid_async.store.adopt import Adopter, from_manifest
@@ -38,9 +37,10 @@ from oid_async.store.journal import Journal, has_failed, next_line
 from oid_async.store.landing import Lander
 from oid_async.store.power import boot_id, check_after_boot
 from oid_async.store.results import Boxes, Results
+from oid_async.targets import Targets
 from oid_async.threads import in_thread
 from oid_async.transfer import pipeline
-from oid_async.transfer.fetch import Fetcher, Target
+from oid_async.transfer.fetch import Fetcher
 from oid_async.transfer.hosts import FLICKR_RATE, Hosts
 from oid_async.transfer.pipeline import Collector, Deliver
 from oid_async.transfer.retry import Limits
@@ -55,11 +55,9 @@ DEFAULT_CONCURRENCY = 64
 _TABLE_CONNECTIONS = 8
 # What one of many transfers should get of --limit-rate; what arrives unasked meanwhile waits in the sockets' buffers.
 _SHARE_BYTES_S = 32 << 10
-_PLACE = "__place"
 # Rounds of topping up, and images in them, that bring nothing but passing failures: then the images are not at fault.
 _BARREN_ROUNDS = 3
 _BARREN_IMAGES = 20
-_TARGET_COLUMNS = ("ImageID", "FileName", "Subset", "OriginalURL", "OriginalSize", "OriginalMD5", "Thumbnail300KURL")
 
 
 class Run:
@@ -311,29 +309,18 @@ class Run:
             part=folder.part,
         )
         files = await asyncio.to_thread(plan_files, folder.plan)
+        targets = Targets(files, folder.images, self._deliver, told)
         try:
             await pipeline.run(
-                self._targets(files, folder, told),
+                aiter(targets),
                 fetcher,
                 collector,
-                recall=lambda places: in_thread(_recall, files, places),
+                recall=targets.recall,
                 clock=client.hosts.clock,
                 workers=self._workers,
             )
         finally:
             self.report.requests = client.requests
-
-    async def _targets(self, files: Sequence[Path], folder: Folder, told: pl.Series | None) -> AsyncIterator[Target]:
-        """Read the plan a span at a time; images that need no request are only told to who wants each outcome."""
-        for number, path in enumerate(files):
-            rows = await in_thread(_read_span, path, self._deliver is not None, told)
-            for action, reason, row, *fields in rows.iter_rows():
-                if action == "fetch":
-                    yield _target(number, row, *fields)
-                elif self._deliver is not None:
-                    known, image_id, name = fields[:3]
-                    path_or_none = folder.images / name if action == "present" else None
-                    await self._deliver(Outcome(image_id, action, path_or_none, reason, known))
 
     def _write_results(self, prepared: "_Prepared", decision: "_Decision", folder: Folder) -> None:
         inputs, site = prepared.inputs, prepared.site
@@ -384,42 +371,6 @@ class _Decision:
     failed: int
     downloaded: int
     failures: dict[str, int]
-
-
-def _read_span(path: Path, everything: bool, told: pl.Series | None) -> pl.DataFrame:
-    columns = ["Action", "Reason", _PLACE, "Known", *_TARGET_COLUMNS]
-    wanted = pl.col("Action") == "fetch"
-    if everything:
-        wanted |= ~pl.col(KEY).is_in(told.implode()) if told is not None else pl.lit(True)
-    return pl.scan_parquet(path, row_index_name=_PLACE).filter(wanted).select(columns).collect()
-
-
-def _target(
-    number: int,
-    row: int,
-    known: str | None,
-    image_id: str,
-    name: str,
-    subset: str | None,
-    url: str | None,
-    size: str | None,
-    md5: str | None,
-    thumbnail: str | None,
-) -> Target:
-    """Return a row of the plan's file of this number as a target; its place says where it is, in 48 bits."""
-    size_bytes = int(size) if size and size.isdecimal() else None
-    return Target(number << 32 | row, image_id, name, subset, url, size_bytes, md5, thumbnail, known)
-
-
-def _recall(files: Sequence[Path], places: Sequence[int]) -> list[Target]:
-    """Read the targets at these places of the plan again, in their order."""
-    found: dict[int, Target] = {}
-    for number in {place >> 32 for place in places}:
-        rows = [place & 0xFFFFFFFF for place in places if place >> 32 == number]
-        span = pl.scan_parquet(files[number], row_index_name=_PLACE).filter(pl.col(_PLACE).is_in(rows))
-        for row, *fields in span.select(_PLACE, "Known", *_TARGET_COLUMNS).collect().iter_rows():
-            found[number << 32 | row] = _target(number, row, *fields)
-    return [found[place] for place in places]
 
 
 def _limits(options: Options) -> Limits:

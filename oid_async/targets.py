@@ -1,0 +1,83 @@
+"""The plan as targets for the pipeline: read a span at a time, and any of them again by its place."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from oid_async.openimages.ids import KEY
+from oid_async.report import Outcome
+from oid_async.threads import in_thread
+from oid_async.transfer.fetch import Target
+
+_COLUMNS = ("ImageID", "FileName", "Subset", "OriginalURL", "OriginalSize", "OriginalMD5", "Thumbnail300KURL")
+_ROW = "__place"
+_ROW_BITS = 32
+
+
+class Targets:
+    """Reads the plan's `files`. A target's place is the number of its file and its row there, in 48 bits.
+
+    `deliver` is awaited with the outcome of each image that needs no request, but for the keys in `told`.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        images: Path,
+        deliver: Callable[[Outcome], Awaitable[None]] | None,
+        told: pl.Series | None,
+    ) -> None:
+        self._files = files
+        self._images = images
+        self._deliver = deliver
+        self._told = told
+
+    async def __aiter__(self) -> AsyncIterator[Target]:
+        """Yield what is to be fetched, in order of ImageID."""
+        for number, path in enumerate(self._files):
+            rows = await in_thread(self._read_span, path)
+            for action, reason, row, *fields in rows.iter_rows():
+                if action == "fetch":
+                    yield _target(number, row, *fields)
+                elif self._deliver is not None:
+                    known, image_id, name = fields[:3]
+                    path_or_none = self._images / name if action == "present" else None
+                    await self._deliver(Outcome(image_id, action, path_or_none, reason, known))
+
+    async def recall(self, places: Sequence[int]) -> list[Target]:
+        """Return the targets at these places, in their order."""
+        return await in_thread(self._recall, places)
+
+    def _read_span(self, path: Path) -> pl.DataFrame:
+        wanted = pl.col("Action") == "fetch"
+        if self._deliver is not None:
+            wanted |= ~pl.col(KEY).is_in(self._told.implode()) if self._told is not None else pl.lit(True)
+        columns = ["Action", "Reason", _ROW, "Known", *_COLUMNS]
+        return pl.scan_parquet(path, row_index_name=_ROW).filter(wanted).select(columns).collect()
+
+    def _recall(self, places: Sequence[int]) -> list[Target]:
+        found: dict[int, Target] = {}
+        for number in {place >> _ROW_BITS for place in places}:
+            rows = [place & (1 << _ROW_BITS) - 1 for place in places if place >> _ROW_BITS == number]
+            span = pl.scan_parquet(self._files[number], row_index_name=_ROW).filter(pl.col(_ROW).is_in(rows))
+            for row, *fields in span.select(_ROW, "Known", *_COLUMNS).collect().iter_rows():
+                target = _target(number, row, *fields)
+                found[target.place] = target
+        return [found[place] for place in places]
+
+
+def _target(
+    number: int,
+    row: int,
+    known: str | None,
+    image_id: str,
+    name: str,
+    subset: str | None,
+    url: str | None,
+    size: str | None,
+    md5: str | None,
+    thumbnail: str | None,
+) -> Target:
+    size_bytes = int(size) if size and size.isdecimal() else None
+    return Target(number << _ROW_BITS | row, image_id, name, subset, url, size_bytes, md5, thumbnail, known)
