@@ -284,6 +284,7 @@ def test_http_urls_are_fetched_without_credentials(text: str, url: str) -> None:
         ("http://[zz]/a.jpg", "bad_url"),
         ("http://\ud800/a.jpg", "bad_url"),
         ("http://xn--a/a.jpg", "bad_url"),
+        ("http://2130706433 x.org/a.jpg", "bad_url"),
     ],
 )
 def test_other_urls_are_refused_before_any_request(text: str, kind: str) -> None:

@@ -6,7 +6,6 @@ really connected to, so the policy is asked twice: `refuse` before a request, fo
 """
 
 import ipaddress
-import re
 import socket
 from collections.abc import Iterable
 from contextvars import ContextVar
@@ -24,8 +23,6 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _CARRIERS = tuple(map(ipaddress.IPv6Network, ("::ffff:0:0/96", "::/96", "64:ff9b::/96", "::ffff:0:0:0/96")))
 # RFC 8215: local translation prefixes; deprecated site-local addresses, which Python's is_global lets through.
 _LOCAL = tuple(map(ipaddress.IPv6Network, ("64:ff9b:1::/48", "fec0::/10")))
-# What every C library's inet_aton takes for an IPv4 address: one to four parts, decimal, octal or hexadecimal.
-_ATON = re.compile(r"(?:0[xX][0-9a-fA-F]*|[0-9]+)(?:\.(?:0[xX][0-9a-fA-F]*|[0-9]+)){0,3}")
 
 
 def endpoint(url: URL) -> Endpoint:
@@ -57,12 +54,11 @@ def literal(host: str) -> Address | None:
         return ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         pass
-    if _ATON.fullmatch(host):
-        try:
-            return ipaddress.IPv4Address(socket.inet_aton(host))
-        except OSError:
-            pass
-    return None
+    try:
+        # What every C library takes for an IPv4 address: one to four parts, decimal, octal or hexadecimal.
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    except (OSError, ValueError):
+        return None
 
 
 def is_public(address: Address) -> bool:

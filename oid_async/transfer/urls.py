@@ -15,7 +15,7 @@ def parse_url(text: str) -> URL:
         raise FetchError("bad_url", f"not a URL: {text[:100]!r}") from error
     if url.scheme and url.scheme not in ("http", "https"):
         raise FetchError("blocked", f"scheme {url.scheme!r} is not fetched, only http and https")
-    if not host or not url.scheme or not port:
+    if not _is_usable(host) or not url.scheme or not port:
         raise FetchError("bad_url", f"not an http URL: {text[:100]!r}")
     return url.with_user(None)
 
@@ -31,6 +31,11 @@ def next_hop(at: URL, location: str) -> URL:
         raise FetchError("redirect", f"redirect to {location[:100]!r}, which is no URL") from error
     if target.scheme not in ("http", "https") or (at.scheme, target.scheme) == ("https", "http"):
         raise FetchError("blocked", f"redirect from {at.scheme} to {target.scheme} is not followed")
-    if not location or not host:
+    if not location or not _is_usable(host):
         raise FetchError("redirect", "redirect without a usable Location")
     return target.with_user(None)
+
+
+def _is_usable(host: str | None) -> bool:
+    """Return whether a host can be one: some resolvers read an address in front of a space and ignore the rest."""
+    return bool(host) and not any(letter.isspace() or not letter.isprintable() for letter in host or "")
