@@ -7,6 +7,7 @@ import polars as pl
 
 from oid_async.openimages.ids import KEY
 from oid_async.report import Outcome
+from oid_async.store.verify import Expected
 from oid_async.threads import in_thread
 from oid_async.transfer.fetch import Target
 
@@ -79,5 +80,5 @@ def _target(
     md5: str | None,
     thumbnail: str | None,
 ) -> Target:
-    size_bytes = int(size) if size and size.isdecimal() else None
-    return Target(number << _ROW_BITS | row, image_id, name, subset, url, size_bytes, md5, thumbnail, known)
+    original = Expected.published(size, md5)
+    return Target(number << _ROW_BITS | row, image_id, name, subset, url, original, thumbnail, known)

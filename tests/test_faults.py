@@ -283,3 +283,32 @@ async def test_tables_with_columns_in_another_order_are_saved_alike(tmp_path: Pa
     train = pl.read_csv(objects.tables["v6/oidv6-train-annotations-bbox.csv"], infer_schema=False)
     both = pl.concat([train, rows], how="diagonal")
     assert saved.select(both.columns).sort(saved.columns[:13]).equals(both.sort(saved.columns[:13]))
+
+
+async def test_a_file_of_other_bytes_is_not_taken_for_the_original(tmp_path: Path) -> None:
+    """Without a journal a JPEG whose MD5 is not the original's is credited to the next source, not to the original."""
+    async with Scripted({"/original.jpg": [http(200, JPEG)]}) as server:
+        query = tables(tmp_path, server.url) | {"mirror": server.url, "source": ["original"], "names": "id"}
+        query |= {"allow_hosts": [server.url.removeprefix("http://")], "savepath": tmp_path / "out"}
+        (tmp_path / "out" / "images").mkdir(parents=True)
+        mine = tmp_path / "out" / "images" / f"{IMAGE_ID}.jpg"
+        mine.write_bytes(with_comment(JPEG, "mine"))
+        report = await Run(Options.of(**query), ignore).download()
+        assert (report.present, report.downloaded) == (0, 1)
+        assert mine.read_bytes() == with_comment(JPEG, "mine")
+        query |= {"source": ["original", "cvdf"], "savepath": tmp_path / "both"}
+        (tmp_path / "both" / "images").mkdir(parents=True)
+        (tmp_path / "both" / "images" / f"{IMAGE_ID}.jpg").write_bytes(with_comment(JPEG, "mine"))
+        report = await Run(Options.of(**query), ignore).download()
+    assert (report.present, report.downloaded) == (1, 0)
+    assert pl.read_parquet(tmp_path / "both" / "manifest.parquet").get_column("Source").to_list() == ["cvdf"]
+
+
+async def test_a_size_with_a_point_is_a_size(tmp_path: Path) -> None:
+    """OriginalSize as a pandas round trip leaves it still bounds and checks the original."""
+    async with Scripted({"/original.jpg": [http(200, JPEG + b"x")]}) as server:
+        query = tables(tmp_path, server.url, md5=None) | {"source": ["original"], "names": "id"}
+        table = tmp_path / "images.csv"
+        table.write_text(table.read_text().replace(f",{len(JPEG)},", f",{len(JPEG)}.0,"))
+        query |= {"allow_hosts": [server.url.removeprefix("http://")], "savepath": tmp_path / "out"}
+        assert (await Run(Options.of(**query), ignore).download()).failures == {"too_large": 1}

@@ -274,6 +274,7 @@ RUBBISH = {
     "a field too few": b"third\tok\tcvdf\ta.jpg\t7\tmd5\t8\t8\t\t\thttp://h/x.jpg",
     "nuls in a field": b"third\tok\tcvdf\t\0\0\0.jpg\t7\tmd5\t8\t8\t\t\t1\thttp://h/x.jpg",
     "no name": b"third\tok\tcvdf\t\t7\tmd5\t8\t8\t\t\t1\thttp://h/x.jpg",
+    "a name elsewhere": b"third\tok\tcvdf\t../../a.jpg\t7\tmd5\t8\t8\t\t\t1\thttp://h/x.jpg",
     "no id": b"\tok\tcvdf\ta.jpg\t7\tmd5\t8\t8\t\t\t1\thttp://h/x.jpg",
     "another status": b"third\tmaybe\tcvdf\ta.jpg\t7\tmd5\t8\t8\t\t\t1\thttp://h/x.jpg",
 }

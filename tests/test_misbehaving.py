@@ -24,7 +24,7 @@ import polars as pl
 import pytest
 import trustme
 from scripted import Answer, Scripted, http
-from support import tiny_jpeg
+from support import Box, Dataset, Image, tiny_jpeg
 
 from oid_async.errors import UsageError
 from oid_async.events import Event, Note, ignore
@@ -728,3 +728,20 @@ async def test_an_image_that_is_listed_twice_is_fetched_once_and_said(tmp_path: 
     assert (report.selected, report.downloaded) == (1, 1)
     assert server.requests == {"/0.jpg": 1}
     assert any("1 images stand in the image table with more than one OriginalURL" in note for note in notes)
+
+
+async def test_a_table_that_may_have_been_cut_is_said(tmp_path: Path) -> None:
+    """A table without a length or a hash, ended by a hang-up, is used, and the user is told what nobody can tell."""
+    boxes = [Box(ident(number), "/m/0") for number in range(50)]
+    published = Dataset([("/m/0", "Ball")], [Image(ident(number)) for number in range(50)], boxes)
+    root = await asyncio.to_thread(published.publish, tmp_path / "mirror")
+    files = {f"/{path.relative_to(root)}": path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    scripts: dict[str, list[Answer]] = {name: [http(200, body)] for name, body in files.items()}
+    (key,) = (name for name in files if "train-annotations-bbox" in name)
+    scripts[key] = [http(200, files[key][: files[key].rfind(b"\n", 0, 1000) + 1], length=None)]
+    notes: list[str] = []
+    async with Scripted(scripts) as server:
+        options = Options.of(mirror=server.url, categories=["Ball"], savepath=tmp_path / "out")
+        plan = await Run(options, lambda event: notes.append(str(event)), limits=QUICK).plan()
+    assert 0 < plan.selected < 50
+    assert any("did not say how long it is" in note for note in notes)

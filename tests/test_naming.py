@@ -220,3 +220,13 @@ def test_fold_is_settled(text: str) -> None:
     """Folding twice is folding once, and composition does not matter."""
     assert fold(fold(text)) == fold(text)
     assert fold(unicodedata.normalize("NFD", text)) == fold(unicodedata.normalize("NFC", text))
+
+
+def test_a_name_that_clashes_again_and_again_changes_each_time() -> None:
+    """However long the name is and however often it is taken, another one follows."""
+    name, seen = "a" * 195 + ".jpg", set()
+    for _ in range(50):
+        name = clash_name(name, "0000048549557964")
+        assert name not in seen
+        assert len(name.encode()) <= 255
+        seen.add(name)

@@ -179,6 +179,9 @@ class MetadataCache:
             assert kept is not None
             await in_thread(place.checked, kept)
             return kept
+        if fetch.is_unsure:
+            said = "did not say how long it is; if it was cut off at the end of a line nobody can tell"
+            self._sink(Note(f"{place.name}: {written} {said}"))
         self._sink(TableProgress(place.name, identity.bytes, identity.bytes, finished=True))
         return await self._keep(place, identity, by_label)
 

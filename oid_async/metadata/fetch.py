@@ -68,6 +68,8 @@ class FileFetch:
         self._impatient = replace(client.limits, retries=min(self._limits.retries, 2))
         self._reached = 0
         self._progress = False
+        self.is_unsure = False
+        """Whether the server said neither how long the file is nor its MD5, and ended it by hanging up."""
 
     async def run(self) -> Identity | None:
         """Return the identity of the whole file in `place.raw`, None if the kept version is still the latest.
@@ -121,6 +123,8 @@ class FileFetch:
             promise = replace(promise, total=length)
         else:
             promise, have = _promise(self._url, response), 0
+        chunked = "Transfer-Encoding" in response.headers
+        self.is_unsure = promise.total is None and promise.md5 is None and not chunked
         size, md5 = await self._receive(response, promise, have)
         return await self._whole(promise, size, md5)
 

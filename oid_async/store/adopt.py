@@ -30,13 +30,14 @@ class Adopter:
     def __call__(self, image_id: str, file_name: str, size: str | None, md5: str | None) -> Outcome | None:
         """Return the Outcome of a file that is this image, None if it is not or cannot be read.
 
-        The original's MD5 tells an original for sure. Without it the markers decide, and the first source is credited.
+        The original's MD5 tells for sure what is an original. Else the markers decide, and the first source that it may
+        be from is credited.
         """
         path = self.folder.images / file_name
         try:
             if not path.is_file() or path.is_symlink():
                 return None
-            original = Expected(int(size) if size and size.isdecimal() else None, md5)
+            original = Expected.published(size, md5)
             with FileBytes(path) as body:
                 return self._check(body, path, image_id, original)
         except OSError:
@@ -45,12 +46,12 @@ class Adopter:
     def _check(self, body: FileBytes, path: Path, image_id: str, original: Expected) -> Outcome | None:
         found = md5_base64(body)
         header = read_header(body)
-        source = self.sources[0]
-        expected = Expected()
+        source, expected = self.sources[0], Expected()
         if "original" in self.sources and original.md5 and original.md5 == found:
             source = "original"
-        elif self.sources == ("original",):
-            expected = original
+        elif source == "original" and refuse(body, header, found, original) is not None:
+            source = next((other for other in self.sources if other != "original"), source)
+            expected = original if source == "original" else expected
         if refuse(body, header, found, expected) is not None:
             return None
         return Outcome(
@@ -79,7 +80,7 @@ def from_manifest(folder: Folder) -> Iterator[list[Outcome]]:
 def _unchanged(folder: Folder, row: dict[str, Any]) -> Outcome | None:
     path: Path = folder.images / str(row["FileName"])
     try:
-        if path.is_symlink() or path.stat().st_size != row["Bytes"]:
+        if path.parent != folder.images or path.is_symlink() or path.stat().st_size != row["Bytes"]:
             return None
         if row["MD5"] is not None:
             with FileBytes(path) as body:

@@ -224,7 +224,8 @@ def _count_lines(path: Path, size: int) -> int:
 def _is_whole() -> pl.Expr:
     status = pl.col("Status")
     named = pl.col("ImageID").is_not_null() & pl.col("URL").is_not_null()
-    saved = (status == "ok") & named & pl.col("FileName").is_not_null()
+    # A name that leads out of images/ is none of ours: such a line is damaged.
+    saved = (status == "ok") & named & ~pl.col("FileName").fill_null("").str.contains(r"/|^\.{0,2}$")
     return saved | ((status == "failed") & named) | (status == FORGET)
 
 

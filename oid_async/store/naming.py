@@ -63,7 +63,11 @@ def clash_name(name: str, image_id: str) -> str:
     mark = safe_name(image_id)[:-4] or "image"
     if len(mark.encode()) > _LONG_MARK:
         mark = hashlib.sha256(image_id.encode("utf-8", "replace")).hexdigest()[:16]
-    return f"{_cut(stem, _MOST_BYTES - len(mark.encode()) - 1)}_{mark}{suffix}"
+    clashing = f"{_cut(stem, _MOST_BYTES - len(mark.encode()) - 1)}_{mark}{suffix}"
+    if clashing != name:
+        return clashing
+    # A long name that is cut and marked as before would stay what it is, and taken, for ever.
+    return f"{hashlib.sha256(name.encode()).hexdigest()[:16]}_{mark}{suffix}"
 
 
 def _cut(text: str, most_bytes: int) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import re
 from base64 import b64encode
 from dataclasses import dataclass
+from typing import Self
 
 from oid_async.store.filebytes import FileBytes
 
@@ -37,6 +38,16 @@ class Expected:
 
     size: int | None = None
     md5: str | None = None
+
+    @classmethod
+    def published(cls, size: str | None, md5: str | None) -> Self:
+        """Return what an image table's OriginalSize and OriginalMD5 say; tables that went through pandas say 123.0.
+
+        >>> Expected.published("123.0", ""), Expected.published(None, None)
+        (Expected(size=123, md5=None), Expected(size=None, md5=None))
+        """
+        whole = (size or "").strip().removesuffix(".0")
+        return cls(int(whole) if whole.isdecimal() else None, md5 or None)
 
 
 def read_header(body: Body) -> JpegHeader:

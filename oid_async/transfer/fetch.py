@@ -48,8 +48,7 @@ class Target:
     file_name: str
     subset: str | None
     original_url: str | None
-    original_size: int | None
-    original_md5: str | None
+    original: Expected
     thumbnail_url: str | None
     known: str | None
 
@@ -65,7 +64,7 @@ class Target:
 
     def expected(self, source: Source) -> Expected:
         """Return what the image table says of a source's bytes: OriginalSize and OriginalMD5 are the original's."""
-        return Expected(self.original_size, self.original_md5) if source == "original" else Expected()
+        return self.original if source == "original" else Expected()
 
 
 @dataclass(frozen=True, slots=True)
