@@ -4,12 +4,11 @@ The last two are served by an embedded origin on loopback, so that every byte ta
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import aiofiles.os
-from yarl import URL
 
 from oid_async.errors import UsageError
 from oid_async.metadata.paths import mirror_folder
@@ -36,14 +35,20 @@ class Site:
 
 def allowed_endpoints(options: Options, site: Site) -> tuple[Endpoint, ...]:
     """Return the endpoints that need not be public: those the user allows, and the mirror's own."""
-    own = (endpoint(URL(site.url)),) if site.url is not None else ()
+    own = (endpoint(parse_url(site.url)),) if site.url is not None else ()
     return (*own, *map(parse_endpoint, options.allow_hosts))
 
 
 def named_endpoints(options: Options) -> tuple[Endpoint, ...]:
     """Return the endpoints of tables that the user has named by URL: allowed for tables, not for what they list."""
     given = (options.label, options.annotation, options.image_url)
-    return tuple(endpoint(URL(url)) for url in given if url is not None and url.lower().startswith(("http:", "https:")))
+    endpoints = []
+    for url in given:
+        if url is not None and url.lower().startswith(("http:", "https:")):
+            # What is no URL is said when it is fetched.
+            with suppress(FetchError):
+                endpoints.append(endpoint(parse_url(url)))
+    return tuple(endpoints)
 
 
 @asynccontextmanager

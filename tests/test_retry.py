@@ -285,6 +285,7 @@ def test_http_urls_are_fetched_without_credentials(text: str, url: str) -> None:
         ("http://\ud800/a.jpg", "bad_url"),
         ("http://xn--a/a.jpg", "bad_url"),
         ("http://2130706433 x.org/a.jpg", "bad_url"),
+        ("http://[::f[a:3]2%@//", "bad_url"),
     ],
 )
 def test_other_urls_are_refused_before_any_request(text: str, kind: str) -> None:
@@ -330,6 +331,7 @@ def test_redirect_is_followed_on_the_web(at: str, location: str, target: str) ->
         ("https://x.org:99999/a.jpg", "redirect"),
         ("https://[zz]/a.jpg", "redirect"),
         ("https://xn--a/a.jpg", "redirect"),
+        ("http://[::f[a:3]2%@//", "redirect"),
     ],
 )
 def test_redirect_elsewhere_is_final(location: str, kind: str) -> None:

@@ -4,6 +4,9 @@ from yarl import URL
 
 from oid_async.transfer.retry import FetchError
 
+# What yarl 1.24 says of text that is no URL; the IndexError is of "http://[::f[a:3]2%@//", found by fuzzing.
+_NO_URL = (ValueError, TypeError, IndexError)
+
 
 def parse_url(text: str) -> URL:
     """Return a URL that may be fetched. Raises FetchError `bad_url`, or `blocked` for a scheme but http and https."""
@@ -11,7 +14,7 @@ def parse_url(text: str) -> URL:
         url = URL(text.strip())
         # The host is decoded only when it is looked at.
         host, port = url.host, url.port
-    except (ValueError, TypeError) as error:
+    except _NO_URL as error:
         raise FetchError("bad_url", f"not a URL: {text[:100]!r}") from error
     if url.scheme and url.scheme not in ("http", "https"):
         raise FetchError("blocked", f"scheme {url.scheme!r} is not fetched, only http and https")
@@ -27,7 +30,7 @@ def next_hop(at: URL, location: str) -> URL:
     try:
         target = at.join(URL(location))
         host = target.host
-    except ValueError as error:
+    except _NO_URL as error:
         raise FetchError("redirect", f"redirect to {location[:100]!r}, which is no URL") from error
     if target.scheme not in ("http", "https") or (at.scheme, target.scheme) == ("https", "http"):
         raise FetchError("blocked", f"redirect from {at.scheme} to {target.scheme} is not followed")
