@@ -4,7 +4,7 @@ from yarl import URL
 
 from oid_async.transfer.retry import FetchError
 
-# What yarl 1.24 says of text that is no URL; the IndexError is of "http://[::f[a:3]2%@//", found by fuzzing.
+# What yarl 1.25 says of text that is no URL; the IndexError is of "http://[::f[a:3]2%@//", found by fuzzing.
 _NO_URL = (ValueError, TypeError, IndexError)
 
 
