@@ -130,6 +130,7 @@ class Run:
             options.period,
             most=self._workers,
             max_wait_s=self._limits.max_wait_s,
+            patience_s=self._limits.first_byte_s,
             tell=lambda text: self._sink(Note(text)),
         )
         endpoints = allowed_endpoints(options, site)
@@ -146,7 +147,14 @@ class Run:
             )
             await stack.enter_async_context(table_client)
         if journal is not None:
-            client = Client(hosts, self._limits, connections=self._workers, allowed=endpoints, offline=options.offline)
+            client = Client(
+                hosts,
+                self._limits,
+                connections=self._workers,
+                allowed=endpoints,
+                offline=options.offline,
+                in_lanes=True,
+            )
             await stack.enter_async_context(client)
         cache = await stack.enter_async_context(
             MetadataCache(

@@ -14,6 +14,7 @@ from oid_async.transfer.hosts import FLICKR, FLICKR_RATE, Host, Hosts, host_name
 from oid_async.transfer.retry import FetchError
 
 CVDF = URL("https://open-images-dataset.s3.amazonaws.com/train/0000048549557964.jpg")
+HERE = ("x.org", 443)
 FLICKR_PHOTO = URL("https://farm3.staticflickr.com/5310/5898076654_51085e157c_o.jpg")
 
 
@@ -29,7 +30,7 @@ async def admissions(hosts: Hosts, host: Host, seconds: float, *, workers: int) 
 
     async def work() -> None:
         while True:
-            await hosts.admit(host)
+            await hosts.admit(host, HERE)
             if loop.time() - start >= seconds:
                 return
             admitted.append(loop.time() - start)
@@ -95,7 +96,7 @@ def test_no_cap_is_no_limiter() -> None:
         hosts = hosts_on_loop_time(0.0)
         start = asyncio.get_running_loop().time()
         for _ in range(5000):
-            await hosts.admit(hosts.of(CVDF))
+            await hosts.admit(hosts.of(CVDF), HERE)
         return asyncio.get_running_loop().time() - start
 
     assert run_fast(ask()) == 0.0
@@ -153,7 +154,7 @@ def test_flickr_is_asked_ten_times_a_second_by_default() -> None:
         start = loop.time()
         times: list[float] = []
         while loop.time() - start < 5.0:
-            await hosts.admit(hosts.of(URL(f"https://farm{len(times) % 9}.staticflickr.com/a.jpg")))
+            await hosts.admit(hosts.of(URL(f"https://farm{len(times) % 9}.staticflickr.com/a.jpg")), HERE)
             times.append(loop.time() - start)
         return times
 
@@ -204,7 +205,7 @@ def test_pause_is_never_violated(rate: float) -> None:
     async def trickle(hosts: Hosts, host: Host, start: float) -> None:
         while hosts.clock() - start < 60.0:
             await asyncio.sleep(0.05)
-            await hosts.admit(host)
+            await hosts.admit(host, HERE)
             trickled.append(hosts.clock() - start)
 
     times = run_fast(ask())
@@ -251,7 +252,7 @@ def test_waiting_can_be_cancelled() -> None:
         host = hosts.of(CVDF)
         start = hosts.clock()
         host.pause(5.0, now=start)
-        waiting = [asyncio.create_task(hosts.admit(host)) for _ in range(4)]
+        waiting = [asyncio.create_task(hosts.admit(host, HERE)) for _ in range(4)]
         await asyncio.sleep(1.0)
         for task in waiting[:3]:
             task.cancel()
@@ -276,6 +277,10 @@ def asks_to_wait(seconds: float | None = None) -> FetchError:
 
 def refused() -> FetchError:
     return FetchError("network", "cannot connect to x.org:443: Connection refused", unsent=True)
+
+
+def hung_up() -> FetchError:
+    return FetchError("network", "Server disconnected")
 
 
 def test_the_window_doubles_with_each_round_trip_up_to_what_is_allowed() -> None:
@@ -316,7 +321,7 @@ def test_after_a_pause_one_image_finds_out() -> None:
     assert not host.may_take(12.0)
     host.answered(began=12.0)
     assert host.may_take(12.1)
-    assert host.waited_s == 0.0
+    assert host.waited_s == 10.0
 
 
 def test_a_bare_429_pauses_longer_each_time() -> None:
@@ -335,13 +340,13 @@ def test_a_host_that_cannot_be_reached_is_probed_ever_more_seldom_and_given_up()
     host = make_host(tell=told.append)
     now, probes = 0.0, []
     for _ in range(3):
-        host.unreachable(refused(), began=now, now=now)
+        host.unreachable(refused(), HERE, began=now, now=now)
     while host.gave_up is None:
         assert host.is_closed(now)
         assert host.may_take(host.not_before)
         probes.append(host.not_before - now)
         now = host.not_before
-        host.unreachable(refused(), began=now, now=now)
+        host.unreachable(refused(), HERE, began=now, now=now)
     assert probes == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, *[120.0] * 6]
     assert now <= 900.0
     assert host.gave_up.hopeless
@@ -350,14 +355,14 @@ def test_a_host_that_cannot_be_reached_is_probed_ever_more_seldom_and_given_up()
 
 
 def test_a_probe_that_is_answered_ends_the_down_time() -> None:
-    """One answer, and the waiting so far is forgotten: patience is for a host that does not serve."""
+    """One answer, and it takes three refusals again; what was waited for so far counts on: patience is for the run."""
     host = make_host()
     for began in (0.0, 0.0, 0.0, 1.0, 3.0, 7.0):
-        host.unreachable(refused(), began=began, now=began)
+        host.unreachable(refused(), HERE, began=began, now=began)
     assert host.waited_s > 10.0
     host.answered(began=30.0)
-    assert (host.waited_s, host.window) == (0.0, 2.0)
-    host.unreachable(refused(), began=31.0, now=31.0)
+    assert (host.waited_s, host.window) == (15.0, 2.0)
+    host.unreachable(refused(), HERE, began=31.0, now=31.0)
     assert not host.is_closed(31.0), "one refused connection says nothing yet"
 
 
@@ -379,14 +384,52 @@ def test_broken_objects_do_not_look_like_a_broken_host() -> None:
     """Time-outs and hang-ups shrink the window only when nothing else comes back, and never below four."""
     host = make_host(window=32.0)
     for _ in range(63):
-        host.stumbled(began=1.0, now=1.0)
+        host.stumbled(hung_up(), began=1.0, now=1.0, silent=False)
     assert host.window == 32.0
     host.answered(began=1.0)
     for number in range(1000):
-        host.stumbled(began=2.0 + number, now=2.0 + number)
+        host.stumbled(hung_up(), began=2.0 + number, now=2.0 + number, silent=False)
     assert host.window == 4.0
     assert not host.is_closed(2000.0)
     assert host.gave_up is None
+
+
+def test_a_host_that_never_answers_is_down_in_the_end() -> None:
+    """Many requests over a long while without one head of an answer: then one image probes, and patience runs out."""
+    host, now = make_host(patience_s=30.0, max_wait_s=20.0), 0.0
+    for number in range(15):
+        now = 30.0 * (number // 8)
+        host.stumbled(hung_up(), began=now, now=now, silent=True)
+    assert not host.is_closed(now)
+    while host.gave_up is None:
+        now = max(now + 30.0, host.not_before)
+        host.stumbled(hung_up(), began=now, now=now, silent=True)
+    assert now < 300.0
+    quick = make_host()
+    for number in range(1000):
+        quick.stumbled(hung_up(), began=number / 100, now=number / 100, silent=True)
+    assert not quick.is_closed(10.0), "images that fail at once have their own tries"
+
+
+def test_one_name_of_flickr_is_not_all_of_it() -> None:
+    """A name that is none, or has the wrong certificate, is given up alone; the others of its host go on."""
+    told: list[str] = []
+    host = Host(FLICKR, None, EtagTrust(FLICKR), jitter=lambda: 0.5, tell=told.append)
+    good, bad, dead = ("live.staticflickr.com", 443), ("a.b.staticflickr.com", 443), ("farm1.staticflickr.com", 4443)
+    host.unreachable(FetchError("network", "certificate", hopeless=True, unsent=True), bad, began=0.0, now=0.0)
+    assert host.given_up(bad) is not None
+    assert host.given_up(good) is None
+    host.answered(began=0.1)
+    for number in range(20):
+        host.unreachable(refused(), dead, began=number, now=number)
+        if number % 2:
+            host.answered(began=number)
+    assert host.gave_up is None
+    for number in range(20, 26):
+        host.unreachable(refused(), dead, began=1e3 + number, now=1e3 + number)
+    assert host.given_up(dead) is not None
+    assert host.given_up(good) is None
+    assert len(told) == 2
 
 
 def test_retries_beyond_the_budget_are_spaced_out() -> None:
@@ -409,7 +452,7 @@ def test_a_host_that_was_given_up_admits_nobody() -> None:
         raised = []
         for _ in range(2):
             with pytest.raises(FetchError, match="gone") as caught:
-                await hosts.admit(host)
+                await hosts.admit(host, HERE)
             raised.append(caught.value)
         assert raised[0] is not raised[1]
 

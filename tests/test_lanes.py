@@ -45,6 +45,7 @@ class World:
     workers: int = 8
     room: int = 16
     cost_s: float = 0.01
+    costs: dict[str, float] = field(default_factory=dict)
     asked: list[tuple[float, str, int]] = field(default_factory=list)
     finished: Counter[int] = field(default_factory=Counter)
     reloaded: int = 0
@@ -72,7 +73,7 @@ class World:
                 assert target.gave_up is not None or not target.is_closed(now)
                 assert target.gave_up is not None or target.in_flight <= max(1, int(target.window) + 1)
                 self.asked.append((now, target.name, task.place))
-                await asyncio.sleep(self.cost_s)
+                await asyncio.sleep(self.costs.get(target.name, self.cost_s))
                 task.asked = True
                 if task.tries:
                     task.tries -= 1
@@ -160,6 +161,17 @@ def test_the_feeder_waits_while_a_busy_host_has_enough() -> None:
     assert world.reloaded == 0
 
 
+def test_a_host_that_hardly_answers_holds_nobody_up() -> None:
+    """Every second image is of a host that takes a minute for each: the others land at their own pace."""
+    slow, quick = host("slow", most=4.0, window=4.0), host("quick")
+    tasks = [Task(place, slow if place % 2 else quick) for place in range(4000)]
+    world = World(tasks, workers=16, room=32, costs={"slow": 60.0})
+    run_fast(world.run())
+    world.assert_each_once()
+    start = world.asked[0][0]
+    assert max(at for at, name, _ in world.asked if name == "quick") - start < 120.0
+
+
 def test_a_retry_waits_in_no_workers_hands() -> None:
     """One worker passes a hundred images while one of them waits for its retry, which then goes first."""
     a = host("a")
@@ -231,14 +243,14 @@ def test_whatever_hosts_do_every_image_ends_once(seed: int) -> None:
             if what == 0:
                 one.pause(chance.uniform(0.01, 5), now=loop.time())
             elif what == 1:
-                one.unreachable(FetchError("network", "refused", unsent=True), loop.time(), loop.time())
+                one.unreachable(FetchError("network", "refused", unsent=True), (one.name, 80), loop.time(), loop.time())
             elif what == 2:
                 error = FetchError("rate_limited", "HTTP 429", retry_after_s=chance.choice((None, 0.5, 3.0)))
                 one.asked_to_wait(error, loop.time(), loop.time())
             elif what == 3:
                 one.answered(loop.time())
             else:
-                one.stumbled(loop.time(), loop.time())
+                one.stumbled(FetchError("network", "reset"), loop.time(), loop.time(), silent=chance.random() < 0.5)
 
     async def go() -> None:
         troubling = asyncio.create_task(trouble())

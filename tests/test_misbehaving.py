@@ -6,6 +6,7 @@ Limits are shortened so that a minute's patience takes half a second.
 
 import asyncio
 import base64
+import dataclasses
 import errno
 import gzip
 import hashlib
@@ -27,11 +28,11 @@ from scripted import Answer, Scripted, http
 from support import Box, Dataset, Image, tiny_jpeg
 
 from oid_async.errors import UsageError
-from oid_async.events import Event, Note, ignore
+from oid_async.events import Event, Landed, Note, ignore
 from oid_async.options import Options
 from oid_async.report import Report
 from oid_async.run import Run
-from oid_async.transfer import addresses
+from oid_async.transfer import addresses, fetch
 from oid_async.transfer.retry import Limits
 
 JPEG = tiny_jpeg("misbehaving", 640, 480)
@@ -745,3 +746,163 @@ async def test_a_table_that_may_have_been_cut_is_said(tmp_path: Path) -> None:
         plan = await Run(options, lambda event: notes.append(str(event)), limits=QUICK).plan()
     assert 0 < plan.selected < 50
     assert any("did not say how long it is" in note for note in notes)
+
+
+# What a hunt for bugs has found ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("said", ["bytes " + "9" * 5000 + "-1/1", "bytes 1-" + "9" * 5000 + "/*", "bytes ٣-9/10"])
+async def test_no_content_range_breaks_the_run(tmp_path: Path, said: str) -> None:
+    """Thousands of digits, or digits of other scripts, are no rest: the body is asked for from its start."""
+    head = f'HTTP/1.1 206 X\r\nContent-Length: 0\r\nETag: "one"\r\nContent-Range: {said}\r\n\r\n'.encode()
+    async with Scripted({"/0.jpg": [cut_big(), head, http(200, BIG)]}) as server:
+        limits = dataclasses.replace(LARGE, retries=3)
+        ended = await download(tmp_path, [f"{server.url}/0.jpg"], allow=[server.port], limits=limits)
+    assert ended.report.failures in ({}, {"bad_response": 1})
+    assert ended.saved() in ({}, {f"{ident(0)}.jpg": BIG})
+
+
+async def test_a_spool_that_cannot_be_opened_leaves_no_hole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EMFILE while a large body is spooled costs a fresh start: no byte of it is lost in the file."""
+    append, failures = fetch.Body._append, iter([OSError(errno.EMFILE, "Too many open files")])
+
+    async def starved(self: fetch.Body, block: bytes) -> None:
+        if self.size > 150_000 and (error := next(failures, None)) is not None:
+            raise error
+        await append(self, block)
+
+    async def slowly(writer: asyncio.StreamWriter) -> None:
+        writer.write(http(200, length=len(BIG), ETag='"one"'))
+        for start in range(0, len(BIG), 50_000):
+            writer.write(BIG[start : start + 50_000])
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(fetch.Body, "_append", starved)
+    async with Scripted({"/0.jpg": [slowly]}) as server:
+        ended = await download(tmp_path, [f"{server.url}/0.jpg"], allow=[server.port], limits=LARGE)
+    assert ended.saved() == {f"{ident(0)}.jpg": BIG}
+
+
+async def test_bytes_behind_a_whole_body_do_no_harm(tmp_path: Path) -> None:
+    """If all bytes and the MD5 are there the image is good, whatever follows on the connection."""
+
+    async def junk(writer: asyncio.StreamWriter) -> None:
+        writer.write(http(200, JPEG, Connection="close"))
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.write(b"junk")
+
+    async with Scripted({"/0.jpg": [junk]}) as server:
+        ended = await download(tmp_path, [(f"{server.url}/0.jpg", len(JPEG), md5(JPEG))], allow=[server.port])
+    assert ended.saved() == {f"{ident(0)}.jpg": JPEG}
+
+
+@pytest.mark.parametrize(("status", "wait", "at_least"), [(500, "1", 1.0), (502, "0.6", 1.0), (429, "0", 0.0)])
+async def test_every_form_of_retry_after_is_kept(tmp_path: Path, status: int, wait: str, at_least: float) -> None:
+    """With any 5xx, with a fraction (rounded up); a wait of nothing is no leave to hammer."""
+    async with Scripted({"/0.jpg": [http(status, Retry_After=wait), OK]}) as server:
+        ended = await download(tmp_path, [f"{server.url}/0.jpg"], allow=[server.port])
+        gap = server.times[1] - server.times[0]
+    assert ended.report.downloaded == 1
+    assert gap >= at_least
+
+
+async def test_trouble_of_a_proxy_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that cannot connect says nothing final of the image: the next run asks again."""
+    async with Scripted({"photos.example:443": [http(503)]}) as proxy:
+        monkeypatch.setenv("https_proxy", proxy.url)
+        monkeypatch.delenv("no_proxy", raising=False)
+        limits = Limits(retries=1, backoff_s=0.001)
+        ended = await download(tmp_path, ["https://photos.example/0.jpg"], limits=limits)
+    assert (ended.report.failures, ended.report.requests) == ({"network": 1}, 0)
+
+
+@pytest.mark.parametrize("text", ["http://h:notaport", "http://[::1", "h:99999", "socks5://h:1080"])
+async def test_a_proxy_that_is_none_is_refused_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """Whatever stands in the environment ends in one line that names the variable."""
+    monkeypatch.setenv("http_proxy", text)
+    with pytest.raises(UsageError, match="http_proxy"):
+        await download(tmp_path, ["http://photos.example/0.jpg"])
+
+
+async def test_a_hop_to_a_host_that_waits_holds_no_worker(tmp_path: Path) -> None:
+    """Images that are sent on to a paused host wait in its lane, one probes, and a third host goes on meanwhile."""
+    async with Scripted() as first, Scripted() as paused, Scripted() as third:
+        for number in range(20):
+            first.scripts[f"/{number}.jpg"] = [http(302, Location=f"{paused.url}/{number}.jpg")]
+            paused.scripts[f"/{number}.jpg"] = [OK]
+        paused.scripts["/0.jpg"] = [http(429, Retry_After="2"), OK]
+        third.scripts = {f"/{number}.jpg": [OK] for number in range(100)}
+        urls = [f"{first.url}/{number}.jpg" for number in range(20)]
+        urls += [f"{third.url}/{number}.jpg" for number in range(100)]
+        limits = dataclasses.replace(QUICK, attempt_s=1.5)
+        ports = [first.port, paused.port, third.port]
+        ended = await download(tmp_path, urls, allow=ports, concurrency=8, limits=limits)
+        answered = next(at for path, at in paused.asked if path == "/0.jpg")
+        resumed = [at for _, at in paused.asked if at >= answered + 1.9]
+        assert max(third.times) < answered + 1.5
+        assert len([at for at in resumed if at < min(resumed) + 0.001]) == 1
+    assert ended.report.downloaded == 120
+
+
+async def test_a_resolver_that_hangs_holds_up_no_other_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While twenty names are looked up in vain, the images of a host that is known land on the disk."""
+    release = threading.Event()
+    real = socket.getaddrinfo
+
+    def resolve(host: Any, *rest: Any, **named: Any) -> Any:
+        if str(host).endswith(".slow.example"):
+            release.wait(20)
+        return real(host, *rest, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    async with Scripted({f"/{n}.jpg": [OK] for n in range(40)}) as server:
+        urls = [f"http://h{number}.slow.example/0.jpg" for number in range(20)]
+        urls += [f"{server.url}/{number}.jpg" for number in range(40)]
+        limits = Limits(retries=0, connect_s=4.0)
+        try:
+            (tmp_path / "out" / "images").mkdir(parents=True)
+            running = asyncio.create_task(download(tmp_path, urls, allow=[server.port], limits=limits))
+            async with asyncio.timeout(3.5):
+                while len(os.listdir(tmp_path / "out" / "images")) < 40:  # noqa: ASYNC110 - a file sets no event
+                    await asyncio.sleep(0.05)
+        finally:
+            release.set()
+        ended = await running
+    assert ended.report.downloaded == 40
+
+
+async def test_limit_rate_serves_large_and_small_alike(tmp_path: Path) -> None:
+    """A large image gets its share beside many small ones, it does not wait for their end."""
+    small = tiny_jpeg("s", 8, 8)[:-2] + b"\x11" * 8_000 + b"\xff\xd9"
+    large = tiny_jpeg("l", 8, 8)[:-2] + b"\x11" * 150_000 + b"\xff\xd9"
+    scripts: dict[str, list[Answer]] = {f"/{n}.jpg": [http(200, small)] for n in range(1, 80)}
+    landed: list[str] = []
+    async with Scripted(scripts | {"/0.jpg": [http(200, large)]}) as server:
+        urls = [f"{server.url}/{number}.jpg" for number in range(80)]
+        rows = write_tables(tmp_path / "tables", [(url, None, None) for url in urls])
+        query = rows | {"source": ["original"], "names": "id", "savepath": tmp_path / "out", "limit_rate": "400K"}
+        options = Options.of(**query, concurrency=4, allow_hosts=[f"127.0.0.1:{server.port}"])
+
+        def listen(event: Event) -> None:
+            if isinstance(event, Landed):
+                landed.extend(outcome.image_id for outcome in event.outcomes)
+
+        await Run(options, listen).download()
+    assert len(landed) == 80
+    assert landed.index(ident(0)) < 78
+
+
+async def test_a_host_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    """Sixty images of a host that accepts and is silent do not wait out their tries one after the other."""
+    async with Scripted({f"/{n}.jpg": [stall_after(b"")] for n in range(60)}) as server:
+        urls = [f"{server.url}/{number}.jpg" for number in range(60)]
+        limits = Limits(retries=4, backoff_s=0.001, first_byte_s=0.2, silence_s=0.2, slow_s=0.2, max_wait_s=2.0)
+        ended = await download(tmp_path, urls, allow=[server.port], limits=limits)
+    assert ended.report.failed == 60
+    assert set(ended.report.failures) <= {"network", "timeout"}
+    assert sum(server.requests.values()) < 120
+    assert ended.seconds < 10

@@ -3,6 +3,7 @@
 import itertools
 import ssl
 import string
+import time
 from typing import Any
 
 import aiohttp
@@ -85,7 +86,7 @@ def test_retry_after_counts_where_a_host_may_ask_for_it(status: int, wait: float
         ("", None),
         ("soon", None),
         ("-5", None),
-        ("7.5", None),
+        ("7.5", 8.0),
         ("1e3", None),
         ("nan", None),
         ("inf", None),
@@ -108,9 +109,30 @@ def test_wrong_clock_does_no_harm(year: int) -> None:
 
 
 def test_absent_retry_after_asks_for_nothing() -> None:
-    """Without the header, or without a usable Date beside a date, there is no wait to heed."""
+    """Without the header there is no wait to heed."""
     assert retry_after_s({}) is None
-    assert retry_after_s({"Retry-After": DATE, "Date": "yesterday"}) is None
+    assert retry_after_s({"Date": DATE}) is None
+
+
+@pytest.mark.parametrize("headers", [{}, {"Date": "yesterday"}])
+def test_without_a_usable_date_the_local_clock_has_to_do(
+    headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A date to wait for is kept all the same: never earlier than told, as far as this clock knows."""
+    monkeypatch.setattr("time.time", lambda: 1792567670.0)
+    assert retry_after_s({"Retry-After": DATE, **headers}) == 10.0
+
+
+def test_dates_of_the_old_form_are_in_universal_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The form that names no zone means UTC, wherever this machine stands."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        headers = {"Retry-After": "Wed Oct 21 07:28:10 2026", "Date": DATE}
+        assert retry_after_s(headers) == 10.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_retry_after_is_found_in_any_case() -> None:

@@ -37,11 +37,14 @@ def endpoint(url: URL) -> Endpoint:
 def parse_endpoint(text: str) -> Endpoint:
     """Return the endpoint of an `--allow-host HOST:PORT`.
 
-    >>> parse_endpoint("Localhost:8080"), parse_endpoint("[::1]:80")
+    >>> parse_endpoint("Localhost:8080"), parse_endpoint("[0:0:0:0:0:0:0:1]:80")
     (('localhost', 8080), ('::1', 80))
     """
-    host, _, port = text.rpartition(":")
-    return host.strip("[]").rstrip(".").lower(), int(port)
+    try:
+        return endpoint(URL(f"http://{text}"))
+    except (ValueError, IndexError):
+        host, _, port = text.rpartition(":")
+        return host.strip("[]").rstrip(".").lower(), int(port)
 
 
 def literal(host: str) -> Address | None:

@@ -6,15 +6,18 @@ meets it.
 """
 
 import asyncio
+import socket
 import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Self
+from functools import partial
+from typing import Any, Self
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 from aiolimiter import AsyncLimiter
 from yarl import URL
 
@@ -30,6 +33,9 @@ _READ_BUFFER = 1 << 20  # aiohttp's 64 KiB pauses and resumes the socket many ti
 _NO_HEADERS: Mapping[str, str] = {}
 _CHECKS_A_WINDOW = 4  # how soon after its window a slow body is noticed: a quarter of it later at most
 _PROXY_SCHEMES = ("http", "https")
+_IDLE_S = 4.0  # one idle connection of each of a thousand hosts would leave no descriptor for the next
+_LOOK_UPS_AT_ONCE = 32
+_PORTION_BYTES = 16384.0
 
 
 class Client:
@@ -37,7 +43,8 @@ class Client:
 
     `allowed` are the endpoints that may be connected to although they are not public. No cookies are kept and no
     credentials sent; bodies are asked for as they are (identity) and never unpacked unseen. Proxies are those of the
-    environment; one sees to the names itself, so that only what a URL says of its host can then be judged here.
+    environment; one sees to the names itself, so that only what a URL says of its host can then be judged here. With
+    `in_lanes` a redirect to a host that is closed raises FetchError `elsewhere` instead of waiting for it.
     """
 
     def __init__(
@@ -48,25 +55,33 @@ class Client:
         connections: int,
         allowed: Iterable[Endpoint] = (),
         offline: bool = False,
+        in_lanes: bool = False,
     ) -> None:
         self._offline = offline
+        self._in_lanes = in_lanes
         self.hosts = hosts
         self.limits = limits
         self.requests = 0
         self._connections = connections
         self._guard = Guard(allowed)
         self._throttle = _make_throttle(limits.rate_bytes_s)
+        self._turn = asyncio.Lock()
         self._proxies = _proxies()
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         limits = self.limits
-        sent = aiohttp.TraceConfig()
-        sent.on_request_headers_sent.append(_note_sent)
+        self._resolver = _Resolver()
+        connector = _Connector(
+            self._admit,
+            limit=self._connections,
+            ttl_dns_cache=300,
+            keepalive_timeout=_IDLE_S,
+            resolver=self._resolver,
+            socket_factory=self._guard.make_socket,
+        )
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=self._connections, ttl_dns_cache=300, socket_factory=self._guard.make_socket
-            ),
+            connector=connector,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_s, sock_read=limits.silence_s),
             headers={
                 "User-Agent": f"oid-async/{__version__} (Open Images downloader)",
@@ -75,14 +90,13 @@ class Client:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             read_bufsize=_READ_BUFFER,
-            middlewares=[self._admit],
-            trace_configs=[sent],
         )
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         if self._session is not None:
             await self._session.close()
+            await self._resolver.close()
             # Closing a TLS transport takes one more turn of the loop; without it Python warns of an open socket.
             await asyncio.sleep(0)
 
@@ -109,7 +123,7 @@ class Client:
                         yield response
                     except FetchError as error:
                         if error.kind in ("timeout", "truncated", "network"):
-                            host.stumbled(began, self.hosts.clock())
+                            host.stumbled(error, began, self.hosts.clock(), silent=False)
                         raise
                     return
                 host.answered(began)
@@ -161,7 +175,9 @@ class Client:
         with watch.resting():
             while size > 0:
                 part = min(size, int(throttle.max_rate))
-                await throttle.acquire(part)
+                # In turns and in equal parts: the limiter alone would serve the smallest wish first, for ever.
+                async with self._turn:
+                    await throttle.acquire(part)
                 size -= part
 
     async def _send(
@@ -173,54 +189,56 @@ class Client:
         """
         assert self._session is not None, "used outside its context"
         if refused := self._guard.refuse(target):
-            self._tell_refused(target, refused)
+            self._tell_refused(refused)
             raise FetchError("blocked", refused, unsent=True)
         host, asked = self.hosts.of(target), endpoint(target)
+        if self._in_lanes and first is not None and host.is_closed(self.hosts.clock()):
+            # Not in this worker's hands: the image waits in the lane of the host that it was sent on to.
+            raise FetchError("network", f"redirected to {host.name}, which wants to be left alone", elsewhere=host)
+        await self.hosts.opened(host, asked)
         proxy = self._proxy_for(target)
         visit = self._guard.visit(endpoint(proxy) if proxy is not None else asked, trusted=proxy is not None)
-        sending = _Sending(self.limits, first)
+        sending = _Sending(host, asked, self.limits, self.hosts.clock(), first)
         _SENDING.set(sending)
         try:
-            async with asyncio.timeout(None) as sending.head:
+            async with asyncio.timeout(None) as sending.timer:
                 response = await self._session.request(
-                    method, target, headers=headers, allow_redirects=False, proxy=proxy, trace_request_ctx=sending
+                    method, target, headers=headers, allow_redirects=False, proxy=proxy
                 )
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            failed = connection_error(error) if not sending.is_late() else sending.late()
+            failed = sending.late() if sending.is_late() else connection_error(error)
             if refused := was_refused(visit):
-                self._tell_refused(target, refused)
+                self._tell_refused(refused)
                 failed = FetchError("blocked", refused, unsent=True)
-            if failed.unsent:
-                self.requests -= 1
-                host.requests -= 1
-            self._blame(failed, host, sending.began)
+            self._blame(failed, sending)
             raise failed from error
         return response, host, sending.began
 
-    def _blame(self, error: FetchError, host: Host, began: float) -> None:
-        now = self.hosts.clock()
+    def _blame(self, error: FetchError, sending: "_Sending") -> None:
+        """Let the host's state learn from a request that got no answer."""
+        now, host = self.hosts.clock(), sending.host
         if error.exhausted or error.kind in ("blocked", "bad_url"):
             return
         if error.unsent or error.hopeless:
-            host.unreachable(error, began, now)
+            host.unreachable(error, sending.asked, sending.began, now)
         elif error.kind != "bad_response":
-            host.stumbled(began, now)
+            host.stumbled(error, sending.began, now, silent=True)
 
     def _heed(self, response: aiohttp.ClientResponse, host: Host, began: float) -> None:
         """Raise for an answer that is not the object, and let the host's state learn from any."""
         if response.status in (200, 206, 304):
             host.answered(began)
             return
-        error = status_error(response.status, response.headers)
-        if response.status in (429, 503):
-            host.asked_to_wait(error, began, self.hosts.clock())
+        error, now = status_error(response.status, response.headers), self.hosts.clock()
+        if response.status in (429, 503) or error.retry_after_s is not None:
+            host.asked_to_wait(error, began, now)
         elif error.kind == "server_error":
-            host.stumbled(began, self.hosts.clock())
+            host.stumbled(error, began, now, silent=False)
         else:
             host.answered(began)
         raise error
 
-    def _tell_refused(self, target: URL, refused: str) -> None:
+    def _tell_refused(self, refused: str) -> None:
         self.hosts.tell_once(f"blocked: {refused}")
 
     def _proxy_for(self, target: URL) -> URL | None:
@@ -234,39 +252,101 @@ class Client:
                 return None
         return proxy
 
-    async def _admit(
-        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
-        sending = _SENDING.get()
-        sending.rest()
-        await self.hosts.admit(self.hosts.of(request.url))
+    async def _admit(self, sending: "_Sending") -> None:
+        """Wait until a request that has its connection may be sent on it, and count it."""
+        await self.hosts.admit(sending.host, sending.asked)
         self.requests += 1
-        sending.connect(self.hosts.clock())
-        return await handler(request)
+        sending.send(self.hosts.clock())
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Admits each request where it is really sent: once it has its connection, be it new or kept alive.
+
+    Connecting takes as long as the other side likes; what was admitted before would be sent in a heap, or after the
+    host has asked to be left alone.
+    """
+
+    def __init__(self, admit: "Callable[[_Sending], Awaitable[None]]", **settings: Any) -> None:
+        super().__init__(**settings)
+        self._admit = admit
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
+    ) -> aiohttp.connector.Connection:
+        """Return a connection on which the request may be sent now."""
+        sending = _SENDING.get()
+        sending.connect()
+        connection = await super().connect(req, traces, timeout)
+        sending.rest()
+        try:
+            await self._admit(sending)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+class _Resolver(AbstractResolver):
+    """Looks names up in threads of its own: a resolver that hangs must not hold up the disk, nor other names soon."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_LOOK_UPS_AT_ONCE, thread_name_prefix="oid_async-names")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Return the addresses of a name. Raises OSError."""
+        look_up = partial(
+            socket.getaddrinfo, host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+        )
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        results = []
+        for kind, _, protocol, _, where in found:
+            scope = f"%{where[3]}" if kind == socket.AF_INET6 and len(where) > 3 and where[3] else ""
+            results.append(
+                ResolveResult(
+                    hostname=host,
+                    host=f"{where[0]}{scope}",
+                    port=int(where[1]),
+                    family=kind,
+                    proto=protocol,
+                    flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+                )
+            )
+        return results
+
+    async def close(self) -> None:
+        """Wait for no look-up: one that hangs ends by itself."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(slots=True)
 class _Sending:
-    """One request on its way: when it was admitted, and the timer of what comes next: the connection, then the head.
+    """One request on its way: when it began, or was sent, and the timer of what comes next: the connection, the head.
 
     The timer rests while the request waits to be admitted, and starts anew when aiohttp sends it once more.
     """
 
+    host: Host
+    asked: Endpoint
     limits: Limits
+    began: float
     first: float | None = None
-    began: float = 0.0
     is_sent: bool = False
-    head: asyncio.Timeout | None = None
+    timer: asyncio.Timeout | None = None
+
+    def connect(self) -> None:
+        self.is_sent = False
+        self._due_in(self.limits.connect_s)
 
     def rest(self) -> None:
         self._due_in(None)
 
-    def connect(self, now: float) -> None:
-        self.began, self.is_sent = now, False
-        self._due_in(self.limits.connect_s)
-
-    def sent(self) -> None:
-        self.is_sent = True
+    def send(self, now: float) -> None:
+        self.began, self.is_sent = now, True
         self._due_in(self.limits.first_byte_s)
 
     def spent_s(self, now: float) -> float:
@@ -274,7 +354,7 @@ class _Sending:
         return now - (self.began if self.first is None else self.first)
 
     def is_late(self) -> bool:
-        return self.head is not None and self.head.expired()
+        return self.timer is not None and self.timer.expired()
 
     def late(self) -> FetchError:
         if not self.is_sent:
@@ -282,8 +362,8 @@ class _Sending:
         return FetchError("timeout", f"no answer within {self.limits.first_byte_s:.0f} s")
 
     def _due_in(self, seconds: float | None) -> None:
-        if self.head is not None and not self.head.expired():
-            self.head.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
+        if self.timer is not None and not self.timer.expired():
+            self.timer.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
 
 
 _SENDING: ContextVar[_Sending] = ContextVar("oid_async_sending")
@@ -343,17 +423,11 @@ class _Watch:
         self._timer = loop.call_later(self._step_s, self._look)
 
 
-async def _note_sent(
-    session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestHeadersSentParams
-) -> None:
-    context.trace_request_ctx.sent()
-
-
 def _make_throttle(rate: float | None) -> AsyncLimiter | None:
-    """Return a limiter of bytes: at most `rate` a second, in portions of a tenth of a second."""
+    """Return a limiter of bytes: at most `rate` a second, in portions of a tenth of a second at most."""
     if rate is None:
         return None
-    portion = max(1024.0, rate / 10)
+    portion = min(_PORTION_BYTES, max(1024.0, rate / 10))
     return AsyncLimiter(portion, portion / rate)
 
 
@@ -361,11 +435,14 @@ def _proxies() -> dict[str, URL]:
     """Return the environment's proxies by the scheme of what is asked. Raises UsageError for one of another kind."""
     proxies = {}
     for scheme, text in urllib.request.getproxies().items():
-        if scheme in _PROXY_SCHEMES:
+        if scheme not in _PROXY_SCHEMES:
+            continue
+        try:
             proxy = URL(text if "://" in text else f"http://{text}")
-            if proxy.scheme not in _PROXY_SCHEMES or not proxy.host:
-                raise UsageError(
-                    f"{scheme}_proxy is {text!r} in the environment; only http and https proxies can be used"
-                )
-            proxies[scheme] = proxy
+            is_usable = proxy.scheme in _PROXY_SCHEMES and proxy.host and proxy.port
+        except (ValueError, IndexError):
+            is_usable = False
+        if not is_usable:
+            raise UsageError(f"{scheme}_proxy is {text!r} in the environment; only http and https proxies can be used")
+        proxies[scheme] = proxy
     return proxies

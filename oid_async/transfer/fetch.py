@@ -23,6 +23,7 @@ from oid_async.report import Outcome, parse_detail, write_detail
 from oid_async.store.landing import Arrival, Landing
 from oid_async.store.verify import Expected, refuse_start
 from oid_async.threads import finished
+from oid_async.transfer.addresses import endpoint
 from oid_async.transfer.hosts import Host
 from oid_async.transfer.resume import ask_for_rest, is_strong, whole_length
 from oid_async.transfer.retry import Attempts, FetchError, Limits, is_final
@@ -169,8 +170,8 @@ class Fetcher:
         Only what is final for the object moves on to the next source; a passing fault ends as failed, because the next
         run may well get the better copy.
         """
-        if job.host.gave_up is not None:
-            return await self._judge(job, job.host.gave_up.again())
+        if (gone := job.host.given_up(endpoint(job.address))) is not None:
+            return await self._judge(job, gone.again())
         job.attempts.made += 1
         try:
             arrival = await self._receive(job)
@@ -188,6 +189,10 @@ class Fetcher:
         if error.exhausted:
             job.attempts.made -= 1
             return Again(_NO_DESCRIPTOR_WAIT_S, exhausted=True)
+        if error.elsewhere is not None and error.elsewhere.gave_up is None:
+            job.attempts.made -= 1
+            job.host = error.elsewhere
+            return Again(0.0)
         wait_s = job.attempts.wait_s(error, self._jitter())
         now = self._client.hosts.clock()
         if wait_s is not None:
@@ -315,10 +320,12 @@ class Body:
                     for chunk in _unpacked(decoder, raw) if decoder else (raw,):
                         await self._take(chunk)
         except FetchError as error:
-            if error.kind != "truncated":
+            if error.kind not in ("truncated", "bad_response", "network"):
                 raise
             # If all of it is here the bytes are judged, whatever the client thinks of how the connection ended.
             if length is None or arrived != length:
+                if error.kind != "truncated":
+                    raise
                 # The most specific kind wins: half a placeholder is a placeholder.
                 kind = (refuse_start(self._start) if self._start else None) or "truncated"
                 raise FetchError(kind, str(error)) from error
@@ -327,7 +334,7 @@ class Body:
 
     async def keep(self, error: FetchError) -> Partial | None:
         """Keep the first bytes of a large body that broke off, for the next attempt to go on; drop what is no use."""
-        if not is_final(error.kind):
+        if not is_final(error.kind) and not error.exhausted:
             if self._partial is not None and not self._start:
                 return self._partial
             etag = self._etag
@@ -385,11 +392,12 @@ class Body:
         raise FetchError(kind, f"{said} bytes, allowed are {self._limit if said > self._limit else wanted}")
 
     async def _flush(self) -> None:
-        block, self.chunks, self._held = b"".join(self.chunks), [], 0
+        block = b"".join(self.chunks)
         if not block:
             return
         try:
             await finished(self._append(block))
+            self.chunks, self._held = [], 0
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise FetchError("network", "no descriptor left for a temporary file", exhausted=True) from error
@@ -408,7 +416,7 @@ async def _unlink(part: str) -> None:
 def _unpacked(decoder: "zlib._Decompress", raw: bytes) -> Iterator[bytes]:
     """Yield what compressed bytes hold, a portion at a time."""
     try:
-        while raw:
+        while raw and not decoder.eof:
             yield decoder.decompress(raw, _UNPACKED_AT_ONCE)
             raw = decoder.unconsumed_tail
     except zlib.error as error:

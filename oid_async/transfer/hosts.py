@@ -3,14 +3,16 @@
 Two numbers rule a host. `window`, how many transfers may be in flight to it, grows with every answer and shrinks on
 trouble, as TCP's does. `not_before` is the moment before which nobody asks it: it said so (Retry-After), or it is down
 and the next probe is due then. After such a pause the window is one: one image finds out, the others wait and lose no
-try. A host that has made us wait longer than `max_wait_s` since it last served is given up for the run.
+try. A host that has made us wait longer than `max_wait_s` in all is given up for the run.
 
 An object that fails is no host in trouble: a hang-up, a time-out or a 500 shrinks the window only when nothing else
-comes back any more, and never below `_FLOOR`.
+comes back any more, and never below `_FLOOR`. Only when not one answer has come for a long while, to many requests, is
+the host taken for one that is down.
 """
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from time import monotonic
@@ -19,6 +21,7 @@ from aiolimiter import AsyncLimiter
 from yarl import URL
 
 from oid_async.store.verify import EtagTrust
+from oid_async.transfer.addresses import Endpoint
 from oid_async.transfer.retry import FetchError
 
 # Flickr's own published advice is one request a second per key for its API; its static hosts publish none. Ten a second
@@ -28,6 +31,8 @@ FLICKR_RATE = 10.0
 _START = 8.0  # a dead host costs this many connections at most, and a live one doubles it with each round trip
 _FLOOR = 4.0
 _DOWN_AFTER = 3  # connections in a row that were not even made
+_SILENT_AFTER = 16  # requests in a row that got no answer at all, over three times the patience for one
+_LOST_AFTER = 5  # connections in a row to one name of a host whose others answer
 _PROBE_CAP_S = 120.0
 _PAUSE_WORTH_A_LINE_S = 5.0
 # A retry budget as botocore keeps one: a host in trouble must not get five times the requests for it.
@@ -44,8 +49,9 @@ _MOST_TOLD = 10
 class Host:
     """One host's state. Times are on the monotonic clock, in seconds.
 
-    `waited_s` adds up what the host has made us wait since it last served; `gave_up` is how every further request
-    ends. `in_flight` counts the images that the lanes have given out for this host.
+    `waited_s` adds up what the host has made us wait; `gave_up` is how every further request ends, `lost` how those to
+    one of its names do, where a host has several. `in_flight` counts the images that the lanes have given out for this
+    host; `patience_s` is how long one answer is waited for.
     """
 
     name: str
@@ -53,6 +59,7 @@ class Host:
     etags: EtagTrust
     most: float = 64.0
     max_wait_s: float = 900.0
+    patience_s: float = 30.0
     tell: Callable[[str], None] = lambda _: None
     jitter: Callable[[], float] = random.random
     window: float = _START
@@ -60,10 +67,16 @@ class Host:
     not_before: float = 0.0
     waited_s: float = 0.0
     gave_up: FetchError | None = None
+    lost: dict[Endpoint, FetchError] = field(default_factory=dict)
     requests: int = 0
     _threshold: float = 1e9
     _eased_at: float = -1.0
+    _has_answered: bool = False
     _unreached: int = 0
+    _unreached_names: Counter[Endpoint] = field(default_factory=Counter)
+    _silent: int = 0
+    _silent_since: float = 0.0
+    _downs: int = 0
     _pauses: int = 0
     _stumbles: int = 0
     _retries: int = 0
@@ -80,6 +93,10 @@ class Host:
         """Return whether nothing can be had of it just now, however few are in flight."""
         return self.gave_up is None and now < self.not_before
 
+    def given_up(self, asked: Endpoint) -> FetchError | None:
+        """Return how every further request to a name of this host ends, None if it may be asked."""
+        return self.gave_up or self.lost.get(asked)
+
     def answered(self, began: float) -> None:
         """Note an answer that shows the host at work: any status but a plea to wait or an error of its own.
 
@@ -87,47 +104,62 @@ class Host:
         """
         if began < self._eased_at:
             return
-        self._stumbles = self._unreached = self._pauses = 0
-        self.waited_s = 0.0
+        self._has_answered = True
+        self._stumbles = self._pauses = 0
+        self._is_there()
         # One more for each answer doubles the window with each round trip; behind the threshold it grows by one.
         self.window = min(self.most, self.window + (1.0 if self.window < self._threshold else 1.0 / self.window))
 
     def asked_to_wait(self, error: FetchError, began: float, now: float) -> None:
-        """Heed a 429 or 503. With Retry-After nobody asks before that has passed; a bare 429 pauses a moment."""
+        """Heed a 429 or a 5xx. With Retry-After nobody asks before that has passed; a bare 429 pauses a moment."""
+        self._is_there()
         wait_s = error.retry_after_s
-        if wait_s is None and error.kind == "rate_limited" and began >= self._eased_at:
-            wait_s = self.jitter() * min(30.0, 0.5 * 2.0 ** min(self._pauses, 10))
         if wait_s is None:
-            self._ease(began, now, self.window / 2)
+            is_bare = error.kind == "rate_limited"
+            if self._ease(began, now, 1.0 if is_bare else self.window / 2) and is_bare:
+                # Our own idea, and no wait that the host has made us.
+                moment_s = self.jitter() * min(30.0, 0.5 * 2.0 ** min(self._pauses, 10))
+                self.not_before = max(self.not_before, now + moment_s)
+                self._pauses += 1
             return
         if self._gives_up(FetchError("rate_limited", f"{error}, longer than --max-wait"), now, wait_s):
             error.hopeless = True
             return
         if wait_s >= _PAUSE_WORTH_A_LINE_S and now + wait_s > self.not_before + 1.0:
             self.tell(f"{self.name} asks us to wait {wait_s:.0f} s ({error})")
-        self._pauses += self._ease(began, now, 1.0)
+        self._ease(began, now, 1.0)
         self.pause(wait_s, now=now)
 
-    def unreachable(self, error: FetchError, began: float, now: float) -> None:
-        """Note a connection that could not be made: the host's trouble, not the image's."""
+    def unreachable(self, error: FetchError, asked: Endpoint, began: float, now: float) -> None:
+        """Note a connection that could not be made: the host's trouble, or one of its names', not the image's."""
         self._unreached += 1
-        if error.hopeless or (error.unknown_name and self._unreached > 1):
-            self._gives_up(error, now, None)
-            return
-        if began < self._eased_at or (self._unreached < _DOWN_AFTER and not self._pauses):
-            return
-        wait_s = (0.75 + self.jitter() / 2) * min(_PROBE_CAP_S, 2.0 ** min(self._pauses, 10))
-        if self._gives_up(FetchError("network", str(error)), now, wait_s):
-            error.hopeless = True
-            return
-        if wait_s >= _PAUSE_WORTH_A_LINE_S:
-            self.tell(f"{self.name} is down ({error}); asking again in {wait_s:.0f} s")
-        self._pauses += self._ease(began, now, 1.0)
-        self.pause(wait_s, now=now)
+        self._unreached_names[asked] += 1
+        in_a_row = self._unreached_names[asked]
+        if error.hopeless or (error.unknown_name and in_a_row > 1):
+            if self.name == FLICKR:
+                self._lose(error, asked)
+            else:
+                self._gives_up(error, now, None)
+        elif self.name == FLICKR and self._has_answered and in_a_row >= _LOST_AFTER:
+            self._lose(error, asked)
+        elif self._unreached >= _DOWN_AFTER or self._downs:
+            self._is_down(error, began, now)
 
-    def stumbled(self, began: float, now: float) -> None:
-        """Note a hang-up, a time-out, a 5xx: of one object as likely as of the host, until nothing else comes back."""
+    def stumbled(self, error: FetchError, began: float, now: float, *, silent: bool) -> None:
+        """Note a hang-up, a time-out, a 5xx: of one object as likely as of the host, until nothing else comes back.
+
+        `silent` says that not even the head of an answer came.
+        """
         self._stumbles += 1
+        if not silent:
+            self._is_there()
+        else:
+            self._silent_since = now if not self._silent else self._silent_since
+            self._silent += 1
+            long_s = 3 * self.patience_s
+            if self._downs or (self._silent >= _SILENT_AFTER and now - self._silent_since >= long_s):
+                self._is_down(error, began, now)
+                return
         if self._stumbles >= 2 * self.window > 2 * _FLOOR and self._ease(began, now, self.window / 2):
             self.window = max(_FLOOR, self.window)
             self._stumbles = 0
@@ -153,6 +185,31 @@ class Host:
         return (
             not self.in_flight and now >= self.not_before and self.gave_up is None and at_rest and not self._unreached
         )
+
+    def _is_there(self) -> None:
+        """Note that something answers: what is counted in a row starts anew."""
+        self._unreached = self._silent = self._downs = 0
+        self._unreached_names.clear()
+
+    def _is_down(self, error: FetchError, began: float, now: float) -> None:
+        """Leave a host alone that is not there, each time twice as long; then one image finds out."""
+        if began < self._eased_at:
+            return
+        wait_s = (0.75 + self.jitter() / 2) * min(_PROBE_CAP_S, 2.0 ** min(self._downs, 10))
+        if self._gives_up(FetchError("network", str(error)), now, wait_s):
+            error.hopeless = True
+            return
+        if wait_s >= _PAUSE_WORTH_A_LINE_S:
+            self.tell(f"{self.name} is down ({error}); asking again in {wait_s:.0f} s")
+        self._downs += self._ease(began, now, 1.0)
+        self.pause(wait_s, now=now)
+
+    def _lose(self, error: FetchError, asked: Endpoint) -> None:
+        """Give up one name of a host: its others may well answer."""
+        error.hopeless = True
+        if asked not in self.lost and len(self.lost) < _MOST_KNOWN:
+            self.lost[asked] = error.again()
+            self.tell(f"{asked[0]}:{asked[1]} is given up for this run: {error}")
 
     def _ease(self, began: float, now: float, window: float) -> bool:
         """Shrink the window, once for all requests that were under way; return whether this was the one that did."""
@@ -182,7 +239,7 @@ class Hosts:
     """All hosts of one run, and its rate cap: at most `rate` requests per `period` seconds and host.
 
     `most` bounds what may be in flight to one host, `max_wait_s` how long one that is down or asks for it is waited
-    for. `tell` is given what a user should know of a host, a line at a time.
+    for, `patience_s` how long one answer is. `tell` is given what a user should know of a host, a line at a time.
     """
 
     rate: float | None
@@ -191,7 +248,9 @@ class Hosts:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     most: int = 64
     max_wait_s: float = 900.0
+    patience_s: float = 30.0
     tell: Callable[[str], None] = lambda _: None
+    _most_known: int = _MOST_KNOWN
     _known: dict[str, Host] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
 
@@ -211,23 +270,37 @@ class Hosts:
             # Images that only wait for a capped host's next moment would hold the places of those that need not.
             most = float(self.most) if limiter is None else min(self.most, max(_FLOOR, _CAPPED_S * rate / period))
             self._known[name] = Host(
-                name, limiter, EtagTrust(name), most=most, max_wait_s=self.max_wait_s, tell=self.tell
+                name,
+                limiter,
+                EtagTrust(name),
+                most=most,
+                max_wait_s=self.max_wait_s,
+                patience_s=self.patience_s,
+                tell=self.tell,
             )
         return self._known[name]
 
-    async def admit(self, host: Host) -> None:
-        """Wait until one more request may be sent to the host. Call it where requests are really sent.
+    async def admit(self, host: Host, asked: Endpoint) -> None:
+        """Wait until one more request may be sent to a name of the host. Call it where requests are really sent.
 
-        Raises FetchError for a host that was given up.
+        Raises FetchError for one that was given up.
         """
         while True:
-            if host.gave_up is not None:
-                raise host.gave_up.again()
-            if host.limiter is not None:
-                await host.limiter.acquire()
+            await self.opened(host, asked)
+            if host.limiter is None:
+                break
+            await host.limiter.acquire()
+            if host.not_before <= self.clock():
+                break
+        host.requests += 1
+
+    async def opened(self, host: Host, asked: Endpoint) -> None:
+        """Wait while the host wants to be left alone. Raises FetchError for one that was given up."""
+        while True:
+            if (gone := host.given_up(asked)) is not None:
+                raise gone.again()
             wait = host.not_before - self.clock()
             if wait <= 0:
-                host.requests += 1
                 return
             await self.sleep(wait)
 
@@ -238,9 +311,11 @@ class Hosts:
 
     def _forget_idle(self) -> None:
         """Keep the number of hosts bounded: a table may name a new one in every row."""
-        if len(self._known) >= _MOST_KNOWN:
+        if len(self._known) >= self._most_known:
             now = self.clock()
             self._known = {name: host for name, host in self._known.items() if not host.is_idle(now)}
+            # Not before twice as many are known is it worth looking at all of them again.
+            self._most_known = max(_MOST_KNOWN, 2 * len(self._known))
 
 
 def host_name(url: URL) -> str:

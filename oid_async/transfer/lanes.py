@@ -45,6 +45,7 @@ class Job(Protocol):
 J = TypeVar("J", bound=Job)
 _NOTE_BITS = 16
 _YIELD_EVERY = 64
+_STUCK_S = 0.05
 
 
 class _Lane(Generic[J]):
@@ -107,6 +108,8 @@ class Lanes(Generic[J]):
         self._unfinished = 0
         self._ended = False
         self._puts = 0
+        self._ahead = 0
+        self._has_looked = False
 
     async def put(self, job: J) -> None:
         """Take a job from the plan. Waits while there is enough to do."""
@@ -124,11 +127,35 @@ class Lanes(Generic[J]):
             crowded = (self._held >= self._most and not self._idle) or len(self._later) >= self._most
             if not crowded and not lane.has_rest and len(lane.ready) < self._room:
                 break
-            self._feeder = asyncio.get_running_loop().create_future()
-            await self._feeder
+            if self._ahead and self._idle and job.note is not None:
+                self._ahead -= 1
+                self._keep_place(lane, job)
+                return
+            await self._wait_for_room()
         self._held += 1
         lane.ready.append(job)
         self._list(lane)
+
+    async def _wait_for_room(self) -> None:
+        """Wait until something has gone on.
+
+        If nothing has for a moment while workers are idle, the lane that is full may be that of a host which hardly
+        answers: then a stretch of the plan is read ahead, for what others can be asked for.
+        """
+        loop = asyncio.get_running_loop()
+        self._feeder = loop.create_future()
+        timer = loop.call_later(_STUCK_S, self._read_ahead, self._feeder)
+        try:
+            await self._feeder
+        finally:
+            timer.cancel()
+
+    def _read_ahead(self, waiting: "asyncio.Future[None]") -> None:
+        if not waiting.done():
+            # Of a run on one host there is nothing else to be found.
+            self._ahead = self._room if len(self._lanes) > 1 or not self._has_looked else 0
+            self._has_looked = True
+            waiting.set_result(None)
 
     def end(self) -> None:
         """Say that the plan has no more."""

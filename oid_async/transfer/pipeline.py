@@ -27,7 +27,6 @@ _BATCH_IMAGES = 32
 _BATCH_BYTES = 2 << 20
 # While the loop prepares the next batch, a thread works on the other one: hashing does not hold the interpreter.
 _BATCHES_AT_ONCE = 2
-_FEWEST_WORKERS = 2
 
 Deliver = Callable[[Outcome], Awaitable[None]]
 
@@ -138,7 +137,6 @@ async def run(
         return jobs
 
     lanes = Lanes[Job](reload, room=2 * workers, clock=clock)
-    pool = _Pool(workers)
 
     async def feed() -> None:
         async for target in targets:
@@ -155,8 +153,9 @@ async def run(
             end = await fetcher.attempt(job)
             if isinstance(end, Again):
                 lanes.put_back(job, end.delay_s, taken_from=host)
-                if end.exhausted and pool.may_shrink():
-                    return
+                if end.exhausted:
+                    # Fewer at it until descriptors are given back.
+                    await asyncio.sleep(end.delay_s)
                 continue
             if isinstance(end, Failed):
                 await collector.land(end.outcome)
@@ -172,17 +171,3 @@ async def run(
                 task.cancel()
     finally:
         lanes.close()
-
-
-@dataclass(slots=True)
-class _Pool:
-    """How many workers are at it: fewer when the machine has no descriptors for so many, never none."""
-
-    workers: int
-
-    def may_shrink(self) -> bool:
-        """Return whether a worker may leave, and count it as gone."""
-        if self.workers <= _FEWEST_WORKERS:
-            return False
-        self.workers -= 1
-        return True

@@ -1,10 +1,13 @@
 """What went wrong, and whether to ask again: the one classification and the one policy. Pure, no I/O."""
 
+import datetime
 import email.utils
 import errno
 import math
 import os
+import re
 import socket
+import ssl
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -15,6 +18,8 @@ from oid_async.report import FINAL_KINDS
 
 if TYPE_CHECKING:
     import aiohttp
+
+    from oid_async.transfer.hosts import Host
 
 # One fresh try for what a broken proxy or a torn cache may have caused, before the verdict is final.
 ONCE_MORE = frozenset({"checksum", "empty", "not_image"})
@@ -75,7 +80,7 @@ class FetchError(Exception):
     `retry_after_s` is how long the host asks us to wait, if it does; `hopeless` says that no further try of this run
     can help; `status` is the HTTP status, if it came to one. `unsent` says that no connection was made, so that nothing
     was asked; `exhausted` that this machine had no descriptor left for one, which is no fault of the image's;
-    `unknown_name` that there is no host of that name.
+    `unknown_name` that there is no host of that name. `elsewhere` is another host that has to be waited for first.
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class FetchError(Exception):
         status: int | None = None,
         unsent: bool = False,
         exhausted: bool = False,
+        elsewhere: "Host | None" = None,
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -96,6 +102,7 @@ class FetchError(Exception):
         self.hopeless = hopeless
         self.unsent = unsent
         self.exhausted = exhausted
+        self.elsewhere = elsewhere
         self.unknown_name = False
 
     def again(self) -> "FetchError":
@@ -119,7 +126,7 @@ class Attempts:
         if error.hopeless or not may_retry(error.kind, self.made, self.seen, limits or self.limits):
             return None
         self.seen[error.kind] += 1
-        return 0.0 if error.retry_after_s is not None else backoff_s(self.made, self.limits, jitter)
+        return 0.0 if error.retry_after_s else backoff_s(self.made, self.limits, jitter)
 
 
 def is_final(kind: str) -> bool:
@@ -146,7 +153,7 @@ def backoff_s(attempts: int, limits: Limits, jitter: float) -> float:
 def status_error(status: int, headers: Mapping[str, str]) -> FetchError:
     """Return what an answer that is neither 200 nor a redirect means."""
     kind = _STATUS_KINDS.get(status, "server_error" if status >= 500 else "bad_response")
-    wait = retry_after_s(headers) if status in (429, 503) else None
+    wait = retry_after_s(headers) if kind in ("rate_limited", "server_error") else None
     return FetchError(kind, f"HTTP {status}", retry_after_s=wait, status=status)
 
 
@@ -162,16 +169,26 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     10.0
     """
     value = headers.get("Retry-After", "").strip()
-    if value.isascii() and value.isdecimal():
-        return min(float(value), 1e9)
+    if _SECONDS.fullmatch(value):
+        return min(float(math.ceil(float(value))), 1e9)
+    until = _instant(value)
+    if until is None:
+        return None
+    told = _instant(headers.get("Date", ""))
+    return max(0.0, until - (told if told is not None else time.time()))
+
+
+_SECONDS = re.compile(r"[0-9]{1,300}(?:\.[0-9]{1,300})?")
+
+
+def _instant(text: str) -> float | None:
+    """Return the Unix time of an HTTP date; of the old form that names no zone it is UTC's, as HTTP says."""
     try:
-        until = email.utils.parsedate_to_datetime(value)
-        date = headers.get("Date")
-        now_s = email.utils.parsedate_to_datetime(date).timestamp() if date is not None else time.time()
-        wait = until.timestamp() - now_s
+        date = email.utils.parsedate_to_datetime(text)
+        seconds = (date if date.tzinfo is not None else date.replace(tzinfo=datetime.UTC)).timestamp()
     except (TypeError, ValueError, OverflowError):
         return None
-    return max(0.0, wait) if math.isfinite(wait) else None
+    return seconds if math.isfinite(seconds) else None
 
 
 # What a resolver says of a name that is none; anything else it may say passes.
@@ -194,6 +211,8 @@ def connection_error(error: BaseException) -> FetchError:
         return FetchError("timeout", text)
     if isinstance(error, aiohttp.ClientPayloadError):
         return FetchError("truncated", text)
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return FetchError("network", f"the proxy answers HTTP {error.status}", unsent=True)
     if isinstance(error, aiohttp.ClientResponseError):
         return FetchError("bad_response", text)
     return FetchError("network", text)
@@ -213,5 +232,7 @@ def _no_connection(error: "aiohttp.ClientConnectorError") -> FetchError:
         failed = FetchError("network", f"cannot find {error.host}: {cause.strerror or cause}", unsent=True)
         failed.unknown_name = number in _NO_SUCH_NAME
         return failed
-    reason = os.strerror(number) if number and number > 0 else str(cause)
+    # The number of a TLS error is OpenSSL's, not the system's.
+    is_system = number and number > 0 and not isinstance(cause, ssl.SSLError)
+    reason = os.strerror(number) if number and is_system else " ".join(str(cause).split())[:200]
     return FetchError("network", f"cannot connect to {where}: {reason}", unsent=True)
