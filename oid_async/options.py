@@ -298,7 +298,7 @@ class Options:
         "--max-wait",
         kind=float,
         metavar="S",
-        doc="seconds in all to wait for a host that is down or asks us to wait, until it serves again; default 900",
+        doc="seconds in all to wait for a host that is down or asks us to wait; then its images fail; default 900",
     )
     max_image_bytes: int = _option(
         64 << 20, "--max-image-bytes", metavar="SIZE", doc="the largest image that is taken, such as 64M, the default"
