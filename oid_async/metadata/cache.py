@@ -8,9 +8,8 @@ import asyncio
 import errno
 import os
 import shutil
-import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from oid_async.metadata.shelf import Identity, Kept, Lock, Place
 from oid_async.openimages.catalogue import PublishedTable, object_url
 from oid_async.openimages.damage import StoppedError
 from oid_async.openimages.tables import TableFile, columns_of
-from oid_async.threads import acquired, in_thread, settled
+from oid_async.threads import acquired, in_thread, until_stopped
 from oid_async.transfer.retry import FetchError
 
 if TYPE_CHECKING:
@@ -189,7 +188,6 @@ class MetadataCache:
         """Make a version of what has arrived. When cancelled, stop at the next step and wait for that."""
         if identity.bytes > _WORTH_A_LINE and by_label is not None:
             self._sink(Note(f"{place.name}: turning it into Parquet, once"))
-        stop = threading.Event()
         loop = asyncio.get_running_loop()
         raised: list[BaseException] = []
 
@@ -198,13 +196,12 @@ class MetadataCache:
                 self._sink(event)
             except BaseException as error:
                 raised.append(error)
-                stop.set()
 
         def progress(done: int, total: int) -> None:
             event = TableProgress(f"{place.name} to Parquet", done, total, finished=done == total, unit="step")
             loop.call_soon_threadsafe(tell, event)
 
-        def work() -> Kept:
+        def work(stopped: Callable[[], bool]) -> Kept:
             folder = place.build()
             if by_label is None:
                 place.raw.replace(folder / place.name)
@@ -212,22 +209,15 @@ class MetadataCache:
             raw = TableFile(place.raw, place.name)
             try:
                 columns = tuple(columns_of(raw))
-                convert(raw, folder, by_label=by_label, progress=progress, stopped=stop.is_set)
+                convert(raw, folder, by_label=by_label, progress=progress, stopped=lambda: stopped() or bool(raised))
             except InputError:
                 # Fetched again next time: what cannot be read may have been cut or mixed up on its way here.
                 place.forget_raw()
                 raise
             return place.keep(identity, columns)
 
-        task = asyncio.ensure_future(asyncio.to_thread(work))
         try:
-            kept = await asyncio.shield(task)
-        except asyncio.CancelledError:
-            stop.set()
-            await settled(task)
-            if not task.cancelled():
-                task.exception()
-            raise
+            kept = await until_stopped(work)
         except StoppedError:
             raise raised[0] from None
         # The last step may have been told, and refused, after the work was done.

@@ -23,7 +23,7 @@ from yarl import URL
 
 from oid_async.errors import UsageError
 from oid_async.transfer.addresses import Endpoint, Guard, endpoint, literal, was_refused
-from oid_async.transfer.hosts import Host, Hosts
+from oid_async.transfer.hosts import ElsewhereError, Host, Hosts
 from oid_async.transfer.retry import FetchError, Limits, connection_error, status_error
 from oid_async.transfer.urls import next_hop, parse_url
 from oid_async.version import __version__
@@ -44,7 +44,7 @@ class Client:
     `allowed` are the endpoints that may be connected to although they are not public. No cookies are kept and no
     credentials sent; bodies are asked for as they are (identity) and never unpacked unseen. Proxies are those of the
     environment; one sees to the names itself, so that only what a URL says of its host can then be judged here. With
-    `in_lanes` a redirect to a host that is closed raises FetchError `elsewhere` instead of waiting for it.
+    `in_lanes` a redirect to a host that is closed raises ElsewhereError instead of waiting for it.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class Client:
         host, asked = self.hosts.of(target), endpoint(target)
         if self._in_lanes and first is not None and host.is_closed(self.hosts.clock()):
             # Not in this worker's hands: the image waits in the lane of the host that it was sent on to.
-            raise FetchError("network", f"redirected to {host.name}, which wants to be left alone", elsewhere=host)
+            raise ElsewhereError(host)
         await self.hosts.opened(host, asked)
         proxy = self._proxy_for(target)
         visit = self._guard.visit(endpoint(proxy) if proxy is not None else asked, trusted=proxy is not None)

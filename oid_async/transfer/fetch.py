@@ -24,7 +24,7 @@ from oid_async.store.landing import Arrival, Landing
 from oid_async.store.verify import Expected, refuse_start
 from oid_async.threads import finished
 from oid_async.transfer.addresses import endpoint
-from oid_async.transfer.hosts import Host
+from oid_async.transfer.hosts import ElsewhereError, Host
 from oid_async.transfer.resume import ask_for_rest, is_strong, whole_length
 from oid_async.transfer.retry import Attempts, FetchError, Limits, is_final
 from oid_async.transfer.urls import parse_url
@@ -189,9 +189,9 @@ class Fetcher:
         if error.exhausted:
             job.attempts.made -= 1
             return Again(_NO_DESCRIPTOR_WAIT_S, exhausted=True)
-        if error.elsewhere is not None and error.elsewhere.gave_up is None:
+        if isinstance(error, ElsewhereError) and error.host.gave_up is None:
             job.attempts.made -= 1
-            job.host = error.elsewhere
+            job.host = error.host
             return Again(0.0)
         wait_s = job.attempts.wait_s(error, self._jitter())
         now = self._client.hosts.clock()

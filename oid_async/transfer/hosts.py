@@ -234,6 +234,14 @@ class Host:
         return True
 
 
+class ElsewhereError(FetchError):
+    """The image was sent on to another host, which has to be waited for first."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__("network", f"redirected to {host.name}, which wants to be left alone")
+        self.host = host
+
+
 @dataclass(slots=True)
 class Hosts:
     """All hosts of one run, and its rate cap: at most `rate` requests per `period` seconds and host.

@@ -19,8 +19,6 @@ from oid_async.report import FINAL_KINDS
 if TYPE_CHECKING:
     import aiohttp
 
-    from oid_async.transfer.hosts import Host
-
 # One fresh try for what a broken proxy or a torn cache may have caused, before the verdict is final.
 ONCE_MORE = frozenset({"checksum", "empty", "not_image"})
 _STATUS_KINDS = {401: "forbidden", 403: "forbidden", 404: "not_found", 408: "timeout", 410: "gone", 429: "rate_limited"}
@@ -80,7 +78,7 @@ class FetchError(Exception):
     `retry_after_s` is how long the host asks us to wait, if it does; `hopeless` says that no further try of this run
     can help; `status` is the HTTP status, if it came to one. `unsent` says that no connection was made, so that nothing
     was asked; `exhausted` that this machine had no descriptor left for one, which is no fault of the image's;
-    `unknown_name` that there is no host of that name. `elsewhere` is another host that has to be waited for first.
+    `unknown_name` that there is no host of that name.
     """
 
     def __init__(
@@ -93,7 +91,6 @@ class FetchError(Exception):
         status: int | None = None,
         unsent: bool = False,
         exhausted: bool = False,
-        elsewhere: "Host | None" = None,
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -102,7 +99,6 @@ class FetchError(Exception):
         self.hopeless = hopeless
         self.unsent = unsent
         self.exhausted = exhausted
-        self.elsewhere = elsewhere
         self.unknown_name = False
 
     def again(self) -> "FetchError":
