@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from oid_async.events import Checked, Event, Finished, Landed, Note, Planned, TableProgress
 from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES
 from oid_async.report import FINAL_KINDS, PASSING_KINDS, Plan, Report
+from oid_async.standard import courteous
 
 if TYPE_CHECKING:
     from oid_async.verification import Verification
@@ -27,7 +28,8 @@ class Screen:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._stream = courteous(sys.stderr)
+        self._console = Console(file=self._stream, highlight=False, soft_wrap=True)
         self._bars: Progress | None = None
         if self._console.is_terminal and not quiet:
             self._bars = Progress(
@@ -92,7 +94,7 @@ class Screen:
         if self._bars is not None:
             self._bars.console.print(text, markup=False)
         else:
-            print(text, file=sys.stderr, flush=True)
+            print(text, file=self._stream, flush=True)
 
     def _task(self, name: str, total: int | None) -> None:
         if self._bars is not None:
