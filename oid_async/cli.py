@@ -368,12 +368,18 @@ def _to_the_end(
             loop.add_signal_handler(signum, stop, signum)
         return await job()
 
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         return asyncio.run(guarded()), 0
     except asyncio.CancelledError:
         if not received:
             raise
         return None, 128 + received[0][0]
+    finally:
+        # The loop leaves Python's own handlers behind, whatever was there.
+        for signum, handler in before.items():
+            if handler is not None:
+                signal.signal(signum, handler)
 
 
 def _interrupted(arguments: argparse.Namespace, code: int) -> int:

@@ -1,15 +1,18 @@
-"""stdout and stderr that cannot be written."""
+"""stdout and stderr that cannot be written, and signals before the program is at work."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from support import Box, Dataset, Finished, Image, image_names
 
 BALL = "/m/018xm"
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -73,7 +76,43 @@ def test_what_answers_nothing_needs_no_stdout(mirror: Path, tmp_path: Path) -> N
     assert run(">&-", "download", "--mirror", mirror, "--savepath", tmp_path / "d", "--ndata", 1).code == 0
 
 
+def test_no_file_takes_the_number_of_a_closed_stream(mirror: Path, tmp_path: Path) -> None:
+    """With all three streams closed a run saves what it would, and no stray text stands in any file of it."""
+    query = ["download", "--mirror", mirror, "--ndata", 1, "--savepath"]
+    assert run("", *query, tmp_path / "calm").code == 0
+    assert run("<&- >&- 2>&-", *query, tmp_path / "d").code == 0
+    for name in ("bbox/bbox.csv", "manifest.parquet", "images/000000_o.jpg", ".oid_async/journal.tsv"):
+        assert (tmp_path / "d" / name).read_bytes() == (tmp_path / "calm" / name).read_bytes()
+
+
 def test_a_reader_that_has_gone_is_no_news(mirror: Path, tmp_path: Path) -> None:
     """When nobody reads stdout any more the program ends quietly."""
     done = run("| true", "classes", "--mirror", mirror)
     assert "rror" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "module"), [(signal.SIGINT, 130, "argparse"), (signal.SIGTERM, 143, "polars.datatypes")]
+)
+def test_a_signal_while_it_starts_ends_it_quietly(
+    number: int, code: int, module: str, mirror: Path, tmp_path: Path
+) -> None:
+    """A signal while modules are imported is no traceback but the exit code of an interrupt."""
+    words = [sys.executable, "-X", "importtime", "-m", "oid_async", "download", "--mirror", str(mirror)]
+    words += ["--savepath", str(tmp_path / "d")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.split("|")[-1].strip() == module:
+                break
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (code, "")
+    assert "Traceback" not in err
+    assert "KeyboardInterrupt" not in err
+
+
+def test_the_console_script_starts_as_the_module_does() -> None:
+    """`oid-async` takes the way of `python -m oid_async`, which is ready for signals before anything is imported."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["scripts"] == {"oid-async": "oid_async.__main__:run"}
