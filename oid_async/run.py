@@ -28,7 +28,7 @@ from oid_async.metadata.paths import cache_root
 from oid_async.mirror import Site, allowed_endpoints, named_endpoints, open_site
 from oid_async.openimages.catalogue import IMAGE_BUCKET, MEAN_IMAGE_BYTES, object_url
 from oid_async.options import Options, Source
-from oid_async.report import PASSING_KINDS, Plan, Report
+from oid_async.report import PASSING_KINDS, Plan, Report, size_text
 from oid_async.select.choose import Asked
 from oid_async.select.plan import Facts, Planner, Summary, clear_plan, plan_files
 from oid_async.store.adopt import Adopter, from_manifest
@@ -469,7 +469,7 @@ def _check_room(plan: Plan, site: Site) -> None:
     if plan.bytes > plan.disk_free and (plan.bytes_exact or site.url is None):
         about = "" if plan.bytes_exact else "about "
         raise StorageError(
-            f"{about}{plan.bytes / 1e9:.1f} GB are to be fetched and {plan.disk_free / 1e9:.1f} GB are free; "
+            f"{about}{size_text(plan.bytes)} are to be fetched and {size_text(plan.disk_free)} are free; "
             "free some space, choose another --savepath, or fewer images with --ndata"
         )
 

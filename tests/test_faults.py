@@ -19,6 +19,7 @@ from oid_async.origin.lookalike import Lookalike, with_comment
 from oid_async.origin.server import Origin
 from oid_async.report import Report
 from oid_async.run import Run
+from oid_async.screen import summary_lines
 from oid_async.store import disk
 from oid_async.transfer.retry import Limits
 
@@ -312,3 +313,19 @@ async def test_a_size_with_a_point_is_a_size(tmp_path: Path) -> None:
         table.write_text(table.read_text().replace(f",{len(JPEG)},", f",{len(JPEG)}.0,"))
         query |= {"allow_hosts": [server.url.removeprefix("http://")], "savepath": tmp_path / "out"}
         assert (await Run(Options.of(**query), ignore).download()).failures == {"too_large": 1}
+
+
+async def test_too_little_room_is_said_in_fitting_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is needed and what is free are told as bytes, kB, MB: whatever they come to."""
+    monkeypatch.setattr("oid_async.run._disk_free", lambda path: 512)
+    query = tables(tmp_path, "https://farm1.staticflickr.com", size=81_200)
+    query |= {"source": ["original"], "savepath": tmp_path / "out"}
+    with pytest.raises(StorageError, match=r"^81\.2 kB are to be fetched and 512 bytes are free"):
+        await Run(Options.of(**query), ignore).download()
+
+
+async def test_a_redirect_that_leads_nowhere_is_called_so(tmp_path: Path) -> None:
+    """The words for `redirect` hold for one without a Location as for a loop."""
+    report, _, _ = await fetch(tmp_path, {CVDF: [http(302)]})
+    assert report.failures == {"redirect": 1}
+    assert "redirect 1 (redirects that lead nowhere, in circles or too far)" in "\n".join(summary_lines(report))
