@@ -8,7 +8,7 @@ import asyncio
 import json
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -209,7 +209,7 @@ class Run:
         )
         try:
             if journal is not None:
-                _forget_elsewhere(folder, journal, prepared.site.name, self.options.allow_hosts)
+                _forget_elsewhere(folder, journal, prepared.site.name, self.options)
             clear_plan(folder.plan)
             asked = Asked()
             if self.options.top_up:
@@ -445,10 +445,11 @@ async def _scratch() -> AsyncIterator[Path]:
             await in_thread(shutil.rmtree, folder, True)
 
 
-def _forget_elsewhere(folder: Folder, journal: Journal, site: str | None, allowed: Sequence[str]) -> None:
-    """Forget remembered failures when they speak of another place than this time, or of addresses now allowed."""
+def _forget_elsewhere(folder: Folder, journal: Journal, site: str | None, options: Options) -> None:
+    """Forget remembered failures when they speak of another place than this time, or of what is now allowed."""
     note = folder.state / "site.json"
-    now: dict[str, Any] = {"site": site, "allowed": sorted(allowed)}
+    largest = options.max_image_bytes
+    now: dict[str, Any] = {"site": site, "allowed": sorted(options.allow_hosts), "largest": largest}
     try:
         before = json.loads(note.read_text())
     except (OSError, ValueError):
@@ -456,7 +457,13 @@ def _forget_elsewhere(folder: Folder, journal: Journal, site: str | None, allowe
     if not isinstance(before, dict):
         before = {"site": before}  # as an earlier version wrote it
     more = set(now["allowed"]) - set(before.get("allowed", ()))
-    if before.get("site") != site or (more and has_failed(folder.journal, "blocked")):
+    # Versions that noted no size had the same default.
+    larger = largest > before.get("largest", Options().max_image_bytes)
+    if (
+        before.get("site") != site
+        or (more and has_failed(folder.journal, "blocked"))
+        or (larger and has_failed(folder.journal, "too_large"))
+    ):
         journal.forget_failures()
     if before != now or not note.exists():
         part = folder.tmp / note.name

@@ -208,6 +208,22 @@ async def test_a_large_body_is_streamed_and_bounded(tmp_path: Path) -> None:
     assert report.failures == {"too_large": 1}
 
 
+async def test_what_was_too_large_is_asked_for_once_more_is_allowed(tmp_path: Path) -> None:
+    """A remembered `too_large` ends when --max-image-bytes is raised; else it is kept, and lowering forgets nothing."""
+    async with Scripted({CVDF: [http(200, JPEG)]}) as server:
+        query = tables(tmp_path, server.url)
+        query |= {"mirror": server.url, "source": ["cvdf"], "names": "id", "savepath": tmp_path / "out"}
+
+        async def run(largest: int) -> Report:
+            return await Run(Options.of(**query | {"max_image_bytes": largest}), ignore).download()
+
+        assert (await run(1000)).failures == {"too_large": 1}
+        for largest in (1000, 900):
+            assert (await run(largest)).requests == 0
+        assert (await run(len(JPEG))).downloaded == 1
+        assert server.requests[CVDF] == 2
+
+
 async def test_requests_say_who_asks_and_want_the_bytes_as_they_are(tmp_path: Path) -> None:
     """Every request names the program and asks for no compression; no cookie, no credentials."""
     _, server, _ = await fetch(tmp_path, {CVDF: [http(200, JPEG, Set_Cookie="a=b")]})
