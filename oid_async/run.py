@@ -271,9 +271,9 @@ class Run:
         selection = answer.selection
         count = summary.to_fetch + selection.waiting
         exact = count == 0 or (sources[0] == "original" and summary.sizes_known == count)
-        rate, period = self.options.rate, self.options.period
+        rate, period, capped = self.options.rate, self.options.period, count
         if rate is None:
-            rate, period = (FLICKR_RATE if sources[0] != "cvdf" else 0.0), 1.0
+            rate, period, capped = (FLICKR_RATE if summary.on_flickr else 0.0), 1.0, summary.on_flickr
         return Plan(
             selected=len(selection.keys) + selection.waiting,
             present=summary.present,
@@ -282,7 +282,7 @@ class Run:
             bytes=summary.original_bytes if exact else count * MEAN_IMAGE_BYTES,
             bytes_exact=exact,
             metadata_bytes=fetched,
-            seconds=count * period / rate if rate else None,
+            seconds=capped * period / rate if rate else None,
             disk_free=disk_free,
             splits=selection.splits,
             classes=selection.classes,
