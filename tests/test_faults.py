@@ -331,6 +331,16 @@ async def test_a_size_with_a_point_is_a_size(tmp_path: Path) -> None:
         assert (await Run(Options.of(**query), ignore).download()).failures == {"too_large": 1}
 
 
+@pytest.mark.parametrize(("body", "failures"), [(JPEG, {}), (JPEG[:-2] + b"\0\xff\xd9", {"checksum": 1})])
+async def test_an_md5_in_hex_is_an_md5(tmp_path: Path, body: bytes, failures: dict[str, int]) -> None:
+    """A table of a user's own may give OriginalMD5 in hex: it is checked as base64 is."""
+    in_hex = hashlib.md5(JPEG).hexdigest()
+    async with Scripted({"/original.jpg": [http(200, body)]}) as server:
+        query = tables(tmp_path, server.url, size=None, md5=in_hex) | {"source": ["original"], "names": "id"}
+        query |= {"allow_hosts": [server.url.removeprefix("http://")], "savepath": tmp_path / "out"}
+        assert (await Run(Options.of(**query), ignore).download()).failures == failures
+
+
 async def test_too_little_room_is_said_in_fitting_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is needed and what is free are told as bytes, kB, MB: whatever they come to."""
     monkeypatch.setattr("oid_async.run._disk_free", lambda path: 512)
