@@ -1,6 +1,37 @@
-"""`python -m oid_async` is the same program as `oid-async`."""
+"""Where the program starts, as `oid-async` and as `python -m oid_async`.
 
-from oid_async.cli import run_program
+Importing the rest takes a while. A signal meanwhile ends the process at once: nothing is open yet, and a traceback
+would tell nobody anything. The command line puts its own handlers in place once it works.
+"""
+
+import os
+import signal
+from types import FrameType
+from typing import NoReturn
+
+
+def run() -> NoReturn:
+    """Run the command line as a program of its own."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
+    _take_standard_descriptors()
+    from oid_async.cli import run_program
+
+    run_program()
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    os._exit(128 + number)
+
+
+def _take_standard_descriptors() -> None:
+    """Let no file of ours take the number of a stream that is closed: whatever writes to stderr would write into it."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
 
 if __name__ == "__main__":
-    run_program()
+    run()

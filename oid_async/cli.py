@@ -17,10 +17,12 @@ from oid_async.descriptors import raise_limit
 from oid_async.errors import OidError, UsageError
 from oid_async.options import Options, option_fields
 from oid_async.repeat import StoredQuery
+from oid_async.standard import UnansweredError, answer, courteous, flush, tell
 from oid_async.tuning import set_up_polars
 from oid_async.version import __version__
 
 if TYPE_CHECKING:
+    from oid_async.report import Report
     from oid_async.screen import Screen
 
 Result = TypeVar("Result")
@@ -36,25 +38,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = _parser().parse_args(words)
         return int(arguments.command(arguments))
-    except OidError as error:
-        if "--json" in words:
-            print(json.dumps({"error": {"kind": error.kind, "message": str(error)}}))
-        else:
-            print(f"oid-async: error: {error}", file=sys.stderr)
+    except UnansweredError as error:
+        tell(f"oid-async: error: {error}")
         return error.exit_code
+    except OidError as error:
+        return _failed(words, error.kind, str(error), error.exit_code)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         # The reader of our output has gone; point stdout elsewhere so that the interpreter's last flush is quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return UnansweredError.exit_code
     except Exception as error:
-        if "--json" not in words:
-            raise
         # A bug of ours: the trace goes to stderr, stdout keeps its promise of one JSON object.
-        traceback.print_exc()
-        print(json.dumps({"error": {"kind": "internal", "message": f"{type(error).__name__}: {error}"}}))
-        return 1
+        tell(traceback.format_exc().rstrip())
+        if "--json" not in words:
+            return 1
+        return _failed(words, "internal", f"{type(error).__name__}: {error}", 1)
+
+
+def _failed(words: Sequence[str], kind: str, message: str, code: int) -> int:
+    """Say what ended the program, where it was asked for, and return the exit code."""
+    if "--json" in words:
+        try:
+            answer(json.dumps({"error": {"kind": kind, "message": message}}))
+            return code
+        except (UnansweredError, BrokenPipeError):
+            pass  # then a person may read it
+    tell(f"oid-async: error: {message}")
+    return code
 
 
 def run_program() -> NoReturn:
@@ -63,9 +75,7 @@ def run_program() -> NoReturn:
     Taking the interpreter down with Polars and aiohttp in it costs a fifth of a second that nobody needs.
     """
     code = main()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
+    flush()
     os._exit(code)
 
 
@@ -78,11 +88,17 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
 
+    def _print_message(self, message: str, file: object = None) -> None:
+        # Help and version alone come here: what is wrong is raised.
+        answer(message.removesuffix("\n"))
+
 
 def _help_formatter(prog: str) -> argparse.HelpFormatter:
+    from rich.console import Console
     from rich_argparse import RichHelpFormatter
 
-    return RichHelpFormatter(prog, max_help_position=30)
+    # Even to capture what it would print, rich writes nothing to stdout: zero bytes, which a full disk refuses.
+    return RichHelpFormatter(prog, max_help_position=30, console=Console(file=courteous(sys.stdout)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -202,13 +218,13 @@ def _download(arguments: argparse.Namespace) -> int:
             screen.summary(run.report)
             screen.close()
             if arguments.json:
-                print(json.dumps(run.report.as_json()))
+                answer(json.dumps(run.report.as_json()))
 
         _, code = _to_the_end(run.download, last_words)
         run.report.interrupted |= code != 0
         screen.summary(run.report)
     if arguments.json:
-        print(json.dumps(run.report.as_json()))
+        _answer_report(run.report, code)
     return code or (0 if options.allows(run.report.failed, run.report.selected) else 1)
 
 
@@ -221,11 +237,11 @@ def _plan(arguments: argparse.Namespace) -> int:
     if plan is None:
         return _interrupted(arguments, code)
     if arguments.json:
-        print(json.dumps(plan.as_json()))
+        answer(json.dumps(plan.as_json()))
     elif not arguments.quiet:
         from oid_async.screen import plan_lines
 
-        print("\n".join(plan_lines(plan)))
+        answer("\n".join(plan_lines(plan)))
     return 0
 
 
@@ -239,9 +255,9 @@ def _classes(arguments: argparse.Namespace) -> int:
     if classes is None:
         return _interrupted(arguments, code)
     if arguments.json:
-        print(json.dumps(classes.as_json()))
+        answer(json.dumps(classes.as_json()))
     elif not arguments.quiet:
-        print("\n".join(class_lines(classes, tree=arguments.tree)))
+        answer("\n".join(class_lines(classes, tree=arguments.tree)))
     return 0
 
 
@@ -260,9 +276,9 @@ def _metadata(arguments: argparse.Namespace) -> int:
     if tables is None:
         return _interrupted(arguments, code)
     if arguments.json:
-        print(json.dumps({"cache_dir": str(listings.root), "tables": [table.as_json() for table in tables]}))
+        answer(json.dumps({"cache_dir": str(listings.root), "tables": [table.as_json() for table in tables]}))
     elif not arguments.quiet:
-        print("\n".join(table_lines(tables, listings.root)))
+        answer("\n".join(table_lines(tables, listings.root)))
     return 0
 
 
@@ -276,10 +292,10 @@ def _demo(arguments: argparse.Namespace) -> int:
         _, code = _to_the_end(run.download)
         run.report.interrupted |= code != 0
     if arguments.json:
-        print(json.dumps(run.report.as_json()))
+        _answer_report(run.report, code)
     elif not arguments.quiet:
         program = sys.argv[0] if sys.argv[0].endswith("oid-async") else "oid-async"
-        print("\n".join(closing_words(run.report, program)), file=sys.stderr)
+        tell("\n".join(closing_words(run.report, program)))
     return code or (0 if went_as_staged(run.report) else 1)
 
 
@@ -296,12 +312,12 @@ def _verify(arguments: argparse.Namespace) -> int:
     if found is None:
         return _interrupted(arguments, code)
     if arguments.json:
-        print(json.dumps(found.as_json()))
+        answer(json.dumps(found.as_json()))
     elif not arguments.quiet:
         from oid_async.screen import finding_lines
 
         for line in finding_lines(found):
-            print(line)
+            answer(line)
     return 0 if found.clean else 1
 
 
@@ -329,7 +345,6 @@ def _to_the_end(
         try:
             if last_words is not None:
                 last_words()
-            sys.stdout.flush()
         finally:
             os._exit(code)
 
@@ -353,16 +368,32 @@ def _to_the_end(
             loop.add_signal_handler(signum, stop, signum)
         return await job()
 
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         return asyncio.run(guarded()), 0
     except asyncio.CancelledError:
         if not received:
             raise
         return None, 128 + received[0][0]
+    finally:
+        # The loop leaves Python's own handlers behind, whatever was there.
+        for signum, handler in before.items():
+            if handler is not None:
+                signal.signal(signum, handler)
 
 
 def _interrupted(arguments: argparse.Namespace, code: int) -> int:
     """Say that there is nothing to print, and return the exit code."""
     if arguments.json:
-        print(json.dumps({"error": {"kind": "interrupted", "message": "interrupted before there was an answer"}}))
+        with suppress(UnansweredError, BrokenPipeError):
+            answer(json.dumps({"error": {"kind": "interrupted", "message": "interrupted before there was an answer"}}))
     return code
+
+
+def _answer_report(report: "Report", code: int) -> None:
+    """Print a report as JSON. That a run was interrupted is its exit code, whether or not this can be written."""
+    try:
+        answer(json.dumps(report.as_json()))
+    except (UnansweredError, BrokenPipeError):
+        if not code:
+            raise

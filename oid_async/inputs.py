@@ -22,6 +22,7 @@ from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.ids import IdForm
 from oid_async.openimages.tables import TableFile, columns_of, reading, scan
 from oid_async.options import SPLITS, Names, Options, Source, Split
+from oid_async.report import size_text
 from oid_async.select.idlist import IdList, as_image_rows, read_ids
 from oid_async.select.query import Query
 from oid_async.threads import in_thread, until_stopped
@@ -254,9 +255,9 @@ class Gatherer:
         ]
         size = sum(table.bytes or 0 for table in tables)
         if size > _WORTH_A_LINE and self._cache.is_public:
-            named = ", ".join(f"{table.name} {(table.bytes or 0) / 1e6:.0f} MB" for table in tables)
+            named = ", ".join(f"{table.name} {size_text(table.bytes or 0)}" for table in tables)
             free = self._cache.room_for(tables)
-            self._sink(Note(f"tables to fetch first: {size / 1e6:.0f} MB ({named}); {free / 1e9:.1f} GB free there"))
+            self._sink(Note(f"tables to fetch first: {size_text(size)} ({named}); {size_text(free)} free there"))
 
     def _given(self) -> dict[TableKind, str | None]:
         options = self._options

@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.filesize import decimal
-
 from oid_async.errors import InputError, UnavailableError, storage_error
 from oid_async.events import Note, Sink
 from oid_async.metadata.cache import Cache, MetadataCache, every_place, local_table
@@ -22,6 +20,7 @@ from oid_async.openimages.classes import Classes
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.tables import TableFile
 from oid_async.options import SPLITS, Options, Release, Split
+from oid_async.report import size_text
 from oid_async.transfer.client import Client
 from oid_async.transfer.hosts import Hosts
 from oid_async.transfer.retry import FetchError, Limits
@@ -170,7 +169,7 @@ class Listings:
                 freed = await asyncio.to_thread(self._clear, list(places))
             except OSError as error:
                 raise storage_error(error, self.root) from error
-            self._sink(Note(f"{decimal(freed)} freed"))
+            self._sink(Note(f"{size_text(freed)} freed"))
             return [await self._row(cache, table) for table in wanted]
 
     def _clear(self, places: Sequence[Place]) -> int:
@@ -232,8 +231,8 @@ def table_lines(tables: Sequence[TableRow], root: Path) -> list[str]:
     """Return the tables as a person reads them, a line each, and where they are kept."""
     lines = []
     for table in tables:
-        size = decimal(table.bytes) if table.bytes is not None else "size unknown"
-        cached = f"cached {_age(table.age_s or 0)} ago, {decimal(table.cached_bytes)} here" if table.cached else "-"
+        size = size_text(table.bytes) if table.bytes is not None else "size unknown"
+        cached = f"cached {_age(table.age_s or 0)} ago, {size_text(table.cached_bytes)} here" if table.cached else "-"
         lines.append(f"{table.kind:<10} {table.split or 'all':<10} {size:>12}  {cached:<32} {table.name}")
     return [*lines, f"cache folder: {root}"]
 

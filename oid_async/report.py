@@ -18,7 +18,7 @@ FINAL_KINDS: Mapping[str, str] = {
     "checksum": "size or MD5 differ",
     "too_large": "larger than it may be",
     "empty": "no bytes",
-    "redirect": "too many redirects",
+    "redirect": "redirects that lead nowhere, in circles or too far",
     "blocked": "scheme, host or address not allowed",
     "bad_response": "not an HTTP answer",
     "bad_url": "no usable URL",
@@ -130,3 +130,15 @@ def write_detail(kinds: Mapping[str, str]) -> str:
     'cvdf:not_found; original:gone'
     """
     return "; ".join(f"{source}:{kind}" for source, kind in kinds.items())
+
+
+def size_text(count: int) -> str:
+    """Return a number of bytes as a person reads it.
+
+    >>> size_text(1), size_text(999), size_text(2_500), size_text(7_100_000_000_000)
+    ('1 byte', '999 bytes', '2.5 kB', '7.1 TB')
+    """
+    if count < 1000:
+        return f"{count} byte{'' if count == 1 else 's'}"
+    power = min((len(str(count)) - 1) // 3, 5)
+    return f"{count / 1000**power:.1f} {'kMGTP'[power - 1]}B"

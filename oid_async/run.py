@@ -8,7 +8,7 @@ import asyncio
 import json
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from oid_async.metadata.paths import cache_root
 from oid_async.mirror import Site, allowed_endpoints, named_endpoints, open_site
 from oid_async.openimages.catalogue import IMAGE_BUCKET, MEAN_IMAGE_BYTES, object_url
 from oid_async.options import Options, Source
-from oid_async.report import PASSING_KINDS, Plan, Report
+from oid_async.report import PASSING_KINDS, Plan, Report, size_text
 from oid_async.select.choose import Asked
 from oid_async.select.plan import Facts, Planner, Summary, clear_plan, plan_files
 from oid_async.store.adopt import Adopter, from_manifest
@@ -217,7 +217,7 @@ class Run:
         )
         try:
             if journal is not None:
-                _forget_elsewhere(folder, journal, prepared.site.name, self.options.allow_hosts)
+                _forget_elsewhere(folder, journal, prepared.site.name, self.options)
             clear_plan(folder.plan)
             asked = Asked()
             if self.options.top_up:
@@ -279,9 +279,9 @@ class Run:
         selection = answer.selection
         count = summary.to_fetch + selection.waiting
         exact = count == 0 or (sources[0] == "original" and summary.sizes_known == count)
-        rate, period = self.options.rate, self.options.period
+        rate, period, capped = self.options.rate, self.options.period, count
         if rate is None:
-            rate, period = (FLICKR_RATE if sources[0] != "cvdf" else 0.0), 1.0
+            rate, period, capped = (FLICKR_RATE if summary.on_flickr else 0.0), 1.0, summary.on_flickr
         return Plan(
             selected=len(selection.keys) + selection.waiting,
             present=summary.present,
@@ -290,7 +290,7 @@ class Run:
             bytes=summary.original_bytes if exact else count * MEAN_IMAGE_BYTES,
             bytes_exact=exact,
             metadata_bytes=fetched,
-            seconds=count * period / rate if rate else None,
+            seconds=capped * period / rate if rate else None,
             disk_free=disk_free,
             splits=selection.splits,
             classes=selection.classes,
@@ -453,10 +453,11 @@ async def _scratch() -> AsyncIterator[Path]:
             await in_thread(shutil.rmtree, folder, True)
 
 
-def _forget_elsewhere(folder: Folder, journal: Journal, site: str | None, allowed: Sequence[str]) -> None:
-    """Forget remembered failures when they speak of another place than this time, or of addresses now allowed."""
+def _forget_elsewhere(folder: Folder, journal: Journal, site: str | None, options: Options) -> None:
+    """Forget remembered failures when they speak of another place than this time, or of what is now allowed."""
     note = folder.state / "site.json"
-    now: dict[str, Any] = {"site": site, "allowed": sorted(allowed)}
+    largest = options.max_image_bytes
+    now: dict[str, Any] = {"site": site, "allowed": sorted(options.allow_hosts), "largest": largest}
     try:
         before = json.loads(note.read_text())
     except (OSError, ValueError):
@@ -464,7 +465,13 @@ def _forget_elsewhere(folder: Folder, journal: Journal, site: str | None, allowe
     if not isinstance(before, dict):
         before = {"site": before}  # as an earlier version wrote it
     more = set(now["allowed"]) - set(before.get("allowed", ()))
-    if before.get("site") != site or (more and has_failed(folder.journal, "blocked")):
+    # Versions that noted no size had the same default.
+    larger = largest > before.get("largest", Options().max_image_bytes)
+    if (
+        before.get("site") != site
+        or (more and has_failed(folder.journal, "blocked"))
+        or (larger and has_failed(folder.journal, "too_large"))
+    ):
         journal.forget_failures()
     if before != now or not note.exists():
         part = folder.tmp / note.name
@@ -477,7 +484,7 @@ def _check_room(plan: Plan, site: Site) -> None:
     if plan.bytes > plan.disk_free and (plan.bytes_exact or site.url is None):
         about = "" if plan.bytes_exact else "about "
         raise StorageError(
-            f"{about}{plan.bytes / 1e9:.1f} GB are to be fetched and {plan.disk_free / 1e9:.1f} GB are free; "
+            f"{about}{size_text(plan.bytes)} are to be fetched and {size_text(plan.disk_free)} are free; "
             "free some space, choose another --savepath, or fewer images with --ndata"
         )
 

@@ -8,12 +8,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
-from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from oid_async.events import Checked, Event, Finished, Landed, Note, Planned, TableProgress
 from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES
-from oid_async.report import FINAL_KINDS, PASSING_KINDS, Plan, Report
+from oid_async.report import FINAL_KINDS, PASSING_KINDS, Plan, Report, size_text
+from oid_async.standard import courteous
 
 if TYPE_CHECKING:
     from oid_async.verification import Verification
@@ -27,7 +27,8 @@ class Screen:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._stream = courteous(sys.stderr)
+        self._console = Console(file=self._stream, highlight=False, soft_wrap=True)
         self._bars: Progress | None = None
         if self._console.is_terminal and not quiet:
             self._bars = Progress(
@@ -92,7 +93,7 @@ class Screen:
         if self._bars is not None:
             self._bars.console.print(text, markup=False)
         else:
-            print(text, file=sys.stderr, flush=True)
+            print(text, file=self._stream, flush=True)
 
     def _task(self, name: str, total: int | None) -> None:
         if self._bars is not None:
@@ -100,7 +101,7 @@ class Screen:
 
     def _table(self, event: TableProgress) -> None:
         if event.finished and event.unit == "byte":
-            self._line(f"fetched {event.name} ({decimal(event.done)})")
+            self._line(f"fetched {event.name} ({size_text(event.done)})")
         if self._bars is None:
             return
         if event.name not in self._tasks:
@@ -110,7 +111,7 @@ class Screen:
 
     def _images(self, report: Report) -> None:
         elapsed = max(monotonic() - self._started, 1e-3)
-        pace = f"{decimal(int(report.bytes / elapsed))}/s"
+        pace = f"{size_text(int(report.bytes / elapsed))}/s"
         failures = f"{report.failed} failed" if report.failed else ""
         done = report.downloaded + report.failed
         if self._bars is not None:
@@ -132,13 +133,15 @@ class Screen:
 
 def announce(plan: Plan) -> str:
     """Return the line before the first image request: what it will take."""
-    size = decimal(plan.bytes) if plan.bytes_exact else f"{decimal(plan.bytes)} at {decimal(MEAN_IMAGE_BYTES)} each"
+    size = (
+        size_text(plan.bytes) if plan.bytes_exact else f"{size_text(plan.bytes)} at {size_text(MEAN_IMAGE_BYTES)} each"
+    )
     lost = plan.selected - plan.present - plan.to_download
     known = f", {lost} known to fail" if lost else ""
     time = f", at least {plan.seconds:.0f} s at the rate cap" if plan.seconds and plan.to_download else ""
     return (
         f"{plan.selected} images selected: {plan.present} there already{known}, {plan.to_download} to fetch "
-        f"({size}, {decimal(plan.disk_free)} free on the disk{time})"
+        f"({size}, {size_text(plan.disk_free)} free on the disk{time})"
     )
 
 
@@ -178,7 +181,7 @@ def verification_lines(found: "Verification") -> list[str]:
 def summary_lines(report: Report) -> list[str]:
     """Return what a finished or interrupted run did, as a person reads it."""
     lines = [
-        f"{report.selected} selected: {report.downloaded} downloaded ({decimal(report.bytes)} in "
+        f"{report.selected} selected: {report.downloaded} downloaded ({size_text(report.bytes)} in "
         f"{report.seconds:.1f} s), {report.present} present, {report.failed} failed"
         + (f", {report.pending} pending" if report.pending else "")
         + (f"; {report.unselected} of earlier queries stay" if report.unselected else "")

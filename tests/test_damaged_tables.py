@@ -217,6 +217,23 @@ def test_image_rows_have_sizes_and_rotations(tmp_path: Path) -> None:
     assert bad_rows(found).collect().get_column("Line").to_list() == [7, 8, 9, 10, 11]
 
 
+def test_an_md5_is_whole_or_a_bad_row(tmp_path: Path) -> None:
+    """OriginalMD5 is empty, base64 of 16 bytes or 32 hex digits; a last line that is cut within it is named."""
+    fine = ["", "1B2M2Y8AsgTpgAmY7PhCfg==", "d41d8cd98f00b204e9800998ecf8427e", "D41D8CD98F00B204E9800998ECF8427E"]
+    bad = ["1B2M2Y8AsgTpgAmY7PhCfg=", "1B2M2Y8AsgTpgAmY7PhCfg", "1B2M2Y8A-gTpgAmY7PhCfg==", "d41d8cd98f00b204", "?"]
+    table = TableFile(tmp_path / "i.csv", "i.csv")
+    form = RowForm.of_images(["ImageID", "OriginalMD5"], IdForm())
+    table.path.write_text("ImageID,OriginalMD5\n" + "".join(f"{ONE},{md5}\n" for md5 in (*fine, *bad)))
+    found = without_damage(table, form, tmp_path)
+    assert scan(found, ["OriginalMD5"], []).collect().fill_null("").to_series().to_list() == fine
+    assert bad_rows(found).collect().get_column("Line").to_list() == [6, 7, 8, 9, 10]
+    for length in range(1, 24):
+        table.path.write_text(f"ImageID,OriginalMD5\n{ONE},{fine[1]}\n{TWO},{fine[1][:length]}")
+        (bad_row,) = bad_rows(without_damage(table, form, tmp_path)).collect().rows()
+        assert bad_row[0] == 3
+        assert "OriginalMD5" in bad_row[1]
+
+
 def test_ids_of_a_users_own_are_any_text(tmp_path: Path) -> None:
     """Where ids are not Open Images' the hex rule does not hold; empty and endless ones are bad all the same."""
     ids = ["photo 1", "ä" * 50, "x" * 200, '"a,b"', "x" * 201, "", "ä" * 101]

@@ -29,12 +29,14 @@ from support import (
     tree,
     write_table,
 )
+from yarl import URL
 
 import oid_async
 from oid_async.events import Event, Note
 from oid_async.openimages.catalogue import BOX_COLUMNS, CLICK_COLUMNS, IMAGE_BUCKET, published
 from oid_async.options import SPLITS, Split
 from oid_async.origin.lookalike import STAGED_FAILURES, Lookalike
+from oid_async.transfer.hosts import FLICKR, host_name
 
 JOINED = ["Category", "FileName", "OriginalURL", "Width", "Height"]
 MANIFEST = [
@@ -432,6 +434,41 @@ async def test_plan_says_what_a_download_would_do(small: Path, tmp_path: Path) -
     plan = await oid_async.plan(categories=["Ball", "Person"], savepath=tmp_path / "d", mirror=small)
     assert (plan.selected, plan.present, plan.to_download) == (3, 2, 1)
     assert sorted(tmp_path.joinpath("d").rglob("*")) == before
+
+
+async def test_plan_counts_as_capped_what_is_asked_of_a_capped_host(tmp_path: Path) -> None:
+    """Without --rate the seconds are those of images on Flickr's hosts, and of the first source's URL alone."""
+    elsewhere = [
+        "https://example.org/a.jpg",
+        "https://notstaticflickr.com/a.jpg",
+        "https://staticflickr.com@example.org/a.jpg",
+        "https://staticflickr.com.example.org/a.jpg",
+        "https://example.org/?at=https://farm1.staticflickr.com/a.jpg",
+        "",
+    ]
+    on_flickr = [
+        "https://farm1.staticflickr.com/1/a.jpg",
+        "http://LIVE.StaticFlickr.com./1/a.jpg",
+        "https://staticflickr.com:443",
+        " https://c1.staticflickr.com/a.jpg",
+    ]
+    assert [host_name(URL(url.strip())) == FLICKR for url in (*elsewhere, *on_flickr)] == [False] * 6 + [True] * 4
+
+    async def seconds(urls: list[str], **query: Any) -> float | None:
+        rows = [
+            {"ImageID": f"{at:016x}", "OriginalURL": url, "Thumbnail300KURL": on_flickr[0]}
+            for at, url in enumerate(urls)
+        ]
+        table = write_table(tmp_path / "images.csv", ("ImageID", "OriginalURL", "Thumbnail300KURL"), rows)
+        plan = await oid_async.plan(image_url=table, kinds=["none"], savepath=tmp_path / "d", **query)
+        assert plan.to_download == len(urls)
+        return plan.seconds
+
+    assert await seconds(elsewhere) is None
+    assert await seconds(elsewhere + on_flickr) == 0.4
+    assert await seconds(elsewhere, source=["thumbnail", "original"]) == 0.6
+    assert await seconds(elsewhere, rate=2.0) == 3.0
+    assert await seconds(on_flickr, rate=0.0) is None
 
 
 @pytest.mark.parametrize("lost", [[".oid_async"], [".oid_async", "manifest.parquet"]], ids=["notes", "notes-manifest"])

@@ -19,6 +19,7 @@ from oid_async.origin.lookalike import Lookalike, with_comment
 from oid_async.origin.server import Origin
 from oid_async.report import Report
 from oid_async.run import Run
+from oid_async.screen import summary_lines
 from oid_async.store import disk
 from oid_async.transfer.retry import Limits
 
@@ -207,6 +208,22 @@ async def test_a_large_body_is_streamed_and_bounded(tmp_path: Path) -> None:
     assert report.failures == {"too_large": 1}
 
 
+async def test_what_was_too_large_is_asked_for_once_more_is_allowed(tmp_path: Path) -> None:
+    """A remembered `too_large` ends when --max-image-bytes is raised; else it is kept, and lowering forgets nothing."""
+    async with Scripted({CVDF: [http(200, JPEG)]}) as server:
+        query = tables(tmp_path, server.url)
+        query |= {"mirror": server.url, "source": ["cvdf"], "names": "id", "savepath": tmp_path / "out"}
+
+        async def run(largest: int) -> Report:
+            return await Run(Options.of(**query | {"max_image_bytes": largest}), ignore).download()
+
+        assert (await run(1000)).failures == {"too_large": 1}
+        for largest in (1000, 900):
+            assert (await run(largest)).requests == 0
+        assert (await run(len(JPEG))).downloaded == 1
+        assert server.requests[CVDF] == 2
+
+
 async def test_requests_say_who_asks_and_want_the_bytes_as_they_are(tmp_path: Path) -> None:
     """Every request names the program and asks for no compression; no cookie, no credentials."""
     _, server, _ = await fetch(tmp_path, {CVDF: [http(200, JPEG, Set_Cookie="a=b")]})
@@ -312,3 +329,29 @@ async def test_a_size_with_a_point_is_a_size(tmp_path: Path) -> None:
         table.write_text(table.read_text().replace(f",{len(JPEG)},", f",{len(JPEG)}.0,"))
         query |= {"allow_hosts": [server.url.removeprefix("http://")], "savepath": tmp_path / "out"}
         assert (await Run(Options.of(**query), ignore).download()).failures == {"too_large": 1}
+
+
+@pytest.mark.parametrize(("body", "failures"), [(JPEG, {}), (JPEG[:-2] + b"\0\xff\xd9", {"checksum": 1})])
+async def test_an_md5_in_hex_is_an_md5(tmp_path: Path, body: bytes, failures: dict[str, int]) -> None:
+    """A table of a user's own may give OriginalMD5 in hex: it is checked as base64 is."""
+    in_hex = hashlib.md5(JPEG).hexdigest()
+    async with Scripted({"/original.jpg": [http(200, body)]}) as server:
+        query = tables(tmp_path, server.url, size=None, md5=in_hex) | {"source": ["original"], "names": "id"}
+        query |= {"allow_hosts": [server.url.removeprefix("http://")], "savepath": tmp_path / "out"}
+        assert (await Run(Options.of(**query), ignore).download()).failures == failures
+
+
+async def test_too_little_room_is_said_in_fitting_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is needed and what is free are told as bytes, kB, MB: whatever they come to."""
+    monkeypatch.setattr("oid_async.run._disk_free", lambda path: 512)
+    query = tables(tmp_path, "https://farm1.staticflickr.com", size=81_200)
+    query |= {"source": ["original"], "savepath": tmp_path / "out"}
+    with pytest.raises(StorageError, match=r"^81\.2 kB are to be fetched and 512 bytes are free"):
+        await Run(Options.of(**query), ignore).download()
+
+
+async def test_a_redirect_that_leads_nowhere_is_called_so(tmp_path: Path) -> None:
+    """The words for `redirect` hold for one without a Location as for a loop."""
+    report, _, _ = await fetch(tmp_path, {CVDF: [http(302)]})
+    assert report.failures == {"redirect": 1}
+    assert "redirect 1 (redirects that lead nowhere, in circles or too far)" in "\n".join(summary_lines(report))

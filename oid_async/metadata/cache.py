@@ -24,6 +24,7 @@ from oid_async.metadata.shelf import Identity, Kept, Lock, Place
 from oid_async.openimages.catalogue import PublishedTable, object_url
 from oid_async.openimages.damage import StoppedError
 from oid_async.openimages.tables import TableFile, columns_of
+from oid_async.report import size_text
 from oid_async.threads import acquired, in_thread, until_stopped
 from oid_async.transfer.retry import FetchError
 
@@ -302,7 +303,7 @@ def _check_room(what: str, folder: Path, need: int) -> int:
     free = shutil.disk_usage(there).free
     if need > free:
         raise StorageError(
-            f"{what}: {need / 1e9:.1f} GB are needed in {folder} and {free / 1e9:.1f} GB are free; "
+            f"{what}: {size_text(need)} are needed in {folder} and {size_text(free)} are free; "
             "free some space or choose another --cache-dir"
         )
     return free

@@ -80,6 +80,8 @@ NUMBER = _rule(_NUMBER, "is not a number")
 FLAG = _rule(rf"(?:{_NUMBER}|(?i:true|false)|)", "is not a number, true or false")
 WHOLE = _rule(r"(?:[0-9]+(?:\.0*)?|)", "is not a whole number")
 DEGREES = _rule(rf"(?:{_NUMBER}|(?i:nan)|)", "is not a number")
+# As published, 16 bytes in base64; in tables of people's own also in hex.
+MD5 = _rule("(?:[A-Za-z0-9+/]{22}==|[0-9a-fA-F]{32}|)", "is no MD5: 24 characters of base64, or 32 hex digits")
 HEX = _rule("[0-9a-f]{16}", "is not 16 lower-case hex digits")
 # An id of a user's own, at most 200 bytes.
 OWN_ID = Rule(
@@ -106,8 +108,8 @@ class RowForm:
 
     @classmethod
     def of_images(cls, columns: Sequence[str], ids: IdForm) -> "RowForm":
-        """Return the form of image rows: a size and a rotation that are there are numbers."""
-        rules = _id_rule(ids) | {"OriginalSize": WHOLE, "Rotation": DEGREES}
+        """Return the form of image rows: a size and a rotation that are there are numbers, an MD5 is one."""
+        rules = _id_rule(ids) | {"OriginalSize": WHOLE, "OriginalMD5": MD5, "Rotation": DEGREES}
         return cls(tuple(columns), {name: rule for name, rule in rules.items() if name in columns})
 
     @cached_property

@@ -8,7 +8,7 @@ fail for good).
 """
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +39,10 @@ _CARRIED = (
 # What a dry run asks of it: names and sizes. Reading them alone takes half the time.
 _COUNTED = ("Subset", "OriginalURL", "OriginalSize", "OriginalMD5", "Thumbnail300KURL")
 PLAN_COLUMNS = (KEY, "ImageID", "FileName", "Action", "Known", "Reason", *_CARRIED)
+# Where a source's URL stands; the bucket's copies are at an address that no table names.
+_ADDRESSES: Mapping[Source, str] = {"original": "OriginalURL", "thumbnail": "Thumbnail300KURL"}
+# The hosts that transfer.hosts knows as one.
+_ON_FLICKR = r"^(?i)\s*https?://(?:[^/?#]*@)?(?:[^/?#@:]*\.)?staticflickr\.com\.?(?:[:/?#]|\s*$)"
 _SPAN_ROWS = 4096
 _MOST_SPANS = 64
 _ROW_GROUP = 4096
@@ -66,7 +70,8 @@ class Facts:
 class Summary:
     """What the plan holds, counted while it is written. `original_bytes` adds up OriginalSize of what is to
     be fetched, where the image table knows it: for `sizes_known` images. `ambiguous` counts images that the image table
-    lists with more than one OriginalURL, of which the first holds."""
+    lists with more than one OriginalURL, of which the first holds; `on_flickr` those to be fetched whose first source's
+    URL is on Flickr's image hosts, which are asked ten times a second and no more."""
 
     present: int = 0
     to_fetch: int = 0
@@ -75,6 +80,7 @@ class Summary:
     original_bytes: int = 0
     sizes_known: int = 0
     ambiguous: int = 0
+    on_flickr: int = 0
     adopted: list[Outcome] = field(default_factory=list)
 
 
@@ -104,7 +110,7 @@ class Planner:
             frame = self._span(rows, state, span, summary)
             frame = _with_names(frame, self.names, taken, facts.adopt, summary)
             frame = _with_action(frame, self.sources)
-            _count(frame, summary)
+            _count(frame, self.sources[0], summary)
             frame.select(PLAN_COLUMNS).write_parquet(
                 self.folder / f"{number:05}.parquet", row_group_size=_ROW_GROUP, compression="lz4"
             )
@@ -361,13 +367,16 @@ def _with_action(frame: pl.DataFrame, sources: Sequence[str]) -> pl.DataFrame:
     )
 
 
-def _count(frame: pl.DataFrame, summary: Summary) -> None:
+def _count(frame: pl.DataFrame, source: Source, summary: Summary) -> None:
     actions = dict(frame.group_by("Action").len().iter_rows())
     summary.present += actions.get("present", 0)
     summary.to_fetch += actions.get("fetch", 0)
     for kind, count in frame.filter(Action="failed").group_by("Reason").len().iter_rows():
         summary.failures[kind] = summary.failures.get(kind, 0) + count
-    sizes = frame.filter(Action="fetch").get_column("OriginalSize").cast(pl.Int64, strict=False).drop_nulls()
+    fetched = frame.filter(Action="fetch")
+    if column := _ADDRESSES.get(source):
+        summary.on_flickr += int(fetched.get_column(column).str.contains(_ON_FLICKR).sum())
+    sizes = fetched.get_column("OriginalSize").cast(pl.Int64, strict=False).drop_nulls()
     summary.original_bytes += int(sizes.sum())
     summary.sizes_known += len(sizes)
 

@@ -20,6 +20,7 @@ _NO_PAYLOAD = frozenset({0x01, *range(0xD0, 0xD9)})
 _SOS = 0xDA
 # A header has some dozens of segments. One of millions, of fill bytes or empty segments, is made to keep us busy.
 _MOST_STEPS = 20_000
+_HEX_MD5 = re.compile("[0-9a-fA-F]{32}")
 _MD5_ETAG = re.compile(r'"([0-9a-fA-F]{32})"')
 
 
@@ -41,12 +42,18 @@ class Expected:
 
     @classmethod
     def published(cls, size: str | None, md5: str | None) -> Self:
-        """Return what an image table's OriginalSize and OriginalMD5 say; tables that went through pandas say 123.0.
+        """Return what an image table's OriginalSize and OriginalMD5 say.
+
+        Tables that went through pandas say 123.0; tables of people's own may give the MD5 in hex.
 
         >>> Expected.published("123.0", ""), Expected.published(None, None)
         (Expected(size=123, md5=None), Expected(size=None, md5=None))
+        >>> Expected.published("0", "d41d8cd98f00b204e9800998ecf8427e")
+        Expected(size=0, md5='1B2M2Y8AsgTpgAmY7PhCfg==')
         """
         whole = (size or "").strip().removesuffix(".0")
+        if _HEX_MD5.fullmatch(md5 or ""):
+            md5 = _from_hex(md5 or "")
         return cls(int(whole) if whole.isdecimal() else None, md5 or None)
 
 
@@ -130,7 +137,11 @@ def etag_md5(etag: str | None) -> str | None:
     ('1B2M2Y8AsgTpgAmY7PhCfg==', None)
     """
     claim = _MD5_ETAG.fullmatch(etag or "")
-    return b64encode(bytes.fromhex(claim[1])).decode() if claim else None
+    return _from_hex(claim[1]) if claim else None
+
+
+def _from_hex(md5: str) -> str:
+    return b64encode(bytes.fromhex(md5)).decode()
 
 
 @dataclass(slots=True)
