@@ -20,7 +20,7 @@ from oid_async.openimages.classes import Classes, distinct, is_other_name
 from oid_async.openimages.damage import RowForm, bad_rows, looks_hexadecimal, without_damage
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.ids import IdForm
-from oid_async.openimages.tables import TableFile, columns_of, reading, scan
+from oid_async.openimages.tables import TableFile, columns_of, reading, require_rows, scan
 from oid_async.options import SPLITS, Names, Options, Source, Split
 from oid_async.report import size_text
 from oid_async.select.idlist import IdList, as_image_rows, read_ids
@@ -299,10 +299,11 @@ class Gatherer:
                 self._fetched[kind] = table
 
     def _check_columns(self, kind: TableKind, table: TableFile) -> None:
-        """Refuse a given table without the columns it needs; a class table is read whole soon enough."""
+        """Refuse a given table without the columns it needs or any row; a class table is read whole soon enough."""
         if kind != "classes":
             flags = tuple(self._options.flags) if kind == "boxes" else ()
             scan(table, (*_NEEDED[kind], *flags), [])
+            require_rows(table)
 
     async def _whole(self, kind: TableKind, tables: Sequence[TableFile], ids: IdForm) -> tuple[TableFile, ...]:
         """Return the tables without their damaged rows, which are noted. Raises InputError when there are too many."""

@@ -100,6 +100,10 @@ class Listings:
         self, table: TableFile, hierarchy: Hierarchy | None, below: Hierarchy | None, cache: Cache, pattern: str | None
     ) -> ClassList:
         classes = Classes.read(table)
+        if count := len(classes.bad_rows):
+            line, reason = classes.bad_rows.row(0)
+            rows_are = "row is" if count == 1 else "rows are"
+            self._sink(Note(f"{table.name}: {count} damaged {rows_are} left out, first line {line}: {reason}"))
         labels = set(classes.matching(pattern) if pattern else classes.names)
         if below is not None:
             labels |= {under for label in labels for under in below.below(label) if under in classes.names}

@@ -1,6 +1,7 @@
 """Every way of bad use ends in one clear line and its exit code, never in a traceback."""
 
 import asyncio
+import gzip
 import json
 import os
 import socket
@@ -9,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import polars as pl
 import pytest
 from aiohttp import web
 from support import Box, Dataset, Finished, Image, counted_origin, run_cli, tiny_jpeg
@@ -50,10 +52,15 @@ def here(tmp_path: Path, mirror: Path) -> Path:
         "page.csv": b"<!DOCTYPE html>\n<title>Sign in, please</title>\n",
         "url.csv": f"ImageID,Subset,OriginalUrl\n{ID},train,https://x.org/a.jpg\n".encode(),
         "own.csv": f"ImageID,OriginalURL\n{ID},https://x.org/a.jpg\n".encode(),
+        "bare.csv": b"ImageID,LabelName,OriginalURL\r\n\r\n",
+        "cr.csv": rows.replace("\n", "\r").replace("LabelName", "LabelName,OriginalURL").encode(),
+        "cr-classes.csv": b"LabelName,DisplayName\r/m/018xm,Football\r",
         "one.csv": b"/m/018xm\n/m/01g317\n",
         "file": b"",
     }.items():
         (folder / name).write_bytes(content)
+    (folder / "bare.csv.gz").write_bytes(gzip.compress(b'ImageID,"LabelName"'))
+    pl.DataFrame(schema={"ImageID": pl.String, "OriginalURL": pl.String}).write_parquet(folder / "bare.parquet")
     return folder
 
 
@@ -160,6 +167,13 @@ def test_wrong_commands_are_refused(words: list[str], here: Path) -> None:
         pytest.param(["--annotation", "empty.csv"], "input", ["empty.csv", "empty"], id="empty-boxes"),
         pytest.param(["--imageURL", "blank.csv"], "input", ["blank.csv", "empty"], id="blank-images"),
         pytest.param(["--label", "empty.csv"], "input", ["empty.csv", "empty"], id="empty-classes"),
+        pytest.param(["--annotation", "bare.csv"], "input", ["bare.csv", "no rows"], id="bare-boxes"),
+        pytest.param(["--annotation", "bare.csv.gz"], "input", ["bare.csv.gz", "no rows"], id="bare-gzip"),
+        pytest.param(["--imageURL", "bare.csv"], "input", ["bare.csv", "no rows"], id="bare-images"),
+        pytest.param(["--imageURL", "bare.parquet"], "input", ["bare.parquet", "no rows"], id="bare-parquet"),
+        pytest.param(["--annotation", "cr.csv"], "input", ["cr.csv", "CR alone"], id="cr-boxes"),
+        pytest.param(["--imageURL", "cr.csv"], "input", ["cr.csv", "CR alone"], id="cr-images"),
+        pytest.param(["--label", "cr-classes.csv"], "input", ["cr-classes.csv", "CR alone"], id="cr-classes"),
         pytest.param(["--annotation", "photo.csv"], "input", ["photo.csv", "not a CSV"], id="photo"),
         pytest.param(["--label", "photo.csv"], "input", ["photo.csv", "not a CSV"], id="photo-classes"),
         pytest.param(["--imageURL", "zipped.csv"], "input", ["zipped.csv", "not a CSV"], id="gzip-called-csv"),

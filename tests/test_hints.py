@@ -124,3 +124,14 @@ def test_offline_needs_no_mirror_folder(lookalike: Path, tmp_path: Path) -> None
     link.unlink()
     again = run_cli("plan", "--split", "validation", "--mirror", link, "--json", "--offline")
     assert json.loads(again.stdout)["selected"] == json.loads(first.stdout)["selected"] > 0
+
+
+def test_classes_says_how_many_rows_it_left_out(mirror: str, tmp_path: Path) -> None:
+    """Damaged rows of a class table are told as one note on stderr; the list on stdout is that of the others."""
+    own = tmp_path / "classes.csv"
+    own.write_text("/m/01,Ball\n/m/02\n,Nameless\n/m/03,Goat\n")
+    shown = run_cli("classes", "--label", own, "--mirror", mirror, "--json")
+    assert [row["class_name"] for row in json.loads(shown.stdout)["classes"]] == ["Ball", "Goat"]
+    (note,) = [line for line in shown.stderr.splitlines() if "damaged" in line]
+    assert note == f"{own}: 2 damaged rows are left out, first line 2: 1 field where 2 are needed"
+    assert "damaged" not in run_cli("classes", "--label", own, "--mirror", mirror, "--quiet").stderr

@@ -29,7 +29,7 @@ import polars as pl
 
 from oid_async.errors import InputError
 from oid_async.openimages.ids import ROW, IdForm
-from oid_async.openimages.tables import TableFile, columns_of, open_bytes, reading, scan
+from oid_async.openimages.tables import TableFile, columns_of, open_bytes, reading, require_line_ends, scan
 
 BAD_ROWS_SCHEMA = {"Line": pl.Int64, "Reason": pl.String}
 # Beyond the limit counting goes on for a while, so that the message can say how many there are.
@@ -221,6 +221,8 @@ def read_headless(
         frame = frame.select(pl.col(old).alias(new) for old, new in zip(frame.columns, columns, strict=False))
         return frame, pl.DataFrame(schema=BAD_ROWS_SCHEMA)
     with reading(table), open_bytes(table.path) as file:
+        start = file.read(_MOST_BYTES)
+        file.seek(0)
         records = list(islice(_records(_Lines(file), _Headless(needed)), _MOST_HEADLESS + 1))
     if len(records) > _MOST_HEADLESS:
         raise InputError(f"{table.name}: more than {_MOST_HEADLESS} rows; that is no table of {' and '.join(columns)}")
@@ -229,6 +231,7 @@ def read_headless(
     faults = [record.bytes_fault is not None for record in records]
     if faults[0] and sum(faults) * 2 > len(faults):
         raise InputError(f"{table.name}: not a CSV file (it holds binary data)")
+    require_line_ends(table, start)
     widths = Counter(len(record.fields) for record in records if len(record.fields) >= needed)
     if not widths:
         raise _too_narrow(table, len(records[0].fields), columns)

@@ -8,6 +8,7 @@ may end in CRLF, fields may be quoted and hold line breaks.
 import csv
 import difflib
 import gzip
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,6 +62,28 @@ def columns_of(table: TableFile) -> list[str]:
         with reading(table):
             return list(pl.read_parquet_schema(table.path))
     return [name.strip() for name in _first_row(table)]
+
+
+def require_rows(table: TableFile) -> None:
+    """Raise InputError for a table that holds nothing but a header: whoever gives one meant another."""
+    if table.is_parquet:
+        with reading(table):
+            is_bare = not pl.scan_parquet(table.path).select(pl.len()).collect().item()
+    else:
+        with reading(table):
+            start = _start(table)
+            text = _text(start)
+            next(csv.reader(text), [])
+            is_bare = len(start) < _SNIFF_BYTES and not text.read().strip()
+    if is_bare:
+        raise InputError(f"{table.name}: it has a header and no rows")
+
+
+def require_line_ends(table: TableFile, start: bytes) -> None:
+    """Raise InputError for a file that starts like this when its lines end in CR alone: Polars takes it for one."""
+    first = re.sub(rb'"[^"]*"', b"", start).partition(b"\n")[0]
+    if b"\r" in first.rstrip(b"\r"):
+        raise InputError(f"{table.name}: its lines end in CR alone; save it with LF or CRLF line ends")
 
 
 def scan(
@@ -157,16 +180,24 @@ def _scan_all(table: TableFile, names: list[str], row: str | None = None) -> pl.
 def _first_row(table: TableFile) -> list[str]:
     """Return the header. What stands behind it may be damaged; a header that is makes another table of it."""
     with reading(table):
-        with open_bytes(table.path) as file:
-            start = file.read(_SNIFF_BYTES)
+        start = _start(table)
         if not start.strip(b" \t\r\n") or start == b"\xef\xbb\xbf":
             raise InputError(f"{table.name}: the file is empty")
-        # Bytes that are no UTF-8 become characters that no text holds.
-        text = start.decode("utf-8-sig", errors="surrogateescape")
-        names = next(csv.reader(StringIO(text, newline="")), [])
+        names = next(csv.reader(_text(start)), [])
         if any("\0" in name or not _is_text(name) for name in names):
             raise InputError(f"{table.name}: not a CSV file (its first line holds binary data)")
+        require_line_ends(table, start)
         return names
+
+
+def _start(table: TableFile) -> bytes:
+    with open_bytes(table.path) as file:
+        return file.read(_SNIFF_BYTES)
+
+
+def _text(start: bytes) -> StringIO:
+    """Return bytes as text; those that are no UTF-8 become characters that no text holds."""
+    return StringIO(start.decode("utf-8-sig", errors="surrogateescape"), newline="")
 
 
 def _is_text(name: str) -> bool:
