@@ -120,6 +120,11 @@ class Gatherer:
         ids, has_subset, said = IdForm(), True, everywhere
         if options.image_url is not None:
             ids = IdForm(await asyncio.to_thread(looks_hexadecimal, images[0]))
+            if needs_boxes and not ids.hexadecimal and options.annotation is None:
+                raise InputError(
+                    f"{images[0].name}: its ids are none of Open Images', so the published boxes say nothing of them; "
+                    "give --annotation with the same ids, or --kind none"
+                )
         images = await self._whole("images", images, ids)
         if options.image_url is not None:
             has_subset, said = await asyncio.to_thread(self._look_at, images[0])

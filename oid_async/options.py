@@ -226,7 +226,7 @@ class Options:
         doc="image table in place of the published one; needs ImageID and OriginalURL",
     )
     savepath: Path = _option(
-        Path("train_data"), "--savepath", kind=Path, metavar="DIR", doc="where everything lands; default train_data"
+        Path("train_data"), "--savepath", metavar="DIR", doc="where everything lands; default train_data"
     )
     source: tuple[Source, ...] | None = _option(
         None,

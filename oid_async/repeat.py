@@ -1,7 +1,7 @@
 """The query that filled a folder, as query.json tells it, to be run again. Light to import."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -37,9 +37,10 @@ class StoredQuery:
             reason = str(error).split("\n", 1)[0] or type(error).__name__
             raise InputError(f"{path}: cannot be repeated ({reason}); run the download again") from error
 
-    def run(self, sink: Sink) -> "Run":
+    def run(self, sink: Sink, *, retry_failed: bool = False) -> "Run":
         """Return the run that does it again: same tables, same place of the images."""
+        options = replace(self.options, retry_failed=retry_failed)
         from oid_async.demo import SITE, look_alike_run
         from oid_async.run import Run
 
-        return look_alike_run(self.options, sink) if self.site == SITE else Run(self.options, sink)
+        return look_alike_run(options, sink) if self.site == SITE else Run(options, sink)

@@ -16,7 +16,16 @@ import polars as pl
 from oid_async.errors import storage_error
 from oid_async.events import Checked, Note, Sink
 from oid_async.repeat import StoredQuery
-from oid_async.store.audit import FINDINGS, Audit, Kind, damaged_folder, drop_replaced, looking_at, set_aside
+from oid_async.store.audit import (
+    FINDINGS,
+    Audit,
+    Kind,
+    damaged_folder,
+    drop_replaced,
+    left_over,
+    looking_at,
+    set_aside,
+)
 from oid_async.store.folder import Folder
 from oid_async.threads import in_thread
 
@@ -142,9 +151,12 @@ class Verify:
         """
         if not self._repair:
             async with _looking_at(self._folder):
-                return await self._check()
+                found = await self._check()
+                return found.after_repair(await in_thread(_missing_still, self._folder, found.damage), 0)
         stored = await in_thread(StoredQuery.read, self._folder.path)
         async with _looking_at(self._folder):
+            # What an earlier repair could not get is remembered as failed for good: it is asked for once more.
+            tried_before = await in_thread(damaged_folder(self._folder).exists)
             first = await self._check()
             damage = first.damage
             names = damage.get_column("file_name")
@@ -153,7 +165,7 @@ class Verify:
             return first
         kept = f"; {moved} damaged files wait in {damaged_folder(self._folder)}" if moved else ""
         self._sink(Note(f"{len(names)} images are to be fetched again{kept}"))
-        await stored.run(self._sink).download()
+        await stored.run(self._sink, retry_failed=tried_before).download()
         async with _looking_at(self._folder):
             return await self._judge(damage, await self._check())
 
@@ -197,6 +209,7 @@ class Verify:
         if kept:
             where = damaged_folder(self._folder)
             self._sink(Note(f"{len(kept)} of the damaged files are kept in {where}: no image came in their place"))
+        lost = pl.concat([lost, await in_thread(_missing_still, self._folder, pl.concat([lost, found.damage]))])
         return found.after_repair(lost, len(back))
 
 
@@ -205,6 +218,11 @@ async def _looking_at(folder: Folder) -> AsyncIterator[None]:
     # Opening and locking a file of our own takes no time worth a thread.
     with looking_at(folder):
         yield
+
+
+def _missing_still(folder: Folder, known: pl.DataFrame) -> pl.DataFrame:
+    """Return what an earlier repair could not get and no finding speaks of yet."""
+    return left_over(folder).join(known, on="file_name", how="anti", maintain_order="left")
 
 
 def _set_aside(folder: Folder, names: pl.Series) -> int:

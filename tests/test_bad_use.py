@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 import pytest
 from aiohttp import web
-from support import Box, Dataset, Finished, Image, counted_origin, run_cli, tiny_jpeg
+from support import Box, Dataset, Finished, Image, counted_origin, publish_lookalike, run_cli, tiny_jpeg
 
 import oid_async
 from oid_async.cli import main
@@ -352,3 +352,21 @@ async def test_the_python_door_raises_for_the_machine(mirror: Path, here: Path) 
     """A folder that cannot be made raises too."""
     with pytest.raises(StorageError, match="file"):
         await oid_async.download(savepath=here / "file/below", mirror=mirror)
+
+
+def test_ids_of_a_users_own_need_boxes_of_their_own(tmp_path: Path) -> None:
+    """An image table with ids of its own beside the published boxes is refused in one line that says what to do."""
+    table = tmp_path / "own.csv"
+    table.write_text("ImageID,OriginalURL\n1,http://x.org/1.jpg\n2,http://x.org/2.jpg\n")
+    mirror = publish_lookalike(tmp_path / "mirror")
+    done = run_cli("plan", "--mirror", mirror, "--imageURL", table, "--split", "validation")
+    assert done.code == 2
+    assert "--annotation" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_an_empty_savepath_is_refused(tmp_path: Path) -> None:
+    """An unset shell variable must not fill the folder one stands in."""
+    done = run_cli("download", "--savepath", "", "--category", "Football", cwd=tmp_path)
+    assert (done.code, "--savepath is empty" in done.stderr) == (2, True)
+    assert [path.name for path in tmp_path.iterdir() if path.name != "metadata-cache"] == []

@@ -372,8 +372,10 @@ async def test_what_cannot_be_had_again_is_said_and_kept(mirror: Path, saved: Pa
     assert os.listdir(kept.parent) == [kept.name]
     assert any(str(kept.parent) in note and "kept" in note for note in notes)
     assert read_manifest(saved)[3]["Status"] == "failed"
+    for repair in (False, True):
+        (finding,) = (await oid_async.verify(savepath=saved, repair=repair)).findings()
+        assert (finding.kind, finding.file_name) == ("missing", NAMES[IDS[3]])
     original.write_bytes(body)
-    await oid_async.download(mirror=mirror, savepath=saved, retry_failed=True)
     assert (await oid_async.verify(savepath=saved, repair=True)).clean
     assert not kept.parent.exists()
 

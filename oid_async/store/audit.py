@@ -226,6 +226,33 @@ def drop_replaced(folder: Folder, replaced: Iterable[str], wrong: Container[str]
     return kept
 
 
+def left_over(folder: Folder) -> pl.DataFrame:
+    """Return, as FINDINGS, what an earlier repair could not get: selected images whose damaged file it has kept."""
+    damaged = damaged_folder(folder)
+    names = sorted({name.rstrip("~") for name in os.listdir(damaged)}) if damaged.is_dir() else []
+    names = [name for name in names if not (folder.images / name).is_file()]
+    if not names:
+        return pl.DataFrame(schema=FINDINGS)
+    known = scan_journal(folder.journal).filter(pl.col("Status") == "ok", pl.col("FileName").is_in(names))
+    known = known.sort("line").unique("FileName", keep="last").select("ImageID", "FileName")
+    failed = pl.scan_parquet(folder.manifest).filter(pl.col("Status") == "failed").select("ImageID")
+    return (
+        known.join(failed, on="ImageID", how="semi")
+        .select(
+            kind=pl.lit("missing"),
+            image_id="ImageID",
+            file_name="FileName",
+            detail=pl.lit(f"damaged, and not had again; what was there is in {damaged}"),
+            bytes=pl.lit(None, pl.Int64),
+            expected_bytes=pl.lit(None, pl.Int64),
+            selected=pl.lit(True),
+        )
+        .sort("image_id")
+        .collect(engine="streaming")
+        .select(list(FINDINGS))
+    )
+
+
 def _removed(path: Path) -> bool:
     if path.is_symlink() or not path.is_dir():
         path.unlink()
