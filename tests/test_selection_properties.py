@@ -515,9 +515,22 @@ async def answer(case: Case, folder: Path, cache: MetadataCache) -> Answer:
     return found
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(cases(), st.sampled_from(FORMS), st.sampled_from((16, 9, 6)))
 def test_selection_equals_brute_force(case: Case, forms: Sequence[str], slice_rows: int) -> None:
+    """150 random queries over every option; the slow twin asks 300 others."""
+    assert_selection_equals_brute_force(case, forms, slice_rows)
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(cases(), st.sampled_from(FORMS), st.sampled_from((16, 9, 6)))
+def test_selection_equals_brute_force_300_times(case: Case, forms: Sequence[str], slice_rows: int) -> None:
+    """300 random queries over every option."""
+    assert_selection_equals_brute_force(case, forms, slice_rows)
+
+
+def assert_selection_equals_brute_force(case: Case, forms: Sequence[str], slice_rows: int) -> None:
     """The selected images, and all that is counted of them, equal a brute force for any dataset and query.
 
     Whether the tables are read as published, converted, or converted and sorted as large ones are, a few rows a slice.
