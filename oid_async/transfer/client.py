@@ -29,7 +29,9 @@ from oid_async.transfer.urls import next_hop, parse_url
 from oid_async.version import __version__
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_READ_BUFFER = 1 << 20  # aiohttp's 64 KiB pauses and resumes the socket many times within one 300 KB image
+# aiohttp's 64 KiB pauses and resumes the socket many times within one 300 KB image; it holds up to twice this much of
+# each connection when a server sends faster than we read.
+_READ_BUFFER = 256 << 10
 _NO_HEADERS: Mapping[str, str] = {}
 _CHECKS_A_WINDOW = 4  # how soon after its window a slow body is noticed: a quarter of it later at most
 _PROXY_SCHEMES = ("http", "https")

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 _UNPACKED_AT_ONCE = 256 << 10  # a bomb goes off in portions that memory and the event loop do not feel
 _START_BYTES = 16
+# Sixty-four images of the usual 300 KB fit; beyond that bodies go to the disk early.
+_HELD_BYTES = 20 << 20
+_LEAST_SPOOLED = 128 << 10
 _NO_DESCRIPTOR_WAIT_S = 0.25
 
 
@@ -154,6 +157,7 @@ class Fetcher:
         self._written = written
         self._part = part
         self._jitter = jitter
+        self._shared = Shared()
 
     def begin(self, target: Target) -> Job | Failed:
         """Return the job of an image of the plan; Failed if there is nothing to ask for."""
@@ -242,7 +246,7 @@ class Fetcher:
         """Make one request and return the body, small ones in memory, large ones spooled to a temporary file."""
         target, expected = job.target, job.target.expected(job.source)
         partial, job.partial = job.partial, None
-        body = Body(self._part(target.image_id), self._client.limits, expected, partial)
+        body = Body(self._part(target.image_id), self._client.limits, expected, self._shared, partial)
         try:
             async with self._client.get(job.address, body.conditions()) as response:
                 await body.receive(self._client, response)
@@ -263,7 +267,7 @@ class Fetcher:
             file_name=target.file_name,
             source=job.source,
             url=job.written,
-            chunks=body.chunks,
+            chunks=body.hand_over(),
             spooled=body.spooled,
             size=body.size,
             expected=expected,
@@ -277,18 +281,28 @@ class Fetcher:
             await _unlink(self._part(job.target.image_id))
 
 
+@dataclass(slots=True)
+class Shared:
+    """What all bodies of a run hold in memory, in bytes."""
+
+    held: int = 0
+
+
 class Body:
     """A body as it arrives: counted, bounded, in memory up to `memory_bytes`, beyond that in a temporary file.
 
-    `partial` is what an earlier attempt has left in that file.
+    So is a smaller one while all bodies together hold much. `partial` is what an earlier attempt has left in that file.
     """
 
-    def __init__(self, part: str, limits: Limits, expected: Expected, partial: Partial | None = None) -> None:
+    def __init__(
+        self, part: str, limits: Limits, expected: Expected, shared: "Shared", partial: Partial | None = None
+    ) -> None:
         self.chunks: list[bytes] = []
         self.spooled = partial is not None
         self.size = partial.size if partial is not None else 0
         self._part = part
         self._limits = limits
+        self._shared = shared
         self._expected = expected
         self._partial = partial
         self._limit = limits.max_image_bytes if expected.size is None else min(limits.max_image_bytes, expected.size)
@@ -344,9 +358,15 @@ class Body:
         await self.discard()
         return None
 
+    def hand_over(self) -> list[bytes]:
+        """Return what is held in memory, for the one who stores it."""
+        chunks = self.chunks
+        self._put_down()
+        return chunks
+
     async def discard(self) -> None:
         """Drop what was kept so far."""
-        self.chunks = []
+        self._put_down()
         if self.spooled:
             await _unlink(self._part)
 
@@ -379,7 +399,9 @@ class Body:
             raise FetchError(refuse_start(self._start) or "too_large", f"more than {self._limit} bytes")
         self.chunks.append(chunk)
         self._held += len(chunk)
-        if self._held > self._limits.memory_bytes:
+        self._shared.held += len(chunk)
+        crowded = self._shared.held > _HELD_BYTES and self._held > _LEAST_SPOOLED
+        if crowded or self._held > self._limits.memory_bytes:
             self.spooled = True
             await self._flush()
 
@@ -392,20 +414,23 @@ class Body:
         raise FetchError(kind, f"{said} bytes, allowed are {self._limit if said > self._limit else wanted}")
 
     async def _flush(self) -> None:
-        block = b"".join(self.chunks)
-        if not block:
+        if not self.chunks:
             return
         try:
-            await finished(self._append(block))
-            self.chunks, self._held = [], 0
+            await finished(self._append(self.chunks))
+            self._put_down()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise FetchError("network", "no descriptor left for a temporary file", exhausted=True) from error
             raise storage_error(error, Path(self._part).parent) from error
 
-    async def _append(self, block: bytes) -> None:
+    async def _append(self, chunks: list[bytes]) -> None:
         async with aiofiles.open(self._part, "ab") as file:
-            await file.write(block)
+            await file.writelines(chunks)
+
+    def _put_down(self) -> None:
+        self._shared.held -= self._held
+        self.chunks, self._held = [], 0
 
 
 async def _unlink(part: str) -> None:
