@@ -11,7 +11,6 @@ from oid_async.run import Run
 
 # What the look-alike is known by over runs; it has another address each time.
 SITE = "demo:"
-DEFAULT_SAVEPATH = Path("demo_data")
 
 
 def demo_run(savepath: Path, cache_dir: Path | None, sink: Sink) -> Run:

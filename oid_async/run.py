@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from oid_async.origin.server import Serve
     from oid_async.transfer.client import Client
 
-# Enough to fill a 1 Gbit line at 50 ms; a body of at most 1 MiB each is what they cost in memory.
+# Enough to fill a 1 Gbit line at 50 ms; their bodies in memory are bounded one by one and together (transfer/fetch.py).
 DEFAULT_CONCURRENCY = 64
 _TABLE_CONNECTIONS = 8
 # What one of many transfers should get of --limit-rate; what arrives unasked meanwhile waits in the sockets' buffers.
