@@ -192,7 +192,7 @@ class Listings:
     async def _size(self, client: Client, url: str) -> int | None:
         try:
             async with client.get(url, method="HEAD") as response:
-                return response.content_length
+                return response.length
         except FetchError as error:
             self._sink(Note(f"{url}: {error}"))
             return None

@@ -23,7 +23,6 @@ from functools import cache as once
 from pathlib import Path
 from typing import Any, Self
 
-import aiohttp
 import polars as pl
 import pytest
 from support import Finished, run_cli, write_bytes
@@ -44,7 +43,7 @@ from oid_async.origin.server import Origin, folder
 from oid_async.report import Plan
 from oid_async.run import Run
 from oid_async.transfer.addresses import endpoint
-from oid_async.transfer.client import Client
+from oid_async.transfer.client import Answer, Client
 from oid_async.transfer.hosts import Hosts
 from oid_async.transfer.retry import Limits
 
@@ -122,18 +121,18 @@ class Taken:
 def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
     """Count what the program's own client takes.
 
-    aiohttp drops what it has received and nobody has read when a connection breaks, so that what a cut costs depends on
-    the moment. A store that knows what was taken cuts when that is everything it sent.
+    What the system has received and nobody has read is lost when a connection is reset, so that what a cut costs
+    depends on the moment. A store that knows what was taken cuts when that is everything it sent.
     """
-    counter, chunks = Taken(), Client._chunks
+    counter, chunks = Taken(), Answer.chunks
 
-    async def counted(self: Client, response: aiohttp.ClientResponse, watch: Any) -> AsyncGenerator[bytes, None]:
-        async with aclosing(chunks(self, response, watch)) as pieces:
+    async def counted(self: Answer, *, endless: bool = False) -> AsyncGenerator[bytes, None]:
+        async with aclosing(chunks(self, endless=endless)) as pieces:
             async for piece in pieces:
                 counter.count += len(piece)
                 yield piece
 
-    monkeypatch.setattr(Client, "_chunks", counted)
+    monkeypatch.setattr(Answer, "chunks", counted)
     return counter
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import IO, TYPE_CHECKING
 
@@ -20,9 +20,7 @@ from oid_async.transfer.resume import ask_for_rest, is_strong, whole_length
 from oid_async.transfer.retry import Attempts, FetchError
 
 if TYPE_CHECKING:
-    import aiohttp
-
-    from oid_async.transfer.client import Client
+    from oid_async.transfer.client import Answer, Client
 
 _BLOCK = 4 << 20
 
@@ -108,7 +106,7 @@ class FileFetch:
             return None
         raise FetchError("bad_response", "HTTP 304 to what is not here")
 
-    async def _body(self, response: "aiohttp.ClientResponse", promise: _Promise | None, have: int) -> Identity:
+    async def _body(self, response: "Answer", promise: _Promise | None, have: int) -> Identity:
         """Receive the file or the rest of it."""
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise FetchError("bad_response", "the table was sent compressed although not asked for so")
@@ -148,7 +146,7 @@ class FileFetch:
         conditions = {"If-None-Match": kept.etag, "If-Modified-Since": None if kept.etag else kept.last_modified}
         return {name: value for name, value in conditions.items() if value}
 
-    async def _receive(self, response: "aiohttp.ClientResponse", promise: _Promise, have: int) -> tuple[int, str]:
+    async def _receive(self, response: "Answer", promise: _Promise, have: int) -> tuple[int, str]:
         """Stream the body to disk in large blocks, each a thread hop; return the file's size and hex MD5.
 
         The first read follows the headers at once: what a connection has brought and nobody has read when it breaks is
@@ -158,7 +156,7 @@ class FileFetch:
         block = bytearray()
         try:
             try:
-                async with self._client.reading(response, endless=True) as chunks:
+                async with aclosing(response.chunks(endless=True)) as chunks:
                     block += await _meanwhile(anext(chunks, b""), in_thread(spool.open))
                     async for chunk in chunks:
                         block += chunk
@@ -253,10 +251,8 @@ def _note(place: Place, promise: _Promise) -> None:
     place.raw_note.write_text(json.dumps(asdict(promise)), encoding="utf-8")
 
 
-def _promise(url: str, response: "aiohttp.ClientResponse") -> _Promise:
+def _promise(url: str, response: "Answer") -> _Promise:
     hashes = ",".join(response.headers.getall("x-goog-hash", []))
     md5 = re.search(r"(?:^|[,\s])md5=([A-Za-z0-9+/]{22}==)", hashes)
     headers = response.headers
-    return _Promise(
-        url, response.content_length, headers.get("ETag"), headers.get("Last-Modified"), md5[1] if md5 else None
-    )
+    return _Promise(url, response.length, headers.get("ETag"), headers.get("Last-Modified"), md5[1] if md5 else None)

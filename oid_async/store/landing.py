@@ -28,7 +28,7 @@ class Arrival:
     file_name: str
     source: str
     url: str
-    chunks: list[bytes]
+    chunks: Sequence[bytes | bytearray]
     spooled: bool
     size: int
     expected: Expected

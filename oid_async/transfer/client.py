@@ -1,24 +1,23 @@
-"""The HTTP client of one run: a session set up on purpose, every real send admitted and counted, redirects by hand.
+"""The HTTP client of one run: connections made by aiohttp, every request admitted and counted, redirects by hand.
 
-Every attempt ends: each of its phases has a limit (see `Limits`), kept by one timer for the head of the answer and one
-watchdog for its body. aiohttp's own read time-out is per read, so that a server which sends a byte a second never
-meets it.
+Every attempt ends: each of its phases has a limit (see `Limits`). Connecting has a timer of its own; for what follows
+one timer looks after all connections that are busy, so that an image costs none.
 """
 
 import asyncio
 import socket
 import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
-from contextvars import ContextVar
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiolimiter import AsyncLimiter
+from multidict import CIMultiDict
 from yarl import URL
 
 from oid_async.errors import UsageError
@@ -26,22 +25,28 @@ from oid_async.transfer.addresses import Endpoint, Guard, endpoint, literal, was
 from oid_async.transfer.hosts import ElsewhereError, Host, Hosts
 from oid_async.transfer.retry import FetchError, Limits, connection_error, status_error
 from oid_async.transfer.urls import next_hop, parse_url
+from oid_async.transfer.wire import SCRATCH_BYTES, Wire
 from oid_async.version import __version__
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# aiohttp's 64 KiB pauses and resumes the socket many times within one 300 KB image; it holds up to twice this much of
-# each connection when a server sends faster than we read.
-_READ_BUFFER = 256 << 10
 _NO_HEADERS: Mapping[str, str] = {}
-_CHECKS_A_WINDOW = 4  # how soon after its window a slow body is noticed: a quarter of it later at most
+_STUMBLES = ("timeout", "truncated", "network")
 _PROXY_SCHEMES = ("http", "https")
 _IDLE_S = 4.0  # one idle connection of each of a thousand hosts would leave no descriptor for the next
 _LOOK_UPS_AT_ONCE = 32
 _PORTION_BYTES = 16384.0
+_LOOKS_A_LIMIT = 8  # how often within the shortest limit the busy connections are looked at
+_LOOK_S = (0.005, 0.5)
+_ALWAYS = (
+    f"User-Agent: oid-async/{__version__} (Open Images downloader)\r\nAccept: */*\r\nAccept-Encoding: identity\r\n"
+)
+
+_Key = tuple[str, Endpoint, URL | None]
+"""What a connection is good for: scheme, endpoint, proxy."""
 
 
 class Client:
-    """Owns the session. `requests` counts what was really sent: redirect hops and aiohttp's silent re-sends too.
+    """Owns the connections. `requests` counts what was really sent: hops, and what a stale connection swallowed.
 
     `allowed` are the endpoints that may be connected to although they are not public. No cookies are kept and no
     credentials sent; bodies are asked for as they are (identity) and never unpacked unseen. Proxies are those of the
@@ -64,132 +69,80 @@ class Client:
         self.hosts = hosts
         self.limits = limits
         self.requests = 0
-        self._connections = connections
         self._guard = Guard(allowed)
         self._throttle = _make_throttle(limits.rate_bytes_s)
         self._turn = asyncio.Lock()
         self._proxies = _proxies()
-        self._session: aiohttp.ClientSession | None = None
+        self._wires = _Wires(connections, limits)
+        self._connector: aiohttp.TCPConnector | None = None
 
     async def __aenter__(self) -> Self:
-        limits = self.limits
         self._resolver = _Resolver()
-        connector = _Connector(
-            self._admit,
-            limit=self._connections,
+        self._connector = aiohttp.TCPConnector(
+            limit=0,  # ours to keep
             ttl_dns_cache=300,
-            keepalive_timeout=_IDLE_S,
             resolver=self._resolver,
             socket_factory=self._guard.make_socket,
         )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_s, sock_read=limits.silence_s),
-            headers={
-                "User-Agent": f"oid-async/{__version__} (Open Images downloader)",
-                "Accept-Encoding": "identity",
-            },
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            read_bufsize=_READ_BUFFER,
-        )
+        self._wires.open()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        if self._session is not None:
-            await self._session.close()
+        if self._connector is not None:
+            self._wires.close()
+            await self._connector.close()
             await self._resolver.close()
             # Closing a TLS transport takes one more turn of the loop; without it Python warns of an open socket.
             await asyncio.sleep(0)
 
+    @property
+    def is_throttled(self) -> bool:
+        """Return whether all bodies share a limit on bytes a second."""
+        return self._throttle is not None
+
     @asynccontextmanager
     async def get(
         self, url: URL | str, headers: Mapping[str, str] = _NO_HEADERS, *, method: str = "GET"
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """GET (or HEAD) a URL, following up to five redirects, and yield the answer once it is 200, 206 or 304.
+    ) -> AsyncIterator["Answer"]:
+        """GET (or HEAD) a URL and yield the answer, as `ask` returns it."""
+        answer = await self.ask(parse_url(url) if isinstance(url, str) else url, headers, method=method)
+        try:
+            yield answer
+        except FetchError as error:
+            answer.blame(error)
+            raise
+        finally:
+            answer.close()
 
-        Raises FetchError for every other end. Read the body with `reading`, which raises FetchError too. Offline every
-        GET ends as `network` at once.
+    async def ask(self, target: URL, headers: Mapping[str, str] = _NO_HEADERS, *, method: str = "GET") -> "Answer":
+        """GET (or HEAD) a URL, following up to five redirects, and return the answer: 200, 206 or 304. Close it.
+
+        Raises FetchError for every other end. Offline every GET ends as `network` at once.
         """
-        target = parse_url(url) if isinstance(url, str) else url
         if self._offline:
             raise FetchError("network", "no request is made with --offline", hopeless=True, unsent=True)
         first: float | None = None
         for _ in range(self.limits.redirects + 1):
-            response, host, began = await self._send(method, target, headers, first)
-            first = began if first is None else first
+            answer = await self._send(method, target, headers, first)
+            first = answer.began if first is None else first
             try:
-                if response.status not in _REDIRECTS:
-                    self._heed(response, host, began)
-                    try:
-                        yield response
-                    except FetchError as error:
-                        if error.kind in ("timeout", "truncated", "network"):
-                            host.stumbled(error, began, self.hosts.clock(), silent=False)
-                        raise
-                    return
-                host.answered(began)
-                target = next_hop(target, response.headers.get("Location", ""))
-            finally:
-                # Drops the connection if the body was not read to its end, else gives it back to the pool.
-                response.close()
+                if answer.status not in _REDIRECTS:
+                    self._heed(answer)
+                    answer.wire.allow(self.limits.attempt_s - (self.hosts.clock() - first))
+                    return answer
+                answer.host.answered(answer.began)
+                target = next_hop(target, answer.headers.get("Location", ""))
+            except BaseException:
+                answer.close()
+                raise
+            answer.close()
         raise FetchError("redirect", f"more than {self.limits.redirects} redirects")
 
-    @asynccontextmanager
-    async def reading(
-        self, response: aiohttp.ClientResponse, *, endless: bool = False
-    ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
-        """Yield the body's chunks as they arrive, as sent, for as long as the block lasts.
+    async def _send(self, method: str, target: URL, headers: Mapping[str, str], first: float | None) -> "Answer":
+        """Send one request and return the answer once its head is there.
 
-        Raises FetchError from the chunks, and `timeout` from the block when the body is too slow or takes too long.
-        `endless` lifts the limit on the whole attempt, for a table of gigabytes on a slow line.
+        `first` is when the first hop of the attempt was admitted, if this is another one.
         """
-        limits = self.limits
-        watch = _Watch(limits)
-        chunks = self._chunks(response, watch)
-        left_s = limits.attempt_s - _SENDING.get().spent_s(self.hosts.clock())
-        try:
-            async with asyncio.timeout(None if endless else left_s) as guard:
-                watch.start(guard)
-                try:
-                    yield chunks
-                finally:
-                    watch.stop()
-                    await chunks.aclose()
-        except TimeoutError as error:
-            why = (
-                f"slower than {limits.slow_bytes_s:.0f} bytes/s" if watch.is_slow else f"over {limits.attempt_s:.0f} s"
-            )
-            raise FetchError("timeout", f"the body took too long: {why}") from error
-
-    async def _chunks(self, response: aiohttp.ClientResponse, watch: "_Watch") -> AsyncGenerator[bytes, None]:
-        try:
-            async for chunk in response.content.iter_any():
-                watch.received += len(chunk)
-                if self._throttle is not None:
-                    await self._wait_for_rate(self._throttle, len(chunk), watch)
-                yield chunk
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise connection_error(error) from error
-
-    async def _wait_for_rate(self, throttle: AsyncLimiter, size: int, watch: "_Watch") -> None:
-        """Wait for so many bytes' worth of --limit-rate; that is no slowness of the server's."""
-        with watch.resting():
-            while size > 0:
-                part = min(size, int(throttle.max_rate))
-                # In turns and in equal parts: the limiter alone would serve the smallest wish first, for ever.
-                async with self._turn:
-                    await throttle.acquire(part)
-                size -= part
-
-    async def _send(
-        self, method: str, target: URL, headers: Mapping[str, str], first: float | None
-    ) -> tuple[aiohttp.ClientResponse, Host, float]:
-        """Send one request and return the answer once its head is there, its host, and when it was admitted.
-
-        `first` is when the first hop of the attempt was, if this is another one.
-        """
-        assert self._session is not None, "used outside its context"
         if refused := self._guard.refuse(target):
             self._tell_refused(refused)
             raise FetchError("blocked", refused, unsent=True)
@@ -199,40 +152,93 @@ class Client:
             raise ElsewhereError(host)
         await self.hosts.opened(host, asked)
         proxy = self._proxy_for(target)
+        request, is_head_alone = _request(method, target, headers, proxy), method == "HEAD"
+        key: _Key = (target.scheme, asked, proxy)
+        may_be_kept = True
+        while True:
+            wire, is_fresh = await self._admitted(target, host, key, may_be_kept=may_be_kept)
+            began = self.hosts.clock()
+            self.requests += 1
+            try:
+                await wire.send(request, is_head_alone=is_head_alone)
+            except FetchError as error:
+                self._wires.drop(wire)
+                if is_fresh or wire.heard or error.kind != "network":
+                    self._blame(error, host, asked, began)
+                    raise
+                # It had been kept and was closed just now: then the request is sent once more.
+                may_be_kept = False
+            except BaseException:
+                self._wires.drop(wire)
+                raise
+            else:
+                return Answer(self, wire, key, target, host, began)
+
+    async def _admitted(self, target: URL, host: Host, key: _Key, *, may_be_kept: bool) -> tuple[Wire, bool]:
+        """Return a connection on which a request may be sent now, and whether it is a new one. Raises FetchError.
+
+        Admitted is what has its connection: making one takes as long as the other side likes, and what was admitted
+        before would be sent in a heap, or after the host has asked to be left alone.
+        """
+        _, asked, proxy = key
+        while True:
+            wire = self._wires.take(key) if may_be_kept else None
+            is_fresh = wire is None
+            if wire is None:
+                wire = self._wires.made(await self._connect(target, host, asked, proxy))
+            try:
+                await self.hosts.admit(host, asked)
+            except BaseException:
+                self._wires.drop(wire)
+                raise
+            if is_fresh or wire.is_usable:
+                return wire, is_fresh
+            self._wires.drop(wire)
+
+    async def _connect(
+        self, target: URL, host: Host, asked: Endpoint, proxy: URL | None
+    ) -> aiohttp.connector.Connection:
+        """Have a connection made. Raises FetchError."""
+        assert self._connector is not None, "used outside its context"
+        self._wires.make_room()
         visit = self._guard.visit(endpoint(proxy) if proxy is not None else asked, trusted=proxy is not None)
-        sending = _Sending(host, asked, self.limits, self.hosts.clock(), first)
-        _SENDING.set(sending)
+        began, limit_s = self.hosts.clock(), self.limits.connect_s
+        failed: FetchError
         try:
-            async with asyncio.timeout(None) as sending.timer:
-                response = await self._session.request(
-                    method, target, headers=headers, allow_redirects=False, proxy=proxy
-                )
+            async with asyncio.timeout(limit_s) as timer:
+                loop = asyncio.get_running_loop()
+                request = aiohttp.ClientRequest("GET", target, loop=loop, proxy=proxy)
+                timeout = aiohttp.ClientTimeout(total=None, sock_connect=limit_s)
+                return await self._connector.connect(request, [], timeout)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            failed = sending.late() if sending.is_late() else connection_error(error)
+            if timer.expired():
+                failed = FetchError("timeout", f"no connection within {limit_s:.0f} s", unsent=True)
+            else:
+                failed = connection_error(error)
             if refused := was_refused(visit):
                 self._tell_refused(refused)
                 failed = FetchError("blocked", refused, unsent=True)
-            self._blame(failed, sending)
+            self._blame(failed, host, asked, began)
             raise failed from error
-        return response, host, sending.began
 
-    def _blame(self, error: FetchError, sending: "_Sending") -> None:
+    def _blame(self, error: FetchError, host: Host, asked: Endpoint, began: float) -> None:
         """Let the host's state learn from a request that got no answer."""
-        now, host = self.hosts.clock(), sending.host
+        now = self.hosts.clock()
         if error.exhausted or error.kind in ("blocked", "bad_url"):
             return
         if error.unsent or error.hopeless:
-            host.unreachable(error, sending.asked, sending.began, now)
+            host.unreachable(error, asked, began, now)
         elif error.kind != "bad_response":
-            host.stumbled(error, sending.began, now, silent=True)
+            host.stumbled(error, began, now, silent=True)
 
-    def _heed(self, response: aiohttp.ClientResponse, host: Host, began: float) -> None:
+    def _heed(self, answer: "Answer") -> None:
         """Raise for an answer that is not the object, and let the host's state learn from any."""
-        if response.status in (200, 206, 304):
+        host, began = answer.host, answer.began
+        if answer.status in (200, 206, 304):
             host.answered(began)
             return
-        error, now = status_error(response.status, response.headers), self.hosts.clock()
-        if response.status in (429, 503) or error.retry_after_s is not None:
+        error, now = status_error(answer.status, answer.headers), self.hosts.clock()
+        if answer.status in (429, 503) or error.retry_after_s is not None:
             host.asked_to_wait(error, began, now)
         elif error.kind == "server_error":
             host.stumbled(error, began, now, silent=False)
@@ -254,41 +260,160 @@ class Client:
                 return None
         return proxy
 
-    async def _admit(self, sending: "_Sending") -> None:
-        """Wait until a request that has its connection may be sent on it, and count it."""
-        await self.hosts.admit(sending.host, sending.asked)
-        self.requests += 1
-        sending.send(self.hosts.clock())
+    async def wait_for_rate(self, size: int) -> None:
+        """Wait for so many bytes' worth of --limit-rate; that is no slowness of the server's."""
+        if self._throttle is None:
+            return
+        while size > 0:
+            part = min(size, int(self._throttle.max_rate))
+            # In turns and in equal parts: the limiter alone would serve the smallest wish first, for ever.
+            async with self._turn:
+                await self._throttle.acquire(part)
+            size -= part
+
+    def take_back(self, wire: Wire, key: _Key) -> None:
+        """Keep a connection for the next request, if it can serve one."""
+        if wire.can_go_on:
+            self._wires.keep(wire, key)
+        else:
+            self._wires.drop(wire)
 
 
-class _Connector(aiohttp.TCPConnector):
-    """Admits each request where it is really sent: once it has its connection, be it new or kept alive.
+class Answer:
+    """The answer to a request, its body still to be read. Whoever has it closes it.
 
-    Connecting takes as long as the other side likes; what was admitted before would be sent in a heap, or after the
-    host has asked to be left alone.
+    `length` is that of the body as sent, None where nothing says so; `began` is when the request was admitted.
     """
 
-    def __init__(self, admit: "Callable[[_Sending], Awaitable[None]]", **settings: Any) -> None:
-        super().__init__(**settings)
-        self._admit = admit
+    __slots__ = ("_client", "_key", "began", "host", "url", "wire")
 
-    async def connect(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[Any],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
-    ) -> aiohttp.connector.Connection:
-        """Return a connection on which the request may be sent now."""
-        sending = _SENDING.get()
-        sending.connect()
-        connection = await super().connect(req, traces, timeout)
-        sending.rest()
-        try:
-            await self._admit(sending)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+    def __init__(self, client: Client, wire: Wire, key: _Key, url: URL, host: Host, began: float) -> None:
+        self._client = client
+        self._key = key
+        self.wire = wire
+        self.url = url
+        self.host = host
+        self.began = began
+
+    @property
+    def status(self) -> int:
+        """Return the HTTP status."""
+        return self.wire.status
+
+    @property
+    def headers(self) -> CIMultiDict[str]:
+        """Return the headers."""
+        return self.wire.headers
+
+    @property
+    def length(self) -> int | None:
+        """Return how many bytes the body has, as far as its head says."""
+        return self.wire.length
+
+    async def read_whole(self) -> bytes | bytearray:
+        """Return the body, if its length is known. Raises FetchError; its first bytes are then in `wire.start`."""
+        return await self.wire.read_whole()
+
+    async def chunks(self, *, endless: bool = False) -> AsyncGenerator[bytes, None]:
+        """Yield the body as it arrives, as sent. Raises FetchError, also when it is too slow or takes too long.
+
+        `endless` lifts the limit on the whole attempt, for a table of gigabytes on a slow line.
+        """
+        if endless:
+            self.wire.allow(None)
+        while chunk := await self.wire.read():
+            await self._client.wait_for_rate(len(chunk))
+            yield chunk
+
+    def blame(self, error: FetchError) -> None:
+        """Let the host's state learn from a body that broke off."""
+        if error.kind in _STUMBLES:
+            self.host.stumbled(error, self.began, self._client.hosts.clock(), silent=False)
+
+    def close(self) -> None:
+        """Give the connection back, or drop it if the body was not read to its end."""
+        self._client.take_back(self.wire, self._key)
+
+
+class _Wires:
+    """The connections of one client: at most `most`, busy ones watched, idle ones kept a while for the next request."""
+
+    def __init__(self, most: int, limits: Limits) -> None:
+        self._most = most
+        self._limits = limits
+        self._all: set[Wire] = set()
+        self._idle: dict[_Key, deque[Wire]] = {}
+        shortest_s = min(limits.first_byte_s, limits.silence_s, limits.slow_s / 4, limits.attempt_s)
+        self._look_s = min(max(shortest_s / _LOOKS_A_LIMIT, _LOOK_S[0]), _LOOK_S[1])
+        self._looked_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def open(self) -> None:
+        """Begin to look after the connections."""
+        self._scratch = memoryview(bytearray(SCRATCH_BYTES))
+        self._loop = asyncio.get_running_loop()
+        self._looked_at = self._loop.time()
+        self._timer = self._loop.call_later(self._look_s, self._look)
+
+    def close(self) -> None:
+        """Close all connections."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for wire in list(self._all):
+            self.drop(wire)
+
+    def make_room(self) -> None:
+        """Close the connection that has been idle longest if there are as many as there may be."""
+        if len(self._all) >= self._most:
+            idle = [wires[0] for wires in self._idle.values() if wires]
+            if idle:
+                oldest = min(idle, key=lambda wire: wire.idle_since)
+                self._forget(oldest)
+                self.drop(oldest)
+
+    def made(self, connection: aiohttp.connector.Connection) -> Wire:
+        """Return the new connection's wire."""
+        wire = Wire(connection, self._limits, self._scratch)
+        self._all.add(wire)
+        return wire
+
+    def take(self, key: _Key) -> Wire | None:
+        """Return a connection that was kept, the one used last; None if there is none."""
+        idle = self._idle.get(key)
+        while idle:
+            wire = idle.pop()
+            if wire.is_usable:
+                return wire
+            self._all.discard(wire)
+        return None
+
+    def keep(self, wire: Wire, key: _Key) -> None:
+        """Take a connection whose answer has ended."""
+        wire.rest(self._loop.time())
+        self._idle.setdefault(key, deque()).append(wire)
+
+    def drop(self, wire: Wire) -> None:
+        """Close a connection."""
+        self._all.discard(wire)
+        wire.abort()
+
+    def _forget(self, wire: Wire) -> None:
+        for wires in self._idle.values():
+            if wires and wires[0] is wire:
+                wires.popleft()
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        passed_s, self._looked_at = now - self._looked_at, now
+        for wire in self._all:
+            if wire.is_busy:
+                wire.tick(passed_s)
+        for key, wires in list(self._idle.items()):
+            while wires and (now - wires[0].idle_since > _IDLE_S or not wires[0].is_usable):
+                self.drop(wires.popleft())
+            if not wires:
+                del self._idle[key]
+        self._timer = self._loop.call_later(self._look_s, self._look)
 
 
 class _Resolver(AbstractResolver):
@@ -325,104 +450,17 @@ class _Resolver(AbstractResolver):
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-@dataclass(slots=True)
-class _Sending:
-    """One request on its way: when it began, or was sent, and the timer of what comes next: the connection, the head.
-
-    The timer rests while the request waits to be admitted, and starts anew when aiohttp sends it once more.
-    """
-
-    host: Host
-    asked: Endpoint
-    limits: Limits
-    began: float
-    first: float | None = None
-    is_sent: bool = False
-    timer: asyncio.Timeout | None = None
-
-    def connect(self) -> None:
-        self.is_sent = False
-        self._due_in(self.limits.connect_s)
-
-    def rest(self) -> None:
-        self._due_in(None)
-
-    def send(self, now: float) -> None:
-        self.began, self.is_sent = now, True
-        self._due_in(self.limits.first_byte_s)
-
-    def spent_s(self, now: float) -> float:
-        """Return how much of the attempt's time is gone, the hops before this one included."""
-        return now - (self.began if self.first is None else self.first)
-
-    def is_late(self) -> bool:
-        return self.timer is not None and self.timer.expired()
-
-    def late(self) -> FetchError:
-        if not self.is_sent:
-            return FetchError("timeout", f"no connection within {self.limits.connect_s:.0f} s", unsent=True)
-        return FetchError("timeout", f"no answer within {self.limits.first_byte_s:.0f} s")
-
-    def _due_in(self, seconds: float | None) -> None:
-        if self.timer is not None and not self.timer.expired():
-            self.timer.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
-
-
-_SENDING: ContextVar[_Sending] = ContextVar("oid_async_sending")
-
-
-class _Watch:
-    """The watchdog of one body: looks every quarter of a window whether enough came in the last whole one."""
-
-    def __init__(self, limits: Limits) -> None:
-        self.received = 0
-        self.is_slow = False
-        self._step_s = limits.slow_s / _CHECKS_A_WINDOW
-        self._wanted = limits.slow_s * limits.slow_bytes_s
-        self._floor = limits.slow_bytes_s
-        self._rested_s = 0.0
-        self._rests_from: float | None = None
-        self._seen: list[tuple[int, float]] = [(0, 0.0)]
-        self._guard: asyncio.Timeout | None = None
-        self._timer: asyncio.TimerHandle | None = None
-
-    def start(self, guard: asyncio.Timeout) -> None:
-        self._guard = guard
-        self._timer = asyncio.get_running_loop().call_later(self._step_s, self._look)
-
-    def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-    @contextmanager
-    def resting(self) -> Iterator[None]:
-        """Leave out the time that the body waits for us."""
-        assert self._guard is not None
-        clock = asyncio.get_running_loop().time
-        self._rests_from, due = clock(), self._guard.when()
-        self._guard.reschedule(None)
-        try:
-            yield
-        finally:
-            rested_s = clock() - self._rests_from
-            self._rested_s, self._rests_from = self._rested_s + rested_s, None
-            if due is not None and not self._guard.expired():
-                self._guard.reschedule(due + rested_s)
-
-    def _look(self) -> None:
-        assert self._guard is not None
-        loop = asyncio.get_running_loop()
-        rested_s = self._rested_s + (loop.time() - self._rests_from if self._rests_from is not None else 0.0)
-        self._seen.append((self.received, rested_s))
-        if len(self._seen) > _CHECKS_A_WINDOW:
-            before, rested_before_s = self._seen.pop(0)
-            wanted = self._wanted - self._floor * (rested_s - rested_before_s)
-            if self.received - before < wanted:
-                self.is_slow = True
-                with suppress(RuntimeError):  # it has just expired by itself
-                    self._guard.reschedule(loop.time())
-                return
-        self._timer = loop.call_later(self._step_s, self._look)
+def _request(method: str, target: URL, headers: Mapping[str, str], proxy: URL | None) -> bytes:
+    """Return the head of a request, which is all of it. Raises FetchError for what cannot stand in one."""
+    path, more = target.raw_path_qs, headers
+    if proxy is not None and target.scheme == "http":
+        path = str(target.with_fragment(None))
+        if proxy.user is not None:
+            login = aiohttp.encode_basic_auth(proxy.user, proxy.password or "")
+            more = {**headers, "Proxy-Authorization": login}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in more.items())
+    text = f"{method} {path} HTTP/1.1\r\nHost: {target.host_port_subcomponent}\r\n{_ALWAYS}{lines}\r\n"
+    return text.encode("latin-1", "replace")
 
 
 def _make_throttle(rate: float | None) -> AsyncLimiter | None:

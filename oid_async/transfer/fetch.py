@@ -8,7 +8,7 @@ import errno
 import random
 import zlib
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,10 +30,9 @@ from oid_async.transfer.retry import Attempts, FetchError, Limits, is_final
 from oid_async.transfer.urls import parse_url
 
 if TYPE_CHECKING:
-    import aiohttp
     from yarl import URL
 
-    from oid_async.transfer.client import Client
+    from oid_async.transfer.client import Answer, Client
 
 _UNPACKED_AT_ONCE = 256 << 10  # a bomb goes off in portions that memory and the event loop do not feel
 _START_BYTES = 16
@@ -248,9 +247,15 @@ class Fetcher:
         partial, job.partial = job.partial, None
         body = Body(self._part(target.image_id), self._client.limits, expected, self._shared, partial)
         try:
-            async with self._client.get(job.address, body.conditions()) as response:
-                await body.receive(self._client, response)
-                etag, host = response.headers.get("ETag"), self._client.hosts.of(response.url)
+            answer = await self._client.ask(job.address, body.conditions())
+            try:
+                await body.receive(answer, in_pieces=self._client.is_throttled)
+                etag, host = answer.headers.get("ETag"), answer.host
+            except FetchError as error:
+                answer.blame(error)
+                raise
+            finally:
+                answer.close()
         except FetchError as error:
             if error.status == 416 and partial is not None:
                 # There is no such rest: what is there now is shorter, and the server does not heed If-Range.
@@ -297,7 +302,7 @@ class Body:
     def __init__(
         self, part: str, limits: Limits, expected: Expected, shared: "Shared", partial: Partial | None = None
     ) -> None:
-        self.chunks: list[bytes] = []
+        self.chunks: list[bytes | bytearray] = []
         self.spooled = partial is not None
         self.size = partial.size if partial is not None else 0
         self._part = part
@@ -315,36 +320,51 @@ class Body:
         """Return the headers of the request: for the rest of what is here already, if anything is."""
         return ask_for_rest(self._partial.size, self._partial.etag) if self._partial is not None else {}
 
-    async def receive(self, client: "Client", response: "aiohttp.ClientResponse") -> None:
+    async def receive(self, answer: "Answer", *, in_pieces: bool = False) -> None:
         """Read the whole body. Raises FetchError as soon as it cannot be the image any more."""
-        await self._settle_start(response)
-        encoding = response.headers.get("Content-Encoding", "identity").lower()
+        await self._settle_start(answer)
+        encoding = answer.headers.get("Content-Encoding", "identity").lower()
         decoder = zlib.decompressobj(47) if encoding in ("gzip", "x-gzip", "deflate") else None
-        length = response.content_length
+        length = answer.length
         if decoder is None:
             self._total = None if length is None else self.size + length
-            self._etag = response.headers.get("ETag", self._partial.etag if self._partial is not None else None)
-        arrived = 0
+            self._etag = answer.headers.get("ETag", self._partial.etag if self._partial is not None else None)
         try:
-            async with client.reading(response) as chunks:
-                async for raw in chunks:
-                    arrived += len(raw)
-                    # Nobody should compress what was asked for as it is; if someone does, unpack no more than may be
-                    # kept.
-                    for chunk in _unpacked(decoder, raw) if decoder else (raw,):
-                        await self._take(chunk)
+            if decoder is None and length is not None and not in_pieces and self._takes_at_once(length):
+                await self._take(await self._at_once(answer, length))
+            else:
+                await self._piece_by_piece(answer, decoder)
         except FetchError as error:
-            if error.kind not in ("truncated", "bad_response", "network"):
+            if error.kind != "truncated":
                 raise
-            # If all of it is here the bytes are judged, whatever the client thinks of how the connection ended.
-            if length is None or arrived != length:
-                if error.kind != "truncated":
-                    raise
-                # The most specific kind wins: half a placeholder is a placeholder.
-                kind = (refuse_start(self._start) if self._start else None) or "truncated"
-                raise FetchError(kind, str(error)) from error
+            # The most specific kind wins: half a placeholder is a placeholder.
+            kind = (refuse_start(self._start) if self._start else None) or "truncated"
+            raise FetchError(kind, str(error)) from error
         if self.spooled:
             await self._flush()
+
+    def _takes_at_once(self, length: int) -> bool:
+        """Return whether a body of this length may be read in one go, into memory."""
+        is_wanted = length <= self._limit and self._expected.size in (None, length)
+        crowded = self._shared.held + length > _HELD_BYTES and length > _LEAST_SPOOLED
+        return is_wanted and not self.spooled and not crowded and length <= self._limits.memory_bytes
+
+    async def _at_once(self, answer: "Answer", length: int) -> bytes | bytearray:
+        self._shared.held += length
+        try:
+            return await answer.read_whole()
+        except FetchError:
+            self._start = answer.wire.start
+            raise
+        finally:
+            self._shared.held -= length
+
+    async def _piece_by_piece(self, answer: "Answer", decoder: "zlib._Decompress | None") -> None:
+        async with aclosing(answer.chunks()) as chunks:
+            async for raw in chunks:
+                # Nobody should compress what was asked for as it is; if someone does, unpack no more than may be kept.
+                for chunk in _unpacked(decoder, raw) if decoder else (raw,):
+                    await self._take(chunk)
 
     async def keep(self, error: FetchError) -> Partial | None:
         """Keep the first bytes of a large body that broke off, for the next attempt to go on; drop what is no use."""
@@ -358,7 +378,7 @@ class Body:
         await self.discard()
         return None
 
-    def hand_over(self) -> list[bytes]:
+    def hand_over(self) -> list[bytes | bytearray]:
         """Return what is held in memory, for the one who stores it."""
         chunks = self.chunks
         self._put_down()
@@ -370,19 +390,19 @@ class Body:
         if self.spooled:
             await _unlink(self._part)
 
-    async def _settle_start(self, response: "aiohttp.ClientResponse") -> None:
+    async def _settle_start(self, answer: "Answer") -> None:
         """Find out whether the answer is the whole or the rest of it."""
         partial = self._partial
-        if response.status == 206 and partial is not None:
-            length = whole_length(response.headers, have=partial.size, total=partial.total, etag=partial.etag)
-            if length is not None and "Content-Encoding" not in response.headers:
+        if answer.status == 206 and partial is not None:
+            length = whole_length(answer.headers, have=partial.size, total=partial.total, etag=partial.etag)
+            if length is not None and "Content-Encoding" not in answer.headers:
                 self._start = b"\xff\xd8\xff"  # its start was judged when it came
                 return
             await self._start_anew()
-            said = response.headers.get("Content-Range", "no Content-Range")
+            said = answer.headers.get("Content-Range", "no Content-Range")
             raise FetchError("truncated", f"asked for the rest from byte {partial.size}, got {said}")
-        if response.status != 200:
-            raise FetchError("bad_response", f"HTTP {response.status} to a plain GET")
+        if answer.status != 200:
+            raise FetchError("bad_response", f"HTTP {answer.status} to a plain GET")
         if partial is not None:
             await self._start_anew()
 
@@ -390,7 +410,7 @@ class Body:
         await self.discard()
         self._partial, self.spooled, self.size = None, False, 0
 
-    async def _take(self, chunk: bytes) -> None:
+    async def _take(self, chunk: bytes | bytearray) -> None:
         if len(self._start) < _START_BYTES and chunk:
             self._start += chunk[: _START_BYTES - len(self._start)]
             self._judge_length()
@@ -424,7 +444,7 @@ class Body:
                 raise FetchError("network", "no descriptor left for a temporary file", exhausted=True) from error
             raise storage_error(error, Path(self._part).parent) from error
 
-    async def _append(self, chunks: list[bytes]) -> None:
+    async def _append(self, chunks: list[bytes | bytearray]) -> None:
         async with aiofiles.open(self._part, "ab") as file:
             await file.writelines(chunks)
 
