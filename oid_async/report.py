@@ -119,7 +119,9 @@ def parse_detail(detail: str | None) -> dict[str, str]:
     >>> parse_detail("cvdf:not_found; original:gone")
     {'cvdf': 'not_found', 'original': 'gone'}
     """
-    pairs = (part.partition(":") for part in (detail or "").split("; ") if part)
+    if not detail:
+        return {}
+    pairs = (part.partition(":") for part in detail.split("; ") if part)
     return {source: kind for source, _, kind in pairs}
 
 

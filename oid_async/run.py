@@ -307,10 +307,9 @@ class Run:
         """
         client = prepared.client
         assert client is not None
-        collector = Collector(Lander(folder, journal), self.report, self._sink, self._deliver, room=2 * self._workers)
+        collector = Collector(Lander(folder, journal), self.report, self._sink, self._deliver)
         fetcher = Fetcher(
             client,
-            collector.land,
             sources=prepared.planner.sources,
             mirror=prepared.site.url,
             written=prepared.site.name,

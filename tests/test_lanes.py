@@ -83,7 +83,8 @@ class World:
                     lanes.put_back(task, 0.0, taken_from=target)
                 else:
                     self.finished[task.place] += 1
-                    lanes.finish(taken_from=target)
+                    lanes.let_go(target)
+                    lanes.finish()
 
         start = loop.time()
         async with asyncio.TaskGroup() as group:

@@ -765,7 +765,7 @@ async def test_a_spool_that_cannot_be_opened_leaves_no_hole(tmp_path: Path, monk
     """EMFILE while a large body is spooled costs a fresh start: no byte of it is lost in the file."""
     append, failures = fetch.Body._append, iter([OSError(errno.EMFILE, "Too many open files")])
 
-    async def starved(self: fetch.Body, chunks: list[bytes]) -> None:
+    async def starved(self: fetch.Body, chunks: list[bytes | bytearray]) -> None:
         if self.size > 150_000 and (error := next(failures, None)) is not None:
             raise error
         await append(self, chunks)

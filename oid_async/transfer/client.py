@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
@@ -24,7 +25,7 @@ from oid_async.errors import UsageError
 from oid_async.transfer.addresses import Endpoint, Guard, endpoint, literal, was_refused
 from oid_async.transfer.hosts import ElsewhereError, Host, Hosts
 from oid_async.transfer.retry import FetchError, Limits, connection_error, status_error
-from oid_async.transfer.urls import next_hop, parse_url
+from oid_async.transfer.urls import Address, Origin, next_hop, parse_url
 from oid_async.transfer.wire import SCRATCH_BYTES, Wire
 from oid_async.version import __version__
 
@@ -35,14 +36,22 @@ _PROXY_SCHEMES = ("http", "https")
 _IDLE_S = 4.0  # one idle connection of each of a thousand hosts would leave no descriptor for the next
 _LOOK_UPS_AT_ONCE = 32
 _PORTION_BYTES = 16384.0
+_MOST_DOORS = 4096  # a table may name a new host in every row
 _LOOKS_A_LIMIT = 8  # how often within the shortest limit the busy connections are looked at
 _LOOK_S = (0.005, 0.5)
 _ALWAYS = (
     f"User-Agent: oid-async/{__version__} (Open Images downloader)\r\nAccept: */*\r\nAccept-Encoding: identity\r\n"
 )
 
-_Key = tuple[str, Endpoint, URL | None]
-"""What a connection is good for: scheme, endpoint, proxy."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Door:
+    """How one origin is come by: why it may not be asked, if so; the proxy to it. `site` is one of its URLs."""
+
+    site: URL
+    asked: Endpoint
+    refused: str | None
+    proxy: URL | None
 
 
 class Client:
@@ -74,6 +83,7 @@ class Client:
         self._turn = asyncio.Lock()
         self._proxies = _proxies()
         self._wires = _Wires(connections, limits)
+        self._doors: dict[tuple[str, Endpoint], _Door] = {}
         self._connector: aiohttp.TCPConnector | None = None
 
     async def __aenter__(self) -> Self:
@@ -102,10 +112,10 @@ class Client:
 
     @asynccontextmanager
     async def get(
-        self, url: URL | str, headers: Mapping[str, str] = _NO_HEADERS, *, method: str = "GET"
+        self, url: str, headers: Mapping[str, str] = _NO_HEADERS, *, method: str = "GET"
     ) -> AsyncIterator["Answer"]:
         """GET (or HEAD) a URL and yield the answer, as `ask` returns it."""
-        answer = await self.ask(parse_url(url) if isinstance(url, str) else url, headers, method=method)
+        answer = await self.ask(Address.of(parse_url(url)), headers, method=method)
         try:
             yield answer
         except FetchError as error:
@@ -114,8 +124,8 @@ class Client:
         finally:
             answer.close()
 
-    async def ask(self, target: URL, headers: Mapping[str, str] = _NO_HEADERS, *, method: str = "GET") -> "Answer":
-        """GET (or HEAD) a URL, following up to five redirects, and return the answer: 200, 206 or 304. Close it.
+    async def ask(self, target: Address, headers: Mapping[str, str] = _NO_HEADERS, *, method: str = "GET") -> "Answer":
+        """GET (or HEAD) what is there, following up to five redirects; return the answer, 200, 206 or 304. Close it.
 
         Raises FetchError for every other end. Offline every GET ends as `network` at once.
         """
@@ -131,32 +141,31 @@ class Client:
                     answer.wire.allow(self.limits.attempt_s - (self.hosts.clock() - first))
                     return answer
                 answer.host.answered(answer.began)
-                target = next_hop(target, answer.headers.get("Location", ""))
+                target = Address.of(next_hop(target.url(), answer.headers.get("Location", "")))
             except BaseException:
                 answer.close()
                 raise
             answer.close()
         raise FetchError("redirect", f"more than {self.limits.redirects} redirects")
 
-    async def _send(self, method: str, target: URL, headers: Mapping[str, str], first: float | None) -> "Answer":
+    async def _send(self, method: str, target: Address, headers: Mapping[str, str], first: float | None) -> "Answer":
         """Send one request and return the answer once its head is there.
 
         `first` is when the first hop of the attempt was admitted, if this is another one.
         """
-        if refused := self._guard.refuse(target):
-            self._tell_refused(refused)
-            raise FetchError("blocked", refused, unsent=True)
-        host, asked = self.hosts.of(target), endpoint(target)
+        door = self._doors.get((target.origin.scheme, target.origin.asked)) or self._find_door(target.origin)
+        if door.refused:
+            self._tell_refused(door.refused)
+            raise FetchError("blocked", door.refused, unsent=True)
+        host, asked = self.hosts.named(target.origin.host), target.origin.asked
         if self._in_lanes and first is not None and host.is_closed(self.hosts.clock()):
             # Not in this worker's hands: the image waits in the lane of the host that it was sent on to.
             raise ElsewhereError(host)
         await self.hosts.opened(host, asked)
-        proxy = self._proxy_for(target)
-        request, is_head_alone = _request(method, target, headers, proxy), method == "HEAD"
-        key: _Key = (target.scheme, asked, proxy)
+        request, is_head_alone = _request(method, target, headers, door.proxy), method == "HEAD"
         may_be_kept = True
         while True:
-            wire, is_fresh = await self._admitted(target, host, key, may_be_kept=may_be_kept)
+            wire, is_fresh = await self._admitted(door, host, may_be_kept=may_be_kept)
             began = self.hosts.clock()
             self.requests += 1
             try:
@@ -172,22 +181,21 @@ class Client:
                 self._wires.drop(wire)
                 raise
             else:
-                return Answer(self, wire, key, target, host, began)
+                return Answer(self, wire, door, host, began)
 
-    async def _admitted(self, target: URL, host: Host, key: _Key, *, may_be_kept: bool) -> tuple[Wire, bool]:
+    async def _admitted(self, door: "_Door", host: Host, *, may_be_kept: bool) -> tuple[Wire, bool]:
         """Return a connection on which a request may be sent now, and whether it is a new one. Raises FetchError.
 
         Admitted is what has its connection: making one takes as long as the other side likes, and what was admitted
         before would be sent in a heap, or after the host has asked to be left alone.
         """
-        _, asked, proxy = key
         while True:
-            wire = self._wires.take(key) if may_be_kept else None
+            wire = self._wires.take(door) if may_be_kept else None
             is_fresh = wire is None
             if wire is None:
-                wire = self._wires.made(await self._connect(target, host, asked, proxy))
+                wire = self._wires.made(await self._connect(door, host))
             try:
-                await self.hosts.admit(host, asked)
+                await self.hosts.admit(host, door.asked)
             except BaseException:
                 self._wires.drop(wire)
                 raise
@@ -195,19 +203,18 @@ class Client:
                 return wire, is_fresh
             self._wires.drop(wire)
 
-    async def _connect(
-        self, target: URL, host: Host, asked: Endpoint, proxy: URL | None
-    ) -> aiohttp.connector.Connection:
+    async def _connect(self, door: "_Door", host: Host) -> aiohttp.connector.Connection:
         """Have a connection made. Raises FetchError."""
         assert self._connector is not None, "used outside its context"
         self._wires.make_room()
+        asked, proxy = door.asked, door.proxy
         visit = self._guard.visit(endpoint(proxy) if proxy is not None else asked, trusted=proxy is not None)
         began, limit_s = self.hosts.clock(), self.limits.connect_s
         failed: FetchError
         try:
             async with asyncio.timeout(limit_s) as timer:
                 loop = asyncio.get_running_loop()
-                request = aiohttp.ClientRequest("GET", target, loop=loop, proxy=proxy)
+                request = aiohttp.ClientRequest("GET", door.site, loop=loop, proxy=proxy)
                 timeout = aiohttp.ClientTimeout(total=None, sock_connect=limit_s)
                 return await self._connector.connect(request, [], timeout)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
@@ -249,6 +256,14 @@ class Client:
     def _tell_refused(self, refused: str) -> None:
         self.hosts.tell_once(f"blocked: {refused}")
 
+    def _find_door(self, origin: Origin) -> _Door:
+        if len(self._doors) >= _MOST_DOORS:
+            self._doors.clear()
+        refused = self._guard.refuse(origin.site)
+        door = _Door(origin.site, origin.asked, refused, None if refused else self._proxy_for(origin.site))
+        self._doors[origin.scheme, origin.asked] = door
+        return door
+
     def _proxy_for(self, target: URL) -> URL | None:
         """Return the environment's proxy for a URL. What the user has named on this machine is asked directly."""
         proxy = self._proxies.get(target.scheme)
@@ -271,10 +286,10 @@ class Client:
                 await self._throttle.acquire(part)
             size -= part
 
-    def take_back(self, wire: Wire, key: _Key) -> None:
+    def take_back(self, wire: Wire, door: "_Door") -> None:
         """Keep a connection for the next request, if it can serve one."""
         if wire.can_go_on:
-            self._wires.keep(wire, key)
+            self._wires.keep(wire, door)
         else:
             self._wires.drop(wire)
 
@@ -285,13 +300,12 @@ class Answer:
     `length` is that of the body as sent, None where nothing says so; `began` is when the request was admitted.
     """
 
-    __slots__ = ("_client", "_key", "began", "host", "url", "wire")
+    __slots__ = ("_client", "_door", "began", "host", "wire")
 
-    def __init__(self, client: Client, wire: Wire, key: _Key, url: URL, host: Host, began: float) -> None:
+    def __init__(self, client: Client, wire: Wire, door: "_Door", host: Host, began: float) -> None:
         self._client = client
-        self._key = key
+        self._door = door
         self.wire = wire
-        self.url = url
         self.host = host
         self.began = began
 
@@ -332,7 +346,7 @@ class Answer:
 
     def close(self) -> None:
         """Give the connection back, or drop it if the body was not read to its end."""
-        self._client.take_back(self.wire, self._key)
+        self._client.take_back(self.wire, self._door)
 
 
 class _Wires:
@@ -342,7 +356,7 @@ class _Wires:
         self._most = most
         self._limits = limits
         self._all: set[Wire] = set()
-        self._idle: dict[_Key, deque[Wire]] = {}
+        self._idle: dict[_Door, deque[Wire]] = {}
         shortest_s = min(limits.first_byte_s, limits.silence_s, limits.slow_s / 4, limits.attempt_s)
         self._look_s = min(max(shortest_s / _LOOKS_A_LIMIT, _LOOK_S[0]), _LOOK_S[1])
         self._looked_at = 0.0
@@ -377,9 +391,9 @@ class _Wires:
         self._all.add(wire)
         return wire
 
-    def take(self, key: _Key) -> Wire | None:
+    def take(self, door: _Door) -> Wire | None:
         """Return a connection that was kept, the one used last; None if there is none."""
-        idle = self._idle.get(key)
+        idle = self._idle.get(door)
         while idle:
             wire = idle.pop()
             if wire.is_usable:
@@ -387,10 +401,10 @@ class _Wires:
             self._all.discard(wire)
         return None
 
-    def keep(self, wire: Wire, key: _Key) -> None:
+    def keep(self, wire: Wire, door: _Door) -> None:
         """Take a connection whose answer has ended."""
         wire.rest(self._loop.time())
-        self._idle.setdefault(key, deque()).append(wire)
+        self._idle.setdefault(door, deque()).append(wire)
 
     def drop(self, wire: Wire) -> None:
         """Close a connection."""
@@ -408,11 +422,11 @@ class _Wires:
         for wire in self._all:
             if wire.is_busy:
                 wire.tick(passed_s)
-        for key, wires in list(self._idle.items()):
+        for door, wires in list(self._idle.items()):
             while wires and (now - wires[0].idle_since > _IDLE_S or not wires[0].is_usable):
                 self.drop(wires.popleft())
             if not wires:
-                del self._idle[key]
+                del self._idle[door]
         self._timer = self._loop.call_later(self._look_s, self._look)
 
 
@@ -450,16 +464,16 @@ class _Resolver(AbstractResolver):
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _request(method: str, target: URL, headers: Mapping[str, str], proxy: URL | None) -> bytes:
+def _request(method: str, target: Address, headers: Mapping[str, str], proxy: URL | None) -> bytes:
     """Return the head of a request, which is all of it. Raises FetchError for what cannot stand in one."""
-    path, more = target.raw_path_qs, headers
-    if proxy is not None and target.scheme == "http":
-        path = str(target.with_fragment(None))
+    path, more = target.path, headers
+    if proxy is not None and target.origin.scheme == "http":
+        path = str(target.url())
         if proxy.user is not None:
             login = aiohttp.encode_basic_auth(proxy.user, proxy.password or "")
             more = {**headers, "Proxy-Authorization": login}
     lines = "".join(f"{name}: {value}\r\n" for name, value in more.items())
-    text = f"{method} {path} HTTP/1.1\r\nHost: {target.host_port_subcomponent}\r\n{_ALWAYS}{lines}\r\n"
+    text = f"{method} {path} HTTP/1.1\r\nHost: {target.origin.header}\r\n{_ALWAYS}{lines}\r\n"
     return text.encode("latin-1", "replace")
 
 

@@ -7,7 +7,7 @@ attempt and says what comes of it: landed, again after a delay, or failed. Who w
 import errno
 import random
 import zlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,18 +20,15 @@ from oid_async.errors import storage_error
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.options import SPLITS, Source
 from oid_async.report import Outcome, parse_detail, write_detail
-from oid_async.store.landing import Arrival, Landing
+from oid_async.store.landing import Arrival
 from oid_async.store.verify import Expected, refuse_start
 from oid_async.threads import finished
-from oid_async.transfer.addresses import endpoint
 from oid_async.transfer.hosts import ElsewhereError, Host
 from oid_async.transfer.resume import ask_for_rest, is_strong, whole_length
 from oid_async.transfer.retry import Attempts, FetchError, Limits, is_final
-from oid_async.transfer.urls import parse_url
+from oid_async.transfer.urls import Address, parse_url
 
 if TYPE_CHECKING:
-    from yarl import URL
-
     from oid_async.transfer.client import Answer, Client
 
 _UNPACKED_AT_ONCE = 256 << 10  # a bomb goes off in portions that memory and the event loop do not feel
@@ -92,7 +89,7 @@ class Job:
     before: int
     attempts: Attempts
     source: Source
-    address: "URL"
+    address: Address
     written: str
     host: Host
     partial: Partial | None = None
@@ -106,11 +103,6 @@ class Job:
     def note(self) -> str | None:
         """What `Fetcher.recall` needs beside the target; None once this source has been asked."""
         return None if self.attempts.made else f"{self.before} {write_detail(self.history)}"
-
-
-@dataclass(frozen=True, slots=True)
-class Landed:
-    """The image is stored and journalled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +120,8 @@ class Failed:
     outcome: Outcome
 
 
-Land = Callable[[Arrival], Awaitable[Landing]]
-
-
 class Fetcher:
-    """Fetches images one attempt at a time, from `sources` in order. `land` checks and stores a body.
+    """Fetches images one attempt at a time, from `sources` in order.
 
     `part` names the temporary file of an image. `written` stands for the mirror's address in what is written down: an
     embedded origin has another one every time.
@@ -141,7 +130,6 @@ class Fetcher:
     def __init__(
         self,
         client: "Client",
-        land: Land,
         *,
         sources: tuple[Source, ...],
         mirror: str | None,
@@ -150,13 +138,13 @@ class Fetcher:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._client = client
-        self._land = land
         self._sources = sources
         self._mirror = mirror
         self._written = written
         self._part = part
         self._jitter = jitter
         self._shared = Shared()
+        self._bucket: Address | None = None
 
     def begin(self, target: Target) -> Job | Failed:
         """Return the job of an image of the plan; Failed if there is nothing to ask for."""
@@ -167,27 +155,32 @@ class Fetcher:
         before, _, detail = note.partition(" ")
         return self._turn(target, parse_detail(detail), int(before), None)
 
-    async def attempt(self, job: Job) -> Landed | Again | Failed:
+    async def attempt(self, job: Job) -> Arrival | Again | Failed:
         """Make one attempt. Raises StorageError when the disk says no.
 
         Only what is final for the object moves on to the next source; a passing fault ends as failed, because the next
         run may well get the better copy.
         """
-        if (gone := job.host.given_up(endpoint(job.address))) is not None:
-            return await self._judge(job, gone.again())
-        job.attempts.made += 1
-        try:
-            arrival = await self._receive(job)
-            arrival.attempts = job.before + job.attempts.made
-            landing = await self._land(arrival)
-            if landing.reason is None:
-                return Landed()
-            error = FetchError(landing.reason, "the body is not the image")
-        except FetchError as failed:
-            error = failed
-        return await self._judge(job, error)
+        if (gone := job.host.given_up(job.address.origin.asked)) is not None:
+            error = gone.again()
+        else:
+            job.attempts.made += 1
+            try:
+                return await self._receive(job)
+            except FetchError as failed:
+                error = failed
+        end = self._judge(job, error)
+        if job.partial is not None and (isinstance(end, Failed) or job.attempts.made == 0):
+            # The image has failed, or has turned to another source.
+            job.partial = None
+            await _unlink(self._part(job.target.image_id))
+        return end
 
-    async def _judge(self, job: Job, error: FetchError) -> Again | Failed:
+    def refused(self, job: Job, reason: str) -> Again | Failed:
+        """Decide what comes of a job whose body was not the image."""
+        return self._judge(job, FetchError(reason, "the body is not the image"))
+
+    def _judge(self, job: Job, error: FetchError) -> Again | Failed:
         """Decide what comes after a failure."""
         if error.exhausted:
             job.attempts.made -= 1
@@ -201,7 +194,6 @@ class Fetcher:
         if wait_s is not None:
             # A host that is closed makes all its images wait: behind the others, so that they take turns in probing.
             return Again(0.0 if job.host.is_closed(now) else max(wait_s, job.host.retry_delay_s(now)))
-        await self._discard_partial(job)
         job.history[job.source] = error.kind
         job.before += job.attempts.made
         if not is_final(error.kind):
@@ -218,22 +210,31 @@ class Fetcher:
                 reason, last = history[source], source
                 continue
             last = source
-            address, written_here = target.url(source, self._mirror), target.url(source, self._written)
-            if address is None or written_here is None:
+            written_here = target.url(source, self._written)
+            if written_here is None:
                 history[source] = reason = "bad_url"
                 continue
             written = written_here
             try:
-                url = parse_url(address)
+                address = self._address(target, source)
             except FetchError as error:
                 history[source] = reason = error.kind
                 continue
-            host, attempts = self._client.hosts.of(url), Attempts(self._client.limits)
+            host, attempts = self._client.hosts.named(address.origin.host), Attempts(self._client.limits)
             if job is None:
-                return Job(target, history, before, attempts, source, url, written, host)
-            job.source, job.address, job.written, job.host, job.attempts = source, url, written, host, attempts
+                return Job(target, history, before, attempts, source, address, written, host)
+            job.source, job.address, job.written, job.host, job.attempts = source, address, written, host, attempts
             return job
         return Failed(self._outcome(target, history, reason, last, written, before))
+
+    def _address(self, target: Target, source: Source) -> Address:
+        """Return where a source has this image. Raises FetchError."""
+        if source == "cvdf" and target.image_id.isalnum() and target.image_id.isascii():
+            # A million images of one bucket need its URL taken apart once.
+            if self._bucket is None:
+                self._bucket = Address.of(parse_url(object_url(IMAGE_BUCKET, "", self._mirror)))
+            return Address(self._bucket.origin, f"{self._bucket.path}{target.subset}/{target.image_id}.jpg")
+        return Address.of(parse_url(target.url(source, self._mirror) or ""))
 
     def _outcome(
         self, target: Target, history: dict[str, str], reason: str, source: str, url: str | None, attempts: int
@@ -250,7 +251,7 @@ class Fetcher:
             answer = await self._client.ask(job.address, body.conditions())
             try:
                 await body.receive(answer, in_pieces=self._client.is_throttled)
-                etag, host = answer.headers.get("ETag"), answer.host
+                etag, host = answer.wire.etag, answer.host
             except FetchError as error:
                 answer.blame(error)
                 raise
@@ -278,12 +279,8 @@ class Fetcher:
             expected=expected,
             etag=etag if job.source == "cvdf" else None,
             etags=host.etags,
+            attempts=job.before + job.attempts.made,
         )
-
-    async def _discard_partial(self, job: Job) -> None:
-        if job.partial is not None:
-            job.partial = None
-            await _unlink(self._part(job.target.image_id))
 
 
 @dataclass(slots=True)
@@ -323,12 +320,11 @@ class Body:
     async def receive(self, answer: "Answer", *, in_pieces: bool = False) -> None:
         """Read the whole body. Raises FetchError as soon as it cannot be the image any more."""
         await self._settle_start(answer)
-        encoding = answer.headers.get("Content-Encoding", "identity").lower()
-        decoder = zlib.decompressobj(47) if encoding in ("gzip", "x-gzip", "deflate") else None
+        decoder = zlib.decompressobj(47) if answer.wire.encoding in ("gzip", "x-gzip", "deflate") else None
         length = answer.length
         if decoder is None:
             self._total = None if length is None else self.size + length
-            self._etag = answer.headers.get("ETag", self._partial.etag if self._partial is not None else None)
+            self._etag = answer.wire.etag or (self._partial.etag if self._partial is not None else None)
         try:
             if decoder is None and length is not None and not in_pieces and self._takes_at_once(length):
                 await self._take(await self._at_once(answer, length))
@@ -395,7 +391,7 @@ class Body:
         partial = self._partial
         if answer.status == 206 and partial is not None:
             length = whole_length(answer.headers, have=partial.size, total=partial.total, etag=partial.etag)
-            if length is not None and "Content-Encoding" not in answer.headers:
+            if length is not None and not answer.wire.encoding:
                 self._start = b"\xff\xd8\xff"  # its start was judged when it came
                 return
             await self._start_anew()

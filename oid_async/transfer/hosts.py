@@ -270,7 +270,10 @@ class Hosts:
 
     def of(self, url: URL) -> Host:
         """Return the host of a URL; all of *.staticflickr.com is one host."""
-        name = host_name(url)
+        return self.named(host_name(url))
+
+    def named(self, name: str) -> Host:
+        """Return the host of this `host_name`."""
         if name not in self._known:
             self._forget_idle()
             rate, period = self._rate_of(name), self.period if self.rate else 1.0

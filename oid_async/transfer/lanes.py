@@ -187,9 +187,13 @@ class Lanes(Generic[J]):
                     self._wake()
                 raise
 
-    def put_back(self, job: J, delay_s: float, *, taken_from: Host) -> None:
-        """Give back a job that is to be asked again after a delay, or of another host than it was taken from."""
-        self._let_go(taken_from)
+    def put_back(self, job: J, delay_s: float, *, taken_from: Host | None = None) -> None:
+        """Give back a job that is to be asked again after a delay, or of another host than it was taken from.
+
+        `taken_from` is None if its host was let go before.
+        """
+        if taken_from is not None:
+            self.let_go(taken_from)
         if delay_s > 0:
             heapq.heappush(self._later, (self._clock() + delay_s, next(self._order), job))
             self._set_timer()
@@ -202,11 +206,10 @@ class Lanes(Generic[J]):
             lane.ready.append(job)
         self._list(lane)
 
-    def finish(self, *, taken_from: Host) -> None:
-        """Say that a job has come to its end."""
+    def finish(self) -> None:
+        """Say that a job whose host was let go has come to its end."""
         self._held -= 1
         self._unfinished -= 1
-        self._let_go(taken_from)
         self._wake_all_if_done()
 
     def close(self) -> None:
@@ -274,7 +277,8 @@ class Lanes(Generic[J]):
             lane.has_alarm = False
             self._list(lane)
 
-    def _let_go(self, host: Host) -> None:
+    def let_go(self, host: Host) -> None:
+        """Say that nothing more is under way to a host for a job that was taken: another one may be asked for."""
         host.in_flight -= 1
         lane = self._lanes.get(host)
         if lane is not None and not lane.is_empty:

@@ -1,17 +1,18 @@
 """The pipeline: plan -> lanes -> workers -> inbox -> collector. The only place that starts tasks.
 
-    feeder ──lanes──▶ workers (N) ─inbox──▶ collector ──▶ thread: check, write, rename, journal (one hop a batch)
-               ▲  again ──┘  ▲──────── landing ────────┘──▶ report, sink
+    feeder ──▶ lanes ──▶ workers (N) ──▶ inbox ──▶ collector ──▶ thread: check, write, rename, journal (one hop a batch)
+                 ▲  again ──┘                          │
+                 └──────── refused ────────────────────┘──▶ report, sink
 
-Lanes and inbox are bounded. A worker has an image for one attempt, until that has landed or failed, so a body that
-turns out wrong goes back to the one who may ask again; in between the image waits in its host's lane and no worker
-does. The collector alone writes the journal, counts the report and speaks to the sink. A task that breaks ends the
-group, never a wait.
+Lanes and inbox are bounded. A worker has an image for one attempt and goes on with another one while the body is
+stored; a body that turns out wrong goes back to its host's lane, where every image waits that is to be asked for again.
+The collector alone writes the journal, counts the report and speaks to the sink. A task that breaks ends the group,
+never a wait.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
 import aiofiles.os
 
@@ -22,48 +23,78 @@ from oid_async.threads import settled
 from oid_async.transfer.fetch import Again, Failed, Fetcher, Job, Target
 from oid_async.transfer.lanes import Lanes
 
-# A batch that is too large keeps its workers waiting for one another; 300 KB images come 8 at a time, small ones 32.
+# A batch is one thread hop: 300 KB images come 7 at a time, small ones 32.
 _BATCH_IMAGES = 32
 _BATCH_BYTES = 2 << 20
 # While the loop prepares the next batch, a thread works on the other one: hashing does not hold the interpreter.
 _BATCHES_AT_ONCE = 2
+# What may wait to be stored, beside the batches: more only fills the memory, for the disk is what is slow then.
+_INBOX_IMAGES = 2 * _BATCH_IMAGES
+_INBOX_BYTES = 2 * _BATCH_BYTES
 
 Deliver = Callable[[Outcome], Awaitable[None]]
+Settle = Callable[[Job, Landing], Outcome | None]
+"""Told of every job that has landed or was refused; returns the Outcome of one that has thereby failed."""
+
+_Entry = tuple[Job | None, Arrival | Outcome]
 
 
-@dataclass(slots=True)
-class _Entry:
-    """Something for the collector, and the worker's wait for what becomes of it."""
+class _Inbox:
+    """What waits to be stored, bounded in images and bytes."""
 
-    content: Arrival | Outcome
-    landing: asyncio.Future[Landing]
+    def __init__(self) -> None:
+        self._entries: deque[_Entry] = deque()
+        self._size = 0
+        self._takers: deque[asyncio.Future[None]] = deque()
+        self._putters: deque[asyncio.Future[None]] = deque()
 
-    @property
-    def size(self) -> int:
-        return self.content.size if isinstance(self.content, Arrival) else 0
+    async def put(self, entry: _Entry) -> None:
+        while len(self._entries) >= _INBOX_IMAGES or self._size >= _INBOX_BYTES:
+            await _turn(self._putters)
+        self.put_now(entry)
+
+    def put_now(self, entry: _Entry) -> None:
+        """Put in what is small, however much is there."""
+        self._entries.append(entry)
+        self._size += _size(entry)
+        _wake(self._takers)
+
+    async def take_batch(self) -> list[_Entry]:
+        while not self._entries:
+            await _turn(self._takers)
+        batch: list[_Entry] = []
+        size = 0
+        while self._entries and len(batch) < _BATCH_IMAGES and size < _BATCH_BYTES:
+            batch.append(self._entries.popleft())
+            size += _size(batch[-1])
+        self._size -= size
+        if self._entries:
+            _wake(self._takers)
+        for _ in batch:
+            _wake(self._putters)
+        return batch
 
 
 class Collector:
     """Takes what has finished in batches: one thread hop stores and journals a batch, then it is counted and told."""
 
-    def __init__(self, lander: Lander, report: Report, sink: Sink, deliver: Deliver | None, *, room: int) -> None:
+    def __init__(self, lander: Lander, report: Report, sink: Sink, deliver: Deliver | None) -> None:
         self._land_batch = aiofiles.os.wrap(lander.land)
         self._report = report
         self._sink = sink
         self._deliver = deliver
-        self._inbox: asyncio.Queue[_Entry] = asyncio.Queue(room)
+        self._inbox = _Inbox()
 
-    async def land(self, content: Arrival | Outcome) -> Landing:
-        """Hand over a body, or the Outcome of an image that failed, and wait for what becomes of it."""
-        entry = _Entry(content, asyncio.get_running_loop().create_future())
-        await self._inbox.put(entry)
-        return await entry.landing
+    async def take(self, job: Job | None, content: Arrival | Outcome) -> None:
+        """Take a body, or the Outcome of an image that has failed. Waits while there is much to be stored."""
+        await self._inbox.put((job, content))
 
-    async def run(self) -> None:
+    async def run(self, settle: Settle) -> None:
         """Collect until cancelled."""
         while True:
-            batch = await self._next_batch()
-            stored = asyncio.ensure_future(self._land_batch([entry.content for entry in batch]))
+            batch = await self._inbox.take_batch()
+            contents = [content for _, content in batch]
+            stored = asyncio.ensure_future(self._land_batch(contents))
             try:
                 landings = await asyncio.shield(stored)
             except asyncio.CancelledError:
@@ -74,21 +105,12 @@ class Collector:
                 raise
             outcomes = self._count(landings)
             if self._deliver is not None:
-                # Before the workers go on: a slow consumer slows the run down, and the last outcome is not lost when
-                # the pool is done.
+                # Before the jobs are settled: the last outcome must not be lost when the pool is done.
                 for outcome in outcomes:
                     await self._deliver(outcome)
-            for entry, landing in zip(batch, landings, strict=True):
-                if not entry.landing.done():
-                    entry.landing.set_result(landing)
-
-    async def _next_batch(self) -> list[_Entry]:
-        batch = [await self._inbox.get()]
-        size = batch[0].size
-        while len(batch) < _BATCH_IMAGES and size < _BATCH_BYTES and not self._inbox.empty():
-            batch.append(self._inbox.get_nowait())
-            size += batch[-1].size
-        return batch
+            for (job, _), landing in zip(batch, landings, strict=True):
+                if job is not None and (failed := settle(job, landing)) is not None:
+                    self._inbox.put_now((job, failed))
 
     def _count(self, landings: Sequence[Landing]) -> list[Outcome]:
         report, outcomes = self._report, []
@@ -142,7 +164,7 @@ async def run(
         async for target in targets:
             job = fetcher.begin(target)
             if isinstance(job, Failed):
-                await collector.land(job.outcome)
+                await collector.take(None, job.outcome)
             else:
                 await lanes.put(job)
         lanes.end()
@@ -157,13 +179,22 @@ async def run(
                     # Fewer at it until descriptors are given back.
                     await asyncio.sleep(end.delay_s)
                 continue
+            lanes.let_go(host)
+            await collector.take(job, end.outcome if isinstance(end, Failed) else end)
+
+    def settle(job: Job, landing: Landing) -> Outcome | None:
+        if landing.reason is not None:
+            end = fetcher.refused(job, landing.reason)
             if isinstance(end, Failed):
-                await collector.land(end.outcome)
-            lanes.finish(taken_from=host)
+                return end.outcome
+            lanes.put_back(job, end.delay_s)
+        else:
+            lanes.finish()
+        return None
 
     try:
         async with asyncio.TaskGroup() as group:
-            collecting = [group.create_task(collector.run()) for _ in range(_BATCHES_AT_ONCE)]
+            collecting = [group.create_task(collector.run(settle)) for _ in range(_BATCHES_AT_ONCE)]
             feeding = group.create_task(feed())
             working = [group.create_task(work()) for _ in range(workers)]
             await asyncio.wait([feeding, *working])
@@ -171,3 +202,27 @@ async def run(
                 task.cancel()
     finally:
         lanes.close()
+
+
+def _size(entry: _Entry) -> int:
+    return entry[1].size if isinstance(entry[1], Arrival) else 0
+
+
+async def _turn(waiting: deque[asyncio.Future[None]]) -> None:
+    """Wait to be woken; a turn that is not used, because its task was cancelled, is passed on."""
+    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    waiting.append(waiter)
+    try:
+        await waiter
+    except asyncio.CancelledError:
+        if waiter.done() and not waiter.cancelled():
+            _wake(waiting)
+        raise
+
+
+def _wake(waiting: deque[asyncio.Future[None]]) -> None:
+    while waiting:
+        waiter = waiting.popleft()
+        if not waiter.done():
+            waiter.set_result(None)
+            return

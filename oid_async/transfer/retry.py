@@ -9,7 +9,6 @@ import re
 import socket
 import ssl
 import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
@@ -112,7 +111,7 @@ class Attempts:
 
     limits: Limits
     made: int = 0
-    seen: Counter[str] = field(default_factory=Counter)
+    seen: dict[str, int] = field(default_factory=dict)
 
     def wait_s(self, error: FetchError, jitter: float, limits: Limits | None = None) -> float | None:
         """Return how long to wait before asking again, None to give up; `limits` replaces the usual ones this once.
@@ -121,7 +120,7 @@ class Attempts:
         """
         if error.hopeless or not may_retry(error.kind, self.made, self.seen, limits or self.limits):
             return None
-        self.seen[error.kind] += 1
+        self.seen[error.kind] = self.seen.get(error.kind, 0) + 1
         return 0.0 if error.retry_after_s else backoff_s(self.made, self.limits, jitter)
 
 

@@ -1,11 +1,55 @@
 """Which URLs are fetched, and where a redirect leads. Pure."""
 
+from dataclasses import dataclass
+
 from yarl import URL
 
+from oid_async.transfer.addresses import Endpoint, endpoint
+from oid_async.transfer.hosts import host_name
 from oid_async.transfer.retry import FetchError
 
 # What yarl 1.25 says of text that is no URL; the IndexError is of "http://[::f[a:3]2%@//", found by fuzzing.
 _NO_URL = (ValueError, TypeError, IndexError)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who is asked: what the URLs of one scheme, host and port have in common. `site` is one of them.
+
+    `asked` is where the request goes, `host` the key of the state that is kept of it, `header` the request's Host.
+    """
+
+    site: URL
+    scheme: str
+    asked: Endpoint
+    host: str
+    header: str
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where one request goes: to whom, and for which path, escaped and with its query.
+
+    A million images on one host share its Origin: taking a URL apart costs as much as a good part of the request.
+    """
+
+    origin: Origin
+    path: str
+
+    @classmethod
+    def of(cls, url: URL) -> "Address":
+        """Return the address that a URL is.
+
+        >>> address = Address.of(URL("http://X.org:80/a b.jpg?c=1#d"))
+        >>> address.path, address.origin.asked, address.url()
+        ('/a%20b.jpg?c=1', ('x.org', 80), URL('http://x.org/a%20b.jpg?c=1'))
+        """
+        origin = Origin(url, url.scheme, endpoint(url), host_name(url), url.host_port_subcomponent or "")
+        return cls(origin, url.raw_path_qs)
+
+    def url(self) -> URL:
+        """Return the whole URL."""
+        return URL(f"{self.origin.scheme}://{self.origin.header}{self.path}", encoded=True)
 
 
 def parse_url(text: str) -> URL:

@@ -57,7 +57,9 @@ class Wire(asyncio.BufferedProtocol):
 
     def _begin(self, *, is_head_alone: bool) -> None:
         self.status = 0
-        self.headers: CIMultiDict[str] = CIMultiDict()
+        self.etag: str | None = None
+        self.encoding = ""
+        self._lines: list[tuple[bytes, bytes]] = []
         self.length: int | None = None
         self.heard = 0  # bytes of the answer, its head included
         self._received = 0  # bytes of its body
@@ -91,7 +93,10 @@ class Wire(asyncio.BufferedProtocol):
         return self._is_whole and self._keeps_alive and self.is_usable
 
     async def send(self, request: bytes, *, is_head_alone: bool = False) -> None:
-        """Send a request and wait for the head of its answer: `status`, `headers`, `length`. Raises FetchError."""
+        """Send a request and wait for the head of its answer. Raises FetchError.
+
+        Then `status`, `length`, `etag`, `encoding` (Content-Encoding in lower case, "" for none) and `headers` stand.
+        """
         self._begin(is_head_alone=is_head_alone)
         self.is_busy = True
         if self._error is None:
@@ -138,6 +143,11 @@ class Wire(asyncio.BufferedProtocol):
         self._queued = 0
         self._resume()
         return chunk
+
+    @property
+    def headers(self) -> CIMultiDict[str]:
+        """Return all headers of the answer."""
+        return CIMultiDict((name.decode("ascii", "replace"), _text(value)) for name, value in self._lines)
 
     @property
     def start(self) -> bytes:
@@ -209,9 +219,9 @@ class Wire(asyncio.BufferedProtocol):
         """Take a header. Trailers say nothing that is wanted."""
         if self._has_head:
             return
-        if len(self.headers) >= _MOST_HEADERS:
+        if len(self._lines) >= _MOST_HEADERS:
             raise ValueError(f"more than {_MOST_HEADERS} headers")
-        self.headers.add(name.decode("ascii", "replace"), value.decode("utf-8", "surrogateescape").strip())
+        self._lines.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Find out where the body will end."""
@@ -219,20 +229,18 @@ class Wire(asyncio.BufferedProtocol):
             return
         status = self._parser.get_status_code()
         if 100 <= status < 200:
-            self.headers = CIMultiDict()
+            self._lines.clear()
             return
         self.status, self._has_head = status, True
         self._patience.begin_body()
         self._keeps_alive = self._parser.should_keep_alive()
-        length = self.headers.get("Content-Length")
-        if length is not None:
-            self.length = int(length)
+        in_chunks, is_coded = self._read_lines()
         if self._is_head_alone or status in _NO_BODY:
             self._is_whole = True
-        elif "Transfer-Encoding" in self.headers:
+        elif is_coded:
             self.length = None
-            self._until_eof = "chunked" not in self.headers["Transfer-Encoding"].lower()
-        elif length is None:
+            self._until_eof = not in_chunks
+        elif self.length is None:
             self._until_eof = True
         else:
             self._left = self.length
@@ -249,6 +257,22 @@ class Wire(asyncio.BufferedProtocol):
             self._is_whole = True
 
     # --- inside ----------------------------------------------------------------------------------------------------
+
+    def _read_lines(self) -> tuple[bool, bool]:
+        """Take from the headers what every answer is asked for; return whether the body comes in chunks, or coded."""
+        in_chunks = is_coded = False
+        for name, value in self._lines:
+            # By length first: of eight headers or so four matter.
+            match len(name):
+                case 4 if name.lower() == b"etag":
+                    self.etag = _text(value)
+                case 14 if name.lower() == b"content-length":
+                    self.length = int(value)
+                case 16 if name.lower() == b"content-encoding":
+                    self.encoding = _text(value).lower()
+                case 17 if name.lower() == b"transfer-encoding":
+                    is_coded, in_chunks = True, b"chunked" in value.lower()
+        return in_chunks, is_coded
 
     def _fill(self, room: memoryview, nbytes: int) -> None:
         assert self._left is not None
@@ -321,6 +345,10 @@ class Wire(asyncio.BufferedProtocol):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape").strip()
 
 
 @dataclass(slots=True)
