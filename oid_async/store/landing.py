@@ -47,10 +47,14 @@ class Landing:
 
 
 class Lander:
-    """Stores arrivals in one folder and writes the journal; batches may be landed from several threads at once."""
+    """Stores arrivals in one folder and writes the journal; batches may be landed from several threads at once.
 
-    def __init__(self, folder: Folder, journal: Journal, *, opener: Opener = OPENER) -> None:
+    Without `hashed` no MD5 is kept, and none is computed but to hold an original against its published one.
+    """
+
+    def __init__(self, folder: Folder, journal: Journal, *, hashed: bool = True, opener: Opener = OPENER) -> None:
         self._folder = folder
+        self._hashed = hashed
         self._opener = opener
         self._images = f"{folder.images}{os.sep}"
         self._journal = journal
@@ -92,7 +96,7 @@ class Lander:
             else:
                 body, arrival.chunks = b"".join(arrival.chunks), []
             header = read_header(body)
-            md5 = md5_base64(body)
+            md5 = md5_base64(body) if self._hashed or arrival.expected.md5 else None
             reason = refuse(body, header, md5, arrival.expected)
             note = None
             if reason is None and (mismatch := arrival.etags.contradicts(arrival.etag, md5)):
@@ -110,7 +114,7 @@ class Lander:
             source=arrival.source,
             url=arrival.url,
             bytes=size,
-            md5=md5,
+            md5=md5 if self._hashed else None,
             width=header.width,
             height=header.height,
             attempts=arrival.attempts,
