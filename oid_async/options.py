@@ -86,6 +86,7 @@ class QueryOptions(TypedDict, total=False):
     retry_failed: bool
     top_up: bool
     max_failures: int | str
+    no_hash: bool
 
 
 def _option(
@@ -325,6 +326,14 @@ class Options:
         doc="that many failures, or P% of the selected images, still exit 0; the exit code alone: in Python it is "
         "checked and has no effect; default 0",
     )
+    no_hash: bool = _option(
+        False,
+        "--no-hash",
+        kind=bool,
+        doc="compute no MD5 for the manifest: saves CPU time; gives up the check of copies against an ETag that is an "
+        "MD5 (their length, start and end are checked), and lets verify check size, start and end alone; an original "
+        "is held against its published MD5 all the same",
+    )
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -336,7 +345,7 @@ class Options:
         put(self, "release", _member(self, "release", self.release, get_args(Release)))
         for name in FLAGS:
             put(self, name, _yes_or_no(self, name))
-        for name in ("with_subclasses", "shuffle", "all_boxes", "offline", "retry_failed", "top_up"):
+        for name in ("with_subclasses", "shuffle", "all_boxes", "offline", "retry_failed", "top_up", "no_hash"):
             _check_switch(self, name)
         put(self, "names", _one_of(self, "names", {name: name for name in get_args(Names)}))
         put(self, "allow_hosts", _words(self, "allow_hosts"))

@@ -37,7 +37,8 @@ class Outcome:
     """What became of one image.
 
     `path` is the saved file or None; `reason` is the last source's failure kind or None; `detail` names every source
-    that was tried (`cvdf:not_found; original:gone`); `attempts` counts requests for a body; `md5` is base64.
+    that was tried (`cvdf:not_found; original:gone`); `attempts` counts requests for a body; `md5` is base64,
+    None with --no-hash.
     """
 
     image_id: str

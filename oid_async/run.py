@@ -211,7 +211,7 @@ class Run:
         facts = Facts(
             folder.journal,
             folder.names(),
-            Adopter(folder, planner.sources),
+            Adopter(folder, planner.sources, hashed=not self.options.no_hash),
             remembered_from=start if start is not None and self.options.retry_failed else 0,
             run_from=start if journal is not None else None,
         )
@@ -307,7 +307,8 @@ class Run:
         """
         client = prepared.client
         assert client is not None
-        collector = Collector(Lander(folder, journal), self.report, self._sink, self._deliver)
+        lander = Lander(folder, journal, hashed=not self.options.no_hash)
+        collector = Collector(lander, self.report, self._sink, self._deliver)
         fetcher = Fetcher(
             client,
             sources=prepared.planner.sources,

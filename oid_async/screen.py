@@ -172,6 +172,7 @@ def verification_lines(found: "Verification") -> list[str]:
         f"{found.checked} files checked in {found.savepath}: {'all whole' if found.clean else counts}"
         + (f", {found.repaired} fetched again" if found.repaired else "")
         + (f"; {found.unselected} of them of earlier queries" if found.unselected else "")
+        + (f"; {found.unhashed} have no MD5: size, start and end alone were checked" if found.unhashed else "")
     ]
     if len(found.damage) and not found.repaired:
         lines.append(f"oid-async verify {found.savepath} --repair fetches what is damaged again")

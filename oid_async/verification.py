@@ -59,14 +59,16 @@ class Finding:
 
 class Verification:
     """What a verification found. `checked` counts files that should be there, `unselected` those of earlier queries
-    among the files that are; `repaired` those that a repair has brought back."""
+    among the files that are, `unhashed` those checked without an MD5, which landed with --no-hash: by size and markers;
+    `repaired` those that a repair has brought back."""
 
     def __init__(
-        self, savepath: str, findings: pl.DataFrame, *, checked: int, unselected: int, repaired: int = 0
+        self, savepath: str, findings: pl.DataFrame, *, checked: int, unselected: int, unhashed: int, repaired: int = 0
     ) -> None:
         self.savepath = savepath
         self.checked = checked
         self.unselected = unselected
+        self.unhashed = unhashed
         self.repaired = repaired
         # In columns: when a disk was lost there are as many of them as images.
         self._findings = findings.sort("image_id", "file_name", nulls_last=True)
@@ -118,6 +120,7 @@ class Verification:
             "checked": self.checked,
             **{kind: [finding.as_json() for finding in self.findings(kind)] for kind in KINDS},
             "unselected": self.unselected,
+            "unhashed": self.unhashed,
             "repaired": self.repaired,
             "clean": self.clean,
         }
@@ -126,7 +129,12 @@ class Verification:
         """Return this verification with what a repair has lost among its findings, and how many files it replaced."""
         findings = pl.concat([self._findings, lost])
         return Verification(
-            self.savepath, findings, checked=self.checked, unselected=self.unselected, repaired=repaired
+            self.savepath,
+            findings,
+            checked=self.checked,
+            unselected=self.unselected,
+            unhashed=self.unhashed,
+            repaired=repaired,
         )
 
     @property
@@ -197,7 +205,13 @@ class Verify:
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from errors
         frames.append(await in_thread(audit.extras))
-        return Verification(str(self._folder.path), pl.concat(frames), checked=total, unselected=audit.unselected)
+        return Verification(
+            str(self._folder.path),
+            pl.concat(frames),
+            checked=total,
+            unselected=audit.unselected,
+            unhashed=audit.unhashed,
+        )
 
     async def _judge(self, damage: pl.DataFrame, found: Verification) -> Verification:
         """Say what became of the damage: an image that cannot be had again is a finding, though no manifest lists it.

@@ -167,6 +167,7 @@ def test_readme_has_a_line_for_every_option() -> None:
         (["--rate", "2.5"], "rate", 2.5),
         (["--rate", "0"], "rate", 0.0),
         (["--period", "5"], "period", 5.0),
+        (["--no-hash"], "no_hash", True),
         (["--allow-host", "127.0.0.1:1", "--allow-host", "[::1]:2"], "allow_hosts", ("127.0.0.1:1", "[::1]:2")),
     ],
     ids=str,
@@ -236,6 +237,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "retry_failed": False,
         "top_up": False,
         "max_failures": 0,
+        "no_hash": False,
     }
 
 
@@ -456,6 +458,7 @@ def test_a_query_is_repeated_from_its_json(monkeypatch: pytest.MonkeyPatch, tmp_
             "max_image_bytes": "5M",
             "limit_rate": "1.5M",
             "max_bad_rows": 7,
+            "no_hash": True,
         },
     ):
         made = options(**asked)

@@ -466,7 +466,8 @@ def test_the_command_prints_findings_and_repairs(saved: Path, capsys: pytest.Cap
     assert cli.main(["verify", str(savepath), "--json"]) == 1
     given = json.loads(capsys.readouterr().out)
     assert list(given) == [
-        *("savepath", "checked", "missing", "truncated", "altered", "extra", "unselected", "repaired", "clean")
+        *("savepath", "checked", "missing", "truncated", "altered", "extra"),
+        *("unselected", "unhashed", "repaired", "clean"),
     ]
     assert (given["savepath"], given["checked"], given["clean"]) == (str(savepath), 12, False)
     (missing,) = given["missing"]

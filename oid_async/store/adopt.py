@@ -15,17 +15,18 @@ from oid_async.openimages.tables import TableFile, reading
 from oid_async.report import Outcome
 from oid_async.store.filebytes import FileBytes
 from oid_async.store.folder import Folder
-from oid_async.store.verify import Expected, md5_base64, read_header, refuse
+from oid_async.store.verify import Expected, is_complete, md5_base64, read_header, refuse, refuse_start
 
 _BATCH = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class Adopter:
-    """Adopts single files for the plan. `sources` is the run's order."""
+    """Adopts single files for the plan. `sources` is the run's order; without `hashed` no MD5 is kept."""
 
     folder: Folder
     sources: tuple[str, ...]
+    hashed: bool = True
 
     def __call__(self, image_id: str, file_name: str, size: str | None, md5: str | None) -> Outcome | None:
         """Return the Outcome of a file that is this image, None if it is not or cannot be read.
@@ -44,7 +45,7 @@ class Adopter:
             return None
 
     def _check(self, body: FileBytes, path: Path, image_id: str, original: Expected) -> Outcome | None:
-        found = md5_base64(body)
+        found = md5_base64(body) if self.hashed or original.md5 else None
         header = read_header(body)
         source, expected = self.sources[0], Expected()
         if "original" in self.sources and original.md5 and original.md5 == found:
@@ -60,7 +61,7 @@ class Adopter:
             path,
             source=source,
             bytes=len(body),
-            md5=found,
+            md5=found if self.hashed else None,
             width=header.width,
             height=header.height,
         )
@@ -82,10 +83,13 @@ def _unchanged(folder: Folder, row: dict[str, Any]) -> Outcome | None:
     try:
         if path.parent != folder.images or path.is_symlink() or path.stat().st_size != row["Bytes"]:
             return None
-        if row["MD5"] is not None:
-            with FileBytes(path) as body:
-                if md5_base64(body) != row["MD5"]:
-                    return None
+        with FileBytes(path) as body:
+            if row["MD5"] is None:
+                whole = refuse_start(body[:16]) is None and is_complete(body, read_header(body))
+            else:
+                whole = md5_base64(body) == row["MD5"]
+        if not whole:
+            return None
     except OSError:
         return None
     return Outcome(

@@ -55,6 +55,7 @@ class Audit:
         names = self._saved_names()
         self.selected = len(names)
         self._rest, self._extra, self._odd = self._beside(names)
+        self.unhashed = self._without_md5()
 
     @property
     def unselected(self) -> int:
@@ -93,6 +94,13 @@ class Audit:
                 found.append(("extra", None, name, what, _size(path), None, False))
             frames.append(pl.DataFrame(found, schema=FINDINGS, orient="row"))
         return pl.concat(frames)
+
+    def _without_md5(self) -> int:
+        """Return of how many files, selected or not, no MD5 is known: they landed with --no-hash."""
+        with reading(self._manifest):
+            saved = pl.scan_parquet(self._folder.manifest).filter(pl.col("Status") == "ok")
+            selected = saved.select(pl.col("MD5").null_count()).collect(engine="streaming").item()
+        return int(selected) + self._rest.get_column("MD5").null_count()
 
     def _saved_names(self) -> pl.Series:
         """Return the hashes of the names that the manifest lists as saved."""

@@ -53,7 +53,7 @@ class Opener:
 OPENER = Opener()
 
 
-def write_all(file: int, data: bytes | memoryview) -> None:
+def write_all(file: int, data: bytes | bytearray | memoryview) -> None:
     """Write all of it: one call takes less when the disk is nearly full."""
     left = memoryview(data)
     while left:

@@ -7,7 +7,6 @@ Images are not synced one by one: `oid_async.store.disk` says why, and what make
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 from oid_async.errors import storage_error
@@ -47,10 +46,14 @@ class Landing:
 
 
 class Lander:
-    """Stores arrivals in one folder and writes the journal; batches may be landed from several threads at once."""
+    """Stores arrivals in one folder and writes the journal; batches may be landed from several threads at once.
 
-    def __init__(self, folder: Folder, journal: Journal, *, opener: Opener = OPENER) -> None:
+    Without `hashed` no MD5 is kept, and none is computed but to hold an original against its published one.
+    """
+
+    def __init__(self, folder: Folder, journal: Journal, *, hashed: bool = True, opener: Opener = OPENER) -> None:
         self._folder = folder
+        self._hashed = hashed
         self._opener = opener
         self._images = f"{folder.images}{os.sep}"
         self._journal = journal
@@ -85,32 +88,31 @@ class Lander:
 
     def _check(self, arrival: Arrival, part: str) -> Landing:
         """Check a body and store it if it is the image. What was spooled is read in blocks, not into memory."""
-        with ExitStack() as stack:
-            body: Body
-            if arrival.spooled:
-                body = stack.enter_context(FileBytes(part))
-            else:
-                body, arrival.chunks = b"".join(arrival.chunks), []
-            header = read_header(body)
-            md5 = md5_base64(body)
-            reason = refuse(body, header, md5, arrival.expected)
-            note = None
-            if reason is None and (mismatch := arrival.etags.contradicts(arrival.etag, md5)):
-                reason, note = mismatch
-            if reason is not None:
-                return Landing(reason)
-            if isinstance(body, bytes):
-                self._write(part, body)
-            size = len(body)
-        name = self._place(part, arrival)
+        if arrival.spooled:
+            with FileBytes(part) as file:
+                return self._judge(arrival, part, file)
+        chunks, arrival.chunks = arrival.chunks, ()
+        return self._judge(arrival, part, chunks[0] if len(chunks) == 1 else b"".join(chunks))
+
+    def _judge(self, arrival: Arrival, part: str, body: Body) -> Landing:
+        header = read_header(body)
+        md5 = md5_base64(body) if self._hashed or arrival.expected.md5 else None
+        reason = refuse(body, header, md5, arrival.expected)
+        note = None
+        if reason is None and (mismatch := arrival.etags.contradicts(arrival.etag, md5)):
+            reason, note = mismatch
+        if reason is not None:
+            return Landing(reason)
+        if not isinstance(body, FileBytes):
+            self._write(part, body)
         outcome = Outcome(
             arrival.image_id,
             "downloaded",
-            self._folder.images / name,
+            self._folder.images / self._place(part, arrival),
             source=arrival.source,
             url=arrival.url,
-            bytes=size,
-            md5=md5,
+            bytes=len(body),
+            md5=md5 if self._hashed else None,
             width=header.width,
             height=header.height,
             attempts=arrival.attempts,
@@ -125,7 +127,7 @@ class Lander:
         os.rename(part, final)
         return name
 
-    def _write(self, path: str, body: bytes) -> None:
+    def _write(self, path: str, body: bytes | bytearray) -> None:
         """Write a file in one call; a buffered file object costs more than the write itself at this size."""
         file = self._opener(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:

@@ -8,7 +8,7 @@ from typing import Self
 
 from oid_async.store.filebytes import FileBytes
 
-Body = bytes | FileBytes
+Body = bytes | bytearray | FileBytes
 """A body in memory, or one on the disk that is read in blocks: what follows says the same of both."""
 
 _SOI = b"\xff\xd8\xff"
@@ -92,7 +92,7 @@ def is_complete(body: Body, header: JpegHeader) -> bool:
     return body.rfind(_EOI, header.scan_at) != -1
 
 
-def refuse_start(start: bytes) -> str | None:
+def refuse_start(start: bytes | bytearray) -> str | None:
     """Return why bytes that begin like this cannot be the image: empty, placeholder, not_image; None if they can."""
     if not start:
         return "empty"
@@ -101,10 +101,11 @@ def refuse_start(start: bytes) -> str | None:
     return "placeholder" if start.startswith(_PICTURES) else "not_image"
 
 
-def refuse(body: Body, header: JpegHeader, md5: str, expected: Expected) -> str | None:
+def refuse(body: Body, header: JpegHeader, md5: str | None, expected: Expected) -> str | None:
     """Return the failure kind of a whole body, None when it is the image.
 
-    `expected` holds for the original alone: the bucket's copies and the thumbnails are other bytes.
+    `expected` holds for the original alone: the bucket's copies and the thumbnails are other bytes. `md5` is the
+    body's, which must be known if one is expected.
     """
     if reason := refuse_start(body[:16]):
         return reason
@@ -154,10 +155,13 @@ class EtagTrust:
     host: str
     is_md5: bool | None = None
 
-    def contradicts(self, etag: str | None, md5: str) -> tuple[str | None, str | None] | None:
-        """Hold a body's MD5 against its ETag; return (reason to refuse it, note to give once) when they differ."""
+    def contradicts(self, etag: str | None, md5: str | None) -> tuple[str | None, str | None] | None:
+        """Hold a body's MD5 against its ETag; return (reason to refuse it, note to give once) when they differ.
+
+        A body that was not hashed (None) is not held against anything.
+        """
         claimed = etag_md5(etag)
-        if claimed is None or self.is_md5 is False:
+        if claimed is None or md5 is None or self.is_md5 is False:
             return None
         if claimed == md5:
             self.is_md5 = True
