@@ -68,7 +68,8 @@ def remarks(inputs: Inputs, answer: Answer) -> Iterator[str]:
         yield f"{len(unknown)} listed image{'s' if len(unknown) > 1 else ''} {where}: {named}{more}"
     if not len(selection.keys):
         counts = ", ".join(f"{name} {count}" for name, count in selection.classes.items())
-        yield f"nothing selected; images of each category: {counts or 'none asked for'}"
+        where = f" in part {query.part.number} of {query.part.count}" if query.part is not None else ""
+        yield f"nothing selected{where}; images of each category: {counts or 'none asked for'}"
 
 
 def _subclasses(category: Category) -> str:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from oid_async.cluster import shard_from
 from oid_async.descriptors import raise_limit
 from oid_async.errors import OidError, UsageError
 from oid_async.options import Options, option_fields
@@ -202,10 +203,19 @@ def _options(arguments: argparse.Namespace) -> Options:
     return options
 
 
+def _query_options(arguments: argparse.Namespace) -> Options:
+    """Return the options of a query; which part of it is wanted a cluster may say, if nobody else does."""
+    if "shard" not in arguments:
+        arguments.shard, said = shard_from(os.environ)
+        if said is not None and not arguments.quiet:
+            tell(said)
+    return _options(arguments)
+
+
 def _download(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _plan(arguments)
-    options = _options(arguments)
+    options = _query_options(arguments)
     from oid_async.run import Run
 
     with _screen(arguments) as screen:
@@ -229,7 +239,7 @@ def _download(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    options = _options(arguments)
+    options = _query_options(arguments)
     from oid_async.run import Run
 
     with _screen(arguments) as screen:

@@ -24,6 +24,7 @@ from oid_async.openimages.tables import TableFile, columns_of, reading, require_
 from oid_async.options import SPLITS, Names, Options, Source, Split
 from oid_async.report import size_text
 from oid_async.select.idlist import IdList, as_image_rows, read_ids
+from oid_async.select.parts import Part
 from oid_async.select.query import Query
 from oid_async.threads import in_thread, until_stopped
 
@@ -105,6 +106,7 @@ class Gatherer:
             seed=options.seed if options.shuffle else None,
             top_up=options.top_up,
             by_boxes=by_boxes,
+            part=Part.of(options.shard),
         )
         if not needs_boxes and self._is_bare(lists[0]):
             return await self._from_list(query)

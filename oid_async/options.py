@@ -37,6 +37,7 @@ FLAGS = {
 }
 # Options that name a file, a folder or a URL, as text.
 _PLACES = ("label", "annotation", "image_url", "mirror", "category_file", "image_ids", "exclude_ids")
+_SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
 _COUNT_OR_SHARE = re.compile(r"([0-9]{1,18})|([0-9]{1,3}(?:\.[0-9]{1,18})?)%")
 
 
@@ -87,6 +88,7 @@ class QueryOptions(TypedDict, total=False):
     top_up: bool
     max_failures: int | str
     no_hash: bool
+    shard: str | None
 
 
 def _option(
@@ -334,6 +336,13 @@ class Options:
         "MD5 (their length, start and end are checked), and lets verify check size, start and end alone; an original "
         "is held against its published MD5 all the same",
     )
+    shard: str | None = _option(
+        None,
+        "--shard",
+        metavar="K/N",
+        doc="the K-th of N disjoint parts of the selection, K from 1 to N (0 is N); default everything; the command "
+        "line reads it from the environment of a Slurm array, a Slurm step or an Indexed Job",
+    )
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -369,6 +378,12 @@ class Options:
         for name in ("max_image_bytes", "limit_rate"):
             put(self, name, _size(self, name))
         self._settle_kinds()
+        put(self, "shard", _shard(self))
+        if self.shard and self.top_up and self.limit_per_class is not None:
+            raise UsageError(
+                "--top-up cannot fill --limit-per-class in one part of --shard, which knows nothing of the others; "
+                "leave one of the three out"
+            )
         for host in self.allow_hosts:
             name, _, port = host.rpartition(":")
             if not (name and "/" not in name and port.isdecimal() and 0 < int(port) < 65536):
@@ -490,6 +505,18 @@ def _yes_or_no(options: Options, name: str) -> bool | None:
     if not isinstance(value, str | bool) or value not in _YES_NO:
         raise UsageError(f"{_called(name)} is yes or no, not {value!r}")
     return _YES_NO[value]
+
+
+def _shard(options: Options) -> str | None:
+    """Return a part as 'K/N' with K from 1 to N; None for the only one."""
+    value: object = options.shard
+    if value is None:
+        return None
+    written = _SHARD.fullmatch(value.strip()) if isinstance(value, str) else None
+    number, count = (int(written[1]), int(written[2])) if written is not None else (1, 0)
+    if number > count or not count:
+        raise UsageError(f"--shard takes K/N such as 3/8, with K from 1 to N (0 is N), not {value!r}")
+    return f"{number or count}/{count}" if count > 1 else None
 
 
 def _check_switch(options: Options, name: str) -> None:

@@ -8,10 +8,13 @@ from support import publish_lookalike
 
 @pytest.fixture(autouse=True)
 def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give each test, and what it starts, an empty metadata cache and no mirror."""
+    """Give each test, and what it starts, an empty metadata cache, no mirror and no part of a cluster's."""
     folder = tmp_path / "metadata-cache"
     monkeypatch.setenv("OID_ASYNC_CACHE", str(folder))
     monkeypatch.delenv("OID_ASYNC_MIRROR", raising=False)
+    # Where tests run on a cluster, none of them is a part.
+    for name in ("SLURM_ARRAY_TASK_ID", "SLURM_PROCID", "JOB_COMPLETION_INDEX"):
+        monkeypatch.delenv(name, raising=False)
     return folder
 
 

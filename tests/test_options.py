@@ -168,6 +168,7 @@ def test_readme_has_a_line_for_every_option() -> None:
         (["--rate", "0"], "rate", 0.0),
         (["--period", "5"], "period", 5.0),
         (["--no-hash"], "no_hash", True),
+        (["--shard", "3/8"], "shard", "3/8"),
         (["--allow-host", "127.0.0.1:1", "--allow-host", "[::1]:2"], "allow_hosts", ("127.0.0.1:1", "[::1]:2")),
     ],
     ids=str,
@@ -238,6 +239,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "top_up": False,
         "max_failures": 0,
         "no_hash": False,
+        "shard": None,
     }
 
 
@@ -276,6 +278,11 @@ def test_defaults_are_those_of_the_contract() -> None:
         ({"max_failures": "5"}, "max_failures", 5),
         ({"max_failures": "0.5%"}, "max_failures", "0.5%"),
         ({"max_failures": "100%"}, "max_failures", "100%"),
+        ({"shard": "0/8"}, "shard", "8/8"),
+        ({"shard": " 03/08 "}, "shard", "3/8"),
+        ({"shard": "1/1"}, "shard", None),
+        ({"shard": "0/1"}, "shard", None),
+        ({"shard": "2/3", "top_up": True, "limit": 5}, "shard", "2/3"),
     ],
     ids=str,
 )
@@ -358,6 +365,10 @@ def test_value_is_normalised(query: dict[str, Any], name: str, value: Any) -> No
         ({"allow_hosts": "http://127.0.0.1:8080"}, "--allow-host"),
         ({"retry_failed": 1}, "--retry-failed"),
         ({"top_up": "yes"}, "--top-up"),
+        ({"no_hash": None}, "--no-hash"),
+        *(({"shard": value}, "--shard") for value in ("", "3", "9/8", "0/0", "1/0", "-1/8", "1/8/9", "a/b", "٣/8", 3)),
+        ({"shard": (3, 8)}, "--shard"),
+        ({"shard": "3/8", "top_up": True, "limit_per_class": 5}, "--shard"),
         *(({"max_failures": value}, "--max-failures") for value in (-1, True, 1.5, None, "", "5 %", "%", "x", "101%")),
         *(({"max_failures": value}, "--max-failures") for value in ("-1%", "1e3", "1.%", "5%%", "٣", "9" * 5000)),
     ],
@@ -459,6 +470,7 @@ def test_a_query_is_repeated_from_its_json(monkeypatch: pytest.MonkeyPatch, tmp_
             "limit_rate": "1.5M",
             "max_bad_rows": 7,
             "no_hash": True,
+            "shard": "0/8",
         },
     ):
         made = options(**asked)

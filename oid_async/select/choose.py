@@ -1,7 +1,7 @@
 """Which images: the decision, from what the tables say. Pure: no table is read here.
 
 The order of operations: boxes that match (class, flags), in images of the image table -> union or intersection ->
-without excluded classes -> id lists -> the first N of each class -> the first N.
+without excluded classes -> id lists -> the first N of each class -> the first N -> one part of several, of these.
 
 With --top-up a limit counts images that did not fail: the first images until N are there, the failed ones among them.
 Decided again with what has failed since, the first N grow by the next images in order, until N are there or there are
@@ -13,7 +13,7 @@ question about a million of them cost a tenth of a second. A join costs four tim
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import and_
 
@@ -23,6 +23,7 @@ from oid_async.openimages.classes import Category
 from oid_async.openimages.ids import KEY
 from oid_async.options import SPLITS
 from oid_async.select.idlist import IdList
+from oid_async.select.parts import Part
 from oid_async.select.query import Query
 
 
@@ -83,7 +84,7 @@ def choose(pairs: pl.DataFrame, images: pl.DataFrame, query: Query, asked: Asked
         keep = keep & named
     if query.exclude_ids is not None:
         keep = keep & ~shelf.named(query.exclude_ids)[0]
-    keep, waiting = _first(shelf, boxed, keep, query, asked)
+    keep, waiting = _wanted(shelf, boxed, keep, query, asked)
     return Selection(
         keys=shelf.keys.filter(keep),
         classes=_named(query.categories, (int(mask.sum()) for mask in boxed.members())),
@@ -223,6 +224,26 @@ class _Boxed:
 
 def _matching(frame: pl.DataFrame) -> pl.Series:
     return frame.filter(pl.col("rows") > 0).get_column("at")
+
+
+def _wanted(images: _Images, boxed: _Boxed, keep: pl.Series, query: Query, asked: Asked) -> tuple[pl.Series, int]:
+    """Return the first images of a set, as the limits say; of these the part that is asked for."""
+    part, limit = query.part, query.limit
+    if part is None:
+        return _first(images, boxed, keep, query, asked)
+    if query.limit_per_class is None:
+        # The same images in this order of things; and what comes after them is still the part's own, to top up from.
+        keep = _in_part(images, keep, query, part)
+        share = replace(query, limit=None if limit is None else part.share(limit))
+        return _first(images, boxed, keep, share, asked)
+    keep, _ = _first(images, boxed, keep, query, asked)
+    return _in_part(images, keep, query, part), 0
+
+
+def _in_part(images: _Images, keep: pl.Series, query: Query, part: Part) -> pl.Series:
+    """Return the images of a set that belong to a part: every N-th in the order that limits count in."""
+    places = _sorted(keep.arg_true().alias("at"), _order(images.keys, query.seed))
+    return images.mask([places.to_frame().filter(part.holds(pl.int_range(pl.len()))).to_series()])
 
 
 def _first(images: _Images, boxed: _Boxed, keep: pl.Series, query: Query, asked: Asked) -> tuple[pl.Series, int]:

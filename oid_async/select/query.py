@@ -15,6 +15,7 @@ from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.tables import TableFile, reading, scan, scan_keyed
 from oid_async.options import SPLITS, Match, Split
 from oid_async.select.idlist import IdList
+from oid_async.select.parts import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Query:
 
     `flags` says what a box must be by column; without `by_boxes` every image of the image table is selected to begin
     with. `seed` is None for the order of ImageIDs. `limit_per_class` without categories means every label there is.
-    With `top_up` both limits count the images that did not fail.
+    With `top_up` both limits count the images that did not fail. Of what is selected then, `part` alone is wanted.
     """
 
     categories: tuple[Category, ...] = ()
@@ -37,6 +38,7 @@ class Query:
     seed: int | None = None
     top_up: bool = False
     by_boxes: bool = True
+    part: Part | None = None
 
     @property
     def labels(self) -> list[str]:
