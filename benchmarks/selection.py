@@ -12,20 +12,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
-import importlib.util
 import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 import harness
+from drawing import FAINT, GRID, INK, ROW, bar, page, text
 from harness import BenchError, Cost
 from tables import MIN_IMAGES, PUBLISHED_IMAGES, Tables, make_tables
 
@@ -141,32 +139,9 @@ def planned_images(stdout: str) -> int:
     return int(json.loads(stdout)["selected"])
 
 
-def peer_python(package: str) -> Path:
-    """An interpreter that has the package: this one, else that of a private virtualenv."""
-    if importlib.util.find_spec(package):
-        return Path(sys.executable)
-    venv = harness.tools_folder()
-    python = venv / "bin" / "python"
-    try:
-        if not python.exists():
-            harness.run_quietly([sys.executable, "-m", "venv", str(venv)])
-        if not any(venv.glob(f"lib/python*/site-packages/{package}/__init__.py")):
-            print(f"installing {package} into {venv}", file=sys.stderr)
-            harness.run_quietly([str(python), "-m", "pip", "install", "--quiet", package])
-    except (OSError, subprocess.SubprocessError) as error:
-        raise BenchError(f"{package} not found, and installing it from PyPI failed ({error})") from error
-    return python
-
-
-def peer_version(python: Path, package: str) -> str:
-    question = f"from importlib.metadata import version; print(version({package!r}))"
-    done = subprocess.run([str(python), "-c", question], capture_output=True, text=True, check=False)
-    return f"{package} {done.stdout.strip() or 'of unknown version'}"
-
-
 def peer(package: str, code: str) -> tuple[list[Contestant], str]:
     """The two questions put to a peer, and what it calls itself."""
-    python = peer_python(package)
+    python = harness.peer_python(package)
 
     def command(job: Job, out: str) -> list[str]:
         script = job.folder / f"ask_{package}.py"
@@ -176,7 +151,7 @@ def peer(package: str, code: str) -> tuple[list[Contestant], str]:
     return [
         Contestant(package, IMAGES, lambda job: command(job, ""), last_number),
         Contestant(package, ROWS, lambda job: command(job, str(job.rows)), last_number),
-    ], peer_version(python, package)
+    ], harness.peer_version(python, package)
 
 
 def our_contestants(program: Path) -> list[Contestant]:
@@ -305,7 +280,7 @@ def run_rounds(
             results[contestant].append(cost)
             print(
                 f"round {number + 1}: {contestant.name:20} {contestant.question:30} "
-                f"{cost.wall:7.2f} s {cost.rss_mb:8.0f} MB",
+                f"{cost.wall:7.2f} s {cost.peak_mb:8.0f} MB",
                 file=sys.stderr,
             )
     return results, answers
@@ -336,7 +311,7 @@ def figures(results: Results, question: str) -> list[Figures]:
             min(cost.wall for cost in costs),
             max(cost.wall for cost in costs),
             statistics.median(cost.cpu for cost in costs),
-            max(cost.rss_mb for cost in costs),
+            max(cost.peak_mb for cost in costs),
         )
         for who, costs in results.items()
         if who.question == question
@@ -390,25 +365,8 @@ def report(
 
 # --- picture -------------------------------------------------------------------------------------------------
 
-INK, FAINT, PAPER, GRID = "#24292f", "#57606a", "#ffffff", "#d8dee4"
-OURS, PEERS = "#1a7f64", "#a8b1bb"
-FONT = "font-family=\"system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif\""
-WIDTH, LABELS, PANEL, GAP = 900, 190, 260, 85
-ROW, BAR, HEAD, TITLE = 28, 16, 34, 74
-
-
-def text(x: float, y: float, words: str, size: int = 13, colour: str = INK, more: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{colour}"{more}>{escape(words)}</text>'
-
-
-def bar(x: float, y: float, row: Figures, share: float, words: str) -> list[str]:
-    width = max(1.0, share * PANEL)
-    colour = OURS if row.is_ours else PEERS
-    weight = ' font-weight="600"' if row.is_ours else ""
-    return [
-        f'<rect x="{x}" y="{y - BAR / 2:.1f}" width="{width:.1f}" height="{BAR}" rx="2" fill="{colour}"/>',
-        text(x + width + 6, y + 4.5, words, 12, INK, weight),
-    ]
+LABELS, PANEL, GAP = 190, 260, 85
+HEAD, TITLE = 34, 74
 
 
 def picture(results: Results, heading: str, note: str) -> str:
@@ -425,27 +383,18 @@ def picture(results: Results, heading: str, note: str) -> str:
         top = y - ROW / 2
         for row in rows:
             body.append(text(LABELS + 6, y + 4.5, row.name, 13, INK, ' text-anchor="end"'))
-            body += bar(left, y, row, row.seconds / most_seconds, f"{row.seconds:.1f} s")
-            body += bar(right, y, row, row.peak / most_memory, f"{row.peak:,.0f} MB")
+            body += bar(left, y, PANEL * row.seconds / most_seconds, f"{row.seconds:.1f} s", is_ours=row.is_ours)
+            body += bar(right, y, PANEL * row.peak / most_memory, f"{row.peak:,.0f} MB", is_ours=row.is_ours)
             y += ROW
         body += [
             f'<path d="M{x} {top:.1f}V{y - ROW / 2:.1f}" stroke="{GRID}" stroke-width="1"/>' for x in (left, right)
         ]
         y += 4
-    height = round(y + 28)
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
-            f'viewBox="0 0 {WIDTH} {height}" {FONT} role="img" aria-label="{escape(heading)}">',
-            f'<rect width="{WIDTH}" height="{height}" fill="{PAPER}"/>',
-            text(16, 28, heading, 16, INK, ' font-weight="600"'),
-            text(left, 54, "seconds, shorter is better", 12, FAINT),
-            text(right, 54, "peak memory, shorter is better", 12, FAINT),
-            *body,
-            text(16, height - 14, note, 11, FAINT),
-            "</svg>\n",
-        ]
-    )
+    body += [
+        text(left, 54, "seconds, shorter is better", 12, FAINT),
+        text(right, 54, "peak memory, shorter is better", 12, FAINT),
+    ]
+    return page(heading, note, round(y + 28), body)
 
 
 # --- command line --------------------------------------------------------------------------------------------

@@ -1,0 +1,215 @@
+"""The downloaders that are compared: how each is found, called, and where its files end up."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import harness
+from corpus import Corpus
+from harness import BenchError, Cost
+
+OURS = "oid-async"
+
+# parfive's default is up to five connections for one file, which small files only lose by.
+PARFIVE = """\
+import sys
+
+import parfive
+
+connections, urls, out = sys.argv[1:]
+config = parfive.SessionConfig(file_progress=False)
+downloader = parfive.Downloader(max_conn=int(connections), max_splits=1, progress=False, config=config)
+with open(urls, encoding="utf-8") as lines:
+    for url in lines:
+        downloader.enqueue_file(url.strip(), path=out)
+errors = downloader.download().errors
+sys.exit(str(errors[:3]) if errors else 0)
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: what to fetch from where, whom to trust, and the new folder to work in; files belong under its out/."""
+
+    url: str
+    corpus: Corpus
+    folder: Path
+    connections: int
+    authority: Path | None = None
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+    def url_list(self) -> str:
+        """A new file with one address a line."""
+        file = self.folder / "urls.txt"
+        file.write_text("".join(f"{url}\n" for url in self.corpus.image_urls(self.url)), encoding="utf-8")
+        return str(file)
+
+
+def named_by_id(folder: Path) -> dict[str, Path]:
+    """Every file of a folder by its name without `.jpg`: one that does not belong there shows by its name."""
+    with os.scandir(folder) as entries:
+        return {entry.name.removesuffix(".jpg"): Path(entry.path) for entry in entries}
+
+
+def in_out(job: Job) -> dict[str, Path]:
+    return named_by_id(job.out)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A downloader: its command for a job, and the files it left there by image id; `variables` are set for it."""
+
+    name: str
+    version: str
+    command: Callable[[Job], list[str]]
+    images: Callable[[Job], dict[str, Path]] = in_out
+    variables: Callable[[Job], Mapping[str, str]] = field(default=lambda _job: {})
+
+    @property
+    def is_ours(self) -> bool:
+        return self.name.startswith(OURS)
+
+
+# --- peers ---------------------------------------------------------------------------------------------------
+
+
+def curl() -> Contestant:
+    binary = harness.find_tool("curl")
+
+    def command(job: Job) -> list[str]:
+        config = job.folder / "curl.conf"
+        config.write_text("".join(f'url = "{url}"\n' for url in job.corpus.image_urls(job.url)))
+        quiet = ["-q", "--silent", "--show-error", "--fail"]
+        output = ["--remote-name-all", "--output-dir", str(job.out), "-K", str(config)]
+        trust = ["--cacert", str(job.authority)] if job.authority else []
+        return [str(binary), *quiet, *trust, "-Z", "--parallel-max", str(job.connections), *output]
+
+    return Contestant("curl", harness.tool_version(binary), command)
+
+
+def aria2c() -> Contestant:
+    binary = harness.find_tool("aria2c")
+
+    def command(job: Job) -> list[str]:
+        quiet = ["--no-conf", "--quiet=true", "--summary-interval=0", "--download-result=hide"]
+        lean = ["--file-allocation=none", "--auto-save-interval=0", "--max-download-result=0", "--deferred-input=true"]
+        limits = [f"-j{job.connections}", "--max-connection-per-server=1", "--split=1"]
+        trust = [f"--ca-certificate={job.authority}"] if job.authority else []
+        return [str(binary), *quiet, *lean, *limits, *trust, "-i", job.url_list(), "-d", str(job.out)]
+
+    return Contestant("aria2c", harness.tool_version(binary), command)
+
+
+def parfive() -> Contestant:
+    python = harness.peer_python("parfive", "parfive")
+
+    def command(job: Job) -> list[str]:
+        script = job.folder / "fetch.py"
+        script.write_text(PARFIVE, encoding="utf-8")
+        return [str(python), str(script), str(job.connections), job.url_list(), str(job.out)]
+
+    return Contestant("parfive", harness.peer_version(python, "parfive"), command)
+
+
+def img2dataset() -> Contestant:
+    """Two processes that store what they receive: no resizing, no encoding, not even a look at the image.
+
+    It names files by their place in the list of addresses and writes a JSON file beside each.
+    """
+    python = harness.peer_python("img2dataset", "img2dataset")
+    processes = 2
+
+    def command(job: Job) -> list[str]:
+        options = {
+            "--url_list": job.url_list(),
+            "--output_folder": str(job.out),
+            "--output_format": "files",
+            "--disable_all_reencoding": "True",
+            "--compute_hash": "md5",
+            "--processes_count": str(processes),
+            "--thread_count": str(max(1, job.connections // processes)),
+            # Shards are what the processes share out; with the default of 10,000 one would stand idle.
+            "--number_sample_per_shard": str(min(1000, -(-len(job.corpus.sizes) // processes))),
+        }
+        return [str(python.with_name("img2dataset")), *(word for option in options.items() for word in option)]
+
+    def images(job: Job) -> dict[str, Path]:
+        files = sorted(job.out.glob("*/*.jpg"), key=lambda file: file.name)
+        return dict(zip(job.corpus.sizes, files, strict=False))
+
+    version = harness.peer_version(python, "img2dataset")
+    return Contestant("img2dataset", version, command, images, lambda _job: {"NO_ALBUMENTATIONS_UPDATE": "1"})
+
+
+PEERS = {"curl": curl, "aria2c": aria2c, "parfive": parfive, "img2dataset": img2dataset}
+
+
+def find_peers(names: list[str]) -> dict[str, Contestant]:
+    """Those of the named peers that there are; a missing one is told and left out."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = PEERS[name]()
+        except BenchError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    return found
+
+
+# --- our program ---------------------------------------------------------------------------------------------
+
+
+def offered_options(program: Path) -> str:
+    """The help of `download`, to see which options this version has."""
+    command = [str(program), "download", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=harness.VERSION_SECONDS, check=False)
+    return done.stdout
+
+
+def our_command(program: Path, mirror: str, folder: Path, *options: str) -> list[str]:
+    """Download everything the mirror has into folder/out, with an empty cache."""
+    fixed = {
+        "--mirror": mirror,
+        "--split": "validation",
+        "--savepath": str(folder / "out"),
+        "--cache-dir": str(folder / "cache"),
+        "--names": "id",
+    }
+    return [str(program), "download", *(word for option in fixed.items() for word in option), *options, "--json"]
+
+
+def ours(program: Path, name: str, *options: str, connections: bool = True) -> Contestant:
+    """Our program with more options; as many connections as the job says, or without a word about them."""
+
+    def command(job: Job) -> list[str]:
+        said = ("--concurrency", str(job.connections)) if connections else ()
+        return our_command(program, job.url, job.folder, *said, *options)
+
+    def images(job: Job) -> dict[str, Path]:
+        return named_by_id(job.out / "images")
+
+    def variables(job: Job) -> Mapping[str, str]:
+        return {"SSL_CERT_FILE": str(job.authority)} if job.authority else {}
+
+    return Contestant(name, harness.tool_version(program), command, images, variables)
+
+
+def our_summary(cost: Cost, images: int) -> dict[str, Any]:
+    """The program's own JSON summary, after checking that it claims every image."""
+    try:
+        summary: dict[str, Any] = json.loads(cost.stdout)
+        complete = summary["downloaded"] == images and summary["failed"] == 0
+    except (ValueError, TypeError, KeyError) as error:
+        raise BenchError(f"unexpected output of the program ({error!r}): {cost.stdout[-500:]!r}") from error
+    if not complete:
+        raise BenchError(f"the program did not download {images} images: {summary}")
+    return summary
