@@ -269,7 +269,11 @@ class Options:
         doc="damaged table rows are left out and named in bad_rows.csv; more than N stop the run; default 1000",
     )
     concurrency: int | None = _option(
-        None, "--concurrency", kind=int, metavar="N", doc="at most N transfers at once; default 64"
+        None,
+        "--concurrency",
+        kind=int,
+        metavar="N",
+        doc="at most N transfers at once; default: as many as the line can use",
     )
     rate: float | None = _option(
         None,

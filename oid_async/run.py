@@ -42,6 +42,7 @@ from oid_async.threads import in_thread
 from oid_async.transfer import pipeline
 from oid_async.transfer.fetch import Fetcher
 from oid_async.transfer.hosts import FLICKR_RATE, Hosts
+from oid_async.transfer.pace import MOST
 from oid_async.transfer.pipeline import Collector, Deliver
 from oid_async.transfer.retry import Limits
 from oid_async.version import __version__
@@ -50,8 +51,6 @@ if TYPE_CHECKING:
     from oid_async.origin.server import Serve
     from oid_async.transfer.client import Client
 
-# Enough to fill a 1 Gbit line at 50 ms; their bodies in memory are bounded one by one and together (transfer/fetch.py).
-DEFAULT_CONCURRENCY = 64
 _TABLE_CONNECTIONS = 8
 # What one of many transfers should get of --limit-rate; what arrives unasked meanwhile waits in the sockets' buffers.
 _SHARE_BYTES_S = 32 << 10
@@ -129,6 +128,7 @@ class Run:
             options.rate,
             options.period,
             most=self._workers,
+            finds_pace=options.concurrency is None,
             max_wait_s=self._limits.max_wait_s,
             patience_s=self._limits.first_byte_s,
             tell=lambda text: self._sink(Note(text)),
@@ -393,7 +393,7 @@ def _limits(options: Options) -> Limits:
 
 def _workers(options: Options) -> int:
     """Return how many transfers may be on at once: with a limit on bytes no more than have something to share."""
-    workers = most_workers(options.concurrency or DEFAULT_CONCURRENCY, allowed())
+    workers = most_workers(options.concurrency or MOST, allowed())
     return workers if options.limit_rate is None else max(1, min(workers, options.limit_rate // _SHARE_BYTES_S))
 
 

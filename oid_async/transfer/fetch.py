@@ -24,6 +24,7 @@ from oid_async.store.landing import Arrival
 from oid_async.store.verify import Expected, refuse_start
 from oid_async.threads import finished
 from oid_async.transfer.hosts import ElsewhereError, Host
+from oid_async.transfer.pace import BYTES_UNDER_WAY
 from oid_async.transfer.resume import ask_for_rest, is_strong, whole_length
 from oid_async.transfer.retry import Attempts, FetchError, Limits, is_final
 from oid_async.transfer.urls import Address, parse_url
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
 
 _UNPACKED_AT_ONCE = 256 << 10  # a bomb goes off in portions that memory and the event loop do not feel
 _START_BYTES = 16
-# Sixty-four images of the usual 300 KB fit; beyond that bodies go to the disk early.
+# Sixty-four images of the usual 300 KB fit, and more where a host far away has more under way; beyond that bodies go to
+# the disk early.
 _HELD_BYTES = 20 << 20
+_HELD_EACH = 320 << 10
 _LEAST_SPOOLED = 128 << 10
 _NO_DESCRIPTOR_WAIT_S = 0.25
 
@@ -252,6 +255,8 @@ class Fetcher:
             try:
                 await body.receive(answer, in_pieces=self._client.is_throttled)
                 etag, host = answer.wire.etag, answer.host
+                host.delivered(body.size, answer.began, self._client.hosts.clock())
+                self._shared.most = max(_HELD_BYTES, min(BYTES_UNDER_WAY, int(host.window) * _HELD_EACH))
             except FetchError as error:
                 answer.blame(error)
                 raise
@@ -285,9 +290,10 @@ class Fetcher:
 
 @dataclass(slots=True)
 class Shared:
-    """What all bodies of a run hold in memory, in bytes."""
+    """What all bodies of a run hold in memory, and what they may, in bytes."""
 
     held: int = 0
+    most: int = _HELD_BYTES
 
 
 class Body:
@@ -342,7 +348,7 @@ class Body:
     def _takes_at_once(self, length: int) -> bool:
         """Return whether a body of this length may be read in one go, into memory."""
         is_wanted = length <= self._limit and self._expected.size in (None, length)
-        crowded = self._shared.held + length > _HELD_BYTES and length > _LEAST_SPOOLED
+        crowded = self._shared.held + length > self._shared.most and length > _LEAST_SPOOLED
         return is_wanted and not self.spooled and not crowded and length <= self._limits.memory_bytes
 
     async def _at_once(self, answer: "Answer", length: int) -> bytes | bytearray:
@@ -416,7 +422,7 @@ class Body:
         self.chunks.append(chunk)
         self._held += len(chunk)
         self._shared.held += len(chunk)
-        crowded = self._shared.held > _HELD_BYTES and self._held > _LEAST_SPOOLED
+        crowded = self._shared.held > self._shared.most and self._held > _LEAST_SPOOLED
         if crowded or self._held > self._limits.memory_bytes:
             self.spooled = True
             await self._flush()

@@ -22,6 +22,7 @@ from yarl import URL
 
 from oid_async.store.verify import EtagTrust
 from oid_async.transfer.addresses import Endpoint
+from oid_async.transfer.pace import Pace
 from oid_async.transfer.retry import FetchError
 
 # Flickr's own published advice is one request a second per key for its API; its static hosts publish none. Ten a second
@@ -51,7 +52,7 @@ class Host:
 
     `waited_s` adds up what the host has made us wait; `gave_up` is how every further request ends, `lost` how those to
     one of its names do, where a host has several. `in_flight` counts the images that the lanes have given out for this
-    host; `patience_s` is how long one answer is waited for.
+    host; `patience_s` is how long one answer is waited for. `pace` finds out `most`, where that is not given.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Host:
     max_wait_s: float = 900.0
     patience_s: float = 30.0
     tell: Callable[[str], None] = lambda _: None
+    pace: Pace | None = None
     jitter: Callable[[], float] = random.random
     window: float = _START
     in_flight: int = 0
@@ -109,6 +111,13 @@ class Host:
         self._is_there()
         # One more for each answer doubles the window with each round trip; behind the threshold it grows by one.
         self.window = min(self.most, self.window + (1.0 if self.window < self._threshold else 1.0 / self.window))
+
+    def delivered(self, size: int, began: float, now: float) -> None:
+        """Note a body that has come, from a request that began then."""
+        if self.pace is not None:
+            self.pace.delivered(size, now - began, now)
+            self.most = self.pace.limit
+            self.window = min(self.window, self.most)
 
     def asked_to_wait(self, error: FetchError, began: float, now: float) -> None:
         """Heed a 429 or a 5xx. With Retry-After nobody asks before that has passed; a bare 429 pauses a moment."""
@@ -246,8 +255,9 @@ class ElsewhereError(FetchError):
 class Hosts:
     """All hosts of one run, and its rate cap: at most `rate` requests per `period` seconds and host.
 
-    `most` bounds what may be in flight to one host, `max_wait_s` how long one that is down or asks for it is waited
-    for, `patience_s` how long one answer is. `tell` is given what a user should know of a host, a line at a time.
+    `most` bounds what may be in flight to one host, and with `finds_pace` each host finds out what it needs of that;
+    `max_wait_s` how long one that is down or asks for it is waited for, `patience_s` how long one answer is. `tell` is
+    given what a user should know of a host, a line at a time.
     """
 
     rate: float | None
@@ -255,6 +265,7 @@ class Hosts:
     clock: Callable[[], float] = monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     most: int = 64
+    finds_pace: bool = False
     max_wait_s: float = 900.0
     patience_s: float = 30.0
     tell: Callable[[str], None] = lambda _: None
@@ -280,11 +291,13 @@ class Hosts:
             limiter = make_limiter(rate, period)
             # Images that only wait for a capped host's next moment would hold the places of those that need not.
             most = float(self.most) if limiter is None else min(self.most, max(_FLOOR, _CAPPED_S * rate / period))
+            pace = Pace(most=most) if self.finds_pace and limiter is None else None
             self._known[name] = Host(
                 name,
                 limiter,
                 EtagTrust(name),
-                most=most,
+                most=most if pace is None else pace.limit,
+                pace=pace,
                 max_wait_s=self.max_wait_s,
                 patience_s=self.patience_s,
                 tell=self.tell,

@@ -46,6 +46,7 @@ J = TypeVar("J", bound=Job)
 _NOTE_BITS = 16
 _YIELD_EVERY = 64
 _STUCK_S = 0.05
+_FEWEST_OBJECTS = 1024
 
 
 class _Lane(Generic[J]):
@@ -79,7 +80,8 @@ class _Lane(Generic[J]):
 class Lanes(Generic[J]):
     """Hands jobs to workers. `reload` makes jobs of (place, note) pairs; it is awaited by the worker that needs them.
 
-    `room` is how many jobs from the plan one lane may hold as objects; eight times as many may all of them together.
+    `room` is how many jobs from the plan one lane may hold as objects; twice as many, but no fewer than a thousand, may
+    all of them together.
     """
 
     def __init__(
@@ -91,7 +93,7 @@ class Lanes(Generic[J]):
     ) -> None:
         self._reload = reload
         self._room = room
-        self._most = 8 * room
+        self._most = max(_FEWEST_OBJECTS, 2 * room)
         self._clock = clock
         self._lanes: dict[Host, _Lane[J]] = {}
         self._listed: deque[_Lane[J]] = deque()  # lanes that may have something to give
