@@ -126,9 +126,8 @@ class Wire(asyncio.BufferedProtocol):
             self._start = bytes(body[: min(_START_BYTES, self._received)])
             raise
         finally:
-            if self._room is not None:
-                self._room.release()
-                self._room = None
+            self._room = None
+        # Nobody looks into it any more: the loop has let go of its view before it let this go on.
         del body[self.length :]
         return body
 
@@ -286,10 +285,8 @@ class Wire(asyncio.BufferedProtocol):
             self._received += self._left
             self._is_whole = True
             self._wake()
-        room.release()
 
     def _parse(self, data: memoryview) -> None:
-        had_head = self._has_head
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -298,7 +295,7 @@ class Wire(asyncio.BufferedProtocol):
                 return
             cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else error
             text = " ".join(str(cause).split())[:200] or "the connection is turned into something else"
-            self._break(FetchError("truncated" if had_head else "bad_response", text))
+            self._break(FetchError("truncated" if self._has_head else "bad_response", text))
             return
         if not self._has_head and self.heard > _MOST_HEAD_BYTES:
             self._break(FetchError("bad_response", f"a head of more than {_MOST_HEAD_BYTES} bytes"))
