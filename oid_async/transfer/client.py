@@ -418,7 +418,8 @@ class _Wires:
 
     def _look(self) -> None:
         now = self._loop.time()
-        passed_s, self._looked_at = now - self._looked_at, now
+        # When this program was held up itself, no server is to blame for the time that is gone.
+        passed_s, self._looked_at = min(now - self._looked_at, 2 * self._look_s), now
         for wire in self._all:
             if wire.is_busy:
                 wire.tick(passed_s)
