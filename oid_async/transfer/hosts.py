@@ -51,7 +51,7 @@ class Host:
 
     `waited_s` adds up what the host has made us wait; `gave_up` is how every further request ends, `lost` how those to
     one of its names do, where a host has several. `in_flight` counts the images that the lanes have given out for this
-    host; `patience_s` is how long one answer is waited for.
+    host; `patience_s` is how long one answer is waited for. `on_close` is called when it is closed or given up.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Host:
     patience_s: float = 30.0
     tell: Callable[[str], None] = lambda _: None
     jitter: Callable[[], float] = random.random
+    on_close: Callable[["Host"], None] = lambda _: None
     window: float = _START
     in_flight: int = 0
     not_before: float = 0.0
@@ -93,6 +94,13 @@ class Host:
         """Return whether nothing can be had of it just now, however few are in flight."""
         return self.gave_up is None and now < self.not_before
 
+    def is_well(self, now: float) -> bool:
+        """Return whether other processes may ask it too: uncapped, it answers, and no trouble of late."""
+        at_ease = self.window >= min(_START, self.most)
+        return (
+            self._has_answered and at_ease and self.limiter is None and self.gave_up is None and now >= self.not_before
+        )
+
     def given_up(self, asked: Endpoint) -> FetchError | None:
         """Return how every further request to a name of this host ends, None if it may be asked."""
         return self.gave_up or self.lost.get(asked)
@@ -110,6 +118,11 @@ class Host:
         # One more for each answer doubles the window with each round trip; behind the threshold it grows by one.
         self.window = min(self.most, self.window + (1.0 if self.window < self._threshold else 1.0 / self.window))
 
+    def served(self, began: float) -> None:
+        """Note an image that another process has got of it."""
+        self.requests += 1
+        self.answered(began)
+
     def asked_to_wait(self, error: FetchError, began: float, now: float) -> None:
         """Heed a 429 or a 5xx. With Retry-After nobody asks before that has passed; a bare 429 pauses a moment."""
         self._is_there()
@@ -121,6 +134,7 @@ class Host:
                 moment_s = self.jitter() * min(30.0, 0.5 * 2.0 ** min(self._pauses, 10))
                 self.not_before = max(self.not_before, now + moment_s)
                 self._pauses += 1
+                self.on_close(self)
             return
         if self._gives_up(FetchError("rate_limited", f"{error}, longer than --max-wait"), now, wait_s):
             error.hopeless = True
@@ -170,6 +184,7 @@ class Host:
         if until > self.not_before:
             self.waited_s += until - max(self.not_before, now)
             self.not_before = until
+            self.on_close(self)
 
     def retry_delay_s(self, now: float) -> float:
         """Return how long one more retry is held back: retries beyond the budget are spaced out, never dropped."""
@@ -231,6 +246,7 @@ class Host:
             error.hopeless = True
             self.gave_up = error
             self.tell(f"{self.name} is given up for this run: {error}")
+            self.on_close(self)
         return True
 
 
@@ -247,7 +263,8 @@ class Hosts:
     """All hosts of one run, and its rate cap: at most `rate` requests per `period` seconds and host.
 
     `most` bounds what may be in flight to one host, `max_wait_s` how long one that is down or asks for it is waited
-    for, `patience_s` how long one answer is. `tell` is given what a user should know of a host, a line at a time.
+    for, `patience_s` how long one answer is. `tell` is given what a user should know of a host, a line at a time;
+    `on_close` each host that is closed or given up.
     """
 
     rate: float | None
@@ -258,6 +275,8 @@ class Hosts:
     max_wait_s: float = 900.0
     patience_s: float = 30.0
     tell: Callable[[str], None] = lambda _: None
+    on_close: Callable[[Host], None] = lambda _: None
+    kind: Callable[..., Host] = Host
     _most_known: int = _MOST_KNOWN
     _known: dict[str, Host] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
@@ -270,23 +289,30 @@ class Hosts:
 
     def of(self, url: URL) -> Host:
         """Return the host of a URL; all of *.staticflickr.com is one host."""
-        name = host_name(url)
+        return self.named(host_name(url))
+
+    def named(self, name: str) -> Host:
+        """Return the host of this name."""
         if name not in self._known:
             self._forget_idle()
-            rate, period = self._rate_of(name), self.period if self.rate else 1.0
-            limiter = make_limiter(rate, period)
-            # Images that only wait for a capped host's next moment would hold the places of those that need not.
-            most = float(self.most) if limiter is None else min(self.most, max(_FLOOR, _CAPPED_S * rate / period))
-            self._known[name] = Host(
-                name,
-                limiter,
-                EtagTrust(name),
-                most=most,
-                max_wait_s=self.max_wait_s,
-                patience_s=self.patience_s,
-                tell=self.tell,
-            )
+            self._known[name] = self._make(name)
         return self._known[name]
+
+    def _make(self, name: str) -> Host:
+        rate, period = self._rate_of(name), self.period if self.rate else 1.0
+        limiter = make_limiter(rate, period)
+        # Images that only wait for a capped host's next moment would hold the places of those that need not.
+        most = float(self.most) if limiter is None else min(self.most, max(_FLOOR, _CAPPED_S * rate / period))
+        return self.kind(
+            name,
+            limiter,
+            EtagTrust(name),
+            most=most,
+            max_wait_s=self.max_wait_s,
+            patience_s=self.patience_s,
+            tell=self.tell,
+            on_close=lambda host: self.on_close(host),
+        )
 
     async def admit(self, host: Host, asked: Endpoint) -> None:
         """Wait until one more request may be sent to a name of the host. Call it where requests are really sent.

@@ -1,7 +1,7 @@
 """Who waits for which host: the queue between the plan and the workers, one lane a host.
 
     feeder ──put──▶ lane: ready (jobs) ◀──refill── rest (places in the plan, 8 bytes each)
-                      │    ▲
+      offer ◀──┘      │    ▲                  └──▶ offer (what other processes take comes back by settle, or bring)
                     take   └── put_back: after a pause (a retry), or at once for the image's next source
                       ▼    │
                      workers
@@ -80,6 +80,7 @@ class Lanes(Generic[J]):
     """Hands jobs to workers. `reload` makes jobs of (place, note) pairs; it is awaited by the worker that needs them.
 
     `room` is how many jobs from the plan one lane may hold as objects; eight times as many may all of them together.
+    `offer` is asked to take each job that comes from the plan off our hands, and returns whether it has.
     """
 
     def __init__(
@@ -88,8 +89,10 @@ class Lanes(Generic[J]):
         *,
         room: int,
         clock: Callable[[], float],
+        offer: Callable[[J], bool] = lambda _: False,
     ) -> None:
         self._reload = reload
+        self._offer = offer
         self._room = room
         self._most = 8 * room
         self._clock = clock
@@ -114,6 +117,8 @@ class Lanes(Generic[J]):
     async def put(self, job: J) -> None:
         """Take a job from the plan. Waits while there is enough to do."""
         self._unfinished += 1
+        if self._offer(job):
+            return
         while True:
             lane = self._lane(job.host)
             if job.host.is_closed(self._clock()) and job.note is not None:
@@ -190,6 +195,19 @@ class Lanes(Generic[J]):
     def put_back(self, job: J, delay_s: float, *, taken_from: Host) -> None:
         """Give back a job that is to be asked again after a delay, or of another host than it was taken from."""
         self._let_go(taken_from)
+        self._place(job, delay_s)
+
+    def bring(self, job: J, delay_s: float) -> None:
+        """Take back a job that was offered and not brought to its end."""
+        self._held += 1
+        self._place(job, delay_s)
+
+    def settle(self, count: int) -> None:
+        """Say that so many jobs that were offered have come to their end."""
+        self._unfinished -= count
+        self._wake_all_if_done()
+
+    def _place(self, job: J, delay_s: float) -> None:
         if delay_s > 0:
             heapq.heappush(self._later, (self._clock() + delay_s, next(self._order), job))
             self._set_timer()
@@ -246,8 +264,10 @@ class Lanes(Generic[J]):
             )
         finally:
             lane.is_loading = False
-        self._held += len(jobs)
         for job in jobs:
+            if self._offer(job):
+                continue
+            self._held += 1
             home = self._lane(job.host)
             home.ready.append(job)
             self._list(home)

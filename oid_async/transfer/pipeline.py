@@ -12,6 +12,7 @@ group, never a wait.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import aiofiles.os
 
@@ -22,11 +23,14 @@ from oid_async.threads import settled
 from oid_async.transfer.fetch import Again, Failed, Fetcher, Job, Target
 from oid_async.transfer.lanes import Lanes
 
+if TYPE_CHECKING:
+    from oid_async.transfer.crew import Crew
+
 # A batch that is too large keeps its workers waiting for one another; 300 KB images come 8 at a time, small ones 32.
 _BATCH_IMAGES = 32
 _BATCH_BYTES = 2 << 20
 # While the loop prepares the next batch, a thread works on the other one: hashing does not hold the interpreter.
-_BATCHES_AT_ONCE = 2
+BATCHES_AT_ONCE = 2
 
 Deliver = Callable[[Outcome], Awaitable[None]]
 
@@ -63,24 +67,35 @@ class Collector:
         """Collect until cancelled."""
         while True:
             batch = await self._next_batch()
-            stored = asyncio.ensure_future(self._land_batch([entry.content for entry in batch]))
-            try:
-                landings = await asyncio.shield(stored)
-            except asyncio.CancelledError:
-                # The thread cannot be stopped half-way: wait, and count what it has stored and journalled.
-                await settled(stored)
-                if stored.exception() is None:
-                    self._count(stored.result())
-                raise
-            outcomes = self._count(landings)
-            if self._deliver is not None:
-                # Before the workers go on: a slow consumer slows the run down, and the last outcome is not lost when
-                # the pool is done.
-                for outcome in outcomes:
-                    await self._deliver(outcome)
+            landings, outcomes = await self._store([entry.content for entry in batch])
+            # Before the workers go on: a slow consumer slows the run down, and the last outcome is not lost when the
+            # pool is done.
+            await self.deliver(outcomes)
             for entry, landing in zip(batch, landings, strict=True):
                 if not entry.landing.done():
                     entry.landing.set_result(landing)
+
+    async def enter(self, outcomes: Sequence[Outcome]) -> None:
+        """Journal and count what another process has stored."""
+        await self._store(outcomes)
+
+    async def deliver(self, outcomes: Sequence[Outcome]) -> None:
+        """Hand outcomes to whoever wants each of them, as fast as they are taken."""
+        if self._deliver is not None:
+            for outcome in outcomes:
+                await self._deliver(outcome)
+
+    async def _store(self, contents: Sequence[Arrival | Outcome]) -> tuple[list[Landing], list[Outcome]]:
+        stored = asyncio.ensure_future(self._land_batch(contents))
+        try:
+            landings = await asyncio.shield(stored)
+        except asyncio.CancelledError:
+            # The thread cannot be stopped half-way: wait, and count what it has stored and journalled.
+            await settled(stored)
+            if stored.exception() is None:
+                self._count(stored.result())
+            raise
+        return landings, self._count(landings)
 
     async def _next_batch(self) -> list[_Entry]:
         batch = [await self._inbox.get()]
@@ -114,6 +129,10 @@ class Collector:
         return outcomes
 
 
+def _keep(job: Job) -> bool:
+    return False
+
+
 async def run(
     targets: AsyncIterator[Target],
     fetcher: Fetcher,
@@ -122,10 +141,11 @@ async def run(
     recall: Callable[[Sequence[int]], Awaitable[Sequence[Target]]],
     clock: Callable[[], float],
     workers: int,
+    crew: "Crew | None" = None,
 ) -> None:
     """Fetch all targets with a bounded pool of workers. Raises what a task raised, alone if it is one.
 
-    `recall` reads the targets at these places of the plan again.
+    `recall` reads the targets at these places of the plan again. A `crew` of other processes shares the work.
     """
 
     async def reload(kept: Sequence[tuple[int, str]]) -> list[Job]:
@@ -136,7 +156,7 @@ async def run(
             jobs.append(job)
         return jobs
 
-    lanes = Lanes[Job](reload, room=2 * workers, clock=clock)
+    lanes = Lanes[Job](reload, room=2 * workers, clock=clock, offer=crew.take if crew is not None else _keep)
 
     async def feed() -> None:
         async for target in targets:
@@ -163,10 +183,14 @@ async def run(
 
     try:
         async with asyncio.TaskGroup() as group:
-            collecting = [group.create_task(collector.run()) for _ in range(_BATCHES_AT_ONCE)]
+            collecting = [group.create_task(collector.run()) for _ in range(BATCHES_AT_ONCE)]
             feeding = group.create_task(feed())
             working = [group.create_task(work()) for _ in range(workers)]
+            for member in crew.members(fetcher, collector, lanes) if crew is not None else ():
+                group.create_task(member)
             await asyncio.wait([feeding, *working])
+            if crew is not None:
+                crew.dismiss()
             for task in collecting:
                 task.cancel()
     finally:
