@@ -234,6 +234,7 @@ class _Member:
             kind, *content = json.loads(told)
             if kind == "ready":
                 self._is_ready = True
+                self._lanes.settle(0)
                 if self._crew.is_dismissed:
                     self._hang_up()
             elif kind == "landed":

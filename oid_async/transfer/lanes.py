@@ -117,9 +117,7 @@ class Lanes(Generic[J]):
     async def put(self, job: J) -> None:
         """Take a job from the plan. Waits while there is enough to do."""
         self._unfinished += 1
-        if self._offer(job):
-            return
-        while True:
+        while not self._offer(job):
             lane = self._lane(job.host)
             if job.host.is_closed(self._clock()) and job.note is not None:
                 if lane.has_rest or len(lane.ready) >= self._room or self._held >= self._most:
@@ -137,6 +135,8 @@ class Lanes(Generic[J]):
                 self._keep_place(lane, job)
                 return
             await self._wait_for_room()
+        else:
+            return
         self._held += 1
         lane.ready.append(job)
         self._list(lane)
@@ -203,8 +203,9 @@ class Lanes(Generic[J]):
         self._place(job, delay_s)
 
     def settle(self, count: int) -> None:
-        """Say that so many jobs that were offered have come to their end."""
+        """Say that so many jobs that were offered have come to their end: others may be offered now."""
         self._unfinished -= count
+        self._wake_feeder()
         self._wake_all_if_done()
 
     def _place(self, job: J, delay_s: float) -> None:
@@ -271,6 +272,8 @@ class Lanes(Generic[J]):
             home = self._lane(job.host)
             home.ready.append(job)
             self._list(home)
+        if lane.has_rest:
+            self._list(lane)  # all of them were taken off our hands
 
     def _keep_place(self, lane: _Lane[J], job: J) -> None:
         note = job.note
