@@ -36,6 +36,8 @@ from oid_async.transfer.wire import LINE_BYTES, Orders, line, next_line, pack_er
 
 # The run gives a worker that it stops two seconds; nobody is there to end one whose run has died.
 _LAST_S = 3.0
+_TELL_AT_ONCE = 64
+_TELL_AFTER_S = 0.05
 
 
 class _Host(Host):
@@ -72,6 +74,7 @@ class Member:
         self._loop = asyncio.get_running_loop()
         self._todo: asyncio.Queue[Job] = asyncio.Queue()  # bounded by the run: it gives no more than it wants here
         self._workers = orders.workers
+        self._untold: list[list[Any]] = []
         limits = orders.limits
         self._hosts = Hosts(
             orders.rate,
@@ -97,12 +100,23 @@ class Member:
 
     def append(self, outcomes: Iterable[Outcome]) -> None:
         """Have the run write down what has landed or failed; from any thread."""
-        if packed := pack_outcomes(outcomes):
-            told = line("landed", self._client.requests, packed)
-            self._loop.call_soon_threadsafe(self._writer.write, told)
+        self._loop.call_soon_threadsafe(self._landed, pack_outcomes(outcomes))
 
-    async def serve(self, reader: asyncio.StreamReader) -> None:
+    async def run(self, reader: asyncio.StreamReader) -> None:
         """Work until the run says that it is enough, or is gone."""
+        stopped: tuple[str, str] | None = None
+        try:
+            await self._serve(reader)
+        except BaseExceptionGroup as group:
+            error = _first(group)
+            trace = "".join(traceback.format_exception(error))
+            stopped = (error.kind, str(error)) if isinstance(error, OidError) else ("internal", trace)
+        # What a thread has stored was taken down here before the task that waited for it could end.
+        self._tell_landed()
+        if stopped is not None:
+            self._send("stopped", *stopped)
+
+    async def _serve(self, reader: asyncio.StreamReader) -> None:
         async with self._client, asyncio.TaskGroup() as group:
             collecting = [group.create_task(self._collector.run()) for _ in range(BATCHES_AT_ONCE)]
             working = [group.create_task(self._work()) for _ in range(self._workers)]
@@ -138,6 +152,19 @@ class Member:
                     await asyncio.sleep(end.delay_s)
             elif isinstance(end, Failed):
                 await self._collector.land(end.outcome)
+
+    def _landed(self, packed: list[list[Any]]) -> None:
+        """Tell of what has landed some dozens at a time: a message costs the run more than what it says."""
+        if packed and not self._untold:
+            self._loop.call_later(_TELL_AFTER_S, self._tell_landed)
+        self._untold += packed
+        if len(self._untold) >= _TELL_AT_ONCE:
+            self._tell_landed()
+
+    def _tell_landed(self) -> None:
+        if self._untold:
+            self._send("landed", self._client.requests, self._untold)
+            self._untold = []
 
     def _give_back(self, job: Job, delay_s: float) -> None:
         note = f"{job.before} {write_detail(job.history)}"
@@ -203,13 +230,7 @@ async def _run() -> None:
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=0), limit=LINE_BYTES)
     if not (told := await next_line(reader)):
         return
-    try:
-        await Member(Orders.of_line(told), writer).serve(reader)
-    except BaseExceptionGroup as group:
-        error = _first(group)
-        kind = error.kind if isinstance(error, OidError) else "internal"
-        said = str(error) if isinstance(error, OidError) else "".join(traceback.format_exception(error))
-        writer.write(line("stopped", kind, said))
+    await Member(Orders.of_line(told), writer).run(reader)
     with suppress(ConnectionError):
         await writer.drain()
         writer.close()
