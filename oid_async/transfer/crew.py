@@ -25,12 +25,15 @@ from pathlib import Path
 from typing import Any
 
 from oid_async.errors import OidError, StorageError
+from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
+from oid_async.options import SPLITS
 from oid_async.report import Outcome
 from oid_async.threads import finished, in_thread, settled
-from oid_async.transfer.fetch import Fetcher, Job, Partial
-from oid_async.transfer.hosts import Host, Hosts
+from oid_async.transfer.fetch import Failed, Fetcher, Job, Partial, Target
+from oid_async.transfer.hosts import Host, Hosts, host_name
 from oid_async.transfer.lanes import Lanes
 from oid_async.transfer.pipeline import Collector
+from oid_async.transfer.urls import parse_url
 from oid_async.transfer.wire import LINE_BYTES, Orders, line, next_line, pack_target, unpack_error, unpack_outcomes
 
 Adopt = Callable[[str, str, str | None, str | None], Outcome | None]
@@ -66,6 +69,8 @@ class Crew:
         self.images = images
         self.tell = tell
         self.is_dismissed = False
+        first = object_url(IMAGE_BUCKET, "", orders.mirror) if orders.sources[0] == "cvdf" else None
+        self._bucket = host_name(parse_url(first)) if first is not None else None
         self._members = [_Member(self) for _ in range(size)]
 
     @property
@@ -84,15 +89,24 @@ class Crew:
         for member in self._members:
             yield member.run(fetcher, collector, lanes)
 
-    def take(self, job: Job) -> bool:
-        """Give a job of the plan to a worker that has room for it; return whether there is one, and it may be."""
-        now = self.hosts.clock()
-        if job.note is None or not job.host.is_well(now):
-            return False
+    def take(self, target: Target) -> bool:
+        """Give an image of the plan to a worker that has room for it; return whether that was done.
+
+        Only what is asked of the bucket first, as nearly all is: nothing has to be parsed to see that.
+        """
+        plain = self._bucket is not None and target.known is None and target.subset in SPLITS
+        return plain and self._give(target, self.hosts.named(self._bucket or ""))
+
+    def take_job(self, job: Job) -> bool:
+        """Do the same with a job that nobody has made a request for yet."""
+        return not job.before and not job.attempts.made and self._give(job.target, job.host)
+
+    def _give(self, target: Target, host: Host) -> bool:
         member = min(self._members, key=_load)
-        if not member.has_room:
+        now = self.hosts.clock()
+        if not member.has_room or not host.is_well(now):
             return False
-        member.give(job, now)
+        member.give(target, host, now)
         return True
 
     def dismiss(self) -> None:
@@ -112,7 +126,7 @@ class _Member:
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
         self._most = crew.orders.workers + _AHEAD
-        self._in_hand: dict[str, tuple[Job, float]] = {}
+        self._in_hand: dict[str, tuple[Target, Host, float]] = {}
         self._unsent: list[list[Any]] = []
         self._told: set[str] = set()
         self._process: asyncio.subprocess.Process | None = None
@@ -135,14 +149,14 @@ class _Member:
     def has_room(self) -> bool:
         return self._is_ready and len(self._in_hand) < self._most
 
-    def give(self, job: Job, now: float) -> None:
-        self._in_hand[job.target.image_id] = (job, now)
-        if job.host.name not in self._told:
-            self._told.add(job.host.name)
-            self.tell_of(job.host)
+    def give(self, target: Target, host: Host, now: float) -> None:
+        self._in_hand[target.image_id] = (target, host, now)
+        if host.name not in self._told:
+            self._told.add(host.name)
+            self.tell_of(host)
         if not self._unsent:
             asyncio.get_running_loop().call_soon(self._send_images)
-        self._unsent.append(pack_target(job.target))
+        self._unsent.append(pack_target(target))
         if len(self._unsent) >= _SEND_AT_ONCE:
             self._send_images()
 
@@ -258,16 +272,16 @@ class _Member:
         outcomes = unpack_outcomes(packed, self._crew.images)
         await self._collector.enter(outcomes)
         for outcome in outcomes:
-            job, began = self._in_hand.pop(outcome.image_id)
+            _, host, began = self._in_hand.pop(outcome.image_id)
             if outcome.status == "downloaded":
-                job.host.served(began)
+                host.served(began)
         self._lanes.settle(len(outcomes))
         await self._collector.deliver(outcomes)
 
     def _take_back(self, requests: int, packed: list[Any]) -> None:
         self._asked = requests
         image_id, note, made, seen, partial, delay_s = packed
-        target = self._in_hand.pop(image_id)[0].target
+        target, _, _ = self._in_hand.pop(image_id)
         job = self._fetcher.recall(target, note)
         assert isinstance(job, Job), "an image without a source left has failed"
         job.attempts.made = made
@@ -288,17 +302,20 @@ class _Member:
 
     async def _take_over(self, code: int) -> None:
         """Take back what a dead worker had in hand: what it has stored is adopted, the rest is asked for."""
-        jobs = [job for job, _ in self._in_hand.values()]
+        begun = [self._fetcher.begin(target) for target, _, _ in self._in_hand.values()]
+        jobs = [job for job in begun if isinstance(job, Job)]
+        failed = [job.outcome for job in begun if isinstance(job, Failed)]
         self._in_hand.clear()
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        self._crew.tell(f"a worker process ended ({how}); the run goes on without it, its {len(jobs)} images too")
-        found = {outcome.image_id: outcome for outcome in await in_thread(self._adopted, jobs)}
-        await self._collector.enter(list(found.values()))
-        self._lanes.settle(len(found))
+        self._crew.tell(f"a worker process ended ({how}); the run goes on without it, its {len(begun)} images too")
+        ended = failed + await in_thread(self._adopted, jobs)
+        await self._collector.enter(ended)
+        known = {outcome.image_id for outcome in ended}
         for job in jobs:
-            if job.target.image_id not in found:
+            if job.target.image_id not in known:
                 self._lanes.bring(job, 0.0)
-        await self._collector.deliver(list(found.values()))
+        self._lanes.settle(len(ended))
+        await self._collector.deliver(ended)
 
     def _adopted(self, jobs: list[Job]) -> list[Outcome]:
         found = []

@@ -141,6 +141,10 @@ class Lanes(Generic[J]):
         lane.ready.append(job)
         self._list(lane)
 
+    def lend(self) -> None:
+        """Count a job of the plan that somebody else was given before it came here; `settle` or `bring` ends that."""
+        self._unfinished += 1
+
     async def _wait_for_room(self) -> None:
         """Wait until something has gone on.
 

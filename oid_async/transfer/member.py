@@ -134,8 +134,10 @@ class Member:
             if kind == "images":
                 for fields in content[0]:
                     job = self._fetcher.begin(unpack_target(fields))
-                    assert isinstance(job, Job), "the run has begun it, too"
-                    self._todo.put_nowait(job)
+                    if isinstance(job, Job):
+                        self._todo.put_nowait(job)
+                    else:
+                        await self._collector.land(job.outcome)
             else:
                 self._learn(*content)
 

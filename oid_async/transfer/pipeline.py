@@ -156,10 +156,13 @@ async def run(
             jobs.append(job)
         return jobs
 
-    lanes = Lanes[Job](reload, room=2 * workers, clock=clock, offer=crew.take if crew is not None else _keep)
+    lanes = Lanes[Job](reload, room=2 * workers, clock=clock, offer=crew.take_job if crew is not None else _keep)
 
     async def feed() -> None:
         async for target in targets:
+            if crew is not None and crew.take(target):
+                lanes.lend()
+                continue
             job = fetcher.begin(target)
             if isinstance(job, Failed):
                 await collector.land(job.outcome)
