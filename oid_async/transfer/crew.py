@@ -48,9 +48,9 @@ _PROGRAM = "oid_async.transfer.member"
 
 
 class Crew:
-    """Up to `size` worker processes. `adopt` takes back a file that a dead one has left under its final name.
+    """`size` worker processes. `adopt` takes back a file that a dead one has left under its final name.
 
-    `requests` counts what they have sent; `images` is where they store, `tell` is given what a user should know.
+    `images` is where they store, `tell` is given what a user should know.
     """
 
     def __init__(
@@ -116,6 +116,7 @@ class Crew:
             member.dismiss()
 
     def _tell_of(self, host: Host) -> None:
+        # All of them, whatever they were given: a redirect may lead anywhere.
         for member in self._members:
             member.tell_of(host)
 
@@ -161,11 +162,10 @@ class _Member:
             self._send_images()
 
     def tell_of(self, host: Host) -> None:
-        """Tell how things stand with a host that images were given of."""
-        if host.name in self._told:
-            gone = host.gave_up
-            given_up = [gone.kind, str(gone)] if gone is not None else None
-            self._send("host", host.name, host.not_before, host.etags.is_md5, given_up)
+        """Tell how things stand with a host."""
+        gone = host.gave_up
+        given_up = [gone.kind, str(gone)] if gone is not None else None
+        self._send("host", host.name, host.not_before, host.etags.is_md5, given_up)
 
     def dismiss(self) -> None:
         if self._is_ready:
@@ -183,9 +183,8 @@ class _Member:
             try:
                 code = await self._live()
             except OSError as error:
-                self._crew.tell(
-                    f"a worker process cannot be started ({error.strerror or error}); the run goes on without"
-                )
+                why = error.strerror or error
+                self._crew.tell(f"a worker process cannot be started ({why}); the run goes on without it")
                 return
             if self._crew.is_dismissed:
                 return
@@ -197,13 +196,15 @@ class _Member:
         """Return how the process ended; whatever ends this ends it."""
         own, its = socket.socketpair()
         reader, self._writer = await asyncio.open_connection(sock=own, limit=LINE_BYTES)
-        self._may_send = True
         try:
             with its:
                 await self._start(its)
             if self._crew.is_dismissed:
                 self._kill()
             self._writer.write(self._crew.orders.line())
+            self._may_send = True
+            for host in self._crew.hosts.closed():
+                self.tell_of(host)
             try:
                 await self._listen(reader)
             except asyncio.CancelledError:
@@ -248,7 +249,7 @@ class _Member:
             kind, *content = json.loads(told)
             if kind == "ready":
                 self._is_ready = True
-                self._lanes.settle(0)
+                self._lanes.settle(0)  # there is room now
                 if self._crew.is_dismissed:
                     self._hang_up()
             elif kind == "landed":
@@ -307,7 +308,9 @@ class _Member:
         failed = [job.outcome for job in begun if isinstance(job, Failed)]
         self._in_hand.clear()
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        self._crew.tell(f"a worker process ended ({how}); the run goes on without it, its {len(begun)} images too")
+        self._crew.tell(
+            f"a worker process ended ({how}); the {len(begun)} images that it had in hand are asked for again"
+        )
         ended = failed + await in_thread(self._adopted, jobs)
         await self._collector.enter(ended)
         known = {outcome.image_id for outcome in ended}

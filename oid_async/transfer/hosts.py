@@ -298,6 +298,11 @@ class Hosts:
             self._known[name] = self._make(name)
         return self._known[name]
 
+    def closed(self) -> list[Host]:
+        """Return the hosts that nobody may ask just now: closed, or given up."""
+        now = self.clock()
+        return [host for host in self._known.values() if host.gave_up is not None or now < host.not_before]
+
     def _make(self, name: str) -> Host:
         rate, period = self._rate_of(name), self.period if self.rate else 1.0
         limiter = make_limiter(rate, period)

@@ -276,8 +276,8 @@ class Lanes(Generic[J]):
             home = self._lane(job.host)
             home.ready.append(job)
             self._list(home)
-        if lane.has_rest:
-            self._list(lane)  # all of them were taken off our hands
+        if not lane.is_empty:
+            self._list(lane)  # it was passed over while it was read for
 
     def _keep_place(self, lane: _Lane[J], job: J) -> None:
         note = job.note

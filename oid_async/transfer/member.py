@@ -144,7 +144,7 @@ class Member:
     async def _work(self) -> None:
         while True:
             job = await self._todo.get()
-            if job.host.is_closed(self._hosts.clock()):
+            if self._is_shut(job.host):
                 self._give_back(job, 0.0)
                 continue
             end = await self._fetcher.attempt(job)
@@ -186,10 +186,9 @@ class Member:
 
     def _part_with_closed(self) -> None:
         """Give back what waits for a host that is closed: the images of others must not wait behind it."""
-        now = self._hosts.clock()
         for _ in range(self._todo.qsize()):
             job = self._todo.get_nowait()
-            if job.host.is_closed(now):
+            if self._is_shut(job.host):
                 self._give_back(job, 0.0)
             else:
                 self._todo.put_nowait(job)
@@ -204,8 +203,11 @@ class Member:
         self, host: Host, method: str, error: FetchError, asked: Endpoint, began: float, silent: bool = False
     ) -> None:
         self._send("trouble", host.name, method, pack_error(error), asked, began, silent)
-        if host.is_closed(self._hosts.clock()):
+        if self._is_shut(host):
             self._part_with_closed()
+
+    def _is_shut(self, host: Host) -> bool:
+        return host.gave_up is not None or host.is_closed(self._hosts.clock())
 
     def _show(self, event: Event) -> None:
         if isinstance(event, Note):
@@ -233,10 +235,12 @@ async def _run() -> None:
     if not (told := await next_line(reader)):
         return
     await Member(Orders.of_line(told), writer).run(reader)
+    # Until the run has read all of it: a socket that is closed with something unread in it loses what was sent.
+    asyncio.get_running_loop().call_later(_LAST_S, os._exit, 1)
     with suppress(ConnectionError):
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
+        writer.write_eof()
+        while await reader.read(LINE_BYTES):
+            pass
 
 
 def _first(error: BaseException) -> BaseException:
