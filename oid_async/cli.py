@@ -198,7 +198,9 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def _options(arguments: argparse.Namespace) -> Options:
     names = {option.name for option in option_fields()}
-    options = Options(**{name: value for name, value in vars(arguments).items() if name in names})
+    # A program may use all of its machine; a library asks first.
+    given: dict[str, Any] = {"processes": "auto"} | vars(arguments)
+    options = Options(**{name: value for name, value in given.items() if name in names})
     set_up_polars(options)
     return options
 

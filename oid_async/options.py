@@ -38,6 +38,7 @@ FLAGS = {
 # Options that name a file, a folder or a URL, as text.
 _PLACES = ("label", "annotation", "image_url", "mirror", "category_file", "image_ids", "exclude_ids")
 _SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
+_MOST_PROCESSES = 256
 _COUNT_OR_SHARE = re.compile(r"([0-9]{1,18})|([0-9]{1,3}(?:\.[0-9]{1,18})?)%")
 
 
@@ -78,6 +79,7 @@ class QueryOptions(TypedDict, total=False):
     concurrency: int | None
     rate: float | None
     period: float
+    processes: int | str | None
     allow_hosts: Sequence[str]
     retries: int
     timeout: float
@@ -283,6 +285,12 @@ class Options:
         doc="at most R requests per period and host, re-sends counted; 0: no cap; default 10 for Flickr, else no cap",
     )
     period: float = _option(1.0, "--period", kind=float, metavar="S", doc="the period of --rate in seconds; default 1")
+    processes: int | str = _option(
+        1,
+        "--processes",
+        metavar="auto|N",
+        doc="share the work among N processes; auto: as many as are worth it; default auto, in Python 1",
+    )
     allow_hosts: tuple[str, ...] = _option(
         (),
         "--allow-host",
@@ -377,6 +385,7 @@ class Options:
         for name in ("limit", "limit_per_class"):
             put(self, name, None if getattr(self, name) == -1 else getattr(self, name))
         put(self, "max_failures", _count_or_share(self, "max_failures"))
+        put(self, "processes", _processes(self))
         if self.match == "all" and not (self.categories or self.category_file):
             raise UsageError(f"{_called('match')} inter needs at least one --category to intersect")
         for name in ("max_image_bytes", "limit_rate"):
@@ -536,6 +545,19 @@ def _count_or_share(options: Options, name: str) -> int | str:
     if written is None or isinstance(value, bool) or (written[2] and Fraction(written[2]) > 100):
         raise UsageError(f"{_called(name)} takes a count such as 5 or a share such as 2%, not {value!r}")
     return int(written[1]) if written[1] else written[0]
+
+
+def _processes(options: Options) -> int | str:
+    """Return a number of processes, or 'auto'; None asks for none beside the caller's own."""
+    value: object = options.processes
+    if value is None:
+        return 1
+    told = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    if told == "auto":
+        return told
+    if not re.fullmatch("[0-9]{1,9}", told) or not 1 <= int(told) <= _MOST_PROCESSES:
+        raise UsageError(f"{_called('processes')} is auto or a number from 1 to {_MOST_PROCESSES}, not {value!r}")
+    return int(told)
 
 
 def _one_of(options: Options, name: str, allowed: dict[str, Any]) -> Any:

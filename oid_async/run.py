@@ -28,6 +28,7 @@ from oid_async.metadata.paths import cache_root
 from oid_async.mirror import Site, allowed_endpoints, named_endpoints, open_site
 from oid_async.openimages.catalogue import IMAGE_BUCKET, MEAN_IMAGE_BYTES, object_url
 from oid_async.options import Options, Source
+from oid_async.processes import cores, how_many
 from oid_async.report import PASSING_KINDS, Plan, Report, size_text
 from oid_async.select.choose import Asked
 from oid_async.select.plan import Facts, Planner, Summary, clear_plan, plan_files
@@ -42,7 +43,7 @@ from oid_async.threads import in_thread
 from oid_async.transfer import pipeline
 from oid_async.transfer.fetch import Fetcher
 from oid_async.transfer.hosts import FLICKR_RATE, Hosts
-from oid_async.transfer.pace import MOST
+from oid_async.transfer.pace import FLOOR, MOST
 from oid_async.transfer.pipeline import Collector, Deliver
 from oid_async.transfer.retry import Limits
 from oid_async.version import __version__
@@ -50,6 +51,7 @@ from oid_async.version import __version__
 if TYPE_CHECKING:
     from oid_async.origin.server import Serve
     from oid_async.transfer.client import Client
+    from oid_async.transfer.crew import Crew
 
 _TABLE_CONNECTIONS = 8
 # What one of many transfers should get of --limit-rate; what arrives unasked meanwhile waits in the sockets' buffers.
@@ -84,6 +86,7 @@ class Run:
         self._site_name = site
         self._limits = limits or _limits(options)
         self._workers = _workers(options)
+        self._crew_requests = 0
 
     async def plan(self) -> Plan:
         """Say what a download would do. Fetches tables, no image; writes nothing to SAVEPATH."""
@@ -104,7 +107,7 @@ class Run:
                 decision = await self._decide(prepared, folder, journal)
                 self._sink(Planned(decision.plan))
                 _check_room(decision.plan, prepared.site)
-                await self._transfer(prepared, folder, journal)
+                await self._transfer(prepared, decision, folder, journal)
                 if self._tops_up:
                     decision = await self._top_up(prepared, decision, folder, journal)
                 await in_thread(self._write_results, prepared, decision, folder)
@@ -202,7 +205,10 @@ class Run:
         report.bad_rows = len(prepared.inputs.bad_rows)
         disk_free = await asyncio.to_thread(_disk_free, self.options.savepath)
         plan = self._make_plan(answer, summary, prepared.planner.sources, prepared.cache.fetched_bytes, disk_free)
-        return _Decision(plan, answer, report.failed, report.downloaded, dict(report.failures))
+        on_flickr = summary.on_flickr if self.options.rate is None else 0
+        return _Decision(
+            plan, answer, report.failed, report.downloaded, dict(report.failures), summary.to_fetch - on_flickr
+        )
 
     def _select(
         self, prepared: "_Prepared", folder: Folder, journal: Journal | None, settled: pl.Series | None
@@ -265,7 +271,7 @@ class Run:
                 more = report.selected - before
                 self._sink(Note(f"{fresh} failed; {more or 'no'} more images take their place"))
             _check_room(decision.plan, prepared.site)
-            await self._transfer(prepared, folder, journal, told)
+            await self._transfer(prepared, decision, folder, journal, told)
         return decision
 
     def _make_plan(
@@ -299,7 +305,12 @@ class Run:
         )
 
     async def _transfer(
-        self, prepared: "_Prepared", folder: Folder, journal: Journal, told: pl.Series | None = None
+        self,
+        prepared: "_Prepared",
+        decision: "_Decision",
+        folder: Folder,
+        journal: Journal,
+        told: pl.Series | None = None,
     ) -> None:
         """Fetch what the plan says. The report counts on, also when this is cancelled.
 
@@ -307,8 +318,11 @@ class Run:
         """
         client = prepared.client
         assert client is not None
+        processes = how_many(self.options, decision.uncapped, self._workers, cores())
+        crew = self._crew(processes - 1, prepared, folder) if processes > 1 else None
+        workers = self._workers - (crew.transfers if crew is not None else 0)
         lander = Lander(folder, journal, hashed=not self.options.no_hash)
-        collector = Collector(lander, self.report, self._sink, self._deliver)
+        collector = Collector(lander, self.report, self._sink, self._deliver, room=2 * workers)
         fetcher = Fetcher(
             client,
             sources=prepared.planner.sources,
@@ -325,10 +339,41 @@ class Run:
                 collector,
                 recall=targets.recall,
                 clock=client.hosts.clock,
-                workers=self._workers,
+                workers=workers,
+                crew=crew,
             )
         finally:
-            self.report.requests = client.requests
+            self._crew_requests += crew.requests if crew is not None else 0
+            self.report.requests = client.requests + self._crew_requests
+
+    def _crew(self, size: int, prepared: "_Prepared", folder: Folder) -> "Crew":
+        """Return worker processes, not started yet; each may have its part of the transfers on at once."""
+        from oid_async.transfer.crew import Crew
+        from oid_async.transfer.letters import Orders
+
+        options, site, client, sources = self.options, prepared.site, prepared.client, prepared.planner.sources
+        assert client is not None
+        orders = Orders(
+            savepath=str(folder.path.absolute()),
+            tmp=str(folder.tmp.absolute()),
+            token=folder.token,
+            sources=sources,
+            mirror=site.url,
+            written=site.name,
+            allowed=allowed_endpoints(options, site),
+            limits=self._limits,
+            rate=options.rate,
+            period=options.period,
+            workers=self._workers // (size + 1),
+            finds_pace=options.concurrency is None,
+            floor=FLOOR / (size + 1),
+            hashed=not options.no_hash,
+        )
+
+        def tell(text: str) -> None:
+            self._sink(Note(text))
+
+        return Crew(size, orders, client.hosts, Adopter(folder, sources), images=folder.images, tell=tell)
 
     def _write_results(self, prepared: "_Prepared", decision: "_Decision", folder: Folder) -> None:
         inputs, site = prepared.inputs, prepared.site
@@ -339,7 +384,8 @@ class Run:
 
         query: dict[str, Any] = {
             "program": f"oid-async {__version__}",
-            "query": self.options.as_json(),
+            # How many processes share the work is no part of what was asked for, and differs between the doors.
+            "query": {name: value for name, value in self.options.as_json().items() if name != "processes"},
             "sources": list(prepared.planner.sources),
             "site": site.name,
             "categories": {
@@ -372,13 +418,17 @@ class _Prepared:
 
 @dataclass(frozen=True, slots=True)
 class _Decision:
-    """What is selected, and how many had failed and were downloaded in this run when that was decided."""
+    """What is selected, and how many had failed and were downloaded in this run when that was decided.
+
+    `uncapped` counts the images to fetch whose first request goes to no host that has a cap by default.
+    """
 
     plan: Plan
     answer: Answer
     failed: int
     downloaded: int
     failures: dict[str, int]
+    uncapped: int
 
 
 def _limits(options: Options) -> Limits:

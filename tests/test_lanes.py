@@ -48,6 +48,7 @@ class World:
     costs: dict[str, float] = field(default_factory=dict)
     asked: list[tuple[float, str, int]] = field(default_factory=list)
     finished: Counter[int] = field(default_factory=Counter)
+    helped: int = 0
     reloaded: int = 0
     objects: int = 0
 
@@ -60,7 +61,28 @@ class World:
             await asyncio.sleep(0.001)
             return [by_place[place] for place, _ in kept]
 
-        lanes = Lanes[Task](reload, room=self.room, clock=loop.time)
+        in_hand: set[int] = set()
+
+        def offer(task: Task) -> bool:
+            if len(in_hand) >= self.helped or task.asked or task.host.is_closed(loop.time()):
+                return False
+            in_hand.add(task.place)
+            loop.call_later(self.cost_s, end_elsewhere, task)
+            return True
+
+        def end_elsewhere(task: Task) -> None:
+            in_hand.remove(task.place)
+            if task.tries:
+                task.tries, task.asked = task.tries - 1, True
+                lanes.bring(task, 0.05)
+            elif task.then is not None:
+                task.host, task.then = task.then, None
+                lanes.bring(task, 0.0)
+            else:
+                self.finished[task.place] += 1
+                lanes.settle(1)
+
+        lanes = Lanes[Task](reload, room=self.room, clock=loop.time, offer=offer)
 
         async def feed() -> None:
             for task in self.tasks:
@@ -173,6 +195,17 @@ def test_a_host_that_hardly_answers_holds_nobody_up() -> None:
     assert max(at for at, name, _ in world.asked if name == "quick") - start < 120.0
 
 
+def test_what_others_take_does_not_wait_for_the_plan() -> None:
+    """While the own workers hang on a host that does not answer, those that have room are given all the rest."""
+    a = host("a", most=2.0, window=2.0)
+    world = World([Task(place, a) for place in range(300)], workers=2, room=4, cost_s=0.01, helped=8)
+    world.costs["a"] = 1000.0
+    seconds = run_fast(world.run())
+    world.assert_each_once()
+    assert len(world.asked) <= 10
+    assert seconds < 6000
+
+
 def test_a_retry_waits_in_no_workers_hands() -> None:
     """One worker passes a hundred images while one of them waits for its retry, which then goes first."""
     a = host("a")
@@ -221,7 +254,7 @@ def test_a_host_that_was_given_up_lets_its_images_go() -> None:
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(st.integers(0, 10**6))
 def test_whatever_hosts_do_every_image_ends_once(seed: int) -> None:
-    """Random hosts that pause, shrink, die and come back; random retries and sources: all end, none twice."""
+    """Random hosts that pause, shrink, die and come back; random retries, sources and help: all end, none twice."""
     chance = random.Random(seed)
     hosts = [host(f"h{n}", most=float(chance.randint(1, 20)), window=float(chance.randint(1, 8))) for n in range(5)]
     tasks = [
@@ -234,6 +267,7 @@ def test_whatever_hosts_do_every_image_ends_once(seed: int) -> None:
         for place in range(chance.randint(0, 600))
     ]
     world = World(tasks, workers=chance.randint(1, 12), room=chance.randint(1, 20), cost_s=chance.choice((0.0, 0.01)))
+    world.helped = chance.choice((0, 0, 3, 40))
 
     async def trouble() -> None:
         loop = asyncio.get_running_loop()

@@ -57,7 +57,7 @@ class Folder:
         work = scratch or self.state
         self.plan = work / "plan"
         self.tmp = work / "tmp"
-        self._token = secrets.token_hex(4)
+        self.token = secrets.token_hex(4)
         self._parts = f"{self.tmp}{os.sep}"
         self.journal = self.state / "journal.tsv"
         self.manifest = savepath / "manifest.parquet"
@@ -68,6 +68,14 @@ class Folder:
         self._vouched = False
         self._made: list[Path] = []
 
+    @classmethod
+    def lent(cls, savepath: Path, tmp: Path, token: str) -> Self:
+        """Return a folder as another process of the run that owns it sees it: the same names, and no lock."""
+        folder = cls(savepath)
+        folder.tmp, folder.token = tmp, token
+        folder._parts = f"{tmp}{os.sep}"
+        return folder
+
     def part(self, image_id: str) -> str:
         """Return the temporary file of one image, of a name that no other run uses.
 
@@ -75,7 +83,7 @@ class Folder:
         """
         if not image_id.isalnum() or len(image_id) > 64:
             image_id = hashlib.sha256(image_id.encode("utf-8", "surrogatepass")).hexdigest()
-        return f"{self._parts}{image_id}-{self._token}.part"
+        return f"{self._parts}{image_id}-{self.token}.part"
 
     def claim(self) -> Self:
         """Make the folder, take its lock, sweep what a killed run left, and try what a run will do.
@@ -172,8 +180,8 @@ class Folder:
 
     def _go_unlocked(self) -> None:
         """Work in folders of names of our own, since nothing keeps another run out."""
-        self.plan /= self._token
-        self.tmp /= self._token
+        self.plan /= self.token
+        self.tmp /= self.token
         self._parts = f"{self.tmp}{os.sep}"
 
     def _whoami(self) -> str:

@@ -6,15 +6,15 @@ Images are not synced one by one: `oid_async.store.disk` says why, and what make
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from oid_async.errors import storage_error
 from oid_async.report import Outcome
 from oid_async.store.disk import OPENER, Opener, discard, write_all
 from oid_async.store.filebytes import FileBytes
 from oid_async.store.folder import Folder
-from oid_async.store.journal import Journal
 from oid_async.store.naming import clash_name
 from oid_async.store.verify import Body, EtagTrust, Expected, md5_base64, read_header, refuse
 
@@ -45,13 +45,20 @@ class Landing:
     note: str | None = None
 
 
+class Book(Protocol):
+    """Where outcomes are written down: the journal, or the way to the process that writes it."""
+
+    def append(self, outcomes: Iterable[Outcome]) -> None:
+        """Write down what is true of these images now; from any thread. Raises StorageError."""
+
+
 class Lander:
     """Stores arrivals in one folder and writes the journal; batches may be landed from several threads at once.
 
     Without `hashed` no MD5 is kept, and none is computed but to hold an original against its published one.
     """
 
-    def __init__(self, folder: Folder, journal: Journal, *, hashed: bool = True, opener: Opener = OPENER) -> None:
+    def __init__(self, folder: Folder, journal: Book, *, hashed: bool = True, opener: Opener = OPENER) -> None:
         self._folder = folder
         self._hashed = hashed
         self._opener = opener

@@ -6,7 +6,7 @@ and the next probe is due then. After such a pause the window is one: one image 
 try. A host that has made us wait longer than `max_wait_s` in all is given up for the run.
 
 An object that fails is no host in trouble: a hang-up, a time-out or a 500 shrinks the window only when nothing else
-comes back any more, and never below `_FLOOR`. Only when not one answer has come for a long while, to many requests, is
+comes back any more, and never below `_LEAST`. Only when not one answer has come for a long while, to many requests, is
 the host taken for one that is down.
 """
 
@@ -22,7 +22,7 @@ from yarl import URL
 
 from oid_async.store.verify import EtagTrust
 from oid_async.transfer.addresses import Endpoint
-from oid_async.transfer.pace import Pace
+from oid_async.transfer.pace import FLOOR, Pace
 from oid_async.transfer.retry import FetchError
 
 # Flickr's own published advice is one request a second per key for its API; its static hosts publish none. Ten a second
@@ -30,7 +30,7 @@ from oid_async.transfer.retry import FetchError
 FLICKR = "staticflickr.com"
 FLICKR_RATE = 10.0
 _START = 8.0  # a dead host costs this many connections at most, and a live one doubles it with each round trip
-_FLOOR = 4.0
+_LEAST = 4.0
 _DOWN_AFTER = 3  # connections in a row that were not even made
 _SILENT_AFTER = 16  # requests in a row that got no answer at all, over three times the patience for one
 _LOST_AFTER = 5  # connections in a row to one name of a host whose others answer
@@ -52,7 +52,8 @@ class Host:
 
     `waited_s` adds up what the host has made us wait; `gave_up` is how every further request ends, `lost` how those to
     one of its names do, where a host has several. `in_flight` counts the images that the lanes have given out for this
-    host; `patience_s` is how long one answer is waited for. `pace` finds out `most`, where that is not given.
+    host; `patience_s` is how long one answer is waited for. `pace` finds out `most`, where that is not given;
+    `on_close` is called when it is closed or given up.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Host:
     tell: Callable[[str], None] = lambda _: None
     pace: Pace | None = None
     jitter: Callable[[], float] = random.random
+    on_close: Callable[["Host"], None] = lambda _: None
     window: float = _START
     in_flight: int = 0
     not_before: float = 0.0
@@ -95,6 +97,13 @@ class Host:
         """Return whether nothing can be had of it just now, however few are in flight."""
         return self.gave_up is None and now < self.not_before
 
+    def is_well(self, now: float) -> bool:
+        """Return whether other processes may ask it too: uncapped, it answers, and no trouble of late."""
+        at_ease = self.window >= min(_START, self.most)
+        return (
+            self._has_answered and at_ease and self.limiter is None and self.gave_up is None and now >= self.not_before
+        )
+
     def given_up(self, asked: Endpoint) -> FetchError | None:
         """Return how every further request to a name of this host ends, None if it may be asked."""
         return self.gave_up or self.lost.get(asked)
@@ -119,6 +128,11 @@ class Host:
             self.most = self.pace.limit
             self.window = min(self.window, self.most)
 
+    def served(self, began: float) -> None:
+        """Note an image that another process has got of it."""
+        self.requests += 1
+        self.answered(began)
+
     def asked_to_wait(self, error: FetchError, began: float, now: float) -> None:
         """Heed a 429 or a 5xx. With Retry-After nobody asks before that has passed; a bare 429 pauses a moment."""
         self._is_there()
@@ -130,6 +144,7 @@ class Host:
                 moment_s = self.jitter() * min(30.0, 0.5 * 2.0 ** min(self._pauses, 10))
                 self.not_before = max(self.not_before, now + moment_s)
                 self._pauses += 1
+                self.on_close(self)
             return
         if self._gives_up(FetchError("rate_limited", f"{error}, longer than --max-wait"), now, wait_s):
             error.hopeless = True
@@ -169,8 +184,8 @@ class Host:
             if self._downs or (self._silent >= _SILENT_AFTER and now - self._silent_since >= long_s):
                 self._is_down(error, began, now)
                 return
-        if self._stumbles >= 2 * self.window > 2 * _FLOOR and self._ease(began, now, self.window / 2):
-            self.window = max(_FLOOR, self.window)
+        if self._stumbles >= 2 * self.window > 2 * _LEAST and self._ease(began, now, self.window / 2):
+            self.window = max(_LEAST, self.window)
             self._stumbles = 0
 
     def pause(self, seconds: float, *, now: float) -> None:
@@ -179,6 +194,7 @@ class Host:
         if until > self.not_before:
             self.waited_s += until - max(self.not_before, now)
             self.not_before = until
+            self.on_close(self)
 
     def retry_delay_s(self, now: float) -> float:
         """Return how long one more retry is held back: retries beyond the budget are spaced out, never dropped."""
@@ -240,6 +256,7 @@ class Host:
             error.hopeless = True
             self.gave_up = error
             self.tell(f"{self.name} is given up for this run: {error}")
+            self.on_close(self)
         return True
 
 
@@ -255,9 +272,10 @@ class ElsewhereError(FetchError):
 class Hosts:
     """All hosts of one run, and its rate cap: at most `rate` requests per `period` seconds and host.
 
-    `most` bounds what may be in flight to one host, and with `finds_pace` each host finds out what it needs of that;
-    `max_wait_s` how long one that is down or asks for it is waited for, `patience_s` how long one answer is. `tell` is
-    given what a user should know of a host, a line at a time.
+    `most` bounds what may be in flight to one host, and with `finds_pace` each host finds out what it needs of that,
+    from `floor` on; `max_wait_s` how long one that is down or asks for it is waited for, `patience_s` how long one
+    answer is. `tell` is given what a user should know of a host, a line at a time; `on_close` each host that is closed
+    or given up.
     """
 
     rate: float | None
@@ -266,9 +284,12 @@ class Hosts:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     most: int = 64
     finds_pace: bool = False
+    floor: float = FLOOR
     max_wait_s: float = 900.0
     patience_s: float = 30.0
     tell: Callable[[str], None] = lambda _: None
+    on_close: Callable[[Host], None] = lambda _: None
+    kind: Callable[..., Host] = Host
     _most_known: int = _MOST_KNOWN
     _known: dict[str, Host] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
@@ -284,25 +305,34 @@ class Hosts:
         return self.named(host_name(url))
 
     def named(self, name: str) -> Host:
-        """Return the host of this `host_name`."""
+        """Return the host of this name."""
         if name not in self._known:
             self._forget_idle()
-            rate, period = self._rate_of(name), self.period if self.rate else 1.0
-            limiter = make_limiter(rate, period)
-            # Images that only wait for a capped host's next moment would hold the places of those that need not.
-            most = float(self.most) if limiter is None else min(self.most, max(_FLOOR, _CAPPED_S * rate / period))
-            pace = Pace(most=most) if self.finds_pace and limiter is None else None
-            self._known[name] = Host(
-                name,
-                limiter,
-                EtagTrust(name),
-                most=most if pace is None else pace.limit,
-                pace=pace,
-                max_wait_s=self.max_wait_s,
-                patience_s=self.patience_s,
-                tell=self.tell,
-            )
+            self._known[name] = self._make(name)
         return self._known[name]
+
+    def closed(self) -> list[Host]:
+        """Return the hosts that nobody may ask just now: closed, or given up."""
+        now = self.clock()
+        return [host for host in self._known.values() if host.gave_up is not None or now < host.not_before]
+
+    def _make(self, name: str) -> Host:
+        rate, period = self._rate_of(name), self.period if self.rate else 1.0
+        limiter = make_limiter(rate, period)
+        # Images that only wait for a capped host's next moment would hold the places of those that need not.
+        most = float(self.most) if limiter is None else min(self.most, max(_LEAST, _CAPPED_S * rate / period))
+        pace = Pace(floor=self.floor, most=most) if self.finds_pace and limiter is None else None
+        return self.kind(
+            name,
+            limiter,
+            EtagTrust(name),
+            most=most if pace is None else pace.limit,
+            pace=pace,
+            max_wait_s=self.max_wait_s,
+            patience_s=self.patience_s,
+            tell=self.tell,
+            on_close=lambda host: self.on_close(host),
+        )
 
     async def admit(self, host: Host, asked: Endpoint) -> None:
         """Wait until one more request may be sent to a name of the host. Call it where requests are really sent.

@@ -1,7 +1,7 @@
 """Who waits for which host: the queue between the plan and the workers, one lane a host.
 
     feeder ──put──▶ lane: ready (jobs) ◀──refill── rest (places in the plan, 8 bytes each)
-                      │    ▲
+      offer ◀──┘      │    ▲                  └──▶ offer (what other processes take comes back by settle, or bring)
                     take   └── put_back: after a pause (a retry), or at once for the image's next source
                       ▼    │
                      workers
@@ -82,6 +82,7 @@ class Lanes(Generic[J]):
 
     `room` is how many jobs from the plan one lane may hold as objects; twice as many, but no fewer than a thousand, may
     all of them together.
+    `offer` is asked to take each job that comes from the plan off our hands, and returns whether it has.
     """
 
     def __init__(
@@ -90,8 +91,10 @@ class Lanes(Generic[J]):
         *,
         room: int,
         clock: Callable[[], float],
+        offer: Callable[[J], bool] = lambda _: False,
     ) -> None:
         self._reload = reload
+        self._offer = offer
         self._room = room
         self._most = max(_FEWEST_OBJECTS, 2 * room)
         self._clock = clock
@@ -116,7 +119,7 @@ class Lanes(Generic[J]):
     async def put(self, job: J) -> None:
         """Take a job from the plan. Waits while there is enough to do."""
         self._unfinished += 1
-        while True:
+        while not self._offer(job):
             lane = self._lane(job.host)
             if job.host.is_closed(self._clock()) and job.note is not None:
                 if lane.has_rest or len(lane.ready) >= self._room or self._held >= self._most:
@@ -134,9 +137,15 @@ class Lanes(Generic[J]):
                 self._keep_place(lane, job)
                 return
             await self._wait_for_room()
+        else:
+            return
         self._held += 1
         lane.ready.append(job)
         self._list(lane)
+
+    def lend(self) -> None:
+        """Count a job of the plan that somebody else was given before it came here; `settle` or `bring` ends that."""
+        self._unfinished += 1
 
     async def _wait_for_room(self) -> None:
         """Wait until something has gone on.
@@ -196,6 +205,20 @@ class Lanes(Generic[J]):
         """
         if taken_from is not None:
             self.let_go(taken_from)
+        self._place(job, delay_s)
+
+    def bring(self, job: J, delay_s: float) -> None:
+        """Take back a job that was offered and not brought to its end."""
+        self._held += 1
+        self._place(job, delay_s)
+
+    def settle(self, count: int) -> None:
+        """Say that so many jobs that were lent or offered have come to their end: others may be offered now."""
+        self._unfinished -= count
+        self._wake_feeder()
+        self._wake_all_if_done()
+
+    def _place(self, job: J, delay_s: float) -> None:
         if delay_s > 0:
             heapq.heappush(self._later, (self._clock() + delay_s, next(self._order), job))
             self._set_timer()
@@ -251,11 +274,15 @@ class Lanes(Generic[J]):
             )
         finally:
             lane.is_loading = False
-        self._held += len(jobs)
         for job in jobs:
+            if self._offer(job):
+                continue
+            self._held += 1
             home = self._lane(job.host)
             home.ready.append(job)
             self._list(home)
+        if not lane.is_empty:
+            self._list(lane)  # it was passed over while it was read for
 
     def _keep_place(self, lane: _Lane[J], job: J) -> None:
         note = job.note

@@ -13,6 +13,7 @@ never a wait.
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 import aiofiles.os
 
@@ -23,18 +24,23 @@ from oid_async.threads import settled
 from oid_async.transfer.fetch import Again, Failed, Fetcher, Job, Target
 from oid_async.transfer.lanes import Lanes
 
+if TYPE_CHECKING:
+    from oid_async.transfer.crew import Crew
+
 # A batch is one thread hop: 300 KB images come 7 at a time, small ones 32.
 _BATCH_IMAGES = 32
 _BATCH_BYTES = 2 << 20
 # While the loop prepares the next batch, a thread works on the other one: hashing does not hold the interpreter.
-_BATCHES_AT_ONCE = 2
+BATCHES_AT_ONCE = 2
 # What may wait to be stored, beside the batches: more only fills the memory, for the disk is what is slow then.
 _INBOX_IMAGES = 2 * _BATCH_IMAGES
 _INBOX_BYTES = 2 * _BATCH_BYTES
 
 Deliver = Callable[[Outcome], Awaitable[None]]
-Settle = Callable[[Job, Landing], Outcome | None]
-"""Told of every job that has landed or was refused; returns the Outcome of one that has thereby failed."""
+Settle = Callable[[Job | None, Landing], Outcome | None]
+"""Told of every job that has landed or was refused; returns the Outcome of one that has thereby failed.
+
+None stands for an image that there was nothing to ask for."""
 
 _Entry = tuple[Job | None, Arrival | Outcome]
 
@@ -42,26 +48,27 @@ _Entry = tuple[Job | None, Arrival | Outcome]
 class _Inbox:
     """What waits to be stored, bounded in images and bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: int) -> None:
+        self._room = min(room, _INBOX_IMAGES)
         self._entries: deque[_Entry] = deque()
         self._size = 0
         self._takers: deque[asyncio.Future[None]] = deque()
         self._putters: deque[asyncio.Future[None]] = deque()
 
     async def put(self, entry: _Entry) -> None:
-        while len(self._entries) >= _INBOX_IMAGES or self._size >= _INBOX_BYTES:
-            await _turn(self._putters)
+        while len(self._entries) >= self._room or self._size >= _INBOX_BYTES:
+            await turn(self._putters)
         self.put_now(entry)
 
     def put_now(self, entry: _Entry) -> None:
         """Put in what is small, however much is there."""
         self._entries.append(entry)
         self._size += _size(entry)
-        _wake(self._takers)
+        wake(self._takers)
 
     async def take_batch(self) -> list[_Entry]:
         while not self._entries:
-            await _turn(self._takers)
+            await turn(self._takers)
         batch: list[_Entry] = []
         size = 0
         while self._entries and len(batch) < _BATCH_IMAGES and size < _BATCH_BYTES:
@@ -69,21 +76,24 @@ class _Inbox:
             size += _size(batch[-1])
         self._size -= size
         if self._entries:
-            _wake(self._takers)
+            wake(self._takers)
         for _ in batch:
-            _wake(self._putters)
+            wake(self._putters)
         return batch
 
 
 class Collector:
-    """Takes what has finished in batches: one thread hop stores and journals a batch, then it is counted and told."""
+    """Takes what has finished in batches: one thread hop stores and journals a batch, then it is counted and told.
 
-    def __init__(self, lander: Lander, report: Report, sink: Sink, deliver: Deliver | None) -> None:
+    `room` is how many images may wait for that, beside the two batches that are being stored.
+    """
+
+    def __init__(self, lander: Lander, report: Report, sink: Sink, deliver: Deliver | None, *, room: int) -> None:
         self._land_batch = aiofiles.os.wrap(lander.land)
         self._report = report
         self._sink = sink
         self._deliver = deliver
-        self._inbox = _Inbox()
+        self._inbox = _Inbox(room)
 
     async def take(self, job: Job | None, content: Arrival | Outcome) -> None:
         """Take a body, or the Outcome of an image that has failed. Waits while there is much to be stored."""
@@ -93,24 +103,34 @@ class Collector:
         """Collect until cancelled."""
         while True:
             batch = await self._inbox.take_batch()
-            contents = [content for _, content in batch]
-            stored = asyncio.ensure_future(self._land_batch(contents))
-            try:
-                landings = await asyncio.shield(stored)
-            except asyncio.CancelledError:
-                # The thread cannot be stopped half-way: wait, and count what it has stored and journalled.
-                await settled(stored)
-                if stored.exception() is None:
-                    self._count(stored.result())
-                raise
-            outcomes = self._count(landings)
-            if self._deliver is not None:
-                # Before the jobs are settled: the last outcome must not be lost when the pool is done.
-                for outcome in outcomes:
-                    await self._deliver(outcome)
+            landings, outcomes = await self._store([content for _, content in batch])
+            # Before the jobs are settled: the last outcome must not be lost when the pool is done.
+            await self.deliver(outcomes)
             for (job, _), landing in zip(batch, landings, strict=True):
-                if job is not None and (failed := settle(job, landing)) is not None:
+                if (failed := settle(job, landing)) is not None:
                     self._inbox.put_now((job, failed))
+
+    async def enter(self, outcomes: Sequence[Outcome]) -> None:
+        """Journal and count what another process has stored."""
+        await self._store(outcomes)
+
+    async def deliver(self, outcomes: Sequence[Outcome]) -> None:
+        """Hand outcomes to whoever wants each of them, as fast as they are taken."""
+        if self._deliver is not None:
+            for outcome in outcomes:
+                await self._deliver(outcome)
+
+    async def _store(self, contents: Sequence[Arrival | Outcome]) -> tuple[list[Landing], list[Outcome]]:
+        stored = asyncio.ensure_future(self._land_batch(contents))
+        try:
+            landings = await asyncio.shield(stored)
+        except asyncio.CancelledError:
+            # The thread cannot be stopped half-way: wait, and count what it has stored and journalled.
+            await settled(stored)
+            if stored.exception() is None:
+                self._count(stored.result())
+            raise
+        return landings, self._count(landings)
 
     def _count(self, landings: Sequence[Landing]) -> list[Outcome]:
         report, outcomes = self._report, []
@@ -136,6 +156,10 @@ class Collector:
         return outcomes
 
 
+def _keep(job: Job) -> bool:
+    return False
+
+
 async def run(
     targets: AsyncIterator[Target],
     fetcher: Fetcher,
@@ -144,10 +168,11 @@ async def run(
     recall: Callable[[Sequence[int]], Awaitable[Sequence[Target]]],
     clock: Callable[[], float],
     workers: int,
+    crew: "Crew | None" = None,
 ) -> None:
     """Fetch all targets with a bounded pool of workers. Raises what a task raised, alone if it is one.
 
-    `recall` reads the targets at these places of the plan again.
+    `recall` reads the targets at these places of the plan again. A `crew` of other processes shares the work.
     """
 
     async def reload(kept: Sequence[tuple[int, str]]) -> list[Job]:
@@ -158,12 +183,16 @@ async def run(
             jobs.append(job)
         return jobs
 
-    lanes = Lanes[Job](reload, room=2 * workers, clock=clock)
+    lanes = Lanes[Job](reload, room=2 * workers, clock=clock, offer=crew.take_job if crew is not None else _keep)
 
     async def feed() -> None:
         async for target in targets:
+            if crew is not None and crew.take(target):
+                lanes.lend()
+                continue
             job = fetcher.begin(target)
             if isinstance(job, Failed):
+                lanes.lend()
                 await collector.take(None, job.outcome)
             else:
                 await lanes.put(job)
@@ -182,8 +211,10 @@ async def run(
             lanes.let_go(host)
             await collector.take(job, end.outcome if isinstance(end, Failed) else end)
 
-    def settle(job: Job, landing: Landing) -> Outcome | None:
-        if landing.reason is not None:
+    def settle(job: Job | None, landing: Landing) -> Outcome | None:
+        if job is None:
+            lanes.settle(1)
+        elif landing.reason is not None:
             end = fetcher.refused(job, landing.reason)
             if isinstance(end, Failed):
                 return end.outcome
@@ -194,10 +225,14 @@ async def run(
 
     try:
         async with asyncio.TaskGroup() as group:
-            collecting = [group.create_task(collector.run(settle)) for _ in range(_BATCHES_AT_ONCE)]
+            collecting = [group.create_task(collector.run(settle)) for _ in range(BATCHES_AT_ONCE)]
             feeding = group.create_task(feed())
             working = [group.create_task(work()) for _ in range(workers)]
+            for member in crew.members(fetcher, collector, lanes) if crew is not None else ():
+                group.create_task(member)
             await asyncio.wait([feeding, *working])
+            if crew is not None:
+                crew.dismiss()
             for task in collecting:
                 task.cancel()
     finally:
@@ -208,7 +243,7 @@ def _size(entry: _Entry) -> int:
     return entry[1].size if isinstance(entry[1], Arrival) else 0
 
 
-async def _turn(waiting: deque[asyncio.Future[None]]) -> None:
+async def turn(waiting: deque[asyncio.Future[None]]) -> None:
     """Wait to be woken; a turn that is not used, because its task was cancelled, is passed on."""
     waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     waiting.append(waiter)
@@ -216,11 +251,12 @@ async def _turn(waiting: deque[asyncio.Future[None]]) -> None:
         await waiter
     except asyncio.CancelledError:
         if waiter.done() and not waiter.cancelled():
-            _wake(waiting)
+            wake(waiting)
         raise
 
 
-def _wake(waiting: deque[asyncio.Future[None]]) -> None:
+def wake(waiting: deque[asyncio.Future[None]]) -> None:
+    """Wake the one that has waited longest."""
     while waiting:
         waiter = waiting.popleft()
         if not waiter.done():

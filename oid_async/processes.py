@@ -1,0 +1,35 @@
+"""How many processes a run is worth: decided before the first image, from the plan and the machine. Pure."""
+
+import os
+
+from oid_async.options import Options
+
+# Starting a worker process costs what fetching some hundred images does, and it is there after half a second.
+_IMAGES_EACH = 4000
+# Each of them fetches a thousand images a second and more: beyond that no line is left to fill.
+_MOST_AUTO = 4
+
+
+def cores() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def how_many(options: Options, uncapped: int, transfers: int, processors: int) -> int:
+    """Return how many processes are to share the work, this one counted.
+
+    `uncapped` is how many images will be asked of hosts without a cap, `transfers` how many may be under way at once.
+
+    >>> how_many(Options(processes="auto"), 3000, 64, 8), how_many(Options(processes="auto"), 9000, 64, 8)
+    (1, 3)
+    >>> how_many(Options(processes=2), 100, 64, 8), how_many(Options(processes=2, rate=10.0), 100, 64, 8)
+    (2, 1)
+    """
+    # A cap, on requests or bytes, is counted by one process; what it leaves to do one can do.
+    if not uncapped or options.rate or options.limit_rate is not None or options.offline:
+        return 1
+    if isinstance(options.processes, int):
+        return min(options.processes, transfers)
+    return max(1, min(processors, _MOST_AUTO, transfers, 1 + uncapped // _IMAGES_EACH))

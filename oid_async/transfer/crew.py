@@ -1,0 +1,377 @@
+"""The worker processes of a run, seen from the run: who is given what, what comes of it, and what if one dies.
+
+    lanes ──offer──▶ Crew ──images──▶ worker process: one attempt each, bodies checked, written, renamed
+      ▲ ▲                                   │
+      │ └──bring──── back: not settled ◀────┤
+      └────settle─── landed ◀───────────────┘──▶ collector: journal, report, sink
+
+The run goes on fetching by itself; workers take what they have room for. They are given only images of hosts that are
+well and not capped, so that one process alone counts a cap, waits for a host and probes it. What a worker cannot settle
+in one attempt comes back into the lanes with all that was learnt, and what a dead one had in hand as if nobody had
+asked for it, but for files that it had already given their names: they are adopted.
+
+A worker is started with `python -m`, never forked, and is gone when the run is: it sees its line close.
+"""
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from oid_async.errors import OidError, StorageError
+from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
+from oid_async.options import SPLITS
+from oid_async.report import Outcome
+from oid_async.threads import finished, in_thread, settled
+from oid_async.transfer.fetch import Failed, Fetcher, Job, Partial, Target
+from oid_async.transfer.hosts import Host, Hosts, host_name
+from oid_async.transfer.lanes import Lanes
+from oid_async.transfer.letters import LINE_BYTES, Orders, line, next_line, pack_target, unpack_error, unpack_outcomes
+from oid_async.transfer.pipeline import Collector
+from oid_async.transfer.urls import parse_url
+
+Adopt = Callable[[str, str, str | None, str | None], Outcome | None]
+
+# What a worker has in hand beyond what it transfers: enough while this process is busy with something else.
+_AHEAD = 192
+_SEND_AT_ONCE = 32
+_STOP_S = 2.0
+# One that died is replaced once; whatever ends it may lie in wait for the next one, too.
+_LIVES = 2
+_PROGRAM = "oid_async.transfer.member"
+
+
+class Crew:
+    """`size` worker processes. `adopt` takes back a file that a dead one has left under its final name.
+
+    `images` is where they store, `tell` is given what a user should know.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        orders: Orders,
+        hosts: Hosts,
+        adopt: Adopt,
+        *,
+        images: Path,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.orders = orders
+        self.hosts = hosts
+        self.adopt = adopt
+        self.images = images
+        self.tell = tell
+        self.is_dismissed = False
+        first = object_url(IMAGE_BUCKET, "", orders.mirror) if orders.sources[0] == "cvdf" else None
+        self._bucket = host_name(parse_url(first)) if first is not None else None
+        self._members = [_Member(self) for _ in range(size)]
+
+    @property
+    def transfers(self) -> int:
+        """How many transfers all of them may have on at once."""
+        return len(self._members) * self.orders.workers
+
+    @property
+    def requests(self) -> int:
+        """How many requests the workers have sent."""
+        return sum(member.requests for member in self._members)
+
+    def members(self, fetcher: Fetcher, collector: Collector, lanes: Lanes[Job]) -> Iterator[Coroutine[Any, Any, None]]:
+        """Yield what looks after each worker process, from its start to its end."""
+        self.hosts.on_close = self._tell_of
+        for member in self._members:
+            yield member.run(fetcher, collector, lanes)
+
+    def take(self, target: Target) -> bool:
+        """Give an image of the plan to a worker that has room for it; return whether that was done.
+
+        Only what is asked of the bucket first, as nearly all is: nothing has to be parsed to see that.
+        """
+        plain = self._bucket is not None and target.known is None and target.subset in SPLITS
+        return plain and self._give(target, self.hosts.named(self._bucket or ""))
+
+    def take_job(self, job: Job) -> bool:
+        """Do the same with a job that nobody has made a request for yet."""
+        return not job.before and not job.attempts.made and self._give(job.target, job.host)
+
+    def _give(self, target: Target, host: Host) -> bool:
+        member = min(self._members, key=_load)
+        now = self.hosts.clock()
+        if not member.has_room or not host.is_well(now):
+            return False
+        member.give(target, host, now)
+        return True
+
+    def dismiss(self) -> None:
+        """Say that there is nothing more to do: each worker ends, and what looks after it too."""
+        self.is_dismissed = True
+        for member in self._members:
+            member.dismiss()
+
+    def _tell_of(self, host: Host) -> None:
+        # All of them, whatever they were given: a redirect may lead anywhere.
+        for member in self._members:
+            member.tell_of(host)
+
+
+class _Member:
+    """One worker process, and what it has in hand: bounded, since it is given no more before that has landed."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+        self._most = crew.orders.workers + _AHEAD
+        self._in_hand: dict[str, tuple[Target, Host, float]] = {}
+        self._unsent: list[list[Any]] = []
+        self._told: set[str] = set()
+        self._process: asyncio.subprocess.Process | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._is_ready = False
+        self._may_send = False
+        self._has_landed = False
+        self._asked = 0
+        self._asked_before = 0
+
+    @property
+    def requests(self) -> int:
+        return self._asked_before + self._asked
+
+    @property
+    def load(self) -> int:
+        return len(self._in_hand) if self._is_ready else sys.maxsize
+
+    @property
+    def has_room(self) -> bool:
+        return self._is_ready and len(self._in_hand) < self._most
+
+    def give(self, target: Target, host: Host, now: float) -> None:
+        self._in_hand[target.image_id] = (target, host, now)
+        if host.name not in self._told:
+            self._told.add(host.name)
+            self.tell_of(host)
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._send_images)
+        self._unsent.append(pack_target(target))
+        if len(self._unsent) >= _SEND_AT_ONCE:
+            self._send_images()
+
+    def tell_of(self, host: Host) -> None:
+        """Tell how things stand with a host."""
+        gone = host.gave_up
+        given_up = [gone.kind, str(gone)] if gone is not None else None
+        self._send("host", host.name, host.not_before, host.etags.is_md5, given_up)
+
+    def dismiss(self) -> None:
+        if self._is_ready:
+            self._hang_up()
+        elif self._process is not None:
+            # It has nothing in hand; waiting for it to come up would cost what the run has just saved.
+            self._kill()
+
+    async def run(self, fetcher: Fetcher, collector: Collector, lanes: Lanes[Job]) -> None:
+        """Start the process, hear it out, and start it once more if it dies at work."""
+        self._fetcher, self._collector, self._lanes = fetcher, collector, lanes
+        for _ in range(_LIVES):
+            if self._crew.is_dismissed:
+                return
+            try:
+                code = await self._live()
+            except OSError as error:
+                why = error.strerror or error
+                self._crew.tell(f"a worker process cannot be started ({why}); the run goes on without it")
+                return
+            if self._crew.is_dismissed:
+                return
+            await self._take_over(code)
+            if not self._has_landed:
+                return
+
+    async def _live(self) -> int:
+        """Return how the process ended; whatever ends this ends it."""
+        own, its = socket.socketpair()
+        reader, self._writer = await asyncio.open_connection(sock=own, limit=LINE_BYTES)
+        try:
+            with its:
+                await self._start(its)
+            if self._crew.is_dismissed:
+                self._kill()
+            self._writer.write(self._crew.orders.line())
+            self._may_send = True
+            for host in self._crew.hosts.closed():
+                self.tell_of(host)
+            try:
+                await self._listen(reader)
+            except asyncio.CancelledError:
+                await finished(self._wind_up(reader))
+                raise
+        finally:
+            self._is_ready = self._may_send = False
+            self._has_landed |= self._asked > 0
+            self._asked_before, self._asked = self.requests, 0
+            self._told.clear()
+            self._unsent.clear()
+            self._writer.close()
+            await finished(self._end())
+        assert self._process is not None
+        return self._process.returncode or 0
+
+    async def _start(self, its: socket.socket) -> None:
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",
+                "-m",
+                _PROGRAM,
+                stdin=its.fileno(),
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+                # What a terminal signals is for the run to heed.
+                start_new_session=True,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+            )
+        )
+        try:
+            self._process = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await settled(starting)
+            if not starting.cancelled() and starting.exception() is None:
+                self._process = starting.result()
+            raise
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        while told := await next_line(reader):
+            kind, *content = json.loads(told)
+            if kind == "ready":
+                self._is_ready = True
+                self._lanes.settle(0)  # there is room now
+                if self._crew.is_dismissed:
+                    self._hang_up()
+            elif kind == "landed":
+                await self._landed(*content)
+            elif kind == "back":
+                self._take_back(*content)
+            elif kind == "trouble":
+                self._learn(*content)
+            elif kind == "note":
+                self._crew.hosts.tell_once(content[0])
+            elif kind == "stopped":
+                self._stopped(*content)
+
+    def _stopped(self, kind: str, text: str) -> None:
+        if kind == StorageError.kind:
+            raise StorageError(text)
+        self._crew.tell(f"a worker process has failed, which is a bug: {text}")
+
+    async def _landed(self, requests: int, packed: list[list[Any]]) -> None:
+        self._asked = requests
+        outcomes = unpack_outcomes(packed, self._crew.images)
+        await self._collector.enter(outcomes)
+        for outcome in outcomes:
+            _, host, began = self._in_hand.pop(outcome.image_id)
+            if outcome.status == "downloaded":
+                host.served(began)
+        self._lanes.settle(len(outcomes))
+        await self._collector.deliver(outcomes)
+
+    def _take_back(self, requests: int, packed: list[Any]) -> None:
+        self._asked = requests
+        image_id, note, made, seen, partial, delay_s = packed
+        target, _, _ = self._in_hand.pop(image_id)
+        job = self._fetcher.recall(target, note)
+        assert isinstance(job, Job), "an image without a source left has failed"
+        job.attempts.made = made
+        job.attempts.seen.update(seen)
+        job.partial = Partial(*partial) if partial is not None else None
+        self._lanes.bring(job, delay_s)
+
+    def _learn(self, name: str, method: str, packed: list[Any], asked: list[Any], began: float, silent: bool) -> None:
+        """Let a host's state learn from what a worker has met, as if it had been met here; and tell what it is now."""
+        host, error, now = self._crew.hosts.named(name), unpack_error(packed), self._crew.hosts.clock()
+        if method == "asked_to_wait":
+            host.asked_to_wait(error, began, now)
+        elif method == "unreachable":
+            host.unreachable(error, (asked[0], asked[1]), began, now)
+        else:
+            host.stumbled(error, began, now, silent=silent)
+        self.tell_of(host)
+
+    async def _take_over(self, code: int) -> None:
+        """Take back what a dead worker had in hand: what it has stored is adopted, the rest is asked for."""
+        begun = [self._fetcher.begin(target) for target, _, _ in self._in_hand.values()]
+        jobs = [job for job in begun if isinstance(job, Job)]
+        failed = [job.outcome for job in begun if isinstance(job, Failed)]
+        self._in_hand.clear()
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        self._crew.tell(
+            f"a worker process ended ({how}); the {len(begun)} images that it had in hand are asked for again"
+        )
+        ended = failed + await in_thread(self._adopted, jobs)
+        await self._collector.enter(ended)
+        known = {outcome.image_id for outcome in ended}
+        for job in jobs:
+            if job.target.image_id not in known:
+                self._lanes.bring(job, 0.0)
+        self._lanes.settle(len(ended))
+        await self._collector.deliver(ended)
+
+    def _adopted(self, jobs: list[Job]) -> list[Outcome]:
+        found = []
+        for job in jobs:
+            target, known = job.target, job.target.original
+            size = str(known.size) if known.size is not None else None
+            outcome = self._crew.adopt(target.image_id, target.file_name, size, known.md5)
+            if outcome is not None:
+                found.append(replace(outcome, status="downloaded", url=job.written, attempts=1))
+        return found
+
+    async def _wind_up(self, reader: asyncio.StreamReader) -> None:
+        """Stop a process at work, and write down what it has stored up to then."""
+        self._hang_up()
+        with suppress(TimeoutError, OidError):
+            async with asyncio.timeout(_STOP_S):
+                while told := await next_line(reader):
+                    kind, *content = json.loads(told)
+                    if kind == "landed":
+                        self._asked = content[0]
+                        await self._collector.enter(unpack_outcomes(content[1], self._crew.images))
+
+    async def _end(self) -> None:
+        """See that the process is gone: by itself in a moment, or by force."""
+        if self._process is None:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_S if self._crew.is_dismissed else 0.0):
+                await self._process.wait()
+        self._kill()
+        await self._process.wait()
+
+    def _kill(self) -> None:
+        assert self._process is not None
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+
+    def _hang_up(self) -> None:
+        if self._may_send and self._writer is not None and not self._writer.is_closing():
+            self._may_send = False
+            with suppress(OSError):
+                self._writer.write_eof()
+
+    def _send_images(self) -> None:
+        if self._unsent:
+            images, self._unsent = self._unsent, []
+            self._send("images", images)
+
+    def _send(self, *content: Any) -> None:
+        if self._may_send and self._writer is not None and not self._writer.is_closing():
+            self._writer.write(line(*content))
+
+
+def _load(member: _Member) -> int:
+    return member.load
