@@ -6,8 +6,10 @@ from typing import Any
 
 import polars as pl
 import pytest
+from support import tree
 from test_journal import RUBBISH, failed, saved, write
 
+import oid_async
 from oid_async.openimages.ids import KEY, IdForm
 from oid_async.store import lines as lines_module
 from oid_async.store.journal import FORGET, Journal, next_line, parse_lines, scan_journal
@@ -159,3 +161,25 @@ def test_block_is_read_as_the_journal_is(tmp_path: Path, rubbish: bytes) -> None
         path.write_bytes(block)
         said = scan_journal(path).drop("line").collect()
         assert parse_lines(block).drop("line").equals(said)
+
+
+async def test_a_large_job_leaves_what_a_small_one_does(
+    lookalike: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In spans, from sorted tables and a journal of many blocks the files are those of one span, and so they stay."""
+
+    def files(folder: str) -> dict[str, Any]:
+        return {name: content for name, content in tree(tmp_path / folder).items() if name != "query.json"}
+
+    query: dict[str, Any] = {"mirror": str(lookalike), "splits": ["train", "validation"]}
+    await oid_async.download(**query, savepath=tmp_path / "small", cache_dir=tmp_path / "cache")
+    monkeypatch.setattr("oid_async.metadata.convert._SORTED_FROM_ROWS", 0)
+    monkeypatch.setattr("oid_async.metadata.convert._SLICE_ROWS", 30)
+    monkeypatch.setattr("oid_async.select.plan._SPAN_ROWS", 16)
+    monkeypatch.setattr(lines_module, "_BLOCK_BYTES", 3000)
+    again: dict[str, Any] = {**query, "savepath": tmp_path / "large", "cache_dir": tmp_path / "sorted"}
+    first = await oid_async.download(**again)
+    assert files("large") == files("small")
+    second = await oid_async.download(**again)
+    assert (second.present, second.requests) == (first.selected, 0)
+    assert files("large") == files("small")

@@ -114,8 +114,9 @@ class Planner:
             frame = _with_action(frame, self.sources)
             _count(frame, self.sources[0], summary)
             if not self.dry:
+                part = self.folder / f"{number:05}.parquet"
                 frame.select(PLAN_COLUMNS).write_parquet(
-                    self.folder / f"{number:05}.parquet", row_group_size=_ROW_GROUP, compression="lz4"
+                    part, row_group_size=_ROW_GROUP, compression="lz4", statistics=False
                 )
         self._forget_rows()
         return summary

@@ -6,6 +6,7 @@ query. Rows stand in order of ImageID; a span of images is what is held in memor
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +46,6 @@ ATTRIBUTION_COLUMNS = ("ImageID", "FileName", "Author", "AuthorProfileURL", "Lic
 FAILURE_COLUMNS = ("ImageID", "URL", "Reason", "Detail", "Attempts")
 JOINED_COLUMNS = ("Category", "FileName", "OriginalURL", "Width", "Height")
 _ROW_GROUP = 4096
-# The boxes of one run of images take 0.4 GB while they are sorted and joined.
-_RUN_BOXES = 600_000
 _TABLE = "__table"
 _NOT_ALWAYS = ("failures.csv", "bad_rows.csv", "unknown_ids.txt", "bbox/bbox.csv", "bbox/label_data.csv")
 
@@ -124,7 +123,7 @@ class Results:
             for number, plan in enumerate(self.plan):
                 frame = self._span(plan, lines)
                 part = self.folder.tmp / f"manifest-{number:05}.parquet"
-                frame.select(KEY, *MANIFEST_SCHEMA).write_parquet(part)
+                frame.select(KEY, *MANIFEST_SCHEMA).write_parquet(part, compression="lz4", statistics=False)
                 parts.append(part)
                 saved = frame.filter(Status="ok").select(ATTRIBUTION_COLUMNS)
                 saved.write_csv(attribution, include_header=False)
@@ -182,15 +181,24 @@ class Results:
             if not parts:
                 return
             tables = [self._box_rows(number, boxes, parts, renamed) for number in range(len(boxes.tables))]
-            for run in _runs(parts, tables):
-                joined = self._join_boxes(tables, run, boxes.class_names, header.columns)
-                joined.write_csv(file, include_header=False)
+            read_from = TableFile(self.folder.path, ", ".join(table.name for table in boxes.tables))
+            # The next span is read and sorted while one is written: of two processors neither waits.
+            with ThreadPoolExecutor(1) as beside:
+                written: Future[None] | None = None
+                for part in parts:
+                    with reading(read_from, into=self.folder.path):
+                        joined = self._join_boxes(tables, part, boxes.class_names, header.columns)
+                    if written is not None:
+                        written.result()
+                    written = beside.submit(joined.write_csv, file, include_header=False)
+                if written is not None:
+                    written.result()
 
     def _box_rows(self, number: int, boxes: Boxes, parts: Sequence[Path], renamed: dict[str, str]) -> pl.LazyFrame:
         """Return the box rows of one table that may be wanted: KEY, ROW and the columns under their new names.
 
         The cache's own form is read where it lies: a class stands in order of its keys, so that the statistics of its
-        row groups find a run of images. Any other table's rows of the saved images are copied first, as they come.
+        row groups find a span of images. Any other table's rows of the saved images are copied first, as they come.
         """
         table = boxes.tables[number]
         there = columns_of(table)
@@ -208,9 +216,9 @@ class Results:
             return pl.scan_parquet(copy)
 
     def _join_boxes(
-        self, tables: Sequence[pl.LazyFrame], run: Sequence[Path], class_names: dict[str, str], columns: list[str]
+        self, tables: Sequence[pl.LazyFrame], part: Path, class_names: dict[str, str], columns: list[str]
     ) -> pl.DataFrame:
-        images = pl.read_parquet(list(run), columns=[KEY, "Status", "FileName", "OriginalURL", "Width", "Height"])
+        images = pl.read_parquet(part, columns=[KEY, "Status", "FileName", "OriginalURL", "Width", "Height"])
         saved = images.filter(Status="ok")
         is_wanted = within(images.get_column(KEY)) & pl.col(KEY).is_in(saved.get_column(KEY).implode())
         return (
@@ -261,17 +269,6 @@ class Results:
                 (self.folder.path / name).unlink(missing_ok=True)
         with suppress(OSError):
             (self.folder.path / "bbox").rmdir()
-
-
-def _runs(parts: Sequence[Path], tables: Sequence[pl.LazyFrame]) -> Iterator[Sequence[Path]]:
-    """Cut the images into runs of whole spans, whose boxes are held in memory together.
-
-    Every run looks through the tables once, so there are as few as memory allows.
-    """
-    boxes = sum(int(rows.select(pl.len()).collect(engine="streaming").item()) for rows in tables)
-    length = max(1, len(parts) * _RUN_BOXES // max(1, boxes))
-    for start in range(0, len(parts), length):
-        yield parts[start : start + length]
 
 
 def _renamed(published: Sequence[str]) -> Iterator[str]:
