@@ -9,6 +9,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,11 +32,13 @@ from oid_async.options import Options, Source
 from oid_async.processes import cores, how_many
 from oid_async.report import PASSING_KINDS, Plan, Report, size_text
 from oid_async.select.choose import Asked
+from oid_async.select.names import Listing
 from oid_async.select.plan import Facts, Planner, Summary, clear_plan, plan_files
 from oid_async.store.adopt import Adopter, from_manifest
 from oid_async.store.folder import Folder
 from oid_async.store.journal import Journal, has_failed, next_line
 from oid_async.store.landing import Lander
+from oid_async.store.lines import Lines
 from oid_async.store.power import boot_id, check_after_boot
 from oid_async.store.results import Boxes, Results
 from oid_async.targets import Targets
@@ -214,23 +217,30 @@ class Run:
         self, prepared: "_Prepared", folder: Folder, journal: Journal | None, settled: pl.Series | None
     ) -> tuple[Answer, Summary]:
         planner, start = prepared.planner, prepared.start
-        facts = Facts(
-            folder.journal,
-            folder.names(),
-            Adopter(folder, planner.sources, hashed=not self.options.no_hash),
-            remembered_from=start if start is not None and self.options.retry_failed else 0,
-            run_from=start if journal is not None else None,
-        )
         try:
             if journal is not None:
                 _forget_elsewhere(folder, journal, prepared.site.name, self.options)
             clear_plan(folder.plan)
-            asked = Asked()
-            if self.options.top_up:
-                failed = planner.failed(facts)
-                first = settled if settled is not None else failed.clear()
-                asked = Asked(failed, first if journal is not None and self._tops_up else None)
-            answer = ask(prepared.inputs, self.options.all_boxes, asked)
+
+            def look() -> Facts:
+                return Facts(
+                    Lines(folder.journal, planner.ids, folder.lines, folder.new_lines),
+                    Listing.of(folder.names()),
+                    Adopter(folder, planner.sources, hashed=not self.options.no_hash),
+                    remembered_from=start if start is not None and self.options.retry_failed else 0,
+                    run_from=start if journal is not None else None,
+                )
+
+            # At a million images either takes seconds of one processor: they share two.
+            with ThreadPoolExecutor(1) as beside:
+                looking = beside.submit(look)
+                asked = Asked()
+                if self.options.top_up:
+                    failed = planner.failed(looking.result())
+                    first = settled if settled is not None else failed.clear()
+                    asked = Asked(failed, first if journal is not None and self._tops_up else None)
+                answer = ask(prepared.inputs, self.options.all_boxes, asked)
+                facts = looking.result()
             summary = planner.write(answer.selection.keys, facts)
         except (OSError, pl.exceptions.PolarsError) as error:
             if machine_error(error) is None:
@@ -373,7 +383,14 @@ class Run:
         def tell(text: str) -> None:
             self._sink(Note(text))
 
-        return Crew(size, orders, client.hosts, Adopter(folder, sources), images=folder.images, tell=tell)
+        return Crew(
+            size,
+            orders,
+            client.hosts,
+            Adopter(folder, sources, hashed=not options.no_hash),
+            images=folder.images,
+            tell=tell,
+        )
 
     def _write_results(self, prepared: "_Prepared", decision: "_Decision", folder: Folder) -> None:
         inputs, site = prepared.inputs, prepared.site

@@ -26,7 +26,7 @@ _LARGE = {
     "POLARS_CSV_CHUNK_SIZE": str(1 << 20),
     "POLARS_CSV_CHUNK_PREFETCH_LIMIT": "2",
     "POLARS_NUM_READERS_PRE_INIT": "1",
-    "_RJEM_MALLOC_CONF": f"dirty_decay_ms:500,muzzy_decay_ms:0,narenas:{_PROCESSORS}",
+    "_RJEM_MALLOC_CONF": f"dirty_decay_ms:3000,muzzy_decay_ms:0,narenas:{_PROCESSORS}",
 }
 
 

@@ -22,16 +22,16 @@ def fits(flags: Mapping[str, bool]) -> pl.Expr:
 
 
 def rows_of(
-    table: TableFile, ids: IdForm, keys: pl.Series, *, labels: Sequence[str] | None, flags: Mapping[str, bool]
+    table: TableFile, ids: IdForm, keys: pl.Series | None, *, labels: Sequence[str] | None, flags: Mapping[str, bool]
 ) -> pl.LazyFrame:
-    """Return the box rows of these images: KEY, ROW and every column as published, in no order.
+    """Return the box rows of these images (None: of all): KEY, ROW and every column as published, in no order.
 
     `labels` are those wanted, None for every class; rows must fit the flags.
     """
     frame = scan_keyed(table, ids, ["ImageID", "LabelName"], numbered=True).filter(fits(flags))
     if labels is not None:
         frame = frame.filter(pl.col("LabelName").is_in(list(labels)))
-    return frame.filter(pl.col(KEY).is_in(keys.implode()))
+    return frame if keys is None else frame.filter(pl.col(KEY).is_in(keys.implode()))
 
 
 def count_rows(boxes: Sequence[TableFile], ids: IdForm, flags: Mapping[str, bool], keys: pl.Series) -> int:

@@ -49,6 +49,11 @@ class TableFile:
         return sorted(self.path.glob("part-*.parquet"))
 
     @property
+    def is_sorted(self) -> bool:
+        """Whether the rows are known to stand in an order of their own, by their keys (within each class, of boxes)."""
+        return self.columns is not None and len(self.parts) > 1
+
+    @property
     def damaged(self) -> Path | None:
         """Where (Line, Reason) of the rows that were left out stand; None or absent when there are none."""
         return self.bad if self.columns is None else self.path / "damaged.parquet"

@@ -8,19 +8,19 @@ fail for good).
 """
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
-from oid_async.openimages.ids import KEY, IdForm, within
+from oid_async.openimages.ids import KEY, ROW, IdForm, within
 from oid_async.openimages.tables import TableFile, reading, scan_keyed
 from oid_async.options import Names, Source, Split
 from oid_async.report import FINAL_KINDS, Outcome, parse_detail
+from oid_async.select.names import Adopt, Listing, Taken
 from oid_async.select.query import in_splits
-from oid_async.store.journal import FORGET, scan_journal
-from oid_async.store.naming import PLAIN_NAME, clash_name, fold, id_name, url_name
+from oid_async.store.lines import Lines
 
 # What the image table may hold beyond ImageID; what it does not hold is null.
 _CARRIED = (
@@ -47,9 +47,6 @@ _SPAN_ROWS = 4096
 _MOST_SPANS = 64
 _ROW_GROUP = 4096
 
-Adopt = Callable[[str, str, str | None, str | None], Outcome | None]
-"""(image_id, file_name, original_size, original_md5) -> the Outcome of a file that is there and passes its check."""
-
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -59,8 +56,8 @@ class Facts:
     in this run, which does not ask for it again.
     """
 
-    journal: Path
-    names: Iterable[str]
+    lines: Lines
+    there: Listing
     adopt: Adopt
     remembered_from: int = 0
     run_from: int | None = None
@@ -70,8 +67,9 @@ class Facts:
 class Summary:
     """What the plan holds, counted while it is written. `original_bytes` adds up OriginalSize of what is to
     be fetched, where the image table knows it: for `sizes_known` images. `ambiguous` counts images that the image table
-    lists with more than one OriginalURL, of which the first holds; `on_flickr` those to be fetched whose first source's
-    URL is on Flickr's image hosts, which are asked ten times a second and no more."""
+    lists with more than one OriginalURL, of which the first holds (a dry run does not look at those that are there);
+    `on_flickr` those to be fetched whose first source's URL is on Flickr's image hosts, which are asked ten times a
+    second and no more."""
 
     present: int = 0
     to_fetch: int = 0
@@ -102,77 +100,85 @@ class Planner:
     def write(self, keys: pl.Series, facts: Facts) -> Summary:
         """Write the plan of these keys (sorted, unique) and return what it holds."""
         summary = Summary()
-        rows = self._extract(keys)
-        state = _journal_snapshot(facts, self.ids, self.folder / "journal.parquet")
-        taken = _Taken(facts.names, state)
-        summary.unselected = taken.unselected(keys, state)
+        taken = Taken(facts.there, facts.lines, keys)
+        summary.unselected = taken.unselected
+        if self.dry:
+            # What is there needs no look at its row.
+            keys, selected = keys.filter(~keys.is_in(taken.present.implode())), len(keys)
+            summary.present = selected - len(keys)
+        rows = self._rows(keys) if len(keys) else []
         for number, span in enumerate(spans(keys)):
-            frame = self._span(rows, state, span, summary)
-            frame = _with_names(frame, self.names, taken, facts.adopt, summary)
+            frame = self._span(rows, facts, span, summary)
+            frame, adopted = taken.name(frame, self.names, facts.adopt)
+            summary.adopted += adopted
             frame = _with_action(frame, self.sources)
             _count(frame, self.sources[0], summary)
-            frame.select(PLAN_COLUMNS).write_parquet(
-                self.folder / f"{number:05}.parquet", row_group_size=_ROW_GROUP, compression="lz4"
-            )
-        for path in (*rows, state):
-            path.unlink()
+            if not self.dry:
+                part = self.folder / f"{number:05}.parquet"
+                frame.select(PLAN_COLUMNS).write_parquet(
+                    part, row_group_size=_ROW_GROUP, compression="lz4", statistics=False
+                )
+        self._forget_rows()
         return summary
 
     def failed(self, facts: Facts) -> pl.Series:
         """Return the keys, sorted, of the images of any query that are known to fail: for good, or in this run."""
-        state = _journal_snapshot(facts, self.ids, self.folder / "journal.parquet")
-        known = pl.col("Known").is_not_null() | pl.col("Lost").is_not_null()
-        keys = pl.scan_parquet(state).filter(known).select(KEY).collect().to_series().sort()
-        rows = self._extract(keys) if len(keys) else []
+        known, lost = _failures(facts)
+        is_known = facts.lines.all_latest(is_known=known.is_not_null() | lost.is_not_null())
+        keys = is_known.filter("is_known").get_column(KEY)
+        rows = self._rows(keys) if len(keys) else []
         failed = [keys.clear()]
         for span in spans(keys):
-            frame = _with_action(self._span(rows, state, span, Summary()).with_columns(present=False), self.sources)
-            failed.append(frame.filter(Action="failed").get_column(KEY))
-        for path in (*rows, state):
-            path.unlink()
+            frame = self._span(rows, facts, span, Summary()).with_columns(present=False)
+            failed.append(_with_action(frame, self.sources).filter(Action="failed").get_column(KEY))
+        self._forget_rows()
         return pl.concat(failed)
 
-    def _extract(self, keys: pl.Series) -> list[Path]:
-        """Copy the selected image rows to Parquet, a file a table, as they come: the tables are in no order.
+    def _rows(self, keys: pl.Series) -> list[pl.LazyFrame]:
+        """Return the image rows of each table that hold the selected ones, with `row`, their published order.
 
-        A filter, not a semi join: the join holds back what it reads (2.5 GB against 0.3 GB for 14M box rows, measured).
+        A table that is sorted by its keys is read where it lies. Of any other the selected rows are copied to Parquet,
+        as they come. A filter, not a semi join: the join holds back what it reads (2.5 GB against 0.3 GB for 14M box
+        rows, measured).
         """
-        parts: list[Path] = []
-        for table in self.images:
+        tables = []
+        for number, table in enumerate(self.images):
             wanted = _COUNTED if self.dry else _CARRIED
-            frame = in_splits(scan_keyed(table, self.ids, ["ImageID"], wanted), self.splits)
+            frame = in_splits(scan_keyed(table, self.ids, ["ImageID"], wanted, numbered=True), self.splits)
             there = frame.collect_schema().names()
             missing = [pl.lit(None, pl.String).alias(name) for name in _CARRIED if name not in there]
-            part = self.folder / f"rows-{len(parts)}.parquet"
-            with reading(table, into=self.folder):
-                (
-                    frame.with_columns(*missing)
-                    .select(KEY, "ImageID", *_CARRIED)
-                    .filter(pl.col(KEY).is_in(keys.implode()))
-                    .sink_parquet(part, row_group_size=_ROW_GROUP, compression="lz4")
-                )
-            parts.append(part)
-        return parts
+            row = pl.col(ROW).cast(pl.UInt64) + (number << 48)
+            frame = frame.with_columns(*missing).select(KEY, "ImageID", *_CARRIED, row=row)
+            if not table.is_sorted:
+                part = self.folder / f"rows-{number}.parquet"
+                with reading(table, into=self.folder):
+                    frame.filter(pl.col(KEY).is_in(keys.implode())).sink_parquet(
+                        part, row_group_size=_ROW_GROUP, compression="lz4"
+                    )
+                frame = pl.scan_parquet(part)
+            tables.append(frame)
+        return tables
 
-    def _span(self, rows: list[Path], state: Path, span: pl.Series, summary: Summary) -> pl.DataFrame:
+    def _forget_rows(self) -> None:
+        for path in self.folder.glob("rows-*.parquet"):
+            path.unlink()
+
+    def _span(self, rows: list[pl.LazyFrame], facts: Facts, span: pl.Series, summary: Summary) -> pl.DataFrame:
         """Return the image rows of a span of keys, first published row of each, beside what the journal knows."""
-        known = pl.scan_parquet(state).filter(within(span)).select(KEY, "Given", "Known", "KnownURL", "Lost")
-        listed = (
-            pl.scan_parquet(rows, row_index_name="row")
-            .filter(within(span))
-            .sort(KEY, "row")
-            .collect(engine="streaming")
+        known, lost = _failures(facts)
+        journal = facts.lines.latest(span).select(
+            KEY, Given=pl.when(Status="ok").then("FileName"), Known=known, KnownURL="URL", Lost=lost
         )
+        is_wanted = within(span) & pl.col(KEY).is_in(span.implode())
+        listed = pl.concat(rows).filter(is_wanted).sort(KEY, "row").collect(engine="streaming")
         if len(listed) > len(span):
             urls = listed.group_by(KEY).agg(pl.col("OriginalURL").n_unique())
             summary.ambiguous += len(urls.filter(pl.col("OriginalURL") > 1))
+            listed = listed.unique(KEY, keep="first", maintain_order=True)
         return (
-            listed.lazy()
-            .unique(KEY, keep="first", maintain_order=True)
-            .join(known, on=KEY, how="left", maintain_order="left")
+            listed.join(journal, on=KEY, how="left", maintain_order="left")
             # A table that was mended has another URL: what is remembered speaks of the old one.
             .with_columns(Known=pl.when(_same_address()).then("Known"))
-            .collect(engine="streaming")
         )
 
 
@@ -206,70 +212,13 @@ def remembered_reason(known: str, sources: Sequence[str]) -> str | None:
     return reasons[-1] if all(reason in FINAL_KINDS for reason in reasons) else None
 
 
-class _Taken:
-    """The file names that are spoken for, as hashes: 8 bytes a name, whatever its length."""
-
-    def __init__(self, names: Iterable[str], state: Path) -> None:
-        given = pl.scan_parquet(state).select(pl.col("Given").drop_nulls())
-        self.given = given.select(folded_hash("Given")).collect().to_series()
-        there, folded = [], []
-        for chunk in _chunks(names, 65536):
-            frame = pl.DataFrame({"Name": chunk}, schema={"Name": pl.String})
-            there.append(frame.select(pl.col("Name").hash()).to_series())
-            folded.append(frame.select(folded_hash("Name")).to_series())
-        empty = pl.Series("Name", [], pl.UInt64)
-        self.there = pl.concat(there) if there else empty
-        self.folded = pl.concat([self.given.alias("Name"), *folded]).unique()
-
-    def unselected(self, keys: pl.Series, state: Path) -> int:
-        """Count the saved images that the selection does not hold."""
-        saved = pl.col("Given").hash().is_in(self.there.implode())
-        others = pl.scan_parquet(state).filter(saved & ~pl.col(KEY).is_in(keys.implode()))
-        return int(others.select(pl.len()).collect(engine="streaming").item())
-
-    def add(self, names: pl.Series) -> None:
-        self.folded = pl.concat([self.folded, names.alias("Name")])
-
-
-def folded_hash(column: str) -> pl.Expr:
-    """Return the hash of a file name without regard to case and composition; plain ASCII stays inside Polars."""
-    name = pl.col(column)
-    plain = name.str.contains(r"^[\x20-\x7e]*$")
-    folded = pl.when(plain).then(name.str.to_lowercase())
-    other = pl.when(~plain).then(name).map_elements(fold, return_dtype=pl.String, skip_nulls=True)
-    return pl.coalesce(folded, other).hash()
-
-
-def _journal_snapshot(facts: Facts, ids: IdForm, path: Path) -> Path:
-    """Write what the journal says last of each image: key, Given (the name of a saved file), Known (failures that are
-    remembered), KnownURL (what was asked last), Lost (why it failed in this run)."""
-    lines = scan_journal(facts.journal)
-    forgotten = lines.filter(pl.col("Status") == FORGET).select(pl.col("line").max()).collect().item()
-    remembered_from = max(facts.remembered_from, 0 if forgotten is None else forgotten + 1)
-    failed = pl.col("Status") == "failed"
-    lost = failed & (pl.col("line") >= facts.run_from) if facts.run_from is not None else pl.lit(False)
-    (
-        lines.filter(pl.col("Status") != FORGET)
-        .with_columns(ids.key())
-        .filter(pl.col(KEY).is_not_null())
-        .select(
-            KEY,
-            "line",
-            "URL",
-            Given=pl.when(pl.col("Status") == "ok").then(pl.col("FileName")),
-            Known=pl.when(failed & (pl.col("line") >= remembered_from)).then("Detail"),
-            Lost=pl.when(lost).then("Reason"),
-        )
-        .group_by(KEY)
-        .agg(
-            pl.col("Given").sort_by("line").last(),
-            pl.col("Known").sort_by("line").last(),
-            pl.col("Lost").sort_by("line").last(),
-            KnownURL=pl.col("URL").sort_by("line").last(),
-        )
-        .sink_parquet(path, row_group_size=_ROW_GROUP, compression="lz4")
-    )
-    return path
+def _failures(facts: Facts) -> tuple[pl.Expr, pl.Expr]:
+    """Return what a journal line tells of failures: those that are remembered, and why one failed in this run."""
+    failed, line = pl.col("Status") == "failed", pl.col("line")
+    known = pl.when(failed & (line >= max(facts.remembered_from, facts.lines.forgotten + 1))).then("Detail")
+    if facts.run_from is None:
+        return known, pl.lit(None, pl.String)
+    return known, pl.when(failed & (line >= facts.run_from)).then("Reason")
 
 
 def _same_address() -> pl.Expr:
@@ -277,79 +226,6 @@ def _same_address() -> pl.Expr:
     url = pl.col("KnownURL")
     copy = url.str.ends_with(pl.format("/{}.jpg", "ImageID")) | (url == "-")
     return copy | url.eq_missing(pl.col("OriginalURL")) | url.eq_missing(pl.col("Thumbnail300KURL"))
-
-
-def _with_names(frame: pl.DataFrame, names: Names, taken: _Taken, adopt: Adopt, summary: Summary) -> pl.DataFrame:
-    """Give every image of a span its file name: the one it has, else its natural one, else one with its id.
-
-    Spans come in order of ImageID, so that of two images with one name the lower id keeps it.
-    """
-    frame = frame.with_columns(Natural=_natural(frame, names))
-    frame = frame.with_columns(FileName=pl.coalesce("Given", "Natural"))
-    frame = frame.with_columns(
-        exact=pl.col("FileName").hash().is_in(taken.there.implode()), folded=folded_hash("FileName")
-    )
-    fresh = pl.col("Given").is_null()
-    frame = frame.with_columns(
-        clash=fresh & (pl.col("folded").is_in(taken.folded.implode()) | ~pl.col("folded").is_first_distinct()),
-        present=pl.col("Given").is_not_null() & pl.col("exact"),
-    )
-    # An image of this span that holds a name since an earlier run holds it against lower ids too.
-    if frame.get_column("clash").any():
-        frame = _settle(frame, taken, adopt, summary)
-    taken.add(frame.filter(fresh).get_column("folded"))
-    return frame
-
-
-def _natural(frame: pl.DataFrame, names: Names) -> pl.Series:
-    image_id, url = frame.get_column("ImageID"), frame.get_column("OriginalURL")
-    if names == "id":
-        return image_id.map_elements(id_name, return_dtype=pl.String).alias("Natural")
-    last = url.str.extract(r"^https?://[^?#%]+/([^/?#%]+)(?:\?[^#]*)?$", 1)
-    plain = last.str.contains(PLAIN_NAME).fill_null(False)
-    if plain.all():
-        return last.alias("Natural")
-    odd = [
-        name if is_plain else url_name(link, image)
-        for name, is_plain, link, image in zip(last, plain, url, image_id, strict=True)
-    ]
-    return pl.Series("Natural", odd, pl.String)
-
-
-def _settle(frame: pl.DataFrame, taken: _Taken, adopt: Adopt, summary: Summary) -> pl.DataFrame:
-    """Settle the names that are taken, one by one: adopt the file if it is this image, else add the id to the name."""
-    held = set(frame.get_column("folded"))
-    adopted: set[int] = set()
-    settled: list[tuple[int, str, bool]] = []
-    clashing = frame.with_row_index("at").filter("clash")
-    owned = clashing.get_column("folded").is_in(taken.given.implode())
-    columns = clashing.select("at", "ImageID", "FileName", "OriginalSize", "OriginalMD5", "exact", "folded")
-    for (at, image_id, name, size, md5, there, folded), is_owned in zip(columns.iter_rows(), owned, strict=True):
-        while True:
-            outcome = adopt(image_id, name, size, md5) if there and not is_owned and folded not in adopted else None
-            if outcome is not None:
-                summary.adopted.append(outcome)
-                adopted.add(folded)
-                break
-            name = clash_name(name, image_id)
-            folded, exact = (
-                pl.DataFrame({"Name": [name]}).select(folded_hash("Name"), exact=pl.col("Name").hash()).row(0)
-            )
-            there, is_owned = (taken.there == exact).any(), (taken.given == folded).any()
-            if folded not in held and not (taken.folded == folded).any():
-                break
-        held.add(folded)
-        settled.append((at, name, outcome is not None))
-    schema = {"at": pl.UInt32, "Settled": pl.String, "Adopted": pl.Boolean}
-    return (
-        frame.with_row_index("at")
-        .join(pl.DataFrame(settled, schema=schema, orient="row"), on="at", how="left", maintain_order="left")
-        .with_columns(
-            FileName=pl.coalesce("Settled", "FileName"),
-            present=pl.col("present") | pl.col("Adopted").fill_null(False),
-        )
-        .with_columns(folded=folded_hash("FileName"))
-    )
 
 
 def _with_action(frame: pl.DataFrame, sources: Sequence[str]) -> pl.DataFrame:
@@ -379,14 +255,3 @@ def _count(frame: pl.DataFrame, source: Source, summary: Summary) -> None:
     sizes = fetched.get_column("OriginalSize").cast(pl.Int64, strict=False).drop_nulls()
     summary.original_bytes += int(sizes.sum())
     summary.sizes_known += len(sizes)
-
-
-def _chunks(names: Iterable[str], size: int) -> Iterator[list[str]]:
-    chunk: list[str] = []
-    for name in names:
-        chunk.append(name)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk

@@ -6,6 +6,7 @@ query. Rows stand in order of ImageID; a span of images is what is held in memor
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from oid_async.openimages.ids import KEY, ROW, IdForm, within
 from oid_async.openimages.tables import TableFile, columns_of, reading
 from oid_async.store.disk import sync_file, sync_folder
 from oid_async.store.folder import Folder
-from oid_async.store.journal import FORGET, scan_journal
+from oid_async.store.lines import Lines
 
 MANIFEST_SCHEMA = {
     "ImageID": pl.String,
@@ -45,6 +46,7 @@ ATTRIBUTION_COLUMNS = ("ImageID", "FileName", "Author", "AuthorProfileURL", "Lic
 FAILURE_COLUMNS = ("ImageID", "URL", "Reason", "Detail", "Attempts")
 JOINED_COLUMNS = ("Category", "FileName", "OriginalURL", "Width", "Height")
 _ROW_GROUP = 4096
+_TABLE = "__table"
 _NOT_ALWAYS = ("failures.csv", "bad_rows.csv", "unknown_ids.txt", "bbox/bbox.csv", "bbox/label_data.csv")
 
 
@@ -112,16 +114,16 @@ class Results:
 
     def _images(self, made: list[Path]) -> list[Path]:
         """Join plan and journal span by span into parts of the manifest; write what is one row an image on the way."""
-        known = self._journal_snapshot()
+        lines = Lines(self.folder.journal, self.ids, self.folder.lines, self.folder.new_lines)
         parts: list[Path] = []
         with ExitStack() as files:
             attribution = files.enter_context(self._new("ATTRIBUTION.csv", made).open("wb"))
             failures: IO[bytes] | None = None
             pl.DataFrame(schema=dict.fromkeys(ATTRIBUTION_COLUMNS, pl.String)).write_csv(attribution)
             for number, plan in enumerate(self.plan):
-                frame = self._span(plan, known)
+                frame = self._span(plan, lines)
                 part = self.folder.tmp / f"manifest-{number:05}.parquet"
-                frame.select(KEY, *MANIFEST_SCHEMA).write_parquet(part)
+                frame.select(KEY, *MANIFEST_SCHEMA).write_parquet(part, compression="lz4", statistics=False)
                 parts.append(part)
                 saved = frame.filter(Status="ok").select(ATTRIBUTION_COLUMNS)
                 saved.write_csv(attribution, include_header=False)
@@ -131,28 +133,12 @@ class Results:
                     if failures is None:
                         failures = files.enter_context(self._new("failures.csv", made).open("wb"))
                     failed.write_csv(failures, include_header=first)
-        known.unlink()
         return parts
 
-    def _journal_snapshot(self) -> Path:
-        path = self.folder.tmp / "journal.parquet"
-        lines = scan_journal(self.folder.journal).filter(pl.col("Status") != FORGET)
-        lines.with_columns(self.ids.key()).drop("ImageID").sink_parquet(
-            path, row_group_size=_ROW_GROUP, compression="lz4"
-        )
-        return path
-
-    def _span(self, plan: Path, known: Path) -> pl.DataFrame:
+    def _span(self, plan: Path, lines: Lines) -> pl.DataFrame:
         """Return one span of the manifest, with the columns of the failure table beside its own."""
         frame = pl.read_parquet(plan).rename({"FileName": "Planned", "Reason": "Remembered"})
-        keys = frame.get_column(KEY)
-        latest = (
-            pl.scan_parquet(known)
-            .filter(within(keys))
-            .sort("line")
-            .unique(KEY, keep="last", maintain_order=True)
-            .collect(engine="streaming")
-        )
+        latest = lines.latest(frame.get_column(KEY)).drop("ImageID")
         frame = frame.join(latest, on=KEY, how="left", maintain_order="left")
         ok = pl.col("Status") == "ok"
         frame = frame.with_columns(URL=pl.when(pl.col("URL") != "-").then("URL"))
@@ -194,43 +180,51 @@ class Results:
             header.write_csv(file)
             if not parts:
                 return
-            rows = self._saved_boxes(boxes, parts, renamed)
-            for part in parts:
-                self._join_boxes(rows, part, boxes.class_names, header.columns).write_csv(file, include_header=False)
+            tables = [self._box_rows(number, boxes, parts, renamed) for number in range(len(boxes.tables))]
+            read_from = TableFile(self.folder.path, ", ".join(table.name for table in boxes.tables))
+            # The next span is read and sorted while one is written: of two processors neither waits.
+            with ThreadPoolExecutor(1) as beside:
+                written: Future[None] | None = None
+                for part in parts:
+                    with reading(read_from, into=self.folder.path):
+                        joined = self._join_boxes(tables, part, boxes.class_names, header.columns)
+                    if written is not None:
+                        written.result()
+                    written = beside.submit(joined.write_csv, file, include_header=False)
+                if written is not None:
+                    written.result()
 
-    def _saved_boxes(self, boxes: Boxes, parts: Sequence[Path], renamed: dict[str, str]) -> list[Path]:
-        """Copy the box rows of the saved images to Parquet, a file a table, each with its place in the tables."""
-        saved = pl.scan_parquet(list(parts)).filter(Status="ok").select(KEY).collect().to_series()
-        copies = []
-        for number, table in enumerate(boxes.tables):
-            with reading(table, into=self.folder.path):
-                frame = rows_of(table, self.ids, saved, labels=boxes.labels, flags=boxes.flags)
-                copy = self.folder.tmp / f"boxes-{number}.parquet"
-                there = columns_of(table)
-                (
-                    frame.select(
-                        KEY,
-                        pl.col(ROW).cast(pl.UInt64) + (number << 48),
-                        # The same columns in the same order from every table, whatever order each one has them in.
-                        *(
-                            (pl.col(name) if name in there else pl.lit(None, pl.String)).alias(new)
-                            for name, new in renamed.items()
-                        ),
-                    ).sink_parquet(copy, row_group_size=_ROW_GROUP, compression="lz4", maintain_order=False)
-                )
-            copies.append(copy)
-        return copies
+    def _box_rows(self, number: int, boxes: Boxes, parts: Sequence[Path], renamed: dict[str, str]) -> pl.LazyFrame:
+        """Return the box rows of one table that may be wanted: KEY, ROW and the columns under their new names.
+
+        The cache's own form is read where it lies: a class stands in order of its keys, so that the statistics of its
+        row groups find a span of images. Any other table's rows of the saved images are copied first, as they come.
+        """
+        table = boxes.tables[number]
+        there = columns_of(table)
+        # The same columns in the same order from every table, whatever order each one has them in.
+        columns = [
+            (pl.col(name) if name in there else pl.lit(None, pl.String)).alias(new) for name, new in renamed.items()
+        ]
+        with reading(table, into=self.folder.path):
+            if table.columns is not None:
+                return rows_of(table, self.ids, None, labels=boxes.labels, flags=boxes.flags).select(KEY, ROW, *columns)
+            saved = pl.scan_parquet(list(parts)).filter(Status="ok").select(KEY).collect().to_series()
+            rows = rows_of(table, self.ids, saved, labels=boxes.labels, flags=boxes.flags).select(KEY, ROW, *columns)
+            copy = self.folder.tmp / f"boxes-{number}.parquet"
+            rows.sink_parquet(copy, row_group_size=_ROW_GROUP, compression="lz4", maintain_order=False)
+            return pl.scan_parquet(copy)
 
     def _join_boxes(
-        self, rows: list[Path], part: Path, class_names: dict[str, str], columns: list[str]
+        self, tables: Sequence[pl.LazyFrame], part: Path, class_names: dict[str, str], columns: list[str]
     ) -> pl.DataFrame:
         images = pl.read_parquet(part, columns=[KEY, "Status", "FileName", "OriginalURL", "Width", "Height"])
-        keys = images.get_column(KEY)
+        saved = images.filter(Status="ok")
+        is_wanted = within(images.get_column(KEY)) & pl.col(KEY).is_in(saved.get_column(KEY).implode())
         return (
-            pl.scan_parquet(rows)
-            .filter(within(keys))
-            .sort(KEY, ROW)
-            .join(images.filter(Status="ok").lazy(), on=KEY, how="inner", maintain_order="left")
+            pl.concat(rows.filter(is_wanted).with_columns(pl.lit(at).alias(_TABLE)) for at, rows in enumerate(tables))
+            .sort(KEY, _TABLE, ROW)
+            .join(saved.lazy(), on=KEY, how="inner", maintain_order="left")
             .with_columns(Category=pl.col("LabelName").replace(class_names))
             .select(columns)
             .collect(engine="streaming")
