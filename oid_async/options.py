@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, Unpack, get_args
 
+from oid_async import values
 from oid_async.errors import UsageError
 
 Match = Literal["any", "all"]
@@ -25,8 +26,6 @@ Release = Literal["v4", "v5", "v6", "v7"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 SOURCES: tuple[Source, ...] = get_args(Source)
 _MATCH_WORDS: dict[str, Match] = {"any": "any", "sum": "any", "all": "all", "inter": "all"}
-_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([BKMGTbkmgt]?)(?:i?[Bb])?")
-_YES_NO: dict[Any, bool] = {"yes": True, "no": False, True: True, False: False}
 # Options that say which boxes match, and the column of the box table that each one asks.
 FLAGS = {
     "is_occluded": "IsOccluded",
@@ -37,9 +36,6 @@ FLAGS = {
 }
 # Options that name a file, a folder or a URL, as text.
 _PLACES = ("label", "annotation", "image_url", "mirror", "category_file", "image_ids", "exclude_ids")
-_SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
-_MOST_PROCESSES = 256
-_COUNT_OR_SHARE = re.compile(r"([0-9]{1,18})|([0-9]{1,3}(?:\.[0-9]{1,18})?)%")
 
 
 class QueryOptions(TypedDict, total=False):
@@ -358,40 +354,44 @@ class Options:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "categories", _words(self, "categories"))
-        put(self, "match", _one_of(self, "match", _MATCH_WORDS))
-        put(self, "splits", _splits(_words(self, "splits")))
-        put(self, "kinds", tuple(_member(self, "kinds", word, get_args(Kind)) for word in _words(self, "kinds")))
-        put(self, "exclude", _words(self, "exclude"))
-        put(self, "release", _member(self, "release", self.release, get_args(Release)))
+        put(self, "categories", values.words(self, "categories"))
+        put(self, "match", values.one_of(self, "match", _MATCH_WORDS))
+        put(self, "splits", _splits(self, values.words(self, "splits")))
+        put(
+            self,
+            "kinds",
+            tuple(values.member(self, "kinds", word, get_args(Kind)) for word in values.words(self, "kinds")),
+        )
+        put(self, "exclude", values.words(self, "exclude"))
+        put(self, "release", values.member(self, "release", self.release, get_args(Release)))
         for name in FLAGS:
-            put(self, name, _yes_or_no(self, name))
+            put(self, name, values.yes_or_no(self, name))
         for name in ("with_subclasses", "shuffle", "all_boxes", "offline", "retry_failed", "top_up", "no_hash"):
-            _check_switch(self, name)
-        put(self, "names", _one_of(self, "names", {name: name for name in get_args(Names)}))
-        put(self, "allow_hosts", _words(self, "allow_hosts"))
+            values.check_switch(self, name)
+        put(self, "names", values.one_of(self, "names", {name: name for name in get_args(Names)}))
+        put(self, "allow_hosts", values.words(self, "allow_hosts"))
         for name in _PLACES:
-            put(self, name, _place(self, name) or None)
+            put(self, name, values.place(self, name) or None)
         put(self, "mirror", self.mirror or os.environ.get("OID_ASYNC_MIRROR") or None)
-        if not _place(self, "savepath"):
+        if not values.place(self, "savepath"):
             raise UsageError("--savepath is empty")
         put(self, "savepath", Path(self.savepath))
-        _place(self, "cache_dir")
+        values.place(self, "cache_dir")
         cache_dir = self.cache_dir or os.environ.get("OID_ASYNC_CACHE") or None
         put(self, "cache_dir", Path(cache_dir) if cache_dir else None)
         if self.source is not None:
             put(self, "source", _sources(self))
-        _check_numbers(self)
+        values.check_numbers(self)
         for name in ("limit", "limit_per_class"):
             put(self, name, None if getattr(self, name) == -1 else getattr(self, name))
-        put(self, "max_failures", _count_or_share(self, "max_failures"))
-        put(self, "processes", _processes(self))
+        put(self, "max_failures", values.count_or_share(self, "max_failures"))
+        put(self, "processes", values.processes(self))
         if self.match == "all" and not (self.categories or self.category_file):
-            raise UsageError(f"{_called('match')} inter needs at least one --category to intersect")
+            raise UsageError(f"{values.called(self, 'match')} inter needs at least one --category to intersect")
         for name in ("max_image_bytes", "limit_rate"):
-            put(self, name, _size(self, name))
+            put(self, name, values.size(self, name))
         self._settle_kinds()
-        put(self, "shard", _shard(self))
+        put(self, "shard", values.shard(self))
         if self.shard and self.top_up and self.limit_per_class is not None:
             raise UsageError(
                 "--top-up cannot fill --limit-per-class in one part of --shard, which knows nothing of the others; "
@@ -400,14 +400,16 @@ class Options:
         for host in self.allow_hosts:
             name, _, port = host.rpartition(":")
             if not (name and "/" not in name and port.isdecimal() and 0 < int(port) < 65536):
-                raise UsageError(f"{_called('allow_hosts')} takes HOST:PORT, such as 127.0.0.1:8080, not {host!r}")
+                raise UsageError(
+                    f"{values.called(self, 'allow_hosts')} takes HOST:PORT, such as 127.0.0.1:8080, not {host!r}"
+                )
 
     def _settle_kinds(self) -> None:
         """Refuse what contradicts itself in what is to be saved; afterwards `only_matching` is `not all_boxes`."""
         if "none" in self.kinds and len(set(self.kinds)) > 1:
             raise UsageError("--kind none stands alone: it saves no annotations")
         if self.only_matching is not None:
-            _check_switch(self, "only_matching")
+            values.check_switch(self, "only_matching")
         if self.only_matching and self.all_boxes:
             raise UsageError("--only-matching and --all-boxes contradict each other")
         object.__setattr__(self, "all_boxes", self.all_boxes or self.only_matching is False)
@@ -476,145 +478,21 @@ def _absolute(place: str | None) -> str | None:
     return place if is_url or place is None else os.path.abspath(place)
 
 
-def _called(name: str) -> str:
-    """Name an option the way both doors know it: 'limit (--ndata)'."""
-    flag = Options.__dataclass_fields__[name].metadata["flags"][0]
-    return flag if flag == f"--{name}" else f"{name} ({flag})"
-
-
-def _words(options: Options, name: str) -> tuple[str, ...]:
-    """Return a repeatable option as a tuple of words; one bare string is one word, not its letters."""
-    value: object = getattr(options, name)
-    if not isinstance(value, str | Iterable | None):
-        raise UsageError(f"{_called(name)} takes names, not {value!r}")
-    words = (value,) if isinstance(value, str) else tuple(value) if value is not None else ()
-    for word in words:
-        if not isinstance(word, str) or not word.strip():
-            raise UsageError(f"{_called(name)} takes names, not {word!r}")
-    return words
-
-
-def _place(options: Options, name: str) -> str | None:
-    """Return a path or URL as text. Raises UsageError for what is neither."""
-    value = getattr(options, name)
-    if value is not None and not isinstance(value, str | os.PathLike):
-        raise UsageError(f"{_called(name)} takes a path, not {value!r}")
-    text = None if value is None else str(os.fspath(value))
-    if text is not None and "\0" in text:
-        raise UsageError(f"{_called(name)}: a path holds no NUL byte")
-    return text
-
-
-def _member(options: Options, name: str, word: object, allowed: Iterable[str]) -> str:
-    if not isinstance(word, str) or word not in allowed:
-        raise UsageError(f"{_called(name)} is one of {', '.join(allowed)}, not {word!r}")
-    return word
-
-
-def _yes_or_no(options: Options, name: str) -> bool | None:
-    value = getattr(options, name)
-    if value is None:
-        return None
-    if not isinstance(value, str | bool) or value not in _YES_NO:
-        raise UsageError(f"{_called(name)} is yes or no, not {value!r}")
-    return _YES_NO[value]
-
-
-def _shard(options: Options) -> str | None:
-    """Return a part as 'K/N' with K from 1 to N; None for the only one."""
-    value: object = options.shard
-    if value is None:
-        return None
-    written = _SHARD.fullmatch(value.strip()) if isinstance(value, str) else None
-    number, count = (int(written[1]), int(written[2])) if written is not None else (1, 0)
-    if number > count or not count:
-        raise UsageError(f"--shard takes K/N such as 3/8, with K from 1 to N (0 is N), not {value!r}")
-    return f"{number or count}/{count}" if count > 1 else None
-
-
-def _check_switch(options: Options, name: str) -> None:
-    value = getattr(options, name)
-    if not isinstance(value, bool):
-        raise UsageError(f"{_called(name)} is True or False, not {value!r}")
-
-
-def _count_or_share(options: Options, name: str) -> int | str:
-    """Return a count as a number, a share as 'P%'."""
-    value: object = getattr(options, name)
-    written = _COUNT_OR_SHARE.fullmatch(str(value)) if isinstance(value, int | str) else None
-    if written is None or isinstance(value, bool) or (written[2] and Fraction(written[2]) > 100):
-        raise UsageError(f"{_called(name)} takes a count such as 5 or a share such as 2%, not {value!r}")
-    return int(written[1]) if written[1] else written[0]
-
-
-def _processes(options: Options) -> int | str:
-    """Return a number of processes, or 'auto'; None asks for none beside the caller's own."""
-    value: object = options.processes
-    if value is None:
-        return 1
-    told = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
-    if told == "auto":
-        return told
-    if not re.fullmatch("[0-9]{1,9}", told) or not 1 <= int(told) <= _MOST_PROCESSES:
-        raise UsageError(f"{_called('processes')} is auto or a number from 1 to {_MOST_PROCESSES}, not {value!r}")
-    return int(told)
-
-
-def _one_of(options: Options, name: str, allowed: dict[str, Any]) -> Any:
-    return allowed[_member(options, name, getattr(options, name), allowed)]
-
-
-def _splits(words: tuple[str, ...]) -> tuple[str, ...]:
+def _splits(options: Options, words: tuple[str, ...]) -> tuple[str, ...]:
     for word in words:
         if word not in (*SPLITS, "all"):
-            raise UsageError(f"{_called('splits')} is one of {', '.join(SPLITS)}, all, not {word!r}")
+            raise UsageError(f"{values.called(options, 'splits')} is one of {', '.join(SPLITS)}, all, not {word!r}")
     return tuple(split for split in SPLITS if split in words or "all" in words)
 
 
 def _sources(options: Options) -> tuple[str, ...]:
-    words = tuple(part.strip() for word in _words(options, "source") for part in word.split(","))
+    words = tuple(part.strip() for word in values.words(options, "source") for part in word.split(","))
     if not words:
-        raise UsageError(f"{_called('source')} names no source; it is one or more of {', '.join(SOURCES)}")
+        raise UsageError(
+            f"{values.called(options, 'source')} names no source; it is one or more of {', '.join(SOURCES)}"
+        )
     for word in words:
-        _member(options, "source", word, SOURCES)
+        values.member(options, "source", word, SOURCES)
     if len(set(words)) != len(words):
-        raise UsageError(f"{_called('source')} names a source twice: {','.join(words)}")
+        raise UsageError(f"{values.called(options, 'source')} names a source twice: {','.join(words)}")
     return words
-
-
-def _check_numbers(options: Options) -> None:
-    whole, real = int, (int, float)
-    numbers = dict.fromkeys(("limit", "limit_per_class", "seed", "concurrency", "retries", "max_bad_rows"), whole)
-    for name, kind in (numbers | dict.fromkeys(("rate", "period", "timeout", "max_wait"), real)).items():
-        value = getattr(options, name)
-        if value is None and Options.__dataclass_fields__[name].default is not None:
-            raise UsageError(f"{_called(name)} takes a number, not None")
-        if value is not None and (isinstance(value, bool) or not isinstance(value, kind) or value != value):
-            raise UsageError(f"{_called(name)} takes a number, not {value!r}")
-    for name in ("limit", "limit_per_class"):
-        value = getattr(options, name)
-        if value is not None and value < -1:
-            raise UsageError(f"{_called(name)} takes a count, or -1 for all, not {value}")
-    if options.max_bad_rows < 0:
-        raise UsageError(f"{_called('max_bad_rows')} takes a count, 0 or more, not {options.max_bad_rows}")
-    if options.concurrency is not None and not 1 <= options.concurrency <= 1024:
-        raise UsageError(f"{_called('concurrency')} is from 1 to 1024, not {options.concurrency}")
-    if options.rate is not None and not 0 <= options.rate < float("inf"):
-        raise UsageError(f"{_called('rate')} is 0 (no cap) or more requests, not {options.rate}")
-    if not 0 < options.period < float("inf"):
-        raise UsageError(f"{_called('period')} is a positive number of seconds, not {options.period}")
-    for name, least in (("retries", 0), ("timeout", 0.001), ("max_wait", 0)):
-        if not least <= getattr(options, name) < float("inf"):
-            raise UsageError(f"{_called(name)} is {least:g} or more, not {getattr(options, name)}")
-
-
-def _size(options: Options, name: str) -> int | None:
-    """Return a number of bytes from a number or from text such as 500K, 64M, 1.5G (units of 1024)."""
-    value = getattr(options, name)
-    if value is None and Options.__dataclass_fields__[name].default is None:
-        return None
-    told = _SIZE.fullmatch(str(value).strip()) if isinstance(value, int | str) and not isinstance(value, bool) else None
-    size = int(float(told[1]) * 1024 ** "BKMGT".index((told[2] or "B").upper())) if told is not None else 0
-    if size < 1:
-        raise UsageError(f"{_called(name)} takes a size in bytes such as 500K, 64M or 1.5G, not {value!r}")
-    return size
