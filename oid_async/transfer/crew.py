@@ -288,6 +288,9 @@ class _Member:
         job.attempts.made = made
         job.attempts.seen.update(seen)
         job.partial = Partial(*partial) if partial is not None else None
+        if delay_s > 0:
+            # The budget of a host's retries is one for all processes.
+            delay_s = max(delay_s, job.host.retry_delay_s(self._crew.hosts.clock()))
         self._lanes.bring(job, delay_s)
 
     def _learn(self, name: str, method: str, packed: list[Any], asked: list[Any], began: float, silent: bool) -> None:
