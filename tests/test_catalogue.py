@@ -240,6 +240,7 @@ def test_every_table_stands_in_a_known_bucket() -> None:
         "descriptors",
         "openimages.catalogue",
         "options",
+        "processes",
         "select.plan",
         "store.naming",
         "store.power",

@@ -376,20 +376,28 @@ async def test_a_worker_that_cannot_start_is_done_without(
     bucket: tuple[Bucket, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run says so and goes on alone, be it that no process can be made or that it ends at once."""
-    _, url = bucket
+    objects, url = bucket
+    objects.pause_s = 0.1
+    notes: list[str] = []
     ways = [("_PROGRAM", "oid_async.no_such_module"), ("sys.executable", "/no/python")]
-    for number, (name, value) in enumerate(ways):
+    for name, value in ways:
         with monkeypatch.context() as patch:
             patch.setattr(f"oid_async.transfer.crew.{name}", value)
-            notes: list[str] = []
             report = await oid_async.download(
                 mirror=url,
-                savepath=tmp_path / str(number),
+                savepath=tmp_path / name,
                 processes=2,
-                on_event=lambda event: notes.append(getattr(event, "text", "")),  # noqa: B023
+                limit=100,
+                concurrency=16,
+                on_event=lambda event: notes.append(getattr(event, "text", "")),
                 **QUERY,
             )
-        assert report.downloaded == 400
+        assert report.downloaded == 100
+    said = [note for note in notes if note.startswith("a worker process")]
+    assert [note.partition("; ")[0] for note in said] == [
+        "a worker process ended (exit code 1)",
+        "a worker process cannot be started (No such file or directory)",
+    ]
 
 
 async def test_a_small_run_starts_no_process(

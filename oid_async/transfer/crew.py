@@ -42,6 +42,7 @@ Adopt = Callable[[str, str, str | None, str | None], Outcome | None]
 _AHEAD = 192
 _SEND_AT_ONCE = 32
 _STOP_S = 2.0
+_GRACE_S = 0.3
 # One that died is replaced once; whatever ends it may lie in wait for the next one, too.
 _LIVES = 2
 _PROGRAM = "oid_async.transfer.member"
@@ -68,10 +69,15 @@ class Crew:
         self.adopt = adopt
         self.images = images
         self.tell = tell
-        self.is_dismissed = False
+        self._dismissed = asyncio.Event()
         first = object_url(IMAGE_BUCKET, "", orders.mirror) if orders.sources[0] == "cvdf" else None
         self._bucket = host_name(parse_url(first)) if first is not None else None
         self._members = [_Member(self) for _ in range(size)]
+
+    @property
+    def is_dismissed(self) -> bool:
+        """Whether there is nothing more to do."""
+        return self._dismissed.is_set()
 
     @property
     def transfers(self) -> int:
@@ -109,9 +115,14 @@ class Crew:
         member.give(target, host, now)
         return True
 
+    async def wait_a_moment(self) -> None:
+        """Wait whether the run is over before a worker would be up: then none need be started."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._dismissed.wait(), _GRACE_S)
+
     def dismiss(self) -> None:
         """Say that there is nothing more to do: each worker ends, and what looks after it too."""
-        self.is_dismissed = True
+        self._dismissed.set()
         for member in self._members:
             member.dismiss()
 
@@ -177,6 +188,7 @@ class _Member:
     async def run(self, fetcher: Fetcher, collector: Collector, lanes: Lanes[Job]) -> None:
         """Start the process, hear it out, and start it once more if it dies at work."""
         self._fetcher, self._collector, self._lanes = fetcher, collector, lanes
+        await self._crew.wait_a_moment()
         for _ in range(_LIVES):
             if self._crew.is_dismissed:
                 return
@@ -311,9 +323,7 @@ class _Member:
         failed = [job.outcome for job in begun if isinstance(job, Failed)]
         self._in_hand.clear()
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        self._crew.tell(
-            f"a worker process ended ({how}); the {len(begun)} images that it had in hand are asked for again"
-        )
+        self._crew.tell(f"a worker process ended ({how}); what it had in hand is asked for again")
         ended = failed + await in_thread(self._adopted, jobs)
         await self._collector.enter(ended)
         known = {outcome.image_id for outcome in ended}
