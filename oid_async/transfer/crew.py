@@ -359,7 +359,8 @@ class _Member:
         if self._process is None:
             return
         with suppress(TimeoutError):
-            async with asyncio.timeout(_STOP_S if self._crew.is_dismissed else 0.0):
+            # Its line is closed: it ends by itself, if it has not. A signal to one that just has would take its exit code.
+            async with asyncio.timeout(_STOP_S):
                 await self._process.wait()
         self._kill()
         await self._process.wait()
