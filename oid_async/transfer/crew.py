@@ -359,7 +359,7 @@ class _Member:
         if self._process is None:
             return
         with suppress(TimeoutError):
-            # Its line is closed: it ends by itself, if it has not. A signal to one that just has would take its exit code.
+            # Its line is closed: it ends by itself. A signal to one that just has would take its exit code away.
             async with asyncio.timeout(_STOP_S):
                 await self._process.wait()
         self._kill()
