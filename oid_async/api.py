@@ -1,7 +1,7 @@
 """The Python door: `await download(...)`, `await plan(...)`, `async with stream(...)`, `await verify(...)`.
 
-All keywords, named like the long options of the command line. Nothing here prints, starts processes, installs signal
-handlers or keeps state between calls; everything may be cancelled at any await.
+All keywords, named like the long options of the command line. Nothing here prints, starts processes unless `processes`
+asks for them, installs signal handlers or keeps state between calls; everything may be cancelled at any await.
 """
 
 import asyncio

@@ -220,7 +220,10 @@ class _Member:
             try:
                 await self._listen(reader)
             except asyncio.CancelledError:
-                await finished(self._wind_up(reader))
+                if self._is_ready:
+                    await finished(self._wind_up(reader))
+                else:
+                    self._kill()
                 raise
         finally:
             self._is_ready = self._may_send = False
@@ -236,7 +239,7 @@ class _Member:
     async def _start(self, its: socket.socket) -> None:
         starting = asyncio.ensure_future(
             asyncio.create_subprocess_exec(
-                sys.executable,
+                sys.executable or "",
                 "-P",
                 "-m",
                 _PROGRAM,
@@ -360,7 +363,7 @@ class _Member:
             return
         with suppress(TimeoutError):
             # Its line is closed: it ends by itself. A signal to one that just has would take its exit code away.
-            async with asyncio.timeout(_STOP_S):
+            async with asyncio.timeout(_STOP_S / 2):
                 await self._process.wait()
         self._kill()
         await self._process.wait()
