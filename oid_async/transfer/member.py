@@ -23,16 +23,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from oid_async.errors import OidError
-from oid_async.events import Event, Note
-from oid_async.report import Outcome, Report, write_detail
+from oid_async.report import Outcome, write_detail
 from oid_async.store.folder import Folder
-from oid_async.store.landing import Lander, Landing
+from oid_async.store.landing import Arrival, Lander
 from oid_async.transfer.addresses import Endpoint
 from oid_async.transfer.client import Client
 from oid_async.transfer.fetch import Again, Failed, Fetcher, Job
 from oid_async.transfer.hosts import Host, Hosts
 from oid_async.transfer.letters import LINE_BYTES, Orders, line, next_line, pack_error, pack_outcomes, unpack_target
-from oid_async.transfer.pipeline import BATCHES_AT_ONCE, Collector, turn, wake
+from oid_async.transfer.pipeline import turn, wake
 from oid_async.transfer.retry import FetchError
 
 # The run gives a worker that it stops two seconds; nobody is there to end one whose run has died.
@@ -91,8 +90,7 @@ class Member:
         )
         self._client = Client(self._hosts, limits, connections=orders.workers, allowed=orders.allowed, in_lanes=True)
         folder = Folder.lent(Path(orders.savepath), Path(orders.tmp), orders.token)
-        lander = Lander(folder, self, hashed=orders.hashed)
-        self._collector = Collector(lander, Report(), self._show, self._drain, room=2 * orders.workers)
+        self._lander = Lander(folder, self, hashed=orders.hashed)
         self._fetcher = Fetcher(
             self._client,
             sources=orders.sources,
@@ -102,8 +100,8 @@ class Member:
         )
 
     def append(self, outcomes: Iterable[Outcome]) -> None:
-        """Have the run write down what has landed or failed; from any thread."""
-        self._loop.call_soon_threadsafe(self._landed, pack_outcomes(outcomes))
+        """Have the run write down what has landed or failed."""
+        self._landed(pack_outcomes(outcomes))
 
     async def run(self, reader: asyncio.StreamReader) -> None:
         """Work until the run says that it is enough, or is gone."""
@@ -114,22 +112,19 @@ class Member:
             error = _first(group)
             trace = "".join(traceback.format_exception(error))
             stopped = (error.kind, str(error)) if isinstance(error, OidError) else ("internal", trace)
-        # What a thread has stored was taken down here before the task that waited for it could end.
         self._tell_landed()
         if stopped is not None:
             self._send("stopped", *stopped)
 
     async def _serve(self, reader: asyncio.StreamReader) -> None:
         async with self._client, asyncio.TaskGroup() as group:
-            collecting = [group.create_task(self._collector.run(self._settle)) for _ in range(BATCHES_AT_ONCE)]
             working = [group.create_task(self._work()) for _ in range(self._workers)]
             self._send("ready")
             await self._listen(reader)
             self._loop.call_later(_LAST_S, os._exit, 1)
-            for tasks in (working, collecting):
-                for task in tasks:
-                    task.cancel()
-                await asyncio.wait(tasks)
+            for task in working:
+                task.cancel()
+            await asyncio.wait(working)
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         while told := await next_line(reader):
@@ -140,7 +135,7 @@ class Member:
                     if isinstance(job, Job):
                         self._todo.put_nowait(job)
                     else:
-                        await self._collector.take(None, job.outcome)
+                        self._lander.land([job.outcome])
             else:
                 self._learn(*content)
 
@@ -166,17 +161,29 @@ class Member:
                 if end.exhausted:
                     await asyncio.sleep(end.delay_s)
             else:
-                await self._collector.take(job, end.outcome if isinstance(end, Failed) else end)
+                self._store(job, end)
+            # Nobody is there to hear it once the run is gone; the end of the stream is on its way then.
+            with suppress(ConnectionError):
+                await self._writer.drain()
 
-    def _settle(self, job: Job | None, landing: Landing) -> Outcome | None:
-        """Have a body that was refused asked for again, or return how its image has failed."""
-        if job is None or landing.reason is None:
-            return None
-        end = self._fetcher.refused(job, landing.reason)
+    def _store(self, job: Job, end: Arrival | Failed) -> None:
+        """Check and store a body, here and now, or note a failure.
+
+        A thread would cost more than it takes: the two would pass the interpreter to and fro with every call to the
+        disk. A slow disk holds up this loop, which serves nobody else.
+        """
         if isinstance(end, Failed):
-            return end.outcome
-        self._give_back(job, end.delay_s)
-        return None
+            self._lander.land([end.outcome])
+            return
+        [landing] = self._lander.land([end])
+        if landing.note is not None:
+            self._send("note", landing.note)
+        if landing.reason is not None:
+            judged = self._fetcher.refused(job, landing.reason)
+            if isinstance(judged, Failed):
+                self._lander.land([judged.outcome])
+            else:
+                self._give_back(job, judged.delay_s)
 
     def _landed(self, packed: list[list[Any]]) -> None:
         """Tell of what has landed some dozens at a time: a message costs the run more than what it says."""
@@ -233,15 +240,6 @@ class Member:
 
     def _is_shut(self, host: Host) -> bool:
         return host.gave_up is not None or host.is_closed(self._hosts.clock())
-
-    def _show(self, event: Event) -> None:
-        if isinstance(event, Note):
-            self._send("note", event.text)
-
-    async def _drain(self, outcome: Outcome) -> None:
-        # Nobody is there to hear it once the run is gone; the end of the stream is on its way then.
-        with suppress(ConnectionError):
-            await self._writer.drain()
 
     def _send(self, *content: Any) -> None:
         self._writer.write(line(*content))

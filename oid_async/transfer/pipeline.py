@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _BATCH_IMAGES = 32
 _BATCH_BYTES = 2 << 20
 # While the loop prepares the next batch, a thread works on the other one: hashing does not hold the interpreter.
-BATCHES_AT_ONCE = 2
+_BATCHES_AT_ONCE = 2
 # What may wait to be stored, beside the batches: more only fills the memory, for the disk is what is slow then.
 _INBOX_IMAGES = 2 * _BATCH_IMAGES
 _INBOX_BYTES = 2 * _BATCH_BYTES
@@ -225,7 +225,7 @@ async def run(
 
     try:
         async with asyncio.TaskGroup() as group:
-            collecting = [group.create_task(collector.run(settle)) for _ in range(BATCHES_AT_ONCE)]
+            collecting = [group.create_task(collector.run(settle)) for _ in range(_BATCHES_AT_ONCE)]
             feeding = group.create_task(feed())
             working = [group.create_task(work()) for _ in range(workers)]
             for member in crew.members(fetcher, collector, lanes) if crew is not None else ():
