@@ -43,9 +43,9 @@ class Crewed:
         self.members: Sequence[Any] = ()
         landed, run = crews._Member._landed, pipeline.run
 
-        async def count(member: Any, requests: int, packed: list[Any]) -> None:
+        async def count(member: Any, packed: list[Any]) -> None:
             self.landed += len(packed)
-            await landed(member, requests, packed)
+            await landed(member, packed)
 
         async def wait(targets: AsyncIterator[Any], *args: Any, **settings: Any) -> None:
             await run(self._held_back(targets, settings["crew"]), *args, **settings)

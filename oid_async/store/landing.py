@@ -103,6 +103,8 @@ class Lander:
 
     def _judge(self, arrival: Arrival, part: str, body: Body) -> Landing:
         header = read_header(body)
+        if len(body) != arrival.size:
+            return Landing("truncated")  # what was spooled is not what came: it is asked for again
         md5 = md5_base64(body) if self._hashed or arrival.expected.md5 else None
         reason = refuse(body, header, md5, arrival.expected)
         note = None

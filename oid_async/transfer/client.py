@@ -8,9 +8,9 @@ import asyncio
 import socket
 import urllib.request
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
@@ -37,6 +37,7 @@ _IDLE_S = 4.0  # one idle connection of each of a thousand hosts would leave no 
 _LOOK_UPS_AT_ONCE = 32
 _PORTION_BYTES = 16384.0
 _MOST_DOORS = 4096  # a table may name a new host in every row
+_CLOSED_UNUSED = 3  # connections in a row that the other side closes while they wait for their turn
 _LOOKS_A_LIMIT = 8  # how often within the shortest limit the busy connections are looked at
 _LOOK_S = (0.005, 0.5)
 _ALWAYS = (
@@ -189,24 +190,27 @@ class Client:
         Admitted is what has its connection: making one takes as long as the other side likes, and what was admitted
         before would be sent in a heap, or after the host has asked to be left alone.
         """
-        while True:
+        for _ in range(_CLOSED_UNUSED):
             wire = self._wires.take(door) if may_be_kept else None
             is_fresh = wire is None
             if wire is None:
-                wire = self._wires.made(await self._connect(door, host))
+                wire = await self._connect(door, host)
             try:
                 await self.hosts.admit(host, door.asked)
             except BaseException:
                 self._wires.drop(wire)
                 raise
-            if is_fresh or wire.is_usable:
+            if wire.is_usable:
                 return wire, is_fresh
+            # Closed by the other side while it waited for its turn: nothing was asked on it.
             self._wires.drop(wire)
+        error = FetchError("network", "connections are closed before anything is asked", unsent=True)
+        self._blame(error, host, door.asked, self.hosts.clock())
+        raise error
 
-    async def _connect(self, door: "_Door", host: Host) -> aiohttp.connector.Connection:
+    async def _connect(self, door: "_Door", host: Host) -> Wire:
         """Have a connection made. Raises FetchError."""
         assert self._connector is not None, "used outside its context"
-        self._wires.make_room()
         asked, proxy = door.asked, door.proxy
         visit = self._guard.visit(endpoint(proxy) if proxy is not None else asked, trusted=proxy is not None)
         began, limit_s = self.hosts.clock(), self.limits.connect_s
@@ -216,7 +220,11 @@ class Client:
                 loop = asyncio.get_running_loop()
                 request = aiohttp.ClientRequest("GET", door.site, loop=loop, proxy=proxy)
                 timeout = aiohttp.ClientTimeout(total=None, sock_connect=limit_s)
-                return await self._connector.connect(request, [], timeout)
+                with self._wires.room():
+                    return self._wires.made(await self._connector.connect(request, [], timeout))
+        except FetchError as error:
+            self._blame(error, host, asked, began)
+            raise
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             if timer.expired():
                 failed = FetchError("timeout", f"no connection within {limit_s:.0f} s", unsent=True)
@@ -356,6 +364,7 @@ class _Wires:
         self._most = most
         self._limits = limits
         self._all: set[Wire] = set()
+        self._pending = 0
         self._idle: dict[_Door, deque[Wire]] = {}
         shortest_s = min(limits.first_byte_s, limits.silence_s, limits.slow_s / 4, limits.attempt_s)
         self._look_s = min(max(shortest_s / _LOOKS_A_LIMIT, _LOOK_S[0]), _LOOK_S[1])
@@ -376,9 +385,18 @@ class _Wires:
         for wire in list(self._all):
             self.drop(wire)
 
-    def make_room(self) -> None:
-        """Close the connection that has been idle longest if there are as many as there may be."""
-        if len(self._all) >= self._most:
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """Count a connection that is being made; the one that has been idle longest is closed for it if need be."""
+        self._make_room()
+        self._pending += 1
+        try:
+            yield
+        finally:
+            self._pending -= 1
+
+    def _make_room(self) -> None:
+        if len(self._all) + self._pending >= self._most:
             idle = [wires[0] for wires in self._idle.values() if wires]
             if idle:
                 oldest = min(idle, key=lambda wire: wire.idle_since)
@@ -386,7 +404,7 @@ class _Wires:
                 self.drop(oldest)
 
     def made(self, connection: aiohttp.connector.Connection) -> Wire:
-        """Return the new connection's wire."""
+        """Return the new connection's wire. Raises FetchError for one that is gone already."""
         wire = Wire(connection, self._limits, self._scratch)
         self._all.add(wire)
         return wire

@@ -42,6 +42,7 @@ Adopt = Callable[[str, str, str | None, str | None], Outcome | None]
 _AHEAD = 192
 _SEND_AT_ONCE = 32
 _STOP_S = 2.0
+_SILENT_S = 60.0  # beyond the longest attempt
 _GRACE_S = 0.3
 # One that died is replaced once; whatever ends it may lie in wait for the next one, too.
 _LIVES = 2
@@ -105,7 +106,7 @@ class Crew:
 
     def take_job(self, job: Job) -> bool:
         """Do the same with a job that nobody has made a request for yet."""
-        return not job.before and not job.attempts.made and self._give(job.target, job.host)
+        return not (job.before or job.attempts.made or job.is_back) and self._give(job.target, job.host)
 
     def _give(self, target: Target, host: Host) -> bool:
         member = min(self._members, key=_load)
@@ -148,6 +149,7 @@ class _Member:
         self._has_landed = False
         self._asked = 0
         self._asked_before = 0
+        self._heard: asyncio.Queue[list[list[Any]] | None] = asyncio.Queue()  # bounded by what is in hand
 
     @property
     def requests(self) -> int:
@@ -181,6 +183,7 @@ class _Member:
     def dismiss(self) -> None:
         if self._is_ready:
             self._hang_up()
+            asyncio.get_running_loop().call_later(_STOP_S, self._kill)
         elif self._process is not None:
             # It has nothing in hand; waiting for it to come up would cost what the run has just saved.
             self._kill()
@@ -260,31 +263,53 @@ class _Member:
             raise
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
-        while told := await next_line(reader):
-            kind, *content = json.loads(told)
-            if kind == "ready":
-                self._is_ready = True
-                self._lanes.settle(0)  # there is room now
-                if self._crew.is_dismissed:
-                    self._hang_up()
-            elif kind == "landed":
-                await self._landed(*content)
-            elif kind == "back":
-                self._take_back(*content)
-            elif kind == "trouble":
-                self._learn(*content)
-            elif kind == "note":
-                self._crew.hosts.tell_once(content[0])
-            elif kind == "stopped":
-                self._stopped(*content)
+        """Hear the process out. What it tells of a host counts at once, however long its images wait to be entered."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._enter())
+            while told := await self._next_line(reader):
+                self._heed(told)
+            self._heard.put_nowait(None)
+
+    async def _next_line(self, reader: asyncio.StreamReader) -> bytes:
+        """Return the next line; a process that says nothing for longer than any attempt takes is ended."""
+        while True:
+            try:
+                async with asyncio.timeout(self._crew.orders.limits.attempt_s + _SILENT_S):
+                    return await next_line(reader)
+            except TimeoutError:
+                if self._in_hand and self._heard.empty():
+                    self._kill()
+
+    async def _enter(self) -> None:
+        """Enter what has landed, as fast as that is taken; there is no more of it than was given out."""
+        while (landed := await self._heard.get()) is not None:
+            await self._landed(landed)
+
+    def _heed(self, told: bytes) -> None:
+        kind, *content = json.loads(told)
+        if kind == "ready":
+            self._is_ready = True
+            self._lanes.settle(0)  # there is room now
+            if self._crew.is_dismissed:
+                self._hang_up()
+        elif kind == "landed":
+            self._asked = content[0]
+            self._heard.put_nowait(content[1])
+        elif kind == "back":
+            self._take_back(*content)
+        elif kind == "trouble":
+            self._learn(*content)
+        elif kind == "note":
+            self._crew.hosts.tell_once(content[0])
+        elif kind == "stopped":
+            self._stopped(*content)
 
     def _stopped(self, kind: str, text: str) -> None:
         if kind == StorageError.kind:
             raise StorageError(text)
         self._crew.tell(f"a worker process has failed, which is a bug: {text}")
 
-    async def _landed(self, requests: int, packed: list[list[Any]]) -> None:
-        self._asked = requests
+    async def _landed(self, packed: list[list[Any]]) -> None:
         outcomes = unpack_outcomes(packed, self._crew.images)
         await self._collector.enter(outcomes)
         for outcome in outcomes:
@@ -300,6 +325,7 @@ class _Member:
         target, _, _ = self._in_hand.pop(image_id)
         job = self._fetcher.recall(target, note)
         assert isinstance(job, Job), "an image without a source left has failed"
+        job.is_back = True
         job.attempts.made = made
         job.attempts.seen.update(seen)
         job.partial = Partial(*partial) if partial is not None else None
@@ -350,6 +376,9 @@ class _Member:
         """Stop a process at work, and write down what it has stored up to then."""
         self._hang_up()
         with suppress(TimeoutError, OidError):
+            while not self._heard.empty():
+                if (landed := self._heard.get_nowait()) is not None:
+                    await self._collector.enter(unpack_outcomes(landed, self._crew.images))
             async with asyncio.timeout(_STOP_S):
                 while told := await next_line(reader):
                     kind, *content = json.loads(told)

@@ -40,6 +40,7 @@ _HELD_BYTES = 20 << 20
 _HELD_EACH = 320 << 10
 _LEAST_SPOOLED = 128 << 10
 _NO_DESCRIPTOR_WAIT_S = 0.25
+_BACK = "+"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,8 @@ class Job:
     """One image on its way to its outcome.
 
     `source` is the one it has come to: `address` is where its request goes, `written` what is written down of that.
-    `history` has the failure kind of each source that is done with, `before` the attempts they took.
+    `history` has the failure kind of each source that is done with, `before` the attempts they took. `held` are its
+    body's bytes in memory until it has landed; `is_back`: another process has had it and given it back.
     """
 
     target: Target
@@ -96,6 +98,8 @@ class Job:
     written: str
     host: Host
     partial: Partial | None = None
+    held: int = 0
+    is_back: bool = False
 
     @property
     def place(self) -> int:
@@ -105,7 +109,8 @@ class Job:
     @property
     def note(self) -> str | None:
         """What `Fetcher.recall` needs beside the target; None once this source has been asked."""
-        return None if self.attempts.made else f"{self.before} {write_detail(self.history)}"
+        back = _BACK if self.is_back else ""
+        return None if self.attempts.made else f"{back}{self.before} {write_detail(self.history)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +161,15 @@ class Fetcher:
     def recall(self, target: Target, note: str) -> Job | Failed:
         """Return the job that left this note behind."""
         before, _, detail = note.partition(" ")
-        return self._turn(target, parse_detail(detail), int(before), None)
+        job = self._turn(target, parse_detail(detail), int(before.removeprefix(_BACK)), None)
+        if isinstance(job, Job):
+            job.is_back = before.startswith(_BACK)
+        return job
+
+    def settled(self, job: Job) -> None:
+        """Say that a job's body is no longer in memory."""
+        self._shared.held -= job.held
+        job.held = 0
 
     async def attempt(self, job: Job) -> Arrival | Again | Failed:
         """Make one attempt. Raises StorageError when the disk says no.
@@ -278,7 +291,7 @@ class Fetcher:
             file_name=target.file_name,
             source=job.source,
             url=job.written,
-            chunks=body.hand_over(),
+            chunks=body.hand_over(job),
             spooled=body.spooled,
             size=body.size,
             expected=expected,
@@ -316,6 +329,7 @@ class Body:
         self._limit = limits.max_image_bytes if expected.size is None else min(limits.max_image_bytes, expected.size)
         self._held = 0
         self._start = b""
+        self._is_begun = partial is not None
         self._etag: str | None = None
         self._total: int | None = None
 
@@ -380,10 +394,10 @@ class Body:
         await self.discard()
         return None
 
-    def hand_over(self) -> list[bytes | bytearray]:
-        """Return what is held in memory, for the one who stores it."""
-        chunks = self.chunks
-        self._put_down()
+    def hand_over(self, job: Job) -> list[bytes | bytearray]:
+        """Return what is held in memory, for the one who stores it; until then the job answers for it."""
+        chunks, job.held = self.chunks, self._held
+        self.chunks, self._held = [], 0
         return chunks
 
     async def discard(self) -> None:
@@ -410,7 +424,7 @@ class Body:
 
     async def _start_anew(self) -> None:
         await self.discard()
-        self._partial, self.spooled, self.size = None, False, 0
+        self._partial, self.spooled, self.size, self._is_begun = None, False, 0, False
 
     async def _take(self, chunk: bytes | bytearray) -> None:
         if len(self._start) < _START_BYTES and chunk:
@@ -440,6 +454,7 @@ class Body:
             return
         try:
             await finished(self._append(self.chunks))
+            self._is_begun = True
             self._put_down()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
@@ -447,7 +462,8 @@ class Body:
             raise storage_error(error, Path(self._part).parent) from error
 
     async def _append(self, chunks: list[bytes | bytearray]) -> None:
-        async with aiofiles.open(self._part, "ab") as file:
+        # A worker process that died may have left something there: only what this body has begun is gone on with.
+        async with aiofiles.open(self._part, "ab" if self._is_begun else "wb") as file:
             await file.writelines(chunks)
 
     def _put_down(self) -> None:

@@ -74,6 +74,7 @@ class Member:
         self._loop = asyncio.get_running_loop()
         self._todo: asyncio.Queue[Job] = asyncio.Queue()  # bounded by the run: it gives no more than it wants here
         self._workers = orders.workers
+        self._run = os.getppid()
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._untold: list[list[Any]] = []
         limits = orders.limits
@@ -112,7 +113,7 @@ class Member:
             error = _first(group)
             trace = "".join(traceback.format_exception(error))
             stopped = (error.kind, str(error)) if isinstance(error, OidError) else ("internal", trace)
-        self._tell_landed()
+        self._tell_landed(at_last=True)
         if stopped is not None:
             self._send("stopped", *stopped)
 
@@ -172,6 +173,9 @@ class Member:
         A thread would cost more than it takes: the two would pass the interpreter to and fro with every call to the
         disk. A slow disk holds up this loop, which serves nobody else.
         """
+        if os.getppid() != self._run:
+            os._exit(1)  # the run has died: another one may be at work in its folder now
+        self._fetcher.settled(job)
         if isinstance(end, Failed):
             self._lander.land([end.outcome])
             return
@@ -193,8 +197,8 @@ class Member:
         if len(self._untold) >= _TELL_AT_ONCE:
             self._tell_landed()
 
-    def _tell_landed(self) -> None:
-        if self._untold:
+    def _tell_landed(self, *, at_last: bool = False) -> None:
+        if self._untold or at_last:
             self._send("landed", self._client.requests, self._untold)
             self._untold = []
 
@@ -209,9 +213,11 @@ class Member:
         """Take over what the run knows of a host. It has heard all that was heard here."""
         host = self._hosts.named(name)
         if host.limiter is None:
-            host.not_before = not_before
+            # What was met here since, and the run has not heard yet, holds as well.
+            host.not_before = max(host.not_before, not_before)
         host.etags.is_md5 = is_md5 if is_md5 is not None else host.etags.is_md5
-        host.gave_up = FetchError(*gave_up, unsent=True) if gave_up is not None else None
+        if gave_up is not None:
+            host.gave_up = FetchError(*gave_up, unsent=True)
         self._part_with_closed()
 
     def _part_with_closed(self) -> None:

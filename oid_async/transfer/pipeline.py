@@ -208,10 +208,13 @@ async def run(
                     # Fewer at it until descriptors are given back.
                     await asyncio.sleep(end.delay_s)
                 continue
-            lanes.let_go(host)
+            # While much waits to be stored this holds its place at the host: nothing more is fetched then.
             await collector.take(job, end.outcome if isinstance(end, Failed) else end)
+            lanes.let_go(host)
 
     def settle(job: Job | None, landing: Landing) -> Outcome | None:
+        if job is not None:
+            fetcher.settled(job)
         if job is None:
             lanes.settle(1)
         elif landing.reason is not None:
@@ -240,7 +243,8 @@ async def run(
 
 
 def _size(entry: _Entry) -> int:
-    return entry[1].size if isinstance(entry[1], Arrival) else 0
+    content = entry[1]
+    return content.size if isinstance(content, Arrival) and not content.spooled else 0
 
 
 async def turn(waiting: deque[asyncio.Future[None]]) -> None:

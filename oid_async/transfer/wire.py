@@ -25,6 +25,7 @@ _FIRST_READ_BYTES = 64 << 10
 # Of a body that is taken piece by piece this much may wait; beyond it the connection is not read.
 _PAUSE_BYTES = 256 << 10
 _MOST_HEAD_BYTES = 64 << 10
+_MOST_BETWEEN_BYTES = SCRATCH_BYTES + _MOST_HEAD_BYTES  # trailers, and extensions of chunks
 _MOST_HEADERS = 256
 _START_BYTES = 16
 _CHECKS_A_WINDOW = 4  # how soon after its window a slow body is noticed: a quarter of it later at most
@@ -39,8 +40,8 @@ class Wire(asyncio.BufferedProtocol):
 
     def __init__(self, connection: aiohttp.connector.Connection, limits: Limits, scratch: memoryview) -> None:
         transport, protocol = connection.transport, connection.protocol
-        assert transport is not None, "a new connection"
-        assert protocol is not None, "a new connection"
+        if transport is None or protocol is None:
+            raise FetchError("network", "the connection was closed as soon as it was made", unsent=True)
         self._connection = connection
         self._connected = protocol
         self._transport = transport
@@ -72,6 +73,7 @@ class Wire(asyncio.BufferedProtocol):
         self._pieces: deque[bytes] = deque()
         self._queued = 0
         self._room: memoryview | None = None
+        self._between = 0  # bytes that have come since the last of the body
         self._start = b""
         self._patience = _Patience(self._limits)
         self._parser = httptools.HttpResponseParser(self)
@@ -158,6 +160,7 @@ class Wire(asyncio.BufferedProtocol):
         self.is_busy = False
         self.idle_since = now
         self._pieces.clear()
+        self._resume()
 
     def abort(self) -> None:
         """Close the connection without ceremony: the other side is not waited for."""
@@ -184,7 +187,7 @@ class Wire(asyncio.BufferedProtocol):
         if self._room is not None:
             self._fill(self._room, nbytes)
         elif not self.is_busy:
-            self._break(FetchError("bad_response", "the server says what nobody asked for"))
+            self._break(FetchError("network", "the server says what nobody asked for"))
         elif self._is_whole:
             self._keeps_alive = False
         elif self._left is not None:
@@ -268,7 +271,7 @@ class Wire(asyncio.BufferedProtocol):
                 case 14 if name.lower() == b"content-length":
                     self.length = int(value)
                 case 16 if name.lower() == b"content-encoding":
-                    self.encoding = _text(value).lower()
+                    self.encoding = _text(value).lower().replace("identity", "")
                 case 17 if name.lower() == b"transfer-encoding":
                     is_coded, in_chunks = True, b"chunked" in value.lower()
         return in_chunks, is_coded
@@ -287,6 +290,7 @@ class Wire(asyncio.BufferedProtocol):
             self._wake()
 
     def _parse(self, data: memoryview) -> None:
+        self._between += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -299,9 +303,12 @@ class Wire(asyncio.BufferedProtocol):
             return
         if not self._has_head and self.heard > _MOST_HEAD_BYTES:
             self._break(FetchError("bad_response", f"a head of more than {_MOST_HEAD_BYTES} bytes"))
+        elif self._between > _MOST_BETWEEN_BYTES and not self._is_whole:
+            self._break(FetchError("truncated", f"more than {_MOST_BETWEEN_BYTES} bytes between its chunks"))
 
     def _take(self, piece: bytes) -> None:
         self._received += len(piece)
+        self._between = 0
         self._pieces.append(piece)
         if self._left is not None:
             self._left -= len(piece)
@@ -311,7 +318,8 @@ class Wire(asyncio.BufferedProtocol):
             self._transport.pause_reading()
 
     def _resume(self) -> None:
-        if not self._transport.is_reading() and not self._transport.is_closing():
+        # One that was closed is not even to be asked whether it reads: a TLS transport then has nothing left to ask.
+        if self._error is None and not self._transport.is_closing() and not self._transport.is_reading():
             self._transport.resume_reading()
 
     def _lost(self, exc: Exception | None) -> FetchError:
