@@ -4,19 +4,21 @@ import asyncio
 import os
 import random
 import socket
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import uvloop
 from scripted import Scripted, http
 from yarl import URL
 
-from oid_async.transfer.addresses import endpoint
+from oid_async.transfer.addresses import Endpoint, endpoint
 from oid_async.transfer.client import Client
-from oid_async.transfer.hosts import Hosts
+from oid_async.transfer.hosts import Host, Hosts
 from oid_async.transfer.retry import FetchError, Limits
 from oid_async.transfer.wire import SCRATCH_BYTES, Wire
 
@@ -241,3 +243,67 @@ async def test_a_body_in_pieces_is_not_read_faster_than_it_is_taken() -> None:
         await sending
         assert taken == size
         assert largest <= 2 * SCRATCH_BYTES
+
+
+@pytest.mark.parametrize(
+    "answer", [HEAD + b"Content-Length: 900000\r\n\r\n" + bytes(900_000), HEAD + b"\r\n" + bytes(900_000)]
+)
+async def test_a_body_can_be_taken_after_its_tls_connection_has_ended(answer: bytes) -> None:
+    """What has come counts, though the server hangs up while it waits to be taken."""
+    authority = trustme.CA()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+
+    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0, ssl=tls) as server:
+        port = server.sockets[0].getsockname()[1]
+        transport, protocol = await asyncio.get_running_loop().create_connection(
+            Connected, "127.0.0.1", port, ssl=trusting, server_hostname="127.0.0.1"
+        )
+        wire = Wire(Made(transport, protocol), LIMITS, memoryview(bytearray(SCRATCH_BYTES)))  # type: ignore[arg-type]
+        await wire.send(b"GET / HTTP/1.1\r\n\r\n")
+        taken = 0
+        try:
+            while chunk := await wire.read():
+                taken += len(chunk)
+                await asyncio.sleep(0.05)
+        except FetchError as error:
+            assert error.kind == "truncated"
+        wire.abort()
+        await asyncio.sleep(0.01)
+    assert 0 < taken <= 900_000
+
+
+async def test_a_connection_that_ends_before_anything_is_asked_costs_no_request() -> None:
+    """A server that closes an unused connection, with a 408 that nobody asked for, gets the request on the next one."""
+    connections = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        if connections == 1:
+            writer.write(http(408))
+            writer.close()
+            return
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(http(200, b"right"))
+
+    class Slow(Hosts):
+        """Lets a request wait for its turn as a cap does."""
+
+        async def admit(self, host: Host, asked: Endpoint) -> None:
+            await asyncio.sleep(0.05)
+            await super().admit(host, asked)
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with Client(Slow(None, 1.0), LIMITS, connections=1, allowed=[("127.0.0.1", port)]) as client:
+            async with client.get(f"http://127.0.0.1:{port}/a.jpg") as answer:
+                assert bytes(await answer.read_whole()) == b"right"
+            assert (client.requests, connections) == (1, 2)
