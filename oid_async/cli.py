@@ -30,12 +30,16 @@ Result = TypeVar("Result")
 
 # An interrupted run has five seconds in all; one is left for its report and for the process to end.
 PATIENCE_S = 4.0
+_SWITCH_S = 0.0005
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     raise_limit()
+    # The loop gives the interpreter away for some microseconds with every call to a socket: too short for a thread that
+    # stores images to take it. It would wait 5 ms for its turn instead; this makes runs a tenth faster (measured).
+    sys.setswitchinterval(_SWITCH_S)
     try:
         arguments = _parser().parse_args(words)
         return int(arguments.command(arguments))
