@@ -219,7 +219,9 @@ class Folder:
             finally:
                 os.close(file)
             os.rename(part, final)
-            os.unlink(final)
+            # Where there are no locks another run may have come upon it first.
+            with suppress(FileNotFoundError):
+                os.unlink(final)
         except OSError:
             discard(part)
             discard(final)

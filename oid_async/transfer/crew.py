@@ -149,7 +149,9 @@ class _Member:
         self._has_landed = False
         self._asked = 0
         self._asked_before = 0
-        self._heard: asyncio.Queue[list[list[Any]] | None] = asyncio.Queue()  # bounded by what is in hand
+        self._heard: asyncio.Queue[list[list[Any]] | StorageError | None] = (
+            asyncio.Queue()
+        )  # bounded by what is in hand
 
     @property
     def requests(self) -> int:
@@ -283,6 +285,8 @@ class _Member:
     async def _enter(self) -> None:
         """Enter what has landed, as fast as that is taken; there is no more of it than was given out."""
         while (landed := await self._heard.get()) is not None:
+            if isinstance(landed, StorageError):
+                raise landed
             await self._landed(landed)
 
     def _heed(self, told: bytes) -> None:
@@ -306,7 +310,8 @@ class _Member:
 
     def _stopped(self, kind: str, text: str) -> None:
         if kind == StorageError.kind:
-            raise StorageError(text)
+            self._heard.put_nowait(StorageError(text))  # it ends the run, once all that landed before is entered
+            return
         self._crew.tell(f"a worker process has failed, which is a bug: {text}")
 
     async def _landed(self, packed: list[list[Any]]) -> None:
@@ -377,7 +382,7 @@ class _Member:
         self._hang_up()
         with suppress(TimeoutError, OidError):
             while not self._heard.empty():
-                if (landed := self._heard.get_nowait()) is not None:
+                if isinstance(landed := self._heard.get_nowait(), list):
                     await self._collector.enter(unpack_outcomes(landed, self._crew.images))
             async with asyncio.timeout(_STOP_S):
                 while told := await next_line(reader):
