@@ -7,7 +7,7 @@ from oid_async.options import Options
 # Starting a worker takes half a second of one core's time. Of images of the usual 300 KB, 4,000 take two thirds of the
 # time with one more process; of images of 24 KB, 5,000 take as long with it as without (measured, two cores).
 _IMAGES_EACH = 2_500
-# Each fetches a thousand images a second and more: four fill a line of 10 Gbit with images of 300 KB.
+# More than two were not measured: beyond four a user has to say so.
 _MOST_AUTO = 4
 
 
