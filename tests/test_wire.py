@@ -47,6 +47,10 @@ class Made:
         self.transport.close()
 
 
+def on_connection(made: Made) -> Wire:
+    return Wire(made, LIMITS, memoryview(bytearray(SCRATCH_BYTES)))  # type: ignore[arg-type]
+
+
 @asynccontextmanager
 async def wired() -> AsyncGenerator[tuple[Wire, socket.socket, Made]]:
     """Yield a wire, the other end of its connection, and the connection."""
@@ -54,7 +58,7 @@ async def wired() -> AsyncGenerator[tuple[Wire, socket.socket, Made]]:
     theirs.setblocking(False)
     transport, protocol = await asyncio.get_running_loop().create_connection(Connected, sock=ours)
     made = Made(transport, protocol)
-    wire = Wire(made, LIMITS, memoryview(bytearray(SCRATCH_BYTES)))  # type: ignore[arg-type]
+    wire = on_connection(made)
     try:
         yield wire, theirs, made
     finally:
@@ -264,7 +268,7 @@ async def test_a_body_can_be_taken_after_its_tls_connection_has_ended(length: by
         transport, protocol = await asyncio.get_running_loop().create_connection(
             Connected, "127.0.0.1", port, ssl=trusting, server_hostname="127.0.0.1"
         )
-        wire = Wire(Made(transport, protocol), LIMITS, memoryview(bytearray(SCRATCH_BYTES)))  # type: ignore[arg-type]
+        wire = on_connection(Made(transport, protocol))
         await wire.send(b"GET / HTTP/1.1\r\n\r\n")
         taken = 0
         with suppress(FetchError):

@@ -102,9 +102,9 @@ class Lander:
         return self._judge(arrival, part, chunks[0] if len(chunks) == 1 else b"".join(chunks))
 
     def _judge(self, arrival: Arrival, part: str, body: Body) -> Landing:
-        header = read_header(body)
         if len(body) != arrival.size:
             return Landing("truncated")  # what was spooled is not what came: it is asked for again
+        header = read_header(body)
         md5 = md5_base64(body) if self._hashed or arrival.expected.md5 else None
         reason = refuse(body, header, md5, arrival.expected)
         note = None

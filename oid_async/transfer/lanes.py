@@ -91,10 +91,10 @@ class Lanes(Generic[J]):
         *,
         room: int,
         clock: Callable[[], float],
-        offer: Callable[[J], bool] = lambda _: False,
+        offer: Callable[[J], bool] | None = None,
     ) -> None:
         self._reload = reload
-        self._offer = offer
+        self._offer = offer or (lambda _: False)
         self._room = room
         self._most = max(_FEWEST_OBJECTS, 2 * room)
         self._clock = clock
@@ -187,16 +187,9 @@ class Lanes(Generic[J]):
                 continue
             if self._is_done():
                 return None
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._idle.append(waiter)
             self._wake_feeder()
             self._set_timer()
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                if waiter.done() and not waiter.cancelled():
-                    self._wake()
-                raise
+            await turn(self._idle)
 
     def put_back(self, job: J, delay_s: float, *, taken_from: Host | None = None) -> None:
         """Give back a job that is to be asked again after a delay, or of another host than it was taken from.
@@ -339,11 +332,7 @@ class Lanes(Generic[J]):
         self._listed.popleft().is_listed = False
 
     def _wake(self) -> None:
-        while self._idle:
-            waiter = self._idle.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
+        wake(self._idle)
 
     def _wake_feeder(self) -> None:
         if self._feeder is not None and not self._feeder.done():
@@ -373,3 +362,24 @@ class Lanes(Generic[J]):
         self._timer = None
         self._wake()
         self._wake_feeder()
+
+
+async def turn(waiting: deque[asyncio.Future[None]]) -> None:
+    """Wait to be woken; a turn that is not used, because its task was cancelled, is passed on."""
+    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    waiting.append(waiter)
+    try:
+        await waiter
+    except asyncio.CancelledError:
+        if waiter.done() and not waiter.cancelled():
+            wake(waiting)
+        raise
+
+
+def wake(waiting: deque[asyncio.Future[None]]) -> None:
+    """Wake the one that has waited longest."""
+    while waiting:
+        waiter = waiting.popleft()
+        if not waiter.done():
+            waiter.set_result(None)
+            return

@@ -30,8 +30,8 @@ from oid_async.transfer.addresses import Endpoint
 from oid_async.transfer.client import Client
 from oid_async.transfer.fetch import Again, Failed, Fetcher, Job
 from oid_async.transfer.hosts import Host, Hosts
+from oid_async.transfer.lanes import turn, wake
 from oid_async.transfer.letters import LINE_BYTES, Orders, line, next_line, pack_error, pack_outcomes, unpack_target
-from oid_async.transfer.pipeline import turn, wake
 from oid_async.transfer.retry import FetchError
 
 # The run gives a worker that it stops two seconds; nobody is there to end one whose run has died.

@@ -22,7 +22,7 @@ from oid_async.report import Outcome, Report
 from oid_async.store.landing import Arrival, Lander, Landing
 from oid_async.threads import settled
 from oid_async.transfer.fetch import Again, Failed, Fetcher, Job, Target
-from oid_async.transfer.lanes import Lanes
+from oid_async.transfer.lanes import Lanes, turn, wake
 
 if TYPE_CHECKING:
     from oid_async.transfer.crew import Crew
@@ -156,10 +156,6 @@ class Collector:
         return outcomes
 
 
-def _keep(job: Job) -> bool:
-    return False
-
-
 async def run(
     targets: AsyncIterator[Target],
     fetcher: Fetcher,
@@ -183,7 +179,7 @@ async def run(
             jobs.append(job)
         return jobs
 
-    lanes = Lanes[Job](reload, room=2 * workers, clock=clock, offer=crew.take_job if crew is not None else _keep)
+    lanes = Lanes[Job](reload, room=2 * workers, clock=clock, offer=crew.take_job if crew is not None else None)
 
     async def feed() -> None:
         async for target in targets:
@@ -213,17 +209,17 @@ async def run(
             lanes.let_go(host)
 
     def settle(job: Job | None, landing: Landing) -> Outcome | None:
-        if job is not None:
-            fetcher.settled(job)
         if job is None:
             lanes.settle(1)
-        elif landing.reason is not None:
-            end = fetcher.refused(job, landing.reason)
-            if isinstance(end, Failed):
-                return end.outcome
-            lanes.put_back(job, end.delay_s)
-        else:
+            return None
+        fetcher.settled(job)
+        if landing.reason is None:
             lanes.finish()
+            return None
+        end = fetcher.refused(job, landing.reason)
+        if isinstance(end, Failed):
+            return end.outcome
+        lanes.put_back(job, end.delay_s)
         return None
 
     try:
@@ -245,24 +241,3 @@ async def run(
 def _size(entry: _Entry) -> int:
     content = entry[1]
     return content.size if isinstance(content, Arrival) and not content.spooled else 0
-
-
-async def turn(waiting: deque[asyncio.Future[None]]) -> None:
-    """Wait to be woken; a turn that is not used, because its task was cancelled, is passed on."""
-    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    waiting.append(waiter)
-    try:
-        await waiter
-    except asyncio.CancelledError:
-        if waiter.done() and not waiter.cancelled():
-            wake(waiting)
-        raise
-
-
-def wake(waiting: deque[asyncio.Future[None]]) -> None:
-    """Wake the one that has waited longest."""
-    while waiting:
-        waiter = waiting.popleft()
-        if not waiter.done():
-            waiter.set_result(None)
-            return
