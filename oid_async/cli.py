@@ -225,7 +225,7 @@ def _download(arguments: argparse.Namespace) -> int:
     from oid_async.run import Run
 
     with _screen(arguments) as screen:
-        run = Run(options, screen.show)
+        run = Run(options, screen.show, own_loop=True)
 
         started = monotonic()
 

@@ -18,6 +18,18 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def ahead(options: Options, processors: int) -> int:
+    """Return how many workers to start before anything is known of the images: one, if many may well be wanted.
+
+    >>> ahead(Options(processes="auto"), 8), ahead(Options(processes="auto", limit=100), 8), ahead(Options(), 8)
+    (1, 0, 0)
+    """
+    if options.rate or options.limit_rate is not None or options.offline or processors < 2:
+        return 0
+    few = options.limit is not None and options.limit < _IMAGES_EACH
+    return int(options.processes == "auto" and not few)
+
+
 def how_many(options: Options, uncapped: int, transfers: int, processors: int) -> int:
     """Return how many processes are to share the work, this one counted.
 

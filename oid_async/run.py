@@ -29,7 +29,7 @@ from oid_async.metadata.paths import cache_root
 from oid_async.mirror import Site, allowed_endpoints, named_endpoints, open_site
 from oid_async.openimages.catalogue import IMAGE_BUCKET, MEAN_IMAGE_BYTES, object_url
 from oid_async.options import Options, Source
-from oid_async.processes import cores, how_many
+from oid_async.processes import ahead, cores, how_many
 from oid_async.report import PASSING_KINDS, Plan, Report, size_text
 from oid_async.select.choose import Asked
 from oid_async.select.names import Listing
@@ -44,10 +44,11 @@ from oid_async.store.results import Boxes, Results
 from oid_async.targets import Targets
 from oid_async.threads import in_thread
 from oid_async.transfer import pipeline
+from oid_async.transfer.collector import Collector, Deliver
 from oid_async.transfer.fetch import Fetcher
 from oid_async.transfer.hosts import FLICKR_RATE, Hosts
 from oid_async.transfer.pace import FLOOR, MOST
-from oid_async.transfer.pipeline import Collector, Deliver
+from oid_async.transfer.recruits import Recruits
 from oid_async.transfer.retry import Limits
 from oid_async.version import __version__
 
@@ -68,7 +69,7 @@ class Run:
     """One query carried out. `report` is true at every moment, also after an interrupt.
 
     `deliver` is awaited with each Outcome; `serve` plays the published objects from an embedded origin, whose site is
-    then known by the name `site` over runs.
+    then known by the name `site` over runs. `own_loop` says that nothing else runs on the event loop.
     """
 
     def __init__(
@@ -80,8 +81,10 @@ class Run:
         serve: "Serve | None" = None,
         site: str | None = None,
         limits: Limits | None = None,
+        own_loop: bool = False,
     ) -> None:
         self.options = options
+        self._own_loop = own_loop
         self.report = Report(savepath=str(options.savepath))
         self._sink = sink
         self._deliver = deliver
@@ -106,6 +109,7 @@ class Run:
             async with AsyncExitStack() as stack:
                 folder = Folder(self.options.savepath)
                 journal = await stack.enter_async_context(_claimed(folder, self._sink))
+                self._recruits = await stack.enter_async_context(Recruits(ahead(self.options, cores())))
                 prepared = await self._prepare(stack, folder, journal)
                 decision = await self._decide(prepared, folder, journal)
                 self._sink(Planned(decision.plan))
@@ -330,9 +334,11 @@ class Run:
         assert client is not None
         processes = how_many(self.options, decision.uncapped, self._workers, cores())
         crew = self._crew(processes - 1, prepared, folder) if processes > 1 else None
+        if crew is None:
+            await self._recruits.send_away()
         workers = self._workers - (crew.transfers if crew is not None else 0)
         lander = Lander(folder, journal, hashed=not self.options.no_hash)
-        collector = Collector(lander, self.report, self._sink, self._deliver, room=2 * workers)
+        collector = Collector(lander, self.report, self._sink, self._deliver, room=2 * workers, own_loop=self._own_loop)
         fetcher = Fetcher(
             client,
             sources=prepared.planner.sources,
@@ -390,6 +396,7 @@ class Run:
             Adopter(folder, sources, hashed=not options.no_hash),
             images=folder.images,
             tell=tell,
+            recruits=self._recruits,
         )
 
     def _write_results(self, prepared: "_Prepared", decision: "_Decision", folder: Folder) -> None:

@@ -32,6 +32,9 @@ class Task:
     def note(self) -> str | None:
         return None if self.asked else "0 "
 
+    def follows(self, other: "Task") -> bool:
+        return self.host is other.host
+
 
 def host(name: str, *, most: float = 64.0, window: float = 8.0, **rest: float) -> Host:
     return Host(name, None, EtagTrust(name), most=most, window=window, jitter=lambda: 0.5, **rest)  # type: ignore[arg-type]

@@ -76,12 +76,17 @@ class Lander:
                 if isinstance(entry, Outcome):
                     landings.append(Landing(None, entry))
                 else:
-                    landings.append(self._land_one(entry))
+                    landings.append(self.land_one(entry))
         finally:
-            self._journal.append([landing.outcome for landing in landings if landing.outcome is not None])
+            self.book(landings)
         return landings
 
-    def _land_one(self, arrival: Arrival) -> Landing:
+    def book(self, landings: Iterable[Landing]) -> None:
+        """Journal what has landed. Raises StorageError."""
+        self._journal.append([landing.outcome for landing in landings if landing.outcome is not None])
+
+    def land_one(self, arrival: Arrival) -> Landing:
+        """Check and store one arrival, which is to be journalled then. Raises StorageError."""
         # Plain strings, not paths: pathlib's parsing would cost more here than opening and renaming the file.
         part = self._folder.part(arrival.image_id)
         try:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import Protocol, Self
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -26,7 +26,7 @@ from oid_async.transfer.addresses import Endpoint, Guard, endpoint, literal, was
 from oid_async.transfer.hosts import ElsewhereError, Host, Hosts
 from oid_async.transfer.retry import FetchError, Limits, connection_error, status_error
 from oid_async.transfer.urls import Address, Origin, next_hop, parse_url
-from oid_async.transfer.wire import SCRATCH_BYTES, Wire
+from oid_async.transfer.wire import SCRATCH_BYTES, Relay, Wire
 from oid_async.version import __version__
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -53,6 +53,17 @@ class _Door:
     asked: Endpoint
     refused: str | None
     proxy: URL | None
+
+
+class Chain(Relay, Protocol):
+    """Goes on from a plain answer to the next request of the same origin: see `Client.ask`.
+
+    `address` and `began` are those of the request that is under way; `has_gone_on` says that it is not the first one.
+    """
+
+    address: Address
+    began: float
+    has_gone_on: bool
 
 
 class Client:
@@ -125,16 +136,26 @@ class Client:
         finally:
             answer.close()
 
-    async def ask(self, target: Address, headers: Mapping[str, str] = _NO_HEADERS, *, method: str = "GET") -> "Answer":
+    async def ask(
+        self,
+        target: Address,
+        headers: Mapping[str, str] = _NO_HEADERS,
+        *,
+        method: str = "GET",
+        chain: Chain | None = None,
+    ) -> "Answer":
         """GET (or HEAD) what is there, following up to five redirects; return the answer, 200, 206 or 304. Close it.
 
-        Raises FetchError for every other end. Offline every GET ends as `network` at once.
+        Raises FetchError for every other end. Offline every GET ends as `network` at once. A `chain` may go on with
+        other requests to the same origin from the first answer; answer or error are then those of the last of them.
         """
         if self._offline:
             raise FetchError("network", "no request is made with --offline", hopeless=True, unsent=True)
         first: float | None = None
         for _ in range(self.limits.redirects + 1):
-            answer = await self._send(method, target, headers, first)
+            answer = await self._send(method, target, headers, first, chain)
+            if chain is not None:
+                target, chain = chain.address, None
             first = answer.began if first is None else first
             try:
                 if answer.status not in _REDIRECTS:
@@ -149,7 +170,9 @@ class Client:
             answer.close()
         raise FetchError("redirect", f"more than {self.limits.redirects} redirects")
 
-    async def _send(self, method: str, target: Address, headers: Mapping[str, str], first: float | None) -> "Answer":
+    async def _send(
+        self, method: str, target: Address, headers: Mapping[str, str], first: float | None, chain: Chain | None
+    ) -> "Answer":
         """Send one request and return the answer once its head is there.
 
         `first` is when the first hop of the attempt was admitted, if this is another one.
@@ -169,10 +192,15 @@ class Client:
             wire, is_fresh = await self._admitted(door, host, may_be_kept=may_be_kept)
             began = self.hosts.clock()
             self.requests += 1
+            if chain is not None:
+                chain.began = began
             try:
-                await wire.send(request, is_head_alone=is_head_alone)
+                await wire.send(request, is_head_alone=is_head_alone, relay=chain)
             except FetchError as error:
                 self._wires.drop(wire)
+                if chain is not None and chain.has_gone_on:
+                    began, is_fresh = chain.began, False
+                    request = self.request_for(chain.address)
                 if is_fresh or wire.heard or error.kind != "network":
                     self._blame(error, host, asked, began)
                     raise
@@ -182,7 +210,11 @@ class Client:
                 self._wires.drop(wire)
                 raise
             else:
-                return Answer(self, wire, door, host, began)
+                return Answer(self, wire, door, host, chain.began if chain is not None else began)
+
+    def request_for(self, target: Address) -> bytes:
+        """Return the request for what is there, to an origin that is being asked already."""
+        return _request("GET", target, _NO_HEADERS, self._doors[target.origin.scheme, target.origin.asked].proxy)
 
     async def _admitted(self, door: "_Door", host: Host, *, may_be_kept: bool) -> tuple[Wire, bool]:
         """Return a connection on which a request may be sent now, and whether it is a new one. Raises FetchError.

@@ -15,8 +15,6 @@ A worker is started with `python -m`, never forked, and is gone when the run is:
 
 import asyncio
 import json
-import os
-import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
@@ -28,12 +26,13 @@ from oid_async.errors import OidError, StorageError
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.options import SPLITS
 from oid_async.report import Outcome
-from oid_async.threads import finished, in_thread, settled
+from oid_async.threads import finished, in_thread
+from oid_async.transfer.collector import Collector
 from oid_async.transfer.fetch import Failed, Fetcher, Job, Partial, Target
 from oid_async.transfer.hosts import Host, Hosts, host_name
 from oid_async.transfer.lanes import Lanes
 from oid_async.transfer.letters import LINE_BYTES, Orders, line, next_line, pack_target, unpack_error, unpack_outcomes
-from oid_async.transfer.pipeline import Collector
+from oid_async.transfer.recruits import Recruits, kill
 from oid_async.transfer.urls import parse_url
 
 Adopt = Callable[[str, str, str | None, str | None], Outcome | None]
@@ -46,13 +45,12 @@ _SILENT_S = 60.0  # beyond the longest attempt
 _GRACE_S = 0.3
 # One that died is replaced once; whatever ends it may lie in wait for the next one, too.
 _LIVES = 2
-_PROGRAM = "oid_async.transfer.member"
 
 
 class Crew:
     """`size` worker processes. `adopt` takes back a file that a dead one has left under its final name.
 
-    `images` is where they store, `tell` is given what a user should know.
+    `images` is where they store, `tell` is given what a user should know, `recruits` are where they come from.
     """
 
     def __init__(
@@ -64,7 +62,9 @@ class Crew:
         *,
         images: Path,
         tell: Callable[[str], None],
+        recruits: Recruits,
     ) -> None:
+        self.recruits = recruits
         self.orders = orders
         self.hosts = hosts
         self.adopt = adopt
@@ -118,6 +118,8 @@ class Crew:
 
     async def wait_a_moment(self) -> None:
         """Wait whether the run is over before a worker would be up: then none need be started."""
+        if self.recruits.are_there:
+            return
         with suppress(TimeoutError):
             await asyncio.wait_for(self._dismissed.wait(), _GRACE_S)
 
@@ -211,11 +213,14 @@ class _Member:
 
     async def _live(self) -> int:
         """Return how the process ended; whatever ends this ends it."""
-        own, its = socket.socketpair()
-        reader, self._writer = await asyncio.open_connection(sock=own, limit=LINE_BYTES)
+        recruit = await self._crew.recruits.take()
+        self._process = recruit.process
         try:
-            with its:
-                await self._start(its)
+            reader, self._writer = await asyncio.open_connection(sock=recruit.line, limit=LINE_BYTES)
+        except BaseException:
+            await finished(recruit.send_away())
+            raise
+        try:
             if self._crew.is_dismissed:
                 self._kill()
             self._writer.write(self._crew.orders.line())
@@ -240,29 +245,6 @@ class _Member:
             await finished(self._end())
         assert self._process is not None
         return self._process.returncode or 0
-
-    async def _start(self, its: socket.socket) -> None:
-        starting = asyncio.ensure_future(
-            asyncio.create_subprocess_exec(
-                sys.executable or "",
-                "-P",
-                "-m",
-                _PROGRAM,
-                stdin=its.fileno(),
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.DEVNULL,
-                # What a terminal signals is for the run to heed.
-                start_new_session=True,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
-            )
-        )
-        try:
-            self._process = await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            await settled(starting)
-            if not starting.cancelled() and starting.exception() is None:
-                self._process = starting.result()
-            raise
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         """Hear the process out. What it tells of a host counts at once, however long its images wait to be entered."""
@@ -404,9 +386,7 @@ class _Member:
 
     def _kill(self) -> None:
         assert self._process is not None
-        if self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                self._process.kill()
+        kill(self._process)
 
     def _hang_up(self) -> None:
         if self._may_send and self._writer is not None and not self._writer.is_closing():

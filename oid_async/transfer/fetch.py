@@ -21,7 +21,7 @@ from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.options import SPLITS, Source
 from oid_async.report import Outcome, parse_detail, write_detail
 from oid_async.store.landing import Arrival
-from oid_async.store.verify import Expected, refuse_start
+from oid_async.store.verify import EtagTrust, Expected, refuse_start
 from oid_async.threads import finished
 from oid_async.transfer.hosts import ElsewhereError, Host
 from oid_async.transfer.pace import BYTES_UNDER_WAY
@@ -31,6 +31,8 @@ from oid_async.transfer.urls import Address, parse_url
 
 if TYPE_CHECKING:
     from oid_async.transfer.client import Answer, Client
+    from oid_async.transfer.streak import Streak
+    from oid_async.transfer.wire import Wire
 
 _UNPACKED_AT_ONCE = 256 << 10  # a bomb goes off in portions that memory and the event loop do not feel
 _START_BYTES = 16
@@ -112,6 +114,10 @@ class Job:
         back = _BACK if self.is_back else ""
         return None if self.attempts.made else f"{back}{self.before} {write_detail(self.history)}"
 
+    def follows(self, other: "Job") -> bool:
+        """Return whether it can be asked for on the connection that another job's body has come on."""
+        return self.address.origin is other.address.origin and self.partial is None
+
 
 @dataclass(frozen=True, slots=True)
 class Again:
@@ -154,6 +160,12 @@ class Fetcher:
         self._shared = Shared()
         self._bucket: Address | None = None
 
+    def streak(self, *, following: Callable[[Job], Job | None], landed: Callable[[Job, Arrival], None]) -> "Streak":
+        """Return what one worker needs to go on from one job to the next without being woken."""
+        from oid_async.transfer.streak import Streak
+
+        return Streak(self._client, self, following=following, landed=landed)
+
     def begin(self, target: Target) -> Job | Failed:
         """Return the job of an image of the plan; Failed if there is nothing to ask for."""
         return self._turn(target, parse_detail(target.known), 0, None)
@@ -171,20 +183,27 @@ class Fetcher:
         self._shared.held -= job.held
         job.held = 0
 
-    async def attempt(self, job: Job) -> Arrival | Again | Failed:
+    async def attempt(self, job: Job, streak: "Streak | None" = None) -> Arrival | Again | Failed:
         """Make one attempt. Raises StorageError when the disk says no.
 
         Only what is final for the object moves on to the next source; a passing fault ends as failed, because the next
-        run may well get the better copy.
+        run may well get the better copy. A `streak` goes on with other jobs as long as their bodies come whole; what
+        is returned is then the end of `streak.job`, the last one.
         """
+        if streak is not None:
+            streak.job = job
         if (gone := job.host.given_up(job.address.origin.asked)) is not None:
             error = gone.again()
         else:
             job.attempts.made += 1
             try:
+                if streak is not None and self._may_go_on(job):
+                    return await self._receive_in(streak)
                 return await self._receive(job)
             except FetchError as failed:
                 error = failed
+        if streak is not None:
+            job = streak.job
         end = self._judge(job, error)
         if job.partial is not None and (isinstance(end, Failed) or job.attempts.made == 0):
             # The image has failed, or has turned to another source.
@@ -258,18 +277,60 @@ class Fetcher:
         detail = write_detail(history)
         return Outcome(target.image_id, "failed", None, reason, detail, source, url, attempts=attempts)
 
-    async def _receive(self, job: Job) -> Arrival:
-        """Make one request and return the body, small ones in memory, large ones spooled to a temporary file."""
+    def _may_go_on(self, job: Job) -> bool:
+        """Return whether other jobs may follow this one on its connection."""
+        return job.partial is None and job.host.limiter is None and not self._client.is_throttled
+
+    async def _receive_in(self, streak: "Streak") -> Arrival:
+        """Ask for the streak's job and for those that follow; return the last one's body."""
+        try:
+            answer = await self._client.ask(streak.job.address, chain=streak.begin())
+        finally:
+            self.settled(streak.job)
+            if streak.failed is not None:
+                raise streak.failed
+        return await self._receive(streak.job, answer)
+
+    def takes(self, job: Job, wire: "Wire") -> bool:
+        """Return whether an answer is the plain one that nearly all are: the whole of a body that fits into memory."""
+        length, wanted, shared = wire.length, job.target.expected(job.source).size, self._shared
+        if wire.status != 200 or wire.encoding or not length:
+            return False
+        limits = self._client.limits
+        if length > min(limits.max_image_bytes, limits.memory_bytes) or wanted not in (None, length):
+            return False
+        if shared.held + length > shared.most and length > _LEAST_SPOOLED:
+            return False
+        job.held = length
+        shared.held += length
+        return True
+
+    def arrived(self, job: Job, body: bytes | bytearray, etag: str | None, began: float, now: float) -> Arrival:
+        """Return the body of a plain answer, for the one who stores it."""
+        host = job.host
+        host.answered(began)
+        self._delivered(host, len(body), began, now)
+        return self._arrival(job, [body], len(body), etag, host.etags)
+
+    def _delivered(self, host: Host, size: int, began: float, now: float) -> None:
+        host.delivered(size, began, now)
+        self._shared.most = max(_HELD_BYTES, min(BYTES_UNDER_WAY, int(host.window) * _HELD_EACH))
+
+    async def _receive(self, job: Job, answer: "Answer | None" = None) -> Arrival:
+        """Return the body of an answer, small ones in memory, large ones spooled to a temporary file.
+
+        Without an answer one request is made.
+        """
         target, expected = job.target, job.target.expected(job.source)
         partial, job.partial = job.partial, None
         body = Body(self._part(target.image_id), self._client.limits, expected, self._shared, partial)
         try:
-            answer = await self._client.ask(job.address, body.conditions())
+            if answer is None:
+                answer = await self._client.ask(job.address, body.conditions())
             try:
                 await body.receive(answer, in_pieces=self._client.is_throttled)
                 etag, host = answer.wire.etag, answer.host
-                host.delivered(body.size, answer.began, self._client.hosts.clock())
-                self._shared.most = max(_HELD_BYTES, min(BYTES_UNDER_WAY, int(host.window) * _HELD_EACH))
+                self._delivered(host, body.size, answer.began, self._client.hosts.clock())
             except FetchError as error:
                 answer.blame(error)
                 raise
@@ -286,18 +347,31 @@ class Fetcher:
         except BaseException:
             await body.discard()
             raise
+        return self._arrival(job, body.hand_over(job), body.size, etag, host.etags, spooled=body.spooled)
+
+    def _arrival(
+        self,
+        job: Job,
+        chunks: list[bytes | bytearray],
+        size: int,
+        etag: str | None,
+        etags: EtagTrust,
+        *,
+        spooled: bool = False,
+    ) -> Arrival:
+        target = job.target
         return Arrival(
-            image_id=target.image_id,
-            file_name=target.file_name,
-            source=job.source,
-            url=job.written,
-            chunks=body.hand_over(job),
-            spooled=body.spooled,
-            size=body.size,
-            expected=expected,
-            etag=etag if job.source == "cvdf" else None,
-            etags=host.etags,
-            attempts=job.before + job.attempts.made,
+            target.image_id,
+            target.file_name,
+            job.source,
+            job.written,
+            chunks,
+            spooled,
+            size,
+            target.expected(job.source),
+            etag if job.source == "cvdf" else None,
+            etags,
+            job.before + job.attempts.made,
         )
 
 

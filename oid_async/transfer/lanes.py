@@ -17,7 +17,7 @@ from array import array
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from oid_async.transfer.hosts import Host
 
@@ -40,6 +40,9 @@ class Job(Protocol):
     @property
     def note(self) -> str | None:
         """Return what must be remembered beside its place."""
+
+    def follows(self, other: Any) -> bool:
+        """Return whether it can be asked for on the connection that another job's body has come on."""
 
 
 J = TypeVar("J", bound=Job)
@@ -190,6 +193,26 @@ class Lanes(Generic[J]):
             self._wake_feeder()
             self._set_timer()
             await turn(self._idle)
+
+    def follow(self, job: J) -> J | None:
+        """Return another job of the same host, to be asked for in place of one that needs its host no more.
+
+        None when there is none at hand that belongs to the same origin, when others wait for their turn, and when the
+        host is to be asked less.
+        """
+        host, now = job.host, self._clock()
+        lane = self._lanes.get(host)
+        if lane is None or not lane.ready or len(self._listed) > 1 or (self._later and self._later[0][0] <= now):
+            return None
+        if host.gave_up is not None or now < host.not_before or host.in_flight > host.window:
+            return None
+        if not lane.ready[0].follows(job):
+            return None
+        if self._idle and host.in_flight < host.window:
+            self._list(lane)  # it has learnt that it may be asked more
+        if len(lane.ready) <= self._room // 2:
+            self._wake_feeder()
+        return lane.ready.popleft()
 
     def put_back(self, job: J, delay_s: float, *, taken_from: Host | None = None) -> None:
         """Give back a job that is to be asked again after a delay, or of another host than it was taken from.

@@ -140,7 +140,19 @@ class Member:
             else:
                 self._learn(*content)
 
+    def _following(self, job: Job) -> Job | None:
+        """Return a job to be asked for in place of one whose body has come, None if there is none at hand."""
+        host = job.host
+        if self._todo.empty() or self._is_shut(host) or host.in_flight > host.window:
+            return None
+        following = self._todo.get_nowait()
+        if following.follows(job):
+            return following
+        self._todo.put_nowait(following)
+        return None
+
     async def _work(self) -> None:
+        streak = self._fetcher.streak(following=self._following, landed=self._store)
         while True:
             job = await self._todo.get()
             host = job.host
@@ -151,7 +163,8 @@ class Member:
                 continue
             host.in_flight += 1
             try:
-                end = await self._fetcher.attempt(job)
+                end = await self._fetcher.attempt(job, streak)
+                job = streak.job
             finally:
                 host.in_flight -= 1
                 # Its own place, and one by which the window may have grown.

@@ -11,6 +11,7 @@ received straight into the memory that it is stored from.
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import aiohttp
 import httptools
@@ -32,6 +33,16 @@ _CHECKS_A_WINDOW = 4  # how soon after its window a slow body is noticed: a quar
 _NO_BODY = frozenset({204, 304})
 
 
+class Relay(Protocol):
+    """What goes on from one answer to the next request. It is asked within the loop's callbacks: it must not wait."""
+
+    def takes(self, wire: "Wire") -> bool:
+        """Return whether the answer whose head is there is a plain one, to be received whole, in memory."""
+
+    def goes_on(self, wire: "Wire", body: bytes | bytearray) -> bytes | None:
+        """Take the body of a plain answer and return the next request; None if whoever waits has to take it."""
+
+
 class Wire(asyncio.BufferedProtocol):
     """The exchange on one connection. `scratch` is shared with the other connections of the loop.
 
@@ -50,6 +61,7 @@ class Wire(asyncio.BufferedProtocol):
         self._first = scratch[:_FIRST_READ_BYTES]
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
+        self._relay: Relay | None = None
         self._error: FetchError | None = None
         self.is_busy = False
         self.idle_since = 0.0
@@ -72,7 +84,8 @@ class Wire(asyncio.BufferedProtocol):
         self._left: int | None = None
         self._pieces: deque[bytes] = deque()
         self._queued = 0
-        self._room: memoryview | None = None
+        self._body: bytearray | None = None  # of an answer that is received whole, once it is begun
+        self._room: memoryview | None = None  # what is left of it to fill
         self._between = 0  # bytes that have come since the last of the body
         self._start = b""
         self._patience = _Patience(self._limits)
@@ -94,17 +107,22 @@ class Wire(asyncio.BufferedProtocol):
         """Return whether the answer has come to its end and another one may follow."""
         return self._is_whole and self._keeps_alive and self.is_usable
 
-    async def send(self, request: bytes, *, is_head_alone: bool = False) -> None:
+    async def send(self, request: bytes, *, is_head_alone: bool = False, relay: Relay | None = None) -> None:
         """Send a request and wait for the head of its answer. Raises FetchError.
 
-        Then `status`, `length`, `etag`, `encoding` (Content-Encoding in lower case, "" for none) and `headers` stand.
+        Then `status`, `length`, `etag`, `encoding` (Content-Encoding in lower case, "" for none) and `headers` stand:
+        with a `relay` those of the first answer that it has not gone on from.
         """
         self._begin(is_head_alone=is_head_alone)
         self.is_busy = True
         if self._error is None:
             self._transport.write(request)
-        while not self._has_head:
-            await self._wait()
+        self._relay = relay
+        try:
+            while not self._has_head:
+                await self._wait()
+        finally:
+            self._relay = None
 
     def allow(self, seconds: float | None) -> None:
         """Say how much of the attempt's time is left for the body; None: as much as it takes."""
@@ -112,29 +130,46 @@ class Wire(asyncio.BufferedProtocol):
 
     async def read_whole(self) -> bytes | bytearray:
         """Return the body, whose length is known. Raises FetchError; `start` then has its first bytes."""
-        if self._is_whole:
-            return b"".join(self._pieces) if len(self._pieces) != 1 else self._pieces[0]
-        assert self.length is not None
-        # One more byte than there should be: what a server sends behind the body must not pass for its next answer.
-        body = bytearray(self.length + 1)
-        body[: self._received] = b"".join(self._pieces)
-        self._pieces.clear()
-        self._room = memoryview(body)[self._received :]
-        self._resume()
+        if self._body is None and not self._is_whole:
+            self._begin_body()
+            self._resume()
         try:
             while not self._is_whole:
                 await self._wait()
         except FetchError:
-            self._start = bytes(body[: min(_START_BYTES, self._received)])
+            assert self._body is not None
+            self._start = bytes(self._body[: min(_START_BYTES, self._received)])
             raise
         finally:
             self._room = None
-        # Nobody looks into it any more: the loop has let go of its view before it let this go on.
+        return self._whole_body()
+
+    def _begin_body(self) -> None:
+        """Make room for all of the body, whose length is known."""
+        assert self.length is not None
+        # One more byte than there should be: what a server sends behind the body must not pass for its next answer.
+        body = self._body = bytearray(self.length + 1)
+        at = 0
+        for piece in self._pieces:
+            body[at : at + len(piece)] = piece
+            at += len(piece)
+        self._pieces.clear()
+        self._room = memoryview(body)[at:]
+
+    def _whole_body(self) -> bytes | bytearray:
+        """Return the body, which is whole. The loop must have let go of its view of it."""
+        body = self._body
+        if body is None:
+            return b"".join(self._pieces) if len(self._pieces) != 1 else self._pieces[0]
         del body[self.length :]
         return body
 
     async def read(self) -> bytes:
         """Return what has come of the body, b"" at its end. Raises FetchError once all that came is read."""
+        if self._body is not None:
+            # It was to be received whole, and something has come between.
+            body, self._body, self._room = self._body, None, None
+            self._pieces.append(bytes(memoryview(body)[: self._received]))
         while not self._pieces:
             if self._is_whole:
                 return b""
@@ -348,8 +383,41 @@ class Wire(asyncio.BufferedProtocol):
             self._waiter = None
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
+        """Wake whoever waits, unless there is a relay that goes on by itself."""
+        if self._waiter is None or self._waiter.done():
+            return
+        if self._relay is None or self._error is not None or not self._is_relayed(self._relay):
             self._waiter.set_result(None)
+
+    def _is_relayed(self, relay: Relay) -> bool:
+        """Return whether the relay sees to what has come."""
+        if not self._has_head:
+            return True  # there is nothing to see to yet
+        if not self._is_whole:
+            if self._body is None:
+                if not relay.takes(self):
+                    return False
+                self._begin_body()
+            return True
+        if self._body is None:
+            return relay.takes(self) and self._goes_on(relay)
+        # The loop still has its view of the room; in a moment it has let go of it.
+        self._loop.call_soon(self._go_on)
+        return True
+
+    def _go_on(self) -> None:
+        if self._waiter is None or self._waiter.done():
+            return
+        if self._relay is None or self._error is not None or not self._goes_on(self._relay):
+            self._waiter.set_result(None)
+
+    def _goes_on(self, relay: Relay) -> bool:
+        request = relay.goes_on(self, self._whole_body()) if self.can_go_on else None
+        if request is None:
+            return False
+        self._begin(is_head_alone=False)
+        self._transport.write(request)
+        return True
 
 
 def _text(value: bytes) -> str:

@@ -1,0 +1,80 @@
+"""One image after another on one connection, without waking a task in between.
+
+    worker ──attempt──▶ ask ──▶ answer ─plain─▶ landed ──▶ following ──▶ ask ...
+                                   └─anything else, or nothing follows─▶ the worker goes on
+
+Of a million answers nearly all are plain: 200, of a known length, whole. To carry each of them up through the tasks
+and the next request down again costs more of a processor than the answer itself; so both are done where the last byte
+comes in, and a task is woken for what is not plain.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from oid_async.store.landing import Arrival
+from oid_async.transfer.urls import Address
+from oid_async.transfer.wire import Wire
+
+if TYPE_CHECKING:
+    from oid_async.transfer.client import Client
+    from oid_async.transfer.fetch import Fetcher, Job
+
+
+class Streak:
+    """The images of one worker. `job` is the one that is being asked for.
+
+    `following` is given a job whose body has come and returns one that may be asked for at once in its place, of the
+    same origin; None ends the streak. `landed` then takes the body. Neither may wait; what they raise is raised by
+    `Fetcher.attempt`.
+    """
+
+    job: "Job"
+    address: Address
+    began: float
+
+    def __init__(
+        self,
+        client: "Client",
+        fetcher: "Fetcher",
+        *,
+        following: Callable[["Job"], "Job | None"],
+        landed: Callable[["Job", Arrival], None],
+    ) -> None:
+        self._client = client
+        self._fetcher = fetcher
+        self._following = following
+        self._landed = landed
+        self.has_gone_on = False
+        self.failed: BaseException | None = None
+
+    def begin(self) -> "Streak":
+        """Begin with `job`."""
+        self.address, self.has_gone_on = self.job.address, False
+        return self
+
+    def takes(self, wire: Wire) -> bool:
+        """Return whether an answer is plain so far."""
+        return self._fetcher.takes(self.job, wire)
+
+    def goes_on(self, wire: Wire, body: bytes | bytearray) -> bytes | None:
+        """Hand the body on and return the next request; None: the worker takes it from here."""
+        try:
+            return self._next(wire, body)
+        except BaseException as error:
+            # The loop would take it for the connection's fault.
+            self.failed = error
+            return None
+
+    def _next(self, wire: Wire, body: bytes | bytearray) -> bytes | None:
+        done, client = self.job, self._client
+        job = self._following(done)
+        if job is None:
+            return None
+        began = client.hosts.clock()
+        arrival = self._fetcher.arrived(done, body, wire.etag, self.began, began)
+        self.job, self.address, self.began, self.has_gone_on = job, job.address, began, True
+        self._landed(done, arrival)
+        job.attempts.made += 1
+        job.host.requests += 1
+        client.requests += 1
+        return client.request_for(job.address)
