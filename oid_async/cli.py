@@ -353,49 +353,24 @@ def _to_the_end(
     run sweeps what is left. `last_words` is called when patience ends, not at the second signal.
     """
     import asyncio
-    import signal
 
-    received: list[tuple[int, float]] = []
+    from oid_async.signals import Ear
 
-    def give_up(code: int) -> NoReturn:
-        try:
-            if last_words is not None:
-                last_words()
-        finally:
-            os._exit(code)
+    ear = Ear(PATIENCE_S, last_words)
 
     async def guarded() -> "Result":
-        loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None
-
-        def stop(signum: int) -> None:
-            now = loop.time()
-            # A terminal and a wrapper such as timeout may both pass one Ctrl-C on: that is one signal, not two.
-            if received and now - received[0][1] > 0.2:
-                os._exit(128 + signum)
-            received.append((signum, now))
-            if len(received) > 1:
-                return
-            loop.call_later(PATIENCE_S, give_up, 128 + signum)
-            task.cancel()
-
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(signum, stop, signum)
+        ear.listen_for(task)
         return await job()
 
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        return asyncio.run(guarded()), 0
-    except asyncio.CancelledError:
-        if not received:
-            raise
-        return None, 128 + received[0][0]
-    finally:
-        # The loop leaves Python's own handlers behind, whatever was there.
-        for signum, handler in before.items():
-            if handler is not None:
-                signal.signal(signum, handler)
+    with ear.open():
+        try:
+            return asyncio.run(guarded()), 0
+        except asyncio.CancelledError:
+            if ear.heard is None:
+                raise
+            return None, 128 + ear.heard
 
 
 def _interrupted(arguments: argparse.Namespace, code: int) -> int:

@@ -1,5 +1,6 @@
 """What a run says of itself: one Outcome an image, one Plan before, one Report after. Plain values, no I/O."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -36,14 +37,14 @@ PASSING_KINDS: Mapping[str, str] = {
 class Outcome:
     """What became of one image.
 
-    `path` is the saved file or None; `reason` is the last source's failure kind or None; `detail` names every source
-    that was tried (`cvdf:not_found; original:gone`); `attempts` counts requests for a body; `md5` is base64,
-    None with --no-hash.
+    `file` is the saved file as text, or None, and `path` the same as a Path; `reason` is the last source's failure kind
+    or None; `detail` names every source that was tried (`cvdf:not_found; original:gone`); `attempts` counts requests
+    for a body; `md5` is base64, None with --no-hash.
     """
 
     image_id: str
     status: Status
-    path: Path | None
+    file: str | None
     reason: str | None = None
     detail: str | None = None
     source: str | None = None
@@ -53,6 +54,16 @@ class Outcome:
     width: int | None = None
     height: int | None = None
     attempts: int = 0
+
+    @property
+    def path(self) -> Path | None:
+        """The saved file, None if there is none. Made when it is asked for: of a million images hardly any is."""
+        return None if self.file is None else Path(self.file)
+
+    @property
+    def file_name(self) -> str | None:
+        """The name of the saved file, None if there is none."""
+        return None if self.file is None else os.path.basename(self.file)
 
 
 @dataclass(slots=True)

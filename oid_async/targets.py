@@ -43,8 +43,8 @@ class Targets:
                     yield _target(number, row, *fields)
                 elif self._deliver is not None:
                     known, image_id, name = fields[:3]
-                    path_or_none = self._images / name if action == "present" else None
-                    await self._deliver(Outcome(image_id, action, path_or_none, reason, known))
+                    file = str(self._images / name) if action == "present" else None
+                    await self._deliver(Outcome(image_id, action, file, reason, known))
 
     async def recall(self, places: Sequence[int]) -> list[Target]:
         """Return the targets at these places, in their order."""

@@ -382,7 +382,7 @@ async def test_a_worker_that_cannot_start_is_done_without(
     ways = [("_PROGRAM", "oid_async.no_such_module"), ("sys.executable", "/no/python")]
     for name, value in ways:
         with monkeypatch.context() as patch:
-            patch.setattr(f"oid_async.transfer.crew.{name}", value)
+            patch.setattr(f"oid_async.transfer.recruits.{name}", value)
             report = await oid_async.download(
                 mirror=url,
                 savepath=tmp_path / name,

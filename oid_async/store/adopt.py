@@ -58,7 +58,7 @@ class Adopter:
         return Outcome(
             image_id,
             "present",
-            path,
+            str(path),
             source=source,
             bytes=len(body),
             md5=found if self.hashed else None,
@@ -95,7 +95,7 @@ def _unchanged(folder: Folder, row: dict[str, Any]) -> Outcome | None:
     return Outcome(
         str(row["ImageID"]),
         "present",
-        path,
+        str(path),
         source=row["Source"],
         url=row["URL"],
         bytes=row["Bytes"],

@@ -268,7 +268,7 @@ def _line(outcome: Outcome) -> str:
         outcome.image_id,
         status,
         outcome.source,
-        outcome.path.name if outcome.path else None,
+        outcome.file_name,
         outcome.bytes,
         outcome.md5,
         outcome.width,

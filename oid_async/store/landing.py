@@ -122,7 +122,7 @@ class Lander:
         outcome = Outcome(
             arrival.image_id,
             "downloaded",
-            self._folder.images / self._place(part, arrival),
+            f"{self._images}{self._place(part, arrival)}",
             source=arrival.source,
             url=arrival.url,
             bytes=len(body),

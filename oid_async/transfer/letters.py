@@ -17,6 +17,7 @@ of a machine. JSON, because a worker that reads it can be made to do nothing els
 
 import asyncio
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -114,7 +115,7 @@ def pack_outcomes(outcomes: Iterable[Outcome]) -> list[Fields]:
         [
             outcome.image_id,
             outcome.status,
-            outcome.path.name if outcome.path is not None else None,
+            outcome.file_name,
             outcome.reason,
             outcome.detail,
             outcome.source,
@@ -131,8 +132,9 @@ def pack_outcomes(outcomes: Iterable[Outcome]) -> list[Fields]:
 
 def unpack_outcomes(packed: list[Fields], images: Path) -> list[Outcome]:
     """Return the outcomes of these fields, for a run that stores them under `images`."""
+    folder = f"{images}{os.sep}"
     return [
-        Outcome(image_id, status, images / name if name is not None else None, *rest)
+        Outcome(image_id, status, f"{folder}{name}" if name is not None else None, *rest)
         for image_id, status, name, *rest in packed
     ]
 

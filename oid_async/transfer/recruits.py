@@ -28,8 +28,9 @@ class Recruit:
 
     async def send_away(self) -> None:
         """End the process and wait for that."""
-        self.line.close()
+        # In this order: a signal to one that has just ended by itself would take its exit code away.
         kill(self.process)
+        self.line.close()
         await self.process.wait()
 
 
