@@ -31,6 +31,7 @@ from oid_async.threads import in_thread, until_stopped
 _MOST_HASHED = 256 << 20
 # Smaller tables are there before a line about them is read.
 _WORTH_A_LINE = 10_000_000
+_ROW_GROUP = 1 << 15
 # Beyond the limit, damaged rows are counted so far.
 _MOST_COUNTED = 100_000
 _NO_BAD_ROWS = pl.DataFrame(schema={"File": pl.String, "Line": pl.Int64, "Reason": pl.String})
@@ -196,7 +197,7 @@ class Gatherer:
         assert query.image_ids is not None
         table = TableFile(self._scratch / "listed.parquet", query.image_ids.name)
         rows = await asyncio.to_thread(as_image_rows, query.image_ids, self._options.splits)
-        await asyncio.to_thread(rows.write_parquet, table.path)
+        await asyncio.to_thread(rows.sink_parquet, table.path, row_group_size=_ROW_GROUP)
         return Inputs(
             query=query,
             classes=None,

@@ -188,7 +188,7 @@ def test_an_empty_list_names_nothing(text: str, tmp_path: Path) -> None:
     assert found.rows.schema == {KEY: pl.UInt64, "split": pl.UInt8, "line": pl.UInt32}
     assert meet(found, images((ID, "train"))) == Met([], [], [])
     assert meet(found, images()) == Met([], [], [])
-    assert as_image_rows(found, ()).is_empty()
+    assert as_image_rows(found, ()).collect().is_empty()
 
 
 HEADS = ["ImageID", "imageid", "IMAGEID", "image_id", "id", "ID", " ImageID \r", "\ufeffImageID"]
@@ -332,7 +332,7 @@ def test_a_complete_list_stands_for_an_image_table(
 ) -> None:
     """A list with a split on every line is an image table of ImageID and Subset, one row an image."""
     text = f"test/{HIGH}\ntrain/{ID}\nkitten\ntrain/{HIGH}\nvalidation/{OTHER}.jpg\ntest/{HIGH}\n"
-    rows = as_image_rows(read(tmp_path, text), splits)
+    rows = as_image_rows(read(tmp_path, text), splits).collect()
     assert rows.schema == {"ImageID": pl.String, "Subset": pl.String}
     assert sorted(rows.rows()) == sorted(expected)
 

@@ -57,7 +57,7 @@ def read_ids(path: Path, name: str, ids: IdForm) -> IdList:
             frames.append(parsed.filter(pl.col(KEY).is_not_null()).select(KEY, "split", "line"))
             odd += parsed.filter(pl.col(KEY).is_null()).select("line", "text").rows()
     schema: dict[str, type[pl.DataType]] = {KEY: ids.dtype, "split": pl.UInt8, "line": pl.UInt32}
-    rows = pl.concat([pl.DataFrame(schema=schema), *frames]).unique([KEY, "split"], keep="first", maintain_order=True)
+    rows = _first_of_each(pl.concat([pl.DataFrame(schema=schema), *frames]))
     if odd and not len(rows):
         line, text = odd[0]
         raise InputError(f"{name}: no line names an image; line {line} is {text[:60]!r}, not ImageID or split/ImageID")
@@ -69,6 +69,14 @@ def read_ids(path: Path, name: str, ids: IdForm) -> IdList:
         splits=tuple(SPLITS[code] for code in codes.unique().drop_nulls().sort()),
         is_complete=not codes.null_count(),
     )
+
+
+def _first_of_each(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the first row of each image and split, in order of the lines: by sorting, which takes least memory."""
+    rows = rows.with_row_index("at").sort(KEY, "split", "at")
+    is_same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift()) for name in (KEY, "split"))
+    is_first = pl.int_range(pl.len()) == 0
+    return rows.filter(is_first | ~is_same).sort("at").drop("at")
 
 
 def _batches(file: TextIO) -> Iterator[pl.DataFrame]:
@@ -108,11 +116,11 @@ def _in_parts(frame: pl.DataFrame, ids: IdForm) -> pl.DataFrame:
     return frame.with_columns(pl.when("is_known").then(ids.key()).alias(KEY))
 
 
-def as_image_rows(images: IdList, splits: Iterable[Split]) -> pl.DataFrame:
+def as_image_rows(images: IdList, splits: Iterable[Split]) -> pl.LazyFrame:
     """Return ImageID and Subset of a complete list of Open Images ids: what an image table would say at least."""
     codes = [SPLITS.index(split) for split in splits] or list(range(len(SPLITS)))
-    rows = images.rows.filter(pl.col("split").is_in(codes)).unique(KEY, keep="first", maintain_order=True).sort(KEY)
-    return rows.select(
-        ImageID=hexadecimal(),
-        Subset=pl.col("split").replace_strict(range(len(SPLITS)), list(SPLITS), return_dtype=pl.String),
-    )
+    rows = images.rows.filter(pl.col("split").is_in(codes)).sort(KEY, maintain_order=True)
+    rows = rows.filter((pl.col(KEY) != pl.col(KEY).shift()).fill_null(True))
+    subset = pl.col("split").replace_strict(range(len(SPLITS)), list(SPLITS), return_dtype=pl.String)
+    # Lazily: to write a number in hex takes sixteen texts of one digit, 250 bytes an image.
+    return rows.lazy().select(ImageID=hexadecimal(), Subset=subset)
