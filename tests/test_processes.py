@@ -90,6 +90,7 @@ class Bucket:
         self.times: list[float] = []
         self.before: Callable[[str, int], web.Response | None] = lambda key, turn: None
         self.pause_s = 0.0
+        self.pausing = self.most_pausing = 0
         self.held_from = sys.maxsize
         self.held = 0
         self.release = asyncio.Event()
@@ -106,7 +107,10 @@ class Bucket:
             self.held += 1
             await self.release.wait()
         if self.pause_s:
+            self.pausing += 1
+            self.most_pausing = max(self.most_pausing, self.pausing)
             await asyncio.sleep(self.pause_s)
+            self.pausing -= 1
         return self.before(name, self.asked[name]) or await self._folder(request)
 
 
@@ -185,6 +189,19 @@ async def test_the_result_does_not_depend_on_the_number_of_processes(
         assert "processes" not in query["query"]
     assert trees[0] == trees[1]
     assert not any(map(is_alive, crewed.pids()))
+
+
+async def test_a_worker_process_uses_all_of_its_places(
+    bucket: tuple[Bucket, str], crewed: Crewed, tmp_path: Path
+) -> None:
+    """Where answers take a while, as many requests are on as may be: what a host turns out to bear, all ask for."""
+    objects, url = bucket
+    objects.pause_s = 0.1
+    report = await oid_async.download(mirror=url, savepath=tmp_path / "d", processes=2, concurrency=48, **QUERY)
+    assert report.failed == 0
+    assert crewed.landed > 100
+    # Without the worker process's there are 24.
+    assert objects.most_pausing > 40
 
 
 async def test_a_host_that_asks_to_wait_is_left_alone_by_all(

@@ -140,7 +140,8 @@ class _Member:
 
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
-        self._most = crew.orders.workers + _AHEAD
+        # Twice what it transfers at most: in the end the others have nothing to do while it works that off.
+        self._most = crew.orders.workers + min(_AHEAD, crew.orders.workers)
         self._in_hand: dict[str, tuple[Target, Host, float]] = {}
         self._unsent: list[list[Any]] = []
         self._told: set[str] = set()

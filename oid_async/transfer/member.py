@@ -145,6 +145,8 @@ class Member:
         host = job.host
         if self._todo.empty() or self._is_shut(host) or host.in_flight > host.window:
             return None
+        if host.in_flight < host.window:
+            wake(self._waiting)  # it has learnt that it may be asked more
         following = self._todo.get_nowait()
         if following.follows(job):
             return following
