@@ -41,8 +41,8 @@ async def write_rows(options: Options, out: Path) -> int:
     from oid_async.metadata.cache import MetadataCache
     from oid_async.metadata.paths import cache_root
     from oid_async.mirror import open_site
-    from oid_async.openimages.boxes import rows_of
     from oid_async.openimages.ids import KEY, ROW
+    from oid_async.openimages.rows import rows_of
     from oid_async.openimages.tables import scan_keyed
 
     async with open_site(options.mirror, offline=True) as site:
@@ -51,11 +51,11 @@ async def write_rows(options: Options, out: Path) -> int:
             with tempfile.TemporaryDirectory() as scratch:
                 inputs = await Gatherer(options, cache, ignore, Path(scratch)).gather()
             keys = ask(inputs, False).selection.keys
-            names = inputs.classes.names if inputs.classes is not None else {}
-            labels = inputs.saved_labels(all_boxes=False)
-            (boxes,), (images,) = inputs.boxes, inputs.images
+            (source,), (images,) = inputs.saved, inputs.images
+            labels = inputs.saved_labels(source, all_boxes=False)
+            names = dict(source.class_names)
             urls = scan_keyed(images, inputs.ids, ["OriginalURL"], []).filter(pl.col(KEY).is_in(keys.implode()))
-            rows = rows_of(boxes, inputs.ids, keys, labels=labels, flags=inputs.query.flags)
+            rows = rows_of(source, source.tables[0], inputs.ids, keys, labels=labels)
             (
                 rows.collect(engine="streaming")
                 .sort(KEY, ROW)

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from oid_async.inputs import Inputs
-from oid_async.openimages.boxes import count_rows
 from oid_async.openimages.classes import Category
+from oid_async.openimages.rows import count_rows
 from oid_async.select.choose import NOTHING_ASKED, Asked, Selection, choose
-from oid_async.select.query import annotated, listed, nothing_annotated
+from oid_async.select.query import annotated, listed, nothing_annotated, restricted
 
 _MOST_NAMED = 5
 
@@ -27,13 +27,15 @@ def ask(inputs: Inputs, all_boxes: bool, asked: Asked = NOTHING_ASKED) -> Answer
     query, ids = inputs.query, inputs.ids
     annotations: dict[str, int] = {}
     images = listed(inputs.images, ids, inputs.splits)
-    if inputs.boxes:
-        selection = choose(annotated(inputs.boxes, ids, query), images, query, asked)
-        annotations["bbox"] = selection.rows
-        if all_boxes and query.categories:
-            annotations["bbox"] = count_rows(inputs.boxes, ids, query.flags, selection.keys)
-    else:
-        selection = choose(nothing_annotated(ids), images, query, asked)
+    pairs = nothing_annotated(ids) if inputs.selecting is None else annotated(inputs.selecting, ids, query)
+    among = restricted(query.restriction, ids) if query.restriction is not None else None
+    selection = choose(pairs, images, query, asked, among)
+    for source in inputs.saved:
+        labels = inputs.saved_labels(source, all_boxes=all_boxes)
+        # Boxes that select are counted already; any other kind's rows may count twice there, or not at all.
+        counted = source is inputs.selecting and source.kind.name == "bbox" and query.by_boxes
+        counted = counted and (not query.categories or not all_boxes) and query.restriction is None
+        annotations[source.kind.name] = selection.rows if counted else count_rows(source, ids, selection.keys, labels)
     unknown: list[str] = []
     if query.image_ids is not None and len(selection.unknown_lines):
         unknown = query.image_ids.text_of(selection.unknown_lines)

@@ -174,8 +174,12 @@ def _add_listings(commands: "argparse._SubParsersAction[_Parser]") -> None:
         description="List the published tables, fetch them ahead (pull), or remove them from the cache (clear).",
     )
     metadata.add_argument("action", choices=("list", "pull", "clear"), metavar="list|pull|clear", help="what to do")
-    metadata.add_argument("--sizes", action="store_true", help="list: ask where they are published for their sizes")
-    _add_query(metadata, ("splits", "release", "mirror", "cache_dir"))
+    metadata.add_argument(
+        "--sizes",
+        action="store_true",
+        help="list: ask for the published sizes; pull: list the image bucket, so that plans are exact",
+    )
+    _add_query(metadata, ("splits", "kinds", "label_source", "release", "mirror", "cache_dir"))
     metadata.set_defaults(command=_metadata)
 
 
@@ -241,7 +245,8 @@ def _download(arguments: argparse.Namespace) -> int:
         screen.summary(run.report)
     if arguments.json:
         _answer_report(run.report, code)
-    return code or (0 if options.allows(run.report.failed, run.report.selected) else 1)
+    within = options.allows(run.report.failed, run.report.selected) and not run.report.failed_beside
+    return code or (0 if within else 1)
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -285,7 +290,7 @@ def _metadata(arguments: argparse.Namespace) -> int:
         listings = Listings(options, screen.show)
         jobs = {
             "list": lambda: listings.tables(ask=arguments.sizes),
-            "pull": listings.pull,
+            "pull": listings.pull_sizes if arguments.sizes else listings.pull,
             "clear": lambda: listings.clear(everything=not {"splits", "release", "mirror"} & vars(arguments).keys()),
         }
         tables, code = _to_the_end(jobs[arguments.action])

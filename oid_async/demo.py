@@ -14,8 +14,8 @@ SITE = "demo:"
 
 
 def demo_run(savepath: Path, cache_dir: Path | None, sink: Sink) -> Run:
-    """Return the run of the demo: every split of the look-alike, every image with a box."""
-    options = Options(savepath=savepath, splits=SPLITS, cache_dir=cache_dir)
+    """Return the run of the demo: every split of the look-alike, every image with a box, all that is said of it."""
+    options = Options(savepath=savepath, splits=SPLITS, cache_dir=cache_dir, kinds=("all",))
     return look_alike_run(options, sink)
 
 
@@ -45,6 +45,8 @@ def closing_words(report: Report, program: str) -> list[str]:
         f"failed on purpose: {kinds or 'nothing'}: {staged}",
         f"pictures:    {path}/images/",
         f"boxes:       {path}/bbox/bbox.csv  (+ label_data.csv)",
+        f"masks:       {path}/segmentation/masks/  (+ segmentation.csv)",
+        f"and:         {path}/relationship/, narrative/, label/, point/",
         f"bookkeeping: {path}/manifest.parquet, failures.csv, ATTRIBUTION.csv, query.json",
         "next, from the real dataset:",
         f'  {program} download --category "Football" --category "Person" --type "inter" --split validation '

@@ -2,15 +2,15 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import polars as pl
 
-from oid_async.errors import InputError, UnavailableError
+from oid_async.errors import InputError, UnavailableError, UsageError
 from oid_async.events import Note, Sink
 from oid_async.metadata.cache import MetadataCache, local_file, local_table
 from oid_async.metadata.paths import WHOLE
@@ -20,12 +20,15 @@ from oid_async.openimages.classes import Classes, distinct, is_other_name
 from oid_async.openimages.damage import RowForm, bad_rows, looks_hexadecimal, without_damage
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.ids import IdForm
+from oid_async.openimages.kinds import KINDS, Kind, KindName, named, table_of
+from oid_async.openimages.rows import RowSource
 from oid_async.openimages.tables import TableFile, columns_of, reading, require_rows, scan
 from oid_async.options import SPLITS, Names, Options, Source, Split
 from oid_async.report import size_text
 from oid_async.select.idlist import IdList, as_image_rows, read_ids
 from oid_async.select.parts import Part
 from oid_async.select.query import Query
+from oid_async.terms import Asking, Terms
 from oid_async.threads import in_thread, until_stopped
 
 _MOST_HASHED = 256 << 20
@@ -46,15 +49,17 @@ _NEEDED: dict[TableKind, tuple[str, ...]] = {
 class Inputs:
     """What a selection is made from.
 
-    `classes` is None when nothing asks for one; `boxes` are read to select or to save; `splits` keeps image rows of
-    these splits only (empty: all), `looked_in` are those whose tables are read; `bare` says that `images` is no more
+    `selecting` are the annotations that say which images match, None when nothing asks for any; `saved` those that are
+    saved, and `named` the labels of the classes that --where names, by kind; `splits` keeps image rows of these splits
+    only (empty: all), `looked_in` are those whose tables are read; `bare` says that `images` is no more
     than an id list; `identities` tells each table's state for query.json; `bad_rows` has File, Line and Reason of the
     damaged rows that were left out of the tables.
     """
 
     query: Query
-    classes: Classes | None
-    boxes: tuple[TableFile, ...]
+    selecting: RowSource | None
+    saved: tuple[RowSource, ...]
+    named: Mapping[KindName, tuple[str, ...]]
     images: tuple[TableFile, ...]
     ids: IdForm
     has_subset: bool
@@ -64,11 +69,11 @@ class Inputs:
     identities: tuple[dict[str, Any], ...]
     bad_rows: pl.DataFrame
 
-    def saved_labels(self, *, all_boxes: bool) -> tuple[str, ...] | None:
-        """Return the labels whose boxes are saved, None for every class."""
-        if all_boxes or not self.query.categories:
-            return None
-        return tuple(dict.fromkeys(label for category in self.query.categories for label in category.labels))
+    def saved_labels(self, source: RowSource, *, all_boxes: bool) -> tuple[str, ...] | None:
+        """Return the labels whose rows of a kind are saved, None for every class."""
+        categories = [label for category in self.query.categories for label in category.labels]
+        labels = (*categories, *self.named.get(source.kind.name, ()))
+        return None if all_boxes or not labels else tuple(dict.fromkeys(labels))
 
 
 class Gatherer:
@@ -84,7 +89,9 @@ class Gatherer:
         self._scratch = scratch
         self._identities: list[dict[str, Any]] = []
         self._fetched: dict[TableKind, TableFile] = {}
-        self._bad_rows: dict[TableKind, list[pl.DataFrame]] = {"classes": [], "boxes": [], "images": []}
+        self._bad_rows: dict[TableKind, list[pl.DataFrame]] = {}
+        self._classes: dict[TableKind, Classes] = {}
+        self._whole_tables: dict[TableKind, tuple[TableFile, ...]] = {}
 
     async def gather(self) -> Inputs:
         """Return the run's tables. Raises UsageError, InputError or UnavailableError."""
@@ -93,8 +100,10 @@ class Gatherer:
         words = await asyncio.to_thread(self._words)
         await self._given_tables(local)
         selects = bool(words or options.flags or options.limit_per_class is not None)
-        by_boxes = selects or "none" not in options.kinds
-        needs_boxes = by_boxes or bool(options.exclude)
+        kinds = named(options.kinds)
+        by_rows = selects or bool(kinds and not options.restricts)
+        selecting = self._selecting(kinds, has_words=bool(words or options.exclude or options.where))
+        needs_rows = selects or bool(kinds or options.exclude or options.restricts)
         # Given ids may be of another form, which the image table tells; Open Images' own need no table to be read.
         lists = await self._id_lists(IdForm()) if options.image_url is None else (None, None)
         query = Query(
@@ -106,24 +115,25 @@ class Gatherer:
             limit=options.limit,
             seed=options.seed if options.shuffle else None,
             top_up=options.top_up,
-            by_boxes=by_boxes,
+            by_boxes=by_rows,
             part=Part.of(options.shard),
         )
-        if not needs_boxes and self._is_bare(lists[0]):
+        if not needs_rows and self._is_bare(lists[0]):
             return await self._from_list(query)
-        classes = None
-        if needs_boxes:
-            (label_table,) = await self._tables("classes", local, ())
-            classes = await asyncio.to_thread(Classes.read, label_table)
-            self._add_bad_rows("classes", label_table, classes.bad_rows)
-            query = await self._resolve(query, classes, words)
+        where = None
+        if needs_rows:
+            for kind in dict.fromkeys((selecting, *kinds)):
+                await self._class_names(kind, local)
+            query = await self._resolve(query, selecting, words)
+            where = await Terms(self, options, selecting, local).read()
         everywhere = self._splits(lists[0])
-        await asyncio.to_thread(self._announce, local, everywhere, needs_boxes)
+        asked = self._asked(selecting if by_rows or options.exclude else None, kinds, where, everywhere)
+        await asyncio.to_thread(self._announce, local, everywhere, asked)
         images = await self._tables("images", local, everywhere)
         ids, has_subset, said = IdForm(), True, everywhere
         if options.image_url is not None:
             ids = IdForm(await asyncio.to_thread(looks_hexadecimal, images[0]))
-            if needs_boxes and not ids.hexadecimal and options.annotation is None:
+            if needs_rows and not ids.hexadecimal and (options.annotation is None or asked - {"boxes"}):
                 raise InputError(
                     f"{images[0].name}: its ids are none of Open Images', so the published boxes say nothing of them; "
                     "give --annotation with the same ids, or --kind none"
@@ -133,12 +143,17 @@ class Gatherer:
             has_subset, said = await asyncio.to_thread(self._look_at, images[0])
             image_ids, exclude_ids = await self._id_lists(ids)
             query = replace(query, image_ids=image_ids, exclude_ids=exclude_ids)
-        boxes = await self._tables("boxes", local, options.splits or said) if needs_boxes else ()
-        boxes = await self._whole("boxes", boxes, ids)
+        for table_kind in (kind for kind in get_args(TableKind) if kind in asked):
+            tables = await self._tables(table_kind, local, options.splits or said)
+            self._whole_tables[table_kind] = await self._whole(table_kind, tables, ids)
+        if where is not None:
+            query = replace(query, restriction=where.restriction(self._whole_tables))
+        sources = {kind: self._source(kind, where) for kind in dict.fromkeys((selecting, *kinds))}
         return Inputs(
             query=query,
-            classes=classes,
-            boxes=boxes,
+            selecting=sources[selecting] if sources[selecting].tables and (by_rows or options.exclude) else None,
+            saved=tuple(sources[kind] for kind in kinds if sources[kind].tables),
+            named=where.labels if where is not None else {},
             images=images,
             ids=ids,
             has_subset=has_subset,
@@ -146,8 +161,13 @@ class Gatherer:
             looked_in=said,
             bare=False,
             identities=tuple(self._identities),
-            bad_rows=pl.concat([_NO_BAD_ROWS, *chain.from_iterable(self._bad_rows.values())]),
+            bad_rows=self._all_bad_rows(),
         )
+
+    def _all_bad_rows(self) -> pl.DataFrame:
+        """Return the damaged rows of all tables, in the order of the kinds of tables; image tables come last."""
+        kinds = sorted(self._bad_rows, key=lambda kind: (kind == "images", get_args(TableKind).index(kind)))
+        return pl.concat([_NO_BAD_ROWS, *chain.from_iterable(self._bad_rows[kind] for kind in kinds)])
 
     def _splits(self, image_ids: IdList | None) -> tuple[Split, ...]:
         """Return the splits whose tables are asked: as said, or what the list says, or where given boxes may be."""
@@ -200,8 +220,9 @@ class Gatherer:
         await asyncio.to_thread(rows.sink_parquet, table.path, row_group_size=_ROW_GROUP)
         return Inputs(
             query=query,
-            classes=None,
-            boxes=(),
+            selecting=None,
+            saved=(),
+            named={},
             images=(table,),
             ids=IdForm(),
             has_subset=True,
@@ -212,8 +233,89 @@ class Gatherer:
             bad_rows=_NO_BAD_ROWS,
         )
 
-    async def _resolve(self, query: Query, classes: Classes, words: Sequence[str]) -> Query:
+    def _selecting(self, kinds: Sequence[Kind], *, has_words: bool) -> Kind:
+        """Return the kind that selects: as asked, else boxes if they are named, else the first one that has classes."""
+        if self._options.select_by is not None:
+            chosen = KINDS[self._options.select_by]
+        else:
+            chosen = next((kind for kind in kinds if kind.has_classes), kinds[0] if kinds else KINDS["bbox"])
+        if has_words and not chosen.has_classes:
+            raise UsageError(f"{chosen.what} name no class; say what selects: --select-by bbox, for example")
+        if self._options.flags and chosen.name != "bbox":
+            raise UsageError(f"--is-occluded and its like are of boxes, and {chosen.what} select; say --select-by bbox")
+        return chosen
+
+    def _asked(
+        self, selecting: Kind | None, kinds: Sequence[Kind], where: "Asking | None", splits: Sequence[Split]
+    ) -> set[TableKind]:
+        """Return the tables of annotations that are read. Raises UsageError for what the release does not publish."""
+        source = self._options.label_source
+        asked = {table_of(kind, source) for kind in (selecting, *kinds) if kind is not None}
+        for kind in kinds:
+            self._require_published(kind, table_of(kind, source), splits, asked, maybe="all" in self._options.kinds)
+        if where is not None:
+            asked |= where.tables
+        for table_kind in sorted(asked - {table_of(kind, source) for kind in kinds}):
+            what = next((kind for kind in KINDS.values() if table_kind in (kind.table,)), KINDS["label"])
+            self._require_published(what, table_kind, splits, asked, maybe=False)
+        return asked
+
+    def _require_published(
+        self, kind: Kind, table_kind: TableKind, splits: Sequence[Split], asked: set[TableKind], *, maybe: bool
+    ) -> None:
+        release = self._options.release
+        if self._given().get(table_kind) is not None:
+            return
+        there = {table.split for table in published(table_kind, splits, release)}
+        lacking = [split for split in splits if split not in there]
+        if not lacking:
+            return
+        said = f"release {release} publishes no {kind.what} of {', '.join(lacking)}"
+        if not maybe:
+            raise UsageError(f"{said}; choose another --release or --split, or leave --kind {kind.name} out")
+        self._sink(Note(f"{said}: none are saved"))
+        if not there:
+            asked.discard(table_kind)
+
+    async def _class_names(self, kind: Kind, local: dict[TableKind, TableFile]) -> None:
+        """Read what the classes of a kind are called. A table of side names that cannot be had is done without."""
+        for table_kind in kind.class_tables:
+            if table_kind not in self._classes:
+                (table,) = await self._tables(table_kind, local, ())
+                self._classes[table_kind] = await asyncio.to_thread(Classes.read, table)
+                self._add_bad_rows(table_kind, table, self._classes[table_kind].bad_rows)
+
+    async def classes_of(self, kind: Kind, local: dict[TableKind, TableFile]) -> Classes:
+        """Return the classes that may be asked for of a kind."""
+        await self._class_names(kind, local)
+        return self._classes[kind.class_tables[0]]
+
+    async def side_names(self, table_kind: TableKind, local: dict[TableKind, TableFile]) -> Classes:
+        """Return the names of what is no class: attributes, or what relationships are called."""
+        if table_kind not in self._classes:
+            (table,) = await self._tables(table_kind, local, ())
+            self._classes[table_kind] = await asyncio.to_thread(Classes.read, table)
+        return self._classes[table_kind]
+
+    def _source(self, kind: Kind, where: "Asking | None") -> RowSource:
         options = self._options
+        called: dict[str, str] = {}
+        for table_kind in reversed(kind.class_tables):
+            called |= self._classes[table_kind].names if table_kind in self._classes else {}
+        return RowSource(
+            kind,
+            self._whole_tables.get(table_of(kind, options.label_source), ()),
+            called,
+            flags=options.flags if kind.name == "bbox" else {},
+            least=options.min_confidence,
+            triplets=where.triplets if where is not None and kind.name == "relationship" else (),
+        )
+
+    async def _resolve(self, query: Query, kind: Kind, words: Sequence[str]) -> Query:
+        options = self._options
+        if not kind.has_classes:
+            return query
+        classes = self._classes[kind.class_tables[0]]
         for word in (*words, *options.exclude):
             category = classes.resolve(word)
             if is_other_name(word, category):
@@ -224,40 +326,39 @@ class Gatherer:
             if len(category.labels) > 1:
                 labels = ", ".join(category.labels)
                 self._sink(Note(f"{category.class_name} names {len(category.labels)} classes, all are taken: {labels}"))
-        hierarchy = await self._hierarchy() if categories or excluded else None
+        hierarchy = await self.hierarchy(needed=options.with_subclasses) if categories or excluded else None
         if hierarchy is not None:
             included = options.with_subclasses
             categories = distinct(each.with_subclasses(hierarchy, included=included) for each in categories)
             excluded = distinct(each.with_subclasses(hierarchy, included=included) for each in excluded)
         return replace(query, categories=categories, excluded=excluded)
 
-    async def _hierarchy(self) -> Hierarchy | None:
-        """Return the class hierarchy; without --with-subclasses it is only for a hint, and not worth a failure.
+    async def hierarchy(self, *, needed: bool) -> Hierarchy | None:
+        """Return the class hierarchy; when it is not needed it is only for a hint, and not worth a failure.
 
         A run on given tables alone asks nobody for a hint.
         """
-        options = self._options
-        (published_table,) = published("hierarchy", (), options.release)
-        if not options.with_subclasses and None not in self._given().values():
+        (published_table,) = published("hierarchy", (), self._options.release)
+        if not needed and None not in self._given().values():
             return None
         try:
-            table, identity = await self._cache.published(published_table, patient=options.with_subclasses)
+            table, identity = await self._cache.published(published_table, patient=needed)
             hierarchy = await asyncio.to_thread(Hierarchy.read, table)
         except (UnavailableError, InputError):
-            if options.with_subclasses:
+            if needed:
                 raise
             return None
-        if options.with_subclasses:
+        if needed:
             self._known("hierarchy", table, identity)
         return hierarchy
 
-    def _announce(self, local: dict[TableKind, TableFile], splits: Sequence[Split], needs_boxes: bool) -> None:
+    def _announce(self, local: dict[TableKind, TableFile], splits: Sequence[Split], asked: set[TableKind]) -> None:
         """Say what is to be fetched first, if it is much, before it is."""
-        kinds: list[TableKind] = ["boxes", "images"] if needs_boxes else ["images"]
+        kinds: list[TableKind] = [*sorted(asked), "images"]
         tables = [
             table
             for kind in kinds
-            if self._given()[kind] is None
+            if self._given().get(kind) is None
             for table in published(kind, splits, self._options.release)
             if self._cache.cache.place(table).kept() is None
         ]
@@ -284,7 +385,7 @@ class Gatherer:
     async def _tables(
         self, kind: TableKind, local: dict[TableKind, TableFile], splits: Sequence[Split]
     ) -> tuple[TableFile, ...]:
-        given = self._given()[kind]
+        given = self._given().get(kind)
         if kind in local:
             self._identities.append({"table": kind, **await asyncio.to_thread(_identify, local[kind])})
             return (local[kind],)
@@ -331,7 +432,7 @@ class Gatherer:
         columns = columns_of(table)
         form = RowForm.of_images(columns, ids)
         if kind == "boxes":
-            form = RowForm.of_boxes(columns, ids, self._options.flags)
+            form = RowForm.of_kind(KINDS["bbox"], columns, ids, self._options.flags)
         folder.mkdir(exist_ok=True)
         notes = self._cache.cache.root / WHOLE
         return without_damage(table, form, folder, most=self._options.max_bad_rows, notes=notes, stopped=stopped)
@@ -342,7 +443,7 @@ class Gatherer:
 
     def _add_bad_rows(self, kind: TableKind, table: TableFile, rows: pl.DataFrame) -> None:
         most = self._options.max_bad_rows
-        self._bad_rows[kind].append(rows.select(pl.lit(table.name).alias("File"), "Line", "Reason"))
+        self._bad_rows.setdefault(kind, []).append(rows.select(pl.lit(table.name).alias("File"), "Line", "Reason"))
         found = sum(map(len, chain.from_iterable(self._bad_rows.values())))
         if found > most:
             line, reason = rows.row(0)

@@ -6,18 +6,20 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from oid_async.errors import InputError, UnavailableError, storage_error
 from oid_async.events import Note, Sink
 from oid_async.metadata.cache import Cache, MetadataCache, every_place, local_table
 from oid_async.metadata.paths import cache_root
 from oid_async.metadata.shelf import Place
+from oid_async.metadata.sizes import Sizes
 from oid_async.mirror import allowed_endpoints, named_endpoints, open_site
-from oid_async.openimages.boxes import count_labels
-from oid_async.openimages.catalogue import PublishedTable, object_url, published
+from oid_async.openimages.catalogue import IMAGE_BUCKET, PublishedTable, TableKind, object_url, published
 from oid_async.openimages.classes import Classes
 from oid_async.openimages.hierarchy import Hierarchy
+from oid_async.openimages.kinds import named, table_of
+from oid_async.openimages.rows import count_labels
 from oid_async.openimages.tables import TableFile
 from oid_async.options import SPLITS, Options, Release, Split
 from oid_async.report import size_text
@@ -139,6 +141,9 @@ class Listings:
             for table in self._wanted(self._options.splits or SPLITS):
                 size = await self._size(client, object_url(table.bucket, table.key, mirror)) if ask else None
                 rows.append(await self._row(cache, table, size))
+            for split in self._options.splits or SPLITS:
+                url = object_url(IMAGE_BUCKET, f"{split}/", cache.site)
+                rows.append(await asyncio.to_thread(_size_row, Sizes(cache.cache.objects, split), url))
             return rows
 
     async def _row(self, cache: MetadataCache, table: PublishedTable, asked: int | None = None) -> TableRow:
@@ -149,7 +154,7 @@ class Listings:
         """Fetch the tables of the release for the splits asked for (train, as download does) and return them."""
         async with self._open() as (cache, _, _):
             rows = []
-            for table in self._wanted(self._options.splits or ("train",)):
+            for table in self._wanted(self._options.splits or ("train",), self._options.kinds):
                 try:
                     await cache.published(table)
                 except UnavailableError as error:
@@ -168,6 +173,8 @@ class Listings:
             wanted = [*self._wanted(self._options.splits or SPLITS)]
             if self._options.splits:
                 wanted = [table for table in wanted if table.split is not None]
+            for split in (self._options.splits or SPLITS) if not everything else SPLITS:
+                await asyncio.to_thread(Sizes(cache.cache.objects, split).clear)
             places = every_place(self.root) if everything else [cache.cache.place(table) for table in wanted]
             try:
                 freed = await asyncio.to_thread(self._clear, list(places))
@@ -185,9 +192,27 @@ class Listings:
             freed += before - place.size()
         return freed
 
-    def _wanted(self, splits: Sequence[Split]) -> Iterator[PublishedTable]:
-        for kind in ("classes", "hierarchy", "images", "boxes"):
-            yield from published(kind, splits, self._options.release)
+    def _wanted(self, splits: Sequence[Split], kinds: Sequence[str] | None = None) -> Iterator[PublishedTable]:
+        """Yield the tables that kinds of annotations take (None: all there are), in the catalogue's order of kinds."""
+        wanted = {"classes", "hierarchy", "images"}
+        for kind in named(kinds or ()):
+            wanted |= {table_of(kind, self._options.label_source), *kind.class_tables}
+        for table_kind in get_args(TableKind):
+            if kinds is None or table_kind in wanted:
+                yield from published(table_kind, splits, self._options.release)
+
+    async def pull_sizes(self) -> list[TableRow]:
+        """List the image bucket for the splits asked for (train, as download does)."""
+        async with self._open() as (cache, client, mirror):
+            rows = []
+            for split in self._options.splits or ("train",):
+                sizes = Sizes(cache.cache.objects, split)
+                if self._options.offline:
+                    raise UnavailableError("the bucket is not listed with --offline")
+                count = await sizes.pull(client, self._sink, mirror)
+                self._sink(Note(f"{count} images of {split} are in the bucket"))
+                rows.append(_size_row(sizes, object_url(IMAGE_BUCKET, f"{split}/", cache.site)))
+            return rows
 
     async def _size(self, client: Client, url: str) -> int | None:
         try:
@@ -237,7 +262,7 @@ def table_lines(tables: Sequence[TableRow], root: Path) -> list[str]:
     for table in tables:
         size = size_text(table.bytes) if table.bytes is not None else "size unknown"
         cached = f"cached {_age(table.age_s or 0)} ago, {size_text(table.cached_bytes)} here" if table.cached else "-"
-        lines.append(f"{table.kind:<10} {table.split or 'all':<10} {size:>12}  {cached:<32} {table.name}")
+        lines.append(f"{table.kind:<14} {table.split or 'all':<10} {size:>12}  {cached:<32} {table.name}")
     return [*lines, f"cache folder: {root}"]
 
 
@@ -281,6 +306,22 @@ def _table_row(table: PublishedTable, place: Place, url: str, asked: int | None)
         cached=kept is not None,
         cached_bytes=place.size(),
         age_s=age_s,
+    )
+
+
+def _size_row(sizes: Sizes, url: str) -> TableRow:
+    size = sizes.path.stat().st_size if sizes.is_there else None
+    name = sizes.path.parent.name
+    return TableRow(
+        kind="sizes",
+        split=sizes.split,
+        releases=get_args(Release),
+        name=name,
+        url=url,
+        bytes=None,
+        cached=size is not None,
+        cached_bytes=size or 0,
+        age_s=sizes.age_s,
     )
 
 

@@ -20,7 +20,10 @@ Match = Literal["any", "all"]
 Split = Literal["train", "validation", "test"]
 Source = Literal["cvdf", "original", "thumbnail"]
 Names = Literal["url", "id"]
-Kind = Literal["bbox", "none"]
+Kind = Literal["bbox", "segmentation", "relationship", "narrative", "label", "point", "all", "none"]
+SelectBy = Literal["bbox", "segmentation", "relationship", "narrative", "label", "point"]
+LabelSource = Literal["human", "machine"]
+MaskSize = Literal["original", "image"]
 Release = Literal["v4", "v5", "v6", "v7"]
 
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -34,6 +37,17 @@ FLAGS = {
     "is_depiction": "IsDepiction",
     "is_inside": "IsInside",
 }
+_SWITCHES = (
+    "with_subclasses",
+    "shuffle",
+    "all_boxes",
+    "offline",
+    "retry_failed",
+    "top_up",
+    "no_hash",
+    "traces",
+    "voice",
+)
 # Options that name a file, a folder or a URL, as text.
 _PLACES = ("label", "annotation", "image_url", "mirror", "category_file", "image_ids", "exclude_ids")
 
@@ -59,6 +73,16 @@ class QueryOptions(TypedDict, total=False):
     seed: int
     splits: Sequence[str]
     kinds: Sequence[str]
+    select_by: str | None
+    where: str | None
+    caption: str | None
+    triplet: Sequence[str]
+    label_source: str
+    min_confidence: float | None
+    verified_absent: Sequence[str]
+    traces: bool
+    voice: bool
+    mask_size: str
     only_matching: bool | None
     all_boxes: bool
     release: str
@@ -186,8 +210,73 @@ class Options:
         "--kind",
         many=True,
         choices=get_args(Kind),
-        metavar="bbox|none",
-        doc="annotations to save; none: images alone; default bbox",
+        metavar="bbox|segmentation|relationship|narrative|label|point|all|none",
+        doc="annotations to save, repeatable; none: images alone; default bbox",
+    )
+    select_by: SelectBy | None = _option(
+        None,
+        "--select-by",
+        choices=get_args(SelectBy),
+        metavar="KIND",
+        doc="annotations that say which images match; default bbox if it is saved, else the first kind with classes",
+    )
+    where: str | None = _option(
+        None,
+        "--where",
+        metavar="EXPR",
+        doc='images that an expression of classes fits: "(Dog & Person) - Cat", | for either, Vehicle/ with subclasses,'
+        " label:Dog of another kind, absent:Cat verified absent, names with signs in quotes; meets the categories",
+    )
+    caption: str | None = _option(
+        None,
+        "--caption",
+        metavar="REGEX",
+        doc="images with a narrative whose caption matches, case and all; (?i) in front for any case",
+    )
+    triplet: tuple[str, ...] = _option(
+        (),
+        "--triplet",
+        many=True,
+        metavar="A,REL,B",
+        doc="images with such a relationship, names or MIDs, * for any part, repeatable for any of them; "
+        "such relationships alone are saved",
+    )
+    label_source: LabelSource = _option(
+        "human",
+        "--label-source",
+        choices=get_args(LabelSource),
+        metavar="human|machine",
+        doc="which image-level labels are meant; default human",
+    )
+    min_confidence: float | None = _option(
+        None,
+        "--min-confidence",
+        kind=float,
+        metavar="X",
+        doc="labels below this confidence, 0 to 1, do not select; those of 0 never do, but are saved",
+    )
+    verified_absent: tuple[str, ...] = _option(
+        (),
+        "--verified-absent",
+        many=True,
+        metavar="NAME",
+        doc="images of which a person has verified that this class is not there, repeatable",
+    )
+    traces: bool = _option(
+        False,
+        "--traces",
+        kind=bool,
+        doc="narratives with their mouse traces, not the captions alone: for train 16.7 GB are read through",
+    )
+    voice: bool = _option(
+        False, "--voice", kind=bool, doc="the recordings of the saved narratives; what names them may need --traces"
+    )
+    mask_size: MaskSize = _option(
+        "original",
+        "--mask-size",
+        choices=get_args(MaskSize),
+        metavar="original|image",
+        doc="masks as published, or brought to their image's size in pixels (needs Pillow); default original",
     )
     only_matching: bool | None = _option(
         None,
@@ -362,11 +451,18 @@ class Options:
             "kinds",
             tuple(values.member(self, "kinds", word, get_args(Kind)) for word in values.words(self, "kinds")),
         )
-        put(self, "exclude", values.words(self, "exclude"))
+        for name in ("exclude", "triplet", "verified_absent"):
+            put(self, name, values.words(self, name))
+        for name in ("where", "caption"):
+            values.text(self, name)
+        put(self, "label_source", values.member(self, "label_source", self.label_source, get_args(LabelSource)))
+        put(self, "mask_size", values.member(self, "mask_size", self.mask_size, get_args(MaskSize)))
+        if self.select_by is not None:
+            put(self, "select_by", values.member(self, "select_by", self.select_by, get_args(SelectBy)))
         put(self, "release", values.member(self, "release", self.release, get_args(Release)))
         for name in FLAGS:
             put(self, name, values.yes_or_no(self, name))
-        for name in ("with_subclasses", "shuffle", "all_boxes", "offline", "retry_failed", "top_up", "no_hash"):
+        for name in _SWITCHES:
             values.check_switch(self, name)
         put(self, "names", values.one_of(self, "names", {name: name for name in get_args(Names)}))
         put(self, "allow_hosts", values.words(self, "allow_hosts"))
@@ -416,6 +512,17 @@ class Options:
         object.__setattr__(self, "only_matching", not self.all_boxes)
         if self.all_boxes and "none" in self.kinds:
             raise UsageError("--all-boxes has nothing to save with --kind none")
+        if (self.traces or self.voice) and not {"narrative", "all"} & set(self.kinds):
+            raise UsageError(f"--{'traces' if self.traces else 'voice'} are of narratives: say --kind narrative, too")
+        if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
+            raise UsageError(
+                f"{values.called(self, 'min_confidence')} is a number from 0 to 1, not {self.min_confidence}"
+            )
+
+    @property
+    def restricts(self) -> bool:
+        """Whether more is asked of an image than its categories."""
+        return bool(self.where is not None or self.caption is not None or self.triplet or self.verified_absent)
 
     @property
     def flags(self) -> dict[str, bool]:

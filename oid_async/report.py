@@ -72,7 +72,9 @@ class Report:
 
     `bytes` and `requests` are those of this run's images (re-sends and redirect hops counted); `seconds` is the whole
     run; `failures` counts by kind; `sources` says where this run's downloads came from; `unselected` counts saved
-    images of earlier queries that this query does not select; `bad_rows` counts table rows left out as damaged.
+    images of earlier queries that this query does not select; `bad_rows` counts table rows left out as damaged; `masks`
+    and `recordings` count those of the saved images (selected = present + downloaded + failed) and their bytes, and are
+    empty where none were asked for.
     """
 
     selected: int = 0
@@ -85,15 +87,23 @@ class Report:
     bytes: int = 0
     requests: int = 0
     seconds: float = 0.0
+    masks: dict[str, int] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
     sources: dict[str, int] = field(default_factory=dict)
     savepath: str = ""
     interrupted: bool = False
+    recordings: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def failed_beside(self) -> int:
+        """How many masks and recordings failed."""
+        return self.masks.get("failed", 0) + self.recordings.get("failed", 0)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report as one JSON object's worth of plain values."""
+        """Return the report as one JSON object's worth of plain values; masks and recordings only if asked for."""
         counts = {name: dict(sorted(getattr(self, name).items())) for name in ("failures", "sources")}
-        return asdict(self) | counts | {"seconds": round(self.seconds, 3)}
+        told = asdict(self) | counts | {"seconds": round(self.seconds, 3)}
+        return {name: value for name, value in told.items() if value or name not in ("masks", "recordings")}
 
 
 @dataclass(frozen=True, slots=True)

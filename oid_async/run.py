@@ -20,15 +20,17 @@ import aiofiles.os
 import polars as pl
 
 from oid_async.answer import Answer, ask, remarks
+from oid_async.beside import Beside
 from oid_async.descriptors import allowed, most_workers
 from oid_async.errors import InputError, OidError, StorageError, machine_error, storage_error
 from oid_async.events import Finished, Note, Planned, Sink
 from oid_async.inputs import Gatherer, Inputs, choose_names, choose_sources
 from oid_async.metadata.cache import MetadataCache
 from oid_async.metadata.paths import cache_root
+from oid_async.metadata.sizes import Sizes
 from oid_async.mirror import Site, allowed_endpoints, named_endpoints, open_site
 from oid_async.openimages.catalogue import IMAGE_BUCKET, MEAN_IMAGE_BYTES, object_url
-from oid_async.options import Options, Source
+from oid_async.options import SPLITS, Options, Source
 from oid_async.processes import ahead, cores, how_many
 from oid_async.report import PASSING_KINDS, Plan, Report, size_text
 from oid_async.select.choose import Asked
@@ -40,7 +42,7 @@ from oid_async.store.journal import Journal, has_failed, next_line
 from oid_async.store.landing import Lander
 from oid_async.store.lines import Lines
 from oid_async.store.power import boot_id, check_after_boot
-from oid_async.store.results import Boxes, Results
+from oid_async.store.results import Results, Saved
 from oid_async.targets import Targets
 from oid_async.threads import in_thread
 from oid_async.transfer import pipeline
@@ -100,7 +102,10 @@ class Run:
             scratch = await stack.enter_async_context(_scratch())
             folder = Folder(self.options.savepath, scratch=scratch)
             prepared = await self._prepare(stack, folder, None)
-            return (await self._decide(prepared, folder, None)).plan
+            decision = await self._decide(prepared, folder, None)
+            beside = Beside(self.options, self._sink, self.report)
+            await in_thread(beside.announce, prepared, decision.answer.selection.keys)
+            return decision.plan
 
     async def download(self) -> Report:
         """Carry the query out and return the report. Raises OidError; what was saved before that stays."""
@@ -118,6 +123,7 @@ class Run:
                 if self._tops_up:
                     decision = await self._top_up(prepared, decision, folder, journal)
                 await in_thread(self._write_results, prepared, decision, folder)
+                await Beside(self.options, self._sink, self.report).fetch(prepared, folder)
         except BaseExceptionGroup as group:
             raise _first_cause(group) from group
         except asyncio.CancelledError:
@@ -181,11 +187,17 @@ class Run:
         self._sink(Note(why))
         names = choose_names(options, inputs)
         dry = journal is None
-        planner = Planner(folder.plan, inputs.images, inputs.ids, inputs.splits, sources, names, dry)
+        sizes = await in_thread(self._sizes, cache, inputs) if "cvdf" in sources else ()
+        planner = Planner(folder.plan, inputs.images, inputs.ids, inputs.splits, sources, names, dry, sizes)
         start = None
         if options.retry_failed or options.top_up:
             start = await in_thread(next_line, folder.journal)
         return _Prepared(inputs, planner, site, client, cache, start)
+
+    def _sizes(self, cache: MetadataCache, inputs: Inputs) -> tuple[Path, ...]:
+        """Return the bucket's listings, if there is one of every split that images may be of."""
+        listings = [Sizes(cache.cache.objects, split) for split in self.options.splits or inputs.looked_in or SPLITS]
+        return tuple(each.path for each in listings) if all(each.is_there for each in listings) else ()
 
     async def _decide(
         self, prepared: "_Prepared", folder: Folder, journal: Journal | None, settled: pl.Series | None = None
@@ -298,7 +310,9 @@ class Run:
     ) -> Plan:
         selection = answer.selection
         count = summary.to_fetch + selection.waiting
-        exact = count == 0 or (sources[0] == "original" and summary.sizes_known == count)
+        # What the bucket does not list is asked of the next source, whose sizes are others.
+        by_size = sources[0] == "original" or (sources[0] == "cvdf" and bool(summary.sizes_known))
+        exact = count == 0 or (by_size and summary.sizes_known == count)
         rate, period, capped = self.options.rate, self.options.period, count
         if rate is None:
             rate, period, capped = (FLICKR_RATE if summary.on_flickr else 0.0), 1.0, summary.on_flickr
@@ -307,7 +321,7 @@ class Run:
             present=summary.present,
             to_download=count,
             requests=count,
-            bytes=summary.original_bytes if exact else count * MEAN_IMAGE_BYTES,
+            bytes=summary.known_bytes if exact else count * MEAN_IMAGE_BYTES,
             bytes_exact=exact,
             metadata_bytes=fetched,
             seconds=capped * period / rate if rate else None,
@@ -315,7 +329,7 @@ class Run:
             splits=selection.splits,
             classes=selection.classes,
             sources={sources[0]: count},
-            annotations=answer.annotations if "none" not in self.options.kinds else {},
+            annotations=answer.annotations,
         )
 
     async def _transfer(
@@ -418,14 +432,10 @@ class Run:
             },
             "tables": list(inputs.identities),
         }
-        boxes = None
-        if "none" not in self.options.kinds:
-            labels = inputs.saved_labels(all_boxes=self.options.all_boxes)
-            class_names = inputs.classes.names if inputs.classes is not None else {}
-            boxes = Boxes(inputs.boxes, labels, inputs.query.flags, class_names)
-        answer = decision.answer
+        all_boxes, answer = self.options.all_boxes, decision.answer
+        saved = [Saved(source, inputs.saved_labels(source, all_boxes=all_boxes)) for source in inputs.saved]
         results = Results(folder, plan_files(folder.plan), inputs.ids, source_url)
-        results.write(boxes, query, inputs.bad_rows, answer.unknown_ids)
+        results.write(saved, query, inputs.bad_rows, answer.unknown_ids)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from oid_async.events import Checked, Event, Finished, Landed, Note, Planned, TableProgress
 from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES
+from oid_async.openimages.kinds import KINDS
 from oid_async.report import FINAL_KINDS, PASSING_KINDS, Plan, Report, size_text
 from oid_async.standard import courteous
 
@@ -19,7 +20,14 @@ if TYPE_CHECKING:
     from oid_async.verification import Verification
 
 _LINE_EVERY_S = 10.0
-_RESULTS = ("images/", "bbox/bbox.csv", "manifest.parquet", "ATTRIBUTION.csv")
+_RESULTS = (
+    "images/",
+    *(kind.file for kind in KINDS.values()),
+    "segmentation/masks/",
+    "narrative/voice/",
+    "manifest.parquet",
+    "ATTRIBUTION.csv",
+)
 
 
 class Screen:

@@ -11,7 +11,16 @@ from oid_async.store.verify import Expected
 from oid_async.threads import in_thread
 from oid_async.transfer.fetch import Target
 
-_COLUMNS = ("ImageID", "FileName", "Subset", "OriginalURL", "OriginalSize", "OriginalMD5", "Thumbnail300KURL")
+_COLUMNS = (
+    "ImageID",
+    "FileName",
+    "Subset",
+    "OriginalURL",
+    "OriginalSize",
+    "OriginalMD5",
+    "Thumbnail300KURL",
+    "CopyBytes",
+)
 _ROW = "__place"
 _ROW_BITS = 32
 
@@ -79,6 +88,7 @@ def _target(
     size: str | None,
     md5: str | None,
     thumbnail: str | None,
+    copy_bytes: int | None,
 ) -> Target:
     original = Expected.published(size, md5)
-    return Target(number << _ROW_BITS | row, image_id, name, subset, url, original, thumbnail, known)
+    return Target(number << _ROW_BITS | row, image_id, name, subset, url, original, thumbnail, known, copy_bytes)

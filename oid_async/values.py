@@ -18,6 +18,9 @@ _MOST_PROCESSES = 256
 _COUNT_OR_SHARE = re.compile(r"([0-9]{1,18})|([0-9]{1,3}(?:\.[0-9]{1,18})?)%")
 
 
+_REAL = ("rate", "period", "timeout", "max_wait", "min_confidence")
+
+
 def called(options: "Options", name: str) -> str:
     """Name an option the way both doors know it: 'limit (--ndata)'."""
     flag = options.__dataclass_fields__[name].metadata["flags"][0]
@@ -52,6 +55,13 @@ def member(options: "Options", name: str, word: object, allowed: Iterable[str]) 
     if not isinstance(word, str) or word not in allowed:
         raise UsageError(f"{called(options, name)} is one of {', '.join(allowed)}, not {word!r}")
     return word
+
+
+def text(options: "Options", name: str) -> None:
+    """Refuse what is no text, or empty, where text may be given."""
+    value = getattr(options, name)
+    if value is not None and (not isinstance(value, str) or not value.strip()):
+        raise UsageError(f"{called(options, name)} takes text, not {value!r}")
 
 
 def yes_or_no(options: "Options", name: str) -> bool | None:
@@ -116,7 +126,7 @@ def check_numbers(options: "Options") -> None:
     """Refuse numbers that are none, or out of their range."""
     whole, real = int, (int, float)
     numbers = dict.fromkeys(("limit", "limit_per_class", "seed", "concurrency", "retries", "max_bad_rows"), whole)
-    for name, kind in (numbers | dict.fromkeys(("rate", "period", "timeout", "max_wait"), real)).items():
+    for name, kind in (numbers | dict.fromkeys(_REAL, real)).items():
         value = getattr(options, name)
         if value is None and options.__dataclass_fields__[name].default is not None:
             raise UsageError(f"{called(options, name)} takes a number, not None")

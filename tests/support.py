@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import polars as pl
 from aiohttp import web
 
+from oid_async.openimages.annotations import NARRATIVES_BUCKET
 from oid_async.openimages.catalogue import IMAGE_BUCKET, TABLES
 from oid_async.options import Split
 from oid_async.origin.lookalike import Lookalike, with_comment
@@ -87,7 +88,8 @@ class Dataset:
 
     def publish(self, root: Path) -> Path:
         """Write the tables and pictures as a mirror folder holds them and return that folder."""
-        for table in (table for table in TABLES if "v7" in table.releases):
+        of_boxes = ("classes", "hierarchy", "boxes", "images")
+        for table in (table for table in TABLES if "v7" in table.releases and table.kind in of_boxes):
             rows: Iterable[dict[str, str]]
             if table.kind == "hierarchy":
                 if self.below:
@@ -127,6 +129,10 @@ def publish_lookalike(root: Path) -> Path:
         write_bytes(root / table.bucket / table.key, b"".join(lines))
     for key, photo in source.photos.items():
         write_bytes(root / IMAGE_BUCKET / key, source.body(photo))
+    for key, body in source.archives.items():
+        write_bytes(root / "openimages" / key, body)
+    for key, body in source.narratives.items():
+        write_bytes(root / NARRATIVES_BUCKET / key, body)
     return root
 
 

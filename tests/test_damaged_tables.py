@@ -25,6 +25,7 @@ from oid_async.openimages.catalogue import published
 from oid_async.openimages.classes import Classes
 from oid_async.openimages.damage import RowForm, StoppedError, bad_rows, looks_hexadecimal, without_damage
 from oid_async.openimages.ids import IdForm
+from oid_async.openimages.kinds import KINDS
 from oid_async.openimages.tables import TableFile, columns_of, scan
 
 BALL = "/m/018xm"
@@ -41,7 +42,7 @@ def whole(
     path = folder / name
     path.write_bytes(body.encode() if isinstance(body, str) else body)
     table = TableFile(path, name)
-    form = RowForm.of_boxes(columns_of(table), IdForm(not own_ids), flags)
+    form = RowForm.of_kind(KINDS["bbox"], columns_of(table), IdForm(not own_ids), flags)
     found = without_damage(table, form, folder)
     rows = scan(found, ["ImageID"]).collect().fill_null("").rows()
     return rows, bad_rows(found).collect().rows(), found
@@ -180,7 +181,7 @@ def test_a_large_table_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.Mon
             path.write_text(body)
             os.utime(path, (time.time() - age_s, time.time() - age_s))
         table = TableFile(path, "boxes.csv")
-        form = RowForm.of_boxes(columns_of(table), IdForm(), flags)
+        form = RowForm.of_kind(KINDS["bbox"], columns_of(table), IdForm(), flags)
         assert (without_damage(table, form, tmp_path, notes=notes) is table) == ("bad" not in body)
         return len(looks) > before
 
@@ -257,7 +258,7 @@ def test_damaged_rows_of_a_parquet(tmp_path: Path) -> None:
     columns = {"ImageID": [ONE, "x", TWO, None, THREE], "XMin": [0.5, 0.5, None, 0.5, 1e-7]}
     pl.DataFrame(columns).write_parquet(path)
     table = TableFile(path, "boxes.parquet")
-    found = without_damage(table, RowForm.of_boxes(columns_of(table), IdForm(), ()), tmp_path)
+    found = without_damage(table, RowForm.of_kind(KINDS["bbox"], columns_of(table), IdForm()), tmp_path)
     assert scan(found, ["ImageID"]).collect().get_column("ImageID").to_list() == [ONE, THREE]
     reasons = ("ImageID 'x' is not 16 lower-case hex digits", "XMin '' is not a number")
     assert bad_rows(found).collect().rows() == [
@@ -266,7 +267,7 @@ def test_damaged_rows_of_a_parquet(tmp_path: Path) -> None:
         (5, "ImageID '' is not 16 lower-case hex digits"),
     ]
     pl.DataFrame({"ImageID": [ONE], "XMin": [0.5]}).write_parquet(path)
-    assert without_damage(table, RowForm.of_boxes(columns_of(table), IdForm(), ()), tmp_path) is table
+    assert without_damage(table, RowForm.of_kind(KINDS["bbox"], columns_of(table), IdForm()), tmp_path) is table
 
 
 def test_damaged_rows_of_a_class_table(tmp_path: Path) -> None:
@@ -323,7 +324,9 @@ def test_the_slow_look_stops_when_asked(tmp_path: Path) -> None:
     path.write_text(HEADER + "x\n" + FIRST * 5000)
     table = TableFile(path, "boxes.csv")
     with pytest.raises(StoppedError):
-        without_damage(table, RowForm.of_boxes(columns_of(table), IdForm(), ()), tmp_path, stopped=lambda: True)
+        without_damage(
+            table, RowForm.of_kind(KINDS["bbox"], columns_of(table), IdForm()), tmp_path, stopped=lambda: True
+        )
 
 
 # Whole runs -----------------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from oid_async.metadata.convert import convert
 from oid_async.metadata.shelf import Identity
 from oid_async.openimages.catalogue import BOX_COLUMNS, CLICK_COLUMNS, PublishedTable, TableKind, published
 from oid_async.openimages.ids import KEY
+from oid_async.openimages.kinds import KINDS
 from oid_async.openimages.tables import TableFile
 from oid_async.options import FLAGS, SPLITS, Match, Options, QueryOptions, Split
 from oid_async.select.choose import shuffled
@@ -501,7 +502,13 @@ class Tables(MetadataCache):
             return raw, identity
         folder = self._converted / f"{table.kind}-{table.split}"
         folder.mkdir(parents=True)
-        convert(raw, folder, by_label=table.kind == "boxes", progress=lambda done, total: None, stopped=bool)
+        convert(
+            raw,
+            folder,
+            kind=KINDS["bbox"] if table.kind == "boxes" else None,
+            progress=lambda done, total: None,
+            stopped=bool,
+        )
         return TableFile(folder, table.name, tuple(columns_of(raw.path))), identity
 
 

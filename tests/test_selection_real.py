@@ -403,7 +403,8 @@ async def answer(query: QueryOptions, folder: Path) -> tuple[oid_async.Plan, Ans
     options = Options.of(**query)
     async with kept_tables(options) as cache:
         inputs = await Gatherer(options, cache, ignore, folder).gather()
-        assert inputs.bare or "annotation" in query or all(table.columns for table in (*inputs.boxes, *inputs.images))
+        tables = [*(table for source in inputs.saved for table in source.tables), *inputs.images]
+        assert inputs.bare or "annotation" in query or all(table.columns for table in tables)
         assert inputs.bad_rows.is_empty()
         return plan, ask(inputs, options.all_boxes)
 

@@ -34,10 +34,11 @@ from oid_async.metadata import convert as convert_module
 from oid_async.metadata.cache import Cache, MetadataCache
 from oid_async.metadata.convert import convert
 from oid_async.metadata.shelf import Identity, Place
-from oid_async.openimages.boxes import count_labels, scan_pairs
 from oid_async.openimages.catalogue import BOX_COLUMNS, IMAGE_COLUMNS, published
 from oid_async.openimages.damage import bad_rows
 from oid_async.openimages.ids import KEY, ROW
+from oid_async.openimages.kinds import KINDS
+from oid_async.openimages.rows import count_labels, scan_pairs
 from oid_async.openimages.tables import TableFile, columns_of
 from oid_async.origin.server import Origin, folder
 from oid_async.transfer.addresses import endpoint
@@ -86,7 +87,13 @@ def converted(body: bytes, place: Path, *, by_label: bool, slice_rows: int | Non
         if slice_rows is not None:
             patch.setattr(convert_module, "_SORTED_FROM_ROWS", 0)
             patch.setattr(convert_module, "_SLICE_ROWS", slice_rows)
-        convert(table, made, by_label=by_label, progress=lambda done, total: None, stopped=lambda: False)
+        convert(
+            table,
+            made,
+            kind=KINDS["bbox"] if by_label else None,
+            progress=lambda done, total: None,
+            stopped=lambda: False,
+        )
     return TableFile(made, table.name, tuple(columns_of(table)))
 
 

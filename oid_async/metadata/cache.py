@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Self
 from oid_async.errors import InputError, StorageError, UnavailableError, storage_error
 from oid_async.events import Note, Sink, TableProgress
 from oid_async.metadata.convert import convert
-from oid_async.metadata.paths import SUFFIX, file_url_path, given_folder, published_folder
+from oid_async.metadata.paths import SUFFIX, file_url_path, given_folder, published_folder, site_folder
 from oid_async.metadata.shelf import Identity, Kept, Lock, Place
-from oid_async.openimages.catalogue import PublishedTable, object_url
+from oid_async.openimages.catalogue import PublishedTable, TableKind, object_url
 from oid_async.openimages.damage import StoppedError
-from oid_async.openimages.tables import TableFile, columns_of
+from oid_async.openimages.kinds import KINDS, Kind
+from oid_async.openimages.tables import TableFile
 from oid_async.report import size_text
 from oid_async.threads import acquired, in_thread, until_stopped
 from oid_async.transfer.retry import FetchError
@@ -31,13 +32,28 @@ from oid_async.transfer.retry import FetchError
 if TYPE_CHECKING:
     from oid_async.transfer.client import Client
 
-# The kinds that are worth converting, and whether a class's rows should stand together.
-_BY_LABEL = {"boxes": True, "images": False}
+# The tables that are worth converting, and the kind of the annotations in them; None: of images.
+_CONVERTED: dict[TableKind, Kind | None] = {
+    "images": None,
+    **{kind.table: kind for kind in KINDS.values()},
+    "machine_labels": KINDS["label"],
+}
 # Beside the raw file the conversion needs the rows twice: 0.55 times the size of the train boxes, 0.9 of the images.
 _CONVERSION_ROOM = 1.0
 _WORTH_A_LINE = 256 << 20
 _LOOK_AGAIN_S = 0.1
 _SAY_WAITING_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a table is turned into the cache's own form: by the kind of its annotations, None for an image table."""
+
+    kind: Kind | None
+
+
+def _form_of(table: PublishedTable) -> Form | None:
+    return Form(_CONVERTED[table.kind]) if table.kind in _CONVERTED else None
 
 
 def every_place(root: Path) -> list[Place]:
@@ -54,6 +70,11 @@ class Cache:
     def __init__(self, root: Path, site: str | None) -> None:
         self.root = root
         self._site = site
+
+    @property
+    def objects(self) -> Path:
+        """Where what is known of the site's objects stands, by bucket and key."""
+        return site_folder(self.root, self._site)
 
     def place(self, table: PublishedTable) -> Place:
         """Return where a published table is kept."""
@@ -101,7 +122,7 @@ class MetadataCache:
         need = 0
         for table in tables:
             have = min(self.cache.place(table).raw_bytes(), table.bytes or 0)
-            need += _need(table.bytes or 0, have, converted=table.kind in _BY_LABEL)
+            need += _need(table.bytes or 0, have, converted=table.kind in _CONVERTED)
         return _check_room("the tables", self.cache.root, need)
 
     async def published(self, table: PublishedTable, *, patient: bool = True) -> tuple[TableFile, Identity]:
@@ -111,7 +132,7 @@ class MetadataCache:
         """
         url = object_url(table.bucket, table.key, self._mirror)
         written = object_url(table.bucket, table.key, self.site)
-        file, identity = await self._bring(self.cache.place(table), url, written, _BY_LABEL.get(table.kind), patient)
+        file, identity = await self._bring(self.cache.place(table), url, written, _form_of(table), patient)
         return file, replace(identity, url=written)
 
     async def given(self, url: str) -> tuple[TableFile, Identity]:
@@ -120,7 +141,7 @@ class MetadataCache:
         return TableFile(file.path, url), identity
 
     async def _bring(
-        self, place: Place, url: str, written: str, by_label: bool | None, patient: bool
+        self, place: Place, url: str, written: str, form: Form | None, patient: bool
     ) -> tuple[TableFile, Identity]:
         try:
             if self._client is None:
@@ -136,7 +157,7 @@ class MetadataCache:
                 kept = await asyncio.to_thread(place.kept)
                 # Somebody else asked while this run waited; a time to come is a wrong clock's, and says nothing.
                 if kept is None or not began <= kept.checked_s <= time.time():
-                    kept = await self._refresh(self._client, place, kept, url, written, by_label, patient)
+                    kept = await self._refresh(self._client, place, kept, url, written, form, patient)
                 await in_thread(self._pin, place, kept)
         except OSError as error:
             raise storage_error(error, place.folder) from error
@@ -149,7 +170,7 @@ class MetadataCache:
         kept: Kept | None,
         url: str,
         written: str,
-        by_label: bool | None,
+        form: Form | None,
         patient: bool,
     ) -> Kept:
         """Return the latest version: the kept one if the server says so, or cannot be asked, else a new one."""
@@ -163,7 +184,7 @@ class MetadataCache:
 
         def room(total: int | None, have: int) -> None:
             if total is not None:
-                _check_room(place.name, place.folder, _need(total, have, converted=by_label is not None))
+                _check_room(place.name, place.folder, _need(total, have, converted=form is not None))
 
         try:
             fetch = FileFetch(
@@ -183,11 +204,11 @@ class MetadataCache:
             said = "did not say how long it is; if it was cut off at the end of a line nobody can tell"
             self._sink(Note(f"{place.name}: {written} {said}"))
         self._sink(TableProgress(place.name, identity.bytes, identity.bytes, finished=True))
-        return await self._keep(place, identity, by_label)
+        return await self._keep(place, identity, form)
 
-    async def _keep(self, place: Place, identity: Identity, by_label: bool | None) -> Kept:
+    async def _keep(self, place: Place, identity: Identity, form: Form | None) -> Kept:
         """Make a version of what has arrived. When cancelled, stop at the next step and wait for that."""
-        if identity.bytes > _WORTH_A_LINE and by_label is not None:
+        if identity.bytes > _WORTH_A_LINE and form is not None:
             self._sink(Note(f"{place.name}: turning it into Parquet, once"))
         loop = asyncio.get_running_loop()
         raised: list[BaseException] = []
@@ -204,13 +225,14 @@ class MetadataCache:
 
         def work(stopped: Callable[[], bool]) -> Kept:
             folder = place.build()
-            if by_label is None:
+            if form is None:
                 place.raw.replace(folder / place.name)
                 return place.keep(identity, None)
             raw = TableFile(place.raw, place.name)
             try:
-                columns = tuple(columns_of(raw))
-                convert(raw, folder, by_label=by_label, progress=progress, stopped=lambda: stopped() or bool(raised))
+                columns = convert(
+                    raw, folder, kind=form.kind, progress=progress, stopped=lambda: stopped() or bool(raised)
+                )
             except InputError:
                 # Fetched again next time: what cannot be read may have been cut or mixed up on its way here.
                 place.forget_raw()

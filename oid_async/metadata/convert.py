@@ -2,6 +2,7 @@
 
     FOLDER/part-00000.parquet ...   the rows: published columns as text, KEY (u64), ROW (u32: published order)
     FOLDER/pairs-00000.parquet ...  of a sorted box table: LabelName, KEY, boxes (u32), one row per image and label
+                                    of narratives: image_id, caption, line (the JSON object as published), always sorted
     FOLDER/damaged.parquet          Line (physical, header = 1), Reason of rows that were left out; absent without any
 
 A table of up to a million rows is one part in published order: any question reads it in a blink, and turning it takes
@@ -17,9 +18,12 @@ from pathlib import Path
 
 import polars as pl
 
+from oid_async.errors import InputError
 from oid_async.openimages.damage import RowForm, StoppedError, without_damage
-from oid_async.openimages.ids import KEY, ROW, IdForm
-from oid_async.openimages.tables import TableFile, reading, require, scan_keyed
+from oid_async.openimages.ids import KEY, ROW, IdForm, id_column
+from oid_async.openimages.kinds import Kind
+from oid_async.openimages.narratives import LINE_COLUMNS, NO_NARRATIVE, scan_lines
+from oid_async.openimages.tables import TableFile, columns_of, reading, require, scan_keyed
 from oid_async.options import FLAGS
 
 _SORTED_FROM_ROWS = 1_000_000
@@ -28,22 +32,35 @@ _SLICE_ROWS = 700_000
 _SMALL_GROUP = 1 << 12
 _LARGE_GROUP = 1 << 16
 _LARGE_BYTES = 256 << 20
+_SLICE_LINES = 200_000
 _SORTED_GROUP = 1 << 15
 
 
 def convert(
-    raw: TableFile, folder: Path, *, by_label: bool, progress: Callable[[int, int], None], stopped: Callable[[], bool]
-) -> None:
-    """Write a table's converted form into an existing, empty folder. Blocking; `progress` gets (done, total) steps.
+    raw: TableFile,
+    folder: Path,
+    *,
+    kind: Kind | None,
+    progress: Callable[[int, int], None],
+    stopped: Callable[[], bool],
+) -> tuple[str, ...]:
+    """Write a table's converted form into an existing, empty folder and return its columns.
 
-    Raises InputError for what is no such table, StorageError for a full disk, StoppedError when asked to stop.
+    `kind` is that of its annotations, None for an image table. Blocking; `progress` gets (done, total) steps. Raises
+    InputError for what is no such table, StorageError for a full disk, StoppedError when asked to stop.
     """
+    if kind is not None and kind.is_json:
+        return _convert_lines(raw, folder, progress=progress, stopped=stopped)
+    by_label = kind is not None and kind.is_sorted
     copy, ids = folder / "rows.parquet", IdForm()
     group = _LARGE_GROUP if raw.path.stat().st_size > _LARGE_BYTES else _SMALL_GROUP
     with reading(raw, into=folder):
-        columns = require(raw, ["ImageID", *(["LabelName"] if by_label else [])])
-        # What will be asked of it is not known yet: every flag must be one.
-        form = RowForm.of_boxes(columns, ids, FLAGS.values()) if by_label else RowForm.of_images(columns, ids)
+        columns = columns_of(raw)
+        require(raw, [id_column(columns), *(kind.labels if kind is not None else ())])
+        form = RowForm.of_images(columns, ids)
+        if kind is not None:
+            # What will be asked of it is not known yet: every flag must be one.
+            form = RowForm.of_kind(kind, columns, ids, FLAGS.values())
         whole = without_damage(raw, form, folder, stopped=stopped)
         frame = scan_keyed(whole, ids, [], numbered=True)
         frame.sink_parquet(copy, row_group_size=group, compression="lz4")
@@ -57,6 +74,34 @@ def convert(
             copy.unlink()
         else:
             copy.replace(folder / "part-00000.parquet")
+    return tuple(columns)
+
+
+def _convert_lines(
+    raw: TableFile, folder: Path, *, progress: Callable[[int, int], None], stopped: Callable[[], bool]
+) -> tuple[str, ...]:
+    """Turn JSON Lines of narratives: `line` is an object as published, `caption` what is asked of it."""
+    copy, ids = folder / "rows.parquet", IdForm()
+    with reading(raw, into=folder):
+        rows = scan_lines(raw).with_columns(
+            ids.key("image_id"), pl.col("line").str.json_path_match("$.caption").alias("caption")
+        )
+        whole = pl.col(KEY).is_not_null() & pl.col("caption").is_not_null()
+        rows.filter(whole).select(KEY, ROW, *LINE_COLUMNS).sink_parquet(copy, compression="lz4")
+        damaged = rows.filter(~whole & (pl.col("line") != "")).select(
+            (pl.col(ROW).cast(pl.Int64) + 1).alias("Line"), pl.lit(NO_NARRATIVE).alias("Reason")
+        )
+        bad = damaged.collect(engine="streaming")
+        if len(bad):
+            bad.write_parquet(folder / "damaged.parquet")
+        parts = pl.scan_parquet(copy)
+        count = int(parts.select(pl.len()).collect(engine="streaming").item())
+        if not count:
+            raise InputError(f"{raw.name}: no line of it is a narrative")
+        ranges = list(_key_ranges(-(-count // _SLICE_LINES)))
+        _sort(parts, ranges, folder, by_label=False, progress=progress, stopped=stopped)
+        copy.unlink()
+    return LINE_COLUMNS
 
 
 def _sort(

@@ -1,6 +1,7 @@
 """Where tables lie in the cache folder and beside it. Light to import: the program asks before anything else is loaded.
 
     CACHE/<site>/<bucket>/<key>.table/      one published object (see `metadata.shelf`)
+    CACHE/<site>/<bucket>/<key>.directory/  which members an archive of masks has (see `masks.archive`)
     CACHE/given/<digest>.table/             a table that the user named by URL
     CACHE/whole/<digest>                    empty: a large table of the user's was found to hold no damaged row
 
@@ -26,8 +27,12 @@ def cache_root(cache_dir: Path | None) -> Path:
 
 def published_folder(root: Path, site: str | None, table: PublishedTable) -> Path:
     """Return the folder of a published table; `site` is what a mirror is known by, None for the public buckets."""
-    name = "published" if site is None else f"mirror-{_digest(site)}"
-    return root / name / table.bucket / f"{table.key}{SUFFIX}"
+    return site_folder(root, site) / table.bucket / f"{table.key}{SUFFIX}"
+
+
+def site_folder(root: Path, site: str | None) -> Path:
+    """Return the folder of all that a site publishes."""
+    return root / ("published" if site is None else f"mirror-{_digest(site)}")
 
 
 def given_folder(root: Path, url: str) -> Path:

@@ -7,12 +7,32 @@ checked in 2026-11: the download pages of Open Images V5 and V7 (paths), the git
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
+from oid_async.openimages.annotations import ANNOTATION_TABLES
+from oid_async.openimages.published import (
+    BOX_COLUMNS,
+    CLASS_COLUMNS,
+    CLICK_COLUMNS,
+    IMAGE_COLUMNS,
+    PublishedTable,
+    TableKind,
+)
 from oid_async.options import Release, Split
 
-TableKind = Literal["classes", "hierarchy", "boxes", "images"]
+__all__ = [
+    "BOX_COLUMNS",
+    "BUCKETS",
+    "CLASS_COLUMNS",
+    "CLICK_COLUMNS",
+    "IMAGE_BUCKET",
+    "IMAGE_COLUMNS",
+    "MEAN_IMAGE_BYTES",
+    "TABLES",
+    "PublishedTable",
+    "TableKind",
+    "object_url",
+    "published",
+]
 
 # Each published object is (bucket, key); these are the buckets' public addresses.
 BUCKETS = {
@@ -24,60 +44,6 @@ IMAGE_BUCKET = "open-images-dataset"
 
 # The bucket's copies have a mean of about 315 kB (train tar bytes over images), used where no size is known.
 MEAN_IMAGE_BYTES = 315_000
-
-CLASS_COLUMNS = ("LabelName", "DisplayName")
-BOX_COLUMNS = (
-    "ImageID",
-    "Source",
-    "LabelName",
-    "Confidence",
-    "XMin",
-    "XMax",
-    "YMin",
-    "YMax",
-    "IsOccluded",
-    "IsTruncated",
-    "IsGroupOf",
-    "IsDepiction",
-    "IsInside",
-)
-# The V6 train boxes append the four extreme clicks: every X first, then every Y.
-CLICK_COLUMNS = tuple(f"XClick{number}{axis}" for axis in "XY" for number in (1, 2, 3, 4))
-IMAGE_COLUMNS = (
-    "ImageID",
-    "Subset",
-    "OriginalURL",
-    "OriginalLandingURL",
-    "License",
-    "AuthorProfileURL",
-    "Author",
-    "Title",
-    "OriginalSize",
-    "OriginalMD5",
-    "Thumbnail300KURL",
-    "Rotation",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedTable:
-    """One published table. `split` is None where one file serves all; bytes, md5 (hex) and rows are None if unknown."""
-
-    kind: TableKind
-    split: Split | None
-    releases: tuple[str, ...]
-    bucket: str
-    key: str
-    columns: tuple[str, ...]
-    bytes: int | None = None
-    md5: str | None = None
-    rows: int | None = None
-
-    @property
-    def name(self) -> str:
-        """The file's own name, as messages call it."""
-        return self.key.rsplit("/", 1)[-1]
-
 
 TABLES: tuple[PublishedTable, ...] = (
     PublishedTable(
@@ -213,6 +179,7 @@ TABLES: tuple[PublishedTable, ...] = (
         md5="d832feb775b3cb78077bf8ae350adce5",
         rows=125_436,
     ),
+    *ANNOTATION_TABLES,
 )
 
 

@@ -28,7 +28,8 @@ from typing import IO
 import polars as pl
 
 from oid_async.errors import InputError
-from oid_async.openimages.ids import ROW, IdForm
+from oid_async.openimages.ids import ID_COLUMNS, ROW, IdForm, id_column
+from oid_async.openimages.kinds import Kind
 from oid_async.openimages.tables import TableFile, columns_of, open_bytes, reading, require_line_ends, scan
 
 BAD_ROWS_SCHEMA = {"Line": pl.Int64, "Reason": pl.String}
@@ -77,6 +78,7 @@ def _rule(pattern: str, not_so: str) -> Rule:
 
 
 NUMBER = _rule(_NUMBER, "is not a number")
+MAYBE = _rule(rf"(?:{_NUMBER}|)", "is not a number")
 FLAG = _rule(rf"(?:{_NUMBER}|(?i:true|false)|)", "is not a number, true or false")
 WHOLE = _rule(r"(?:[0-9]+(?:\.0*)?|)", "is not a whole number")
 DEGREES = _rule(rf"(?:{_NUMBER}|(?i:nan)|)", "is not a number")
@@ -90,8 +92,6 @@ OWN_ID = Rule(
     r'(?:[\x01-\x09\x0b-\x21\x23-\x2b\x2d-\x7f]{1,200}|[^",\x00\n]{1,50})',
 )
 
-_COORDINATES = ("XMin", "XMax", "YMin", "YMax")
-
 
 @dataclass(frozen=True)
 class RowForm:
@@ -101,15 +101,16 @@ class RowForm:
     rules: Mapping[str, Rule]
 
     @classmethod
-    def of_boxes(cls, columns: Sequence[str], ids: IdForm, flags: Iterable[str]) -> "RowForm":
-        """Return the form of box rows; a column that is not there asks for nothing. An empty flag is unknown."""
-        rules = _id_rule(ids) | dict.fromkeys(_COORDINATES, NUMBER) | dict.fromkeys(flags, FLAG)
+    def of_kind(cls, kind: Kind, columns: Sequence[str], ids: IdForm, flags: Iterable[str] = ()) -> "RowForm":
+        """Return the form of a kind's rows; a column that is not there asks for nothing. An empty flag is unknown."""
+        numbers = dict.fromkeys(kind.numbers, NUMBER) | dict.fromkeys(kind.maybe, MAYBE)
+        rules = _id_rule(ids, columns) | numbers | dict.fromkeys(flags, FLAG)
         return cls(tuple(columns), {name: rule for name, rule in rules.items() if name in columns})
 
     @classmethod
     def of_images(cls, columns: Sequence[str], ids: IdForm) -> "RowForm":
         """Return the form of image rows: a size and a rotation that are there are numbers, an MD5 is one."""
-        rules = _id_rule(ids) | {"OriginalSize": WHOLE, "OriginalMD5": MD5, "Rotation": DEGREES}
+        rules = _id_rule(ids, columns) | {"OriginalSize": WHOLE, "OriginalMD5": MD5, "Rotation": DEGREES}
         return cls(tuple(columns), {name: rule for name, rule in rules.items() if name in columns})
 
     @cached_property
@@ -127,7 +128,7 @@ class RowForm:
 
     def is_row(self, fields: Sequence[bytes]) -> bool:
         """Return whether fields look like a row, whole or not: their number is right, and the ImageID."""
-        return self.has_width(len(fields)) and self._fault(fields, ["ImageID"]) is None
+        return self.has_width(len(fields)) and self._fault(fields, ID_COLUMNS) is None
 
     def fault(self, fields: Sequence[bytes]) -> str | None:
         """Return what is wrong with a row, None if nothing is."""
@@ -160,8 +161,8 @@ class _Headless:
 _Form = RowForm | _Headless
 
 
-def _id_rule(ids: IdForm) -> dict[str, Rule]:
-    return {"ImageID": HEX if ids.hexadecimal else OWN_ID}
+def _id_rule(ids: IdForm, columns: Sequence[str]) -> dict[str, Rule]:
+    return {id_column(columns): HEX if ids.hexadecimal else OWN_ID}
 
 
 def without_damage(

@@ -1,5 +1,6 @@
 """ImageIDs and their keys: what rows are joined and sorted by, 8 bytes an image."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import polars as pl
@@ -8,6 +9,13 @@ import polars as pl
 KEY = "__key"
 ROW = "__row"
 HEX_ID = r"^[0-9a-f]{16}$"
+# What tables call the id; the point labels alone spell it the second way.
+ID_COLUMNS = ("ImageID", "ImageId")
+
+
+def id_column(columns: Collection[str]) -> str:
+    """Return what a table with these columns calls the ImageID."""
+    return next((name for name in ID_COLUMNS if name in columns), ID_COLUMNS[0])
 
 
 def within(span: pl.Series) -> pl.Expr:
@@ -27,9 +35,9 @@ class IdForm:
 
     hexadecimal: bool = True
 
-    def key(self) -> pl.Expr:
+    def key(self, column: str = "ImageID") -> pl.Expr:
         """Return the expression ImageID -> key; null for what is no id, such a row is damaged."""
-        image_id = pl.col("ImageID")
+        image_id = pl.col(column)
         if not self.hexadecimal:
             return pl.when(image_id.str.len_bytes().is_between(1, 200)).then(image_id).alias(KEY)
         number = image_id.str.to_integer(base=16, dtype=pl.UInt64, strict=False)

@@ -19,7 +19,7 @@ from typing import IO, cast
 import polars as pl
 
 from oid_async.errors import InputError, machine_error, storage_error
-from oid_async.openimages.ids import KEY, ROW, IdForm
+from oid_async.openimages.ids import KEY, ROW, IdForm, id_column
 
 _SNIFF_BYTES = 1 << 20
 
@@ -134,9 +134,10 @@ def scan_keyed(
     Its rows are whole: see `openimages.damage`.
     """
     if table.columns is None:
-        frame = scan(table, ["ImageID", *required], optional, row=ROW if numbered else None)
+        image_id = id_column(columns_of(table))
+        frame = scan(table, [image_id, *required], optional, row=ROW if numbered else None)
         names = [name for name in frame.collect_schema().names() if optional is None or name in (*required, *optional)]
-        return frame.select(ids.key(), *([ROW] if numbered else []), *(name for name in names if name != ROW))
+        return frame.select(ids.key(image_id), *([ROW] if numbered else []), *(name for name in names if name != ROW))
     names = scan(table, required, optional).collect_schema().names()
     return pl.scan_parquet(table.parts, glob=False).select(KEY, *([ROW] if numbered else []), *names)
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from aiohttp import web
 
+from oid_async.openimages.annotations import NARRATIVES_BUCKET, mask_archive, trace_keys
 from oid_async.openimages.catalogue import (
     BOX_COLUMNS,
     CLASS_COLUMNS,
@@ -30,6 +31,7 @@ from oid_async.openimages.catalogue import (
     PublishedTable,
 )
 from oid_async.options import SPLITS, Split
+from oid_async.origin.annotations import Annotations
 from oid_async.origin.server import published_object
 
 CLASSES = {
@@ -118,7 +120,33 @@ class Lookalike:
             "boxes": self._box_table,
             "images": self._image_table,
         }
-        return {table.key: makers[table.kind](table) for table in TABLES}
+        return {table.key: makers.get(table.kind, self.annotations.table)(table) for table in TABLES}
+
+    @cached_property
+    def annotations(self) -> Annotations:
+        """What is said of the photos beside boxes."""
+        labels = {name: label for label, name in CLASSES.items()}
+        return Annotations([(photo, self.scenes[photo.scene][1]) for photo in self.photos.values()], labels)
+
+    @cached_property
+    def archives(self) -> dict[str, bytes]:
+        """Every archive of masks by its key."""
+        return {
+            mask_archive(split, digit): self.annotations.archive(split, digit)
+            for split in SPLITS
+            for digit in "0123456789abcdef"
+        }
+
+    @cached_property
+    def narratives(self) -> dict[str, bytes]:
+        """Every object of the bucket of narratives that is no table: traces and recordings, by key."""
+        traces: dict[str, bytes] = {}
+        for split in SPLITS:
+            lines = self.annotations.traces(split).splitlines(keepends=True)
+            keys = [key for key, _ in trace_keys(split)]
+            each = -(-len(lines) // len(keys))
+            traces |= {key: b"".join(lines[at * each : (at + 1) * each]) for at, key in enumerate(keys)}
+        return traces | self.annotations.voices()
 
     @cached_property
     def scenes(self) -> list[tuple[bytes, list[dict[str, Any]]]]:
@@ -135,8 +163,12 @@ class Lookalike:
         """Answer a request for /<bucket>/<key>; this is what an Origin is made from."""
         bucket, _, key = request.match_info["key"].partition("/")
         self.requests[key] += 1
-        if bucket == "openimages" and key in self.tables:
+        if key in self.tables and bucket in ("openimages", NARRATIVES_BUCKET):
             return published_object(request, self.tables[key], "text/csv")
+        if bucket == "openimages" and key.endswith(".zip") and key in self.archives:
+            return published_object(request, self.archives[key], "application/zip")
+        if bucket == NARRATIVES_BUCKET and key in self.narratives:
+            return published_object(request, self.narratives[key], "application/octet-stream")
         photo = self.photos.get(key) if bucket == IMAGE_BUCKET else None
         if photo is None:
             raise web.HTTPNotFound

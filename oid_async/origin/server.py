@@ -49,8 +49,30 @@ def folder(root: Path) -> Serve:
 
 
 def published_object(request: web.Request, body: bytes, content_type: str) -> web.Response:
-    """Answer with an object as the public buckets do: its MD5 as ETag, 304 to whom has it already."""
-    etag = hashlib.md5(body, usedforsecurity=False).hexdigest()
-    if request.headers.get("If-None-Match") == f'"{etag}"':
-        return web.Response(status=304, headers={"ETag": f'"{etag}"'})
-    return web.Response(body=body, content_type=content_type, headers={"ETag": f'"{etag}"', "Accept-Ranges": "bytes"})
+    """Answer with an object as the public buckets do: its MD5 as ETag, 304 to whom has it already, 206 for a part."""
+    etag = f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'
+    headers = {"ETag": etag, "Accept-Ranges": "bytes"}
+    if request.headers.get("If-None-Match") == etag:
+        return web.Response(status=304, headers=headers)
+    if request.headers.get("If-Match", etag) != etag:
+        return web.Response(status=412, headers=headers)
+    wanted = _part(request, len(body)) if request.headers.get("If-Range", etag) == etag else None
+    if wanted is None:
+        return web.Response(body=body, content_type=content_type, headers=headers)
+    start, stop = wanted
+    if start >= stop:
+        return web.Response(status=416, headers=headers | {"Content-Range": f"bytes */{len(body)}"})
+    headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(body)}"
+    return web.Response(status=206, body=body[start:stop], content_type=content_type, headers=headers)
+
+
+def _part(request: web.Request, size: int) -> tuple[int, int] | None:
+    """Return which bytes are asked for, None for all; what makes no sense is as if it were not there."""
+    try:
+        part = request.http_range
+    except ValueError:
+        return None
+    if part.start is None and part.stop is None:
+        return None
+    start, stop, _ = part.indices(size)
+    return start, stop

@@ -1,7 +1,8 @@
 """Which images: the decision, from what the tables say. Pure: no table is read here.
 
 The order of operations: boxes that match (class, flags), in images of the image table -> union or intersection ->
-without excluded classes -> id lists -> the first N of each class -> the first N -> one part of several, of these.
+without excluded classes -> what else an image must be (--where and
+its like) -> id lists -> the first N of each class -> the first N -> one part of several, of these.
 
 With --top-up a limit counts images that did not fail: the first images until N are there, the failed ones among them.
 Decided again with what has failed since, the first N grow by the next images in order, until N are there or there are
@@ -65,17 +66,25 @@ class Selection:
     waiting: int
 
 
-def choose(pairs: pl.DataFrame, images: pl.DataFrame, query: Query, asked: Asked = NOTHING_ASKED) -> Selection:
+def choose(
+    pairs: pl.DataFrame,
+    images: pl.DataFrame,
+    query: Query,
+    asked: Asked = NOTHING_ASKED,
+    among: pl.Series | None = None,
+) -> Selection:
     """Decide which images are selected, in the order of operations that stands at the top.
 
-    `pairs` comes from `annotated` (or is empty when no boxes are read), `images` from `listed`. `asked` counts only
-    when the query is to be topped up.
+    `pairs` comes from `annotated` (or is empty when no rows are read), `images` from `listed`, `among` from
+    `restricted`. `asked` counts only when the query is to be topped up.
     """
     shelf = _Images.of(images)
     boxed = _Boxed(shelf, pairs, query)
     keep = boxed.matching()
     if query.excluded:
         keep = keep & ~boxed.having(label for category in query.excluded for label in category.labels)
+    if among is not None:
+        keep = keep & shelf.having(among)
     unknown_lines, unboxed = pl.Series("line", [], pl.UInt32), 0
     if query.image_ids is not None:
         named, unknown_lines = shelf.named(query.image_ids)

@@ -38,7 +38,7 @@ _CARRIED = (
 )
 # What a dry run asks of it: names and sizes. Reading them alone takes half the time.
 _COUNTED = ("Subset", "OriginalURL", "OriginalSize", "OriginalMD5", "Thumbnail300KURL")
-PLAN_COLUMNS = (KEY, "ImageID", "FileName", "Action", "Known", "Reason", *_CARRIED)
+PLAN_COLUMNS = (KEY, "ImageID", "FileName", "Action", "Known", "Reason", "CopyBytes", *_CARRIED)
 # Where a source's URL stands; the bucket's copies are at an address that no table names.
 _ADDRESSES: Mapping[Source, str] = {"original": "OriginalURL", "thumbnail": "Thumbnail300KURL"}
 # The hosts that transfer.hosts knows as one.
@@ -65,8 +65,9 @@ class Facts:
 
 @dataclass(slots=True)
 class Summary:
-    """What the plan holds, counted while it is written. `original_bytes` adds up OriginalSize of what is to
-    be fetched, where the image table knows it: for `sizes_known` images. `ambiguous` counts images that the image table
+    """What the plan holds, counted while it is written. `known_bytes` adds up the sizes of what is to be fetched from
+    its first source, where they are known: for `sizes_known` images; `unlisted` of them a listing of the bucket does
+    not have. `ambiguous` counts images that the image table
     lists with more than one OriginalURL, of which the first holds (a dry run does not look at those that are there);
     `on_flickr` those to be fetched whose first source's URL is on Flickr's image hosts, which are asked ten times a
     second and no more."""
@@ -75,8 +76,9 @@ class Summary:
     to_fetch: int = 0
     failures: dict[str, int] = field(default_factory=dict)
     unselected: int = 0
-    original_bytes: int = 0
+    known_bytes: int = 0
     sizes_known: int = 0
+    unlisted: int = 0
     ambiguous: int = 0
     on_flickr: int = 0
     adopted: list[Outcome] = field(default_factory=list)
@@ -86,7 +88,8 @@ class Summary:
 class Planner:
     """Writes the plan of one selection into `folder`. Blocking: run it in a thread.
 
-    A `dry` plan is only counted: of the image table it holds no more than that takes.
+    A `dry` plan is only counted: of the image table it holds no more than that takes. `sizes` are the bucket's
+    listings, of every split or of none (see `metadata.sizes`).
     """
 
     folder: Path
@@ -96,6 +99,7 @@ class Planner:
     sources: tuple[Source, ...]
     names: Names
     dry: bool = False
+    sizes: tuple[Path, ...] = ()
 
     def write(self, keys: pl.Series, facts: Facts) -> Summary:
         """Write the plan of these keys (sorted, unique) and return what it holds."""
@@ -112,7 +116,8 @@ class Planner:
             frame, adopted = taken.name(frame, self.names, facts.adopt)
             summary.adopted += adopted
             frame = _with_action(frame, self.sources)
-            _count(frame, self.sources[0], summary)
+            frame = self._with_sizes(frame, span)
+            _count(frame, self.sources[0], summary, listed=bool(self.sizes))
             if not self.dry:
                 part = self.folder / f"{number:05}.parquet"
                 frame.select(PLAN_COLUMNS).write_parquet(
@@ -120,6 +125,14 @@ class Planner:
                 )
         self._forget_rows()
         return summary
+
+    def _with_sizes(self, frame: pl.DataFrame, span: pl.Series) -> pl.DataFrame:
+        """Add CopyBytes: how many bytes the bucket's copy of each image has, null where no listing says."""
+        if not self.sizes:
+            return frame.with_columns(CopyBytes=pl.lit(None, pl.Int64))
+        listed = pl.scan_parquet(list(self.sizes), glob=False).filter(within(span))
+        known = listed.select(KEY, CopyBytes="Bytes").collect().unique(KEY)
+        return frame.join(known, on=KEY, how="left", maintain_order="left")
 
     def failed(self, facts: Facts) -> pl.Series:
         """Return the keys, sorted, of the images of any query that are known to fail: for good, or in this run."""
@@ -243,7 +256,7 @@ def _with_action(frame: pl.DataFrame, sources: Sequence[str]) -> pl.DataFrame:
     )
 
 
-def _count(frame: pl.DataFrame, source: Source, summary: Summary) -> None:
+def _count(frame: pl.DataFrame, source: Source, summary: Summary, *, listed: bool) -> None:
     actions = dict(frame.group_by("Action").len().iter_rows())
     summary.present += actions.get("present", 0)
     summary.to_fetch += actions.get("fetch", 0)
@@ -252,6 +265,9 @@ def _count(frame: pl.DataFrame, source: Source, summary: Summary) -> None:
     fetched = frame.filter(Action="fetch")
     if column := _ADDRESSES.get(source):
         summary.on_flickr += int(fetched.get_column(column).str.contains(_ON_FLICKR).sum())
-    sizes = fetched.get_column("OriginalSize").cast(pl.Int64, strict=False).drop_nulls()
-    summary.original_bytes += int(sizes.sum())
+    column = "CopyBytes" if source == "cvdf" else "OriginalSize"
+    sizes = fetched.get_column(column).cast(pl.Int64, strict=False).drop_nulls()
+    summary.known_bytes += int(sizes.sum())
     summary.sizes_known += len(sizes)
+    if source == "cvdf" and listed:
+        summary.unlisted += len(fetched) - len(sizes)

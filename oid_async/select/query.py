@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from oid_async.openimages.boxes import fits, scan_pairs
 from oid_async.openimages.classes import Category
 from oid_async.openimages.ids import KEY, IdForm
+from oid_async.openimages.rows import RowSource, scan_pairs
 from oid_async.openimages.tables import TableFile, reading, scan, scan_keyed
 from oid_async.options import SPLITS, Match, Split
 from oid_async.select.idlist import IdList
@@ -25,6 +25,7 @@ class Query:
     `flags` says what a box must be by column; without `by_boxes` every image of the image table is selected to begin
     with. `seed` is None for the order of ImageIDs. `limit_per_class` without categories means every label there is.
     With `top_up` both limits count the images that did not fail. Of what is selected then, `part` alone is wanted.
+    `restriction` is what an image must be beside all that.
     """
 
     categories: tuple[Category, ...] = ()
@@ -39,6 +40,7 @@ class Query:
     top_up: bool = False
     by_boxes: bool = True
     part: Part | None = None
+    restriction: "Restriction | None" = None
 
     @property
     def labels(self) -> list[str]:
@@ -47,34 +49,70 @@ class Query:
         return sorted(wanted | {label for category in self.excluded for label in category.labels})
 
 
-def annotated(boxes: Sequence[TableFile], ids: IdForm, query: Query) -> pl.DataFrame:
-    """Return key, label (u16), rows (u32): one row per image and label that it has boxes of, in no order.
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A question about an image: has it a row of these tables that meets the condition, which asks these columns?"""
+
+    tables: tuple[TableFile, ...]
+    columns: tuple[str, ...]
+    condition: pl.Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Restriction:
+    """What must be true of an image, of any kind of annotation: a condition on the answers to some questions.
+
+    `where` speaks of them as columns t0, t1, ...; no image of which all are false is meant.
+    """
+
+    terms: tuple[Term, ...]
+    where: pl.Expr
+
+
+def restricted(restriction: Restriction, ids: IdForm) -> pl.Series:
+    """Return the keys of the images that a restriction lets pass: one lazy query, however many kinds it asks about."""
+    asked: dict[tuple[TableFile, ...], list[tuple[str, Term]]] = {}
+    for number, term in enumerate(restriction.terms):
+        asked.setdefault(term.tables, []).append((f"t{number}", term))
+    frames = []
+    for tables, terms in asked.items():
+        columns = list(dict.fromkeys(name for _, term in terms for name in term.columns))
+        answers = [term.condition.fill_null(False).alias(name) for name, term in terms]
+        for table in tables:
+            rows = scan_keyed(table, ids, columns, []).select(KEY, *answers)
+            frames.append(rows.filter(pl.any_horizontal(name for name, _ in terms)))
+    every = [f"t{number}" for number in range(len(restriction.terms))]
+    # What a frame does not ask about is null there, and false in the end.
+    images = pl.concat(frames, how="diagonal").group_by(KEY).agg(pl.col(every).max().fill_null(False))
+    with reading(restriction.terms[0].tables[0]):
+        return images.filter(restriction.where).select(KEY).collect(engine="streaming").to_series()
+
+
+def annotated(source: RowSource, ids: IdForm, query: Query) -> pl.DataFrame:
+    """Return key, label (u16), rows (u32): one row per image and label that it has rows of, in no order.
 
     `label` is a place in `query.labels`, or behind its end for every other class, which counts only without categories;
-    `rows` counts the boxes that fit the flags, maybe none: for an exclusion any box will do. Numbers,
-    because a group by text costs some hundred bytes an image.
+    `rows` counts those that fit the flags, maybe none: for an exclusion any box will do. Numbers, because a group by
+    text costs some hundred bytes an image. A relationship counts for each of its two classes.
     """
     labels = query.labels
     if not query.categories and query.limit_per_class is not None:
-        labels += [label for label in _all_labels(boxes) if label not in labels]
+        labels += [label for label in _all_labels(source) if label not in labels]
     others = not query.categories
     frames = []
-    for table in boxes:
-        # Without flags a sorted table has the counts ready, of each image and label.
-        counted = scan_pairs(table) if not query.flags else None
-        if counted is None:
-            frame, rows = scan_keyed(table, ids, ["LabelName", *query.flags], []), fits(query.flags).cast(pl.UInt32)
-        else:
-            frame, rows = counted, pl.col("boxes")
+    for table in source.tables:
+        # Where every row counts a sorted table has the counts ready, of each image and label.
+        counted = scan_pairs(table) if source.is_plain else None
+        frame = _label_rows(source, table, ids) if counted is None else counted.rename({"boxes": "rows"})
         if not others:
             frame = frame.filter(pl.col("LabelName").is_in(labels))
         label = _place("LabelName", labels, len(labels) if others else None)
-        frame = frame.select(KEY, label=label, rows=rows)
+        frame = frame.select(KEY, "rows", label=label)
         if counted is None or others:
             frame = frame.group_by(KEY, "label").agg(pl.col("rows").sum())
-        frames.append(frame)
-    pairs = _collect(frames, boxes)
-    return pairs if len(boxes) == 1 else pairs.group_by(KEY, "label").agg(pl.col("rows").sum())
+        frames.append(frame.select(KEY, "label", "rows"))
+    pairs = _collect(frames, source.tables)
+    return pairs if len(source.tables) == 1 else pairs.group_by(KEY, "label").agg(pl.col("rows").sum())
 
 
 def nothing_annotated(ids: IdForm) -> pl.DataFrame:
@@ -114,10 +152,22 @@ def _place(column: str, values: Sequence[str], rest: int | None, dtype: type[pl.
     return pl.col(column).replace_strict(list(values), places, default=rest, return_dtype=dtype)
 
 
-def _all_labels(boxes: Sequence[TableFile]) -> list[str]:
-    """Return every label that a box has, sorted."""
-    frames = [scan(table, ["LabelName"], []).unique() for table in boxes]
-    return _collect(frames, boxes).get_column("LabelName").drop_nulls().unique().sort().to_list()
+def _label_rows(source: RowSource, table: TableFile, ids: IdForm) -> pl.LazyFrame:
+    """Return KEY, LabelName (null where none is named), rows (u32: 1 if it fits, else 0) of each class of a row."""
+    rows = scan_keyed(table, ids, [*source.kind.labels, *source.columns], []).filter(source.present())
+    rows = rows.with_columns(source.saved().cast(pl.UInt32).alias("rows"))
+    sides = [rows.select(KEY, "rows", LabelName=pl.col(name)) for name in source.kind.labels]
+    return pl.concat(sides) if sides else rows.select(KEY, "rows", LabelName=pl.lit(None, pl.String))
+
+
+def _all_labels(source: RowSource) -> list[str]:
+    """Return every label that a row has, sorted."""
+    frames = [
+        scan(table, [*source.kind.labels, *source.columns], []).filter(source.present()) for table in source.tables
+    ]
+    found = [frame.select(LabelName=pl.col(name)).unique() for frame in frames for name in source.kind.labels]
+    with reading(source.tables[0]):
+        return pl.concat(found).collect(engine="streaming").to_series().drop_nulls().unique().sort().to_list()
 
 
 def _collect(frames: Sequence[pl.LazyFrame], tables: Sequence[TableFile]) -> pl.DataFrame:

@@ -5,7 +5,7 @@ query. Rows stand in order of ImageID; a span of images is what is held in memor
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -15,8 +15,9 @@ from typing import IO, Any
 import polars as pl
 
 from oid_async.errors import machine_error, storage_error
-from oid_async.openimages.boxes import rows_of
 from oid_async.openimages.ids import KEY, ROW, IdForm, within
+from oid_async.openimages.kinds import KINDS, Kind
+from oid_async.openimages.rows import RowSource, rows_of
 from oid_async.openimages.tables import TableFile, columns_of, reading
 from oid_async.store.disk import sync_file, sync_folder
 from oid_async.store.folder import Folder
@@ -44,23 +45,26 @@ MANIFEST_SCHEMA = {
 }
 ATTRIBUTION_COLUMNS = ("ImageID", "FileName", "Author", "AuthorProfileURL", "License", "Title", "OriginalLandingURL")
 FAILURE_COLUMNS = ("ImageID", "URL", "Reason", "Detail", "Attempts")
-JOINED_COLUMNS = ("Category", "FileName", "OriginalURL", "Width", "Height")
+# Behind the columns as published, and what the classes in them are called.
+IMAGE_FIELDS = ("FileName", "OriginalURL", "Width", "Height")
 _ROW_GROUP = 4096
 _TABLE = "__table"
-_NOT_ALWAYS = ("failures.csv", "bad_rows.csv", "unknown_ids.txt", "bbox/bbox.csv", "bbox/label_data.csv")
+_LABEL_DATA = "bbox/label_data.csv"
+_NOT_ALWAYS = (
+    "failures.csv",
+    "bad_rows.csv",
+    "unknown_ids.txt",
+    _LABEL_DATA,
+    *(kind.file for kind in KINDS.values()),
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Boxes:
-    """Where the boxes come from, which of them are saved, and the class_name of each label.
+class Saved:
+    """Annotations that are saved: where they come from, and the labels of those that are meant, None for all."""
 
-    `labels` is None for all; `flags` says what a box must be by column.
-    """
-
-    tables: Sequence[TableFile]
+    source: RowSource
     labels: tuple[str, ...] | None
-    flags: Mapping[str, bool]
-    class_names: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +78,24 @@ class Results:
 
     def write(
         self,
-        boxes: Boxes | None,
+        annotations: Sequence[Saved],
         query: dict[str, Any],
         bad_rows: pl.DataFrame,
         unknown_ids: Iterable[str],
     ) -> None:
         """Write every table, then give all of them their names. Raises StorageError or InputError.
 
-        Without boxes there are no tables of them; `bad_rows` has File, Line, Reason; `unknown_ids` are the lines of an
-        id list that name no image.
+        Of kinds that are not among `annotations` there is no table; `bad_rows` has File, Line, Reason; `unknown_ids`
+        are the lines of an id list that name no image.
         """
         made: list[Path] = []
         try:
             images = self._images(made)
             self._manifest(images, made)
-            if boxes is not None:
-                self._boxes(boxes, images, made)
-                self._labels(boxes, made)
+            for saved in annotations:
+                self._annotations(saved, images, made)
+                if saved.source.kind.name == "bbox":
+                    self._labels(saved, made)
             self._bad_rows(bad_rows, made)
             self._unknown_ids(unknown_ids, made)
             self._query(query, made)
@@ -170,37 +175,44 @@ class Results:
         frame = pl.scan_parquet(list(parts)).select(list(MANIFEST_SCHEMA))
         frame.sink_parquet(path, row_group_size=_ROW_GROUP, maintain_order=True)
 
-    def _boxes(self, boxes: Boxes, parts: Sequence[Path], made: list[Path]) -> None:
-        """Write bbox/bbox.csv: the published columns as published, then JOINED_COLUMNS; saved images only."""
-        with (self._new("bbox/bbox.csv", made)).open("wb") as file:
-            published = list(dict.fromkeys(name for table in boxes.tables for name in columns_of(table)))
+    def _annotations(self, saved: Saved, parts: Sequence[Path], made: list[Path]) -> None:
+        """Write the rows of one kind as published, then what their classes are called and IMAGE_FIELDS.
+
+        Of narratives the JSON objects themselves, a line each. Saved images only, in order of ImageID and row.
+        """
+        source = saved.source
+        kind, sources = source.kind, source.tables
+        with (self._new(kind.file, made)).open("wb") as file:
+            published = list(dict.fromkeys(name for table in sources for name in columns_of(table)))
+            joined = () if kind.is_json else (*kind.categories, *IMAGE_FIELDS)
             # A table of a user's own may have columns of these names already; ours keep the name, theirs are marked.
-            renamed = dict(zip(published, _renamed(published), strict=True))
-            header = pl.DataFrame(schema=dict.fromkeys([*renamed.values(), *JOINED_COLUMNS], pl.String))
-            header.write_csv(file)
+            renamed = dict(zip(published, _renamed(published, joined), strict=True))
+            header = pl.DataFrame(schema=dict.fromkeys([*renamed.values(), *joined], pl.String))
+            if not kind.is_json:
+                header.write_csv(file)
             if not parts:
                 return
-            tables = [self._box_rows(number, boxes, parts, renamed) for number in range(len(boxes.tables))]
-            read_from = TableFile(self.folder.path, ", ".join(table.name for table in boxes.tables))
+            tables = [self._rows(number, saved, parts, renamed) for number in range(len(sources))]
+            read_from = TableFile(self.folder.path, ", ".join(table.name for table in sources))
             # The next span is read and sorted while one is written: of two processors neither waits.
             with ThreadPoolExecutor(1) as beside:
                 written: Future[None] | None = None
                 for part in parts:
                     with reading(read_from, into=self.folder.path):
-                        joined = self._join_boxes(tables, part, boxes.class_names, header.columns)
+                        rows = self._join(tables, part, source, header.columns)
                     if written is not None:
                         written.result()
-                    written = beside.submit(joined.write_csv, file, include_header=False)
+                    written = beside.submit(_write_rows, rows, kind, file)
                 if written is not None:
                     written.result()
 
-    def _box_rows(self, number: int, boxes: Boxes, parts: Sequence[Path], renamed: dict[str, str]) -> pl.LazyFrame:
-        """Return the box rows of one table that may be wanted: KEY, ROW and the columns under their new names.
+    def _rows(self, number: int, saved: Saved, parts: Sequence[Path], renamed: dict[str, str]) -> pl.LazyFrame:
+        """Return the rows of one table that may be wanted: KEY, ROW and the columns under their new names.
 
         The cache's own form is read where it lies: a class stands in order of its keys, so that the statistics of its
         row groups find a span of images. Any other table's rows of the saved images are copied first, as they come.
         """
-        table = boxes.tables[number]
+        table = saved.source.tables[number]
         there = columns_of(table)
         # The same columns in the same order from every table, whatever order each one has them in.
         columns = [
@@ -208,16 +220,16 @@ class Results:
         ]
         with reading(table, into=self.folder.path):
             if table.columns is not None:
-                return rows_of(table, self.ids, None, labels=boxes.labels, flags=boxes.flags).select(KEY, ROW, *columns)
-            saved = pl.scan_parquet(list(parts)).filter(Status="ok").select(KEY).collect().to_series()
-            rows = rows_of(table, self.ids, saved, labels=boxes.labels, flags=boxes.flags).select(KEY, ROW, *columns)
-            copy = self.folder.tmp / f"boxes-{number}.parquet"
+                rows = rows_of(saved.source, table, self.ids, None, labels=saved.labels)
+                return rows.select(KEY, ROW, *columns)
+            images = pl.scan_parquet(list(parts)).filter(Status="ok").select(KEY).collect().to_series()
+            rows = rows_of(saved.source, table, self.ids, images, labels=saved.labels).select(KEY, ROW, *columns)
+            copy = self.folder.tmp / f"{saved.source.kind.name}-{number}.parquet"
             rows.sink_parquet(copy, row_group_size=_ROW_GROUP, compression="lz4", maintain_order=False)
             return pl.scan_parquet(copy)
 
-    def _join_boxes(
-        self, tables: Sequence[pl.LazyFrame], part: Path, class_names: dict[str, str], columns: list[str]
-    ) -> pl.DataFrame:
+    def _join(self, tables: Sequence[pl.LazyFrame], part: Path, source: RowSource, columns: list[str]) -> pl.DataFrame:
+        kind, called = source.kind, dict(source.class_names)
         images = pl.read_parquet(part, columns=[KEY, "Status", "FileName", "OriginalURL", "Width", "Height"])
         saved = images.filter(Status="ok")
         is_wanted = within(images.get_column(KEY)) & pl.col(KEY).is_in(saved.get_column(KEY).implode())
@@ -225,18 +237,22 @@ class Results:
             pl.concat(rows.filter(is_wanted).with_columns(pl.lit(at).alias(_TABLE)) for at, rows in enumerate(tables))
             .sort(KEY, _TABLE, ROW)
             .join(saved.lazy(), on=KEY, how="inner", maintain_order="left")
-            .with_columns(Category=pl.col("LabelName").replace(class_names))
+            .with_columns(
+                pl.col(label).replace(called).alias(category)
+                for label, category in zip(kind.labels, kind.categories, strict=True)
+            )
             .select(columns)
             .collect(engine="streaming")
         )
 
-    def _labels(self, boxes: Boxes, made: list[Path]) -> None:
-        labels = boxes.labels if boxes.labels is not None else tuple(boxes.class_names)
+    def _labels(self, saved: Saved, made: list[Path]) -> None:
+        called = saved.source.class_names
+        labels = saved.labels if saved.labels is not None else tuple(called)
         frame = pl.DataFrame(
-            {"LabelName": labels, "Category": [boxes.class_names.get(label, label) for label in labels]},
+            {"LabelName": labels, "Category": [called.get(label, label) for label in labels]},
             schema={"LabelName": pl.String, "Category": pl.String},
         )
-        frame.write_csv(self._new("bbox/label_data.csv", made))
+        frame.write_csv(self._new(_LABEL_DATA, made))
 
     def _bad_rows(self, bad_rows: pl.DataFrame, made: list[Path]) -> None:
         if len(bad_rows):
@@ -267,16 +283,25 @@ class Results:
         for name in _NOT_ALWAYS:
             if name not in names:
                 (self.folder.path / name).unlink(missing_ok=True)
-        with suppress(OSError):
-            (self.folder.path / "bbox").rmdir()
+        for kind in KINDS.values():
+            with suppress(OSError):
+                (self.folder.path / kind.folder).rmdir()
 
 
-def _renamed(published: Sequence[str]) -> Iterator[str]:
+def _write_rows(rows: pl.DataFrame, kind: Kind, file: IO[bytes]) -> None:
+    if not kind.is_json:
+        rows.write_csv(file, include_header=False)
+        return
+    for line in rows.get_column("line"):
+        file.write(f"{line}\n".encode())
+
+
+def _renamed(published: Sequence[str], ours: Sequence[str]) -> Iterator[str]:
     """Yield the published names, those that are ours or taken with a mark behind them."""
-    taken = {*published, *JOINED_COLUMNS}
+    taken = {*published, *ours}
     for name in published:
         fresh = name
-        while fresh in JOINED_COLUMNS or (fresh != name and fresh in taken):
+        while fresh in ours or (fresh != name and fresh in taken):
             fresh = f"{fresh}_published"
         taken.add(fresh)
         yield fresh

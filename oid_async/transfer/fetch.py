@@ -43,6 +43,7 @@ _HELD_EACH = 320 << 10
 _LEAST_SPOOLED = 128 << 10
 _NO_DESCRIPTOR_WAIT_S = 0.25
 _BACK = "+"
+_NOTHING = Expected()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Target:
     original: Expected
     thumbnail_url: str | None
     known: str | None
+    copy_bytes: int | None = None
 
     def url(self, source: Source, mirror: str | None) -> str | None:
         """Return where a source has this image, None if it has none."""
@@ -69,8 +71,13 @@ class Target:
         return self.original_url if source == "original" else self.thumbnail_url
 
     def expected(self, source: Source) -> Expected:
-        """Return what the image table says of a source's bytes: OriginalSize and OriginalMD5 are the original's."""
-        return self.original if source == "original" else Expected()
+        """Return what is known of a source's bytes: OriginalSize and OriginalMD5 are the original's.
+
+        `copy_bytes` is the size of the bucket's copy, where its listing was fetched.
+        """
+        if source == "original":
+            return self.original
+        return _NOTHING if source != "cvdf" or self.copy_bytes is None else Expected(self.copy_bytes, None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,13 +100,14 @@ def pack_target(target: Target) -> Fields:
         original.md5,
         target.thumbnail_url,
         target.known,
+        target.copy_bytes,
     ]
 
 
 def unpack_target(fields: Fields) -> Target:
     """Return the target of these fields."""
-    image_id, file_name, subset, url, size, md5, thumbnail, known = fields
-    return Target(0, image_id, file_name, subset, url, Expected(size, md5), thumbnail, known)
+    image_id, file_name, subset, url, size, md5, thumbnail, known, copy_bytes = fields
+    return Target(0, image_id, file_name, subset, url, Expected(size, md5), thumbnail, known, copy_bytes)
 
 
 def pack_outcomes(outcomes: Iterable[Outcome]) -> list[Fields]:

@@ -1,0 +1,1 @@
+"""Masks out of remote archives: only the members that are wanted, by Range."""

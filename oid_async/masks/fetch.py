@@ -1,0 +1,259 @@
+"""The masks of a run: which archives have them, which parts of these to ask for, each member checked and stored.
+
+    wanted ─by split and first digit─▶ archive: directory ─▶ ranges ─▶ part ─▶ thread: unpack, check, write, rename
+
+A mask that is there is there: its name appears when its bytes are whole. A mask that fails costs no other one.
+"""
+
+import asyncio
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import polars as pl
+
+from oid_async.errors import storage_error
+from oid_async.events import Note, Sink, TableProgress
+from oid_async.masks.archive import Archive, ArchiveError, ChangedError, NoRangeError
+from oid_async.masks.members import Member, MemberError, unpack
+from oid_async.masks.pictures import resized
+from oid_async.masks.ranges import Ranges, choose_ranges
+from oid_async.openimages.annotations import mask_archive
+from oid_async.openimages.catalogue import object_url
+from oid_async.options import Split
+from oid_async.report import size_text
+from oid_async.threads import in_thread
+from oid_async.transfer.retry import FetchError
+
+if TYPE_CHECKING:
+    from oid_async.transfer.client import Client
+
+BUCKET = "openimages"
+# How many parts are on their way at once, each of up to 8 MiB, and how many archives are looked into.
+PARTS_AT_ONCE = 6
+_ARCHIVES_AT_ONCE = 3
+# The parts of smaller archives are there before a line about them is read.
+_WORTH_A_LINE = 10_000_000
+# As published: ImageID, label without slashes, BoxID. No name leads out of the folder.
+_NAME = re.compile(r"[0-9a-f]{16}_[0-9A-Za-z_-]{1,60}\.png")
+_FAILURE_SCHEMA = {"MaskPath": pl.String, "ImageID": pl.String, "Reason": pl.String, "Detail": pl.String}
+
+
+@dataclass(slots=True)
+class MaskReport:
+    """What became of the masks: selected = present + downloaded + failed. `bytes` and `requests` are this run's."""
+
+    selected: int = 0
+    present: int = 0
+    downloaded: int = 0
+    bytes: int = 0
+    directory_bytes: int = 0
+    failures: list[tuple[str, str, str]] = field(default_factory=list)
+
+    @property
+    def failed(self) -> int:
+        """How many could not be had."""
+        return len(self.failures)
+
+    def table(self) -> pl.DataFrame:
+        """Return MaskPath, ImageID, Reason, Detail of those that failed, in order of MaskPath."""
+        rows = [(name, name[:16], reason, detail) for name, reason, detail in sorted(self.failures)]
+        return pl.DataFrame(rows, schema=_FAILURE_SCHEMA, orient="row")
+
+
+class Masks:
+    """Fetches masks into `folder`. `cache` keeps directories, `scratch` is for temporaries on the same disk.
+
+    `to_image_size` gives each mask its image's size in pixels; `again` says that those that are there have another one.
+    """
+
+    def __init__(
+        self,
+        client: "Client",
+        sink: Sink,
+        *,
+        mirror: str | None,
+        cache: Path,
+        folder: Path,
+        scratch: Path,
+        to_image_size: bool = False,
+        again: bool = False,
+    ) -> None:
+        self._client = client
+        self._sink = sink
+        self._mirror = mirror
+        self._cache = cache
+        self._folder = folder
+        self._scratch = scratch
+        self._to_image_size = to_image_size
+        self._again = again
+        self._parts = asyncio.Semaphore(PARTS_AT_ONCE)
+        self._archives = asyncio.Semaphore(_ARCHIVES_AT_ONCE)
+        self.report = MaskReport()
+
+    async def fetch(self, wanted: pl.LazyFrame) -> MaskReport:
+        """Fetch what is not there of the masks: MaskPath, Subset, Width and Height of the image. Raises StorageError.
+
+        Masks that cannot be had are data: see the report.
+        """
+        frame = await in_thread(_grouped, wanted)
+        self.report.selected = len(frame)
+        groups = frame.partition_by("Subset", "digit", as_dict=True, include_key=False)
+        await in_thread(lambda: self._folder.mkdir(parents=True, exist_ok=True))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for (split, digit), group in sorted(groups.items()):
+                    tasks.create_task(self._of_archive(cast("Split", split), str(digit), group))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+        if self.report.selected:
+            self._progress(finished=True)
+        return self.report
+
+    async def _of_archive(self, split: Split, digit: str, masks: pl.DataFrame) -> None:
+        async with self._archives:
+            missing = masks if self._again else await in_thread(self._missing, masks)
+            self.report.present += len(masks) - len(missing)
+            if not len(missing):
+                return
+            key = mask_archive(split, digit)
+            url = object_url(BUCKET, key, self._mirror)
+            archive = Archive(self._client, url, self._cache / f"{key}.directory", self._scratch)
+            for tries_left in (2, 1, 0):
+                try:
+                    await self._get(archive, key.rpartition("/")[2], missing)
+                    return
+                except* (ChangedError, NoRangeError) as errors:
+                    changed = any(isinstance(error, ChangedError) for error in _leaves(errors))
+                    problem = "it has changed while it was read" if changed else "its server sends no parts of it"
+                if not tries_left:
+                    self._fail(missing.get_column("MaskPath"), "bad_response", f"{key}: {problem}")
+                    return
+                archive.forget()
+                if not changed:
+                    try:
+                        await archive.fetch_whole()
+                    except FetchError as error:
+                        self._fail(missing.get_column("MaskPath"), error.kind, f"{key}: {error}")
+                        return
+                # What has landed by now counts already.
+                missing = await in_thread(self._missing, missing)
+
+    async def _get(self, archive: Archive, name: str, masks: pl.DataFrame) -> None:
+        missing = masks.get_column("MaskPath")
+        try:
+            members = await in_thread(_find, await archive.directory(), masks)
+            if len(members) < len(masks) and not archive.is_fresh:
+                # What an old directory does not have may have come since.
+                archive.forget()
+                members = await in_thread(_find, await archive.directory(), masks)
+        except FetchError as error:
+            self._fail(missing, error.kind, f"{name}: {error}")
+            return
+        except ArchiveError as error:
+            self._fail(missing, "bad_response", f"{name}: {error}")
+            return
+        finally:
+            self.report.directory_bytes += archive.directory_bytes
+            archive.directory_bytes = 0
+        assert archive.state is not None
+        spans = list(zip(members.get_column("start"), members.get_column("stop"), strict=True))
+        ranges = choose_ranges(spans, archive.state.bytes)
+        if archive.state.bytes >= _WORTH_A_LINE:
+            self._sink(Note(_announcement(name, len(members), ranges, archive.state.bytes)))
+        async with asyncio.TaskGroup() as tasks:
+            for start, stop in ranges.parts:
+                await self._parts.acquire()
+                within = members.filter((pl.col("start") >= start) & (pl.col("stop") <= stop))
+                task = tasks.create_task(self._part(archive, start, stop, within))
+                task.add_done_callback(lambda _: self._parts.release())
+        # Not before all has come: it may have shown that the directory is that of another archive.
+        found = members.get_column("name")
+        if len(found) < len(missing):
+            self._fail(missing.filter(~missing.is_in(found.implode())), "not_found", f"{name} has no such member")
+
+    async def _part(self, archive: Archive, start: int, stop: int, members: pl.DataFrame) -> None:
+        try:
+            data = await archive.read(start, stop)
+        except FetchError as error:
+            self._fail(members.get_column("name"), error.kind, str(error))
+            return
+        self.report.bytes += len(data)
+        stored, failures = await in_thread(self._unpack, data, start, members)
+        self.report.downloaded += stored
+        self.report.failures += failures
+        self._progress()
+
+    def _unpack(
+        self, data: bytes | bytearray, base: int, members: pl.DataFrame
+    ) -> tuple[int, list[tuple[str, str, str]]]:
+        view, stored, failures = memoryview(data), 0, []
+        for *fields, width, height in members.iter_rows():
+            member = Member(*fields)
+            try:
+                body = unpack(view[member.start - base : member.stop - base], member)
+                if self._to_image_size and width and height:
+                    body = resized(body, width, height)
+            except MemberError as error:
+                failures.append((member.name, error.kind, str(error)))
+                continue
+            try:
+                _write(self._folder / member.name, body, f"{self._scratch}{os.sep}{member.name}.part")
+            except OSError as error:
+                raise storage_error(error, self._folder) from error
+            stored += 1
+        return stored, failures
+
+    def _missing(self, masks: pl.DataFrame) -> pl.DataFrame:
+        folder = f"{self._folder}{os.sep}"
+        names = masks.get_column("MaskPath")
+        return masks.filter(~pl.Series([os.path.exists(folder + name) for name in names], dtype=pl.Boolean))
+
+    def _fail(self, names: Sequence[str] | pl.Series, reason: str, detail: str) -> None:
+        self.report.failures += [(name, reason, detail) for name in names]
+        self._progress()
+
+    def _progress(self, *, finished: bool = False) -> None:
+        report = self.report
+        done = report.present + report.downloaded + report.failed
+        self._sink(TableProgress("masks", done, report.selected, finished=finished, unit="step"))
+
+
+def _grouped(wanted: pl.LazyFrame) -> pl.DataFrame:
+    """Return the masks that are wanted, each once, and the digit of their archive; what names no mask is left out."""
+    named = pl.col("MaskPath").str.contains(f"^{_NAME.pattern}$")
+    frame = wanted.select("MaskPath", "Subset", "Width", "Height").filter(named).unique("MaskPath")
+    return frame.with_columns(digit=pl.col("MaskPath").str.slice(0, 1)).sort("MaskPath").collect(engine="streaming")
+
+
+def _find(directory: Path, masks: pl.DataFrame) -> pl.DataFrame:
+    """Return the members of these names, in order of their place: the fields of Member, then Width and Height."""
+    names = masks.get_column("MaskPath")
+    rows = pl.scan_parquet(directory).filter(pl.col("name").is_in(names.implode())).unique("name", keep="last")
+    sizes = masks.lazy().select(pl.col("MaskPath").alias("name"), "Width", "Height")
+    return rows.join(sizes, on="name").sort("start").select(*Member.__match_args__, "Width", "Height").collect()
+
+
+def _announcement(name: str, count: int, ranges: Ranges, archive_bytes: int) -> str:
+    how = (
+        "all of it, which is cheaper"
+        if ranges.is_whole
+        else f"{len(ranges.parts)} part{'s' if len(ranges.parts) > 1 else ''}"
+    )
+    return f"{name}: {count} masks in {how}: {size_text(ranges.bytes)} of {size_text(archive_bytes)}"
+
+
+def _write(path: Path, body: bytes, part: str) -> None:
+    with open(part, "wb") as file:
+        file.write(body)
+    os.replace(part, path)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    leaves: list[BaseException] = []
+    for error in group.exceptions:
+        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return leaves

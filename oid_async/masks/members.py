@@ -1,0 +1,59 @@
+"""Members out of the bytes of an archive: unpacked, and held against their checksum. Pure; run it in a thread."""
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+_LOCAL = struct.Struct("<4s5H3L2H")
+_STORED, _DEFLATED = 0, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An entry of a central directory; places are bytes from the archive's start."""
+
+    name: str
+    start: int
+    stop: int
+    packed: int
+    size: int
+    crc: int
+    method: int
+
+
+class MemberError(Exception):
+    """A member is not what the directory says: `kind` is the failure kind."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+def unpack(data: memoryview, member: Member) -> bytes:
+    """Return a member's bytes; `data` begins with its local header. Raises MemberError."""
+    if len(data) < _LOCAL.size or bytes(data[:4]) != b"PK\3\4":
+        raise MemberError("checksum", "no member of the archive begins where its directory says")
+    fields = _LOCAL.unpack_from(data)
+    name_bytes, extra_bytes = fields[9], fields[10]
+    start = _LOCAL.size + name_bytes + extra_bytes
+    packed = data[start : start + member.packed]
+    if len(packed) != member.packed:
+        raise MemberError("truncated", f"{len(packed)} of its {member.packed} bytes are there")
+    if member.method == _STORED:
+        body = bytes(packed)
+    elif member.method == _DEFLATED:
+        body = _inflate(packed, member.size)
+    else:
+        raise MemberError("bad_response", f"packed by a method that cannot be read ({member.method})")
+    if len(body) != member.size or zlib.crc32(body) != member.crc:
+        raise MemberError("checksum", "its bytes are not those that the archive's directory tells of")
+    return body
+
+
+def _inflate(packed: memoryview, size: int) -> bytes:
+    decoder = zlib.decompressobj(-15)
+    try:
+        # One byte more than there should be shows that there is more; a bomb does not go off.
+        return decoder.decompress(packed, size + 1)
+    except zlib.error as error:
+        raise MemberError("checksum", f"it cannot be unpacked: {error}") from error

@@ -1,0 +1,60 @@
+"""Which bytes of an archive to ask for, so that some of its members come: few requests, few bytes. Pure."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+# Members that lie close share a request; what lies between them is fetched for nothing: at most so much of it.
+_WASTE = 0.15
+# What one request takes is held in memory, and asked for once more when it breaks off.
+_MOST_BYTES = 8 << 20
+# A request costs about as much time as these bytes: 50 ms of a 10 Mbit/s line.
+_REQUEST_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """What to ask for: `parts` are (start, stop) in order, `is_whole` says that they are all of the archive.
+
+    `bytes` is what comes, `members` what the wanted members take of it.
+    """
+
+    parts: tuple[tuple[int, int], ...]
+    is_whole: bool
+    bytes: int
+    members: int
+
+
+def choose_ranges(members: Sequence[tuple[int, int]], archive_bytes: int) -> Ranges:
+    """Return what to ask for to get members that take these bytes (start, stop), in order.
+
+    All of the archive, in large parts, when that is cheaper: a request counts as much as 64 KiB.
+
+    >>> choose_ranges([(0, 100), (110, 200), (9_000_000, 9_000_100)], 10**9).parts
+    ((0, 200), (9000000, 9000100))
+    """
+    close = _joined(members, _WASTE)
+    wanted = sum(stop - start for start, stop in members)
+    size = sum(stop - start for start, stop in close)
+    every = _joined(members, float("inf"))
+    if close and size + len(close) * _REQUEST_BYTES >= archive_bytes + len(every) * _REQUEST_BYTES:
+        return Ranges(tuple(every), True, sum(stop - start for start, stop in every), wanted)
+    return Ranges(tuple(close), False, size, wanted)
+
+
+def _joined(members: Iterable[tuple[int, int]], waste: float) -> list[tuple[int, int]]:
+    """Join neighbours, as long as the bytes between them are a small part of what is wanted of the whole."""
+    parts: list[tuple[int, int]] = []
+    start = stop = wanted = between = 0
+    for first, last in members:
+        gap = first - stop
+        more = last - first
+        fits = last - start <= _MOST_BYTES and between + gap <= waste * (wanted + more)
+        if wanted and fits and gap >= 0:
+            stop, wanted, between = last, wanted + more, between + gap
+            continue
+        if wanted:
+            parts.append((start, stop))
+        start, stop, wanted, between = first, last, more, 0
+    if wanted:
+        parts.append((start, stop))
+    return parts

@@ -1,0 +1,86 @@
+"""The masks of a folder: those that its tables speak of, and what became of them.
+
+segmentation/masks/<MaskPath>      the masks, as published or in their image's size
+segmentation/failures.csv          MaskPath, ImageID, Reason, Detail; absent when none failed
+.oid_async/masks.json              the size that the masks in the folder have
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from oid_async.events import Sink
+from oid_async.masks.fetch import BUCKET, MaskReport, Masks
+from oid_async.masks.pictures import require_pillow
+from oid_async.openimages.ids import KEY, IdForm
+from oid_async.openimages.kinds import KINDS
+from oid_async.options import MaskSize
+from oid_async.store.folder import Folder
+from oid_async.threads import in_thread
+
+if TYPE_CHECKING:
+    from oid_async.transfer.client import Client
+
+
+class MaskFolder:
+    """The masks of one folder, in one size."""
+
+    def __init__(self, folder: Folder, size: MaskSize, ids: IdForm) -> None:
+        kind = KINDS["segmentation"]
+        self._folder = folder
+        self._size = size
+        self._ids = ids
+        self._table = folder.path / kind.file
+        self._masks = folder.path / kind.folder / "masks"
+        self._failures = folder.path / kind.folder / "failures.csv"
+        self._note = folder.state / "masks.json"
+
+    async def fetch(self, client: "Client", sink: Sink, *, mirror: str | None, cache: Path) -> MaskReport:
+        """Fetch what is not there. Raises UsageError without what resizing needs, StorageError."""
+        if self._size == "image":
+            require_pillow()
+        before = await in_thread(self._noted)
+        masks = Masks(
+            client,
+            sink,
+            mirror=mirror,
+            cache=cache / BUCKET,
+            folder=self._masks,
+            scratch=self._folder.tmp,
+            to_image_size=self._size == "image",
+            again=before not in (None, self._size),
+        )
+        # Until all are there in the new size, another run must not take the old ones for them.
+        await in_thread(self._write_note, self._size if before in (None, self._size) else "mixed")
+        report = await masks.fetch(self._wanted())
+        await in_thread(self._write_note, self._size if before in (None, self._size) or not report.failed else "mixed")
+        await in_thread(self._write_failures, report)
+        return report
+
+    def _wanted(self) -> pl.LazyFrame:
+        """Return MaskPath, Subset, Width and Height of the masks in the saved table."""
+        text = pl.scan_csv(self._table, infer_schema=False)
+        manifest = pl.scan_parquet(self._folder.manifest).select(self._ids.key(), "Subset")
+        sizes = [pl.col(name).cast(pl.Int64) for name in ("Width", "Height")]
+        return text.select(self._ids.key(), "MaskPath", *sizes).join(manifest, on=KEY).drop(KEY)
+
+    def _noted(self) -> str | None:
+        try:
+            return str(json.loads(self._note.read_text(encoding="utf-8"))["size"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _write_note(self, size: str) -> None:
+        part = self._folder.tmp / self._note.name
+        part.write_text(json.dumps({"size": size}), encoding="utf-8")
+        part.replace(self._note)
+
+    def _write_failures(self, report: MaskReport) -> None:
+        if not report.failed:
+            self._failures.unlink(missing_ok=True)
+            return
+        part = self._folder.tmp / "mask-failures.csv"
+        report.table().write_csv(part)
+        part.replace(self._failures)

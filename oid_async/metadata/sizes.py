@@ -1,0 +1,190 @@
+"""The sizes of the hosted images: the bucket's own listing, fetched once, as a table.
+
+    CACHE/<site>/open-images-dataset/<split>.sizes/sizes.parquet    KEY (u64), Bytes (i64), ETag; sorted by KEY
+    CACHE/<site>/open-images-dataset/<split>.sizes/pages/<p>.parquet  what is there so far, by the id's first two digits
+
+S3's ListObjectsV2, unsigned: a thousand keys an answer, 1,911 answers for all splits. Ids are not spread evenly, yet
+each of the 256 prefixes of a split has about seven pages: so they are asked for side by side, and a listing that was
+interrupted goes on with those that are missing. (API reference of Amazon S3, ListObjectsV2, checked 2026-11.)
+"""
+
+import asyncio
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote_plus
+from xml.etree import ElementTree
+
+import polars as pl
+
+from oid_async.errors import UnavailableError, storage_error
+from oid_async.events import Sink, TableProgress
+from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
+from oid_async.openimages.ids import KEY
+from oid_async.options import Split
+from oid_async.threads import in_thread
+from oid_async.transfer.retry import Attempts, FetchError
+
+if TYPE_CHECKING:
+    from oid_async.transfer.client import Client
+
+_DIGITS = "0123456789abcdef"
+PREFIXES = tuple(first + second for first in _DIGITS for second in _DIGITS)
+_AT_ONCE = 16
+# A page of a thousand keys has some 300 kB.
+_MOST_PAGE_BYTES = 8 << 20
+_SCHEMA = {KEY: pl.UInt64, "Bytes": pl.Int64, "ETag": pl.String}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One answer: (ImageID, bytes, ETag) of the images in it, and where the next one begins, None for the last."""
+
+    images: list[tuple[str, int, str]]
+    token: str | None
+
+
+class Sizes:
+    """The listing of one split in the cache folder of a site."""
+
+    def __init__(self, root: Path, split: Split) -> None:
+        self.split = split
+        self._folder = root / IMAGE_BUCKET / f"{split}.sizes"
+        self._pages = self._folder / "pages"
+
+    @property
+    def path(self) -> Path:
+        """Return where the table stands, once it is there."""
+        return self._folder / "sizes.parquet"
+
+    @property
+    def is_there(self) -> bool:
+        """Return whether the listing is whole."""
+        return self.path.exists()
+
+    @property
+    def age_s(self) -> float | None:
+        """Return how old it is."""
+        return max(0.0, time.time() - self.path.stat().st_mtime) if self.is_there else None
+
+    def clear(self) -> None:
+        """Remove it."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def pull(self, client: "Client", sink: Sink, mirror: str | None) -> int:
+        """List the split, going on with what is missing; return how many images it has.
+
+        Raises UnavailableError when the bucket cannot be listed, StorageError.
+        """
+        try:
+            await in_thread(lambda: self._pages.mkdir(parents=True, exist_ok=True))
+            missing = [prefix for prefix in PREFIXES if not (self._pages / f"{prefix}.parquet").exists()]
+            todo = iter(missing)
+            done = len(PREFIXES) - len(missing)
+
+            async def work() -> None:
+                nonlocal done
+                for prefix in todo:
+                    images = await self._list(client, prefix, mirror)
+                    await in_thread(self._keep, prefix, images)
+                    done += 1
+                    sink(TableProgress(f"sizes of {self.split}", done, len(PREFIXES), unit="step"))
+
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(_AT_ONCE):
+                    tasks.create_task(work())
+            sink(TableProgress(f"sizes of {self.split}", done, len(PREFIXES), finished=True, unit="step"))
+            return await in_thread(self._join)
+        except BaseExceptionGroup as errors:
+            error = errors.exceptions[0]
+            if isinstance(error, FetchError):
+                where = object_url(IMAGE_BUCKET, "", mirror)
+                raise UnavailableError(f"{where} cannot be listed ({error.kind}: {error})") from error
+            raise error from errors
+        except OSError as error:
+            raise storage_error(error, self._folder) from error
+
+    async def _list(self, client: "Client", prefix: str, mirror: str | None) -> list[tuple[str, int, str]]:
+        images: list[tuple[str, int, str]] = []
+        token: str | None = None
+        while True:
+            page = await self._page(client, prefix, token, mirror)
+            images += page.images
+            if page.token is None:
+                return images
+            if page.token == token:
+                raise FetchError("bad_response", f"its listing of {self.split}/{prefix} goes round in a circle")
+            token = page.token
+
+    async def _page(self, client: "Client", prefix: str, token: str | None, mirror: str | None) -> Page:
+        query = f"list-type=2&encoding-type=url&prefix={quote(f'{self.split}/{prefix}', safe='')}"
+        if token is not None:
+            query += f"&continuation-token={quote(token, safe='')}"
+        url = f"{object_url(IMAGE_BUCKET, '', mirror)}?{query}"
+        attempts = Attempts(client.limits)
+        while True:
+            attempts.made += 1
+            try:
+                body = bytearray()
+                async with client.get(url) as answer, aclosing(answer.chunks()) as chunks:
+                    async for chunk in chunks:
+                        body += chunk
+                        if len(body) > _MOST_PAGE_BYTES:
+                            raise FetchError("bad_response", f"a page of more than {_MOST_PAGE_BYTES} bytes")
+                    if answer.length is not None and len(body) != answer.length:
+                        raise FetchError("truncated", f"{len(body)} of {answer.length} bytes arrived")
+                return await in_thread(read_page, bytes(body), self.split)
+            except FetchError as error:
+                wait_s = attempts.wait_s(error, 1.0)
+                if wait_s is None:
+                    raise
+            await client.hosts.sleep(wait_s)
+
+    def _keep(self, prefix: str, images: Sequence[tuple[str, int, str]]) -> None:
+        ids, sizes, etags = zip(*images, strict=True) if images else ((), (), ())
+        keys = pl.Series([int(image_id, 16) for image_id in ids], dtype=pl.UInt64)
+        frame = pl.DataFrame({KEY: keys, "Bytes": list(sizes), "ETag": list(etags)}, schema=_SCHEMA)
+        part = self._pages / f"{prefix}.part"
+        frame.write_parquet(part, compression="lz4")
+        part.replace(self._pages / f"{prefix}.parquet")
+
+    def _join(self) -> int:
+        pages = [self._pages / f"{prefix}.parquet" for prefix in PREFIXES]
+        frame = pl.read_parquet(pages, glob=False).unique(KEY, keep="last").sort(KEY)
+        part = self._folder / "sizes.part"
+        frame.write_parquet(part, compression="zstd", row_group_size=1 << 15)
+        part.replace(self.path)
+        with suppress(OSError):
+            shutil.rmtree(self._pages)
+        return len(frame)
+
+
+def read_page(body: bytes, split: Split) -> Page:
+    """Return what a page lists. Raises FetchError for what is no whole listing; other objects are passed over."""
+    try:
+        root = ElementTree.fromstring(body)
+    except ElementTree.ParseError as error:
+        raise FetchError("truncated", f"its listing cannot be read: {error}") from error
+    space = root.tag.partition("}")[0] + "}" if root.tag.startswith("{") else ""
+    if root.tag != f"{space}ListBucketResult":
+        raise FetchError("bad_response", "it answers with something else than a listing")
+    is_encoded = root.findtext(f"{space}EncodingType") == "url"
+    images = []
+    for entry in root.iter(f"{space}Contents"):
+        key = entry.findtext(f"{space}Key") or ""
+        key = unquote_plus(key) if is_encoded else key
+        size, etag = entry.findtext(f"{space}Size") or "", (entry.findtext(f"{space}ETag") or "").strip('"')
+        folder, _, name = key.partition("/")
+        image_id = name.removesuffix(".jpg")
+        is_image = folder == split and len(image_id) == 16 and not set(image_id) - set(_DIGITS) and name != image_id
+        if is_image and size.isdecimal():
+            images.append((image_id, int(size), etag))
+    is_cut = root.findtext(f"{space}IsTruncated") == "true"
+    token = root.findtext(f"{space}NextContinuationToken")
+    if is_cut and not token:
+        raise FetchError("bad_response", "a page says that more follow, and not where")
+    return Page(images, token if is_cut else None)

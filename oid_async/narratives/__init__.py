@@ -1,0 +1,1 @@
+"""Narratives beyond their captions: traces and recordings of the saved images."""

@@ -1,0 +1,188 @@
+"""The published files of the kinds beside boxes, and of the names they use: part of the catalogue.
+
+Two traps: V7's label and point files say `val` where everything else says `validation`, and no V7 masks, relationships
+or narratives were ever named so: they are those of V5 and V6.
+"""
+
+from oid_async.openimages.published import (
+    CLASS_COLUMNS,
+    LABEL_COLUMNS,
+    MASK_COLUMNS,
+    POINT_COLUMNS,
+    RELATIONSHIP_COLUMNS,
+    PublishedTable,
+    TableKind,
+)
+from oid_async.options import SPLITS, Split
+
+NARRATIVES_BUCKET = "localized-narratives"
+# Bytes and MD5 of the files, as far as any source states them.
+_FILES: dict[str, tuple[int, str | None]] = {
+    "v7/oidv7-class-descriptions.csv": (501_178, "2aacb919b207c50f2a084822a5c2736c"),
+    "v5/classes-segmentation.txt": (3_352, "f53e4734bb4132b256e8eb408f761108"),
+    "2019_01/challenge-2018-attributes-description.csv": (107, "5c17d3b7f1be317b653f2a9cda471479"),
+    "v6/oidv6-attributes-description.csv": (254, "f1c6378f1f6805242719dd5764a50a6d"),
+    "2019_01/challenge-2018-relationships-description.csv": (135, "1991b3b7a21bc278c9d344c7b58828e3"),
+    "v6/oidv6-relationships-description.csv": (418, "723b4cefcc6a6ca14a925b4a168cc7f8"),
+    "v5/train-annotations-object-segmentation.csv": (806_943_628, "fa69369843fcf6e294d9195aeed1f2c6"),
+    "v5/validation-annotations-object-segmentation.csv": (2_920_821, "dbfa09320082b635e8b96989c971128d"),
+    "v5/test-annotations-object-segmentation.csv": (8_752_779, "707198de1a855cefde26d3fe35f7a6ce"),
+    "2019_01/train/challenge-2018-train-vrd.csv": (41_928_675, "3119caa6464d4c65e443b0f7ae09ecf4"),
+    "v5/validation-annotations-vrd.csv": (446_854, "dc9ca72dd39348ff915feb7984261ef0"),
+    "v5/test-annotations-vrd.csv": (1_378_994, "f65063eb66401263a2d27df556d3f652"),
+    "v6/oidv6-train-annotations-vrd.csv": (356_502_626, "955a24718760f378dd09220709402af5"),
+    "v6/oidv6-validation-annotations-vrd.csv": (3_065_339, "1b2861c792a62de654746d0310849394"),
+    "v6/oidv6-test-annotations-vrd.csv": (9_308_608, "384e68decfe1b39fd95228ee2f8bd701"),
+    "v7/oidv7-train-annotations-human-imagelabels.csv": (2_735_816_020, None),
+    "v7/oidv7-val-annotations-human-imagelabels.csv": (28_392_297, None),
+    "v7/oidv7-test-annotations-human-imagelabels.csv": (93_606_939, None),
+}
+
+
+def _table(
+    kind: TableKind,
+    split: Split | None,
+    releases: str,
+    key: str,
+    columns: tuple[str, ...] = (),
+    *,
+    rows: int | None = None,
+    bucket: str = "openimages",
+) -> PublishedTable:
+    size, md5 = _FILES.get(key, (None, None))
+    return PublishedTable(kind, split, tuple(releases.split()), bucket, key, columns, size, md5, rows)
+
+
+def _names() -> list[PublishedTable]:
+    """Return the tables that say what MIDs and words mean. The full one has every class that labels and points use."""
+    full: TableKind = "all_classes"
+    return [
+        _table(full, None, "v4", "2018_04/class-descriptions.csv", CLASS_COLUMNS),
+        _table(full, None, "v5", "v5/class-descriptions.csv", CLASS_COLUMNS),
+        _table(full, None, "v6", "v6/oidv6-class-descriptions.csv", CLASS_COLUMNS),
+        _table(full, None, "v7", "v7/oidv7-class-descriptions.csv", CLASS_COLUMNS, rows=20_931),
+        _table("mask_classes", None, "v5 v6 v7", "v5/classes-segmentation.txt", rows=350),
+        _table("attributes", None, "v4 v5", "2019_01/challenge-2018-attributes-description.csv", CLASS_COLUMNS, rows=5),
+        _table("attributes", None, "v6 v7", "v6/oidv6-attributes-description.csv", CLASS_COLUMNS, rows=15),
+        _table("predicates", None, "v4 v5", "2019_01/challenge-2018-relationships-description.csv", CLASS_COLUMNS),
+        _table("predicates", None, "v6 v7", "v6/oidv6-relationships-description.csv", CLASS_COLUMNS),
+    ]
+
+
+def _masks() -> list[PublishedTable]:
+    rows: dict[Split, int] = {"train": 2_686_666, "validation": 24_730, "test": 74_102}
+    return [
+        _table("masks", split, "v5 v6 v7", f"v5/{split}-annotations-object-segmentation.csv", MASK_COLUMNS, rows=count)
+        for split, count in rows.items()
+    ]
+
+
+def _relationships() -> list[PublishedTable]:
+    kind: TableKind = "relationships"
+    columns = RELATIONSHIP_COLUMNS
+    rows: dict[Split, int] = {"train": 3_174_291, "validation": 27_243, "test": 82_746}
+    return [
+        _table(kind, "train", "v4 v5", "2019_01/train/challenge-2018-train-vrd.csv", columns),
+        _table(kind, "validation", "v5", "v5/validation-annotations-vrd.csv", columns, rows=3_991),
+        _table(kind, "test", "v5", "v5/test-annotations-vrd.csv", columns),
+        *(
+            _table(kind, split, "v6 v7", f"v6/oidv6-{split}-annotations-vrd.csv", columns, rows=count)
+            for split, count in rows.items()
+        ),
+    ]
+
+
+def _captions() -> list[PublishedTable]:
+    """Return the narratives without their traces: 138 MB for train where the full objects have 16.7 GB."""
+    known: dict[Split, tuple[str, int | None]] = {
+        "train": ("open_images_train_v6_captions.jsonl", 507_444),
+        "validation": ("open_images_validation_captions.jsonl", 41_691),
+        "test": ("open_images_test_captions.jsonl", 126_020),
+    }
+    return [
+        _table("captions", split, "v6 v7", f"annotations/{name}", rows=rows, bucket=NARRATIVES_BUCKET)
+        for split, (name, rows) in known.items()
+    ]
+
+
+def _labels() -> list[PublishedTable]:
+    tables = []
+    for source, kind in (("human", "human_labels"), ("machine", "machine_labels")):
+        for split in SPLITS:
+            name = f"annotations-{source}-imagelabels.csv"
+            short = "val" if split == "validation" else split
+            early = "v5" if source == "human" and split == "train" else "v5 v6"
+            tables += [
+                _label_table(kind, split, "v4", f"2018_04/{split}/{split}-{name}"),
+                _label_table(kind, split, early, f"v5/{split}-{name}"),
+                _label_table(kind, split, "v7", f"v7/oidv7-{short}-{name}"),
+            ]
+    return [*tables, _label_table("human_labels", "train", "v6", "v6/oidv6-train-annotations-human-imagelabels.csv")]
+
+
+# Rows of the label tables, as far as any source states them.
+_LABEL_ROWS = {
+    "2018_04/train/train-annotations-human-imagelabels.csv": 27_894_289,
+    "2018_04/validation/validation-annotations-human-imagelabels.csv": 551_390,
+    "2018_04/test/test-annotations-human-imagelabels.csv": 1_667_399,
+    "2018_04/train/train-annotations-machine-imagelabels.csv": 78_977_695,
+    "2018_04/validation/validation-annotations-machine-imagelabels.csv": 512_093,
+    "2018_04/test/test-annotations-machine-imagelabels.csv": 1_545_835,
+    "v5/validation-annotations-human-imagelabels.csv": 595_339,
+    "v5/test-annotations-human-imagelabels.csv": 1_799_883,
+    "v5/train-annotations-machine-imagelabels.csv": 164_819_642,
+    "v5/validation-annotations-machine-imagelabels.csv": 681_179,
+    "v5/test-annotations-machine-imagelabels.csv": 2_061_177,
+    "v6/oidv6-train-annotations-human-imagelabels.csv": 57_524_352,
+}
+
+
+def _label_table(kind: str, split: Split, releases: str, key: str) -> PublishedTable:
+    table_kind: TableKind = "human_labels" if kind == "human_labels" else "machine_labels"
+    return _table(table_kind, split, releases, key, LABEL_COLUMNS, rows=_LABEL_ROWS.get(key))
+
+
+def _points() -> list[PublishedTable]:
+    return [
+        _table("points", split, "v7", f"v7/oidv7-{short}-annotations-point-labels.csv", POINT_COLUMNS)
+        for split, short in zip(SPLITS, ("train", "val", "test"), strict=True)
+    ]
+
+
+ANNOTATION_TABLES: tuple[PublishedTable, ...] = (
+    *_names(),
+    *_masks(),
+    *_relationships(),
+    *_captions(),
+    *_labels(),
+    *_points(),
+)
+
+
+def trace_keys(split: Split) -> list[tuple[str, int | None]]:
+    """Return the keys of a split's full narratives, with traces, in order, and their bytes where known."""
+    if split == "train":
+        sizes = (
+            1_670_796_438,
+            1_660_754_136,
+            1_664_364_631,
+            1_670_967_039,
+            1_665_523_338,
+            1_668_790_337,
+            1_674_287_330,
+            1_665_195_554,
+            1_665_105_792,
+            1_660_651_072,
+        )
+        name = "annotations/open_images_train_v6_localized_narratives-{:05}-of-00010.jsonl"
+        return [(name.format(number), size) for number, size in enumerate(sizes)]
+    return [(f"annotations/open_images_{split}_localized_narratives.jsonl", None)]
+
+
+def mask_archive(split: Split, digit: str) -> str:
+    """Return the key of the archive that holds the masks of the images whose id begins with this hex digit.
+
+    >>> mask_archive("train", "0")
+    'v5/train-masks/train-masks-0.zip'
+    """
+    return f"v5/{split}-masks/{split}-masks-{digit}.zip"

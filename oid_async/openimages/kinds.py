@@ -1,0 +1,129 @@
+"""The six kinds of annotations: what each is read from, what of it names a class, where it is saved.
+
+One table, read by whoever fetches, selects, counts or saves annotations; no kind has code of its own beyond what is its
+nature: a narrative is a JSON object, a mask has a picture.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from oid_async.openimages.published import TableKind
+
+KindName = Literal["bbox", "segmentation", "relationship", "narrative", "label", "point"]
+LabelSource = Literal["human", "machine"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind.
+
+    `labels` are the columns that name a class, by MID; `categories` are the joined columns that say their names.
+    `class_tables` say what these MIDs are called, the first one what may be asked for. `numbers` are the columns that
+    must hold a number, `maybe` those that may be empty instead. `is_sorted`: large tables of it are kept sorted by
+    class, because classes are what is asked for.
+    """
+
+    name: KindName
+    table: TableKind
+    labels: tuple[str, ...]
+    categories: tuple[str, ...]
+    class_tables: tuple[TableKind, ...]
+    file: str
+    what: str
+    numbers: tuple[str, ...] = ()
+    maybe: tuple[str, ...] = ()
+    is_sorted: bool = False
+
+    @property
+    def has_classes(self) -> bool:
+        """Return whether its rows name classes."""
+        return bool(self.labels)
+
+    @property
+    def folder(self) -> str:
+        """Return the folder under SAVEPATH."""
+        return self.file.partition("/")[0]
+
+    @property
+    def is_json(self) -> bool:
+        """Return whether it is published as JSON Lines, not as CSV."""
+        return not self.labels
+
+
+KINDS: dict[KindName, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind(
+            "bbox",
+            "boxes",
+            ("LabelName",),
+            ("Category",),
+            ("classes",),
+            "bbox/bbox.csv",
+            "boxes",
+            ("XMin", "XMax", "YMin", "YMax"),
+            is_sorted=True,
+        ),
+        Kind(
+            "segmentation",
+            "masks",
+            ("LabelName",),
+            ("Category",),
+            ("classes",),
+            "segmentation/segmentation.csv",
+            "masks",
+            ("BoxXMin", "BoxXMax", "BoxYMin", "BoxYMax"),
+            ("PredictedIoU",),
+            is_sorted=True,
+        ),
+        Kind(
+            "relationship",
+            "relationships",
+            ("LabelName1", "LabelName2"),
+            ("Category1", "Category2"),
+            ("classes", "attributes"),
+            "relationship/relationship.csv",
+            "relationships",
+            ("XMin1", "XMax1", "YMin1", "YMax1", "XMin2", "XMax2", "YMin2", "YMax2"),
+        ),
+        Kind("narrative", "captions", (), (), (), "narrative/narratives.jsonl", "narratives"),
+        Kind(
+            "label",
+            "human_labels",
+            ("LabelName",),
+            ("Category",),
+            ("all_classes",),
+            "label/labels.csv",
+            "labels",
+            ("Confidence",),
+            is_sorted=True,
+        ),
+        Kind(
+            "point",
+            "points",
+            ("Label",),
+            ("Category",),
+            ("all_classes",),
+            "point/points.csv",
+            "points",
+            ("X", "Y"),
+            ("YesVotes", "NoVotes", "UnsureVotes"),
+        ),
+    )
+}
+NAMES: tuple[KindName, ...] = get_args(KindName)
+
+
+def named(words: Sequence[str]) -> tuple[Kind, ...]:
+    """Return the kinds that words name, in the order of the table; `all` names every one, `none` none.
+
+    >>> [kind.name for kind in named(["label", "bbox"])], len(named(["all"])), named(["none"])
+    (['bbox', 'label'], 6, ())
+    """
+    return tuple(kind for name, kind in KINDS.items() if name in words or "all" in words)
+
+
+def table_of(kind: Kind, source: LabelSource) -> TableKind:
+    """Return which tables a kind is read from: image-level labels come from people or from a machine."""
+    return "machine_labels" if kind.name == "label" and source == "machine" else kind.table

@@ -1,0 +1,178 @@
+"""What an image must be beside its categories: --where, --caption, --triplet, --verified-absent, every name resolved.
+
+Each of them comes down to questions that a row answers, of whatever kind of annotation, and to one condition on the
+answers; `select.query.restricted` asks them all in one lazy query.
+"""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import and_
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from oid_async.errors import UsageError
+from oid_async.openimages.classes import Category, Classes
+from oid_async.openimages.kinds import KINDS, Kind, KindName, table_of
+from oid_async.openimages.published import TableKind
+from oid_async.openimages.rows import CONFIDENCE, RowSource, Triplet, absent
+from oid_async.openimages.tables import TableFile
+from oid_async.options import Options
+from oid_async.select.query import Restriction, Term
+from oid_async.select.where import Both, Either, Name, Where, names, parse, wanted
+
+if TYPE_CHECKING:
+    from oid_async.inputs import Gatherer
+
+_ANY = "*"
+
+
+@dataclass(slots=True)
+class Asking:
+    """The questions, by the tables that answer them, and `where`, the condition on the answers t0, t1, ...
+
+    `labels` are those of the classes that --where names without a minus, by kind.
+    """
+
+    questions: list[tuple[TableKind, tuple[str, ...], pl.Expr]] = field(default_factory=list)
+    conditions: list[pl.Expr] = field(default_factory=list)
+    labels: dict[KindName, tuple[str, ...]] = field(default_factory=dict)
+    triplets: tuple[Triplet, ...] = ()
+
+    @property
+    def tables(self) -> set[TableKind]:
+        """Return which tables are asked."""
+        return {table for table, _, _ in self.questions}
+
+    def ask(self, table: TableKind, columns: tuple[str, ...], condition: pl.Expr) -> pl.Expr:
+        """Add a question and return what stands for its answer."""
+        self.questions.append((table, columns, condition))
+        return pl.col(f"t{len(self.questions) - 1}")
+
+    def restriction(self, tables: Mapping[TableKind, tuple[TableFile, ...]]) -> Restriction:
+        """Return what these tables are to be asked."""
+        terms = tuple(Term(tables[table], columns, condition) for table, columns, condition in self.questions)
+        return Restriction(terms, reduce(and_, self.conditions))
+
+
+class Terms:
+    """Reads the options of one query. `selecting` is the kind that names without a kind are of."""
+
+    def __init__(
+        self, gatherer: "Gatherer", options: Options, selecting: Kind, local: dict[TableKind, TableFile]
+    ) -> None:
+        self._gatherer = gatherer
+        self._options = options
+        self._selecting = selecting
+        self._local = local
+        self._asking = Asking()
+
+    async def read(self) -> Asking | None:
+        """Return what is asked, None for nothing. Raises UsageError, naming the option and what it cannot mean."""
+        options, asking = self._options, self._asking
+        if not options.restricts:
+            return None
+        if options.where is not None:
+            asking.conditions.append(await self._where(parse(options.where)))
+        if options.caption is not None:
+            condition = pl.col("caption").str.contains(_readable(options.caption))
+            asking.conditions.append(asking.ask("captions", ("caption",), condition))
+        if options.triplet:
+            asking.triplets = tuple([await self._triplet(text) for text in options.triplet])
+            fits = pl.any_horizontal(triplet.fits() for triplet in asking.triplets)
+            columns = ("LabelName1", "RelationshipLabel", "LabelName2")
+            asking.conditions.append(asking.ask("relationships", columns, fits))
+        for word in options.verified_absent:
+            classes = await self._gatherer.classes_of(KINDS["label"], self._local)
+            asking.conditions.append(self._absent(classes.resolve(word).labels))
+        return asking
+
+    async def _where(self, where: Where) -> pl.Expr:
+        kinds: dict[KindName, list[str]] = {}
+        meant = {name: (await self._named(name)) for name in names(where)}
+        for name in wanted(where):
+            kind, category = meant[name]
+            # As a category does, a name without a kind says what is saved of every kind.
+            meant_kinds = [kind] if name.kind is not None else [each for each in KINDS.values() if each.has_classes]
+            for each in meant_kinds if name.kind != "absent" else ():
+                kinds.setdefault(each.name, []).extend(category.labels)
+        self._asking.labels = {kind: tuple(dict.fromkeys(labels)) for kind, labels in kinds.items()}
+        return self._condition(where, meant, flagged=True)
+
+    def _condition(self, where: Where, meant: Mapping[Name, tuple[Kind, Category]], *, flagged: bool) -> pl.Expr:
+        """Return the condition of an expression. Behind a minus any box will do, whatever its flags."""
+        if isinstance(where, Name):
+            kind, category = meant[where]
+            if where.kind == "absent":
+                return self._absent(category.labels)
+            return self._has(kind, category.labels, flagged=flagged)
+        left = self._condition(where.left, meant, flagged=flagged)
+        if isinstance(where, Both):
+            return left & self._condition(where.right, meant, flagged=flagged)
+        if isinstance(where, Either):
+            return left | self._condition(where.right, meant, flagged=flagged)
+        return left & ~self._condition(where.right, meant, flagged=False)
+
+    def _has(self, kind: Kind, labels: tuple[str, ...], *, flagged: bool) -> pl.Expr:
+        flags = self._options.flags if flagged and kind.name == "bbox" else {}
+        source = RowSource(kind, (), {}, flags=flags, least=self._options.min_confidence)
+        condition = source.named(labels) & source.present() & source.saved()
+        table = table_of(kind, self._options.label_source)
+        return self._asking.ask(table, (*kind.labels, *source.columns), condition)
+
+    def _absent(self, labels: tuple[str, ...]) -> pl.Expr:
+        condition = pl.col("LabelName").is_in(list(labels)) & absent()
+        return self._asking.ask("human_labels", ("LabelName", CONFIDENCE), condition)
+
+    async def _named(self, name: Name) -> tuple[Kind, Category]:
+        """Return what a name of an expression means. Raises UsageError with the nearest names."""
+        kind = self._selecting if name.kind is None else KINDS["label" if name.kind == "absent" else _kind(name.kind)]
+        if not kind.has_classes:
+            raise UsageError(f"--where: {kind.what} name no class; write bbox:{name.word}, for example")
+        classes = await self._gatherer.classes_of(kind, self._local)
+        try:
+            category = classes.resolve(name.word)
+        except UsageError as error:
+            raise UsageError(f"--where: {error}") from error
+        if name.below:
+            hierarchy = await self._gatherer.hierarchy(needed=True)
+            assert hierarchy is not None
+            category = category.with_subclasses(hierarchy, included=True)
+        return kind, category
+
+    async def _triplet(self, text: str) -> Triplet:
+        parts = [part.strip() for part in next(csv.reader([text], skipinitialspace=True), [])]
+        if len(parts) != 3 or not all(parts):
+            raise UsageError(f"--triplet takes three parts, A,REL,B, such as Man,holds,* (* for any), not {text!r}")
+        kind = KINDS["relationship"]
+        classes = await self._gatherer.classes_of(kind, self._local)
+        attributes = await self._gatherer.side_names("attributes", self._local)
+        predicates = await self._gatherer.side_names("predicates", self._local)
+        first, predicate, second = parts
+        return Triplet(
+            None if first == _ANY else self._part(first, classes),
+            None if predicate == _ANY else self._part(predicate, predicates),
+            None if second == _ANY else self._part(second, Classes(attributes.names | classes.names)),
+        )
+
+    def _part(self, word: str, classes: Classes) -> tuple[str, ...]:
+        try:
+            return classes.resolve(word).labels
+        except UsageError as error:
+            raise UsageError(f"--triplet: {str(error).replace('class', 'name', 1)}") from error
+
+
+def _kind(word: str) -> KindName:
+    return next(name for name in KINDS if name == word)
+
+
+def _readable(pattern: str) -> str:
+    """Return a pattern that Polars can read. Raises UsageError for one that it cannot."""
+    try:
+        pl.select(pl.lit("").str.contains(pattern))
+    except pl.exceptions.PolarsError as error:
+        said = " ".join(str(error).split())[:200]
+        raise UsageError(f"--caption is no regular expression: {said}") from error
+    return pattern
