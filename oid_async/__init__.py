@@ -13,11 +13,13 @@ from oid_async.version import __version__
 
 if TYPE_CHECKING:
     from oid_async import errors, events
-    from oid_async.api import Stream, download, plan, stream, verify
+    from oid_async.api import Stream, download, export, plan, stream, verify
+    from oid_async.exporting import ExportReport
     from oid_async.report import Outcome, Plan, Report
     from oid_async.verification import Finding, Verification
 
 __all__ = [
+    "ExportReport",
     "Finding",
     "Outcome",
     "Plan",
@@ -28,12 +30,14 @@ __all__ = [
     "download",
     "errors",
     "events",
+    "export",
     "plan",
     "stream",
     "verify",
 ]
 
 _HOME = {
+    "ExportReport": "oid_async.exporting",
     "Finding": "oid_async.verification",
     "Outcome": "oid_async.report",
     "Plan": "oid_async.report",
@@ -41,6 +45,7 @@ _HOME = {
     "Stream": "oid_async.api",
     "Verification": "oid_async.verification",
     "download": "oid_async.api",
+    "export": "oid_async.api",
     "plan": "oid_async.api",
     "stream": "oid_async.api",
     "verify": "oid_async.api",

@@ -12,6 +12,8 @@ from typing import Any, Self, Unpack
 
 from oid_async.errors import UsageError
 from oid_async.events import Sink, ignore
+from oid_async.exporting import Export, ExportReport
+from oid_async.formats.options import ExportOptions
 from oid_async.options import Options, QueryOptions, option_fields
 from oid_async.report import Outcome, Plan, Report
 from oid_async.run import Run
@@ -59,6 +61,40 @@ async def verify(
     if not isinstance(repair, bool):
         raise UsageError(f"repair is True or False, not {repair!r}")
     return await Verify(path, on_event or ignore, repair=repair).run()
+
+
+async def export(
+    *,
+    savepath: str | os.PathLike[str],
+    format: str,
+    out: str | os.PathLike[str] | None = None,
+    splits: str | None = None,
+    max_side: int | None = None,
+    copy: bool = False,
+    min_box_area: float | str = 0.0,
+    group_boxes: str = "mark",
+    no_masks: bool = False,
+    class_map: str | os.PathLike[str] | None = None,
+    shard_size: int | str = 1 << 30,
+    no_files: bool = False,
+    processes: int | str = 1,
+    on_event: Sink | None = None,
+) -> ExportReport:
+    """Write what a download has saved under `savepath` in a format that trainers read; docs/formats.md compares them.
+
+    `format` is coco, yolo, voc, webdataset, imagefolder, parquet or fiftyone; `splits` such as "80/10/10" are shares of
+    train, validation and test by a hash of ImageID; the rest as in `oid-async export --help`. The folder `out` (default
+    savepath/export/<format>) appears once it is whole; an earlier export there is replaced, anything else is not.
+
+    Raises InputError for a folder that no download has filled, or whose images are not there, UsageError, LockedError
+    while a run is on, StorageError. Cancelled it leaves nothing, but for webdataset what it goes on with.
+    """
+    given: Any = {"export_splits": splits, "format": format, "out": out, "max_side": max_side, "copy": copy}
+    given |= {"min_box_area": min_box_area, "group_boxes": group_boxes, "class_map": class_map}
+    given |= {"no_masks": no_masks}
+    options = ExportOptions(**given, shard_size=shard_size, no_files=no_files)  # type: ignore[arg-type]
+    also = Options(savepath=savepath, processes=processes)  # type: ignore[arg-type]
+    return await Export(also.savepath, options, on_event or ignore, processes=also.processes).run()
 
 
 class Stream:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from oid_async.cluster import shard_from
 from oid_async.descriptors import raise_limit
 from oid_async.errors import OidError, UsageError
+from oid_async.formats.options import ExportOptions
 from oid_async.options import Options, option_fields
 from oid_async.repeat import StoredQuery
 from oid_async.standard import UnansweredError, answer, courteous, flush, tell
@@ -144,6 +145,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_output(verify)
     verify.set_defaults(command=_verify)
+    export = commands.add_parser(
+        "export",
+        usage="oid-async export SAVEPATH --format NAME [OPTIONS]",
+        help="turn what was saved into what trainers read",
+        description="Write what a download has saved in a format that trainers read; docs/formats.md compares them.",
+    )
+    export.add_argument("savepath", metavar="SAVEPATH", help="a folder that a download has filled")
+    _add_query(export, (*ExportOptions.__dataclass_fields__, "processes"))
+    export.set_defaults(command=_export)
     demo = commands.add_parser(
         "demo",
         usage="oid-async demo [SAVEPATH]",
@@ -340,6 +350,25 @@ def _verify(arguments: argparse.Namespace) -> int:
         for line in finding_lines(found):
             answer(line)
     return 0 if found.clean else 1
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    fields = ExportOptions.__dataclass_fields__
+    options = ExportOptions(**{name: value for name, value in vars(arguments).items() if name in fields})
+    also = Options(savepath=arguments.savepath, processes=vars(arguments).get("processes", "auto"))
+    set_up_polars(None)
+    from oid_async.exporting import Export
+
+    with _screen(arguments) as screen:
+        export = Export(also.savepath, options, screen.show, processes=also.processes)
+        report, code = _to_the_end(export.run)
+        if report is not None:
+            screen.exported(report)
+    if report is None:
+        return _interrupted(arguments, code)
+    if arguments.json:
+        answer(json.dumps(report.as_json()))
+    return 0
 
 
 def _screen(arguments: argparse.Namespace) -> "Screen":

@@ -53,13 +53,21 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True)
+class Exported:
+    """`done` of `total` images have been exported so far."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The run is over and its tables are written."""
 
     report: Report
 
 
-Event = Note | TableProgress | Planned | Landed | Checked | Finished
+Event = Note | TableProgress | Planned | Landed | Checked | Exported | Finished
 Sink = Callable[[Event], None]
 
 

@@ -7,14 +7,16 @@ field names as keywords (`QueryOptions` repeats them for type checkers; a test k
 import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import Field, asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, asdict, dataclass, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, Unpack, get_args
 
 from oid_async import values
 from oid_async.errors import UsageError
+from oid_async.formats.options import ExportOptions
+from oid_async.values import option as _option
 
 Match = Literal["any", "all"]
 Split = Literal["train", "validation", "test"]
@@ -111,21 +113,17 @@ class QueryOptions(TypedDict, total=False):
     max_failures: int | str
     no_hash: bool
     shard: str | None
-
-
-def _option(
-    default: Any,
-    *flags: str,
-    doc: str,
-    metavar: str | None = None,
-    kind: type = str,
-    choices: Iterable[str] | None = None,
-    many: bool = False,
-    commas: bool = False,
-) -> Any:
-    """Make one field of `Options`; the metadata is all the command line needs to offer it."""
-    metadata = {"flags": flags, "help": doc, "metavar": metavar, "type": kind, "choices": choices}
-    return field(default=default, metadata=metadata | {"many": many, "commas": commas})
+    format: str | None
+    out: str | os.PathLike[str] | None
+    export_splits: str | None
+    max_side: int | None
+    copy: bool
+    min_box_area: float | str
+    group_boxes: str
+    no_masks: bool
+    class_map: str | os.PathLike[str] | None
+    shard_size: int | str
+    no_files: bool
 
 
 def _flag_option(flag: str, what: str) -> Any:
@@ -134,7 +132,7 @@ def _flag_option(flag: str, what: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(ExportOptions):
     """One query and how to carry it out. Values are checked and normalised when the object is made.
 
     Raises UsageError, naming the option, for a value that cannot be used.
@@ -276,7 +274,7 @@ class Options:
         "--mask-size",
         choices=get_args(MaskSize),
         metavar="original|image",
-        doc="masks as published, or brought to their image's size in pixels (needs Pillow); default original",
+        doc="masks as published, or brought to their image's size in pixels; default original",
     )
     only_matching: bool | None = _option(
         None,
@@ -488,6 +486,7 @@ class Options:
             put(self, name, values.size(self, name))
         self._settle_kinds()
         put(self, "shard", values.shard(self))
+        self._settle_export()
         if self.shard and self.top_up and self.limit_per_class is not None:
             raise UsageError(
                 "--top-up cannot fill --limit-per-class in one part of --shard, which knows nothing of the others; "
@@ -570,7 +569,9 @@ class Options:
 
 def option_fields() -> tuple[Field[Any], ...]:
     """Return the fields of Options with their command line metadata, in the order of the help page."""
-    return fields(Options)
+    every = fields(Options)
+    exports = ExportOptions.__dataclass_fields__
+    return (*(option for option in every if option.name not in exports), *(every[: len(exports)]))
 
 
 def _plain(value: Any) -> Any:

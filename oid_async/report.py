@@ -74,7 +74,7 @@ class Report:
     run; `failures` counts by kind; `sources` says where this run's downloads came from; `unselected` counts saved
     images of earlier queries that this query does not select; `bad_rows` counts table rows left out as damaged; `masks`
     and `recordings` count those of the saved images (selected = present + downloaded + failed) and their bytes, and are
-    empty where none were asked for.
+    empty where none were asked for; `export` is what was exported, empty without --format.
     """
 
     selected: int = 0
@@ -93,6 +93,7 @@ class Report:
     savepath: str = ""
     interrupted: bool = False
     recordings: dict[str, int] = field(default_factory=dict)
+    export: dict[str, Any] = field(default_factory=dict)
 
     @property
     def failed_beside(self) -> int:
@@ -100,10 +101,10 @@ class Report:
         return self.masks.get("failed", 0) + self.recordings.get("failed", 0)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report as one JSON object's worth of plain values; masks and recordings only if asked for."""
+        """Return the report as one JSON object's worth of plain values; masks, recordings, export only if asked for."""
         counts = {name: dict(sorted(getattr(self, name).items())) for name in ("failures", "sources")}
         told = asdict(self) | counts | {"seconds": round(self.seconds, 3)}
-        return {name: value for name, value in told.items() if value or name not in ("masks", "recordings")}
+        return {name: value for name, value in told.items() if value or name not in ("masks", "recordings", "export")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from oid_async.beside import Beside
 from oid_async.descriptors import allowed, most_workers
 from oid_async.errors import InputError, OidError, StorageError, machine_error, storage_error
 from oid_async.events import Finished, Note, Planned, Sink
+from oid_async.formats.options import ExportOptions
 from oid_async.inputs import Gatherer, Inputs, choose_names, choose_sources
 from oid_async.metadata.cache import MetadataCache
 from oid_async.metadata.paths import cache_root
@@ -60,6 +61,9 @@ if TYPE_CHECKING:
     from oid_async.transfer.crew import Crew
 
 _TABLE_CONNECTIONS = 8
+# How many processes share the work is no part of what was asked for, and differs between the doors; an export is made
+# of what a query has brought.
+_NO_QUERY = frozenset(("processes", *ExportOptions.__dataclass_fields__))
 # What one of many transfers should get of --limit-rate; what arrives unasked meanwhile waits in the sockets' buffers.
 _SHARE_BYTES_S = 32 << 10
 # Rounds of topping up, and images in them, that bring nothing but passing failures: then the images are not at fault.
@@ -124,6 +128,7 @@ class Run:
                     decision = await self._top_up(prepared, decision, folder, journal)
                 await in_thread(self._write_results, prepared, decision, folder)
                 await Beside(self.options, self._sink, self.report).fetch(prepared, folder)
+                await self._export(folder)
         except BaseExceptionGroup as group:
             raise _first_cause(group) from group
         except asyncio.CancelledError:
@@ -133,6 +138,16 @@ class Run:
             self.report.seconds = monotonic() - started
         self._sink(Finished(self.report))
         return self.report
+
+    async def _export(self, folder: Folder) -> None:
+        """Export what is there, if a format was asked for."""
+        options = self.options
+        if options.format is None:
+            return
+        from oid_async.exporting import Export
+
+        export = Export(folder.path, options, self._sink, processes=options.processes)
+        self.report.export = (await export.within()).as_json()
 
     async def _prepare(self, stack: AsyncExitStack, folder: Folder, journal: Journal | None) -> "_Prepared":
         """Open what a run needs and bring the tables. Without a journal nothing is written to SAVEPATH: a dry run."""
@@ -422,8 +437,7 @@ class Run:
 
         query: dict[str, Any] = {
             "program": f"oid-async {__version__}",
-            # How many processes share the work is no part of what was asked for, and differs between the doors.
-            "query": {name: value for name, value in self.options.as_json().items() if name != "processes"},
+            "query": {name: value for name, value in self.options.as_json().items() if name not in _NO_QUERY},
             "sources": list(prepared.planner.sources),
             "site": site.name,
             "categories": {

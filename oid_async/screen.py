@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from oid_async.events import Checked, Event, Finished, Landed, Note, Planned, TableProgress
+from oid_async.events import Checked, Event, Exported, Finished, Landed, Note, Planned, TableProgress
 from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES
 from oid_async.openimages.kinds import KINDS
 from oid_async.report import FINAL_KINDS, PASSING_KINDS, Plan, Report, size_text
 from oid_async.standard import courteous
 
 if TYPE_CHECKING:
+    from oid_async.exporting import ExportReport
     from oid_async.verification import Verification
 
 _LINE_EVERY_S = 10.0
@@ -83,7 +84,9 @@ class Screen:
             case Landed(_, report):
                 self._images(report)
             case Checked(done, total):
-                self._files(done, total)
+                self._files(done, total, "files", "files checked")
+            case Exported(done, total):
+                self._files(done, total, "export", "images exported")
             case Finished():
                 pass
 
@@ -92,10 +95,17 @@ class Screen:
         if not self._quiet:
             self._line("\n".join(verification_lines(found)))
 
+    def exported(self, report: "ExportReport") -> None:
+        """Say in a line or two what was exported and where to."""
+        if not self._quiet:
+            self._line("\n".join(export_lines(report)))
+
     def summary(self, report: Report) -> None:
         """Say in two or three lines what a run did and what to do about what failed."""
         if not self._quiet:
             self._line("\n".join(summary_lines(report)))
+            if report.export:
+                self._line(f"exported as {report.export['format']}: {report.export['out']}")
 
     def _line(self, text: str) -> None:
         if self._bars is not None:
@@ -129,14 +139,14 @@ class Screen:
             self._last_line = monotonic()
             self._line(f"{done} of {done + report.pending} images, {pace} {failures}".rstrip())
 
-    def _files(self, done: int, total: int) -> None:
+    def _files(self, done: int, total: int, name: str, what: str) -> None:
         if self._bars is not None:
-            if "files" not in self._tasks:
-                self._task("files", total)
-            self._bars.update(self._tasks["files"], completed=done, total=total, visible=done < total)
+            if name not in self._tasks:
+                self._task(name, total)
+            self._bars.update(self._tasks[name], completed=done, total=total, visible=done < total)
         elif monotonic() - self._last_line >= _LINE_EVERY_S:
             self._last_line = monotonic()
-            self._line(f"{done} of {total} files checked")
+            self._line(f"{done} of {total} {what}")
 
 
 def announce(plan: Plan) -> str:
@@ -185,6 +195,16 @@ def verification_lines(found: "Verification") -> list[str]:
     if len(found.damage) and not found.repaired:
         lines.append(f"oid-async verify {found.savepath} --repair fetches what is damaged again")
     return lines
+
+
+def export_lines(report: "ExportReport") -> list[str]:
+    """Return what an export holds, as a person reads it."""
+    splits = ", ".join(f"{split} {count}" for split, count in report.splits.items())
+    rows = ", ".join(f"{count} {KINDS[kind].what}" for kind, count in report.annotations.items())  # type: ignore[index]
+    return [
+        f"{report.format}: {report.images} images ({splits or 'none'}), {rows or 'no annotations'}, in "
+        f"{report.seconds:.1f} s: {report.out}"
+    ]
 
 
 def summary_lines(report: Report) -> list[str]:

@@ -3,12 +3,14 @@
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from oid_async.errors import UsageError
 
 if TYPE_CHECKING:
+    from oid_async.formats.options import ExportOptions
     from oid_async.options import Options
 
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([BKMGTbkmgt]?)(?:i?[Bb])?")
@@ -21,13 +23,28 @@ _COUNT_OR_SHARE = re.compile(r"([0-9]{1,18})|([0-9]{1,3}(?:\.[0-9]{1,18})?)%")
 _REAL = ("rate", "period", "timeout", "max_wait", "min_confidence")
 
 
-def called(options: "Options", name: str) -> str:
+def option(
+    default: Any,
+    *flags: str,
+    doc: str,
+    metavar: str | None = None,
+    kind: type = str,
+    choices: Iterable[str] | None = None,
+    many: bool = False,
+    commas: bool = False,
+) -> Any:
+    """Make one field of a class of options; the metadata is all the command line needs to offer it."""
+    metadata = {"flags": flags, "help": doc, "metavar": metavar, "type": kind, "choices": choices}
+    return field(default=default, metadata=metadata | {"many": many, "commas": commas})
+
+
+def called(options: "ExportOptions", name: str) -> str:
     """Name an option the way both doors know it: 'limit (--ndata)'."""
     flag = options.__dataclass_fields__[name].metadata["flags"][0]
     return flag if flag == f"--{name}" else f"{name} ({flag})"
 
 
-def words(options: "Options", name: str) -> tuple[str, ...]:
+def words(options: "ExportOptions", name: str) -> tuple[str, ...]:
     """Return a repeatable option as a tuple of words; one bare string is one word, not its letters."""
     value: object = getattr(options, name)
     if not isinstance(value, str | Iterable | None):
@@ -39,7 +56,7 @@ def words(options: "Options", name: str) -> tuple[str, ...]:
     return words
 
 
-def place(options: "Options", name: str) -> str | None:
+def place(options: "ExportOptions", name: str) -> str | None:
     """Return a path or URL as text. Raises UsageError for what is neither."""
     value = getattr(options, name)
     if value is not None and not isinstance(value, str | os.PathLike):
@@ -50,21 +67,21 @@ def place(options: "Options", name: str) -> str | None:
     return text
 
 
-def member(options: "Options", name: str, word: object, allowed: Iterable[str]) -> str:
+def member(options: "ExportOptions", name: str, word: object, allowed: Iterable[str]) -> str:
     """Return a word that is one of those allowed."""
     if not isinstance(word, str) or word not in allowed:
         raise UsageError(f"{called(options, name)} is one of {', '.join(allowed)}, not {word!r}")
     return word
 
 
-def text(options: "Options", name: str) -> None:
+def text(options: "ExportOptions", name: str) -> None:
     """Refuse what is no text, or empty, where text may be given."""
     value = getattr(options, name)
     if value is not None and (not isinstance(value, str) or not value.strip()):
         raise UsageError(f"{called(options, name)} takes text, not {value!r}")
 
 
-def yes_or_no(options: "Options", name: str) -> bool | None:
+def yes_or_no(options: "ExportOptions", name: str) -> bool | None:
     """Return yes as True and no as False; None for neither."""
     value = getattr(options, name)
     if value is None:
@@ -86,14 +103,14 @@ def shard(options: "Options") -> str | None:
     return f"{number or count}/{count}" if count > 1 else None
 
 
-def check_switch(options: "Options", name: str) -> None:
+def check_switch(options: "ExportOptions", name: str) -> None:
     """Refuse what is neither True nor False."""
     value = getattr(options, name)
     if not isinstance(value, bool):
         raise UsageError(f"{called(options, name)} is True or False, not {value!r}")
 
 
-def count_or_share(options: "Options", name: str) -> int | str:
+def count_or_share(options: "ExportOptions", name: str) -> int | str:
     """Return a count as a number, a share as 'P%'."""
     value: object = getattr(options, name)
     written = _COUNT_OR_SHARE.fullmatch(str(value)) if isinstance(value, int | str) else None
@@ -117,7 +134,7 @@ def processes(options: "Options") -> int | str:
     return int(told)
 
 
-def one_of(options: "Options", name: str, allowed: dict[str, Any]) -> Any:
+def one_of(options: "ExportOptions", name: str, allowed: dict[str, Any]) -> Any:
     """Return what the word that was given stands for."""
     return allowed[member(options, name, getattr(options, name), allowed)]
 
@@ -149,7 +166,7 @@ def check_numbers(options: "Options") -> None:
             raise UsageError(f"{called(options, name)} is {least:g} or more, not {getattr(options, name)}")
 
 
-def size(options: "Options", name: str) -> int | None:
+def size(options: "ExportOptions", name: str) -> int | None:
     """Return a number of bytes from a number or from text such as 500K, 64M, 1.5G (units of 1024)."""
     value = getattr(options, name)
     if value is None and options.__dataclass_fields__[name].default is None:

@@ -195,6 +195,17 @@ def test_defaults_are_those_of_the_contract() -> None:
     plain = options()
     assert plain == parsed()
     assert {name: getattr(plain, name) for name in FIELDS} == {
+        "format": None,
+        "out": None,
+        "export_splits": None,
+        "max_side": None,
+        "copy": False,
+        "min_box_area": 0,
+        "group_boxes": "mark",
+        "no_masks": False,
+        "class_map": None,
+        "shard_size": 1 << 30,
+        "no_files": False,
         "categories": (),
         "category_file": None,
         "with_subclasses": False,

@@ -1,19 +1,8 @@
-"""Masks as pictures: brought to their image's size. Needs Pillow, the extra `image`."""
+"""Masks as pictures: brought to their image's size."""
 
 import io
 
-from oid_async.errors import UsageError
 from oid_async.masks.members import MemberError
-
-
-def require_pillow() -> None:
-    """Raise UsageError if there is no Pillow."""
-    try:
-        import PIL  # noqa: F401
-    except ImportError as error:
-        raise UsageError(
-            '--mask-size image needs Pillow: pip install "oid-async[image]", or leave it out to keep masks as published'
-        ) from error
 
 
 def resized(png: bytes, width: int, height: int) -> bytes:

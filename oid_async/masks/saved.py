@@ -13,7 +13,6 @@ import polars as pl
 
 from oid_async.events import Sink
 from oid_async.masks.fetch import BUCKET, MaskReport, Masks
-from oid_async.masks.pictures import require_pillow
 from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.kinds import KINDS
 from oid_async.options import MaskSize
@@ -38,9 +37,7 @@ class MaskFolder:
         self._note = folder.state / "masks.json"
 
     async def fetch(self, client: "Client", sink: Sink, *, mirror: str | None, cache: Path) -> MaskReport:
-        """Fetch what is not there. Raises UsageError without what resizing needs, StorageError."""
-        if self._size == "image":
-            require_pillow()
+        """Fetch what is not there. Raises StorageError."""
         before = await in_thread(self._noted)
         masks = Masks(
             client,

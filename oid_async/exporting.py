@@ -1,0 +1,267 @@
+"""One export, top to bottom: SAVEPATH -> what is planned -> a writer, span by span -> what was written -> its name.
+
+Everything is written into a folder beside the export, `.<name>.oid_async/`, and gets its name once it is whole and
+holds what was planned. Both doors and `download --format` use it. Blocking work runs in one thread.
+"""
+
+import fcntl
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import polars as pl
+
+from oid_async.errors import InputError, LockedError, OidError, UsageError, machine_error, storage_error
+from oid_async.events import Exported, Note, Sink
+from oid_async.formats.job import Job
+from oid_async.formats.options import ExportOptions
+from oid_async.formats.pictures import Pictures
+from oid_async.formats.source import SPAN_ROWS, Planned, Source
+from oid_async.formats.table import WRITERS
+from oid_async.openimages.kinds import KINDS
+from oid_async.processes import cores
+from oid_async.store.audit import looking_at
+from oid_async.store.folder import Folder
+from oid_async.threads import until_stopped
+from oid_async.version import __version__
+
+# What tells an export of ours from a folder of somebody else's. Readers of every format pass over it.
+MARKER = ".oid_async-export.json"
+# Where pictures are made smaller or masks read, a span takes seconds: a stop is heard between two.
+_FEW_ROWS = 256
+# Fewer pictures than that are made here: starting a process takes a third of a second.
+_WORTH_A_POOL = 200
+_READS_MASKS = ("coco", "yolo", "webdataset", "parquet")
+_CREDITED_BESIDE = ("yolo", "fiftyone")
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What an export holds: images of each split, rows of each kind of annotation, and what was left out by reason."""
+
+    format: str
+    savepath: str
+    out: str
+    images: int
+    splits: dict[str, int]
+    annotations: dict[str, int]
+    classes: int
+    left_out: dict[str, int]
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return one JSON object's worth of plain values."""
+        return asdict(self) | {"seconds": round(self.seconds, 3)}
+
+
+class Export:
+    """One export of one folder. `processes` may share the work on pictures."""
+
+    def __init__(self, savepath: Path, options: ExportOptions, sink: Sink, *, processes: int | str = 1) -> None:
+        if options.format is None:
+            raise UsageError(f"--format is one of {', '.join(WRITERS)}")
+        self._folder = Folder(savepath)
+        self._options = options
+        self._sink = sink
+        self._processes = processes
+        self.format = options.format
+        self.out = options.out if options.out is not None else savepath / "export" / options.format
+
+    async def run(self) -> ExportReport:
+        """Export, and return what was exported.
+
+        Raises InputError for a folder that no download has filled, or whose images are not there; UsageError when
+        `out` holds something else; LockedError while a run is on; StorageError.
+        """
+        with looking_at(self._folder):
+            return await self.within()
+
+    async def within(self) -> ExportReport:
+        """Export while the folder is held already."""
+        return await until_stopped(self._export)
+
+    def _export(self, stopped: Callable[[], bool]) -> ExportReport:
+        started = monotonic()
+        try:
+            _check_free(self.out)
+            with _stage(self.out) as stage:
+                report = self._fill(stage, started, stopped)
+                _give_name(stage / "export", self.out)
+                return report
+        except (OSError, pl.exceptions.PolarsError) as error:
+            if machine_error(error) is None:
+                raise
+            raise storage_error(error, self.out) from error
+
+    def _fill(self, stage: Path, started: float, stopped: Callable[[], bool]) -> ExportReport:
+        options, export, scratch = self._options, stage / "export", stage / "scratch"
+        _keep_or_clear(stage, export, self._identity(), goes_on=self.format == "webdataset")
+        scratch.mkdir()
+        writer_of = WRITERS[self.format]
+        source = Source(self._folder, options, writer_of.kinds, scratch)
+        planned = source.planned
+        self._announce(source)
+        with self._pool(source) as pool, ExitStack() as files:
+            job = Job(source, export, options, Pictures(source, copy=options.copy, pool=pool), files)
+            writer = writer_of(job)
+            done, total = 0, sum(planned.images.values())
+            slow = options.max_side is not None or "segmentation" in source.kinds
+            for span in source.spans(_FEW_ROWS if slow else SPAN_ROWS):
+                if stopped():
+                    raise InterruptedError("the export was stopped")
+                writer.write(span)
+                done += len(span.images)
+                self._sink(Exported(done, total))
+            writer.finish()
+        _check_counts(planned, job)
+        report = ExportReport(
+            format=self.format,
+            savepath=str(self._folder.path),
+            out=str(self.out),
+            images=total,
+            splits={split: planned.images[split] for split in source.splits},
+            annotations=dict(planned.rows),
+            classes=len(source.classes.names) if {"bbox", "segmentation"} & set(source.kinds) else 0,
+            left_out=dict(planned.left_out),
+            seconds=monotonic() - started,
+        )
+        if self.format in _CREDITED_BESIDE:
+            shutil.copyfile(self._folder.path / "ATTRIBUTION.csv", export / "ATTRIBUTION.csv")
+        said = {"program": f"oid-async {__version__}", **report.as_json(), "options": self._said()}
+        del said["seconds"]
+        (export / MARKER).write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        return report
+
+    def _announce(self, source: Source) -> None:
+        planned = source.planned
+        if self._options.no_files and self.format in ("webdataset", "parquet"):
+            self._sink(Note(f"--no-files changes nothing here: {self.format} holds the images itself"))
+        rows = ", ".join(f"{count} {KINDS[kind].what}" for kind, count in planned.rows.items())  # type: ignore[index]
+        images = ", ".join(f"{split} {planned.images[split]}" for split in source.splits)
+        self._sink(Note(f"exporting {sum(planned.images.values())} images ({images or 'none'}), {rows or 'no rows'}"))
+        for reason, count in planned.left_out.items():
+            self._sink(Note(f"left out: {count} of {reason}"))
+
+    @contextmanager
+    def _pool(self, source: Source) -> Iterator[Executor | None]:
+        """Yield processes for the pictures if there are enough to be worth it, and more than one may be used."""
+        wanted = cores() if self._processes == "auto" else int(self._processes)
+        pictures = source.planned.rows.get("segmentation", 0) if self.format in _READS_MASKS else 0
+        pictures += source.smaller() if self._options.max_side is not None else 0
+        if wanted < 2 or pictures < _WORTH_A_POOL:
+            yield None
+            return
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(wanted, mp_context=context, initializer=_deaf)
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _said(self) -> dict[str, Any]:
+        return {
+            name: value if value is None or isinstance(value, int | float) else str(value)
+            for name, value in ((name, getattr(self._options, name)) for name in ExportOptions.__dataclass_fields__)
+        }
+
+    def _identity(self) -> dict[str, Any]:
+        """Return what the bytes of an export follow from: an unfinished one is gone on with if it is the same."""
+        path = self._folder.path
+        tables = {kind.file: _size(path / kind.file) for kind in KINDS.values()}
+        try:
+            with self._folder.manifest.open("rb") as file:
+                manifest = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            manifest = ""
+        return {"manifest": manifest, "tables": tables, "options": self._said(), "program": __version__}
+
+
+def _deaf() -> None:
+    """Leave it to the program to stop its processes: an interrupt reaches all of them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+def _check_free(out: Path) -> None:
+    """Raise UsageError if a folder is there that is no earlier export."""
+    if os.path.lexists(out) and not (out / MARKER).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"--out {out}: it is there and is no export of ours; nothing is overwritten: name another")
+
+
+@contextmanager
+def _stage(out: Path) -> Iterator[Path]:
+    """Yield the folder beside the export that it is written into, for this process alone.
+
+    It goes when the export is there; after an error or a stop what can be gone on with stays.
+    """
+    stage = out.absolute().parent / f".{out.name}.oid_async"
+    stage.mkdir(parents=True, exist_ok=True)
+    held = os.open(stage, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LockedError(f"{out}: another export into it is on; wait for its end, or stop it") from None
+        except OSError:
+            pass  # a file system that knows no locks
+        try:
+            yield stage
+        except (OidError, OSError):
+            shutil.rmtree(stage / "scratch", ignore_errors=True)
+            if not (stage / "export" / "progress.json").exists():
+                shutil.rmtree(stage, ignore_errors=True)
+            raise
+        shutil.rmtree(stage)
+    finally:
+        os.close(held)
+
+
+def _keep_or_clear(stage: Path, export: Path, identity: dict[str, Any], *, goes_on: bool) -> None:
+    """Make the folder of the export; what an earlier one has left there stays if it was the same and can go on."""
+    note = stage / "identity.json"
+    text = json.dumps(identity, sort_keys=True)
+    try:
+        same = goes_on and note.read_text(encoding="utf-8") == text
+    except (OSError, UnicodeDecodeError):
+        same = False
+    for path in (stage / "scratch", *(() if same else (export,))):
+        shutil.rmtree(path, ignore_errors=True)
+    export.mkdir(exist_ok=True)
+    note.write_text(text, encoding="utf-8")
+
+
+def _check_counts(planned: Planned, job: Job) -> None:
+    """Raise InputError unless what was written is what was planned."""
+    for what, wanted, written in (
+        ("images", planned.images, job.written.images),
+        ("rows", planned.rows, job.written.rows),
+    ):
+        for name in sorted(wanted.keys() | written.keys()):
+            if wanted.get(name, 0) != written[name]:
+                raise InputError(
+                    f"{job.source.folder.path}: {wanted.get(name, 0)} {what} of {name} were planned and "
+                    f"{written[name]} written: the tables do not fit the manifest; run the download again, then export"
+                )
+
+
+def _give_name(stage: Path, out: Path) -> None:
+    """Put a whole export in the place of an earlier one, or of nothing."""
+    before = stage.parent / "before"
+    shutil.rmtree(before, ignore_errors=True)
+    if os.path.lexists(out):
+        out.rename(before)
+    stage.rename(out)
+    shutil.rmtree(before, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""A folder that a download has filled, turned into what trainers read. `table` has a line for each format."""

@@ -1,0 +1,151 @@
+"""Tar shards for WebDataset: <split>-000000.tar, ..., filled in order, cut before they would be larger than they may.
+
+    <key>.jpg    the image; <key> is the ImageID, a dot or slash in one of a user's own written as %2E, %2F
+    <key>.json   its sample (samples)
+    <key>.png    the masks of its objects, if the export has any: the number of the object, from 1, in each pixel
+
+The bytes follow from the samples alone: no times, no owners, no padding that differs. After every batch of samples
+`progress.json` says how far each split has come; whoever goes on from there cuts off what was written behind it, so
+that a killed export ends in the same bytes.
+"""
+
+import json
+import os
+import tarfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+_BLOCK = tarfile.BLOCKSIZE
+_RECORD = tarfile.RECORDSIZE
+
+
+@dataclass(slots=True)
+class Place:
+    """How far a split has come: the number of the shard that is filled, its bytes, and the samples of all shards."""
+
+    shard: int = 0
+    offset: int = 0
+    samples: int = 0
+
+
+class Shards:
+    """The shards in one folder. `done` counts the images that are in them, in the order in which they come."""
+
+    def __init__(self, folder: Path, most_bytes: int, progress: Path) -> None:
+        self._folder = folder
+        self._most = most_bytes
+        self._progress = progress
+        self._places: dict[str, Place] = {}
+        self._open: dict[str, IO[bytes]] = {}
+        self.done = 0
+        self.notes: dict[str, Any] = {}
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Take up what an earlier export has written, as far as it says it came."""
+        try:
+            said = json.loads(self._progress.read_text(encoding="utf-8"))
+            places = {split: Place(**place) for split, place in said["places"].items()}
+            for split, place in places.items():
+                for number in range(place.shard + 1):
+                    size = self.path(split, number).stat().st_size
+                    if number == place.shard and size < place.offset:
+                        return  # what the note speaks of was lost, with the power: from the beginning
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+        self._places, self.done, self.notes = places, said["done"], said["notes"]
+
+    @property
+    def samples(self) -> dict[str, int]:
+        """How many samples each split has."""
+        return {split: place.samples for split, place in self._places.items()}
+
+    def path(self, split: str, number: int) -> Path:
+        """Return a shard's path."""
+        return self._folder / f"{split}-{number:06}.tar"
+
+    def add(self, split: str, key: str, members: Sequence[tuple[str, bytes]]) -> None:
+        """Put one sample into the split's shard, or the next one if it would grow too large. Raises OSError."""
+        parts: list[bytes] = []
+        for ending, body in members:
+            head = tarfile.TarInfo(f"{key}.{ending}")
+            head.size, head.mode = len(body), 0o644
+            parts += (head.tobuf(tarfile.USTAR_FORMAT), body, bytes(-len(body) % _BLOCK))
+        sample = b"".join(parts)
+        place = self._places.setdefault(split, Place())
+        if place.offset and _closed_size(place.offset + len(sample)) > self._most:
+            self._close(split)
+            place.shard, place.offset = place.shard + 1, 0
+        file, left = self._file(split), memoryview(sample)
+        while left:
+            left = left[file.write(left) :]
+        place.offset += len(sample)
+        place.samples += 1
+
+    def note(self, done: int, **notes: Any) -> None:
+        """Have what was added in the files, and note how many images are done."""
+        for file in self._open.values():
+            file.flush()
+        self.done, self.notes = done, notes
+        said = {"done": done, "notes": notes, "places": {split: asdict(place) for split, place in self._places.items()}}
+        part = self._progress.with_suffix(".part")
+        part.write_text(json.dumps(said), encoding="utf-8")
+        part.replace(self._progress)
+
+    def finish(self) -> None:
+        """Close the shards that are open, and remove what is no part of them."""
+        for split in self._places:
+            self._file(split)
+            self._close(split)
+        whole = {self.path(split, n).name for split, place in self._places.items() for n in range(place.shard + 1)}
+        for path in self._folder.glob("*.tar"):
+            if path.name not in whole:
+                path.unlink()
+        self._progress.unlink(missing_ok=True)
+
+    def release(self) -> None:
+        """Close the files, to be gone on with later."""
+        for file in self._open.values():
+            file.close()
+        self._open.clear()
+
+    def _file(self, split: str) -> IO[bytes]:
+        if split not in self._open:
+            place = self._places[split]
+            path = self.path(split, place.shard)
+            file = open_shard(path, "r+b" if place.offset else "wb")
+            file.truncate(place.offset)
+            file.seek(place.offset)
+            self._open[split] = file
+        return self._open[split]
+
+    def _close(self, split: str) -> None:
+        file, offset = self._open.pop(split), self._places[split].offset
+        file.write(bytes(_closed_size(offset) - offset))
+        file.close()
+
+
+def open_shard(path: Path, mode: str) -> IO[bytes]:
+    """Open a shard. A sample is written in one call, past any buffer."""
+    return open(path, mode, buffering=0)
+
+
+def _closed_size(offset: int) -> int:
+    """Return how large a shard becomes: two empty blocks end it, and its size is a multiple of a record."""
+    return -(-(offset + 2 * _BLOCK) // _RECORD) * _RECORD
+
+
+def key_of(image_id: str) -> str:
+    """Return the key of a sample: its readers take all up to the first dot of the last part of a path.
+
+    >>> key_of("0000048549557964"), key_of("my.photo/1")
+    ('0000048549557964', 'my%2Ephoto%2F1')
+    """
+    return image_id.replace("%", "%25").replace(".", "%2E").replace("/", "%2F")
+
+
+def lists_of(folder: Path) -> list[str]:
+    """Return the names of the shards in a folder, in order."""
+    return sorted(name for name in os.listdir(folder) if name.endswith(".tar"))

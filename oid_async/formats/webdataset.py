@@ -1,0 +1,73 @@
+"""WebDataset: <split>-000000.tar, ... (see `shards` for what is in one)."""
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from typing import Any, ClassVar
+
+from oid_async.formats.job import Job
+from oid_async.formats.pictures import MaskMap
+from oid_async.formats.samples import KINDS, counted, samples
+from oid_async.formats.shards import Shards, key_of
+from oid_async.formats.source import Span
+from oid_async.openimages.kinds import KindName
+
+# Samples between two notes of how far it came: what is done twice after a kill.
+_BATCH = 128
+
+
+class WebDataset:
+    """Fills shards span by span; what an earlier, killed export has in them already is passed over."""
+
+    kinds: ClassVar[Sequence[KindName]] = KINDS
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._shards = Shards(job.stage, job.options.shard_size, job.stage / "progress.json")
+        job.files.callback(self._shards.release)
+        self._seen = 0
+        # What an earlier export has written counts as written.
+        job.written.rows.update(self._shards.notes.get("rows", {}))
+
+    def write(self, span: Span) -> None:
+        """Write a span."""
+        done, self._seen = self._seen, self._seen + len(span.images)
+        if self._seen > self._shards.done:
+            left = span.images.slice(max(self._shards.done - done, 0))
+            self._add(Span(left, span.rows), self._seen - len(left))
+        self._job.wrote(span.images, {})
+
+    def _add(self, span: Span, done: int) -> None:
+        found = list(samples(span, self._job.source.classes))
+        bodies = self._job.pictures.bodies(span.images)
+        masks = self._masks(found) if "segmentation" in self._job.source.kinds else repeat(None)
+        for sample, body, mask in zip(found, bodies, masks, strict=False):
+            self._shards.add(sample["split"], key_of(sample["image_id"]), _members(sample, body, mask))
+            self._job.written.rows.update(counted(sample))
+            done += 1
+            if not done % _BATCH:
+                self._note(done)
+        self._note(done)
+
+    def _masks(self, found: Sequence[dict[str, Any]]) -> Iterator[MaskMap]:
+        return self._job.pictures.mask_maps(
+            (sample["objects"]["mask"], sample["width"], sample["height"]) for sample in found
+        )
+
+    def _note(self, done: int) -> None:
+        self._shards.note(done, rows=dict(self._job.written.rows))
+
+    def finish(self) -> None:
+        """Close the shards."""
+        self._shards.finish()
+
+
+def _members(sample: dict[str, Any], body: bytes, masks: MaskMap | None) -> list[tuple[str, bytes]]:
+    """Return the files of one sample. All samples have the same ones: the datasets library insists."""
+    objects = {name: values for name, values in sample["objects"].items() if name not in ("mask", "has_box")}
+    if masks is not None:
+        size = [sample["height"], sample["width"]]
+        packed = [None if counts is None else {"size": size, "counts": counts} for counts in masks.run_lengths]
+        objects["segmentation"] = packed
+    text = json.dumps(sample | {"objects": objects}, ensure_ascii=False).encode()
+    return [("jpg", body), ("json", text), *([("png", masks.png)] if masks is not None else [])]
