@@ -60,13 +60,14 @@ class Beside:
         """Fetch what the query asks for. Raises StorageError, or UnavailableError for traces that cannot be had."""
         saved = {source.kind.name for source in prepared.inputs.saved}
         options = self._options
-        wanted = [name for name in ("segmentation",) if name in saved]
+        # What packs images has fetched the masks of each span for its samples.
+        wanted = [name for name in ("segmentation",) if name in saved and not options.packs]
         wanted += [name for name in ("traces", "voice") if getattr(options, name) and _NARRATIVES in saved]
         if wanted and options.offline:
             self._sink(Note(f"nothing is fetched with --offline: {', '.join(wanted)}"))
             return
         if "segmentation" in wanted:
-            await self._masks(prepared, folder)
+            await self.masks(prepared, folder)
         if "traces" in wanted:
             await self._traces(prepared, folder)
         if "voice" in wanted:
@@ -85,20 +86,23 @@ class Beside:
         splits = options.splits or inputs.looked_in
         self._sink(Note(outlook(list(zip(splits, frames, strict=False)), prepared.cache.cache.objects)))
 
-    async def _masks(self, prepared: Prepared, folder: Folder) -> None:
+    async def masks(self, prepared: Prepared, folder: Folder) -> None:
+        """Fetch the masks that the tables of a folder speak of; they count with those that were fetched before."""
         from oid_async.masks.saved import MaskFolder
 
         client = prepared.client
         assert client is not None
         masks = MaskFolder(folder, self._options.mask_size, prepared.inputs.ids)
         found = await masks.fetch(client, self._sink, mirror=prepared.site.url, cache=prepared.cache.cache.objects)
-        self._report.masks = {
+        counts = {
             "selected": found.selected,
             "present": found.present,
             "downloaded": found.downloaded,
             "failed": found.failed,
             "bytes": found.bytes + found.directory_bytes,
         }
+        before = self._report.masks
+        self._report.masks = {name: count + before.get(name, 0) for name, count in counts.items()}
         size = size_text(found.bytes + found.directory_bytes)
         there = f"{found.present} there already, {found.failed} failed"
         self._sink(Note(f"{found.selected} masks: {found.downloaded} fetched ({size}), {there}"))

@@ -7,12 +7,9 @@ holds what was planned. Both doors and `download --format` use it. Blocking work
 import fcntl
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
-import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,11 +22,10 @@ from oid_async.errors import InputError, LockedError, OidError, UsageError, mach
 from oid_async.events import Exported, Note, Sink
 from oid_async.formats.job import Job
 from oid_async.formats.options import ExportOptions
-from oid_async.formats.pictures import Pictures
+from oid_async.formats.pictures import Pictures, picture_pool
 from oid_async.formats.source import SPAN_ROWS, Planned, Source
 from oid_async.formats.table import WRITERS
 from oid_async.openimages.kinds import KINDS
-from oid_async.processes import cores
 from oid_async.store.audit import looking_at
 from oid_async.store.folder import Folder
 from oid_async.threads import until_stopped
@@ -39,8 +35,6 @@ from oid_async.version import __version__
 MARKER = ".oid_async-export.json"
 # Where pictures are made smaller or masks read, a span takes seconds: a stop is heard between two.
 _FEW_ROWS = 256
-# Fewer pictures than that are made here: starting a process takes a third of a second.
-_WORTH_A_POOL = 200
 _READS_MASKS = ("coco", "yolo", "webdataset", "parquet")
 _CREDITED_BESIDE = ("yolo", "fiftyone")
 
@@ -111,7 +105,7 @@ class Export:
         source = Source(self._folder, options, writer_of.kinds, scratch)
         planned = source.planned
         self._announce(source)
-        with self._pool(source) as pool, ExitStack() as files:
+        with picture_pool(self._processes, self._pictures(source)) as pool, ExitStack() as files:
             job = Job(source, export, options, Pictures(source, copy=options.copy, pool=pool), files)
             writer = writer_of(job)
             done, total = 0, sum(planned.images.values())
@@ -123,7 +117,7 @@ class Export:
                 done += len(span.images)
                 self._sink(Exported(done, total))
             writer.finish()
-        _check_counts(planned, job)
+        check_counts(planned, job)
         report = ExportReport(
             format=self.format,
             savepath=str(self._folder.path),
@@ -152,21 +146,10 @@ class Export:
         for reason, count in planned.left_out.items():
             self._sink(Note(f"left out: {count} of {reason}"))
 
-    @contextmanager
-    def _pool(self, source: Source) -> Iterator[Executor | None]:
-        """Yield processes for the pictures if there are enough to be worth it, and more than one may be used."""
-        wanted = cores() if self._processes == "auto" else int(self._processes)
-        pictures = source.planned.rows.get("segmentation", 0) if self.format in _READS_MASKS else 0
-        pictures += source.smaller() if self._options.max_side is not None else 0
-        if wanted < 2 or pictures < _WORTH_A_POOL:
-            yield None
-            return
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(wanted, mp_context=context, initializer=_deaf)
-        try:
-            yield pool
-        finally:
-            pool.shutdown(cancel_futures=True)
+    def _pictures(self, source: Source) -> int:
+        """Return how many pictures must be read or made smaller."""
+        masks = source.planned.rows.get("segmentation", 0) if self.format in _READS_MASKS else 0
+        return masks + (source.smaller() if self._options.max_side is not None else 0)
 
     def _said(self) -> dict[str, Any]:
         return {
@@ -184,11 +167,6 @@ class Export:
         except FileNotFoundError:
             manifest = ""
         return {"manifest": manifest, "tables": tables, "options": self._said(), "program": __version__}
-
-
-def _deaf() -> None:
-    """Leave it to the program to stop its processes: an interrupt reaches all of them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _size(path: Path) -> int | None:
@@ -243,7 +221,7 @@ def _keep_or_clear(stage: Path, export: Path, identity: dict[str, Any], *, goes_
     note.write_text(text, encoding="utf-8")
 
 
-def _check_counts(planned: Planned, job: Job) -> None:
+def check_counts(planned: Planned, job: Job) -> None:
     """Raise InputError unless what was written is what was planned."""
     for what, wanted, written in (
         ("images", planned.images, job.written.images),

@@ -487,6 +487,10 @@ class Options(ExportOptions):
         self._settle_kinds()
         put(self, "shard", values.shard(self))
         self._settle_export()
+        if self.packs and self.top_up:
+            raise UsageError(
+                "--top-up replaces what failed before; with --no-files shards are filled already: leave one out"
+            )
         if self.shard and self.top_up and self.limit_per_class is not None:
             raise UsageError(
                 "--top-up cannot fill --limit-per-class in one part of --shard, which knows nothing of the others; "
@@ -517,6 +521,11 @@ class Options(ExportOptions):
             raise UsageError(
                 f"{values.called(self, 'min_confidence')} is a number from 0 to 1, not {self.min_confidence}"
             )
+
+    @property
+    def packs(self) -> bool:
+        """Whether images go straight into shards and are no files."""
+        return self.format == "webdataset" and self.no_files
 
     @property
     def restricts(self) -> bool:

@@ -8,10 +8,11 @@ import asyncio
 import json
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ import polars as pl
 from oid_async.answer import Answer, ask, remarks
 from oid_async.beside import Beside
 from oid_async.descriptors import allowed, most_workers
-from oid_async.errors import InputError, OidError, StorageError, machine_error, storage_error
+from oid_async.errors import InputError, OidError, StorageError, UsageError, machine_error, storage_error
 from oid_async.events import Finished, Note, Planned, Sink
 from oid_async.formats.options import ExportOptions
 from oid_async.inputs import Gatherer, Inputs, choose_names, choose_sources
@@ -42,6 +43,7 @@ from oid_async.store.folder import Folder
 from oid_async.store.journal import Journal, has_failed, next_line
 from oid_async.store.landing import Lander
 from oid_async.store.lines import Lines
+from oid_async.store.packed import packed_in
 from oid_async.store.power import boot_id, check_after_boot
 from oid_async.store.results import Results, Saved
 from oid_async.targets import Targets
@@ -57,6 +59,7 @@ from oid_async.version import __version__
 
 if TYPE_CHECKING:
     from oid_async.origin.server import Serve
+    from oid_async.packing import Packing
     from oid_async.transfer.client import Client
     from oid_async.transfer.crew import Crew
 
@@ -99,12 +102,15 @@ class Run:
         self._limits = limits or _limits(options)
         self._workers = _workers(options)
         self._crew_requests = 0
+        self._packing: Packing | None = None
 
     async def plan(self) -> Plan:
         """Say what a download would do. Fetches tables, no image; writes nothing to SAVEPATH."""
         async with AsyncExitStack() as stack:
             scratch = await stack.enter_async_context(_scratch())
             folder = Folder(self.options.savepath, scratch=scratch)
+            if self.options.packs:
+                self._packing = self._new_packing(folder)
             prepared = await self._prepare(stack, folder, None)
             decision = await self._decide(prepared, folder, None)
             beside = Beside(self.options, self._sink, self.report)
@@ -117,13 +123,18 @@ class Run:
         try:
             async with AsyncExitStack() as stack:
                 folder = Folder(self.options.savepath)
-                journal = await stack.enter_async_context(_claimed(folder, self._sink))
-                self._recruits = await stack.enter_async_context(Recruits(ahead(self.options, cores())))
+                journal = await stack.enter_async_context(self._claimed(folder))
+                self._recruits = await stack.enter_async_context(
+                    Recruits(0 if self.options.packs else ahead(self.options, cores()))
+                )
                 prepared = await self._prepare(stack, folder, journal)
                 decision = await self._decide(prepared, folder, journal)
                 self._sink(Planned(decision.plan))
                 _check_room(decision.plan, prepared.site)
-                await self._transfer(prepared, decision, folder, journal)
+                if self._packing is not None:
+                    await self._transfer_and_pack(self._packing, prepared, decision, folder, journal)
+                else:
+                    await self._transfer(prepared, decision, folder, journal)
                 if self._tops_up:
                     decision = await self._top_up(prepared, decision, folder, journal)
                 await in_thread(self._write_results, prepared, decision, folder)
@@ -139,10 +150,30 @@ class Run:
         self._sink(Finished(self.report))
         return self.report
 
+    def _new_packing(self, folder: Folder) -> "Packing":
+        from oid_async.packing import Packing
+
+        return Packing(folder, self.options, self._sink)
+
+    @asynccontextmanager
+    async def _claimed(self, folder: Folder) -> AsyncIterator[Journal]:
+        """Own a folder, its journal and, where images go there, its shards."""
+        async with AsyncExitStack() as stack:
+            if self.options.packs:
+                self._packing = self._new_packing(folder)
+            journal = await stack.enter_async_context(_claimed(folder, self._sink, self._packing))
+            if self._packing is not None:
+                stack.push_async_callback(in_thread, self._packing.leave)
+                await in_thread(self._packing.claim)
+            yield journal
+
     async def _export(self, folder: Folder) -> None:
         """Export what is there, if a format was asked for."""
         options = self.options
         if options.format is None:
+            return
+        if self._packing is not None:
+            self.report.export = (await in_thread(self._packing.finish)).as_json()
             return
         from oid_async.exporting import Export
 
@@ -256,7 +287,7 @@ class Run:
             def look() -> Facts:
                 return Facts(
                     Lines(folder.journal, planner.ids, folder.lines, folder.new_lines),
-                    Listing.of(folder.names()),
+                    Listing.of(chain(folder.names(), self._packing.names() if self._packing is not None else ())),
                     Adopter(folder, planner.sources, hashed=not self.options.no_hash),
                     remembered_from=start if start is not None and self.options.retry_failed else 0,
                     run_from=start if journal is not None else None,
@@ -354,14 +385,17 @@ class Run:
         folder: Folder,
         journal: Journal,
         told: pl.Series | None = None,
+        files: Sequence[Path] | None = None,
     ) -> None:
         """Fetch what the plan says. The report counts on, also when this is cancelled.
 
-        `told` are the keys whose outcome whoever wants each of them has heard before.
+        `told` are the keys whose outcome whoever wants each of them has heard before; `files` are those of the plan
+        that are meant, all of them by default.
         """
         client = prepared.client
         assert client is not None
-        processes = how_many(self.options, decision.uncapped, self._workers, cores())
+        # Spans are fetched one after the other: no worker process would be worth its start.
+        processes = 1 if self.options.packs else how_many(self.options, decision.uncapped, self._workers, cores())
         crew = self._crew(processes - 1, prepared, folder) if processes > 1 else None
         if crew is None:
             await self._recruits.send_away()
@@ -375,7 +409,7 @@ class Run:
             written=prepared.site.name,
             part=folder.part,
         )
-        files = await asyncio.to_thread(plan_files, folder.plan)
+        files = files if files is not None else await asyncio.to_thread(plan_files, folder.plan)
         targets = Targets(files, folder.images, self._deliver, told)
         try:
             await pipeline.run(
@@ -390,6 +424,30 @@ class Run:
         finally:
             self._crew_requests += crew.requests if crew is not None else 0
             self.report.requests = client.requests + self._crew_requests
+
+    async def _transfer_and_pack(
+        self, packing: "Packing", prepared: "_Prepared", decision: "_Decision", folder: Folder, journal: Journal
+    ) -> None:
+        """Fetch span by span; while one is fetched the one before is packed."""
+        inputs = prepared.inputs
+        saved = self._saved(prepared)
+        nothing = pl.DataFrame(schema={"File": pl.String, "Line": pl.Int64, "Reason": pl.String})
+
+        def write_tables(view: Folder, plan: Path) -> None:
+            self._results(prepared, view, [plan]).write(saved, {}, nothing, ())
+
+        async def fetch_masks(view: Folder) -> None:
+            await Beside(self.options, self._sink, self.report).masks(prepared, view)
+
+        has_masks = any(source.kind.name == "segmentation" for source in inputs.saved) and not self.options.offline
+        packing.prepare(write_tables, saved, fetch_masks if has_masks else None)
+        async with asyncio.TaskGroup() as group:
+            before: asyncio.Task[None] | None = None
+            for file in await in_thread(plan_files, folder.plan):
+                await self._transfer(prepared, decision, folder, journal, files=[file])
+                if before is not None:
+                    await before
+                before = group.create_task(packing.pack(file))
 
     def _crew(self, size: int, prepared: "_Prepared", folder: Folder) -> "Crew":
         """Return worker processes, not started yet; each may have its part of the transfers on at once."""
@@ -429,27 +487,35 @@ class Run:
         )
 
     def _write_results(self, prepared: "_Prepared", decision: "_Decision", folder: Folder) -> None:
-        inputs, site = prepared.inputs, prepared.site
-
-        def source_url(image_id: str, subset: str | None, source: str) -> str | None:
-            known = source == "cvdf" and subset is not None
-            return object_url(IMAGE_BUCKET, f"{subset}/{image_id}.jpg", site.name) if known else None
-
+        inputs = prepared.inputs
         query: dict[str, Any] = {
             "program": f"oid-async {__version__}",
             "query": {name: value for name, value in self.options.as_json().items() if name not in _NO_QUERY},
             "sources": list(prepared.planner.sources),
-            "site": site.name,
+            "site": prepared.site.name,
             "categories": {
                 name: list(category.labels)
                 for name, category in zip(decision.plan.classes, inputs.query.categories, strict=True)
             },
             "tables": list(inputs.identities),
         }
-        all_boxes, answer = self.options.all_boxes, decision.answer
-        saved = [Saved(source, inputs.saved_labels(source, all_boxes=all_boxes)) for source in inputs.saved]
-        results = Results(folder, plan_files(folder.plan), inputs.ids, source_url)
-        results.write(saved, query, inputs.bad_rows, answer.unknown_ids)
+        if self._packing is not None:
+            query["shards"] = str(self._packing.out.absolute())
+        results = self._results(prepared, folder, plan_files(folder.plan))
+        results.write(self._saved(prepared), query, inputs.bad_rows, decision.answer.unknown_ids)
+
+    def _saved(self, prepared: "_Prepared") -> list[Saved]:
+        inputs, all_boxes = prepared.inputs, self.options.all_boxes
+        return [Saved(source, inputs.saved_labels(source, all_boxes=all_boxes)) for source in inputs.saved]
+
+    def _results(self, prepared: "_Prepared", folder: Folder, plan: Sequence[Path]) -> Results:
+        site = prepared.site
+
+        def source_url(image_id: str, subset: str | None, source: str) -> str | None:
+            known = source == "cvdf" and subset is not None
+            return object_url(IMAGE_BUCKET, f"{subset}/{image_id}.jpg", site.name) if known else None
+
+        return Results(folder, plan, prepared.inputs.ids, source_url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -496,13 +562,18 @@ def _workers(options: Options) -> int:
 
 
 @asynccontextmanager
-async def _claimed(folder: Folder, sink: Sink) -> AsyncIterator[Journal]:
+async def _claimed(folder: Folder, sink: Sink, packing: "Packing | None") -> AsyncIterator[Journal]:
     """Own a folder and its journal. A journal that was deleted is made anew from the manifest and the files."""
     opened: list[Journal] = []
     notes: list[str] = []
 
     def enter() -> None:
         folder.claim()
+        if packing is None and (shards := packed_in(folder)) is not None:
+            raise UsageError(
+                f"{folder.path}: its images are in the shards of {shards}; go on with --format webdataset --no-files, "
+                "or name another --savepath"
+            )
         if not folder.is_locked:
             notes.append(f"{folder.path}: its file system has no locks; start no second run in this folder meanwhile")
         try:
@@ -516,7 +587,8 @@ async def _claimed(folder: Folder, sink: Sink) -> AsyncIterator[Journal]:
         if fresh and folder.manifest.exists():
             # A manifest that is none of ours, or torn, tells nothing: files are then adopted by their own check.
             with suppress(InputError, pl.exceptions.PolarsError):
-                for batch in from_manifest(folder):
+                packed = Listing.of(packing.names()).exact if packing is not None else None
+                for batch in from_manifest(folder, packed):
                     opened[0].append(batch)
 
     def leave() -> None:

@@ -451,7 +451,7 @@ def test_a_killed_export_ends_in_the_same_shards(demo: Path, tmp_path: Path) -> 
         command = [sys.executable, "-c", KILLED, demo, tmp_path / "killed", samples, torn]
         ended = subprocess.run(list(map(str, command)), check=False, capture_output=True, text=True, timeout=60)
         assert ended.returncode == -signal.SIGKILL, ended.stderr
-        done.append(json.loads(progress.read_text())["done"] if progress.exists() else 0)
+        done.append(json.loads(progress.read_text())["notes"]["done"] if progress.exists() else 0)
         assert not (tmp_path / "killed").exists()
     assert done == sorted(done)
     assert done[0] == 0 < done[-1]

@@ -5,10 +5,13 @@ What takes processor time is a function of plain values, done in a pool of proce
 
 import errno
 import io
+import multiprocessing
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,6 +21,7 @@ import polars as pl
 
 from oid_async.errors import InputError
 from oid_async.formats.source import Source
+from oid_async.processes import cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -25,6 +29,8 @@ Result = TypeVar("Result")
 # How a smaller JPEG is written: as trainers' own tools do.
 _QUALITY = 90
 _CHUNK = 16
+# Fewer pictures than that are made here: starting a process takes a third of a second.
+_WORTH_A_POOL = 200
 # A link cannot be made: another disk, a file system that has none, too many of one file.
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 # Grey above this is the mask (FiftyOne's own threshold).
@@ -113,6 +119,25 @@ class Pictures:
         left = iter(jobs)
         while some := list(islice(left, _CHUNK * 16)):
             yield from self._pool.map(_apply, [function] * len(some), some, chunksize=_CHUNK)
+
+
+@contextmanager
+def picture_pool(processes: int | str, pictures: int) -> Iterator[Executor | None]:
+    """Yield processes for so many pictures; None if they are not worth it, or no more than one may be used."""
+    wanted = cores() if processes == "auto" else int(processes)
+    if wanted < 2 or pictures < _WORTH_A_POOL:
+        yield None
+        return
+    pool = ProcessPoolExecutor(wanted, mp_context=multiprocessing.get_context("spawn"), initializer=_deaf)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _deaf() -> None:
+    """Leave it to the program to stop its processes: an interrupt reaches all of them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _apply(function: Callable[..., Result], job: tuple[Any, ...]) -> Result:

@@ -4,9 +4,9 @@
     <key>.json   its sample (samples)
     <key>.png    the masks of its objects, if the export has any: the number of the object, from 1, in each pixel
 
-The bytes follow from the samples alone: no times, no owners, no padding that differs. After every batch of samples
-`progress.json` says how far each split has come; whoever goes on from there cuts off what was written behind it, so
-that a killed export ends in the same bytes.
+The bytes follow from the samples alone: no times, no owners, no padding that differs. The shard that is being filled
+ends in .part. From time to time `progress.json` says how far each split has come; whoever goes on from there cuts off
+what was written behind it, so that a killed export ends in the same bytes.
 """
 
 import json
@@ -31,15 +31,19 @@ class Place:
 
 
 class Shards:
-    """The shards in one folder. `done` counts the images that are in them, in the order in which they come."""
+    """The shards in one folder.
 
-    def __init__(self, folder: Path, most_bytes: int, progress: Path) -> None:
+    `notes` are what was noted last together with how far they came, empty without an earlier export to go on with.
+    `durable` has what is noted on the disk before the note.
+    """
+
+    def __init__(self, folder: Path, most_bytes: int, progress: Path, *, durable: bool = False) -> None:
         self._folder = folder
         self._most = most_bytes
         self._progress = progress
+        self._durable = durable
         self._places: dict[str, Place] = {}
         self._open: dict[str, IO[bytes]] = {}
-        self.done = 0
         self.notes: dict[str, Any] = {}
         self._go_on()
 
@@ -48,14 +52,20 @@ class Shards:
         try:
             said = json.loads(self._progress.read_text(encoding="utf-8"))
             places = {split: Place(**place) for split, place in said["places"].items()}
+            notes = dict(said["notes"])
             for split, place in places.items():
-                for number in range(place.shard + 1):
-                    size = self.path(split, number).stat().st_size
-                    if number == place.shard and size < place.offset:
-                        return  # what the note speaks of was lost, with the power: from the beginning
+                sizes = [self._size(split, number) for number in range(place.shard)]
+                if None in sizes or (place.offset and (self._size(split, place.shard) or 0) < place.offset):
+                    return  # what the note speaks of was removed, or lost with the power: from the beginning
         except (OSError, ValueError, KeyError, TypeError):
             return
-        self._places, self.done, self.notes = places, said["done"], said["notes"]
+        self._places, self.notes = places, notes
+
+    def _size(self, split: str, number: int) -> int | None:
+        for path in (self._part(split, number), self.path(split, number)):
+            if path.is_file():
+                return path.stat().st_size
+        return None
 
     @property
     def samples(self) -> dict[str, int]:
@@ -65,6 +75,9 @@ class Shards:
     def path(self, split: str, number: int) -> Path:
         """Return a shard's path."""
         return self._folder / f"{split}-{number:06}.tar"
+
+    def _part(self, split: str, number: int) -> Path:
+        return self._folder / f"{split}-{number:06}.tar.part"
 
     def add(self, split: str, key: str, members: Sequence[tuple[str, bytes]]) -> None:
         """Put one sample into the split's shard, or the next one if it would grow too large. Raises OSError."""
@@ -77,33 +90,37 @@ class Shards:
         place = self._places.setdefault(split, Place())
         if place.offset and _closed_size(place.offset + len(sample)) > self._most:
             self._close(split)
-            place.shard, place.offset = place.shard + 1, 0
         file, left = self._file(split), memoryview(sample)
         while left:
             left = left[file.write(left) :]
         place.offset += len(sample)
         place.samples += 1
 
-    def note(self, done: int, **notes: Any) -> None:
-        """Have what was added in the files, and note how many images are done."""
+    def note(self, **notes: Any) -> None:
+        """Note how far the shards have come, and what else is true of what they hold now."""
         for file in self._open.values():
-            file.flush()
-        self.done, self.notes = done, notes
-        said = {"done": done, "notes": notes, "places": {split: asdict(place) for split, place in self._places.items()}}
+            self._sync(file)
+        self.notes = notes
+        said = {"notes": notes, "places": {split: asdict(place) for split, place in self._places.items()}}
         part = self._progress.with_suffix(".part")
-        part.write_text(json.dumps(said), encoding="utf-8")
+        with part.open("w", encoding="utf-8") as text:
+            json.dump(said, text)
+            text.flush()
+            self._sync(text)
         part.replace(self._progress)
 
-    def finish(self) -> None:
-        """Close the shards that are open, and remove what is no part of them."""
-        for split in self._places:
-            self._file(split)
-            self._close(split)
-        whole = {self.path(split, n).name for split, place in self._places.items() for n in range(place.shard + 1)}
-        for path in self._folder.glob("*.tar"):
+    def seal(self) -> None:
+        """Close the shards that are open: what is added from now on goes into new ones."""
+        for split, place in self._places.items():
+            if place.offset:
+                self._close(split)
+
+    def sweep(self) -> None:
+        """Remove what an earlier export has left behind its last note."""
+        whole = {self.path(split, n).name for split, place in self._places.items() for n in range(place.shard)}
+        for path in self._folder.glob("*.tar*"):
             if path.name not in whole:
                 path.unlink()
-        self._progress.unlink(missing_ok=True)
 
     def release(self) -> None:
         """Close the files, to be gone on with later."""
@@ -114,7 +131,9 @@ class Shards:
     def _file(self, split: str) -> IO[bytes]:
         if split not in self._open:
             place = self._places[split]
-            path = self.path(split, place.shard)
+            path, whole = self._part(split, place.shard), self.path(split, place.shard)
+            if place.offset and not path.exists():
+                whole.rename(path)  # it was closed after the last note
             file = open_shard(path, "r+b" if place.offset else "wb")
             file.truncate(place.offset)
             file.seek(place.offset)
@@ -122,9 +141,17 @@ class Shards:
         return self._open[split]
 
     def _close(self, split: str) -> None:
-        file, offset = self._open.pop(split), self._places[split].offset
-        file.write(bytes(_closed_size(offset) - offset))
+        file, place = self._file(split), self._places[split]
+        file.write(bytes(_closed_size(place.offset) - place.offset))
+        self._sync(file)
         file.close()
+        del self._open[split]
+        self._part(split, place.shard).replace(self.path(split, place.shard))
+        place.shard, place.offset = place.shard + 1, 0
+
+    def _sync(self, file: IO[Any]) -> None:
+        if self._durable:
+            os.fsync(file.fileno())
 
 
 def open_shard(path: Path, mode: str) -> IO[bytes]:
@@ -144,8 +171,3 @@ def key_of(image_id: str) -> str:
     ('0000048549557964', 'my%2Ephoto%2F1')
     """
     return image_id.replace("%", "%25").replace(".", "%2E").replace("/", "%2F")
-
-
-def lists_of(folder: Path) -> list[str]:
-    """Return the names of the shards in a folder, in order."""
-    return sorted(name for name in os.listdir(folder) if name.endswith(".tar"))

@@ -24,6 +24,7 @@ from oid_async.openimages.kinds import KINDS, KindName
 from oid_async.openimages.tables import TableFile, reading
 from oid_async.select.choose import shuffled
 from oid_async.store.folder import Folder
+from oid_async.store.packed import packed_in
 
 # The flags of a box, 1, 0 or -1 for unknown, and what formats call them.
 FLAGS = {
@@ -98,14 +99,24 @@ class Planned:
 class Source:
     """One SAVEPATH, read for one export. Raises InputError for a folder that no download has filled.
 
-    `kinds` are those that the format has a place for: of them those are read that are saved here.
+    `kinds` are those that the format has a place for: of them those are read that are saved here. `classes` stands for
+    what the tables say of classes.
     """
 
-    def __init__(self, folder: Folder, options: ExportOptions, kinds: Sequence[KindName], scratch: Path) -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        options: ExportOptions,
+        kinds: Sequence[KindName],
+        scratch: Path,
+        *,
+        classes: Classes | None = None,
+    ) -> None:
         self.folder = folder
         self._options = options
         self._scratch = scratch
         self._manifest = folder.manifest
+        self._known_classes = classes
         self._check_manifest()
         wanted = [kind for kind in kinds if kind != "segmentation" or not options.no_masks]
         self.kinds = tuple(kind for kind in wanted if (folder.path / KINDS[kind].file).is_file())
@@ -142,6 +153,11 @@ class Source:
     @cached_property
     def classes(self) -> Classes:
         """The classes of boxes and masks: those that were chosen, then what else the tables hold, or as mapped."""
+        classes = self._known_classes or self._saved_classes()
+        mapped = self._options.class_map
+        return classes if mapped is None else classes.mapped(Path(mapped))
+
+    def _saved_classes(self) -> Classes:
         called: list[tuple[str, str]] = []
         tables = [self.folder.path / "bbox" / "label_data.csv"]
         tables += [self._path(kind) for kind in self.kinds if kind in ("bbox", "segmentation")]
@@ -150,9 +166,7 @@ class Source:
                 with reading(TableFile(path, str(path))):
                     frame = pl.scan_csv(path, infer_schema=False).select("LabelName", "Category")
                     called += frame.unique().sort("LabelName").collect(engine="streaming").iter_rows()
-        classes = Classes.of((label, name or label) for label, name in self._in_order(called))
-        mapped = self._options.class_map
-        return classes if mapped is None else classes.mapped(Path(mapped))
+        return Classes.of((label, name or label) for label, name in self._in_order(called))
 
     def _in_order(self, called: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """Bring what label_data.csv names into its own order: as the categories were asked for."""
@@ -192,6 +206,8 @@ class Source:
 
     def _check_manifest(self) -> None:
         path = self._manifest
+        if (shards := packed_in(self.folder)) is not None:
+            raise InputError(f"{self.folder.path}: its images are in the shards of {shards}, no files to export from")
         if not path.is_file():
             raise InputError(f"{path}: there is no manifest to export from; let a download run to its end first")
         with reading(TableFile(path, str(path))):

@@ -23,43 +23,50 @@ class WebDataset:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._shards = Shards(job.stage, job.options.shard_size, job.stage / "progress.json")
+        self._progress = job.stage / "progress.json"
+        self._shards = Shards(job.stage, job.options.shard_size, self._progress)
         job.files.callback(self._shards.release)
         self._seen = 0
         # What an earlier export has written counts as written.
+        self._done = int(self._shards.notes.get("done", 0))
         job.written.rows.update(self._shards.notes.get("rows", {}))
 
     def write(self, span: Span) -> None:
         """Write a span."""
-        done, self._seen = self._seen, self._seen + len(span.images)
-        if self._seen > self._shards.done:
-            left = span.images.slice(max(self._shards.done - done, 0))
-            self._add(Span(left, span.rows), self._seen - len(left))
+        before, self._seen = self._seen, self._seen + len(span.images)
+        if self._seen > self._done:
+            left = Span(span.images.slice(max(self._done - before, 0)), span.rows)
+            self._done = self._seen - len(left.images)
+            for _ in pack(self._job, left, self._shards):
+                self._done += 1
+                if not self._done % _BATCH:
+                    self._note()
+            self._note()
         self._job.wrote(span.images, {})
 
-    def _add(self, span: Span, done: int) -> None:
-        found = list(samples(span, self._job.source.classes))
-        bodies = self._job.pictures.bodies(span.images)
-        masks = self._masks(found) if "segmentation" in self._job.source.kinds else repeat(None)
-        for sample, body, mask in zip(found, bodies, masks, strict=False):
-            self._shards.add(sample["split"], key_of(sample["image_id"]), _members(sample, body, mask))
-            self._job.written.rows.update(counted(sample))
-            done += 1
-            if not done % _BATCH:
-                self._note(done)
-        self._note(done)
-
-    def _masks(self, found: Sequence[dict[str, Any]]) -> Iterator[MaskMap]:
-        return self._job.pictures.mask_maps(
-            (sample["objects"]["mask"], sample["width"], sample["height"]) for sample in found
-        )
-
-    def _note(self, done: int) -> None:
-        self._shards.note(done, rows=dict(self._job.written.rows))
+    def _note(self) -> None:
+        self._shards.note(done=self._done, rows=dict(self._job.written.rows))
 
     def finish(self) -> None:
         """Close the shards."""
-        self._shards.finish()
+        self._shards.seal()
+        self._shards.sweep()
+        self._progress.unlink(missing_ok=True)
+
+
+def pack(job: Job, span: Span, shards: Shards) -> Iterator[str]:
+    """Put the samples of a span into shards, count their rows as written, and yield the ImageID of each."""
+    found = list(samples(span, job.source.classes))
+    bodies = job.pictures.bodies(span.images)
+    masks: Iterator[MaskMap | None] = repeat(None)
+    if "segmentation" in job.source.kinds:
+        masks = job.pictures.mask_maps(
+            (sample["objects"]["mask"], sample["width"], sample["height"]) for sample in found
+        )
+    for sample, body, mask in zip(found, bodies, masks, strict=False):
+        shards.add(sample["split"], key_of(sample["image_id"]), _members(sample, body, mask))
+        job.written.rows.update(counted(sample))
+        yield sample["image_id"]
 
 
 def _members(sample: dict[str, Any], body: bytes, masks: MaskMap | None) -> list[tuple[str, bytes]]:

@@ -67,15 +67,24 @@ class Adopter:
         )
 
 
-def from_manifest(folder: Folder) -> Iterator[list[Outcome]]:
-    """Yield, in batches, the images that the last run's manifest lists and whose files are still what it says."""
+def from_manifest(folder: Folder, packed: pl.Series | None = None) -> Iterator[list[Outcome]]:
+    """Yield, in batches, the images that the last run's manifest lists and whose files are still what it says.
+
+    Images whose names have their hashes in `packed` are in shards: they have no file, and are there all the same.
+    """
     table = TableFile(folder.manifest, str(folder.manifest))
     with reading(table):
         saved = pl.scan_parquet(folder.manifest).filter(pl.col("Status") == "ok")
         count = saved.select(pl.len()).collect().item()
         for start in range(0, count, _BATCH):
             rows = saved.slice(start, _BATCH).collect()
-            yield [outcome for row in rows.iter_rows(named=True) if (outcome := _unchanged(folder, row)) is not None]
+            names = rows.get_column("FileName").hash()
+            is_packed = names.is_in((packed if packed is not None else names.clear()).implode())
+            outcomes = (
+                _outcome(folder, row) if there else _unchanged(folder, row)
+                for row, there in zip(rows.iter_rows(named=True), is_packed, strict=True)
+            )
+            yield [outcome for outcome in outcomes if outcome is not None]
 
 
 def _unchanged(folder: Folder, row: dict[str, Any]) -> Outcome | None:
@@ -92,10 +101,14 @@ def _unchanged(folder: Folder, row: dict[str, Any]) -> Outcome | None:
             return None
     except OSError:
         return None
+    return _outcome(folder, row)
+
+
+def _outcome(folder: Folder, row: dict[str, Any]) -> Outcome:
     return Outcome(
         str(row["ImageID"]),
         "present",
-        str(path),
+        str(folder.images / str(row["FileName"])),
         source=row["Source"],
         url=row["URL"],
         bytes=row["Bytes"],

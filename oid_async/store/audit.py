@@ -22,6 +22,7 @@ from oid_async.errors import InputError, LockedError
 from oid_async.openimages.tables import TableFile, reading
 from oid_async.store.folder import Folder
 from oid_async.store.journal import scan_journal
+from oid_async.store.packed import packed_in
 from oid_async.store.verify import is_complete, read_header, refuse_start
 
 Kind = Literal["missing", "truncated", "altered", "extra"]
@@ -105,6 +106,8 @@ class Audit:
     def _saved_names(self) -> pl.Series:
         """Return the hashes of the names that the manifest lists as saved."""
         path = self._folder.manifest
+        if (shards := packed_in(self._folder)) is not None:
+            raise InputError(f"{self._folder.path}: its images are in the shards of {shards}, no files to verify")
         with reading(self._manifest):
             if not path.is_file():
                 raise InputError(f"{path}: there is no manifest to verify against; let a download run to its end first")
