@@ -4,6 +4,7 @@ Everything is written into a folder beside the export, `.<name>.oid_async/`, and
 holds what was planned. Both doors and `download --format` use it. Blocking work runs in one thread.
 """
 
+import asyncio
 import fcntl
 import hashlib
 import json
@@ -18,8 +19,8 @@ from typing import Any
 
 import polars as pl
 
-from oid_async.errors import InputError, LockedError, OidError, UsageError, machine_error, storage_error
-from oid_async.events import Exported, Note, Sink
+from oid_async.errors import InputError, LockedError, UsageError, machine_error, storage_error
+from oid_async.events import Event, Exported, Note, Sink
 from oid_async.formats.job import Job
 from oid_async.formats.options import ExportOptions
 from oid_async.formats.pictures import Pictures, picture_pool
@@ -68,6 +69,8 @@ class Export:
         self._options = options
         self._sink = sink
         self._processes = processes
+        self._tell: Callable[[Event], object] = sink
+        self._raised: list[Exception] = []
         self.format = options.format
         self.out = options.out if options.out is not None else savepath / "export" / options.format
 
@@ -82,7 +85,23 @@ class Export:
 
     async def within(self) -> ExportReport:
         """Export while the folder is held already."""
-        return await until_stopped(self._export)
+        loop, raised = asyncio.get_running_loop(), self._raised
+
+        def hear(event: Event) -> None:
+            try:
+                self._sink(event)
+            except Exception as error:
+                raised.append(error)
+
+        # The work is in a thread; whoever listens is called on the loop, and may stop it by what is raised.
+        self._tell = lambda event: loop.call_soon_threadsafe(hear, event)
+        report = await until_stopped(self._export)
+        self._check_listener()
+        return report
+
+    def _check_listener(self) -> None:
+        if self._raised:
+            raise self._raised[0]
 
     def _export(self, stopped: Callable[[], bool]) -> ExportReport:
         started = monotonic()
@@ -111,11 +130,12 @@ class Export:
             done, total = 0, sum(planned.images.values())
             slow = options.max_side is not None or "segmentation" in source.kinds
             for span in source.spans(_FEW_ROWS if slow else SPAN_ROWS):
+                self._check_listener()
                 if stopped():
                     raise InterruptedError("the export was stopped")
                 writer.write(span)
                 done += len(span.images)
-                self._sink(Exported(done, total))
+                self._tell(Exported(done, total))
             writer.finish()
         check_counts(planned, job)
         report = ExportReport(
@@ -139,12 +159,12 @@ class Export:
     def _announce(self, source: Source) -> None:
         planned = source.planned
         if self._options.no_files and self.format in ("webdataset", "parquet"):
-            self._sink(Note(f"--no-files changes nothing here: {self.format} holds the images itself"))
+            self._tell(Note(f"--no-files changes nothing here: {self.format} holds the images itself"))
         rows = ", ".join(f"{count} {KINDS[kind].what}" for kind, count in planned.rows.items())  # type: ignore[index]
         images = ", ".join(f"{split} {planned.images[split]}" for split in source.splits)
-        self._sink(Note(f"exporting {sum(planned.images.values())} images ({images or 'none'}), {rows or 'no rows'}"))
+        self._tell(Note(f"exporting {sum(planned.images.values())} images ({images or 'none'}), {rows or 'no rows'}"))
         for reason, count in planned.left_out.items():
-            self._sink(Note(f"left out: {count} of {reason}"))
+            self._tell(Note(f"left out: {count} of {reason}"))
 
     def _pictures(self, source: Source) -> int:
         """Return how many pictures must be read or made smaller."""
@@ -197,7 +217,7 @@ def _stage(out: Path) -> Iterator[Path]:
             pass  # a file system that knows no locks
         try:
             yield stage
-        except (OidError, OSError):
+        except BaseException:
             shutil.rmtree(stage / "scratch", ignore_errors=True)
             if not (stage / "export" / "progress.json").exists():
                 shutil.rmtree(stage, ignore_errors=True)

@@ -175,6 +175,8 @@ class Packing:
             if self._fetch_masks is not None:
                 await self._fetch_masks(view)
             await in_thread(self._pack, view)
+            total = sum(self._images.values())
+            self._sink(Exported(total, total))
         finally:
             await in_thread(shutil.rmtree, view.path, True)
 
@@ -234,25 +236,27 @@ class Packing:
         for name in names:
             os.unlink(self._folder.images / name)
         self._packed = pl.concat([self._packed, pl.Series("hash", names, pl.String).hash()])
-        total = sum(self._images.values())
-        self._sink(Exported(total, total))
 
     def _note(self, before: int, listed: int) -> None:
         assert self._shards is not None
         counts = {"images": dict(self._images), "rows": dict(self._rows), "left_out": dict(self._left_out)}
         self._shards.note(query=self._query, before=before, listed=listed, **counts)
 
-    def finish(self) -> ExportReport:
-        """Close the shards and return what they hold. Blocking."""
+    async def finish(self) -> ExportReport:
+        """Close the shards, and return and say what they hold."""
+        report = await in_thread(self._finish)
+        for reason, count in report.left_out.items():
+            self._sink(Note(f"left out: {count} of {reason}"))
+        self._sink(Note(f"{report.images} images are packed in {self.out}; none of them is a file"))
+        return report
+
+    def _finish(self) -> ExportReport:
         assert self._shards is not None
         self._shards.seal()
         size = self._list.stat().st_size
         self._note(size, size)
         self._shards.sweep()
         images = sum(self._images.values())
-        for reason, count in self._left_out.items():
-            self._sink(Note(f"left out: {count} of {reason}"))
-        self._sink(Note(f"{images} images are packed in {self.out}; none of them is a file"))
         return ExportReport(
             format="webdataset",
             savepath=str(self._folder.path),

@@ -173,7 +173,7 @@ class Run:
         if options.format is None:
             return
         if self._packing is not None:
-            self.report.export = (await in_thread(self._packing.finish)).as_json()
+            self.report.export = (await self._packing.finish()).as_json()
             return
         from oid_async.exporting import Export
 

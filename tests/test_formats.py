@@ -1,6 +1,7 @@
 """Exports, read back by programs that are not ours or by hand, and held against the saved tables."""
 
 import asyncio
+import fcntl
 import io
 import json
 import os
@@ -9,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 import xml.etree.ElementTree as ET
 from collections import Counter, defaultdict
 from fractions import Fraction
@@ -705,39 +705,43 @@ async def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
 
 
 async def test_two_exports_into_one_folder(tmp_path: Path) -> None:
-    """The second one says who is there."""
+    """While one export writes there, another says so and leaves its work alone."""
     path = SavedFolder([SavedImage(ONE)]).write(tmp_path / "d")
-
-    async def second() -> None:
-        with pytest.raises(LockedError, match="another export into it is on"):
-            await exported(path, "coco", out=tmp_path / "out")
-
-    started = asyncio.Event()
-
-    def listen(event: object) -> None:
-        if isinstance(event, Note):
-            loop.call_soon_threadsafe(started.set)
-            time.sleep(0.5)
-
-    loop = asyncio.get_running_loop()
-    first = asyncio.create_task(exported(path, "coco", out=tmp_path / "out", on_event=listen))
-    await started.wait()
-    await second()
-    await first
+    stage = tmp_path / ".out.oid_async"
+    (stage / "export").mkdir(parents=True)
+    held = os.open(stage, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    with pytest.raises(LockedError, match="another export into it is on"):
+        await exported(path, "coco", out=tmp_path / "out")
+    assert (stage / "export").is_dir()
+    os.close(held)
+    await exported(path, "coco", out=tmp_path / "out")
+    assert not stage.exists()
 
 
 async def test_cancelled_it_leaves_nothing(demo: Path, tmp_path: Path) -> None:
     """Whoever cancels an export gets the loop back soon, and finds neither an export nor a rest of one."""
-    loop = asyncio.get_running_loop()
 
     def listen(event: object) -> None:
         if isinstance(event, Note):
-            loop.call_soon_threadsafe(task.cancel)
-            time.sleep(0.3)
+            task.cancel()
 
     task = asyncio.create_task(exported(demo, "coco", out=tmp_path / "out" / "c", on_event=listen))
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+async def test_whoever_listens_is_called_on_the_loop_and_may_stop_it(demo: Path, tmp_path: Path) -> None:
+    """What a sink raises ends the export, which leaves nothing."""
+    loop = asyncio.get_running_loop()
+
+    def listen(event: object) -> None:
+        assert asyncio.get_running_loop() is loop
+        raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        await exported(demo, "coco", out=tmp_path / "out" / "c", on_event=listen)
     assert list((tmp_path / "out").iterdir()) == []
 
 

@@ -54,6 +54,10 @@ _IMAGE_COLUMNS = (
     "OriginalURL",
     "OriginalLandingURL",
 )
+_DRAWN = ("bbox", "segmentation")
+_SIZES = ("Width", "Height")
+# Why a row is left out, null for one that is asked for.
+_WHY = "__why"
 SPAN_ROWS = 4096
 _ROW_GROUP = 4096
 _NARRATIVE = {"image_id": pl.String, "annotator_id": pl.Int64, "caption": pl.String}
@@ -136,6 +140,12 @@ class Source:
         order = {name: at for at, name in enumerate(("train", "validation", "test"))}
         return tuple(sorted(self.planned.images, key=lambda name: (order.get(name, len(order)), name)))
 
+    def _numbered(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Add CLASS. Here, where a few rows are at hand: Polars maps no values while it streams a table."""
+        numbers = dict(self.classes.numbers)
+        number = pl.col("LabelName").replace_strict(numbers, default=None, return_dtype=pl.UInt32)
+        return rows.with_columns(number.alias(CLASS))
+
     def short_numbers(self) -> pl.Expr:
         """Return the expression image -> its number in 53 bits, those that its ImageID begins with.
 
@@ -180,13 +190,14 @@ class Source:
     def spans(self, rows: int = SPAN_ROWS) -> Iterator[Span]:
         """Yield every image once, with its rows, so many images at a time."""
         images = pl.scan_parquet(self._images)
-        tables = {kind: pl.scan_parquet(self._turned(kind)) for kind in self.kinds}
+        tables = {kind: self._rows(kind) for kind in self.kinds}
         for start in range(0, sum(self.planned.images.values()), rows):
             span = images.slice(start, rows).collect()
             ids = span.get_column("ImageID")
             within = pl.col("ImageID").is_between(pl.lit(ids[0]), pl.lit(ids[-1]))
             found = pl.collect_all([table.filter(within) for table in tables.values()])
-            yield Span(span, dict(zip(tables, found, strict=True)))
+            rows_of = dict(zip(tables, found, strict=True))
+            yield Span(span, rows_of | {kind: self._numbered(rows_of[kind]) for kind in _DRAWN if kind in rows_of})
 
     def smaller(self) -> int:
         """Return how many images are to be made smaller."""
@@ -271,12 +282,21 @@ class Source:
         path = self._path(kind)
         frame = pl.scan_csv(path, infer_schema=False)
         there = frame.collect_schema().names()
-        if kind in ("bbox", "segmentation"):
+        if kind in _DRAWN:
             frame = self._boxes(kind, frame, there)
         elif "ImageID" not in there:
             frame = frame.rename({"ImageId": "ImageID"})
         frame.sink_parquet(self._turned(kind), row_group_size=_ROW_GROUP * 4, compression="lz4", maintain_order=True)
         self._count(kind)
+
+    def _rows(self, kind: KindName) -> pl.LazyFrame:
+        """Return the turned rows that are asked for."""
+        rows = pl.scan_parquet(self._turned(kind))
+        if kind not in _DRAWN:
+            return rows
+        return rows.filter(pl.col(_WHY).is_null()).drop(
+            _WHY, *(name for name in _SIZES if name in rows.collect_schema())
+        )
 
     def _boxes(self, kind: KindName, frame: pl.LazyFrame, there: Sequence[str]) -> pl.LazyFrame:
         prefix = "Box" if kind == "segmentation" else ""
@@ -284,25 +304,21 @@ class Source:
         for column in ("ImageID", "LabelName", *sides.values()):
             if column not in there:
                 raise InputError(f"{self._path(kind)}: column {column!r} is missing: there are no boxes to export")
-        numbers = self.classes.numbers
         own = ["MaskPath", "BoxID", "PredictedIoU", "Clicks"] if kind == "segmentation" else ["Source", "Confidence"]
         flags = [
-            pl.col(flag).cast(pl.Float64, strict=False).cast(pl.Int8).fill_null(-1)
-            if flag in there
-            else pl.lit(-1, pl.Int8).alias(flag)
+            _flag(flag) if flag in there else pl.lit(-1, pl.Int8).alias(flag)
             for flag in (FLAGS if kind == "bbox" else ())
         ]
         frame = frame.select(
             "ImageID",
             "LabelName",
-            pl.col("LabelName").replace_strict(dict(numbers), default=None, return_dtype=pl.UInt32).alias(CLASS),
             *(pl.col(name).cast(pl.Float64, strict=False).alias(side) for side, name in sides.items()),
             *(pl.col(name) for name in own if name in there),
             *flags,
             *self._sizes(there),
         )
         reasons = {
-            "class": pl.col(CLASS).is_null(),
+            "class": ~pl.col("LabelName").is_in(list(self.classes.numbers)),
             "no numbers": pl.any_horizontal(pl.col(side).is_null() | ~pl.col(side).is_finite() for side in SIDES),
             "group": pl.col("IsGroupOf") == 1 if kind == "bbox" and self._options.group_boxes == "drop" else None,
             "area": self._too_small(),
@@ -312,17 +328,10 @@ class Source:
         for reason, left_out in reversed(reasons.items()):
             if left_out is not None:
                 why = pl.when(left_out).then(pl.lit(f"{kind}: {reason}")).otherwise(why)
-        turned = self._scratch / f"{kind}-all.parquet"
-        frame.with_columns(why=why).sink_parquet(
-            turned, row_group_size=_ROW_GROUP * 4, compression="lz4", maintain_order=True
-        )
-        frame = pl.scan_parquet(turned)
-        for reason, count in frame.filter(pl.col("why").is_not_null()).group_by("why").len().collect().iter_rows():
-            self.planned.left_out[reason] = count
-        return frame.filter(pl.col("why").is_null()).drop("why", "Width", "Height")
+        return frame.with_columns(why.alias(_WHY))
 
     def _sizes(self, there: Sequence[str]) -> list[pl.Expr]:
-        return [pl.col(name).cast(pl.Int32, strict=False) for name in ("Width", "Height") if name in there]
+        return [pl.col(name).cast(pl.Int32, strict=False) for name in _SIZES if name in there]
 
     def _too_small(self) -> pl.Expr | None:
         least = self._options.min_box_area
@@ -347,4 +356,19 @@ class Source:
         self._count(kind)
 
     def _count(self, kind: KindName) -> None:
-        self.planned.rows[kind] = pl.scan_parquet(self._turned(kind)).select(pl.len()).collect().item()
+        """Count the rows that are asked for, and of boxes and masks those that are left out, by the reason."""
+        rows = pl.scan_parquet(self._turned(kind))
+        if kind not in _DRAWN:
+            self.planned.rows[kind] = rows.select(pl.len()).collect().item()
+            return
+        counts = dict(rows.group_by(_WHY).len().sort(_WHY).collect(engine="streaming").iter_rows())
+        self.planned.rows[kind] = counts.pop(None, 0)
+        self.planned.left_out |= counts
+
+
+def _flag(name: str) -> pl.Expr:
+    """Return a flag as 1, 0 or -1; a table of a user's own may say true and false."""
+    text = pl.col(name)
+    number = text.cast(pl.Float64, strict=False).cast(pl.Int8, strict=False)
+    said = pl.when(text.str.to_lowercase() == "true").then(1).when(text.str.to_lowercase() == "false").then(0)
+    return said.otherwise(number).cast(pl.Int8).fill_null(-1).alias(name)

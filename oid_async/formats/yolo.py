@@ -33,6 +33,7 @@ class Yolo:
 
     def __init__(self, job: Job) -> None:
         self._job = job
+        self._has_classes = bool({"bbox", "segmentation"} & set(job.source.kinds))
         for split in job.source.splits:
             job.folder("labels", split)
             job.folder("images", split)
@@ -64,11 +65,9 @@ class Yolo:
                 lines.append(f"{key}: images/{split}")
             elif key != "test":
                 lines.append(f"{key}: images/{first}  # no {split} images here: readers want the line all the same")
-        lines.append("names:")
-        lines += [
-            f"  {number}: {json.dumps(name, ensure_ascii=False)}"
-            for number, name in enumerate(self._job.source.classes.names)
-        ]
+        names = self._job.source.classes.names if self._has_classes else ()
+        lines += [f"nc: {len(names)}", "names:" if names else "names: []"]
+        lines += [f"  {number}: {json.dumps(name, ensure_ascii=False)}" for number, name in enumerate(names)]
         (self._job.stage / "data.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def _labels(self, span: Span, rows: pl.DataFrame) -> pl.DataFrame:
