@@ -41,10 +41,11 @@ class SavedImage:
     rotation: float | None = 0.0
     title: str = "A title"
     picture: bytes | None = None
+    name: str = ""
 
     @property
     def file_name(self) -> str:
-        return f"{int(self.image_id[:8], 16)}_o.jpg"
+        return self.name or f"{int(self.image_id[:8], 16)}_o.jpg"
 
 
 @dataclass(frozen=True, slots=True)

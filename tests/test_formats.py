@@ -1,6 +1,7 @@
 """Exports, read back by programs that are not ours or by hand, and held against the saved tables."""
 
 import asyncio
+import errno
 import fcntl
 import io
 import json
@@ -349,7 +350,7 @@ def test_extreme_boxes_survive_every_format(
     outs = {
         name: asyncio.run(exported(path / "d", name)) for name in ("coco", "yolo", "voc", "fiftyone", "imagefolder")
     }
-    assert close(coco_boxes(outs["coco"], "train")[image.file_name], wanted, 1e-4 / min(size) + 1e-7)
+    assert close(coco_boxes(outs["coco"], "train")[image.file_name], wanted, 1e-6 / min(size) + 1e-9)
     found = yolo_boxes(outs["yolo"], yolo_names(outs["yolo"]))
     assert close(found[image.file_name.removesuffix(".jpg")], wanted, 1e-6)
     names = {row["MID"]: row["Name"] for row in read_csv_pairs(outs["fiftyone"] / "metadata" / "classes.csv")}
@@ -361,7 +362,7 @@ def test_extreme_boxes_survive_every_format(
     pixels = [(name, *box) for name, box in zip(objects["category"], objects["bbox"], strict=True)]
     width, height = size
     scaled = [(name, x * width, y * height, (z - x) * width, (w - y) * height) for name, x, y, z, w in wanted]
-    assert close(pixels, scaled, 1e-4)
+    assert close(pixels, scaled, 1e-6)
     for box in voc_boxes(outs["voc"])[image.file_name]:
         name, left, top, right, bottom = box
         assert 0 <= left < right <= width
@@ -647,6 +648,49 @@ async def test_rotation_is_said_and_not_done(tmp_path: Path) -> None:
     document = json.loads(((await exported(path, "coco")) / "annotations" / "instances_train.json").read_text())
     assert document["images"][0]["rotation"] == 90
     assert (document["images"][0]["width"], document["images"][0]["height"]) == (64, 48)
+
+
+async def test_links_on_another_disk_are_symbolic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no hard link can be made a symbolic one takes no space either, and leads to the image from anywhere."""
+
+    def refuse(source: str, target: str) -> None:
+        raise OSError(errno.EXDEV, "another disk")
+
+    path = SavedFolder([SavedImage(ONE)]).write(tmp_path / "d")
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.chdir(tmp_path)
+    out = await exported(Path("d"), "voc", out=tmp_path / "out" / "v")
+    image = out / "JPEGImages" / SavedImage(ONE).file_name
+    assert image.is_symlink()
+    assert image.samefile(path / "images" / image.name)
+
+
+async def test_ids_of_a_users_own(tmp_path: Path) -> None:
+    """An id that is not 16 hex digits keeps its box; a shard has no dot in it, and in FiftyOne it must name a file."""
+    images = [SavedImage("my.photo/1", name="a.jpg"), SavedImage("z" * 120, name="b.jpg", subset=None)]
+    boxes = [SavedBox(image.image_id, "/m/0bt9lr") for image in images]
+    path = SavedFolder(images, boxes).write(tmp_path / "d")
+    shard = members(await exported(path, "webdataset") / "train-000000.tar")
+    assert list(shard) == ["my%2Ephoto%2F1", "z" * 120]
+    assert [json.loads(files["json"])["image_id"] for files in shard.values()] == [image.image_id for image in images]
+    document = json.loads((await exported(path, "coco") / "annotations" / "instances_train.json").read_text())
+    assert (
+        len({image["id"] for image in document["images"]} & {each["image_id"] for each in document["annotations"]}) == 2
+    )
+    report = await oid_async.export(savepath=path, format="yolo", splits="50/50")
+    assert sum(report.splits.values()) == 2
+    with pytest.raises(InputError, match="cannot name a file, and FiftyOne"):
+        await exported(path, "fiftyone")
+
+
+async def test_a_subset_is_no_way_out_of_the_folder(tmp_path: Path) -> None:
+    """What a table says of the split becomes the name of a folder, and nothing else."""
+    path = SavedFolder([SavedImage(ONE, subset="../../up")], [SavedBox(ONE)]).write(tmp_path / "d")
+    for name in FORMATS:
+        report = await oid_async.export(savepath=path, format=name, out=tmp_path / "out" / name)
+        assert report.splits == {"______up": 1}
+    assert sorted(os.listdir(tmp_path)) == ["d", "out"]
+    assert "val: images/______up" in (tmp_path / "out" / "yolo" / "data.yaml").read_text()
 
 
 # --- what goes wrong -----------------------------------------------------------------------------------------------

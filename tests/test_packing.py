@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -121,14 +122,24 @@ def test_killed_anywhere_it_ends_in_the_same_shards(
     assert image_names(tmp_path / "killed") == []
 
 
-async def test_what_fails_in_passing_comes_into_a_later_shard(lookalike: Path, cache_dir: Path, tmp_path: Path) -> None:
-    """An image that lands in a later run is packed then, behind what is there; nothing is packed twice."""
-    query: dict[str, Any] = {"categories": ["Football"], "format": "webdataset", "no_files": True}
+async def test_what_comes_later_is_packed_behind(lookalike: Path, cache_dir: Path, tmp_path: Path) -> None:
+    """An image that lands in a later run comes into a new shard; nothing is packed twice."""
+    mirror = shutil.copytree(lookalike, tmp_path / "mirror")
+    query: dict[str, Any] = {"categories": ["Football"], "format": "webdataset", "no_files": True, "mirror": mirror}
     place = tmp_path / "d"
-    first = await oid_async.download(**query, mirror=lookalike, savepath=place, timeout=0.001, retries=0)
-    second = await oid_async.download(**query, mirror=lookalike, savepath=place)
+    plan = await oid_async.plan(**query, savepath=place)
+    pictures = sorted((mirror / "open-images-dataset" / "train").iterdir())
+    bodies = {path: path.read_bytes() for path in pictures[::2]}
+    for path in bodies:
+        path.unlink()
+    first = await oid_async.download(**query, savepath=place)
+    for path, body in bodies.items():
+        path.write_bytes(body)
+    second = await oid_async.download(**query, savepath=place, retry_failed=True)
     assert first.failed > 0
-    assert second.present + second.downloaded + second.failed == second.selected
+    assert second.downloaded > 0
+    assert second.present == first.downloaded
+    assert second.selected == plan.selected
     found: list[str] = []
     for shard in sorted((place / "export" / "webdataset").glob("*.tar")):
         found += members(shard)

@@ -23,7 +23,8 @@ from oid_async.openimages.ids import KEY
 from oid_async.openimages.kinds import KindName
 from oid_async.version import __version__
 
-_FOUR = 4
+# A published coordinate has six decimals, and an image may be one pixel wide.
+_DECIMALS = 6
 _CC = re.compile(r"creativecommons\.org/licenses/([a-z-]+)/([0-9.]+)")
 
 
@@ -112,8 +113,8 @@ class Coco:
         said = pl.struct(
             image_id=self._number,
             category_id=pl.col(CLASS) + 1,
-            bbox=pl.concat_list(value.round(_FOUR) for value in (x, y, across, down)),
-            area=pl.coalesce("mask_area", "box_area").cast(pl.Float64).round(_FOUR),
+            bbox=pl.concat_list(value.round(_DECIMALS) for value in (x, y, across, down)),
+            area=pl.coalesce("mask_area", "box_area").cast(pl.Float64).round(_DECIMALS),
             iscrowd=(group == 1).cast(pl.Int8),
             attributes=attributes if "IsGroupOf" in rows.columns else pl.lit(None),
         )

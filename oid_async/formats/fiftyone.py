@@ -18,6 +18,7 @@ from typing import IO, ClassVar
 
 import polars as pl
 
+from oid_async.errors import InputError
 from oid_async.formats.job import Job
 from oid_async.formats.source import FLAGS, SIDES, Span
 from oid_async.openimages.kinds import KindName
@@ -68,7 +69,7 @@ class FiftyOne:
                 counts[kind] = len(rows)
         self._note_classes(span)
         if not self._job.options.no_files:
-            names = [f"{image_id}.jpg" for image_id in span.images.get_column("ImageID")]
+            names = [_file_name(image_id) for image_id in span.images.get_column("ImageID")]
             self._job.pictures.place(span.images, self._data, names)
         if "segmentation" in span.rows:
             self._place_masks(span)
@@ -131,6 +132,15 @@ class FiftyOne:
         (metadata / "segmentation_classes.csv").write_text(lines, encoding="utf-8")
         tree = {"LabelName": "Entity", "Subcategory": [{"LabelName": name} for name in classes.names]}
         (metadata / "hierarchy.json").write_text(json.dumps(tree, ensure_ascii=False), encoding="utf-8")
+
+
+def _file_name(image_id: str) -> str:
+    """Return what the importer looks for; an id of a user's own may be no name. Raises InputError."""
+    if "/" in image_id or "\0" in image_id or image_id.startswith("."):
+        raise InputError(
+            f"ImageID {image_id!r} cannot name a file, and FiftyOne knows images by that: choose another format"
+        )
+    return f"{image_id}.jpg"
 
 
 def _default(column: str) -> str:

@@ -31,7 +31,7 @@ _QUALITY = 90
 _CHUNK = 16
 # Fewer pictures than that are made here: starting a process takes a third of a second.
 _WORTH_A_POOL = 200
-# A link cannot be made: another disk, a file system that has none, too many of one file.
+# A hard link cannot be made (another disk, too many of one file), or no link at all.
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 # Grey above this is the mask (FiftyOne's own threshold).
 _INSIDE = 122
@@ -100,12 +100,13 @@ class Pictures:
     def _bring(self, source: str, target: str) -> None:
         try:
             if not self._copy:
-                try:
-                    os.link(source, target)
-                    return
-                except OSError as error:
-                    if error.errno not in _NO_LINK:
-                        raise
+                for link in (os.link, os.symlink):
+                    try:
+                        link(os.path.abspath(source), target)
+                        return
+                    except OSError as error:
+                        if error.errno not in _NO_LINK:
+                            raise
             shutil.copyfile(source, target)
         except FileNotFoundError as error:
             raise _missing(source) from error

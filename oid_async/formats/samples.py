@@ -75,7 +75,7 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
         }
     ),
 }
-_DECIMALS = 4
+_DECIMALS = 6
 
 
 def samples(span: Span, classes: Classes) -> Iterator[dict[str, Any]]:

@@ -85,7 +85,7 @@ class Shards:
         for ending, body in members:
             head = tarfile.TarInfo(f"{key}.{ending}")
             head.size, head.mode = len(body), 0o644
-            parts += (head.tobuf(tarfile.USTAR_FORMAT), body, bytes(-len(body) % _BLOCK))
+            parts += (head.tobuf(tarfile.GNU_FORMAT), body, bytes(-len(body) % _BLOCK))
         sample = b"".join(parts)
         place = self._places.setdefault(split, Place())
         if place.offset and _closed_size(place.offset + len(sample)) > self._most:

@@ -36,7 +36,8 @@ class Yolo:
         self._has_classes = bool({"bbox", "segmentation"} & set(job.source.kinds))
         for split in job.source.splits:
             job.folder("labels", split)
-            job.folder("images", split)
+            if not job.options.no_files:
+                job.folder("images", split)
 
     def write(self, span: Span) -> None:
         """Write a span."""
