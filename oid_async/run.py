@@ -5,12 +5,11 @@ each what it needs; the stages know nothing of one another.
 """
 
 import asyncio
-import json
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -22,8 +21,9 @@ import polars as pl
 
 from oid_async.answer import Answer, ask, remarks
 from oid_async.beside import Beside
+from oid_async.claim import claimed, forget_elsewhere
 from oid_async.descriptors import allowed, most_workers
-from oid_async.errors import InputError, OidError, StorageError, UsageError, machine_error, storage_error
+from oid_async.errors import OidError, StorageError, machine_error, storage_error
 from oid_async.events import Finished, Note, Planned, Sink
 from oid_async.formats.options import ExportOptions
 from oid_async.inputs import Gatherer, Inputs, choose_names, choose_sources
@@ -38,13 +38,11 @@ from oid_async.report import PASSING_KINDS, Plan, Report, size_text
 from oid_async.select.choose import Asked
 from oid_async.select.names import Listing
 from oid_async.select.plan import Facts, Planner, Summary, clear_plan, plan_files
-from oid_async.store.adopt import Adopter, from_manifest
+from oid_async.store.adopt import Adopter
 from oid_async.store.folder import Folder
-from oid_async.store.journal import Journal, has_failed, next_line
+from oid_async.store.journal import Journal, next_line
 from oid_async.store.landing import Lander
 from oid_async.store.lines import Lines
-from oid_async.store.packed import packed_in
-from oid_async.store.power import boot_id, check_after_boot
 from oid_async.store.results import Results, Saved
 from oid_async.targets import Targets
 from oid_async.threads import in_thread
@@ -161,7 +159,7 @@ class Run:
         async with AsyncExitStack() as stack:
             if self.options.packs:
                 self._packing = self._new_packing(folder)
-            journal = await stack.enter_async_context(_claimed(folder, self._sink, self._packing))
+            journal = await stack.enter_async_context(claimed(folder, self._sink, self._packing))
             if self._packing is not None:
                 stack.push_async_callback(in_thread, self._packing.leave)
                 await in_thread(self._packing.claim)
@@ -281,7 +279,7 @@ class Run:
         planner, start = prepared.planner, prepared.start
         try:
             if journal is not None:
-                _forget_elsewhere(folder, journal, prepared.site.name, self.options)
+                forget_elsewhere(folder, journal, prepared.site.name, self.options)
             clear_plan(folder.plan)
 
             def look() -> Facts:
@@ -562,52 +560,6 @@ def _workers(options: Options) -> int:
 
 
 @asynccontextmanager
-async def _claimed(folder: Folder, sink: Sink, packing: "Packing | None") -> AsyncIterator[Journal]:
-    """Own a folder and its journal. A journal that was deleted is made anew from the manifest and the files."""
-    opened: list[Journal] = []
-    notes: list[str] = []
-
-    def enter() -> None:
-        folder.claim()
-        if packing is None and (shards := packed_in(folder)) is not None:
-            raise UsageError(
-                f"{folder.path}: its images are in the shards of {shards}; go on with --format webdataset --no-files, "
-                "or name another --savepath"
-            )
-        if not folder.is_locked:
-            notes.append(f"{folder.path}: its file system has no locks; start no second run in this folder meanwhile")
-        try:
-            check = check_after_boot(folder, boot_id())
-        except OSError as error:
-            raise storage_error(error, folder.path) from error
-        if said := check.note():
-            notes.append(said)
-        fresh = not folder.journal.exists()
-        opened.append(Journal(folder.journal))
-        if fresh and folder.manifest.exists():
-            # A manifest that is none of ours, or torn, tells nothing: files are then adopted by their own check.
-            with suppress(InputError, pl.exceptions.PolarsError):
-                packed = Listing.of(packing.names()).exact if packing is not None else None
-                for batch in from_manifest(folder, packed):
-                    opened[0].append(batch)
-
-    def leave() -> None:
-        try:
-            for journal in opened:
-                journal.close()
-        finally:
-            folder.leave()
-
-    try:
-        await in_thread(enter)
-        for note in notes:
-            sink(Note(note))
-        yield opened[0]
-    finally:
-        await in_thread(leave)
-
-
-@asynccontextmanager
 async def _scratch() -> AsyncIterator[Path]:
     """Yield a temporary folder; it goes away however this ends, also while it is being made."""
     made: list[Path] = []
@@ -621,32 +573,6 @@ async def _scratch() -> AsyncIterator[Path]:
     finally:
         for folder in made:
             await in_thread(shutil.rmtree, folder, True)
-
-
-def _forget_elsewhere(folder: Folder, journal: Journal, site: str | None, options: Options) -> None:
-    """Forget remembered failures when they speak of another place than this time, or of what is now allowed."""
-    note = folder.state / "site.json"
-    largest = options.max_image_bytes
-    now: dict[str, Any] = {"site": site, "allowed": sorted(options.allow_hosts), "largest": largest}
-    try:
-        before = json.loads(note.read_text())
-    except (OSError, ValueError):
-        before = now
-    if not isinstance(before, dict):
-        before = {"site": before}  # as an earlier version wrote it
-    more = set(now["allowed"]) - set(before.get("allowed", ()))
-    # Versions that noted no size had the same default.
-    larger = largest > before.get("largest", Options().max_image_bytes)
-    if (
-        before.get("site") != site
-        or (more and has_failed(folder.journal, "blocked"))
-        or (larger and has_failed(folder.journal, "too_large"))
-    ):
-        journal.forget_failures()
-    if before != now or not note.exists():
-        part = folder.tmp / note.name
-        part.write_text(json.dumps(now))
-        part.replace(note)
 
 
 def _check_room(plan: Plan, site: Site) -> None:
