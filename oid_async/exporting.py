@@ -111,8 +111,10 @@ class Export:
                 report = self._fill(stage, started, stopped)
                 _give_name(stage / "export", self.out)
                 return report
+        except InterruptedError:
+            raise
         except (OSError, pl.exceptions.PolarsError) as error:
-            if machine_error(error) is None:
+            if not isinstance(error, OSError) and machine_error(error) is None:
                 raise
             raise storage_error(error, self.out) from error
 
@@ -163,6 +165,10 @@ class Export:
         rows = ", ".join(f"{count} {KINDS[kind].what}" for kind, count in planned.rows.items())  # type: ignore[index]
         images = ", ".join(f"{split} {planned.images[split]}" for split in source.splits)
         self._tell(Note(f"exporting {sum(planned.images.values())} images ({images or 'none'}), {rows or 'no rows'}"))
+        others = [kind for kind in KINDS.values() if (self._folder.path / kind.file).is_file()]
+        homeless = [kind.what for kind in others if kind.name not in WRITERS[self.format].kinds]
+        if homeless:
+            self._tell(Note(f"{self.format} has no place for what was saved of {', '.join(homeless)}"))
         for reason, count in planned.left_out.items():
             self._tell(Note(f"left out: {count} of {reason}"))
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,9 +32,10 @@ from support import read_csv, read_manifest, run_cli
 
 import oid_async
 from oid_async.demo import demo_run
-from oid_async.errors import InputError, LockedError, UsageError
+from oid_async.errors import InputError, LockedError, StorageError, UsageError
 from oid_async.events import Note, ignore
 from oid_async.formats.options import FORMATS
+from oid_async.openimages.kinds import KINDS
 
 # pycocotools 2.0.11 hands arrays to numpy the way of numpy 1.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
@@ -538,6 +540,41 @@ async def test_fiftyone_of_boxes_alone_has_headers(tmp_path: Path) -> None:
     }
 
 
+# --- real pictures and rows ----------------------------------------------------------------------------------------
+
+REAL = Path(__file__).resolve().parents[1] / ".." / "shared" / "real"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="../shared/real is not there: no real pictures to export")
+async def test_real_pictures_with_real_boxes(tmp_path: Path) -> None:
+    """Real JPEGs under real boxes: every format has them all, boxes read back, smaller pictures decode."""
+    rows = read_csv(REAL / "bbox" / "sysaster-train-annotations-bbox.csv")
+    pictures = sorted((REAL / "images").glob("*.jpg"))
+    images, boxes = [], []
+    for path, start in zip(pictures, range(0, len(rows), len(rows) // len(pictures)), strict=False):
+        with Image.open(path) as image:
+            images.append(SavedImage(path.stem, *image.size, picture=path.read_bytes(), name=f"{path.stem}.jpg"))
+        for row in rows[start : start + 40]:
+            sides = (row["XMin"], row["XMax"], row["YMin"], row["YMax"])
+            flags = (row["IsOccluded"], row["IsTruncated"], row["IsGroupOf"], row["IsDepiction"], row["IsInside"])
+            boxes.append(SavedBox(path.stem, "/m/01g317", sides, flags))
+    saved = SavedFolder(images, boxes).write(tmp_path / "d")
+    wanted = boxes_by_image(saved)
+    for name in FORMATS:
+        report = await oid_async.export(savepath=saved, format=name, max_side=300)
+        assert (report.images, report.annotations["bbox"]) == (len(pictures), len(boxes))
+    coco = saved / "export" / "coco"
+    found = coco_boxes(coco, "train")
+    for image in json.loads((coco / "annotations" / "instances_train.json").read_text())["images"]:
+        assert close(found[image["file_name"]], wanted[image["file_name"]], 1e-6)
+        with Image.open(coco / "images" / "train" / image["file_name"]) as smaller:
+            assert smaller.size == (image["width"], image["height"])
+            assert max(smaller.size) == 300
+            smaller.load()
+    for stem, found_boxes in yolo_boxes(saved / "export" / "yolo", list(NAMES.values())).items():
+        assert close(found_boxes, wanted[f"{stem}.jpg"], 1e-6)
+
+
 # --- options -------------------------------------------------------------------------------------------------------
 
 
@@ -705,6 +742,26 @@ async def test_every_format_of_an_empty_selection(tmp_path: Path, name: str) -> 
     assert report.out == str(path / "export" / name)
 
 
+@pytest.mark.parametrize("kind", ["none", *KINDS])
+async def test_every_format_of_each_kind_alone(demo: Path, tmp_path: Path, kind: str) -> None:
+    """Whatever alone was saved is exported, or said to have no place; the images are there in any case."""
+    others = [other.folder for name, other in KINDS.items() if name != kind]
+    path = tmp_path / "d"
+    shutil.copytree(demo, path, copy_function=os.link, ignore=shutil.ignore_patterns(*others, "export", ".oid_async"))
+    images = sum(row["Status"] == "ok" for row in read_manifest(path))
+    for name in FORMATS:
+        said: list[str] = []
+
+        def listen(event: object, said: list[str] = said) -> None:
+            if isinstance(event, Note):
+                said.append(event.text)
+
+        report = await oid_async.export(savepath=path, format=name, out=tmp_path / name, on_event=listen, no_files=True)
+        assert report.images == images
+        homeless = any(line.startswith(f"{name} has no place for") for line in said)
+        assert (sum(report.annotations.values()) > 0) is (kind != "none" and not homeless)
+
+
 @pytest.mark.parametrize("name", FORMATS)
 async def test_a_missing_image_leaves_no_export(tmp_path: Path, name: str) -> None:
     """An image that is gone ends an export in words; nothing gets the name, nothing is left beside it."""
@@ -740,6 +797,15 @@ async def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     assert out == again
     assert {entry.name for entry in out.iterdir()} >= {"JPEGImages", "Annotations"}
     assert not (out / "annotations").exists()
+
+
+async def test_a_place_where_nothing_can_be_written(tmp_path: Path) -> None:
+    """It is one line and the machine's exit code, not a traceback."""
+    path = SavedFolder([SavedImage(ONE)]).write(tmp_path / "d")
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file" / "x", Path("/proc/x")):
+        with pytest.raises(StorageError):
+            await exported(path, "coco", out=place)
 
 
 async def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:

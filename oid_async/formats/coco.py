@@ -108,15 +108,20 @@ class Coco:
         across, down = (pl.col("XMax") - pl.col("XMin")) * width, (pl.col("YMax") - pl.col("YMin")) * height
         rows = rows.with_columns(box_area=across * down)
         rows = self._with_masks(rows)
-        group = pl.col("IsGroupOf").fill_null(0) if "IsGroupOf" in rows.columns else pl.lit(0)
-        attributes = pl.struct(pl.col(flag).alias(name) for flag, name in FLAGS.items() if flag in rows.columns)
+        # Of masks alone nobody has said how they are.
+        has_flags = set(FLAGS) <= set(rows.columns)
+        group = pl.col("IsGroupOf").fill_null(0) if has_flags else pl.lit(0)
+        flags = [
+            (pl.col(flag).fill_null(-1) if has_flags else pl.lit(-1, pl.Int8)).alias(name)
+            for flag, name in FLAGS.items()
+        ]
         said = pl.struct(
             image_id=self._number,
             category_id=pl.col(CLASS) + 1,
             bbox=pl.concat_list(value.round(_DECIMALS) for value in (x, y, across, down)),
             area=pl.coalesce("mask_area", "box_area").cast(pl.Float64).round(_DECIMALS),
             iscrowd=(group == 1).cast(pl.Int8),
-            attributes=attributes if "IsGroupOf" in rows.columns else pl.lit(None),
+            attributes=pl.struct(flags),
         )
         rows = rows.with_columns(json=said.struct.json_encode())
         found = {}
