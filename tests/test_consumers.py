@@ -30,17 +30,23 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with demo_data/ as `oid-async demo` leaves it, and every export in it."""
+    """A folder with demo_data/ as `oid-async demo` leaves it."""
     root = tmp_path_factory.mktemp("consumers")
     before = dict(os.environ)
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(root / "hf"), "FIFTYONE_DO_NOT_TRACK": "1"}
     os.environ |= {"FIFTYONE_DATABASE_VALIDATION": "false", "FIFTYONE_DATABASE_DIR": str(root / "db")}
     asyncio.run(demo_run(root / "demo_data", root / "cache", ignore).download())
-    for name in FORMATS:
-        asyncio.run(oid_async.export(savepath=root / "demo_data", format=name))
     yield root
     os.environ.clear()
     os.environ.update(before)
+
+
+def export_of(root: Path, name: str) -> Path:
+    """Return the export of the demo in a format, made when it is first asked for."""
+    out = root / "demo_data" / "export" / name
+    if not out.exists():
+        asyncio.run(oid_async.export(savepath=root / "demo_data", format=name))
+    return out
 
 
 def saved(root: Path) -> list[dict[str, Any]]:
@@ -67,6 +73,7 @@ def test_the_readmes_line_loads_it(demo: Path, monkeypatch: pytest.MonkeyPatch, 
     for module in re.findall(r"(?:import|from) (\w+)", LINES[name]):
         if module not in ("COCO", "glob"):
             pytest.importorskip(module)
+    export_of(demo, name)
     monkeypatch.chdir(demo)
     names: dict[str, Any] = {}
     *before, last = LINES[name].split("; ")
@@ -90,7 +97,7 @@ def test_the_readmes_line_loads_it(demo: Path, monkeypatch: pytest.MonkeyPatch, 
 def test_supervision_finds_the_same_boxes(demo: Path, name: str) -> None:
     """supervision reads each format and finds every box of its class within half a pixel."""
     dataset_of = pytest.importorskip("supervision").DetectionDataset
-    out = demo / "demo_data" / "export" / name
+    out = export_of(demo, name)
     if name == "yolo":
         asyncio.run(oid_async.export(savepath=demo / "demo_data", format="yolo", no_masks=True, out=demo / "boxes"))
         out = demo / "boxes"
@@ -129,7 +136,7 @@ def test_webdataset_decodes_every_sample(demo: Path) -> None:
     webdataset = pytest.importorskip("webdataset")
     keys = []
     for split in SPLITS:
-        shards = sorted(map(str, (demo / "demo_data" / "export" / "webdataset").glob(f"{split}-*.tar")))
+        shards = sorted(map(str, export_of(demo, "webdataset").glob(f"{split}-*.tar")))
         for sample in webdataset.WebDataset(shards, shardshuffle=False).decode("pil"):
             said = sample["json"]
             assert sample["jpg"].size == sample["png"].size == (said["width"], said["height"])
@@ -144,7 +151,7 @@ def test_datasets_decodes_every_image(demo: Path, name: str) -> None:
     """datasets iterates every sample offline and decodes every image."""
     datasets = pytest.importorskip("datasets")
     kind, _, streamed = name.partition(" ")
-    out = demo / "demo_data" / "export" / kind
+    out = export_of(demo, kind)
     ending = {"webdataset": "tar", "parquet": "parquet"}.get(kind)
     where: dict[str, Any] = {"data_dir": str(out)}
     if ending is not None:
@@ -168,7 +175,7 @@ def test_fiftyone_imports_every_label(demo: Path) -> None:
     fiftyone = pytest.importorskip("fiftyone")
     types = ["classifications", "detections", "relationships", "segmentations", "points"]
     dataset = fiftyone.Dataset.from_dir(
-        str(demo / "demo_data" / "export" / "fiftyone"),
+        str(export_of(demo, "fiftyone")),
         dataset_type=fiftyone.types.OpenImagesV7Dataset,
         label_types=types,
     )

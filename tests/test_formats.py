@@ -331,7 +331,7 @@ EXTREMES = st.lists(st.tuples(SPAN_OF, SPAN_OF, st.sampled_from(sorted(NAMES))),
 SIZES = st.sampled_from([(1, 1), (1, 1024), (64, 48), (1024, 683), (683, 1024)])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(rows=EXTREMES, size=SIZES)
 def test_extreme_boxes_survive_every_format(
     tmp_path_factory: pytest.TempPathFactory, rows: list[Any], size: tuple[int, int]
@@ -450,7 +450,7 @@ def test_a_killed_export_ends_in_the_same_shards(demo: Path, tmp_path: Path) -> 
     whole = asyncio.run(exported(demo, "webdataset", out=tmp_path / "whole", shard_size="1M"))
     progress = tmp_path / ".killed.oid_async" / "export" / "progress.json"
     done = []
-    for samples, torn in ((1, 0), (200, 700), (40, 3), (110, 100_000)):
+    for samples, torn in ((1, 0), (200, 700), (100, 100_000)):
         command = [sys.executable, "-c", KILLED, demo, tmp_path / "killed", samples, torn]
         ended = subprocess.run(list(map(str, command)), check=False, capture_output=True, text=True, timeout=60)
         assert ended.returncode == -signal.SIGKILL, ended.stderr

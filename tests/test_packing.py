@@ -19,7 +19,12 @@ from oid_async.errors import InputError, UsageError
 from oid_async.events import Exported
 from oid_async.select import plan as plan_of
 
-QUERY: dict[str, Any] = {"kinds": ["all"], "splits": ["all"], "format": "webdataset", "shard_size": "1M"}
+QUERY: dict[str, Any] = {
+    "kinds": ["all"],
+    "splits": ["validation", "test"],
+    "format": "webdataset",
+    "shard_size": "200K",
+}
 
 
 def shards(out: Path) -> dict[str, bytes]:
@@ -30,7 +35,7 @@ def shards(out: Path) -> dict[str, bytes]:
 def small_spans() -> Any:
     """Spans of a few images, as large selections have many of."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan_of, "_SPAN_ROWS", 32)
+        patch.setattr(plan_of, "_SPAN_ROWS", 16)
         yield
 
 
@@ -52,7 +57,7 @@ async def test_shards_are_those_of_an_export(
     out = Path(report.export["out"])
     assert shards(out) == shards(Path(files.export["out"]))
     assert image_names(tmp_path / "p") == []
-    assert 0 < most <= 2 * 32
+    assert 0 < most <= 2 * 16
     assert report.export["images"] == report.downloaded == files.downloaded
     assert report.export["annotations"] == files.export["annotations"]
     assert report.masks["selected"] == files.masks["selected"]
@@ -69,7 +74,7 @@ KILLED = """
 import asyncio, io, json, os, signal, sys
 import oid_async, oid_async.formats.shards as shards, oid_async.packing as packing, oid_async.select.plan as plan
 where, left, query = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
-plan._SPAN_ROWS = 32
+plan._SPAN_ROWS = 16
 def count():
     global left
     left -= 1
@@ -108,12 +113,12 @@ def test_killed_anywhere_it_ends_in_the_same_shards(
     codes = []
     query = QUERY | {"kinds": ["bbox", "segmentation"], "mirror": str(lookalike), "no_files": True}
     query |= {"savepath": str(tmp_path / "killed"), "cache_dir": str(cache_dir)}
-    for where, most in (("write", 40), ("unlink", 60), ("fsync", 12), ("write", 120), ("unlink", 30), ("fsync", 20)):
+    for where, most in (("write", 30), ("unlink", 20), ("fsync", 12), ("unlink", 10)):
         command = [sys.executable, "-c", KILLED, where, str(draw.randint(1, most)), json.dumps(query)]
         ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
         assert ended.returncode in (0, -signal.SIGKILL), ended.stderr
         codes.append(ended.returncode)
-    assert codes.count(-signal.SIGKILL) >= 3
+    assert codes.count(-signal.SIGKILL) >= 2
     report = asyncio.run(oid_async.download(**query))
     whole = asyncio.run(oid_async.download(**query | {"savepath": str(tmp_path / "whole")}))
     assert shards(Path(report.export["out"])) == shards(Path(whole.export["out"]))
