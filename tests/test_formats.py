@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 import xml.etree.ElementTree as ET
 from collections import Counter, defaultdict
 from fractions import Fraction
@@ -628,6 +629,37 @@ async def test_max_side_makes_images_and_masks_smaller(tmp_path: Path, processes
     with Image.open(next((fiftyone / "labels" / "masks").rglob("*.png"))) as image:
         assert image.size == (50, 25)
         assert image.convert("L").getbbox() == (5, 5, 25, 15)
+
+
+ORPHANS = """
+import asyncio, os, sys, time
+import oid_async, oid_async.formats.pictures as pictures
+pool_of = pictures.ProcessPoolExecutor
+def told(*args, **settings):
+    pool = pool_of(*args, **settings)
+    told = pool.map(pictures._apply, [os.getpid] * 2, [(), ()])
+    print(*set(told), flush=True)
+    time.sleep(60)
+pictures.ProcessPoolExecutor = told
+asyncio.run(oid_async.export(savepath=sys.argv[1], format="coco", processes=2))
+"""
+
+
+def test_a_killed_export_takes_its_processes_along(demo: Path) -> None:
+    """After SIGKILL no process that made pictures is left."""
+    script = [sys.executable, "-c", ORPHANS, str(demo)]
+    with subprocess.Popen(script, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        process.kill()
+    assert pids
+    for pid in pids:
+        for _ in range(100):
+            if not Path(f"/proc/{pid}").exists():
+                break
+            time.sleep(0.1)
+        else:
+            raise AssertionError(f"process {pid} is still there")
 
 
 @pytest.mark.parametrize(("least", "left"), [(0, 3), (500, 2), (800, 1), ("20%", 2), ("26%", 1)])

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -129,16 +130,24 @@ def picture_pool(processes: int | str, pictures: int) -> Iterator[Executor | Non
     if wanted < 2 or pictures < _WORTH_A_POOL:
         yield None
         return
-    pool = ProcessPoolExecutor(wanted, mp_context=multiprocessing.get_context("spawn"), initializer=_deaf)
+    pool = ProcessPoolExecutor(wanted, mp_context=multiprocessing.get_context("spawn"), initializer=_begin)
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _deaf() -> None:
-    """Leave it to the program to stop its processes: an interrupt reaches all of them."""
+def _begin() -> None:
+    """Leave it to the program to stop its processes, for an interrupt reaches all of them; end when it was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    program = multiprocessing.parent_process()
+
+    def end_with_it() -> None:
+        if program is not None:
+            program.join()
+            os._exit(1)
+
+    threading.Thread(target=end_with_it, daemon=True).start()
 
 
 def _apply(function: Callable[..., Result], job: tuple[Any, ...]) -> Result:
