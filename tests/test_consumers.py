@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from saved import SavedBox, SavedFolder, SavedImage, picture
 from support import read_csv, read_manifest
 
 import oid_async
@@ -190,3 +191,14 @@ def test_fiftyone_imports_every_label(demo: Path) -> None:
         assert dataset.count(field) == len(read_csv(demo / "demo_data" / f"{table}.csv")), field
     labels = dataset.count("positive_labels.classifications") + dataset.count("negative_labels.classifications")
     assert labels == len(read_csv(demo / "demo_data" / "label" / "labels.csv"))
+
+
+@pytest.mark.slow
+def test_fiftyone_finds_labels_of_an_id_that_is_all_digits(demo: Path, tmp_path: Path) -> None:
+    """The boxes of an image whose id looks like a number are imported."""
+    fiftyone = pytest.importorskip("fiftyone")
+    image = SavedImage("0000048549557964", picture=picture(64, 48))
+    path = SavedFolder([image], [SavedBox(image.image_id)] * 3).write(tmp_path / "d")
+    report = asyncio.run(oid_async.export(savepath=path, format="fiftyone"))
+    dataset = fiftyone.Dataset.from_dir(report.out, dataset_type=fiftyone.types.OpenImagesV7Dataset)
+    assert (len(dataset), dataset.count("detections.detections")) == (1, 3)

@@ -32,11 +32,12 @@ from saved import NAMES, SavedBox, SavedFolder, SavedImage, picture, rectangle
 from support import read_csv, read_manifest, run_cli
 
 import oid_async
-from oid_async.demo import demo_run
+from oid_async.demo import look_alike_run
 from oid_async.errors import InputError, LockedError, StorageError, UsageError
 from oid_async.events import Note, ignore
 from oid_async.formats.options import FORMATS
 from oid_async.openimages.kinds import KINDS
+from oid_async.options import SPLITS, Options
 
 # pycocotools 2.0.11 hands arrays to numpy the way of numpy 1.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
@@ -46,9 +47,10 @@ ONE, TWO, THREE = "0000048549557964", "1234567890abcdef", "ffffffffffffffff"
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's folder, with all that is said of its images."""
+    """The first images of the demo, of every split, with all that is said of them."""
     root = tmp_path_factory.mktemp("formats")
-    asyncio.run(demo_run(root / "d", root / "cache", ignore).download())
+    options = Options(savepath=root / "d", cache_dir=root / "cache", splits=SPLITS, kinds=("all",), limit=120)
+    asyncio.run(look_alike_run(options, ignore).download())
     return root / "d"
 
 
@@ -140,7 +142,7 @@ async def test_coco_has_what_the_tables_say(demo: Path, tmp_path: Path) -> None:
         captions.update(f"{names[each['image_id']]} {each['caption']}" for each in said["annotations"])
     assert seen == len(manifest)
     assert crowds == sum(row["IsGroupOf"] == "1" for row in read_csv(demo / "bbox" / "bbox.csv")) > 0
-    assert masks == len(read_csv(demo / "segmentation" / "segmentation.csv")) > 100
+    assert masks == len(read_csv(demo / "segmentation" / "segmentation.csv")) > 50
     file_names = {row["ImageID"]: name for name, row in manifest.items()}
     lines = (demo / "narrative" / "narratives.jsonl").read_text().splitlines()
     spoken = [json.loads(line) for line in lines]
@@ -332,7 +334,7 @@ EXTREMES = st.lists(st.tuples(SPAN_OF, SPAN_OF, st.sampled_from(sorted(NAMES))),
 SIZES = st.sampled_from([(1, 1), (1, 1024), (64, 48), (1024, 683), (683, 1024)])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(rows=EXTREMES, size=SIZES)
 def test_extreme_boxes_survive_every_format(
     tmp_path_factory: pytest.TempPathFactory, rows: list[Any], size: tuple[int, int]
@@ -357,7 +359,7 @@ def test_extreme_boxes_survive_every_format(
     found = yolo_boxes(outs["yolo"], yolo_names(outs["yolo"]))
     assert close(found[image.file_name.removesuffix(".jpg")], wanted, 1e-6)
     names = {row["MID"]: row["Name"] for row in read_csv_pairs(outs["fiftyone"] / "metadata" / "classes.csv")}
-    detections = read_csv(outs["fiftyone"] / "labels" / "detections.csv")
+    detections = [row for row in read_csv(outs["fiftyone"] / "labels" / "detections.csv") if row["ImageID"] == ONE]
     sides = ("XMin", "YMin", "XMax", "YMax")
     assert close([(names[row["LabelName"]], *(float(row[side]) for side in sides)) for row in detections], wanted, 0)
     line = json.loads((outs["imagefolder"] / "train" / "metadata.jsonl").read_text())
@@ -398,13 +400,13 @@ def members(path: Path) -> dict[str, dict[str, bytes]]:
 
 async def test_webdataset_holds_every_image_once(demo: Path, tmp_path: Path) -> None:
     """Shards keep their size, hold the saved bytes by ImageID, and all samples have the same files."""
-    out = await exported(demo, "webdataset", out=tmp_path / "w", shard_size="1M")
+    out = await exported(demo, "webdataset", out=tmp_path / "w", shard_size="300K")
     manifest = {row["ImageID"]: row for row in read_manifest(demo) if row["Status"] == "ok"}
     seen: dict[str, dict[str, bytes]] = {}
     shards = sorted(out.glob("*.tar"))
     assert len(shards) > 4
     for shard in shards:
-        assert shard.stat().st_size <= 1 << 20
+        assert shard.stat().st_size <= 300 << 10
         part = members(shard)
         assert not part.keys() & seen.keys()
         assert {manifest[key]["Subset"] for key in part} == {shard.name.rpartition("-")[0]}
@@ -442,16 +444,16 @@ class Torn(io.FileIO):
         super().write(data[:torn])
         os.kill(os.getpid(), signal.SIGKILL)
 shards.open_shard = lambda path, mode: Torn(path, mode)
-asyncio.run(oid_async.export(savepath=sys.argv[1], format="webdataset", out=sys.argv[2], shard_size="1M"))
+asyncio.run(oid_async.export(savepath=sys.argv[1], format="webdataset", out=sys.argv[2], shard_size="300K"))
 """
 
 
 def test_a_killed_export_ends_in_the_same_shards(demo: Path, tmp_path: Path) -> None:
     """Killed in the middle of samples and run again, an export has the bytes of one that nobody disturbed."""
-    whole = asyncio.run(exported(demo, "webdataset", out=tmp_path / "whole", shard_size="1M"))
+    whole = asyncio.run(exported(demo, "webdataset", out=tmp_path / "whole", shard_size="300K"))
     progress = tmp_path / ".killed.oid_async" / "export" / "progress.json"
     done = []
-    for samples, torn in ((1, 0), (200, 700), (100, 100_000)):
+    for samples, torn in ((1, 0), (80, 700), (25, 100_000)):
         command = [sys.executable, "-c", KILLED, demo, tmp_path / "killed", samples, torn]
         ended = subprocess.run(list(map(str, command)), check=False, capture_output=True, text=True, timeout=60)
         assert ended.returncode == -signal.SIGKILL, ended.stderr
@@ -459,7 +461,7 @@ def test_a_killed_export_ends_in_the_same_shards(demo: Path, tmp_path: Path) -> 
         assert not (tmp_path / "killed").exists()
     assert done == sorted(done)
     assert done[0] == 0 < done[-1]
-    out = asyncio.run(exported(demo, "webdataset", out=tmp_path / "killed", shard_size="1M"))
+    out = asyncio.run(exported(demo, "webdataset", out=tmp_path / "killed", shard_size="300K"))
     assert {p.name: p.read_bytes() for p in out.glob("*.tar")} == {p.name: p.read_bytes() for p in whole.glob("*.tar")}
     assert not (out / "progress.json").exists()
     assert not progress.parent.exists()
@@ -481,7 +483,7 @@ async def test_imagefolder_lines_speak_of_files(demo: Path, tmp_path: Path) -> N
 
 async def test_duckdb_reads_the_parquet(demo: Path, tmp_path: Path) -> None:
     """Rows, bytes and nested lists are there for a program that is not ours; files keep their size."""
-    out = await exported(demo, "parquet", out=tmp_path / "p", shard_size="1M")
+    out = await exported(demo, "parquet", out=tmp_path / "p", shard_size="300K")
     assert len(list(out.glob("train-*.parquet"))) > 2
     table = f"'{out}/*.parquet'"
     counted = rows_of(
@@ -539,6 +541,16 @@ async def test_fiftyone_of_boxes_alone_has_headers(tmp_path: Path) -> None:
         "segmentations.csv": 1,
         "points.csv": 1,
     }
+
+
+async def test_fiftyone_never_sees_ids_that_are_all_numbers(tmp_path: Path) -> None:
+    """Were all ids digits, its importer would find no labels: then a row of no image is added, else none."""
+    for ids, more in (([ONE], 1), ([ONE, "00012e4511111111"], 1), ([ONE, TWO], 0)):
+        images = [SavedImage(image_id, name=f"{image_id}.jpg") for image_id in ids]
+        path = SavedFolder(images, [SavedBox(image_id) for image_id in ids]).write(tmp_path / str(len(ids)) / str(more))
+        out = await exported(path, "fiftyone")
+        found = [row["ImageID"] for row in read_csv(out / "labels" / "detections.csv")]
+        assert found == [*ids, *["no-image"] * more]
 
 
 # --- real pictures and rows ----------------------------------------------------------------------------------------
@@ -919,4 +931,4 @@ async def test_download_exports_too(lookalike: Path, cache_dir: Path, tmp_path: 
 def test_export_options_need_a_format() -> None:
     """An option of an export without one is a slip that is told."""
     with pytest.raises(UsageError, match="--max-side is about an export: say --format"):
-        oid_async.options.Options(max_side=5)
+        Options(max_side=5)

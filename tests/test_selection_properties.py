@@ -522,7 +522,7 @@ async def answer(case: Case, folder: Path, cache: MetadataCache) -> Answer:
     return found
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=70, deadline=None, derandomize=True)
 @given(cases(), st.sampled_from(FORMS), st.sampled_from((16, 9, 6)))
 def test_selection_equals_brute_force(case: Case, forms: Sequence[str], slice_rows: int) -> None:
     """150 random queries over every option; the slow twin asks 300 others."""
@@ -530,7 +530,7 @@ def test_selection_equals_brute_force(case: Case, forms: Sequence[str], slice_ro
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=140, deadline=None, derandomize=True)
 @given(cases(), st.sampled_from(FORMS), st.sampled_from((16, 9, 6)))
 def test_selection_equals_brute_force_300_times(case: Case, forms: Sequence[str], slice_rows: int) -> None:
     """300 random queries over every option."""
@@ -570,7 +570,7 @@ def _check(case: Case, found: Answer) -> None:
         assert selection.unlisted == len(case.annotated - case.images.keys())
 
 
-@settings(max_examples=16, deadline=None, derandomize=True)
+@settings(max_examples=10, deadline=None, derandomize=True)
 @given(cases(), st.booleans())
 def test_saved_folder_equals_brute_force(case: Case, is_large: bool) -> None:
     """A whole download saves what the brute force does, the plan before it said so, a second one asks for nothing.

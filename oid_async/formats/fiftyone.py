@@ -25,6 +25,9 @@ from oid_async.openimages.kinds import KindName
 
 _VRD = ("XMin1", "XMax1", "YMin1", "YMax1", "XMin2", "XMax2", "YMin2", "YMax2")
 _VOTES = ("EstimatedYesNo", "Source", "YesVotes", "NoVotes", "UnsureVotes", "TextLabel")
+# What pandas takes for a number: 0000048549557964, and 00012e4511111111 too.
+_NUMBER = r"^[0-9]+(e[0-9]+)?$"
+_NO_IMAGE = "no-image"
 _BOX_SIDES = {side: f"Box{side}" for side in SIDES}
 # File -> its kind and its columns as the importer reads them.
 _FILES: dict[str, tuple[KindName, tuple[str, ...]]] = {
@@ -52,6 +55,9 @@ class FiftyOne:
             self._labels[name] = self._job.files.enter_context((labels / f"{name}.csv").open("wb"))
             self._labels[name].write(f"{','.join(columns)}\n".encode())
         self._splits: dict[str, IO[str]] = {}
+        # Of each label file its last row, and whether any of its ids cannot be taken for a number.
+        self._last: dict[str, pl.DataFrame] = {}
+        self._has_text: set[str] = set()
         self._classes: dict[str, str] = {}
         self._attributes: dict[str, str] = {}
         self._mask_classes: dict[str, None] = {}
@@ -83,7 +89,23 @@ class FiftyOne:
         elif name == "points":
             rows = rows.rename({"ImageID": "ImageId"})
         missing = [pl.lit(_default(column)).alias(column) for column in columns if column not in rows.columns]
-        rows.with_columns(missing).select(columns).write_csv(self._labels[name], include_header=False)
+        rows = rows.with_columns(missing).select(columns)
+        rows.write_csv(self._labels[name], include_header=False)
+        if len(rows):
+            self._last[name] = rows.tail(1)
+        if rows.select(~pl.col(_id_column(name)).str.contains(_NUMBER)).to_series().any():
+            self._has_text.add(name)
+
+    def _keep_ids_text(self) -> None:
+        """Add a row of no image where all ids of a file look like numbers.
+
+        The importer reads them with pandas, which would make numbers of them; it would then find no label, and not say
+        so (FiftyOne 1.22.1). Rows of images that are not there it passes over.
+        """
+        for name, row in self._last.items():
+            if name not in self._has_text:
+                row = row.with_columns(pl.lit(_NO_IMAGE).alias(_id_column(name)))
+                row.write_csv(self._labels[name], include_header=False)
 
     def _place_masks(self, span: Span) -> None:
         facts = span.images.select("ImageID", "OutWidth", "OutHeight", smaller=pl.col("OutWidth") != pl.col("Width"))
@@ -121,6 +143,7 @@ class FiftyOne:
 
     def finish(self) -> None:
         """Write the class tables and close all files."""
+        self._keep_ids_text()
         self._job.files.close()
         metadata = self._job.stage / "metadata"
         classes = self._job.source.classes
@@ -141,6 +164,10 @@ def _file_name(image_id: str) -> str:
             f"ImageID {image_id!r} cannot name a file, and FiftyOne knows images by that: choose another format"
         )
     return f"{image_id}.jpg"
+
+
+def _id_column(name: str) -> str:
+    return "ImageId" if name == "points" else "ImageID"
 
 
 def _default(column: str) -> str:

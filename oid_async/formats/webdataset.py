@@ -13,7 +13,7 @@ from oid_async.formats.source import Span
 from oid_async.openimages.kinds import KindName
 
 # Samples between two notes of how far it came: what is done twice after a kill.
-_BATCH = 128
+_BATCH = 32
 
 
 class WebDataset:
