@@ -42,8 +42,8 @@ async def write_rows(options: Options, out: Path) -> int:
     from oid_async.metadata.paths import cache_root
     from oid_async.mirror import open_site
     from oid_async.openimages.ids import KEY, ROW
-    from oid_async.openimages.rows import rows_of
-    from oid_async.openimages.tables import scan_keyed
+    from oid_async.tables.reading import scan_keyed
+    from oid_async.tables.rows import rows_of
 
     async with open_site(options.mirror, offline=True) as site:
         root = cache_root(options.cache_dir)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from oid_async.inputs import Inputs
 from oid_async.openimages.classes import Category
-from oid_async.openimages.rows import count_rows
 from oid_async.select.choose import NOTHING_ASKED, Asked, Selection, choose
 from oid_async.select.query import annotated, listed, nothing_annotated, restricted
+from oid_async.tables.rows import count_rows
 
 _MOST_NAMED = 5
 

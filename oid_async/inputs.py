@@ -17,17 +17,17 @@ from oid_async.metadata.paths import WHOLE
 from oid_async.metadata.shelf import Identity
 from oid_async.openimages.catalogue import TableKind, published
 from oid_async.openimages.classes import Classes, distinct, is_other_name
-from oid_async.openimages.damage import RowForm, bad_rows, looks_hexadecimal, without_damage
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.ids import IdForm
 from oid_async.openimages.kinds import KINDS, Kind, KindName, named, table_of
-from oid_async.openimages.rows import RowSource
-from oid_async.openimages.tables import TableFile, columns_of, reading, require_rows, scan
 from oid_async.options import SPLITS, Names, Options, Source, Split
 from oid_async.report import size_text
 from oid_async.select.idlist import IdList, as_image_rows, read_ids
 from oid_async.select.parts import Part
 from oid_async.select.query import Query
+from oid_async.tables.damage import RowForm, bad_rows, looks_hexadecimal, without_damage
+from oid_async.tables.reading import TableFile, columns_of, reading, require_rows, scan
+from oid_async.tables.rows import RowSource
 from oid_async.terms import Asking, Terms
 from oid_async.threads import in_thread, until_stopped
 

@@ -17,11 +17,11 @@ from oid_async.errors import UsageError
 from oid_async.openimages.classes import Category, Classes
 from oid_async.openimages.kinds import KINDS, Kind, KindName, table_of
 from oid_async.openimages.published import TableKind
-from oid_async.openimages.rows import CONFIDENCE, RowSource, Triplet, absent
-from oid_async.openimages.tables import TableFile
 from oid_async.options import Options
 from oid_async.select.query import Restriction, Term
 from oid_async.select.where import Both, Either, Name, Where, names, parse, wanted
+from oid_async.tables.reading import TableFile
+from oid_async.tables.rows import CONFIDENCE, RowSource, Triplet, absent
 
 if TYPE_CHECKING:
     from oid_async.inputs import Gatherer

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["oid_async.openimages.damage"]):
-    from oid_async.openimages import damage  # noqa: F401
+with atheris.instrument_imports(include=["oid_async.tables.damage"]):
+    from oid_async.tables import damage  # noqa: F401
 
 from test_damaged_tables import TITLES, check_damaged
 

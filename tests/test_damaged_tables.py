@@ -20,13 +20,13 @@ from support import Box, Dataset, Image, counted_origin, image_names, read_csv, 
 import oid_async
 from oid_async.errors import InputError
 from oid_async.events import Event, Note
-from oid_async.openimages import damage
 from oid_async.openimages.catalogue import published
 from oid_async.openimages.classes import Classes
-from oid_async.openimages.damage import RowForm, StoppedError, bad_rows, looks_hexadecimal, without_damage
 from oid_async.openimages.ids import IdForm
 from oid_async.openimages.kinds import KINDS
-from oid_async.openimages.tables import TableFile, columns_of, scan
+from oid_async.tables import damage
+from oid_async.tables.damage import RowForm, StoppedError, bad_rows, looks_hexadecimal, without_damage
+from oid_async.tables.reading import TableFile, columns_of, scan
 
 BALL = "/m/018xm"
 ONE, TWO, THREE, FOUR = "0000000000000001", "0000000000000002", "00e4060885034751", "ffffffffffffffff"

@@ -36,12 +36,12 @@ from oid_async.metadata import convert, fetch
 from oid_async.metadata.cache import Cache, MetadataCache
 from oid_async.metadata.shelf import Identity, Lock, Place
 from oid_async.openimages.catalogue import TABLES, PublishedTable, object_url, published
-from oid_async.openimages.tables import TableFile
 from oid_async.options import SPLITS, Options
 from oid_async.origin.lookalike import Lookalike
 from oid_async.origin.server import Origin, folder
 from oid_async.report import Plan
 from oid_async.run import Run
+from oid_async.tables.reading import TableFile
 from oid_async.transfer.addresses import endpoint
 from oid_async.transfer.client import Answer, Client
 from oid_async.transfer.hosts import Hosts

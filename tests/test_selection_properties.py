@@ -30,9 +30,9 @@ from oid_async.metadata.shelf import Identity
 from oid_async.openimages.catalogue import BOX_COLUMNS, CLICK_COLUMNS, PublishedTable, TableKind, published
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.kinds import KINDS
-from oid_async.openimages.tables import TableFile
 from oid_async.options import FLAGS, SPLITS, Match, Options, QueryOptions, Split
 from oid_async.select.choose import shuffled
+from oid_async.tables.reading import TableFile
 
 # Ids that sort otherwise as signed numbers, as floats or without their zeros.
 IDS = (

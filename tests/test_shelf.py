@@ -35,12 +35,12 @@ from oid_async.metadata.cache import Cache, MetadataCache
 from oid_async.metadata.convert import convert
 from oid_async.metadata.shelf import Identity, Place
 from oid_async.openimages.catalogue import BOX_COLUMNS, IMAGE_COLUMNS, published
-from oid_async.openimages.damage import bad_rows
 from oid_async.openimages.ids import KEY, ROW
 from oid_async.openimages.kinds import KINDS
-from oid_async.openimages.rows import count_labels, scan_pairs
-from oid_async.openimages.tables import TableFile, columns_of
 from oid_async.origin.server import Origin, folder
+from oid_async.tables.damage import bad_rows
+from oid_async.tables.reading import TableFile, columns_of
+from oid_async.tables.rows import count_labels, scan_pairs
 from oid_async.transfer.addresses import endpoint
 from oid_async.transfer.client import Client
 from oid_async.transfer.hosts import Hosts

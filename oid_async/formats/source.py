@@ -21,10 +21,10 @@ from oid_async.formats.classes import Classes
 from oid_async.formats.options import ExportOptions, shares
 from oid_async.openimages.ids import HEX_ID, KEY
 from oid_async.openimages.kinds import KINDS, KindName
-from oid_async.openimages.tables import TableFile, reading
 from oid_async.select.choose import shuffled
 from oid_async.store.folder import Folder
 from oid_async.store.packed import packed_in
+from oid_async.tables.reading import TableFile, reading
 
 # The flags of a box, 1, 0 or -1 for unknown, and what formats call them.
 FLAGS = {

@@ -22,10 +22,10 @@ from oid_async.metadata.convert import convert
 from oid_async.metadata.paths import SUFFIX, file_url_path, given_folder, published_folder, site_folder
 from oid_async.metadata.shelf import Identity, Kept, Lock, Place
 from oid_async.openimages.catalogue import PublishedTable, TableKind, object_url
-from oid_async.openimages.damage import StoppedError
 from oid_async.openimages.kinds import KINDS, Kind
-from oid_async.openimages.tables import TableFile
 from oid_async.report import size_text
+from oid_async.tables.damage import StoppedError
+from oid_async.tables.reading import TableFile
 from oid_async.threads import acquired, in_thread, until_stopped
 from oid_async.transfer.retry import FetchError
 

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from oid_async.openimages.tables import TableFile
+from oid_async.tables.reading import TableFile
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ import polars as pl
 
 from oid_async.errors import UsageError
 from oid_async.openimages.catalogue import CLASS_COLUMNS
-from oid_async.openimages.damage import BAD_ROWS_SCHEMA, read_headless
 from oid_async.openimages.hierarchy import Hierarchy
-from oid_async.openimages.tables import TableFile
+from oid_async.tables.damage import BAD_ROWS_SCHEMA, read_headless
+from oid_async.tables.reading import TableFile
 
 # How people head the label column of a class table of their own.
 _HEADER_WORDS = ("mid", "label", "id", "label_name")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from oid_async.errors import InputError
-from oid_async.openimages.tables import TableFile, reading
+from oid_async.tables.reading import TableFile, reading
 
 _KEYS = ("Subcategory", "Part")
 

@@ -7,7 +7,7 @@ An object is kept as the line that was published: what is saved says what is pub
 import polars as pl
 
 from oid_async.openimages.ids import ROW
-from oid_async.openimages.tables import TableFile
+from oid_async.tables.reading import TableFile
 
 LINE_COLUMNS = ("image_id", "caption", "line")
 NO_NARRATIVE = "no JSON object with an image_id of 16 lower-case hex digits and a caption"

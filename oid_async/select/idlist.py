@@ -14,8 +14,8 @@ import polars as pl
 
 from oid_async.errors import InputError
 from oid_async.openimages.ids import KEY, IdForm, hexadecimal
-from oid_async.openimages.tables import TableFile, reading
 from oid_async.options import SPLITS, Split
+from oid_async.tables.reading import TableFile, reading
 
 _BATCH_LINES = 1 << 16
 _HEADERS = ("imageid", "image_id", "id")

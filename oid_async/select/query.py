@@ -11,11 +11,11 @@ import polars as pl
 
 from oid_async.openimages.classes import Category
 from oid_async.openimages.ids import KEY, IdForm
-from oid_async.openimages.rows import RowSource, scan_pairs
-from oid_async.openimages.tables import TableFile, reading, scan, scan_keyed
 from oid_async.options import SPLITS, Match, Split
 from oid_async.select.idlist import IdList
 from oid_async.select.parts import Part
+from oid_async.tables.reading import TableFile, reading, scan, scan_keyed
+from oid_async.tables.rows import RowSource, scan_pairs
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,11 @@ from typing import Literal
 import polars as pl
 
 from oid_async.errors import InputError, LockedError
-from oid_async.openimages.tables import TableFile, reading
 from oid_async.store.folder import Folder
 from oid_async.store.journal import scan_journal
 from oid_async.store.packed import packed_in
 from oid_async.store.verify import is_complete, read_header, refuse_start
+from oid_async.tables.reading import TableFile, reading
 
 Kind = Literal["missing", "truncated", "altered", "extra"]
 

@@ -17,11 +17,11 @@ import polars as pl
 from oid_async.errors import machine_error, storage_error
 from oid_async.openimages.ids import KEY, ROW, IdForm, within
 from oid_async.openimages.kinds import KINDS, Kind
-from oid_async.openimages.rows import RowSource, rows_of
-from oid_async.openimages.tables import TableFile, columns_of, reading
 from oid_async.store.disk import sync_file, sync_folder
 from oid_async.store.folder import Folder
 from oid_async.store.lines import Lines
+from oid_async.tables.reading import TableFile, columns_of, reading
+from oid_async.tables.rows import RowSource, rows_of
 
 MANIFEST_SCHEMA = {
     "ImageID": pl.String,

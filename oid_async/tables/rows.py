@@ -12,7 +12,7 @@ import polars as pl
 
 from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.kinds import Kind
-from oid_async.openimages.tables import TableFile, reading, scan_keyed
+from oid_async.tables.reading import TableFile, reading, scan_keyed
 
 CONFIDENCE = "Confidence"
 PREDICATE = "RelationshipLabel"
