@@ -27,13 +27,13 @@ from harness import BenchError
 from server import serve
 
 from oid_async.events import ignore
+from oid_async.http.client import Client
+from oid_async.http.hosts import Hosts
+from oid_async.http.retry import Limits
 from oid_async.masks.fetch import Masks
 from oid_async.narratives.traces import fetch_traces
 from oid_async.openimages.annotations import NARRATIVES_BUCKET, mask_archive, trace_keys
 from oid_async.openimages.ids import KEY
-from oid_async.transfer.client import Client
-from oid_async.transfer.hosts import Hosts
-from oid_async.transfer.retry import Limits
 
 WANTED = 100
 TRACE_BYTES = 33_000  # the mean of a published narrative: 16.7 GB of 507,444

@@ -20,10 +20,10 @@ from oid_async.tables.rows import rows_of
 from oid_async.threads import in_thread
 
 if TYPE_CHECKING:
+    from oid_async.http.client import Client
     from oid_async.inputs import Inputs
     from oid_async.metadata.cache import MetadataCache
     from oid_async.mirror import Site
-    from oid_async.transfer.client import Client
 
 _NARRATIVES = "narrative"
 

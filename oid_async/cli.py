@@ -14,9 +14,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from oid_async.cluster import shard_from
-from oid_async.descriptors import raise_limit
 from oid_async.errors import OidError, UsageError
 from oid_async.formats.options import ExportOptions
+from oid_async.http.descriptors import raise_limit
 from oid_async.options import Options, option_fields
 from oid_async.repeat import StoredQuery
 from oid_async.standard import UnansweredError, answer, courteous, flush, tell

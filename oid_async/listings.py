@@ -10,6 +10,9 @@ from typing import Any, get_args
 
 from oid_async.errors import InputError, UnavailableError, storage_error
 from oid_async.events import Note, Sink
+from oid_async.http.client import Client
+from oid_async.http.hosts import Hosts
+from oid_async.http.retry import FetchError, Limits
 from oid_async.metadata.cache import Cache, MetadataCache, every_place, local_table
 from oid_async.metadata.paths import cache_root
 from oid_async.metadata.shelf import Place
@@ -23,9 +26,6 @@ from oid_async.options import SPLITS, Options, Release, Split
 from oid_async.report import size_text
 from oid_async.tables.reading import TableFile
 from oid_async.tables.rows import count_labels
-from oid_async.transfer.client import Client
-from oid_async.transfer.hosts import Hosts
-from oid_async.transfer.retry import FetchError, Limits
 
 _CONNECTIONS = 8
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import aiofiles.os
 
 from oid_async.errors import UsageError
+from oid_async.http.address_guard import Endpoint, endpoint, parse_endpoint
+from oid_async.http.retry import FetchError
+from oid_async.http.urls import parse_url
 from oid_async.metadata.paths import mirror_folder
 from oid_async.openimages.catalogue import BUCKETS, IMAGE_BUCKET
 from oid_async.options import Options
-from oid_async.transfer.addresses import Endpoint, endpoint, parse_endpoint
-from oid_async.transfer.retry import FetchError
-from oid_async.transfer.urls import parse_url
 
 if TYPE_CHECKING:
     from oid_async.origin.server import Serve

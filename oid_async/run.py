@@ -22,10 +22,13 @@ import polars as pl
 from oid_async.answer import Answer, ask, remarks
 from oid_async.beside import Beside
 from oid_async.claim import claimed, forget_elsewhere
-from oid_async.descriptors import allowed, most_workers
 from oid_async.errors import OidError, StorageError, machine_error, storage_error
 from oid_async.events import Finished, Note, Planned, Sink
 from oid_async.formats.options import ExportOptions
+from oid_async.http.descriptors import allowed, most_workers
+from oid_async.http.hosts import FLICKR_RATE, Hosts
+from oid_async.http.pace import FLOOR, MOST
+from oid_async.http.retry import Limits
 from oid_async.inputs import Gatherer, Inputs, choose_names, choose_sources
 from oid_async.metadata.cache import MetadataCache
 from oid_async.metadata.paths import cache_root
@@ -49,16 +52,13 @@ from oid_async.threads import in_thread
 from oid_async.transfer import pipeline
 from oid_async.transfer.collector import Collector, Deliver
 from oid_async.transfer.fetch import Fetcher
-from oid_async.transfer.hosts import FLICKR_RATE, Hosts
-from oid_async.transfer.pace import FLOOR, MOST
 from oid_async.transfer.recruits import Recruits
-from oid_async.transfer.retry import Limits
 from oid_async.version import __version__
 
 if TYPE_CHECKING:
+    from oid_async.http.client import Client
     from oid_async.origin.server import Serve
     from oid_async.packing import Packing
-    from oid_async.transfer.client import Client
     from oid_async.transfer.crew import Crew
 
 _TABLE_CONNECTIONS = 8
@@ -197,7 +197,7 @@ class Run:
         table_client = client = None
         if journal is not None or not options.offline:
             # It takes a while to import, and answering a question from the cache needs none.
-            from oid_async.transfer.client import Client
+            from oid_async.http.client import Client
         if not options.offline:
             table_client = Client(
                 hosts,

@@ -18,10 +18,10 @@ import atheris
 with atheris.instrument_imports(include=["oid_async.transfer", "oid_async.store.naming", "yarl"]):
     from yarl import URL
 
+    from oid_async.http.address_guard import Guard, endpoint, is_public, literal
+    from oid_async.http.retry import FetchError
+    from oid_async.http.urls import next_hop, parse_url
     from oid_async.store.naming import clash_name, fold, id_name, url_name
-    from oid_async.transfer.addresses import Guard, endpoint, is_public, literal
-    from oid_async.transfer.retry import FetchError
-    from oid_async.transfer.urls import next_hop, parse_url
 
 SEEDS = """https://farm3.staticflickr.com/5310/5898076654_51085e157c_o.jpg
 http://user:pw@127.0.0.1:8080/a/../b.jpg?x#y

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from oid_async.transfer.addresses import Guard, endpoint, is_public, literal, parse_endpoint, was_refused
-from oid_async.transfer.retry import FetchError
-from oid_async.transfer.urls import parse_url
+from oid_async.http.address_guard import Guard, endpoint, is_public, literal, parse_endpoint, was_refused
+from oid_async.http.retry import FetchError
+from oid_async.http.urls import parse_url
 
 PRIVATE = [
     "0.0.0.0",

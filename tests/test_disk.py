@@ -26,9 +26,9 @@ from aiohttp import web
 from support import Box, Dataset, Image, run_cli, tiny_jpeg, tree
 
 import oid_async
-from oid_async.descriptors import most_workers
 from oid_async.errors import LockedError, StorageError
 from oid_async.events import Event, Note, Sink
+from oid_async.http.descriptors import most_workers
 from oid_async.options import Options
 from oid_async.origin.server import Origin
 from oid_async.report import Outcome, Report

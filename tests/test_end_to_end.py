@@ -33,10 +33,10 @@ from yarl import URL
 
 import oid_async
 from oid_async.events import Event, Note
+from oid_async.http.hosts import FLICKR, host_name
 from oid_async.openimages.catalogue import BOX_COLUMNS, CLICK_COLUMNS, IMAGE_BUCKET, published
 from oid_async.options import SPLITS, Split
 from oid_async.origin.lookalike import STAGED_FAILURES, Lookalike
-from oid_async.transfer.hosts import FLICKR, host_name
 
 JOINED = ["Category", "FileName", "OriginalURL", "Width", "Height"]
 MANIFEST = [

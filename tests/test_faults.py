@@ -14,6 +14,7 @@ from scripted import Answer, Scripted, http
 
 from oid_async.errors import StorageError
 from oid_async.events import ignore
+from oid_async.http.retry import Limits
 from oid_async.options import Options, QueryOptions
 from oid_async.origin.lookalike import Lookalike, with_comment
 from oid_async.origin.server import Origin
@@ -21,7 +22,6 @@ from oid_async.report import Report
 from oid_async.run import Run
 from oid_async.screen import summary_lines
 from oid_async.store import disk
-from oid_async.transfer.retry import Limits
 
 JPEG = with_comment(Lookalike().scenes[8][0], "tests")
 PNG = b"\x89PNG\r\n\x1a\n" + b"0" * 64

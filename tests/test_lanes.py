@@ -12,10 +12,10 @@ from fasttime import run_fast
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oid_async.http.hosts import Host
+from oid_async.http.retry import FetchError
 from oid_async.store.verify import EtagTrust
-from oid_async.transfer.hosts import Host
 from oid_async.transfer.lanes import Lanes
-from oid_async.transfer.retry import FetchError
 
 
 @dataclass(slots=True)

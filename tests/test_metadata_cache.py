@@ -31,6 +31,10 @@ from yarl import URL
 import oid_async
 from oid_async.errors import InputError, StorageError, UnavailableError
 from oid_async.events import Event, Note, Sink, TableProgress, ignore
+from oid_async.http.address_guard import endpoint
+from oid_async.http.client import Answer, Client
+from oid_async.http.hosts import Hosts
+from oid_async.http.retry import Limits
 from oid_async.listings import Listings, TableRow
 from oid_async.metadata import convert, fetch
 from oid_async.metadata.cache import Cache, MetadataCache
@@ -42,10 +46,6 @@ from oid_async.origin.server import Origin, folder
 from oid_async.report import Plan
 from oid_async.run import Run
 from oid_async.tables.reading import TableFile
-from oid_async.transfer.addresses import endpoint
-from oid_async.transfer.client import Answer, Client
-from oid_async.transfer.hosts import Hosts
-from oid_async.transfer.retry import Limits
 
 CLASSES = published("classes", ())[0]
 BOXES = published("boxes", ["validation"])[0]

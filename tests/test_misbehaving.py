@@ -29,11 +29,12 @@ from support import Box, Dataset, Image, tiny_jpeg
 
 from oid_async.errors import UsageError
 from oid_async.events import Event, Landed, Note, ignore
+from oid_async.http import address_guard as addresses
+from oid_async.http.retry import Limits
 from oid_async.options import Options
 from oid_async.report import Report
 from oid_async.run import Run
-from oid_async.transfer import addresses, fetch
-from oid_async.transfer.retry import Limits
+from oid_async.transfer import fetch
 
 JPEG = tiny_jpeg("misbehaving", 640, 480)
 PNG = b"\x89PNG\r\n\x1a\n" + b"0" * 600

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 from yarl import URL
 
-from oid_async.report import FINAL_KINDS, PASSING_KINDS
-from oid_async.transfer.retry import (
+from oid_async.http.retry import (
     FetchError,
     Limits,
     backoff_s,
@@ -25,7 +24,8 @@ from oid_async.transfer.retry import (
     retry_after_s,
     status_error,
 )
-from oid_async.transfer.urls import next_hop, parse_url
+from oid_async.http.urls import next_hop, parse_url
+from oid_async.report import FINAL_KINDS, PASSING_KINDS
 
 KINDS = {*FINAL_KINDS, *PASSING_KINDS}
 DATE = "Wed, 21 Oct 2026 07:28:00 GMT"

@@ -30,6 +30,10 @@ from yarl import URL
 import oid_async
 from oid_async.errors import InputError, UnavailableError
 from oid_async.events import ignore
+from oid_async.http.address_guard import endpoint
+from oid_async.http.client import Client
+from oid_async.http.hosts import Hosts
+from oid_async.http.retry import Limits
 from oid_async.metadata import convert as convert_module
 from oid_async.metadata.cache import Cache, MetadataCache
 from oid_async.metadata.convert import convert
@@ -41,10 +45,6 @@ from oid_async.origin.server import Origin, folder
 from oid_async.tables.damage import bad_rows
 from oid_async.tables.reading import TableFile, columns_of
 from oid_async.tables.rows import count_labels, scan_pairs
-from oid_async.transfer.addresses import endpoint
-from oid_async.transfer.client import Client
-from oid_async.transfer.hosts import Hosts
-from oid_async.transfer.retry import Limits
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "real"
 CLASSES = published("classes", ())[0]

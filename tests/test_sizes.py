@@ -20,12 +20,12 @@ from support import read_csv, run_cli
 
 from oid_async.errors import UnavailableError
 from oid_async.events import ignore
+from oid_async.http.client import Client
+from oid_async.http.hosts import Hosts
+from oid_async.http.retry import FetchError, Limits
 from oid_async.metadata.sizes import Sizes, read_page
 from oid_async.openimages.ids import KEY
 from oid_async.origin.server import Origin
-from oid_async.transfer.client import Client
-from oid_async.transfer.hosts import Hosts
-from oid_async.transfer.retry import FetchError, Limits
 
 
 class Lister:

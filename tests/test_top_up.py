@@ -29,6 +29,7 @@ from support import (
 import oid_async
 from oid_async import cli
 from oid_async.events import Event, Landed, Note
+from oid_async.http.retry import Limits
 from oid_async.openimages.catalogue import IMAGE_BUCKET
 from oid_async.openimages.classes import Category
 from oid_async.openimages.ids import KEY
@@ -38,7 +39,6 @@ from oid_async.report import Report
 from oid_async.run import Run
 from oid_async.select.choose import Asked, Selection, choose
 from oid_async.select.query import Query
-from oid_async.transfer.retry import Limits
 
 LABELS = ("/m/0", "/m/1", "/m/2")
 

@@ -16,11 +16,11 @@ import uvloop
 from scripted import Scripted, http
 from yarl import URL
 
-from oid_async.transfer.addresses import Endpoint, endpoint
-from oid_async.transfer.client import Client
-from oid_async.transfer.hosts import Host, Hosts
-from oid_async.transfer.retry import FetchError, Limits
-from oid_async.transfer.wire import SCRATCH_BYTES, Wire
+from oid_async.http.address_guard import Endpoint, endpoint
+from oid_async.http.client import Client
+from oid_async.http.connection import SCRATCH_BYTES, Wire
+from oid_async.http.hosts import Host, Hosts
+from oid_async.http.retry import FetchError, Limits
 
 LIMITS = Limits(first_byte_s=5.0, silence_s=5.0)
 BODY = bytes(range(256)) * 4

@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from oid_async.http.retry import Attempts, FetchError
 from oid_async.masks.directory import TAIL_BYTES, ArchiveError, End, find_end, read_directory
 from oid_async.threads import in_thread
-from oid_async.transfer.retry import Attempts, FetchError
 
 if TYPE_CHECKING:
-    from oid_async.transfer.client import Answer, Client
+    from oid_async.http.client import Answer, Client
 
 _PART_BYTES = 8 << 20
 _BLOCK_BYTES = 1 << 20

@@ -17,6 +17,7 @@ import polars as pl
 
 from oid_async.errors import storage_error
 from oid_async.events import Note, Sink, TableProgress
+from oid_async.http.retry import FetchError
 from oid_async.masks.archive import Archive, ArchiveError, ChangedError, NoRangeError
 from oid_async.masks.members import Member, MemberError, unpack
 from oid_async.masks.pictures import resized
@@ -26,10 +27,9 @@ from oid_async.openimages.catalogue import object_url
 from oid_async.options import Split
 from oid_async.report import size_text
 from oid_async.threads import in_thread
-from oid_async.transfer.retry import FetchError
 
 if TYPE_CHECKING:
-    from oid_async.transfer.client import Client
+    from oid_async.http.client import Client
 
 BUCKET = "openimages"
 # How many parts are on their way at once, each of up to 8 MiB, and how many archives are looked into.

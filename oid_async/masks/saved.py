@@ -20,7 +20,7 @@ from oid_async.store.folder import Folder
 from oid_async.threads import in_thread
 
 if TYPE_CHECKING:
-    from oid_async.transfer.client import Client
+    from oid_async.http.client import Client
 
 
 class MaskFolder:

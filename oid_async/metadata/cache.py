@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Self
 
 from oid_async.errors import InputError, StorageError, UnavailableError, storage_error
 from oid_async.events import Note, Sink, TableProgress
+from oid_async.http.retry import FetchError
 from oid_async.metadata.convert import convert
 from oid_async.metadata.paths import SUFFIX, file_url_path, given_folder, published_folder, site_folder
 from oid_async.metadata.shelf import Identity, Kept, Lock, Place
@@ -27,10 +28,9 @@ from oid_async.report import size_text
 from oid_async.tables.damage import StoppedError
 from oid_async.tables.reading import TableFile
 from oid_async.threads import acquired, in_thread, until_stopped
-from oid_async.transfer.retry import FetchError
 
 if TYPE_CHECKING:
-    from oid_async.transfer.client import Client
+    from oid_async.http.client import Client
 
 # The tables that are worth converting, and the kind of the annotations in them; None: of images.
 _CONVERTED: dict[TableKind, Kind | None] = {

@@ -14,13 +14,13 @@ from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import IO, TYPE_CHECKING
 
+from oid_async.http.retry import Attempts, FetchError
 from oid_async.metadata.shelf import Identity, Place
 from oid_async.threads import in_thread, settled
 from oid_async.transfer.resume import ask_for_rest, is_strong, whole_length
-from oid_async.transfer.retry import Attempts, FetchError
 
 if TYPE_CHECKING:
-    from oid_async.transfer.client import Answer, Client
+    from oid_async.http.client import Answer, Client
 
 _BLOCK = 4 << 20
 

@@ -23,14 +23,14 @@ import polars as pl
 
 from oid_async.errors import UnavailableError, storage_error
 from oid_async.events import Sink, TableProgress
+from oid_async.http.retry import Attempts, FetchError
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.openimages.ids import KEY
 from oid_async.options import Split
 from oid_async.threads import in_thread
-from oid_async.transfer.retry import Attempts, FetchError
 
 if TYPE_CHECKING:
-    from oid_async.transfer.client import Client
+    from oid_async.http.client import Client
 
 _DIGITS = "0123456789abcdef"
 PREFIXES = tuple(first + second for first in _DIGITS for second in _DIGITS)

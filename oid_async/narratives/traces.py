@@ -21,15 +21,15 @@ import polars as pl
 
 from oid_async.errors import storage_error
 from oid_async.events import Note, Sink, TableProgress
+from oid_async.http.retry import Attempts, FetchError
 from oid_async.openimages.annotations import NARRATIVES_BUCKET, trace_keys
 from oid_async.openimages.catalogue import object_url
 from oid_async.openimages.ids import KEY
 from oid_async.options import Split
 from oid_async.threads import in_thread
-from oid_async.transfer.retry import Attempts, FetchError
 
 if TYPE_CHECKING:
-    from oid_async.transfer.client import Answer, Client
+    from oid_async.http.client import Answer, Client
 
 _BLOCK_BYTES = 4 << 20
 # No narrative is nearly as long; what is, is no line of one.

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from oid_async.errors import storage_error
+from oid_async.http.retry import Attempts, FetchError
 from oid_async.openimages.annotations import NARRATIVES_BUCKET
 from oid_async.openimages.catalogue import object_url
 from oid_async.threads import in_thread
-from oid_async.transfer.retry import Attempts, FetchError
 
 if TYPE_CHECKING:
-    from oid_async.transfer.client import Client
+    from oid_async.http.client import Client
 
 _AT_ONCE = 16
 _READ_LINES = 256

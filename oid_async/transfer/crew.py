@@ -23,17 +23,17 @@ from pathlib import Path
 from typing import Any
 
 from oid_async.errors import OidError, StorageError
+from oid_async.http.hosts import Host, Hosts, host_name
+from oid_async.http.urls import parse_url
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.options import SPLITS
 from oid_async.report import Outcome
 from oid_async.threads import finished, in_thread
 from oid_async.transfer.collector import Collector
 from oid_async.transfer.fetch import Failed, Fetcher, Job, Partial, Target
-from oid_async.transfer.hosts import Host, Hosts, host_name
 from oid_async.transfer.lanes import Lanes
 from oid_async.transfer.letters import LINE_BYTES, Orders, line, next_line, pack_target, unpack_error, unpack_outcomes
 from oid_async.transfer.recruits import Recruits, kill
-from oid_async.transfer.urls import parse_url
 
 Adopt = Callable[[str, str, str | None, str | None], Outcome | None]
 

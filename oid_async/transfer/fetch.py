@@ -17,22 +17,22 @@ import aiofiles
 import aiofiles.os
 
 from oid_async.errors import storage_error
+from oid_async.http.hosts import ElsewhereError, Host
+from oid_async.http.pace import BYTES_UNDER_WAY
+from oid_async.http.retry import Attempts, FetchError, Limits, is_final
+from oid_async.http.urls import Address, parse_url
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.options import SPLITS, Source
 from oid_async.report import Outcome, parse_detail, write_detail
 from oid_async.store.landing import Arrival
 from oid_async.store.verify import EtagTrust, Expected, refuse_start
 from oid_async.threads import finished
-from oid_async.transfer.hosts import ElsewhereError, Host
-from oid_async.transfer.pace import BYTES_UNDER_WAY
 from oid_async.transfer.resume import ask_for_rest, is_strong, whole_length
-from oid_async.transfer.retry import Attempts, FetchError, Limits, is_final
-from oid_async.transfer.urls import Address, parse_url
 
 if TYPE_CHECKING:
-    from oid_async.transfer.client import Answer, Client
+    from oid_async.http.client import Answer, Client
+    from oid_async.http.connection import Wire
     from oid_async.transfer.streak import Streak
-    from oid_async.transfer.wire import Wire
 
 _UNPACKED_AT_ONCE = 256 << 10  # a bomb goes off in portions that memory and the event loop do not feel
 _START_BYTES = 16

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from typing import Any, Generic, Protocol, TypeVar
 
-from oid_async.transfer.hosts import Host
+from oid_async.http.hosts import Host
 
 
 class Job(Protocol):

@@ -23,12 +23,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from oid_async.http.address_guard import Endpoint
+from oid_async.http.retry import FetchError, Limits
 from oid_async.options import Source
 from oid_async.report import Outcome
 from oid_async.store.verify import Expected
-from oid_async.transfer.addresses import Endpoint
 from oid_async.transfer.fetch import Target
-from oid_async.transfer.retry import FetchError, Limits
 
 # Longer than any line of ours: images come a few dozen at a time, and an address is cut off long before this.
 LINE_BYTES = 16 << 20

@@ -23,16 +23,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from oid_async.errors import OidError
+from oid_async.http.address_guard import Endpoint
+from oid_async.http.client import Client
+from oid_async.http.hosts import Host, Hosts
+from oid_async.http.retry import FetchError
 from oid_async.report import Outcome, write_detail
 from oid_async.store.folder import Folder
 from oid_async.store.landing import Arrival, Lander
-from oid_async.transfer.addresses import Endpoint
-from oid_async.transfer.client import Client
 from oid_async.transfer.fetch import Again, Failed, Fetcher, Job
-from oid_async.transfer.hosts import Host, Hosts
 from oid_async.transfer.lanes import turn, wake
 from oid_async.transfer.letters import LINE_BYTES, Orders, line, next_line, pack_error, pack_outcomes, unpack_target
-from oid_async.transfer.retry import FetchError
 
 # The run gives a worker that it stops two seconds; nobody is there to end one whose run has died.
 _LAST_S = 3.0

@@ -11,12 +11,12 @@ comes in, and a task is woken for what is not plain.
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from oid_async.http.connection import Wire
+from oid_async.http.urls import Address
 from oid_async.store.landing import Arrival
-from oid_async.transfer.urls import Address
-from oid_async.transfer.wire import Wire
 
 if TYPE_CHECKING:
-    from oid_async.transfer.client import Client
+    from oid_async.http.client import Client
     from oid_async.transfer.fetch import Fetcher, Job
 
 

@@ -17,7 +17,7 @@ import aiohttp
 import httptools
 from multidict import CIMultiDict
 
-from oid_async.transfer.retry import FetchError, Limits
+from oid_async.http.retry import FetchError, Limits
 
 # What is read at once. One piece of memory serves all connections of a loop: it is emptied before the loop goes on.
 SCRATCH_BYTES = 256 << 10

@@ -22,11 +22,11 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from oid_async.errors import UsageError
-from oid_async.transfer.addresses import Endpoint, Guard, endpoint, literal, was_refused
-from oid_async.transfer.hosts import ElsewhereError, Host, Hosts
-from oid_async.transfer.retry import FetchError, Limits, connection_error, status_error
-from oid_async.transfer.urls import Address, Origin, next_hop, parse_url
-from oid_async.transfer.wire import SCRATCH_BYTES, Relay, Wire
+from oid_async.http.address_guard import Endpoint, Guard, endpoint, literal, was_refused
+from oid_async.http.connection import SCRATCH_BYTES, Relay, Wire
+from oid_async.http.hosts import ElsewhereError, Host, Hosts
+from oid_async.http.retry import FetchError, Limits, connection_error, status_error
+from oid_async.http.urls import Address, Origin, next_hop, parse_url
 from oid_async.version import __version__
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})

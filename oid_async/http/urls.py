@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from yarl import URL
 
-from oid_async.transfer.addresses import Endpoint, endpoint
-from oid_async.transfer.hosts import host_name
-from oid_async.transfer.retry import FetchError
+from oid_async.http.address_guard import Endpoint, endpoint
+from oid_async.http.hosts import host_name
+from oid_async.http.retry import FetchError
 
 # What yarl 1.25 says of text that is no URL; the IndexError is of "http://[::f[a:3]2%@//", found by fuzzing.
 _NO_URL = (ValueError, TypeError, IndexError)
