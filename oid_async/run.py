@@ -47,12 +47,12 @@ from oid_async.store.journal import Journal, next_line
 from oid_async.store.landing import Lander
 from oid_async.store.lines import Lines
 from oid_async.store.results import Results, Saved
-from oid_async.targets import Targets
 from oid_async.threads import in_thread
 from oid_async.transfer import pipeline
 from oid_async.transfer.collector import Collector, Deliver
 from oid_async.transfer.fetch import Fetcher
 from oid_async.transfer.recruits import Recruits
+from oid_async.transfer.targets import Targets
 from oid_async.version import __version__
 
 if TYPE_CHECKING:

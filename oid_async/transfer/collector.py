@@ -22,7 +22,7 @@ from oid_async.report import Outcome, Report
 from oid_async.store.landing import Arrival, Lander, Landing
 from oid_async.threads import settled
 from oid_async.transfer.fetch import Job
-from oid_async.transfer.lanes import turn, wake
+from oid_async.transfer.scheduler import turn, wake
 
 # What may be stored within the event loop: the hash of more takes longer than anybody should be held up.
 _QUICK_BYTES = 1 << 20

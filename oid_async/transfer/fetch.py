@@ -32,7 +32,7 @@ from oid_async.transfer.resume import ask_for_rest, is_strong, whole_length
 if TYPE_CHECKING:
     from oid_async.http.client import Answer, Client
     from oid_async.http.connection import Wire
-    from oid_async.transfer.streak import Streak
+    from oid_async.transfer.keep_alive import Streak
 
 _UNPACKED_AT_ONCE = 256 << 10  # a bomb goes off in portions that memory and the event loop do not feel
 _START_BYTES = 16
@@ -169,7 +169,7 @@ class Fetcher:
 
     def streak(self, *, following: Callable[[Job], Job | None], landed: Callable[[Job, Arrival], None]) -> "Streak":
         """Return what one worker needs to go on from one job to the next without being woken."""
-        from oid_async.transfer.streak import Streak
+        from oid_async.transfer.keep_alive import Streak
 
         return Streak(self._client, self, following=following, landed=landed)
 

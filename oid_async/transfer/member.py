@@ -31,8 +31,8 @@ from oid_async.report import Outcome, write_detail
 from oid_async.store.folder import Folder
 from oid_async.store.landing import Arrival, Lander
 from oid_async.transfer.fetch import Again, Failed, Fetcher, Job
-from oid_async.transfer.lanes import turn, wake
 from oid_async.transfer.letters import LINE_BYTES, Orders, line, next_line, pack_error, pack_outcomes, unpack_target
+from oid_async.transfer.scheduler import turn, wake
 
 # The run gives a worker that it stops two seconds; nobody is there to end one whose run has died.
 _LAST_S = 3.0

@@ -18,7 +18,7 @@ from oid_async.report import Outcome
 from oid_async.store.landing import Landing
 from oid_async.transfer.collector import BATCHES_AT_ONCE, Collector
 from oid_async.transfer.fetch import Again, Failed, Fetcher, Job, Target
-from oid_async.transfer.lanes import Lanes
+from oid_async.transfer.scheduler import Lanes
 
 if TYPE_CHECKING:
     from oid_async.transfer.crew import Crew
