@@ -36,7 +36,6 @@ from oid_async.metadata.sizes import Sizes
 from oid_async.mirror import Site, allowed_endpoints, named_endpoints, open_site
 from oid_async.openimages.catalogue import IMAGE_BUCKET, MEAN_IMAGE_BYTES, object_url
 from oid_async.options import SPLITS, Options, Source
-from oid_async.processes import ahead, cores, how_many
 from oid_async.report import PASSING_KINDS, Plan, Report, size_text
 from oid_async.select.choose import Asked
 from oid_async.select.names import Listing
@@ -51,15 +50,16 @@ from oid_async.threads import in_thread
 from oid_async.transfer import pipeline
 from oid_async.transfer.collector import Collector, Deliver
 from oid_async.transfer.fetch import Fetcher
-from oid_async.transfer.recruits import Recruits
 from oid_async.transfer.targets import Targets
 from oid_async.version import __version__
+from oid_async.workers.count import ahead, cores, how_many
+from oid_async.workers.starter import Recruits
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client
     from oid_async.origin.server import Serve
     from oid_async.packing import Packing
-    from oid_async.transfer.crew import Crew
+    from oid_async.workers.pool import Crew
 
 _TABLE_CONNECTIONS = 8
 # How many processes share the work is no part of what was asked for, and differs between the doors; an export is made
@@ -449,8 +449,8 @@ class Run:
 
     def _crew(self, size: int, prepared: "_Prepared", folder: Folder) -> "Crew":
         """Return worker processes, not started yet; each may have its part of the transfers on at once."""
-        from oid_async.transfer.crew import Crew
-        from oid_async.transfer.letters import Orders
+        from oid_async.workers.messages import Orders
+        from oid_async.workers.pool import Crew
 
         options, site, client, sources = self.options, prepared.site, prepared.client, prepared.planner.sources
         assert client is not None

@@ -21,8 +21,8 @@ from support import Dataset, Image, image_names, tree, write_table
 import oid_async
 from oid_async.openimages.catalogue import IMAGE_BUCKET
 from oid_async.origin.server import Origin, folder
-from oid_async.transfer import crew as crews
 from oid_async.transfer import pipeline
+from oid_async.workers import pool as crews
 
 IMAGES = [Image(f"{number:016x}", split="validation") for number in range(1, 401)]
 QUERY: dict[str, Any] = {"splits": ["validation"], "kinds": ["none"], "names": "id", "source": ["cvdf"]}
@@ -399,7 +399,7 @@ async def test_a_worker_that_cannot_start_is_done_without(
     ways = [("_PROGRAM", "oid_async.no_such_module"), ("sys.executable", "/no/python")]
     for name, value in ways:
         with monkeypatch.context() as patch:
-            patch.setattr(f"oid_async.transfer.recruits.{name}", value)
+            patch.setattr(f"oid_async.workers.starter.{name}", value)
             report = await oid_async.download(
                 mirror=url,
                 savepath=tmp_path / name,

@@ -22,7 +22,7 @@ import polars as pl
 
 from oid_async.errors import InputError
 from oid_async.formats.source import Source
-from oid_async.processes import cores
+from oid_async.workers.count import cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

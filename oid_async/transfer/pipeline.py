@@ -21,7 +21,7 @@ from oid_async.transfer.fetch import Again, Failed, Fetcher, Job, Target
 from oid_async.transfer.scheduler import Lanes
 
 if TYPE_CHECKING:
-    from oid_async.transfer.crew import Crew
+    from oid_async.workers.pool import Crew
 
 
 async def run(

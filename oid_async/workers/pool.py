@@ -31,9 +31,9 @@ from oid_async.report import Outcome
 from oid_async.threads import finished, in_thread
 from oid_async.transfer.collector import Collector
 from oid_async.transfer.fetch import Failed, Fetcher, Job, Partial, Target
-from oid_async.transfer.letters import LINE_BYTES, Orders, line, next_line, pack_target, unpack_error, unpack_outcomes
-from oid_async.transfer.recruits import Recruits, kill
 from oid_async.transfer.scheduler import Lanes
+from oid_async.workers.messages import LINE_BYTES, Orders, line, next_line, pack_target, unpack_error, unpack_outcomes
+from oid_async.workers.starter import Recruits, kill
 
 Adopt = Callable[[str, str, str | None, str | None], Outcome | None]
 

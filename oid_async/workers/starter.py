@@ -16,7 +16,7 @@ from typing import Self
 
 from oid_async.threads import finished, settled
 
-_PROGRAM = "oid_async.transfer.member"
+_PROGRAM = "oid_async.workers.process"
 
 
 @dataclass(frozen=True, slots=True)

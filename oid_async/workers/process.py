@@ -5,7 +5,7 @@ settle goes back to the run: an image that must be asked for again, or of a host
 be left alone. So the run alone waits for hosts, retries and counts. The journal too is the run's: what was stored is
 told to it and written down there.
 
-Started as `python -m oid_async.transfer.member`, with its end of the socket as stdin. It ends when that says so, and
+Started as `python -m oid_async.workers.process`, with its end of the socket as stdin. It ends when that says so, and
 when it is closed: no worker outlives its run.
 """
 
@@ -31,8 +31,8 @@ from oid_async.report import Outcome, write_detail
 from oid_async.store.folder import Folder
 from oid_async.store.landing import Arrival, Lander
 from oid_async.transfer.fetch import Again, Failed, Fetcher, Job
-from oid_async.transfer.letters import LINE_BYTES, Orders, line, next_line, pack_error, pack_outcomes, unpack_target
 from oid_async.transfer.scheduler import turn, wake
+from oid_async.workers.messages import LINE_BYTES, Orders, line, next_line, pack_error, pack_outcomes, unpack_target
 
 # The run gives a worker that it stops two seconds; nobody is there to end one whose run has died.
 _LAST_S = 3.0
