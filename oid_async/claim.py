@@ -11,11 +11,11 @@ from oid_async.errors import InputError, UsageError, storage_error
 from oid_async.events import Note, Sink
 from oid_async.options import Options
 from oid_async.select.names import Listing
-from oid_async.store.adopt import from_manifest
+from oid_async.store.adoption import from_manifest
 from oid_async.store.folder import Folder
 from oid_async.store.journal import Journal, has_failed
-from oid_async.store.packed import packed_in
-from oid_async.store.power import boot_id, check_after_boot
+from oid_async.store.recovery import boot_id, check_after_boot
+from oid_async.store.shards_note import packed_in
 from oid_async.threads import in_thread
 
 if TYPE_CHECKING:

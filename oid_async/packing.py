@@ -39,8 +39,8 @@ from oid_async.formats.webdataset import pack
 from oid_async.options import Options
 from oid_async.select.names import Listing
 from oid_async.store.folder import Folder
-from oid_async.store.packed import note_packed
 from oid_async.store.results import Saved
+from oid_async.store.shards_note import note_packed
 from oid_async.threads import in_thread
 
 # What of a query says nothing of what is in a shard.

@@ -40,11 +40,11 @@ from oid_async.report import PASSING_KINDS, Plan, Report, size_text
 from oid_async.select.choose import Asked
 from oid_async.select.names import Listing
 from oid_async.select.plan import Facts, Planner, Summary, clear_plan, plan_files
-from oid_async.store.adopt import Adopter
+from oid_async.store.adoption import Adopter
 from oid_async.store.folder import Folder
+from oid_async.store.image_writer import Lander
 from oid_async.store.journal import Journal, next_line
-from oid_async.store.landing import Lander
-from oid_async.store.lines import Lines
+from oid_async.store.journal_index import Lines
 from oid_async.store.results import Results, Saved
 from oid_async.threads import in_thread
 from oid_async.transfer import pipeline

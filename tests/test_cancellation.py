@@ -356,7 +356,7 @@ def test_a_signal_ends_the_run_cleanly(tmp_path: Path, number: int, code: int) -
 _HANGING = """
 import sys, time
 from oid_async import cli
-from oid_async.store import landing
+from oid_async.store import image_writer as landing
 
 write, written, sign = landing.write_all, [], sys.argv.pop(1)
 

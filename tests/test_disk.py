@@ -34,12 +34,12 @@ from oid_async.origin.server import Origin
 from oid_async.report import Outcome, Report
 from oid_async.run import Run
 from oid_async.store.disk import Opener
-from oid_async.store.filebytes import FileBytes
+from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder, LastRun
+from oid_async.store.image_check import EtagTrust, Expected, JpegHeader, is_complete, md5_base64, read_header, refuse
+from oid_async.store.image_writer import Arrival, Lander
 from oid_async.store.journal import Journal, scan_journal
-from oid_async.store.landing import Arrival, Lander
-from oid_async.store.power import PowerCheck, boot_id, check_after_boot
-from oid_async.store.verify import EtagTrust, Expected, JpegHeader, is_complete, md5_base64, read_header, refuse
+from oid_async.store.recovery import PowerCheck, boot_id, check_after_boot
 
 _LASTING = (".jpg", ".csv", ".parquet", ".json")
 IDS = [f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}" for number in range(1, 13)]
@@ -249,7 +249,7 @@ def test_message_says_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("oid_async.store.landing.Lander._place", refuse)
+    monkeypatch.setattr("oid_async.store.image_writer.Lander._place", refuse)
     with landing_place(tmp_path / "out") as (folder, lander):
         with pytest.raises(StorageError) as caught:
             lander.land([arrival(folder, tiny_jpeg("a"))])
@@ -690,7 +690,7 @@ def test_boot_is_vouched_for_once_it_was_looked_at(tmp_path: Path, monkeypatch: 
     with landing_place(tmp_path / "out") as (folder, _):
         assert folder.last_run == LastRun(ended=False, boot="first")
     with monkeypatch.context() as patch:
-        patch.setattr("oid_async.store.power.saved_last", lambda _: 1 / 0)
+        patch.setattr("oid_async.store.recovery.saved_last", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError), landing_place(tmp_path / "out") as (folder, _):
             check_after_boot(folder, "second")
     with landing_place(tmp_path / "out") as (folder, _):
@@ -739,7 +739,7 @@ def odd_bodies(chance: random.Random) -> Iterator[bytes]:
 @pytest.mark.parametrize("block_bytes", [3, 7, 64, 1 << 18])
 def test_file_is_judged_as_its_bytes_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int) -> None:
     """Read in blocks, whatever their size, a body has the header, the end, the MD5 and the verdict it has in memory."""
-    monkeypatch.setattr("oid_async.store.filebytes._BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("oid_async.store.file_bytes._BLOCK_BYTES", block_bytes)
     chance = random.Random(block_bytes)
     path = tmp_path / "body"
     for body in odd_bodies(chance):

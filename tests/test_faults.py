@@ -276,7 +276,7 @@ async def test_a_full_disk_stops_the_run_and_it_goes_on_when_there_is_room(
 
     async with Origin(objects.serve) as origin:
         options = Options.of(mirror=origin.url, splits=["validation"], names="id", savepath=tmp_path / "out")
-        monkeypatch.setattr("oid_async.store.landing.write_all", write_until_full)
+        monkeypatch.setattr("oid_async.store.image_writer.write_all", write_until_full)
         with pytest.raises(StorageError, match="disk is full"):
             await Run(options, ignore).download()
         assert len(list((tmp_path / "out" / "images").iterdir())) == 20

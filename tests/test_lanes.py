@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from oid_async.http.hosts import Host
 from oid_async.http.retry import FetchError
-from oid_async.store.verify import EtagTrust
+from oid_async.store.image_check import EtagTrust
 from oid_async.transfer.scheduler import Lanes
 
 

@@ -11,9 +11,9 @@ from test_journal import RUBBISH, failed, saved, write
 
 import oid_async
 from oid_async.openimages.ids import KEY, IdForm
-from oid_async.store import lines as lines_module
+from oid_async.store import journal_index as lines_module
 from oid_async.store.journal import FORGET, Journal, next_line, parse_lines, scan_journal
-from oid_async.store.lines import Lines
+from oid_async.store.journal_index import Lines
 
 IDS = [f"{number * 7919 % 50:016x}" for number in range(50)]
 

@@ -12,7 +12,7 @@ from oid_async.openimages.ids import HEX_ID
 from oid_async.options import SPLITS
 from oid_async.origin.lookalike import CLASSES, STAGED_FAILURES, STAGED_HICCUPS, Lookalike, with_comment
 from oid_async.report import FINAL_KINDS, PASSING_KINDS
-from oid_async.store.verify import Expected, is_complete, md5_base64, read_header, refuse
+from oid_async.store.image_check import Expected, is_complete, md5_base64, read_header, refuse
 
 # All decimal digits, and the look of a float in exponent form: type inference ruins them.
 HARD_IDS = {"0000048549557964", "00e4060885034751", "0012e45111111111"}

@@ -13,9 +13,9 @@ from support import Box, Dataset, Image, read_manifest, tiny_jpeg, tree
 import oid_async
 from oid_async import cli
 from oid_async.store.folder import Folder
+from oid_async.store.image_check import EtagTrust, Expected, md5_base64
+from oid_async.store.image_writer import Arrival, Lander
 from oid_async.store.journal import Journal
-from oid_async.store.landing import Arrival, Lander
-from oid_async.store.verify import EtagTrust, Expected, md5_base64
 
 IDS = [f"{number:016x}" for number in range(0x10, 0x16)]
 BODY = tiny_jpeg("a picture")
@@ -57,7 +57,7 @@ def lander(tmp_path: Path) -> Iterator[Lander]:
 @pytest.mark.parametrize("etag", [None, '"0123456789abcdef0123456789abcdef"'])
 def test_a_copy_is_not_hashed(lander: Lander, etag: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has no published MD5 lands without one, and is not held against an ETag; its end must be there."""
-    monkeypatch.setattr("oid_async.store.landing.md5_base64", lambda _: 1 / 0)
+    monkeypatch.setattr("oid_async.store.image_writer.md5_base64", lambda _: 1 / 0)
     trust = EtagTrust("h", is_md5=True)
     bodies = {IDS[0]: BODY, IDS[1]: BODY[:-9]}
     landed, cut = lander.land(

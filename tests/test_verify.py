@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oid_async.store.verify import (
+from oid_async.store.image_check import (
     EtagTrust,
     Expected,
     JpegHeader,

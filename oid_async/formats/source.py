@@ -23,7 +23,7 @@ from oid_async.openimages.ids import HEX_ID, KEY
 from oid_async.openimages.kinds import KINDS, KindName
 from oid_async.select.choose import shuffled
 from oid_async.store.folder import Folder
-from oid_async.store.packed import packed_in
+from oid_async.store.shards_note import packed_in
 from oid_async.tables.reading import TableFile, reading
 
 # The flags of a box, 1, 0 or -1 for unknown, and what formats call them.

@@ -23,7 +23,7 @@ from yarl import URL
 from oid_async.http.address_guard import Endpoint
 from oid_async.http.pace import FLOOR, Pace
 from oid_async.http.retry import FetchError
-from oid_async.store.verify import EtagTrust
+from oid_async.store.image_check import EtagTrust
 
 # Flickr's own published advice is one request a second per key for its API; its static hosts publish none. Ten a second
 # is what the tool that this one replaces was used with, and is polite for a site that serves these photos for nothing.

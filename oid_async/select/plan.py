@@ -19,7 +19,7 @@ from oid_async.options import Names, Source, Split
 from oid_async.report import FINAL_KINDS, Outcome, parse_detail
 from oid_async.select.names import Adopt, Listing, Taken
 from oid_async.select.query import in_splits
-from oid_async.store.lines import Lines
+from oid_async.store.journal_index import Lines
 from oid_async.tables.reading import TableFile, reading, scan_keyed
 
 # What the image table may hold beyond ImageID; what it does not hold is null.

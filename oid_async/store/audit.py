@@ -20,9 +20,9 @@ import polars as pl
 
 from oid_async.errors import InputError, LockedError
 from oid_async.store.folder import Folder
+from oid_async.store.image_check import is_complete, read_header, refuse_start
 from oid_async.store.journal import scan_journal
-from oid_async.store.packed import packed_in
-from oid_async.store.verify import is_complete, read_header, refuse_start
+from oid_async.store.shards_note import packed_in
 from oid_async.tables.reading import TableFile, reading
 
 Kind = Literal["missing", "truncated", "altered", "extra"]

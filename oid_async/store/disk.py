@@ -4,7 +4,7 @@ What is synced, and why no more. A power cut may lose whatever the machine has n
 
     image              not synced one by one. An fdatasync each costs 2 to 5 ms on a local SSD, three to seven times the
                        whole landing, and tens of ms on a spinning or network disk. Instead the first run after another
-                       boot checks what landed last before it believes the journal: see `oid_async.store.power`.
+                       boot checks what landed last before it believes the journal: see `oid_async.store.recovery`.
     journal            synced once, when the run ends, however it ends: after an orderly end no file lacks its line.
     result tables      each file before any is renamed, their folders and images/ after: they are few.
     lock and its note  not synced: a note that is lost or torn only makes the next run check.

@@ -19,7 +19,7 @@ from oid_async.openimages.ids import KEY, ROW, IdForm, within
 from oid_async.openimages.kinds import KINDS, Kind
 from oid_async.store.disk import sync_file, sync_folder
 from oid_async.store.folder import Folder
-from oid_async.store.lines import Lines
+from oid_async.store.journal_index import Lines
 from oid_async.tables.reading import TableFile, columns_of, reading
 from oid_async.tables.rows import RowSource, rows_of
 

@@ -24,8 +24,8 @@ from oid_async.http.urls import Address, parse_url
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.options import SPLITS, Source
 from oid_async.report import Outcome, parse_detail, write_detail
-from oid_async.store.landing import Arrival
-from oid_async.store.verify import EtagTrust, Expected, refuse_start
+from oid_async.store.image_check import EtagTrust, Expected, refuse_start
+from oid_async.store.image_writer import Arrival
 from oid_async.threads import finished
 from oid_async.transfer.resume import ask_for_rest, is_strong, whole_length
 

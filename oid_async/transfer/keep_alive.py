@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from oid_async.http.connection import Wire
 from oid_async.http.urls import Address
-from oid_async.store.landing import Arrival
+from oid_async.store.image_writer import Arrival
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client

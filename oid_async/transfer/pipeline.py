@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from oid_async.report import Outcome
-from oid_async.store.landing import Landing
+from oid_async.store.image_writer import Landing
 from oid_async.transfer.collector import BATCHES_AT_ONCE, Collector
 from oid_async.transfer.fetch import Again, Failed, Fetcher, Job, Target
 from oid_async.transfer.scheduler import Lanes

@@ -27,7 +27,7 @@ from oid_async.http.address_guard import Endpoint
 from oid_async.http.retry import FetchError, Limits
 from oid_async.options import Source
 from oid_async.report import Outcome
-from oid_async.store.verify import Expected
+from oid_async.store.image_check import Expected
 from oid_async.transfer.fetch import Target
 
 # Longer than any line of ours: images come a few dozen at a time, and an address is cut off long before this.

@@ -29,7 +29,7 @@ from oid_async.http.hosts import Host, Hosts
 from oid_async.http.retry import FetchError
 from oid_async.report import Outcome, write_detail
 from oid_async.store.folder import Folder
-from oid_async.store.landing import Arrival, Lander
+from oid_async.store.image_writer import Arrival, Lander
 from oid_async.transfer.fetch import Again, Failed, Fetcher, Job
 from oid_async.transfer.scheduler import turn, wake
 from oid_async.workers.messages import LINE_BYTES, Orders, line, next_line, pack_error, pack_outcomes, unpack_target

@@ -6,7 +6,7 @@ from base64 import b64encode
 from dataclasses import dataclass
 from typing import Self
 
-from oid_async.store.filebytes import FileBytes
+from oid_async.store.file_bytes import FileBytes
 
 Body = bytes | bytearray | FileBytes
 """A body in memory, or one on the disk that is read in blocks: what follows says the same of both."""

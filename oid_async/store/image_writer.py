@@ -13,10 +13,10 @@ from typing import Protocol
 from oid_async.errors import storage_error
 from oid_async.report import Outcome
 from oid_async.store.disk import OPENER, Opener, discard, write_all
-from oid_async.store.filebytes import FileBytes
+from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder
+from oid_async.store.image_check import Body, EtagTrust, Expected, md5_base64, read_header, refuse
 from oid_async.store.naming import clash_name
-from oid_async.store.verify import Body, EtagTrust, Expected, md5_base64, read_header, refuse
 
 
 @dataclass(slots=True)

@@ -12,9 +12,9 @@ from typing import Any
 import polars as pl
 
 from oid_async.report import Outcome
-from oid_async.store.filebytes import FileBytes
+from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder
-from oid_async.store.verify import Expected, is_complete, md5_base64, read_header, refuse, refuse_start
+from oid_async.store.image_check import Expected, is_complete, md5_base64, read_header, refuse, refuse_start
 from oid_async.tables.reading import TableFile, reading
 
 _BATCH = 2048

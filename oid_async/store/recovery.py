@@ -17,10 +17,10 @@ from pathlib import Path
 
 import polars as pl
 
-from oid_async.store.filebytes import FileBytes
+from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder
+from oid_async.store.image_check import Body, is_complete, md5_base64, read_header, refuse_start
 from oid_async.store.journal import Saved, saved_last, scan_journal
-from oid_async.store.verify import Body, is_complete, md5_base64, read_header, refuse_start
 
 # Linux writes back after 30 s, other systems within a minute; the rest is for disks that are slow to take it.
 _WINDOW_S = 600.0
