@@ -13,10 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from oid_async.errors import storage_error
-from oid_async.events import Checked, Note, Sink
-from oid_async.repeat import StoredQuery
-from oid_async.store.audit import (
+from oid_async.dataset.audit import (
     FINDINGS,
     Audit,
     Kind,
@@ -26,6 +23,9 @@ from oid_async.store.audit import (
     looking_at,
     set_aside,
 )
+from oid_async.dataset.query_file import StoredQuery
+from oid_async.errors import storage_error
+from oid_async.events import Checked, Note, Sink
 from oid_async.store.folder import Folder
 from oid_async.threads import in_thread
 

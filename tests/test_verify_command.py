@@ -155,9 +155,9 @@ async def test_findings_equal_a_brute_force_a_few_rows_at_a_time(seed: int, save
         wanted["extra"].append(name)
     counts: list[int] = []
     with (
-        patch("oid_async.store.audit._SLICE_ROWS", 5),
-        patch("oid_async.store.audit._BATCH_ROWS", 2),
-        patch("oid_async.store.audit._NAMES_AT_ONCE", 3),
+        patch("oid_async.dataset.audit._SLICE_ROWS", 5),
+        patch("oid_async.dataset.audit._BATCH_ROWS", 2),
+        patch("oid_async.dataset.audit._NAMES_AT_ONCE", 3),
     ):
         found = await oid_async.verify(
             savepath=saved, on_event=lambda event: counts.append(event.done) if isinstance(event, Checked) else None
@@ -296,7 +296,7 @@ async def test_a_folder_in_use_is_not_verified(saved: Path) -> None:
 
 async def test_a_lock_that_cannot_be_opened_is_no_obstacle(saved: Path) -> None:
     """A folder whose lock may not be opened, as on a read-only disk of somebody else's, can be verified."""
-    with patch("oid_async.store.audit.os.open", side_effect=PermissionError(13, "Permission denied")):
+    with patch("oid_async.dataset.audit.os.open", side_effect=PermissionError(13, "Permission denied")):
         assert (await oid_async.verify(savepath=saved)).clean
 
 
@@ -315,7 +315,7 @@ async def test_a_verification_can_be_cancelled(saved: Path) -> None:
     def stop(event: Event) -> None:
         tasks[0].cancel()
 
-    with patch("oid_async.store.audit._BATCH_ROWS", 1):
+    with patch("oid_async.dataset.audit._BATCH_ROWS", 1):
         tasks.append(asyncio.create_task(oid_async.verify(savepath=saved, on_event=stop)))
         with pytest.raises(asyncio.CancelledError):
             await tasks[0]

@@ -1,0 +1,1 @@
+"""A finished SAVEPATH, read: its query, and its files held against the manifest."""
