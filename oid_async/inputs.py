@@ -13,8 +13,8 @@ import polars as pl
 from oid_async.errors import InputError, UnavailableError, UsageError
 from oid_async.events import Note, Sink
 from oid_async.metadata.cache import MetadataCache, local_file, local_table
+from oid_async.metadata.entry import Identity
 from oid_async.metadata.paths import WHOLE
-from oid_async.metadata.shelf import Identity
 from oid_async.openimages.catalogue import TableKind, published
 from oid_async.openimages.classes import Classes, distinct, is_other_name
 from oid_async.openimages.hierarchy import Hierarchy

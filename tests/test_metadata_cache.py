@@ -38,7 +38,7 @@ from oid_async.http.retry import Limits
 from oid_async.listings import Listings, TableRow
 from oid_async.metadata import convert, fetch
 from oid_async.metadata.cache import Cache, MetadataCache
-from oid_async.metadata.shelf import Identity, Lock, Place
+from oid_async.metadata.entry import Identity, Lock, Place
 from oid_async.openimages.catalogue import TABLES, PublishedTable, object_url, published
 from oid_async.options import SPLITS, Options
 from oid_async.origin.lookalike import Lookalike

@@ -26,7 +26,7 @@ from oid_async.events import ignore
 from oid_async.inputs import Gatherer
 from oid_async.metadata.cache import MetadataCache
 from oid_async.metadata.convert import convert
-from oid_async.metadata.shelf import Identity
+from oid_async.metadata.entry import Identity
 from oid_async.openimages.catalogue import BOX_COLUMNS, CLICK_COLUMNS, PublishedTable, TableKind, published
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.kinds import KINDS

@@ -37,7 +37,7 @@ from oid_async.http.retry import Limits
 from oid_async.metadata import convert as convert_module
 from oid_async.metadata.cache import Cache, MetadataCache
 from oid_async.metadata.convert import convert
-from oid_async.metadata.shelf import Identity, Place
+from oid_async.metadata.entry import Identity, Place
 from oid_async.openimages.catalogue import BOX_COLUMNS, IMAGE_COLUMNS, published
 from oid_async.openimages.ids import KEY, ROW
 from oid_async.openimages.kinds import KINDS

@@ -20,8 +20,8 @@ from oid_async.errors import InputError, StorageError, UnavailableError, storage
 from oid_async.events import Note, Sink, TableProgress
 from oid_async.http.retry import FetchError
 from oid_async.metadata.convert import convert
+from oid_async.metadata.entry import Identity, Kept, Lock, Place
 from oid_async.metadata.paths import SUFFIX, file_url_path, given_folder, published_folder, site_folder
-from oid_async.metadata.shelf import Identity, Kept, Lock, Place
 from oid_async.openimages.catalogue import PublishedTable, TableKind, object_url
 from oid_async.openimages.kinds import KINDS, Kind
 from oid_async.report import size_text
