@@ -79,7 +79,7 @@ class Beside:
         source = next((source for source in inputs.saved if source.kind.name == "segmentation"), None)
         if source is None:
             return
-        from oid_async.masks.outlook import outlook
+        from oid_async.masks.estimate import outlook
 
         labels = inputs.saved_labels(source, all_boxes=options.all_boxes)
         frames = [rows_of(source, table, inputs.ids, keys, labels=labels) for table in source.tables]
@@ -88,7 +88,7 @@ class Beside:
 
     async def masks(self, prepared: Prepared, folder: Folder) -> None:
         """Fetch the masks that the tables of a folder speak of; they count with those that were fetched before."""
-        from oid_async.masks.saved import MaskFolder
+        from oid_async.masks.mask_folder import MaskFolder
 
         client = prepared.client
         assert client is not None
@@ -131,7 +131,7 @@ class Beside:
             raise UnavailableError(f"traces: {found.lost[0]}; narrative/narratives.jsonl has captions meanwhile")
 
     async def _voices(self, prepared: Prepared, folder: Folder) -> None:
-        from oid_async.narratives.voice import Voices
+        from oid_async.narratives.recordings import Voices
 
         client = prepared.client
         assert client is not None

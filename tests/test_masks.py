@@ -24,10 +24,10 @@ from oid_async.events import Event, ignore
 from oid_async.http.client import Client
 from oid_async.http.hosts import Hosts
 from oid_async.http.retry import Limits
-from oid_async.masks.directory import TAIL_BYTES, ArchiveError, find_end, read_directory
 from oid_async.masks.fetch import MaskReport, Masks
 from oid_async.masks.members import Member, unpack
 from oid_async.masks.ranges import choose_ranges
+from oid_async.masks.zip_directory import TAIL_BYTES, ArchiveError, find_end, read_directory
 from oid_async.origin.annotations import mask_png
 from oid_async.origin.server import Origin, published_object
 

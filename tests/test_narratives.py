@@ -16,8 +16,8 @@ from oid_async.events import ignore
 from oid_async.http.client import Client
 from oid_async.http.hosts import Hosts
 from oid_async.http.retry import Limits
+from oid_async.narratives.recordings import Voices
 from oid_async.narratives.traces import Filter, TraceReport, fetch_traces
-from oid_async.narratives.voice import Voices
 from oid_async.openimages.annotations import trace_keys
 from oid_async.openimages.ids import KEY
 from oid_async.origin.server import Origin, published_object

@@ -20,8 +20,8 @@ from oid_async.events import Note, Sink, TableProgress
 from oid_async.http.retry import FetchError
 from oid_async.masks.archive import Archive, ArchiveError, ChangedError, NoRangeError
 from oid_async.masks.members import Member, MemberError, unpack
-from oid_async.masks.pictures import resized
 from oid_async.masks.ranges import Ranges, choose_ranges
+from oid_async.masks.resize import resized
 from oid_async.openimages.annotations import mask_archive
 from oid_async.openimages.catalogue import object_url
 from oid_async.options import Split
