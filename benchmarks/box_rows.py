@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from oid_async.options import Options
+from oid_async.options.query import Options
 from oid_async.tuning import set_up_polars
 
 QUESTION = {"categories": ["Football", "Person"], "match": "all"}

@@ -13,8 +13,8 @@ from typing import Any, Self, Unpack
 from oid_async.errors import UsageError
 from oid_async.events import Sink, ignore
 from oid_async.exporting import Export, ExportReport
-from oid_async.formats.options import ExportOptions
-from oid_async.options import Options, QueryOptions, option_fields
+from oid_async.options.export import ExportOptions
+from oid_async.options.query import Options, QueryOptions, option_fields
 from oid_async.report import Outcome, Plan, Report
 from oid_async.run import Run
 from oid_async.threads import settled

@@ -9,7 +9,7 @@ import polars as pl
 
 from oid_async.errors import InputError, UsageError, storage_error
 from oid_async.events import Note, Sink
-from oid_async.options import Options
+from oid_async.options.query import Options
 from oid_async.select.names import Listing
 from oid_async.store.adoption import from_manifest
 from oid_async.store.folder import Folder

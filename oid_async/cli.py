@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from oid_async.cluster import shard_from
 from oid_async.dataset.query_file import StoredQuery
 from oid_async.errors import OidError, UsageError
-from oid_async.formats.options import ExportOptions
 from oid_async.http.descriptors import raise_limit
-from oid_async.options import Options, option_fields
+from oid_async.options.export import ExportOptions
+from oid_async.options.query import Options, option_fields
 from oid_async.standard import UnansweredError, answer, courteous, flush, tell
 from oid_async.tuning import set_up_polars
 from oid_async.version import __version__

@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from oid_async.events import Sink
-from oid_async.options import SPLITS, Options
+from oid_async.options.query import SPLITS, Options
 from oid_async.origin.lookalike import STAGED_FAILURES, Lookalike
 from oid_async.report import Report
 from oid_async.run import Run

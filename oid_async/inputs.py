@@ -20,7 +20,7 @@ from oid_async.openimages.classes import Classes, distinct, is_other_name
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.ids import IdForm
 from oid_async.openimages.kinds import KINDS, Kind, KindName, named, table_of
-from oid_async.options import SPLITS, Names, Options, Source, Split
+from oid_async.options.query import SPLITS, Names, Options, Source, Split
 from oid_async.report import size_text
 from oid_async.select.idlist import IdList, as_image_rows, read_ids
 from oid_async.select.parts import Part

@@ -22,7 +22,7 @@ from oid_async.openimages.catalogue import IMAGE_BUCKET, PublishedTable, TableKi
 from oid_async.openimages.classes import Classes
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.kinds import named, table_of
-from oid_async.options import SPLITS, Options, Release, Split
+from oid_async.options.query import SPLITS, Options, Release, Split
 from oid_async.report import size_text
 from oid_async.tables.reading import TableFile
 from oid_async.tables.rows import count_labels

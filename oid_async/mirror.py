@@ -16,7 +16,7 @@ from oid_async.http.retry import FetchError
 from oid_async.http.urls import parse_url
 from oid_async.metadata.paths import mirror_folder
 from oid_async.openimages.catalogue import BUCKETS, IMAGE_BUCKET
-from oid_async.options import Options
+from oid_async.options.query import Options
 
 if TYPE_CHECKING:
     from oid_async.origin.server import Serve

@@ -36,7 +36,7 @@ from oid_async.formats.samples import KINDS as SAMPLE_KINDS
 from oid_async.formats.shards import Shards
 from oid_async.formats.source import Source
 from oid_async.formats.webdataset import pack
-from oid_async.options import Options
+from oid_async.options.query import Options
 from oid_async.select.names import Listing
 from oid_async.store.folder import Folder
 from oid_async.store.results import Saved

@@ -24,7 +24,6 @@ from oid_async.beside import Beside
 from oid_async.claim import claimed, forget_elsewhere
 from oid_async.errors import OidError, StorageError, machine_error, storage_error
 from oid_async.events import Finished, Note, Planned, Sink
-from oid_async.formats.options import ExportOptions
 from oid_async.http.descriptors import allowed, most_workers
 from oid_async.http.hosts import FLICKR_RATE, Hosts
 from oid_async.http.pace import FLOOR, MOST
@@ -35,7 +34,8 @@ from oid_async.metadata.paths import cache_root
 from oid_async.metadata.sizes import Sizes
 from oid_async.mirror import Site, allowed_endpoints, named_endpoints, open_site
 from oid_async.openimages.catalogue import IMAGE_BUCKET, MEAN_IMAGE_BYTES, object_url
-from oid_async.options import SPLITS, Options, Source
+from oid_async.options.export import ExportOptions
+from oid_async.options.query import SPLITS, Options, Source
 from oid_async.report import PASSING_KINDS, Plan, Report, size_text
 from oid_async.select.choose import Asked
 from oid_async.select.names import Listing

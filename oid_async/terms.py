@@ -17,7 +17,7 @@ from oid_async.errors import UsageError
 from oid_async.openimages.classes import Category, Classes
 from oid_async.openimages.kinds import KINDS, Kind, KindName, table_of
 from oid_async.openimages.published import TableKind
-from oid_async.options import Options
+from oid_async.options.query import Options
 from oid_async.select.query import Restriction, Term
 from oid_async.select.where import Both, Either, Name, Where, names, parse, wanted
 from oid_async.tables.reading import TableFile

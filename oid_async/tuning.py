@@ -12,7 +12,7 @@ from pathlib import Path
 
 from oid_async.metadata.paths import cache_root, file_url_path, mirror_folder, published_folder
 from oid_async.openimages.catalogue import published
-from oid_async.options import Options
+from oid_async.options.query import Options
 
 _LARGE_BYTES = 256 << 20
 _PROCESSORS = os.cpu_count() or 4

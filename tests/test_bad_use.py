@@ -18,7 +18,7 @@ from support import Box, Dataset, Finished, Image, counted_origin, publish_looka
 import oid_async
 from oid_async.cli import main
 from oid_async.errors import InputError, LockedError, OidError, StorageError, UnavailableError, UsageError
-from oid_async.options import option_fields
+from oid_async.options.query import option_fields
 from oid_async.origin.server import Origin, folder
 
 ID, BALL = "0000048549557964", "/m/018xm"

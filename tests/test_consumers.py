@@ -19,7 +19,7 @@ from support import read_csv, read_manifest
 import oid_async
 from oid_async.demo import demo_run
 from oid_async.events import ignore
-from oid_async.formats.options import FORMATS
+from oid_async.options.export import FORMATS
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 LINES = dict(re.findall(r"^\| `(\w+)` \|.*\| `(import [^`]*|from [^`]*)` \|$", README, re.MULTILINE))

@@ -29,7 +29,7 @@ import oid_async
 from oid_async.errors import LockedError, StorageError
 from oid_async.events import Event, Note, Sink
 from oid_async.http.descriptors import most_workers
-from oid_async.options import Options
+from oid_async.options.query import Options
 from oid_async.origin.server import Origin
 from oid_async.report import Outcome, Report
 from oid_async.run import Run

@@ -15,7 +15,7 @@ from scripted import Answer, Scripted, http
 from oid_async.errors import StorageError
 from oid_async.events import ignore
 from oid_async.http.retry import Limits
-from oid_async.options import Options, QueryOptions
+from oid_async.options.query import Options, QueryOptions
 from oid_async.origin.lookalike import Lookalike, with_comment
 from oid_async.origin.server import Origin
 from oid_async.report import Report

@@ -31,7 +31,7 @@ from oid_async.errors import UsageError
 from oid_async.events import Event, Landed, Note, ignore
 from oid_async.http import address_guard as addresses
 from oid_async.http.retry import Limits
-from oid_async.options import Options
+from oid_async.options.query import Options
 from oid_async.report import Report
 from oid_async.run import Run
 from oid_async.transfer import fetch

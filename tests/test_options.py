@@ -16,7 +16,7 @@ import pytest
 import oid_async
 from oid_async import cli, errors
 from oid_async.errors import UsageError
-from oid_async.options import SPLITS, Options, QueryOptions, option_fields
+from oid_async.options.query import SPLITS, Options, QueryOptions, option_fields
 
 FIELDS = [option.name for option in option_fields()]
 DOORS = (oid_async.download, oid_async.plan, oid_async.stream)
@@ -580,7 +580,7 @@ def loaded_by(code: str, *words: str) -> set[str]:
         "import oid_async",
         "import oid_async; oid_async.__version__; dir(oid_async)",
         "from oid_async import errors, events",
-        "import oid_async.options",
+        "import oid_async.options.query",
         "import oid_async.cli",
     ],
 )

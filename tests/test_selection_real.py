@@ -25,7 +25,7 @@ from oid_async.metadata import convert
 from oid_async.metadata.cache import MetadataCache
 from oid_async.openimages.catalogue import BOX_COLUMNS, IMAGE_BUCKET, IMAGE_COLUMNS, published
 from oid_async.openimages.hierarchy import Hierarchy
-from oid_async.options import FLAGS, SPLITS, Options, QueryOptions
+from oid_async.options.query import FLAGS, SPLITS, Options, QueryOptions
 from oid_async.tables.reading import TableFile
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "real"

@@ -33,7 +33,7 @@ from oid_async.http.retry import Limits
 from oid_async.openimages.catalogue import IMAGE_BUCKET
 from oid_async.openimages.classes import Category
 from oid_async.openimages.ids import KEY
-from oid_async.options import Options
+from oid_async.options.query import Options
 from oid_async.origin.server import Origin, folder
 from oid_async.report import Report
 from oid_async.run import Run

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from oid_async.errors import InputError, UsageError
 from oid_async.events import Sink
-from oid_async.options import Options
+from oid_async.options.query import Options
 
 if TYPE_CHECKING:
     from oid_async.run import Run

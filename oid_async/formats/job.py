@@ -9,10 +9,10 @@ from typing import ClassVar, Protocol
 
 import polars as pl
 
-from oid_async.formats.options import ExportOptions
 from oid_async.formats.pictures import Pictures
 from oid_async.formats.source import Source, Span
 from oid_async.openimages.kinds import KindName
+from oid_async.options.export import ExportOptions
 
 
 @dataclass(slots=True)

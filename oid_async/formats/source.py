@@ -18,9 +18,9 @@ import polars as pl
 
 from oid_async.errors import InputError
 from oid_async.formats.classes import Classes
-from oid_async.formats.options import ExportOptions, shares
 from oid_async.openimages.ids import HEX_ID, KEY
 from oid_async.openimages.kinds import KINDS, KindName
+from oid_async.options.export import ExportOptions, shares
 from oid_async.select.choose import shuffled
 from oid_async.store.folder import Folder
 from oid_async.store.shards_note import packed_in

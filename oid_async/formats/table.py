@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 from oid_async.formats.coco import Coco
 from oid_async.formats.fiftyone import FiftyOne
 from oid_async.formats.imagefolder import ImageFolder
-from oid_async.formats.options import Format
 from oid_async.formats.parquet import Parquet
 from oid_async.formats.voc import Voc
 from oid_async.formats.webdataset import WebDataset
 from oid_async.formats.yolo import Yolo
+from oid_async.options.export import Format
 
 if TYPE_CHECKING:
     from oid_async.formats.job import Writer

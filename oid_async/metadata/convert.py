@@ -22,7 +22,7 @@ from oid_async.errors import InputError
 from oid_async.openimages.ids import KEY, ROW, IdForm, id_column
 from oid_async.openimages.kinds import Kind
 from oid_async.openimages.narratives import LINE_COLUMNS, NO_NARRATIVE, scan_lines
-from oid_async.options import FLAGS
+from oid_async.options.query import FLAGS
 from oid_async.tables.damage import RowForm, StoppedError, without_damage
 from oid_async.tables.reading import TableFile, columns_of, reading, require, scan_keyed
 

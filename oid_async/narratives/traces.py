@@ -25,7 +25,7 @@ from oid_async.http.retry import Attempts, FetchError
 from oid_async.openimages.annotations import NARRATIVES_BUCKET, trace_keys
 from oid_async.openimages.catalogue import object_url
 from oid_async.openimages.ids import KEY
-from oid_async.options import Split
+from oid_async.options.query import Split
 from oid_async.threads import in_thread
 
 if TYPE_CHECKING:

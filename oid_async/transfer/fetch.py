@@ -22,7 +22,7 @@ from oid_async.http.pace import BYTES_UNDER_WAY
 from oid_async.http.retry import Attempts, FetchError, Limits, is_final
 from oid_async.http.urls import Address, parse_url
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
-from oid_async.options import SPLITS, Source
+from oid_async.options.query import SPLITS, Source
 from oid_async.report import Outcome, parse_detail, write_detail
 from oid_async.store.image_check import EtagTrust, Expected, refuse_start
 from oid_async.store.image_writer import Arrival

@@ -2,7 +2,7 @@
 
 import os
 
-from oid_async.options import Options
+from oid_async.options.query import Options
 
 # Starting a worker takes half a second of one core's time. Of images of the usual 300 KB, 4,000 take two thirds of the
 # time with one more process; of images of 24 KB, 5,000 take as long with it as without (measured, two cores).

@@ -26,7 +26,7 @@ from oid_async.errors import OidError, StorageError
 from oid_async.http.hosts import Host, Hosts, host_name
 from oid_async.http.urls import parse_url
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
-from oid_async.options import SPLITS
+from oid_async.options.query import SPLITS
 from oid_async.report import Outcome
 from oid_async.threads import finished, in_thread
 from oid_async.transfer.collector import Collector

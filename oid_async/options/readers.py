@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from oid_async.errors import UsageError
 
 if TYPE_CHECKING:
-    from oid_async.formats.options import ExportOptions
-    from oid_async.options import Options
+    from oid_async.options.export import ExportOptions
+    from oid_async.options.query import Options
 
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([BKMGTbkmgt]?)(?:i?[Bb])?")
 _YES_NO: dict[Any, bool] = {"yes": True, "no": False, True: True, False: False}

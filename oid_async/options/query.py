@@ -13,10 +13,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, Unpack, get_args
 
-from oid_async import values
 from oid_async.errors import UsageError
-from oid_async.formats.options import ExportOptions
-from oid_async.values import option as _option
+from oid_async.options import readers as values
+from oid_async.options.export import ExportOptions
+from oid_async.options.readers import option as _option
 
 Match = Literal["any", "all"]
 Split = Literal["train", "validation", "test"]

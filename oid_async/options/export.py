@@ -6,8 +6,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal, get_args
 
-from oid_async import values
 from oid_async.errors import UsageError
+from oid_async.options import readers as values
 
 Format = Literal["coco", "yolo", "voc", "webdataset", "imagefolder", "parquet", "fiftyone"]
 GroupBoxes = Literal["mark", "drop"]
