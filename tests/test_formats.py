@@ -433,7 +433,7 @@ async def test_webdataset_holds_every_image_once(demo: Path, tmp_path: Path) -> 
 # Kills itself in the middle of a sample: the n-th one that this process writes, after so many bytes of it.
 KILLED = """
 import asyncio, io, os, signal, sys
-import oid_async, oid_async.formats.shards as shards
+import oid_async, oid_async.export.shards as shards
 left, torn = int(sys.argv[3]), int(sys.argv[4])
 class Torn(io.FileIO):
     def write(self, data):
@@ -645,7 +645,7 @@ async def test_max_side_makes_images_and_masks_smaller(tmp_path: Path, processes
 
 ORPHANS = """
 import asyncio, os, sys, time
-import oid_async, oid_async.formats.pictures as pictures
+import oid_async, oid_async.export.pictures as pictures
 pool_of = pictures.ProcessPoolExecutor
 def told(*args, **settings):
     pool = pool_of(*args, **settings)

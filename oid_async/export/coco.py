@@ -16,9 +16,9 @@ from typing import IO, ClassVar
 
 import polars as pl
 
-from oid_async.formats.job import Job
-from oid_async.formats.shapes import counted, objects
-from oid_async.formats.source import CLASS, FLAGS, Span
+from oid_async.export.objects import counted, objects
+from oid_async.export.source import CLASS, FLAGS, Span
+from oid_async.export.writer import Job
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.kinds import KindName
 from oid_async.version import __version__

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from oid_async.formats.source import SIDES, Span
+from oid_async.export.source import SIDES, Span
 
 # Published coordinates have six decimals; a table that went through binary numbers spells them differently.
 _MILLIONTHS = 1e6

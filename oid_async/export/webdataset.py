@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from itertools import repeat
 from typing import Any, ClassVar
 
-from oid_async.formats.job import Job
-from oid_async.formats.pictures import MaskMap
-from oid_async.formats.samples import KINDS, counted, samples
-from oid_async.formats.shards import Shards, key_of
-from oid_async.formats.source import Span
+from oid_async.export.pictures import MaskMap
+from oid_async.export.samples import KINDS, counted, samples
+from oid_async.export.shards import Shards, key_of
+from oid_async.export.source import Span
+from oid_async.export.writer import Job
 from oid_async.openimages.kinds import KindName
 
 # Samples between two notes of how far it came: what is done twice after a kill.

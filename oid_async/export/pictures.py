@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import polars as pl
 
 from oid_async.errors import InputError
-from oid_async.formats.source import Source
+from oid_async.export.source import Source
 from oid_async.workers.count import cores
 
 Item = TypeVar("Item")

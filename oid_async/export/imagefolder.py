@@ -7,9 +7,9 @@ import json
 from collections.abc import Sequence
 from typing import IO, ClassVar
 
-from oid_async.formats.job import Job
-from oid_async.formats.samples import counted, samples
-from oid_async.formats.source import Span
+from oid_async.export.samples import counted, samples
+from oid_async.export.source import Span
+from oid_async.export.writer import Job
 from oid_async.openimages.kinds import KindName
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import polars as pl
 
 from oid_async.errors import InputError
-from oid_async.formats.classes import Classes
+from oid_async.export.classes import Classes
 from oid_async.openimages.ids import HEX_ID, KEY
 from oid_async.openimages.kinds import KINDS, KindName
 from oid_async.options.export import ExportOptions, shares

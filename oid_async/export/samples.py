@@ -10,9 +10,9 @@ from typing import Any
 
 import polars as pl
 
-from oid_async.formats.classes import Classes
-from oid_async.formats.shapes import objects
-from oid_async.formats.source import CLASS, FLAGS, SIDES, Span
+from oid_async.export.classes import Classes
+from oid_async.export.objects import objects
+from oid_async.export.source import CLASS, FLAGS, SIDES, Span
 from oid_async.openimages.kinds import KindName
 
 KINDS: Sequence[KindName] = ("bbox", "segmentation", "narrative", "label", "relationship", "point")

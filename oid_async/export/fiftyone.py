@@ -19,8 +19,8 @@ from typing import IO, ClassVar
 import polars as pl
 
 from oid_async.errors import InputError
-from oid_async.formats.job import Job
-from oid_async.formats.source import FLAGS, SIDES, Span
+from oid_async.export.source import FLAGS, SIDES, Span
+from oid_async.export.writer import Job
 from oid_async.openimages.kinds import KindName
 
 _VRD = ("XMin1", "XMax1", "YMin1", "YMax1", "XMin2", "XMax2", "YMin2", "YMax2")

@@ -14,9 +14,9 @@ from typing import ClassVar
 
 import polars as pl
 
-from oid_async.formats.job import Job
-from oid_async.formats.shapes import counted, objects
-from oid_async.formats.source import CLASS, Span
+from oid_async.export.objects import counted, objects
+from oid_async.export.source import CLASS, Span
+from oid_async.export.writer import Job
 from oid_async.openimages.kinds import KindName
 from oid_async.store.disk import OPENER, write_all
 

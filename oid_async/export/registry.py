@@ -3,17 +3,17 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from oid_async.formats.coco import Coco
-from oid_async.formats.fiftyone import FiftyOne
-from oid_async.formats.imagefolder import ImageFolder
-from oid_async.formats.parquet import Parquet
-from oid_async.formats.voc import Voc
-from oid_async.formats.webdataset import WebDataset
-from oid_async.formats.yolo import Yolo
+from oid_async.export.coco import Coco
+from oid_async.export.fiftyone import FiftyOne
+from oid_async.export.imagefolder import ImageFolder
+from oid_async.export.parquet import Parquet
+from oid_async.export.voc import Voc
+from oid_async.export.webdataset import WebDataset
+from oid_async.export.yolo import Yolo
 from oid_async.options.export import Format
 
 if TYPE_CHECKING:
-    from oid_async.formats.job import Writer
+    from oid_async.export.writer import Writer
 
 WRITERS: "Mapping[Format, type[Writer]]" = {
     "coco": Coco,

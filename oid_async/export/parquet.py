@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from oid_async.formats.job import Job
-from oid_async.formats.samples import KINDS, SCHEMA, counted, samples
-from oid_async.formats.source import Span
+from oid_async.export.samples import KINDS, SCHEMA, counted, samples
+from oid_async.export.source import Span
+from oid_async.export.writer import Job
 from oid_async.openimages.kinds import KindName
 
 _PICTURE = pl.Struct({"bytes": pl.Binary, "path": pl.String})

@@ -13,8 +13,8 @@ from xml.sax.saxutils import escape
 
 import polars as pl
 
-from oid_async.formats.job import Job
-from oid_async.formats.source import CLASS, FLAGS, Span
+from oid_async.export.source import CLASS, FLAGS, Span
+from oid_async.export.writer import Job
 from oid_async.openimages.kinds import KindName
 
 # Neither written nor escaped may these stand in XML 1.0 (its production Char).

@@ -9,8 +9,8 @@ from typing import ClassVar, Protocol
 
 import polars as pl
 
-from oid_async.formats.pictures import Pictures
-from oid_async.formats.source import Source, Span
+from oid_async.export.pictures import Pictures
+from oid_async.export.source import Source, Span
 from oid_async.openimages.kinds import KindName
 from oid_async.options.export import ExportOptions
 
