@@ -35,12 +35,12 @@ def main() -> None:
 async def write_rows(options: Options, out: Path) -> int:
     import polars as pl
 
-    from oid_async.answer import ask
     from oid_async.events import ignore
-    from oid_async.inputs import Gatherer
+    from oid_async.jobs.gather import Gatherer
+    from oid_async.jobs.selection import ask
+    from oid_async.jobs.site import open_site
     from oid_async.metadata.cache import MetadataCache
     from oid_async.metadata.paths import cache_root
-    from oid_async.mirror import open_site
     from oid_async.openimages.ids import KEY, ROW
     from oid_async.tables.reading import scan_keyed
     from oid_async.tables.rows import rows_of

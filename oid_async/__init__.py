@@ -14,9 +14,9 @@ from oid_async.version import __version__
 if TYPE_CHECKING:
     from oid_async import errors, events
     from oid_async.api import Stream, download, export, plan, stream, verify
-    from oid_async.exporting import ExportReport
+    from oid_async.jobs.export import ExportReport
+    from oid_async.jobs.verify import Finding, Verification
     from oid_async.report import Outcome, Plan, Report
-    from oid_async.verification import Finding, Verification
 
 __all__ = [
     "ExportReport",
@@ -37,13 +37,13 @@ __all__ = [
 ]
 
 _HOME = {
-    "ExportReport": "oid_async.exporting",
-    "Finding": "oid_async.verification",
+    "ExportReport": "oid_async.jobs.export",
+    "Finding": "oid_async.jobs.verify",
     "Outcome": "oid_async.report",
     "Plan": "oid_async.report",
     "Report": "oid_async.report",
     "Stream": "oid_async.api",
-    "Verification": "oid_async.verification",
+    "Verification": "oid_async.jobs.verify",
     "download": "oid_async.api",
     "export": "oid_async.api",
     "plan": "oid_async.api",

@@ -12,13 +12,13 @@ from typing import Any, Self, Unpack
 
 from oid_async.errors import UsageError
 from oid_async.events import Sink, ignore
-from oid_async.exporting import Export, ExportReport
+from oid_async.jobs.download import Run
+from oid_async.jobs.export import Export, ExportReport
+from oid_async.jobs.verify import Verification, Verify
 from oid_async.options.export import ExportOptions
 from oid_async.options.query import Options, QueryOptions, option_fields
 from oid_async.report import Outcome, Plan, Report
-from oid_async.run import Run
 from oid_async.threads import settled
-from oid_async.verification import Verification, Verify
 
 _WAITING_OUTCOMES = 256
 

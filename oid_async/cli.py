@@ -236,7 +236,7 @@ def _download(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _plan(arguments)
     options = _query_options(arguments)
-    from oid_async.run import Run
+    from oid_async.jobs.download import Run
 
     with _screen(arguments) as screen:
         run = Run(options, screen.show, own_loop=True)
@@ -261,7 +261,7 @@ def _download(arguments: argparse.Namespace) -> int:
 
 def _plan(arguments: argparse.Namespace) -> int:
     options = _query_options(arguments)
-    from oid_async.run import Run
+    from oid_async.jobs.download import Run
 
     with _screen(arguments) as screen:
         plan, code = _to_the_end(Run(options, screen.show).plan)
@@ -278,7 +278,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _classes(arguments: argparse.Namespace) -> int:
     options = _options(arguments)
-    from oid_async.listings import Listings, class_lines
+    from oid_async.jobs.listings import Listings, class_lines
 
     with _screen(arguments) as screen:
         listings = Listings(options, screen.show)
@@ -294,7 +294,7 @@ def _classes(arguments: argparse.Namespace) -> int:
 
 def _metadata(arguments: argparse.Namespace) -> int:
     options = _options(arguments)
-    from oid_async.listings import Listings, table_lines
+    from oid_async.jobs.listings import Listings, table_lines
 
     with _screen(arguments) as screen:
         listings = Listings(options, screen.show)
@@ -316,7 +316,7 @@ def _metadata(arguments: argparse.Namespace) -> int:
 def _demo(arguments: argparse.Namespace) -> int:
     options = Options(savepath=arguments.savepath)
     set_up_polars(None)
-    from oid_async.demo import closing_words, demo_run, went_as_staged
+    from oid_async.jobs.demo import closing_words, demo_run, went_as_staged
 
     with _screen(arguments) as screen:
         run = demo_run(options.savepath, options.cache_dir, screen.show)
@@ -333,7 +333,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     savepath = Options(savepath=arguments.savepath).savepath
     set_up_polars(StoredQuery.read(savepath).options if arguments.repair else None)
-    from oid_async.verification import Verify
+    from oid_async.jobs.verify import Verify
 
     with _screen(arguments) as screen:
         verify = Verify(savepath, screen.show, repair=arguments.repair)
@@ -357,7 +357,7 @@ def _export(arguments: argparse.Namespace) -> int:
     options = ExportOptions(**{name: value for name, value in vars(arguments).items() if name in fields})
     also = Options(savepath=arguments.savepath, processes=vars(arguments).get("processes", "auto"))
     set_up_polars(None)
-    from oid_async.exporting import Export
+    from oid_async.jobs.export import Export
 
     with _screen(arguments) as screen:
         export = Export(also.savepath, options, screen.show, processes=also.processes)

@@ -17,8 +17,8 @@ from oid_async.report import FINAL_KINDS, PASSING_KINDS, Plan, Report, size_text
 from oid_async.standard import courteous
 
 if TYPE_CHECKING:
-    from oid_async.exporting import ExportReport
-    from oid_async.verification import Verification
+    from oid_async.jobs.export import ExportReport
+    from oid_async.jobs.verify import Verification
 
 _LINE_EVERY_S = 10.0
 _RESULTS = (

@@ -17,8 +17,8 @@ from saved import SavedBox, SavedFolder, SavedImage, picture
 from support import read_csv, read_manifest
 
 import oid_async
-from oid_async.demo import demo_run
 from oid_async.events import ignore
+from oid_async.jobs.demo import demo_run
 from oid_async.options.export import FORMATS
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")

@@ -29,10 +29,10 @@ import oid_async
 from oid_async.errors import LockedError, StorageError
 from oid_async.events import Event, Note, Sink
 from oid_async.http.descriptors import most_workers
+from oid_async.jobs.download import Run
 from oid_async.options.query import Options
 from oid_async.origin.server import Origin
 from oid_async.report import Outcome, Report
-from oid_async.run import Run
 from oid_async.store.disk import Opener
 from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder, LastRun
@@ -628,7 +628,7 @@ async def test_power_cut_is_found_out(
     for image_id in IDS[:3]:
         path = tmp_path / "out" / "images" / f"{image_id}.jpg"
         path.write_bytes(TEARS[tear](path.read_bytes()))
-    monkeypatch.setattr("oid_async.claim.boot_id", lambda: "another")
+    monkeypatch.setattr("oid_async.jobs.ownership.boot_id", lambda: "another")
     options = Options.of(
         mirror=pictures.url, savepath=tmp_path / "out", kinds=["none"], image_ids=tmp_path / "ids.txt", concurrency=4
     )
@@ -653,7 +653,7 @@ async def test_only_another_boot_and_only_the_last_minutes_are_looked_at(
         changed = (tmp_path / "out" / ".oid_async" / "journal.tsv").stat().st_mtime - age_s
         os.utime(path, (changed, changed))
     assert (await fetch(pictures, tmp_path / "out")).present == 12
-    monkeypatch.setattr("oid_async.claim.boot_id", lambda: "another")
+    monkeypatch.setattr("oid_async.jobs.ownership.boot_id", lambda: "another")
     assert (await fetch(pictures, tmp_path / "out")).downloaded == 1
     assert old.read_bytes() == b"torn"
     assert new.read_bytes() == tiny_jpeg(IDS[1])
@@ -672,7 +672,7 @@ async def test_torn_file_without_a_line(
     if not ended:
         lock = folder.state / "lock"
         lock.write_text(f"process 7 on a machine{lock.read_text()}")
-    monkeypatch.setattr("oid_async.claim.boot_id", lambda: "another")
+    monkeypatch.setattr("oid_async.jobs.ownership.boot_id", lambda: "another")
     report = await fetch(pictures, tmp_path / "out")
     assert (report.present, report.downloaded) == (6, 6)
     assert text.read_text() == "somebody's notes"

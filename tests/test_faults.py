@@ -15,11 +15,11 @@ from scripted import Answer, Scripted, http
 from oid_async.errors import StorageError
 from oid_async.events import ignore
 from oid_async.http.retry import Limits
+from oid_async.jobs.download import Run
 from oid_async.options.query import Options, QueryOptions
 from oid_async.origin.lookalike import Lookalike, with_comment
 from oid_async.origin.server import Origin
 from oid_async.report import Report
-from oid_async.run import Run
 from oid_async.screen import summary_lines
 from oid_async.store import disk
 
@@ -342,7 +342,7 @@ async def test_an_md5_in_hex_is_an_md5(tmp_path: Path, body: bytes, failures: di
 
 async def test_too_little_room_is_said_in_fitting_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is needed and what is free are told as bytes, kB, MB: whatever they come to."""
-    monkeypatch.setattr("oid_async.run._disk_free", lambda path: 512)
+    monkeypatch.setattr("oid_async.jobs.download._disk_free", lambda path: 512)
     query = tables(tmp_path, "https://farm1.staticflickr.com", size=81_200)
     query |= {"source": ["original"], "savepath": tmp_path / "out"}
     with pytest.raises(StorageError, match=r"^81\.2 kB are to be fetched and 512 bytes are free"):

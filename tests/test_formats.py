@@ -32,9 +32,9 @@ from saved import NAMES, SavedBox, SavedFolder, SavedImage, picture, rectangle
 from support import read_csv, read_manifest, run_cli
 
 import oid_async
-from oid_async.demo import look_alike_run
 from oid_async.errors import InputError, LockedError, StorageError, UsageError
 from oid_async.events import Note, ignore
+from oid_async.jobs.demo import look_alike_run
 from oid_async.openimages.kinds import KINDS
 from oid_async.options.export import FORMATS
 from oid_async.options.query import SPLITS, Options

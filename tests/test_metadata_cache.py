@@ -35,7 +35,8 @@ from oid_async.http.address_guard import endpoint
 from oid_async.http.client import Answer, Client
 from oid_async.http.hosts import Hosts
 from oid_async.http.retry import Limits
-from oid_async.listings import Listings, TableRow
+from oid_async.jobs.download import Run
+from oid_async.jobs.listings import Listings, TableRow
 from oid_async.metadata import convert, fetch
 from oid_async.metadata.cache import Cache, MetadataCache
 from oid_async.metadata.entry import Identity, Lock, Place
@@ -44,7 +45,6 @@ from oid_async.options.query import SPLITS, Options
 from oid_async.origin.lookalike import Lookalike
 from oid_async.origin.server import Origin, folder
 from oid_async.report import Plan
-from oid_async.run import Run
 from oid_async.tables.reading import TableFile
 
 CLASSES = published("classes", ())[0]

@@ -31,9 +31,9 @@ from oid_async.errors import UsageError
 from oid_async.events import Event, Landed, Note, ignore
 from oid_async.http import address_guard as addresses
 from oid_async.http.retry import Limits
+from oid_async.jobs.download import Run
 from oid_async.options.query import Options
 from oid_async.report import Report
-from oid_async.run import Run
 from oid_async.transfer import fetch
 
 JPEG = tiny_jpeg("misbehaving", 640, 480)

@@ -176,7 +176,7 @@ async def test_power_cut_is_found_out(
     calm = tree(tmp_path / "d")
     torn = picture(tmp_path / "d", 2)
     torn.write_bytes(tear(torn.read_bytes()))
-    monkeypatch.setattr("oid_async.claim.boot_id", lambda: "another")
+    monkeypatch.setattr("oid_async.jobs.ownership.boot_id", lambda: "another")
     report = await oid_async.download(**query)
     assert (report.present, report.downloaded) == (len(IDS) - 1, 1)
     assert tree(tmp_path / "d") == calm

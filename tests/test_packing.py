@@ -72,7 +72,7 @@ async def test_shards_are_those_of_an_export(
 
 KILLED = """
 import asyncio, io, json, os, signal, sys
-import oid_async, oid_async.export.shards as shards, oid_async.packing as packing, oid_async.select.plan as plan
+import oid_async, oid_async.export.shards as shards, oid_async.jobs.pack as packing, oid_async.select.plan as plan
 where, left, query = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
 plan._SPAN_ROWS = 16
 def count():

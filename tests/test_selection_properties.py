@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from support import Box, Dataset, Image, columns_of, image_names, read_csv, read_manifest, write_bytes
 
 import oid_async
-from oid_async.answer import Answer, ask, remarks
 from oid_async.events import ignore
-from oid_async.inputs import Gatherer
+from oid_async.jobs.gather import Gatherer
+from oid_async.jobs.selection import Answer, ask, remarks
 from oid_async.metadata.cache import MetadataCache
 from oid_async.metadata.convert import convert
 from oid_async.metadata.entry import Identity

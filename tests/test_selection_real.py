@@ -18,9 +18,9 @@ import pytest
 from support import Image, columns_of, counted_origin, image_names, read_csv, write_bytes, write_table
 
 import oid_async
-from oid_async.answer import Answer, ask
 from oid_async.events import Note, ignore
-from oid_async.inputs import Gatherer
+from oid_async.jobs.gather import Gatherer
+from oid_async.jobs.selection import Answer, ask
 from oid_async.metadata import convert
 from oid_async.metadata.cache import MetadataCache
 from oid_async.openimages.catalogue import BOX_COLUMNS, IMAGE_BUCKET, IMAGE_COLUMNS, published

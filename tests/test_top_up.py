@@ -30,13 +30,13 @@ import oid_async
 from oid_async import cli
 from oid_async.events import Event, Landed, Note
 from oid_async.http.retry import Limits
+from oid_async.jobs.download import Run
 from oid_async.openimages.catalogue import IMAGE_BUCKET
 from oid_async.openimages.classes import Category
 from oid_async.openimages.ids import KEY
 from oid_async.options.query import Options
 from oid_async.origin.server import Origin, folder
 from oid_async.report import Report
-from oid_async.run import Run
 from oid_async.select.choose import Asked, Selection, choose
 from oid_async.select.query import Query
 

@@ -10,7 +10,7 @@ from oid_async.events import Sink
 from oid_async.options.query import Options
 
 if TYPE_CHECKING:
-    from oid_async.run import Run
+    from oid_async.jobs.download import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class StoredQuery:
     def run(self, sink: Sink, *, retry_failed: bool = False) -> "Run":
         """Return the run that does it again: same tables, same place of the images."""
         options = replace(self.options, retry_failed=retry_failed)
-        from oid_async.demo import SITE, look_alike_run
-        from oid_async.run import Run
+        from oid_async.jobs.demo import SITE, look_alike_run
+        from oid_async.jobs.download import Run
 
         return look_alike_run(options, sink) if self.site == SITE else Run(options, sink)

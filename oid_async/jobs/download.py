@@ -19,20 +19,20 @@ from typing import TYPE_CHECKING, Any
 import aiofiles.os
 import polars as pl
 
-from oid_async.answer import Answer, ask, remarks
-from oid_async.beside import Beside
-from oid_async.claim import claimed, forget_elsewhere
 from oid_async.errors import OidError, StorageError, machine_error, storage_error
 from oid_async.events import Finished, Note, Planned, Sink
 from oid_async.http.descriptors import allowed, most_workers
 from oid_async.http.hosts import FLICKR_RATE, Hosts
 from oid_async.http.pace import FLOOR, MOST
 from oid_async.http.retry import Limits
-from oid_async.inputs import Gatherer, Inputs, choose_names, choose_sources
+from oid_async.jobs.attachments import Beside
+from oid_async.jobs.gather import Gatherer, Inputs, choose_names, choose_sources
+from oid_async.jobs.ownership import claimed, forget_elsewhere
+from oid_async.jobs.selection import Answer, ask, remarks
+from oid_async.jobs.site import Site, allowed_endpoints, named_endpoints, open_site
 from oid_async.metadata.cache import MetadataCache
 from oid_async.metadata.paths import cache_root
 from oid_async.metadata.sizes import Sizes
-from oid_async.mirror import Site, allowed_endpoints, named_endpoints, open_site
 from oid_async.openimages.catalogue import IMAGE_BUCKET, MEAN_IMAGE_BYTES, object_url
 from oid_async.options.export import ExportOptions
 from oid_async.options.query import SPLITS, Options, Source
@@ -57,8 +57,8 @@ from oid_async.workers.starter import Recruits
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client
+    from oid_async.jobs.pack import Packing
     from oid_async.origin.server import Serve
-    from oid_async.packing import Packing
     from oid_async.workers.pool import Crew
 
 _TABLE_CONNECTIONS = 8
@@ -149,7 +149,7 @@ class Run:
         return self.report
 
     def _new_packing(self, folder: Folder) -> "Packing":
-        from oid_async.packing import Packing
+        from oid_async.jobs.pack import Packing
 
         return Packing(folder, self.options, self._sink)
 
@@ -173,7 +173,7 @@ class Run:
         if self._packing is not None:
             self.report.export = (await self._packing.finish()).as_json()
             return
-        from oid_async.exporting import Export
+        from oid_async.jobs.export import Export
 
         export = Export(folder.path, options, self._sink, processes=options.processes)
         self.report.export = (await export.within()).as_json()

@@ -4,10 +4,10 @@ from collections import Counter
 from pathlib import Path
 
 from oid_async.events import Sink
+from oid_async.jobs.download import Run
 from oid_async.options.query import SPLITS, Options
 from oid_async.origin.lookalike import STAGED_FAILURES, Lookalike
 from oid_async.report import Report
-from oid_async.run import Run
 
 # What the look-alike is known by over runs; it has another address each time.
 SITE = "demo:"

@@ -21,9 +21,9 @@ from oid_async.threads import in_thread
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client
-    from oid_async.inputs import Inputs
+    from oid_async.jobs.gather import Inputs
+    from oid_async.jobs.site import Site
     from oid_async.metadata.cache import MetadataCache
-    from oid_async.mirror import Site
 
 _NARRATIVES = "narrative"
 

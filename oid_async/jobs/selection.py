@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from oid_async.inputs import Inputs
+from oid_async.jobs.gather import Inputs
 from oid_async.openimages.classes import Category
 from oid_async.select.choose import NOTHING_ASKED, Asked, Selection, choose
 from oid_async.select.query import annotated, listed, nothing_annotated, restricted

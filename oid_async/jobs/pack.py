@@ -35,7 +35,7 @@ from oid_async.export.shards import Shards
 from oid_async.export.source import Source
 from oid_async.export.webdataset import pack
 from oid_async.export.writer import Job
-from oid_async.exporting import ExportReport, check_counts
+from oid_async.jobs.export import ExportReport, check_counts
 from oid_async.options.query import Options
 from oid_async.select.names import Listing
 from oid_async.store.folder import Folder

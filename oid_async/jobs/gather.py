@@ -12,6 +12,7 @@ import polars as pl
 
 from oid_async.errors import InputError, UnavailableError, UsageError
 from oid_async.events import Note, Sink
+from oid_async.jobs.restrictions import Asking, Terms
 from oid_async.metadata.cache import MetadataCache, local_file, local_table
 from oid_async.metadata.entry import Identity
 from oid_async.metadata.paths import WHOLE
@@ -28,7 +29,6 @@ from oid_async.select.query import Query
 from oid_async.tables.damage import RowForm, bad_rows, looks_hexadecimal, without_damage
 from oid_async.tables.reading import TableFile, columns_of, reading, require_rows, scan
 from oid_async.tables.rows import RowSource
-from oid_async.terms import Asking, Terms
 from oid_async.threads import in_thread, until_stopped
 
 _MOST_HASHED = 256 << 20

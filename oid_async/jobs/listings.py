@@ -13,11 +13,11 @@ from oid_async.events import Note, Sink
 from oid_async.http.client import Client
 from oid_async.http.hosts import Hosts
 from oid_async.http.retry import FetchError, Limits
+from oid_async.jobs.site import allowed_endpoints, named_endpoints, open_site
 from oid_async.metadata.cache import Cache, MetadataCache, every_place, local_table
 from oid_async.metadata.entry import Place
 from oid_async.metadata.paths import cache_root
 from oid_async.metadata.sizes import Sizes
-from oid_async.mirror import allowed_endpoints, named_endpoints, open_site
 from oid_async.openimages.catalogue import IMAGE_BUCKET, PublishedTable, TableKind, object_url, published
 from oid_async.openimages.classes import Classes
 from oid_async.openimages.hierarchy import Hierarchy

@@ -24,7 +24,7 @@ from oid_async.tables.reading import TableFile
 from oid_async.tables.rows import CONFIDENCE, RowSource, Triplet, absent
 
 if TYPE_CHECKING:
-    from oid_async.inputs import Gatherer
+    from oid_async.jobs.gather import Gatherer
 
 _ANY = "*"
 

@@ -19,7 +19,7 @@ from oid_async.store.shards_note import packed_in
 from oid_async.threads import in_thread
 
 if TYPE_CHECKING:
-    from oid_async.packing import Packing
+    from oid_async.jobs.pack import Packing
 
 
 @asynccontextmanager

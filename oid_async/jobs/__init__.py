@@ -1,0 +1,1 @@
+"""One file a verb: download, plan, pack, export, verify, listings, demo; and what they share."""
