@@ -16,8 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from oid_async.cli.polars_settings import set_up_polars
 from oid_async.options.query import Options
-from oid_async.tuning import set_up_polars
 
 QUESTION = {"categories": ["Football", "Person"], "match": "all"}
 

@@ -15,7 +15,7 @@ def run() -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
     _take_standard_descriptors()
-    from oid_async.cli import run_program
+    from oid_async.cli.main import run_program
 
     run_program()
 

@@ -16,7 +16,7 @@ from aiohttp import web
 from support import Box, Dataset, Finished, Image, counted_origin, publish_lookalike, run_cli, tiny_jpeg
 
 import oid_async
-from oid_async.cli import main
+from oid_async.cli.main import main
 from oid_async.errors import InputError, LockedError, OidError, StorageError, UnavailableError, UsageError
 from oid_async.options.query import option_fields
 from oid_async.origin.server import Origin, folder

@@ -22,7 +22,7 @@ from blockbuster import BlockBuster
 from support import Box, Dataset, Image
 
 import oid_async
-from oid_async import cli
+from oid_async.cli import main as cli
 from oid_async.origin.lookalike import Lookalike
 from oid_async.origin.server import Origin, folder
 
@@ -355,7 +355,7 @@ def test_a_signal_ends_the_run_cleanly(tmp_path: Path, number: int, code: int) -
 # Run as a program: the store's writes of images hang from the tenth on, as on a network disk that does not answer.
 _HANGING = """
 import sys, time
-from oid_async import cli
+from oid_async.cli import main as cli
 from oid_async.store import image_writer as landing
 
 write, written, sign = landing.write_all, [], sys.argv.pop(1)

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from scripted import Answer, Scripted, http
 
+from oid_async.cli.screen import summary_lines
 from oid_async.errors import StorageError
 from oid_async.events import ignore
 from oid_async.http.retry import Limits
@@ -20,7 +21,6 @@ from oid_async.options.query import Options, QueryOptions
 from oid_async.origin.lookalike import Lookalike, with_comment
 from oid_async.origin.server import Origin
 from oid_async.report import Report
-from oid_async.screen import summary_lines
 from oid_async.store import disk
 
 JPEG = with_comment(Lookalike().scenes[8][0], "tests")

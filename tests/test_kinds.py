@@ -14,7 +14,7 @@ import pytest
 from support import read_csv, run_cli, write_bytes
 
 import oid_async
-from oid_async.cli import main
+from oid_async.cli.main import main
 from oid_async.errors import UsageError
 from oid_async.openimages.catalogue import TABLES, published
 from oid_async.openimages.kinds import KINDS, Kind

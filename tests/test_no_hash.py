@@ -11,7 +11,7 @@ import pytest
 from support import Box, Dataset, Image, read_manifest, tiny_jpeg, tree
 
 import oid_async
-from oid_async import cli
+from oid_async.cli import main as cli
 from oid_async.store.folder import Folder
 from oid_async.store.image_check import EtagTrust, Expected, md5_base64
 from oid_async.store.image_writer import Arrival, Lander

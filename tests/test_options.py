@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 import oid_async
-from oid_async import cli, errors
+from oid_async import errors
+from oid_async.cli import main as cli
 from oid_async.errors import UsageError
 from oid_async.options.query import SPLITS, Options, QueryOptions, option_fields
 
@@ -581,7 +582,7 @@ def loaded_by(code: str, *words: str) -> set[str]:
         "import oid_async; oid_async.__version__; dir(oid_async)",
         "from oid_async import errors, events",
         "import oid_async.options.query",
-        "import oid_async.cli",
+        "import oid_async.cli.main",
     ],
 )
 def test_importing_is_light(code: str) -> None:
@@ -592,5 +593,5 @@ def test_importing_is_light(code: str) -> None:
 @pytest.mark.parametrize("words", [["--version"], ["--help"], ["download", "--help"], ["plan", "--help"], ["--bogus"]])
 def test_help_and_version_answer_at_once(words: list[str]) -> None:
     """Asking for help or the version, or a typing error, loads neither aiohttp nor polars."""
-    code = "import sys\nfrom oid_async.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass"
+    code = "import sys\nfrom oid_async.cli.main import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass"
     assert not loaded_by(code, *words) & {"aiohttp", "polars"}

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from support import image_names, read_manifest
 
 import oid_async
-from oid_async import cli
-from oid_async.cluster import shard_from
+from oid_async.cli import main as cli
+from oid_async.cli.cluster_variables import shard_from
 from oid_async.errors import UsageError
 from oid_async.openimages.classes import Category
 from oid_async.openimages.ids import KEY

@@ -362,7 +362,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # The program as it is, and one that takes any table for a large one, cut into some thirty slices.
-AS_IT_IS = "from oid_async.cli import run_program; run_program()"
+AS_IT_IS = "from oid_async.cli.main import run_program; run_program()"
 IN_SLICES = f"import oid_async.metadata.convert as c; c._SORTED_FROM_ROWS, c._SLICE_ROWS = 0, 2700; {AS_IT_IS}"
 
 

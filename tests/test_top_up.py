@@ -27,7 +27,7 @@ from support import (
 )
 
 import oid_async
-from oid_async import cli
+from oid_async.cli import main as cli
 from oid_async.events import Event, Landed, Note
 from oid_async.http.retry import Limits
 from oid_async.jobs.download import Run

@@ -14,7 +14,7 @@ import pytest
 from support import Box, Dataset, Image, counted_origin, read_manifest, tiny_jpeg, tree, write_table
 
 import oid_async
-from oid_async import cli
+from oid_async.cli import main as cli
 from oid_async.errors import InputError, LockedError, UsageError
 from oid_async.events import Checked, Event, Note
 from oid_async.openimages.catalogue import IMAGE_BUCKET

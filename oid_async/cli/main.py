@@ -13,19 +13,19 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from oid_async.cluster import shard_from
+from oid_async.cli.cluster_variables import shard_from
+from oid_async.cli.polars_settings import set_up_polars
+from oid_async.cli.stdio import UnansweredError, answer, courteous, flush, tell
 from oid_async.dataset.query_file import StoredQuery
 from oid_async.errors import OidError, UsageError
 from oid_async.http.descriptors import raise_limit
 from oid_async.options.export import ExportOptions
 from oid_async.options.query import Options, option_fields
-from oid_async.standard import UnansweredError, answer, courteous, flush, tell
-from oid_async.tuning import set_up_polars
 from oid_async.version import __version__
 
 if TYPE_CHECKING:
+    from oid_async.cli.screen import Screen
     from oid_async.report import Report
-    from oid_async.screen import Screen
 
 Result = TypeVar("Result")
 
@@ -270,7 +270,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     if arguments.json:
         answer(json.dumps(plan.as_json()))
     elif not arguments.quiet:
-        from oid_async.screen import plan_lines
+        from oid_async.cli.screen import plan_lines
 
         answer("\n".join(plan_lines(plan)))
     return 0
@@ -345,7 +345,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     if arguments.json:
         answer(json.dumps(found.as_json()))
     elif not arguments.quiet:
-        from oid_async.screen import finding_lines
+        from oid_async.cli.screen import finding_lines
 
         for line in finding_lines(found):
             answer(line)
@@ -372,7 +372,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _screen(arguments: argparse.Namespace) -> "Screen":
-    from oid_async.screen import Screen
+    from oid_async.cli.screen import Screen
 
     return Screen(quiet=arguments.quiet)
 
@@ -388,7 +388,7 @@ def _to_the_end(
     """
     import asyncio
 
-    from oid_async.signals import Ear
+    from oid_async.cli.signals import Ear
 
     ear = Ear(PATIENCE_S, last_words)
 

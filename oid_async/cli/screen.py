@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from oid_async.cli.stdio import courteous
 from oid_async.events import Checked, Event, Exported, Finished, Landed, Note, Planned, TableProgress
 from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES
 from oid_async.openimages.kinds import KINDS
 from oid_async.report import FINAL_KINDS, PASSING_KINDS, Plan, Report, size_text
-from oid_async.standard import courteous
 
 if TYPE_CHECKING:
     from oid_async.jobs.export import ExportReport
