@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncIterator
 from typing import Any, Self, Unpack
 
+from oid_async.concurrency import settled
 from oid_async.errors import UsageError
 from oid_async.events import Sink, ignore
 from oid_async.jobs.download import Run
@@ -18,7 +19,6 @@ from oid_async.jobs.verify import Verification, Verify
 from oid_async.options.export import ExportOptions
 from oid_async.options.query import Options, QueryOptions, option_fields
 from oid_async.report import Outcome, Plan, Report
-from oid_async.threads import settled
 
 _WAITING_OUTCOMES = 256
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
 
+from oid_async.concurrency import in_thread
 from oid_async.errors import UnavailableError
 from oid_async.events import Note, Sink
 from oid_async.openimages.ids import KEY
@@ -17,7 +18,6 @@ from oid_async.options.query import SPLITS, Options
 from oid_async.report import Report, size_text
 from oid_async.store.folder import Folder
 from oid_async.tables.rows import rows_of
-from oid_async.threads import in_thread
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import aiofiles.os
 import polars as pl
 
+from oid_async.concurrency import in_thread
 from oid_async.errors import OidError, StorageError, machine_error, storage_error
 from oid_async.events import Finished, Note, Planned, Sink
 from oid_async.http.descriptors import allowed, most_workers
@@ -46,7 +47,6 @@ from oid_async.store.image_writer import Lander
 from oid_async.store.journal import Journal, next_line
 from oid_async.store.journal_index import Lines
 from oid_async.store.results import Results, Saved
-from oid_async.threads import in_thread
 from oid_async.transfer import pipeline
 from oid_async.transfer.collector import Collector, Deliver
 from oid_async.transfer.fetch import Fetcher

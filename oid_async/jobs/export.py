@@ -19,6 +19,7 @@ from typing import Any
 
 import polars as pl
 
+from oid_async.concurrency import until_stopped
 from oid_async.dataset.audit import looking_at
 from oid_async.errors import InputError, LockedError, UsageError, machine_error, storage_error
 from oid_async.events import Event, Exported, Note, Sink
@@ -29,7 +30,6 @@ from oid_async.export.writer import Job
 from oid_async.openimages.kinds import KINDS
 from oid_async.options.export import ExportOptions
 from oid_async.store.folder import Folder
-from oid_async.threads import until_stopped
 from oid_async.version import __version__
 
 # What tells an export of ours from a folder of somebody else's. Readers of every format pass over it.

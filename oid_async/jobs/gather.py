@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import polars as pl
 
+from oid_async.concurrency import in_thread, until_stopped
 from oid_async.errors import InputError, UnavailableError, UsageError
 from oid_async.events import Note, Sink
 from oid_async.jobs.restrictions import Asking, Terms
@@ -29,7 +30,6 @@ from oid_async.select.query import Query
 from oid_async.tables.damage import RowForm, bad_rows, looks_hexadecimal, without_damage
 from oid_async.tables.reading import TableFile, columns_of, reading, require_rows, scan
 from oid_async.tables.rows import RowSource
-from oid_async.threads import in_thread, until_stopped
 
 _MOST_HASHED = 256 << 20
 # Smaller tables are there before a line about them is read.

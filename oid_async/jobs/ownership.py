@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from oid_async.concurrency import in_thread
 from oid_async.errors import InputError, UsageError, storage_error
 from oid_async.events import Note, Sink
 from oid_async.options.query import Options
@@ -16,7 +17,6 @@ from oid_async.store.folder import Folder
 from oid_async.store.journal import Journal, has_failed
 from oid_async.store.recovery import boot_id, check_after_boot
 from oid_async.store.shards_note import packed_in
-from oid_async.threads import in_thread
 
 if TYPE_CHECKING:
     from oid_async.jobs.pack import Packing

@@ -26,6 +26,7 @@ from typing import Any, Self
 
 import polars as pl
 
+from oid_async.concurrency import in_thread
 from oid_async.errors import LockedError, UsageError, machine_error, storage_error
 from oid_async.events import Exported, Note, Sink
 from oid_async.export.classes import Classes
@@ -41,7 +42,6 @@ from oid_async.select.names import Listing
 from oid_async.store.folder import Folder
 from oid_async.store.results import Saved
 from oid_async.store.shards_note import note_packed
-from oid_async.threads import in_thread
 
 # What of a query says nothing of what is in a shard.
 _HOW = (

@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from oid_async.concurrency import in_thread
 from oid_async.dataset.audit import (
     FINDINGS,
     Audit,
@@ -27,7 +28,6 @@ from oid_async.dataset.query_file import StoredQuery
 from oid_async.errors import storage_error
 from oid_async.events import Checked, Note, Sink
 from oid_async.store.folder import Folder
-from oid_async.threads import in_thread
 
 KINDS: tuple[Kind, ...] = ("missing", "truncated", "altered", "extra")
 # Hashing does not hold the interpreter; more threads than this make a disk seek, not read.

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from oid_async.concurrency import in_thread
 from oid_async.http.retry import Attempts, FetchError
 from oid_async.masks.zip_directory import TAIL_BYTES, ArchiveError, End, find_end, read_directory
-from oid_async.threads import in_thread
 
 if TYPE_CHECKING:
     from oid_async.http.client import Answer, Client

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from oid_async.concurrency import in_thread
 from oid_async.events import Sink
 from oid_async.masks.fetch import BUCKET, MaskReport, Masks
 from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.kinds import KINDS
 from oid_async.options.query import MaskSize
 from oid_async.store.folder import Folder
-from oid_async.threads import in_thread
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from oid_async.concurrency import acquired, in_thread, until_stopped
 from oid_async.errors import InputError, StorageError, UnavailableError, storage_error
 from oid_async.events import Note, Sink, TableProgress
 from oid_async.http.retry import FetchError
@@ -27,7 +28,6 @@ from oid_async.openimages.kinds import KINDS, Kind
 from oid_async.report import size_text
 from oid_async.tables.damage import StoppedError
 from oid_async.tables.reading import TableFile
-from oid_async.threads import acquired, in_thread, until_stopped
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client

@@ -14,9 +14,9 @@ from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import IO, TYPE_CHECKING
 
+from oid_async.concurrency import in_thread, settled
 from oid_async.http.retry import Attempts, FetchError
 from oid_async.metadata.entry import Identity, Place
-from oid_async.threads import in_thread, settled
 from oid_async.transfer.resume import ask_for_rest, is_strong, whole_length
 
 if TYPE_CHECKING:

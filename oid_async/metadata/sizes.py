@@ -21,13 +21,13 @@ from xml.etree import ElementTree
 
 import polars as pl
 
+from oid_async.concurrency import in_thread
 from oid_async.errors import UnavailableError, storage_error
 from oid_async.events import Sink, TableProgress
 from oid_async.http.retry import Attempts, FetchError
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.openimages.ids import KEY
 from oid_async.options.query import Split
-from oid_async.threads import in_thread
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client

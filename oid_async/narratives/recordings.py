@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from oid_async.concurrency import in_thread
 from oid_async.errors import storage_error
 from oid_async.http.retry import Attempts, FetchError
 from oid_async.openimages.annotations import NARRATIVES_BUCKET
 from oid_async.openimages.catalogue import object_url
-from oid_async.threads import in_thread
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client

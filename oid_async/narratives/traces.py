@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING
 
 import polars as pl
 
+from oid_async.concurrency import in_thread
 from oid_async.errors import storage_error
 from oid_async.events import Note, Sink, TableProgress
 from oid_async.http.retry import Attempts, FetchError
@@ -26,7 +27,6 @@ from oid_async.openimages.annotations import NARRATIVES_BUCKET, trace_keys
 from oid_async.openimages.catalogue import object_url
 from oid_async.openimages.ids import KEY
 from oid_async.options.query import Split
-from oid_async.threads import in_thread
 
 if TYPE_CHECKING:
     from oid_async.http.client import Answer, Client

@@ -17,10 +17,10 @@ from time import perf_counter
 
 import aiofiles.os
 
+from oid_async.concurrency import settled
 from oid_async.events import Landed, Note, Sink
 from oid_async.report import Outcome, Report
 from oid_async.store.image_writer import Arrival, Lander, Landing
-from oid_async.threads import settled
 from oid_async.transfer.fetch import Job
 from oid_async.transfer.scheduler import turn, wake
 

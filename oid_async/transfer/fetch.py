@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import aiofiles
 import aiofiles.os
 
+from oid_async.concurrency import finished
 from oid_async.errors import storage_error
 from oid_async.http.hosts import ElsewhereError, Host
 from oid_async.http.pace import BYTES_UNDER_WAY
@@ -26,7 +27,6 @@ from oid_async.options.query import SPLITS, Source
 from oid_async.report import Outcome, parse_detail, write_detail
 from oid_async.store.image_check import EtagTrust, Expected, refuse_start
 from oid_async.store.image_writer import Arrival
-from oid_async.threads import finished
 from oid_async.transfer.resume import ask_for_rest, is_strong, whole_length
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import polars as pl
 
+from oid_async.concurrency import in_thread
 from oid_async.openimages.ids import KEY
 from oid_async.report import Outcome
 from oid_async.store.image_check import Expected
-from oid_async.threads import in_thread
 from oid_async.transfer.fetch import Target
 
 _COLUMNS = (

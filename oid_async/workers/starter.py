@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from oid_async.threads import finished, settled
+from oid_async.concurrency import finished, settled
 
 _PROGRAM = "oid_async.workers.process"
 
