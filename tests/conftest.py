@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from support import publish_lookalike
+from support.published import publish_lookalike
 
 
 @pytest.fixture(autouse=True)

@@ -23,10 +23,10 @@ from oid_async.concurrency import until_stopped
 from oid_async.dataset.audit import looking_at
 from oid_async.errors import InputError, LockedError, UsageError, machine_error, storage_error
 from oid_async.events import Event, Exported, Note, Sink
-from oid_async.export.pictures import Pictures, picture_pool
-from oid_async.export.registry import WRITERS
-from oid_async.export.source import SPAN_ROWS, Planned, Source
-from oid_async.export.writer import Job
+from oid_async.formats.pictures import Pictures, picture_pool
+from oid_async.formats.registry import WRITERS
+from oid_async.formats.source import SPAN_ROWS, Planned, Source
+from oid_async.formats.writer import Job
 from oid_async.openimages.kinds import KINDS
 from oid_async.options.export import ExportOptions
 from oid_async.store.folder import Folder

@@ -29,13 +29,13 @@ import polars as pl
 from oid_async.concurrency import in_thread
 from oid_async.errors import LockedError, UsageError, machine_error, storage_error
 from oid_async.events import Exported, Note, Sink
-from oid_async.export.classes import Classes
-from oid_async.export.pictures import Pictures, picture_pool
-from oid_async.export.samples import KINDS as SAMPLE_KINDS
-from oid_async.export.shards import Shards
-from oid_async.export.source import Source
-from oid_async.export.webdataset import pack
-from oid_async.export.writer import Job
+from oid_async.formats.classes import Classes
+from oid_async.formats.pictures import Pictures, picture_pool
+from oid_async.formats.samples import KINDS as SAMPLE_KINDS
+from oid_async.formats.shards import Shards
+from oid_async.formats.source import Source
+from oid_async.formats.webdataset import pack
+from oid_async.formats.writer import Job
 from oid_async.jobs.export import ExportReport, check_counts
 from oid_async.options.query import Options
 from oid_async.select.names import Listing

@@ -1,0 +1,217 @@
+"""COCO: annotations/instances_<split>.json and captions_<split>.json, images/<split>/<FileName>.
+
+    {"info": {...}, "categories": [{id, name, supercategory, mid}, ...],
+     "annotations": [{id, image_id, category_id, bbox: [x, y, width, height], area, iscrowd, segmentation, attributes}],
+     "images": [{id, width, height, file_name, license, ...}], "licenses": [{id, name, url}]}
+
+Pixels, from 0; categories from 1. An image's id is the first 53 bits of its ImageID, so that it is the same in every
+export and a number in every language; annotations are counted from 1 in order of ImageID. `segmentation` is the mask's
+run lengths, and empty where there is no mask. https://cocodataset.org/#format-data describes the format.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import IO, ClassVar
+
+import polars as pl
+
+from oid_async.formats.objects import counted, objects
+from oid_async.formats.source import CLASS, FLAGS, Span
+from oid_async.formats.writer import Job
+from oid_async.openimages.ids import KEY
+from oid_async.openimages.kinds import KindName
+from oid_async.version import __version__
+
+# A published coordinate has six decimals, and an image may be one pixel wide.
+_DECIMALS = 6
+_CC = re.compile(r"creativecommons\.org/licenses/([a-z-]+)/([0-9.]+)")
+
+
+class Coco:
+    """Writes COCO's JSON span by span: of each split one file, its images in a second one that is put behind it."""
+
+    kinds: ClassVar[Sequence[KindName]] = ("bbox", "segmentation", "narrative")
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._licenses = {url: number for number, url in enumerate(job.source.licenses(), 1)}
+        self._number = job.source.short_numbers()
+        self._has_shapes = bool({"bbox", "segmentation"} & set(job.source.kinds))
+        self._has_captions = "narrative" in job.source.kinds
+        self._documents: dict[str, _Document] = {}
+        self._last_id: dict[str, int] = {}
+        self._counts: dict[str, int] = {}
+
+    def write(self, span: Span) -> None:
+        """Write a span."""
+        images = self._images(span.images)
+        self._counts = {}
+        annotations = self._annotations(span) if self._has_shapes else {}
+        captions = self._captions(span) if self._has_captions else {}
+        for (split,), rows in images.group_by("Split", maintain_order=True):
+            if self._has_shapes or not self._has_captions:
+                self._document(f"instances_{split}").add(rows.get_column("json"), annotations.get(str(split)))
+            if self._has_captions:
+                self._document(f"captions_{split}").add(rows.get_column("json"), captions.get(str(split)))
+            if not self._job.options.no_files:
+                self._job.pictures.place(span.split(str(split)).images, self._job.folder("images", str(split)))
+        self._job.wrote(images, self._counts)
+
+    def finish(self) -> None:
+        """Write what stands at the end."""
+        licenses = [{"id": number, "name": _license_name(url), "url": url} for url, number in self._licenses.items()]
+        for document in self._documents.values():
+            document.close(json.dumps(licenses, ensure_ascii=False))
+
+    def _document(self, name: str) -> "_Document":
+        if name not in self._documents:
+            classes = self._job.source.classes
+            categories = [
+                {"id": number, "name": name, "supercategory": "", "mid": label}
+                for number, (name, label) in enumerate(zip(classes.names, classes.labels, strict=True), 1)
+            ]
+            info = {
+                "description": "A selection of Open Images",
+                "url": "https://storage.googleapis.com/openimages/web/index.html",
+                "version": f"oid-async {__version__}",
+                "year": 2022,
+                "contributor": "Google LLC (annotations, CC BY 4.0); the images' authors, see author and license",
+            }
+            head = {"info": info} if name.startswith("captions") else {"info": info, "categories": categories}
+            self._documents[name] = _Document(self._job, name, json.dumps(head, ensure_ascii=False)[:-1])
+        return self._documents[name]
+
+    def _images(self, images: pl.DataFrame) -> pl.DataFrame:
+        said = pl.struct(
+            id=self._number,
+            width="OutWidth",
+            height="OutHeight",
+            file_name="FileName",
+            license=pl.col("License").replace_strict(self._licenses, default=None, return_dtype=pl.Int64),
+            flickr_url="OriginalURL",
+            coco_url="URL",
+            date_captured=pl.lit(""),
+            open_images_id="ImageID",
+            author="Author",
+            author_url="AuthorProfileURL",
+            title="Title",
+            landing_url="OriginalLandingURL",
+            rotation="Rotation",
+        )
+        return images.select("Split", json=said.struct.json_encode())
+
+    def _annotations(self, span: Span) -> dict[str, pl.Series]:
+        rows = objects(span).join(span.images.select("ImageID", KEY, "Place"), on="ImageID", maintain_order="left")
+        width, height = pl.col("OutWidth").cast(pl.Float64), pl.col("OutHeight").cast(pl.Float64)
+        x, y = pl.col("XMin") * width, pl.col("YMin") * height
+        across, down = (pl.col("XMax") - pl.col("XMin")) * width, (pl.col("YMax") - pl.col("YMin")) * height
+        rows = rows.with_columns(box_area=across * down)
+        rows = self._with_masks(rows)
+        # Of masks alone nobody has said how they are.
+        has_flags = set(FLAGS) <= set(rows.columns)
+        group = pl.col("IsGroupOf").fill_null(0) if has_flags else pl.lit(0)
+        flags = [
+            (pl.col(flag).fill_null(-1) if has_flags else pl.lit(-1, pl.Int8)).alias(name)
+            for flag, name in FLAGS.items()
+        ]
+        said = pl.struct(
+            image_id=self._number,
+            category_id=pl.col(CLASS) + 1,
+            bbox=pl.concat_list(value.round(_DECIMALS) for value in (x, y, across, down)),
+            area=pl.coalesce("mask_area", "box_area").cast(pl.Float64).round(_DECIMALS),
+            iscrowd=(group == 1).cast(pl.Int8),
+            attributes=pl.struct(flags),
+        )
+        rows = rows.with_columns(json=said.struct.json_encode())
+        found = {}
+        for (split,), part in rows.group_by("Split", maintain_order=True):
+            first = self._last_id.get(str(split), 0) + 1
+            self._last_id[str(split)] = first + len(part) - 1
+            numbers = pl.int_range(first, first + pl.len(), dtype=pl.Int64)
+            text = pl.concat_str(
+                pl.lit('{"id":'),
+                numbers.cast(pl.String),
+                pl.lit(',"segmentation":'),
+                pl.col("segmentation"),
+                pl.lit(","),
+                pl.col("json").str.slice(1),
+            )
+            found[str(split)] = part.select(text=text).to_series()
+        self._counts |= counted(rows)
+        return found
+
+    def _with_masks(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Add `segmentation` as JSON and `mask_area` in pixels, null where there is no mask."""
+        masks = rows.filter(pl.col("MaskPath").is_not_null()).select("MaskPath", "OutWidth", "OutHeight")
+        if not len(masks):
+            return rows.with_columns(segmentation=pl.lit("[]"), mask_area=pl.lit(None, pl.Int64))
+        masks = masks.unique("MaskPath", maintain_order=True)
+        packed = list(self._job.pictures.run_lengths(masks.rows()))
+        said = [
+            json.dumps({"size": [height, width], "counts": text})
+            for (text, _), (_, width, height) in zip(packed, masks.iter_rows(), strict=True)
+        ]
+        found = masks.select("MaskPath").with_columns(
+            segmentation=pl.Series(said, dtype=pl.String),
+            mask_area=pl.Series([area for _, area in packed], dtype=pl.Int64),
+        )
+        rows = rows.join(found, on="MaskPath", how="left", maintain_order="left")
+        return rows.with_columns(pl.col("segmentation").fill_null("[]"))
+
+    def _captions(self, span: Span) -> dict[str, pl.Series]:
+        rows = span.of("narrative").join(
+            span.images.select("ImageID", KEY, "Place"), on="ImageID", maintain_order="left"
+        )
+        found = {}
+        for (split,), part in rows.group_by("Split", maintain_order=True):
+            name = f"captions {split}"
+            first = self._last_id.get(name, 0) + 1
+            self._last_id[name] = first + len(part) - 1
+            said = pl.struct(
+                id=pl.int_range(first, first + pl.len(), dtype=pl.Int64),
+                image_id=self._number,
+                caption="caption",
+                annotator_id="annotator_id",
+            )
+            found[str(split)] = part.select(text=said.struct.json_encode()).to_series()
+        self._counts["narrative"] = sum(map(len, found.values()))
+        return found
+
+
+class _Document:
+    """One JSON file: its annotations as they come, its images beside them until it is closed."""
+
+    def __init__(self, job: Job, name: str, head: str) -> None:
+        self._path = job.folder("annotations") / f"{name}.json"
+        self._beside = self._path.with_suffix(".images")
+        self._file: IO[bytes] = job.files.enter_context(self._path.open("wb"))
+        self._images: IO[bytes] = job.files.enter_context(self._beside.open("w+b"))
+        self._file.write(f'{head}, "annotations": [\n'.encode())
+        self._first = [True, True]
+
+    def add(self, images: pl.Series, annotations: pl.Series | None) -> None:
+        self._lines(0, self._images, images)
+        if annotations is not None:
+            self._lines(1, self._file, annotations)
+
+    def _lines(self, which: int, file: IO[bytes], lines: pl.Series) -> None:
+        if len(lines):
+            file.write(b"" if self._first[which] else b",\n")
+            self._first[which] = False
+            file.write(lines.str.join(",\n").item().encode())
+
+    def close(self, licenses: str) -> None:
+        self._file.write(b'\n], "images": [\n')
+        self._images.seek(0)
+        while block := self._images.read(1 << 20):
+            self._file.write(block)
+        self._file.write(f'\n], "licenses": {licenses}}}\n'.encode())
+        self._file.close()
+        self._images.close()
+        self._beside.unlink()
+
+
+def _license_name(url: str) -> str:
+    known = _CC.search(url)
+    return f"CC {known[1].upper()} {known[2]}" if known else url

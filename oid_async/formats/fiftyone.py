@@ -1,0 +1,184 @@
+"""The folder that FiftyOne's Open Images importer reads (fiftyone.types.OpenImagesV7Dataset).
+
+    data/<ImageID>.jpg                        all splits: FiftyOne knows none here
+    labels/detections.csv ...                 with classifications, relationships, segmentations, points: all five
+    labels/masks/<first digit>/<MaskPath>
+    metadata/classes.csv ...                  attributes, segmentation_classes, point_classes, hierarchy.json
+    metadata/<split>.txt                      its ImageIDs, for the importer's option image_ids
+
+A file of a label type that is missing fails the import, so one without rows has its header. The hierarchy is not saved
+with a download: it is written flat.
+"""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, ClassVar
+
+import polars as pl
+
+from oid_async.errors import InputError
+from oid_async.formats.source import FLAGS, SIDES, Span
+from oid_async.formats.writer import Job
+from oid_async.openimages.kinds import KindName
+
+_VRD = ("XMin1", "XMax1", "YMin1", "YMax1", "XMin2", "XMax2", "YMin2", "YMax2")
+_VOTES = ("EstimatedYesNo", "Source", "YesVotes", "NoVotes", "UnsureVotes", "TextLabel")
+# What pandas takes for a number: 0000048549557964, and 00012e4511111111 too.
+_NUMBER = r"^[0-9]+(e[0-9]+)?$"
+_NO_IMAGE = "no-image"
+_BOX_SIDES = {side: f"Box{side}" for side in SIDES}
+# File -> its kind and its columns as the importer reads them.
+_FILES: dict[str, tuple[KindName, tuple[str, ...]]] = {
+    "classifications": ("label", ("ImageID", "Source", "LabelName", "Confidence")),
+    "detections": ("bbox", ("ImageID", "Source", "LabelName", "Confidence", *SIDES, *FLAGS)),
+    "relationships": ("relationship", ("ImageID", "LabelName1", "LabelName2", *_VRD, "RelationshipLabel")),
+    "segmentations": (
+        "segmentation",
+        ("MaskPath", "ImageID", "LabelName", "BoxID", *_BOX_SIDES.values(), "PredictedIoU", "Clicks"),
+    ),
+    "points": ("point", ("ImageId", "X", "Y", "Label", *_VOTES)),
+}
+
+
+class FiftyOne:
+    """Writes the label files span by span, and the class tables at the end."""
+
+    kinds: ClassVar[Sequence[KindName]] = ("bbox", "segmentation", "relationship", "label", "point")
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        labels = job.folder("labels")
+        self._labels: dict[str, IO[bytes]] = {}
+        for name, (_, columns) in _FILES.items():
+            self._labels[name] = self._job.files.enter_context((labels / f"{name}.csv").open("wb"))
+            self._labels[name].write(f"{','.join(columns)}\n".encode())
+        self._splits: dict[str, IO[str]] = {}
+        # Of each label file its last row, and whether any of its ids cannot be taken for a number.
+        self._last: dict[str, pl.DataFrame] = {}
+        self._has_text: set[str] = set()
+        self._classes: dict[str, str] = {}
+        self._attributes: dict[str, str] = {}
+        self._mask_classes: dict[str, None] = {}
+        self._point_classes: dict[str, str] = {}
+        self._data = job.folder("data")
+        job.folder("metadata")
+
+    def write(self, span: Span) -> None:
+        """Write a span."""
+        counts: dict[str, int] = {}
+        for name, (kind, columns) in _FILES.items():
+            if kind in span.rows:
+                rows = span.of(kind)
+                self._rows(name, rows, columns)
+                counts[kind] = len(rows)
+        self._note_classes(span)
+        if not self._job.options.no_files:
+            names = [_file_name(image_id) for image_id in span.images.get_column("ImageID")]
+            self._job.pictures.place(span.images, self._data, names)
+        if "segmentation" in span.rows:
+            self._place_masks(span)
+        for split, image_id in span.images.select("Split", "ImageID").iter_rows():
+            self._split(split).write(f"{image_id}\n")
+        self._job.wrote(span.images, counts)
+
+    def _rows(self, name: str, rows: pl.DataFrame, columns: Sequence[str]) -> None:
+        if name == "segmentations":
+            rows = rows.rename(_BOX_SIDES)
+        elif name == "points":
+            rows = rows.rename({"ImageID": "ImageId"})
+        missing = [pl.lit(_default(column)).alias(column) for column in columns if column not in rows.columns]
+        rows = rows.with_columns(missing).select(columns)
+        rows.write_csv(self._labels[name], include_header=False)
+        if len(rows):
+            self._last[name] = rows.tail(1)
+        if rows.select(~pl.col(_id_column(name)).str.contains(_NUMBER)).to_series().any():
+            self._has_text.add(name)
+
+    def _keep_ids_text(self) -> None:
+        """Add a row of no image where all ids of a file look like numbers.
+
+        The importer reads them with pandas, which would make numbers of them; it would then find no label, and not say
+        so (FiftyOne 1.22.1). Rows of images that are not there it passes over.
+        """
+        for name, row in self._last.items():
+            if name not in self._has_text:
+                row = row.with_columns(pl.lit(_NO_IMAGE).alias(_id_column(name)))
+                row.write_csv(self._labels[name], include_header=False)
+
+    def _place_masks(self, span: Span) -> None:
+        facts = span.images.select("ImageID", "OutWidth", "OutHeight", smaller=pl.col("OutWidth") != pl.col("Width"))
+        masks = span.rows["segmentation"].select("ImageID", "MaskPath").join(facts, on="ImageID", maintain_order="left")
+
+        def target(mask_path: str) -> Path:
+            return self._job.folder("labels", "masks", mask_path[:1].upper()) / mask_path
+
+        self._job.pictures.place_masks(masks.drop("ImageID").unique("MaskPath", maintain_order=True), target)
+
+    def _split(self, name: str) -> IO[str]:
+        if name not in self._splits:
+            path = self._job.stage / "metadata" / f"{name}.txt"
+            self._splits[name] = self._job.files.enter_context(path.open("w", encoding="utf-8"))
+        return self._splits[name]
+
+    def _note_classes(self, span: Span) -> None:
+        rows = span.rows
+
+        def named(kind: KindName, label: str, category: str) -> dict[str, str]:
+            if kind not in rows:
+                return {}
+            pairs = rows[kind].select(label, pl.coalesce(category, label).alias(category)).unique().sort(label)
+            return dict(pairs.drop_nulls().iter_rows())
+
+        self._classes |= named("label", "LabelName", "Category") | named("relationship", "LabelName1", "Category1")
+        if "relationship" in rows:
+            second = rows["relationship"].select("RelationshipLabel", "LabelName2", "Category2").unique()
+            for relation, label, name in second.sort("LabelName2").iter_rows():
+                known = self._attributes if relation == "is" else self._classes
+                known[label] = name or label
+        self._point_classes |= named("point", "Label", "Category")
+        if "segmentation" in rows:
+            self._mask_classes |= dict.fromkeys(rows["segmentation"].get_column("LabelName").unique().sort())
+
+    def finish(self) -> None:
+        """Write the class tables and close all files."""
+        self._keep_ids_text()
+        self._job.files.close()
+        metadata = self._job.stage / "metadata"
+        classes = self._job.source.classes
+        boxed = {label: classes.names[number] for label, number in classes.numbers.items()}
+        _pairs(metadata / "classes.csv", {**self._classes, **boxed})
+        _pairs(metadata / "attributes.csv", self._attributes)
+        _pairs(metadata / "point_classes.csv", self._point_classes)
+        lines = "".join(f"{label}\n" for label in sorted(self._mask_classes))
+        (metadata / "segmentation_classes.csv").write_text(lines, encoding="utf-8")
+        tree = {"LabelName": "Entity", "Subcategory": [{"LabelName": name} for name in classes.names]}
+        (metadata / "hierarchy.json").write_text(json.dumps(tree, ensure_ascii=False), encoding="utf-8")
+
+
+def _file_name(image_id: str) -> str:
+    """Return what the importer looks for; an id of a user's own may be no name. Raises InputError."""
+    if "/" in image_id or "\0" in image_id or image_id.startswith("."):
+        raise InputError(
+            f"ImageID {image_id!r} cannot name a file, and FiftyOne knows images by that: choose another format"
+        )
+    return f"{image_id}.jpg"
+
+
+def _id_column(name: str) -> str:
+    return "ImageId" if name == "points" else "ImageID"
+
+
+def _default(column: str) -> str:
+    """Return what stands for a column that a table of a user's own does not have."""
+    if column in FLAGS:
+        return "-1"
+    return "1" if column == "Confidence" else ""
+
+
+def _pairs(path: Path, called: dict[str, str]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("MID", "Name"))
+        writer.writerows(sorted(called.items()))

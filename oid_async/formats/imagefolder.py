@@ -1,0 +1,42 @@
+"""Hugging Face's imagefolder: <split>/<FileName> and <split>/metadata.jsonl, one sample a line (see `samples`).
+
+https://huggingface.co/docs/datasets/image_dataset describes it. Masks have no place in it: every picture is an image.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import IO, ClassVar
+
+from oid_async.formats.samples import counted, samples
+from oid_async.formats.source import Span
+from oid_async.formats.writer import Job
+from oid_async.openimages.kinds import KindName
+
+
+class ImageFolder:
+    """Writes metadata.jsonl line by line."""
+
+    kinds: ClassVar[Sequence[KindName]] = ("bbox", "narrative", "label", "relationship", "point")
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._metadata: dict[str, IO[str]] = {}
+
+    def write(self, span: Span) -> None:
+        """Write a span."""
+        for sample in samples(span, self._job.source.classes):
+            split = sample.pop("split")
+            if split not in self._metadata:
+                path = self._job.folder(split) / "metadata.jsonl"
+                self._metadata[split] = self._job.files.enter_context(path.open("w", encoding="utf-8"))
+            self._job.written.rows.update(counted(sample))
+            del sample["objects"]["mask"], sample["objects"]["has_box"]
+            self._metadata[split].write(json.dumps(sample, ensure_ascii=False) + "\n")
+        if not self._job.options.no_files:
+            for (split,), images in span.images.group_by("Split", maintain_order=True):
+                self._job.pictures.place(images, self._job.folder(str(split)))
+        self._job.wrote(span.images, {})
+
+    def finish(self) -> None:
+        """Close the files."""
+        self._job.files.close()

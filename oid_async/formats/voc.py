@@ -1,0 +1,117 @@
+"""Pascal VOC: Annotations/<stem>.xml, JPEGImages/<FileName>, ImageSets/Main/<split>.txt.
+
+Boxes in whole pixels, the first pixel of a row is 1, both ends belong to the box, so that none is less than a pixel
+wide. `difficult` is a box around a group: evaluation leaves these out, as it should. What VOC has no element of its own
+for (depiction, inside, licence, rotation) stands in elements that its readers pass over.
+http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html describes the format.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import IO, Any, ClassVar
+from xml.sax.saxutils import escape
+
+import polars as pl
+
+from oid_async.formats.source import CLASS, FLAGS, Span
+from oid_async.formats.writer import Job
+from oid_async.openimages.kinds import KindName
+
+# Neither written nor escaped may these stand in XML 1.0 (its production Char).
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+_PIXELS = ("xmin", "ymin", "xmax", "ymax")
+
+
+class Voc:
+    """Writes one XML file an image."""
+
+    kinds: ClassVar[Sequence[KindName]] = ("bbox",)
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._sets: dict[str, IO[str]] = {}
+        self._annotations = job.folder("Annotations")
+        self._names = [escape(name) for name in job.source.classes.names]
+
+    def write(self, span: Span) -> None:
+        """Write a span."""
+        found = _by_image(_with_pixels(span.of("bbox"))) if "bbox" in span.rows else {}
+        written = 0
+        for image in span.images.iter_rows(named=True):
+            stem = image["FileName"].rpartition(".")[0]
+            rows = found.get(image["ImageID"], [])
+            written += len(rows)
+            objects = "".join(map(self._object, rows))
+            text = f"<annotation>\n{_about(image)}{objects}</annotation>\n"
+            (self._annotations / f"{stem}.xml").write_text(text, encoding="utf-8")
+            self._set(image["Split"]).write(f"{stem}\n")
+        if not self._job.options.no_files:
+            self._job.pictures.place(span.images, self._job.folder("JPEGImages"))
+        self._job.wrote(span.images, {"bbox": written})
+
+    def finish(self) -> None:
+        """Write what stands at the end."""
+        self._job.files.close()
+
+    def _set(self, split: str) -> IO[str]:
+        if split not in self._sets:
+            path = self._job.folder("ImageSets", "Main") / f"{split}.txt"
+            self._sets[split] = self._job.files.enter_context(path.open("w", encoding="utf-8"))
+        return self._sets[split]
+
+    def _object(self, row: dict[str, Any]) -> str:
+        box = "".join(f"<{name}>{row[name]}</{name}>" for name in _PIXELS)
+        flags = {name: max(row[flag], 0) for flag, name in FLAGS.items()}
+        flags["difficult"] = flags.pop("group_of")
+        said = "".join(f"<{name}>{value}</{name}>" for name, value in flags.items())
+        return (
+            f"  <object><name>{self._names[row[CLASS]]}</name><pose>Unspecified</pose>{said}<bndbox>{box}</bndbox>"
+            "</object>\n"
+        )
+
+
+def _with_pixels(boxes: pl.DataFrame) -> pl.DataFrame:
+    """Add xmin, ymin, xmax, ymax: whole pixels from 1, the last one belonging to the box."""
+    found = []
+    for axis, side in (("X", "OutWidth"), ("Y", "OutHeight")):
+        size = pl.col(side).cast(pl.Float64)
+        start, end = ((pl.col(f"{axis}{which}") * size).round().cast(pl.Int64) for which in ("Min", "Max"))
+        # Less than a pixel: the one that its middle lies in.
+        middle = ((pl.col(f"{axis}Min") + pl.col(f"{axis}Max")) / 2 * size).floor().cast(pl.Int64)
+        middle = pl.min_horizontal(middle, pl.col(side).cast(pl.Int64) - 1)
+        start, end = (
+            pl.when(end > start).then(known).otherwise(other) for known, other in ((start, middle), (end, middle + 1))
+        )
+        found += [(start + 1).alias(f"{axis.lower()}min"), end.alias(f"{axis.lower()}max")]
+    return boxes.with_columns(found)
+
+
+def _by_image(rows: pl.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows.iter_rows(named=True):
+        found.setdefault(row["ImageID"], []).append(row)
+    return found
+
+
+def _about(image: dict[str, Any]) -> str:
+    return "".join(f"  {line}\n" for line in _lines(image))
+
+
+def _lines(image: dict[str, Any]) -> Iterator[str]:
+    def element(name: str, value: Any) -> str:
+        return "" if value is None else f"<{name}>{_clean(str(value))}</{name}>"
+
+    yield "<folder>JPEGImages</folder>"
+    yield element("filename", image["FileName"])
+    source = {"database": "Open Images", "annotation": "Google LLC, CC BY 4.0", "image": "flickr"}
+    source |= {"image_id": image["ImageID"], "license": image["License"], "url": image["OriginalLandingURL"]}
+    source |= {"title": image["Title"], "rotation": image["Rotation"]}
+    yield f"<source>{''.join(element(name, value) for name, value in source.items())}</source>"
+    yield f"<owner>{element('flickrid', image['AuthorProfileURL'])}{element('name', image['Author'])}</owner>"
+    yield f"<size><width>{image['OutWidth']}</width><height>{image['OutHeight']}</height><depth>3</depth></size>"
+    yield "<segmented>0</segmented>"
+
+
+def _clean(text: str) -> str:
+    """Return text as XML may hold it: titles have control characters in them, which it has no way to write."""
+    return escape(_NOT_XML.sub("", text))

@@ -1,0 +1,112 @@
+"""YOLO: data.yaml, images/<split>/<FileName>, labels/<split>/<stem>.txt, one line an object, numbers of 1.
+
+    class x_center y_center width height          without masks
+    class x1 y1 x2 y2 x3 y3 ...                   with masks: their outline, of a box without one its four corners
+
+One file never mixes the two: readers take a whole file for one or the other (ultralytics does). An image that nothing
+is said of has an empty label file: a background. https://docs.ultralytics.com/datasets/ describes both.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from typing import ClassVar
+
+import polars as pl
+
+from oid_async.formats.objects import counted, objects
+from oid_async.formats.source import CLASS, Span
+from oid_async.formats.writer import Job
+from oid_async.openimages.kinds import KindName
+from oid_async.store.disk import OPENER, write_all
+
+# A centre lies between two coordinates of six decimals.
+_DECIMALS = 7
+_NO_LABELS = pl.DataFrame(schema={"ImageID": pl.String, "text": pl.String})
+_KEYS = {"train": "train", "validation": "val", "test": "test"}
+
+
+class Yolo:
+    """Writes label files span by span."""
+
+    kinds: ClassVar[Sequence[KindName]] = ("bbox", "segmentation")
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._has_classes = bool({"bbox", "segmentation"} & set(job.source.kinds))
+        for split in job.source.splits:
+            job.folder("labels", split)
+            if not job.options.no_files:
+                job.folder("images", split)
+
+    def write(self, span: Span) -> None:
+        """Write a span."""
+        has_shapes = bool({"bbox", "segmentation"} & span.rows.keys())
+        rows = objects(span) if has_shapes else None
+        labels = self._labels(span, rows) if rows is not None else _NO_LABELS
+        images = span.images.join(labels, on="ImageID", how="left", maintain_order="left")
+        for (split,), part in images.group_by("Split", maintain_order=True):
+            folder = f"{self._job.folder('labels', str(split))}{os.sep}"
+            stems = part.get_column("FileName").str.replace(r"\.[^.]*$", "")
+            for stem, text in zip(stems, part.get_column("text"), strict=True):
+                _write(f"{folder}{stem}.txt", text)
+            if not self._job.options.no_files:
+                self._job.pictures.place(part, self._job.folder("images", str(split)))
+        written = 0 if rows is None else int(images.get_column("text").str.count_matches("\n").sum())
+        counts = {} if rows is None or written != len(rows) else counted(rows)
+        self._job.wrote(images, counts)
+
+    def finish(self) -> None:
+        """Write what stands at the end."""
+        splits = self._job.source.splits
+        first = splits[0] if splits else "train"
+        lines = ["# A selection of Open Images; who to credit for each image stands in ATTRIBUTION.csv."]
+        for split, key in _KEYS.items():
+            if split in splits:
+                lines.append(f"{key}: images/{split}")
+            elif key != "test":
+                lines.append(f"{key}: images/{first}  # no {split} images here: readers want the line all the same")
+        names = self._job.source.classes.names if self._has_classes else ()
+        lines += [f"nc: {len(names)}", "names:" if names else "names: []"]
+        lines += [f"  {number}: {json.dumps(name, ensure_ascii=False)}" for number, name in enumerate(names)]
+        (self._job.stage / "data.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def _labels(self, span: Span, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return ImageID and `text`, what its label file holds."""
+        if "segmentation" in span.rows:
+            shape = self._outlines(rows)
+        else:
+            centre = [(pl.col(f"{axis}Min") + pl.col(f"{axis}Max")) / 2 for axis in "XY"]
+            extent = [pl.col(f"{axis}Max") - pl.col(f"{axis}Min") for axis in "XY"]
+            shape = rows.select(pl.concat_str(_numbers(*centre, *extent), separator=" ")).to_series()
+        lines = rows.select("ImageID", line=pl.concat_str(pl.col(CLASS).cast(pl.String), shape, separator=" "))
+        grouped = lines.group_by("ImageID", maintain_order=True)
+        return grouped.agg(text=pl.concat_str(pl.col("line").str.join("\n"), pl.lit("\n")).first())
+
+    def _outlines(self, rows: pl.DataFrame) -> pl.Series:
+        corners = [pl.col(name) for name in ("XMin", "YMin", "XMax", "YMin", "XMax", "YMax", "XMin", "YMax")]
+        boxes = rows.select(pl.concat_str(_numbers(*corners), separator=" ")).to_series()
+        masks = rows.select("MaskPath", "OutWidth", "OutHeight").with_row_index().drop_nulls("MaskPath")
+        outlines = self._job.pictures.polygons(masks.drop("index").rows())
+        found = {
+            index: " ".join(map(repr, outline))
+            for index, outline in zip(masks.get_column("index"), outlines, strict=True)
+            if outline
+        }
+        if not found:
+            return boxes
+        return pl.Series([found.get(index, box) for index, box in enumerate(boxes)], dtype=pl.String)
+
+
+def _numbers(*values: pl.Expr) -> list[pl.Expr]:
+    return [value.round(_DECIMALS).cast(pl.String) for value in values]
+
+
+def _write(path: str, text: str | None) -> None:
+    """Write a label file: a million of them are written one after the other, so by the fewest calls."""
+    file = OPENER(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    try:
+        if text:
+            write_all(file, text.encode())
+    finally:
+        os.close(file)

@@ -1,0 +1,295 @@
+"""What counts as the image: headers walked without decoding, the end marker, the order of verdicts, ETags."""
+
+import csv
+import hashlib
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from oid_async.store.image_check import (
+    EtagTrust,
+    Expected,
+    JpegHeader,
+    etag_md5,
+    is_complete,
+    md5_base64,
+    read_header,
+    refuse,
+)
+
+REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
+SCENES = files("oid_async.origin") / "scenes"
+
+SOI, EOI = b"\xff\xd8", b"\xff\xd9"
+CODED = bytes(range(1, 200)) + b"\xff\x00" + bytes(range(50)) + b"\xff\xd0" + bytes(range(1, 99))
+
+
+def segment(marker: int, payload: bytes = b"") -> bytes:
+    return bytes((0xFF, marker)) + (len(payload) + 2).to_bytes(2) + payload
+
+
+def frame(width: int, height: int, marker: int = 0xC0) -> bytes:
+    components = b"\x01\x22\x00\x02\x11\x01\x03\x11\x01"
+    return segment(marker, b"\x08" + height.to_bytes(2) + width.to_bytes(2) + b"\x03" + components)
+
+
+def jpeg(*segments: bytes) -> bytes:
+    return SOI + b"".join(segments) + segment(0xDA, b"\x03\x01\x00\x02\x11\x03\x11\x00\x3f\x00") + CODED + EOI
+
+
+TABLES = segment(0xDB, bytes(65)) + segment(0xC4, b"\x11" * 40)
+THUMBNAIL = jpeg(TABLES, frame(160, 120))
+EXIF = segment(0xE1, b"Exif\0\0II*\0\x08\0\0\0" + THUMBNAIL + b"\0\0")
+WITH_THUMBNAIL = jpeg(EXIF, TABLES, frame(1024, 683))
+
+
+def scene_bodies() -> dict[str, tuple[bytes, int, int]]:
+    listing = json.loads((SCENES / "scenes.json").read_text(encoding="utf-8"))
+    return {
+        scene["file"]: ((SCENES / scene["file"]).read_bytes(), scene["width"], scene["height"]) for scene in listing
+    }
+
+
+BODIES = scene_bodies()
+
+
+@pytest.mark.parametrize("name", sorted(BODIES))
+def test_scene_size_is_read(name: str) -> None:
+    """The header of every drawn scene gives the size that it was drawn at, and its scan is found."""
+    body, width, height = BODIES[name]
+    header = read_header(body)
+    assert (header.width, header.height) == (width, height)
+    assert header.scan_at is not None
+    assert body[header.scan_at : header.scan_at + 2] == b"\xff\xda"
+
+
+@pytest.mark.parametrize(
+    ("body", "size"),
+    [
+        pytest.param(jpeg(TABLES, frame(640, 480)), (640, 480), id="baseline"),
+        pytest.param(jpeg(TABLES, frame(640, 480, 0xC1)), (640, 480), id="extended"),
+        pytest.param(jpeg(TABLES, frame(1024, 768, 0xC2)), (1024, 768), id="progressive"),
+        pytest.param(jpeg(frame(7, 9, 0xCA)), (7, 9), id="arithmetic-progressive"),
+        pytest.param(WITH_THUMBNAIL, (1024, 683), id="exif-with-a-whole-thumbnail"),
+        pytest.param(jpeg(segment(0xED, THUMBNAIL), EXIF, frame(9, 8)), (9, 8), id="photoshop-and-exif-thumbnails"),
+        pytest.param(jpeg(b"\xff\xff\xff", EXIF, b"\xff" * 5, frame(33, 44)), (33, 44), id="fill-bytes"),
+        pytest.param(jpeg(b"\xff\x01\xff\xd3", frame(12, 13)), (12, 13), id="markers-without-a-segment"),
+        pytest.param(jpeg(segment(0xC4, frame(1, 1)), frame(5, 6)), (5, 6), id="huffman-tables-are-no-frame"),
+        pytest.param(jpeg(segment(0xC8, b"\0" * 9), frame(5, 6)), (5, 6), id="reserved-marker-is-no-frame"),
+        pytest.param(jpeg(segment(0xCC, b"\0" * 9), frame(5, 6)), (5, 6), id="arithmetic-conditioning-is-no-frame"),
+        pytest.param(jpeg(segment(0xFE, b""), frame(5, 6)), (5, 6), id="empty-comment"),
+        pytest.param(jpeg(frame(65535, 65535)), (65535, 65535), id="largest"),
+    ],
+)
+def test_handmade_header_is_walked(body: bytes, size: tuple[int, int]) -> None:
+    """The frame of the picture itself gives the size, whatever stands before it; then the whole body is complete."""
+    header = read_header(body)
+    assert (header.width, header.height) == size
+    assert header.scan_at == body.rindex(b"\xff\xda")
+    assert is_complete(body, header)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    ("body", "header"),
+    [
+        pytest.param(b"", JpegHeader(None, None, None), id="nothing"),
+        pytest.param(SOI, JpegHeader(None, None, None), id="start-marker-alone"),
+        pytest.param(SOI + frame(640, 480)[:7], JpegHeader(None, None, None), id="cut-inside-the-frame"),
+        pytest.param(SOI + TABLES + frame(640, 480), JpegHeader(640, 480, None), id="cut-before-the-scan"),
+        pytest.param(SOI + EXIF[:40], JpegHeader(None, None, None), id="cut-inside-exif"),
+        pytest.param(b"no picture at all, but long enough", JpegHeader(None, None, None), id="text"),
+        pytest.param(SOI + b"\xff\xe0\x00\x00" * 50, JpegHeader(None, None, None), id="zero-length-segment"),
+        pytest.param(SOI + b"\xff\xe0\x00\x01" * 50, JpegHeader(None, None, None), id="length-of-one"),
+        pytest.param(SOI + frame(3, 4) + b"junk" * 9, JpegHeader(3, 4, None), id="junk-behind-the-frame"),
+        pytest.param(b"\xff" * 4096, JpegHeader(None, None, None), id="fill-bytes-alone"),
+        pytest.param(SOI + b"\xff\xd0" * 4096, JpegHeader(None, None, None), id="restart-markers-alone"),
+    ],
+)
+def test_unreadable_header_yields_none(body: bytes, header: JpegHeader) -> None:
+    """A header that cannot be walked ends the walk: what was read stands, the rest is None, nothing loops."""
+    assert read_header(body) == header
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.binary(max_size=400))
+def test_any_bytes_are_judged(rest: bytes) -> None:
+    """No bytes behind a start marker make the walk or the verdict raise."""
+    body = SOI + b"\xff" + rest
+    header = read_header(body)
+    assert header.scan_at is None or body[header.scan_at : header.scan_at + 2] == b"\xff\xda"
+    assert refuse(body, header, md5_base64(body), Expected()) in (None, "truncated")
+
+
+@pytest.mark.parametrize("share", [0.5, 0.99])
+def test_cut_scene_is_incomplete(share: float) -> None:
+    """A scene that stops at half or at 99 % of its bytes is not complete."""
+    for body, _, _ in BODIES.values():
+        cut = body[: int(len(body) * share)]
+        assert not is_complete(cut, read_header(cut))
+
+
+@pytest.mark.parametrize("missing", [1, 2])
+def test_scene_without_its_last_bytes_is_incomplete(missing: int) -> None:
+    """One byte of the end marker is missing, or both: not complete."""
+    for body, _, _ in BODIES.values():
+        assert not is_complete(body[:-missing], read_header(body[:-missing]))
+
+
+@pytest.mark.parametrize("junk", [b"\0" * 512, b"\r\n", b"camera padding \xff\x00", EOI, THUMBNAIL], ids=range(5))
+def test_trailing_junk_is_tolerated(junk: bytes) -> None:
+    """Bytes behind the end marker do not make a whole image incomplete."""
+    for body in (WITH_THUMBNAIL, *(body for body, _, _ in BODIES.values())):
+        assert is_complete(body + junk, read_header(body + junk))
+
+
+def test_no_cut_counts_as_complete() -> None:
+    """An image with an embedded thumbnail is complete at its full length and at no cut elsewhere."""
+    thumbnail_ends = {WITH_THUMBNAIL.index(EOI) + 2}
+    for end in set(range(3, len(WITH_THUMBNAIL))) - thumbnail_ends:
+        cut = WITH_THUMBNAIL[:end]
+        assert not is_complete(cut, read_header(cut)), end
+    assert is_complete(WITH_THUMBNAIL, read_header(WITH_THUMBNAIL))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(SOI + EXIF[: EXIF.index(EOI) + 2], id="exif-goes-on"),
+        pytest.param(SOI + segment(0xE1, b"Exif\0\0" + THUMBNAIL), id="exif-ends-with-the-thumbnail"),
+        pytest.param(WITH_THUMBNAIL[: WITH_THUMBNAIL.rindex(b"\xff\xda") + 30], id="cut-inside-the-scan"),
+    ],
+)
+def test_end_marker_of_the_thumbnail_does_not_count(body: bytes) -> None:
+    """A body that stops before its own end marker is incomplete, even right behind its thumbnail's end marker."""
+    assert not is_complete(body, read_header(body))
+
+
+def test_end_marker_alone_serves_where_the_header_cannot_be_walked() -> None:
+    """Between start and end marker an unknown way to write segments is left to the decoders."""
+    odd = SOI + b"\xff\xe0" + b"\x00\x04ab" + b"odd bytes instead of a marker" * 3
+    assert is_complete(odd + EOI, read_header(odd + EOI))
+    assert not is_complete(odd, read_header(odd))
+
+
+WHOLE = jpeg(TABLES, frame(64, 48))
+CUT = WHOLE[:-40]
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
+HTML = b"<!DOCTYPE html><title>Sign in</title>"
+WRONG = md5_base64(b"something else")
+
+
+@pytest.mark.parametrize(
+    ("body", "expected", "reason"),
+    [
+        pytest.param(b"", Expected(), "empty", id="empty"),
+        pytest.param(b"", Expected(10, WRONG), "empty", id="empty-before-checksum"),
+        pytest.param(PNG, Expected(), "placeholder", id="png"),
+        pytest.param(PNG, Expected(1, WRONG), "placeholder", id="png-before-too-large"),
+        pytest.param(b"GIF87a" + bytes(20), Expected(), "placeholder", id="gif-87"),
+        pytest.param(b"GIF89a" + bytes(20), Expected(), "placeholder", id="gif-89"),
+        pytest.param(HTML, Expected(), "not_image", id="html"),
+        pytest.param(HTML, Expected(1, WRONG), "not_image", id="html-before-too-large"),
+        pytest.param(b" " + WHOLE, Expected(), "not_image", id="shifted"),
+        pytest.param(b"RIFF\x10\0\0\0WEBPVP8 ", Expected(), "not_image", id="webp"),
+        pytest.param(WHOLE, Expected(len(WHOLE) - 1, WRONG), "too_large", id="too-large-before-checksum"),
+        pytest.param(CUT, Expected(len(CUT) - 1), "too_large", id="too-large-before-truncated"),
+        pytest.param(b"\xff", Expected(), "truncated", id="first-byte-alone"),
+        pytest.param(CUT, Expected(), "truncated", id="cut"),
+        pytest.param(CUT, Expected(len(WHOLE), WRONG), "truncated", id="truncated-before-checksum"),
+        pytest.param(WHOLE, Expected(len(WHOLE), WRONG), "checksum", id="other-md5"),
+        pytest.param(WHOLE, Expected(None, WRONG), "checksum", id="other-md5-size-unknown"),
+        pytest.param(WHOLE, Expected(len(WHOLE) + 1), "checksum", id="other-size"),
+        pytest.param(WHOLE, Expected(), None, id="nothing-known"),
+        pytest.param(WHOLE, Expected(len(WHOLE)), None, id="size-alone"),
+        pytest.param(WHOLE, Expected(len(WHOLE), md5_base64(WHOLE)), None, id="size-and-md5"),
+        pytest.param(WHOLE, Expected(None, md5_base64(WHOLE)), None, id="md5-alone"),
+        pytest.param(CUT, Expected(len(CUT), md5_base64(CUT)), None, id="md5-knows-better-than-the-markers"),
+    ],
+)
+def test_most_specific_kind_wins(body: bytes, expected: Expected, reason: str | None) -> None:
+    """A body is refused as empty, placeholder, not_image, too_large, truncated, checksum, in this order, or taken."""
+    assert refuse(body, read_header(body), md5_base64(body), expected) == reason
+
+
+@pytest.mark.parametrize(
+    ("etag", "md5"),
+    [
+        ('"d41d8cd98f00b204e9800998ecf8427e"', "1B2M2Y8AsgTpgAmY7PhCfg=="),
+        ('"D41D8CD98F00B204E9800998ECF8427E"', "1B2M2Y8AsgTpgAmY7PhCfg=="),
+        ('W/"d41d8cd98f00b204e9800998ecf8427e"', None),
+        ('"d41d8cd98f00b204e9800998ecf8427e-12"', None),
+        ('"d41d8cd98f00b204e9800998ecf8427"', None),
+        ('"g41d8cd98f00b204e9800998ecf8427e"', None),
+        ('"d4 1d 8c d9 8f 00 b2 04 e9 80 09"', None),
+        ("d41d8cd98f00b204e9800998ecf8427e", None),
+        ('""', None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_etag_is_an_md5_only_in_one_form(etag: str | None, md5: str | None) -> None:
+    """Only a strong, quoted ETag of 32 hex digits claims an MD5."""
+    assert etag_md5(etag) == md5
+
+
+def etag_of(body: bytes) -> tuple[str, str]:
+    """Return the ETag that an honest bucket sends for a body, and the body's MD5."""
+    return f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"', md5_base64(body)
+
+
+def test_etag_mismatch_counts_after_a_match() -> None:
+    """Once a host's ETag was its body's MD5, another body under an ETag is refused as checksum, each time."""
+    trust = EtagTrust("bucket.example:443")
+    etag, md5 = etag_of(b"one")
+    assert trust.contradicts(etag, md5) is None
+    assert trust.is_md5 is True
+    for _ in range(2):
+        assert trust.contradicts(etag, WRONG) == ("checksum", None)
+    assert trust.contradicts(etag, md5) is None
+
+
+def test_etag_mismatch_before_any_match_switches_the_check_off_and_is_said_once() -> None:
+    """A mismatch that comes first refuses nothing, is said once, and ends the check for the host."""
+    trust = EtagTrust("bucket.example:443")
+    etag, md5 = etag_of(b"one")
+    first = trust.contradicts(etag, WRONG)
+    assert first is not None
+    reason, note = first
+    assert reason is None
+    assert note is not None
+    assert "bucket.example:443" in note
+    assert trust.is_md5 is False
+    for body_md5 in (WRONG, md5, WRONG):
+        assert trust.contradicts(etag, body_md5) is None
+    assert trust.is_md5 is False
+
+
+@pytest.mark.parametrize("etag", [None, "", 'W/"d41d8cd98f00b204e9800998ecf8427e"', '"abc-2"'])
+def test_other_etags_say_nothing(etag: str | None) -> None:
+    """An ETag that claims no MD5 neither refuses a body nor changes what is known of the host."""
+    for known in (None, True, False):
+        trust = EtagTrust("bucket.example:443", known)
+        assert trust.contradicts(etag, WRONG) is None
+        assert trust.is_md5 is known
+
+
+def test_real_images_are_read() -> None:
+    """Real photos of the dataset: size and MD5 as listed, complete when whole, incomplete when cut."""
+    if not (REAL / "images").is_dir():
+        pytest.skip("the folder of real photos is not here")
+    with (REAL / "images.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows
+    for row in rows:
+        body = (REAL / row["path"]).read_bytes()
+        header = read_header(body)
+        assert (header.width, header.height) == (int(row["width"]), int(row["height"])), row["path"]
+        assert md5_base64(body) == row["md5_base64"]
+        assert refuse(body, header, row["md5_base64"], Expected()) is None
+        for cut in (body[: len(body) // 2], body[: len(body) * 99 // 100], body[:-2]):
+            assert refuse(cut, read_header(cut), md5_base64(cut), Expected()) == "truncated", row["path"]

@@ -1,0 +1,301 @@
+"""Who waits for which host, on a clock that runs as fast as the test: nobody is lost, held up, or asked too early."""
+
+import asyncio
+import random
+import tracemalloc
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.fasttime import run_fast
+
+from oid_async.http.hosts import Host
+from oid_async.http.retry import FetchError
+from oid_async.store.image_check import EtagTrust
+from oid_async.transfer.scheduler import Lanes
+
+
+@dataclass(slots=True)
+class Task:
+    """A job of a test: `place` is its number, `tries` what is left to go wrong."""
+
+    place: int
+    host: Host
+    tries: int = 0
+    then: Host | None = None
+    asked: bool = False
+
+    @property
+    def note(self) -> str | None:
+        return None if self.asked else "0 "
+
+    def follows(self, other: "Task") -> bool:
+        return self.host is other.host
+
+
+def host(name: str, *, most: float = 64.0, window: float = 8.0, **rest: float) -> Host:
+    return Host(name, None, EtagTrust(name), most=most, window=window, jitter=lambda: 0.5, **rest)  # type: ignore[arg-type]
+
+
+@dataclass
+class World:
+    """Runs jobs through lanes with workers that take `cost_s` each; notes what was asked when, by host."""
+
+    tasks: list[Task]
+    workers: int = 8
+    room: int = 16
+    cost_s: float = 0.01
+    costs: dict[str, float] = field(default_factory=dict)
+    asked: list[tuple[float, str, int]] = field(default_factory=list)
+    finished: Counter[int] = field(default_factory=Counter)
+    helped: int = 0
+    reloaded: int = 0
+    objects: int = 0
+
+    async def run(self) -> float:
+        loop = asyncio.get_running_loop()
+        by_place = {task.place: task for task in self.tasks}
+
+        async def reload(kept: Sequence[tuple[int, str]]) -> list[Task]:
+            self.reloaded += len(kept)
+            await asyncio.sleep(0.001)
+            return [by_place[place] for place, _ in kept]
+
+        in_hand: set[int] = set()
+
+        def offer(task: Task) -> bool:
+            if len(in_hand) >= self.helped or task.asked or task.host.is_closed(loop.time()):
+                return False
+            in_hand.add(task.place)
+            loop.call_later(self.cost_s, end_elsewhere, task)
+            return True
+
+        def end_elsewhere(task: Task) -> None:
+            in_hand.remove(task.place)
+            if task.tries:
+                task.tries, task.asked = task.tries - 1, True
+                lanes.bring(task, 0.05)
+            elif task.then is not None:
+                task.host, task.then = task.then, None
+                lanes.bring(task, 0.0)
+            else:
+                self.finished[task.place] += 1
+                lanes.settle(1)
+
+        lanes = Lanes[Task](reload, room=self.room, clock=loop.time, offer=offer)
+
+        async def feed() -> None:
+            for task in self.tasks:
+                await lanes.put(task)
+            lanes.end()
+
+        async def work() -> None:
+            while (task := await lanes.take()) is not None:
+                now, target = loop.time(), task.host
+                assert target.gave_up is not None or not target.is_closed(now)
+                assert target.gave_up is not None or target.in_flight <= max(1, int(target.window) + 1)
+                self.asked.append((now, target.name, task.place))
+                await asyncio.sleep(self.costs.get(target.name, self.cost_s))
+                task.asked = True
+                if task.tries:
+                    task.tries -= 1
+                    lanes.put_back(task, 0.05, taken_from=target)
+                elif task.then is not None:
+                    task.host, task.then, task.asked = task.then, None, False
+                    lanes.put_back(task, 0.0, taken_from=target)
+                else:
+                    self.finished[task.place] += 1
+                    lanes.let_go(target)
+                    lanes.finish()
+
+        start = loop.time()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(feed())
+            for _ in range(self.workers):
+                group.create_task(work())
+        lanes.close()
+        return loop.time() - start
+
+    def assert_each_once(self) -> None:
+        assert self.finished == Counter(task.place for task in self.tasks)
+
+
+def test_every_job_is_finished_once() -> None:
+    """Jobs of one host pass through in order, as many at a time as there are workers."""
+    a = host("a")
+    world = World([Task(place, a) for place in range(500)])
+    seconds = run_fast(world.run())
+    world.assert_each_once()
+    assert [place for _, _, place in world.asked] == list(range(500))
+    assert seconds < 500 / 8 * 0.01 * 1.5
+    assert a.in_flight == 0
+
+
+def test_a_closed_host_holds_nobody_up() -> None:
+    """A host that is paused for a minute has its many images put aside; the other's pass at once, then its own."""
+    closed, other = host("closed"), host("other")
+    tasks = [Task(place, closed) for place in range(2000)] + [Task(place, other) for place in range(2000, 2400)]
+
+    async def go() -> World:
+        world = World(tasks)
+        closed.pause(60.0, now=asyncio.get_running_loop().time())
+        await world.run()
+        return world
+
+    world = run_fast(go())
+    world.assert_each_once()
+    start = world.asked[0][0]
+    assert max(at for at, name, _ in world.asked if name == "other") - start < 10
+    assert min(at for at, name, _ in world.asked if name == "closed") - start >= 59.9
+    assert [place for _, name, place in world.asked if name == "closed"] == list(range(2000))
+
+
+def test_what_is_put_aside_costs_eight_bytes() -> None:
+    """A hundred thousand images of a closed host are kept as places in the plan, not as objects."""
+    closed = host("closed")
+
+    async def go() -> int:
+        async def reload(kept: Sequence[tuple[int, str]]) -> list[Task]:
+            raise AssertionError("nobody takes")
+
+        lanes = Lanes[Task](reload, room=16, clock=asyncio.get_running_loop().time)
+        closed.pause(1e6, now=asyncio.get_running_loop().time())
+        await lanes.put(Task(0, closed))
+        before = tracemalloc.get_traced_memory()[0]
+        for place in range(1, 100_001):
+            await lanes.put(Task(place, closed))
+        grown = tracemalloc.get_traced_memory()[0] - before
+        lanes.close()
+        return grown
+
+    tracemalloc.start()
+    try:
+        assert run_fast(go()) < 100_000 * 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_feeder_waits_while_a_busy_host_has_enough() -> None:
+    """The plan is read no further than a busy host's lane has room: nothing is put aside for being slow."""
+    a = host("a", most=2.0, window=2.0)
+    world = World([Task(place, a) for place in range(300)])
+    run_fast(world.run())
+    world.assert_each_once()
+    assert world.reloaded == 0
+
+
+def test_a_host_that_hardly_answers_holds_nobody_up() -> None:
+    """Every second image is of a host that takes a minute for each: the others land at their own pace."""
+    slow, quick = host("slow", most=4.0, window=4.0), host("quick")
+    tasks = [Task(place, slow if place % 2 else quick) for place in range(4000)]
+    world = World(tasks, workers=16, room=32, costs={"slow": 60.0})
+    run_fast(world.run())
+    world.assert_each_once()
+    start = world.asked[0][0]
+    assert max(at for at, name, _ in world.asked if name == "quick") - start < 120.0
+
+
+def test_what_others_take_does_not_wait_for_the_plan() -> None:
+    """While the own workers hang on a host that does not answer, those that have room are given all the rest."""
+    a = host("a", most=2.0, window=2.0)
+    world = World([Task(place, a) for place in range(300)], workers=2, room=4, cost_s=0.01, helped=8)
+    world.costs["a"] = 1000.0
+    seconds = run_fast(world.run())
+    world.assert_each_once()
+    assert len(world.asked) <= 10
+    assert seconds < 6000
+
+
+def test_a_retry_waits_in_no_workers_hands() -> None:
+    """One worker passes a hundred images while one of them waits for its retry, which then goes first."""
+    a = host("a")
+    tasks = [Task(place, a, tries=3 if place == 0 else 0) for place in range(100)]
+    world = World(tasks, workers=1)
+    seconds = run_fast(world.run())
+    world.assert_each_once()
+    assert seconds == pytest.approx(103 * 0.01, rel=0.2)
+    assert [place for _, _, place in world.asked].count(0) == 4
+
+
+def test_the_next_source_has_a_lane_of_its_own() -> None:
+    """Images that move on to a host which is capped do not hold up those that need only the first."""
+    first, second = host("first"), host("second", most=1.0, window=1.0)
+    tasks = [Task(place, first, then=second if place % 2 else None) for place in range(400)]
+    world = World(tasks)
+    run_fast(world.run())
+    world.assert_each_once()
+    start = world.asked[0][0]
+    assert max(at for at, name, _ in world.asked if name == "first") - start < 400 * 0.01 / 8 * 3
+    assert sum(name == "second" for _, name, _ in world.asked) == 200
+    assert world.reloaded > 0
+
+
+def test_a_host_that_was_given_up_lets_its_images_go() -> None:
+    """However many wait and however long it was to be left alone: all are handed out at once, to fail."""
+    dead = host("dead", window=1.0)
+    world = World([Task(place, dead) for place in range(1000)], cost_s=4.0)
+
+    async def go() -> float:
+        loop = asyncio.get_running_loop()
+
+        def give_up() -> None:
+            dead.gave_up = FetchError("network", "gone", hopeless=True)
+
+        # Both while its first image is under way, which then brings the news.
+        loop.call_later(1.0, lambda: dead.pause(500.0, now=loop.time()))
+        loop.call_later(3.0, give_up)
+        return await world.run()
+
+    seconds = run_fast(go())
+    world.assert_each_once()
+    assert seconds < 1000 * 4.0 / 8 + 10
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(st.integers(0, 10**6))
+def test_whatever_hosts_do_every_image_ends_once(seed: int) -> None:
+    """Random hosts that pause, shrink, die and come back; random retries, sources and help: all end, none twice."""
+    chance = random.Random(seed)
+    hosts = [host(f"h{n}", most=float(chance.randint(1, 20)), window=float(chance.randint(1, 8))) for n in range(5)]
+    tasks = [
+        Task(
+            place,
+            chance.choice(hosts[: chance.randint(1, 5)]),
+            tries=chance.choice((0, 0, 0, 0, 1, 3)),
+            then=chance.choice((None, None, None, *hosts)),
+        )
+        for place in range(chance.randint(0, 600))
+    ]
+    world = World(tasks, workers=chance.randint(1, 12), room=chance.randint(1, 20), cost_s=chance.choice((0.0, 0.01)))
+    world.helped = chance.choice((0, 0, 3, 40))
+
+    async def trouble() -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(30):
+            await asyncio.sleep(chance.uniform(0, 0.3))
+            one = chance.choice(hosts)
+            what = chance.randrange(5)
+            if what == 0:
+                one.pause(chance.uniform(0.01, 5), now=loop.time())
+            elif what == 1:
+                one.unreachable(FetchError("network", "refused", unsent=True), (one.name, 80), loop.time(), loop.time())
+            elif what == 2:
+                error = FetchError("rate_limited", "HTTP 429", retry_after_s=chance.choice((None, 0.5, 3.0)))
+                one.asked_to_wait(error, loop.time(), loop.time())
+            elif what == 3:
+                one.answered(loop.time())
+            else:
+                one.stumbled(FetchError("network", "reset"), loop.time(), loop.time(), silent=chance.random() < 0.5)
+
+    async def go() -> None:
+        troubling = asyncio.create_task(trouble())
+        await asyncio.wait_for(world.run(), 10_000)
+        troubling.cancel()
+        await asyncio.wait([troubling])
+
+    run_fast(go())
+    world.assert_each_once()
+    assert all(one.in_flight == 0 for one in hosts)
