@@ -30,7 +30,7 @@ from oid_async.events import ignore
 from oid_async.http.client import Client
 from oid_async.http.hosts import Hosts
 from oid_async.http.retry import Limits
-from oid_async.masks.fetch import Masks
+from oid_async.masks.fetch import MaskFetcher
 from oid_async.narratives.traces import fetch_traces
 from oid_async.openimages.annotations import NARRATIVES_BUCKET, mask_archive, trace_keys
 from oid_async.openimages.ids import KEY
@@ -67,7 +67,9 @@ async def measure_masks(work: Path, url: str, names: list[str], archive_bytes: i
         frame = pl.LazyFrame({"MaskPath": wanted, "Subset": ["train"] * len(wanted), "Width": 0, "Height": 0})
         async with client_for(url) as client:
             began = time.perf_counter()
-            masks = Masks(client, ignore, mirror=url, cache=work / "cache", folder=work / "masks", scratch=work / "tmp")
+            masks = MaskFetcher(
+                client, ignore, mirror=url, cache=work / "cache", folder=work / "masks", scratch=work / "tmp"
+            )
             report = await masks.fetch(frame)
             seconds = time.perf_counter() - began
             if report.downloaded != len(wanted):

@@ -36,7 +36,7 @@ async def write_rows(options: Options, out: Path) -> int:
     import polars as pl
 
     from oid_async.events import ignore
-    from oid_async.jobs.gather import Gatherer
+    from oid_async.jobs.gather import TableGatherer
     from oid_async.jobs.selection import ask
     from oid_async.jobs.site import open_site
     from oid_async.metadata.cache import MetadataCache
@@ -49,7 +49,7 @@ async def write_rows(options: Options, out: Path) -> int:
         root = cache_root(options.cache_dir)
         async with MetadataCache(None, ignore, root=root, mirror=site.url, site=site.name) as cache:
             with tempfile.TemporaryDirectory() as scratch:
-                inputs = await Gatherer(options, cache, ignore, Path(scratch)).gather()
+                inputs = await TableGatherer(options, cache, ignore, Path(scratch)).gather()
             keys = ask(inputs, False).selection.keys
             (source,), (images,) = inputs.saved, inputs.images
             labels = inputs.saved_labels(source, all_boxes=False)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from oid_async.cli.cluster_variables import shard_from
 from oid_async.cli.polars_settings import set_up_polars
-from oid_async.cli.stdio import UnansweredError, answer, courteous, flush, tell
+from oid_async.cli.stdio import OutputError, answer, flush, never_failing, tell
 from oid_async.dataset.query_file import StoredQuery
 from oid_async.errors import OidError, UsageError
 from oid_async.http.descriptors import raise_limit
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = _parser().parse_args(words)
         return int(arguments.command(arguments))
-    except UnansweredError as error:
+    except OutputError as error:
         tell(f"oid-async: error: {error}")
         return error.exit_code
     except OidError as error:
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of our output has gone; point stdout elsewhere so that the interpreter's last flush is quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return UnansweredError.exit_code
+        return OutputError.exit_code
     except Exception as error:
         # A bug of ours: the trace goes to stderr, stdout keeps its promise of one JSON object.
         tell(traceback.format_exc().rstrip())
@@ -69,7 +69,7 @@ def _failed(words: Sequence[str], kind: str, message: str, code: int) -> int:
         try:
             answer(json.dumps({"error": {"kind": kind, "message": message}}))
             return code
-        except (UnansweredError, BrokenPipeError):
+        except (OutputError, BrokenPipeError):
             pass  # then a person may read it
     tell(f"oid-async: error: {message}")
     return code
@@ -104,7 +104,7 @@ def _help_formatter(prog: str) -> argparse.HelpFormatter:
     from rich_argparse import RichHelpFormatter
 
     # Even to capture what it would print, rich writes nothing to stdout: zero bytes, which a full disk refuses.
-    return RichHelpFormatter(prog, max_help_position=30, console=Console(file=courteous(sys.stdout)))
+    return RichHelpFormatter(prog, max_help_position=30, console=Console(file=never_failing(sys.stdout)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -388,9 +388,9 @@ def _to_the_end(
     """
     import asyncio
 
-    from oid_async.cli.signals import Ear
+    from oid_async.cli.signals import SignalListener
 
-    ear = Ear(PATIENCE_S, last_words)
+    ear = SignalListener(PATIENCE_S, last_words)
 
     async def guarded() -> "Result":
         task = asyncio.current_task()
@@ -410,7 +410,7 @@ def _to_the_end(
 def _interrupted(arguments: argparse.Namespace, code: int) -> int:
     """Say that there is nothing to print, and return the exit code."""
     if arguments.json:
-        with suppress(UnansweredError, BrokenPipeError):
+        with suppress(OutputError, BrokenPipeError):
             answer(json.dumps({"error": {"kind": "interrupted", "message": "interrupted before there was an answer"}}))
     return code
 
@@ -419,6 +419,6 @@ def _answer_report(report: "Report", code: int) -> None:
     """Print a report as JSON. That a run was interrupted is its exit code, whether or not this can be written."""
     try:
         answer(json.dumps(report.as_json()))
-    except (UnansweredError, BrokenPipeError):
+    except (OutputError, BrokenPipeError):
         if not code:
             raise

@@ -15,7 +15,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ONE_SIGNAL_S = 0.2
 
 
-class Ear:
+class SignalListener:
     """Hears signals for one task. `heard` is the first one, None so far.
 
     The first one cancels the task; the second, or `patience_s` without an end, ends the process there and then. Before

@@ -10,13 +10,13 @@ from typing import IO, cast
 from oid_async.errors import StorageError
 
 
-class UnansweredError(StorageError):
+class OutputError(StorageError):
     """What was asked for is done and cannot be said: stdout is closed, full or takes no such text."""
 
 
 def tell(text: str) -> None:
     """Write a line to stderr if it can be written. With stderr closed, print() would write it to stdout."""
-    stream = courteous(sys.stderr)
+    stream = never_failing(sys.stderr)
     stream.write(f"{text}\n")
     stream.flush()
 
@@ -24,7 +24,7 @@ def tell(text: str) -> None:
 def answer(text: str) -> None:
     """Write a line to stdout and see it out. Raises UnansweredError, or BrokenPipeError when its reader has gone."""
     if sys.stdout is None:
-        raise UnansweredError("stdout is closed: the answer could not be written")
+        raise OutputError("stdout is closed: the answer could not be written")
     try:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
@@ -32,21 +32,21 @@ def answer(text: str) -> None:
         raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UnansweredError(f"stdout: the answer could not be written ({reason})") from error
+        raise OutputError(f"stdout: the answer could not be written ({reason})") from error
 
 
 def flush() -> None:
     """See out what can be."""
     for stream in (sys.stdout, sys.stderr):
-        courteous(stream).flush()
+        never_failing(stream).flush()
 
 
-def courteous(stream: IO[str] | None) -> IO[str]:
+def never_failing(stream: IO[str] | None) -> IO[str]:
     """Return a stream, or one that is not there, as one whose writes never fail."""
-    return cast("IO[str]", _Courteous(stream))
+    return cast("IO[str]", _NeverFailing(stream))
 
 
-class _Courteous:
+class _NeverFailing:
     """A stream that may not be there, or not take what is written to it."""
 
     def __init__(self, stream: IO[str] | None) -> None:

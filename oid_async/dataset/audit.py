@@ -25,7 +25,7 @@ from oid_async.store.journal import scan_journal
 from oid_async.store.shards_note import packed_in
 from oid_async.tables.reading import TableFile, reading
 
-Kind = Literal["missing", "truncated", "altered", "extra"]
+FindingKind = Literal["missing", "truncated", "altered", "extra"]
 
 # One row a finding. `image_id` is null for an extra file, `bytes` where there is no file, `expected_bytes` where it is
 # not known; `selected` tells the images of the manifest from those of earlier queries.
@@ -147,7 +147,7 @@ class Audit:
         return known, names_there.join(known, on="FileName", how="anti").sort("FileName"), odd
 
 
-def examine(path: str, size: int | None, md5: str | None) -> tuple[Kind, str, int | None] | None:
+def examine(path: str, size: int | None, md5: str | None) -> tuple[FindingKind, str, int | None] | None:
     """Hold one file against its size and base64 MD5; return None or (kind, what is wrong in words, its bytes).
 
     Without an MD5 the JPEG's start and end must be there. What cannot be read counts as altered.
@@ -279,7 +279,7 @@ def damaged_folder(folder: Folder) -> Path:
     return folder.state / "damaged"
 
 
-def _judge(body: bytes, size: int | None) -> tuple[Kind, str] | None:
+def _judge(body: bytes, size: int | None) -> tuple[FindingKind, str] | None:
     if refuse_start(body[:16]) is not None:
         return "altered", "does not start as a JPEG does"
     if not is_complete(body, read_header(body)):

@@ -11,7 +11,7 @@ from oid_async.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
-class Classes:
+class ExportClasses:
     """`names` in the order of their numbers, from 0; `numbers` of the MIDs; `labels`, the first MID of each name."""
 
     names: tuple[str, ...]
@@ -37,7 +37,7 @@ class Classes:
             numbers[label] = names[name]
         return cls(tuple(names), numbers, tuple(labels))
 
-    def mapped(self, path: Path) -> "Classes":
+    def mapped(self, path: Path) -> "ExportClasses":
         """Return the classes that a file keeps: `NAME` or `NAME,NEW NAME` a line. Raises UsageError.
 
         The numbers follow the order in which the new names appear. A name may be a MID, in any case, `_` for a space.
@@ -62,7 +62,7 @@ class Classes:
                 raise UsageError(f"--class-map {path}, line {line}: no class {old!r} among the saved ones{hint}")
         if not called:
             raise UsageError(f"--class-map {path} names no class")
-        return Classes.of(called)
+        return ExportClasses.of(called)
 
 
 def _rows(path: Path) -> Sequence[Sequence[str]]:

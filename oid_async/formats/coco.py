@@ -18,7 +18,7 @@ import polars as pl
 
 from oid_async.formats.objects import counted, objects
 from oid_async.formats.source import CLASS, FLAGS, Span
-from oid_async.formats.writer import Job
+from oid_async.formats.writer import ExportContext
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.kinds import KindName
 from oid_async.version import __version__
@@ -33,7 +33,7 @@ class Coco:
 
     kinds: ClassVar[Sequence[KindName]] = ("bbox", "segmentation", "narrative")
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: ExportContext) -> None:
         self._job = job
         self._licenses = {url: number for number, url in enumerate(job.source.licenses(), 1)}
         self._number = job.source.short_numbers()
@@ -182,7 +182,7 @@ class Coco:
 class _Document:
     """One JSON file: its annotations as they come, its images beside them until it is closed."""
 
-    def __init__(self, job: Job, name: str, head: str) -> None:
+    def __init__(self, job: ExportContext, name: str, head: str) -> None:
         self._path = job.folder("annotations") / f"{name}.json"
         self._beside = self._path.with_suffix(".images")
         self._file: IO[bytes] = job.files.enter_context(self._path.open("wb"))

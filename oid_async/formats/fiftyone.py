@@ -20,7 +20,7 @@ import polars as pl
 
 from oid_async.errors import InputError
 from oid_async.formats.source import FLAGS, SIDES, Span
-from oid_async.formats.writer import Job
+from oid_async.formats.writer import ExportContext
 from oid_async.openimages.kinds import KindName
 
 _VRD = ("XMin1", "XMax1", "YMin1", "YMax1", "XMin2", "XMax2", "YMin2", "YMax2")
@@ -47,7 +47,7 @@ class FiftyOne:
 
     kinds: ClassVar[Sequence[KindName]] = ("bbox", "segmentation", "relationship", "label", "point")
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: ExportContext) -> None:
         self._job = job
         labels = job.folder("labels")
         self._labels: dict[str, IO[bytes]] = {}

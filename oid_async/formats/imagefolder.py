@@ -9,7 +9,7 @@ from typing import IO, ClassVar
 
 from oid_async.formats.samples import counted, samples
 from oid_async.formats.source import Span
-from oid_async.formats.writer import Job
+from oid_async.formats.writer import ExportContext
 from oid_async.openimages.kinds import KindName
 
 
@@ -18,7 +18,7 @@ class ImageFolder:
 
     kinds: ClassVar[Sequence[KindName]] = ("bbox", "narrative", "label", "relationship", "point")
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: ExportContext) -> None:
         self._job = job
         self._metadata: dict[str, IO[str]] = {}
 

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from oid_async.formats.samples import KINDS, SCHEMA, counted, samples
+from oid_async.formats.samples import SAMPLE_KINDS, SCHEMA, counted, samples
 from oid_async.formats.source import Span
-from oid_async.formats.writer import Job
+from oid_async.formats.writer import ExportContext
 from oid_async.openimages.kinds import KindName
 
 _PICTURE = pl.Struct({"bytes": pl.Binary, "path": pl.String})
@@ -24,9 +24,9 @@ _HELD_BYTES = 64 << 20
 class Parquet:
     """Gathers rows of each split, and writes a file when they are as many bytes as a shard may have."""
 
-    kinds: ClassVar[Sequence[KindName]] = KINDS
+    kinds: ClassVar[Sequence[KindName]] = SAMPLE_KINDS
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: ExportContext) -> None:
         self._job = job
         self._most = min(job.options.shard_size, _HELD_BYTES)
         self._rows: dict[str, list[dict[str, Any]]] = {}

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import polars as pl
 
 from oid_async.errors import InputError
-from oid_async.formats.source import Source
+from oid_async.formats.source import ExportSource
 from oid_async.workers.count import cores
 
 Item = TypeVar("Item")
@@ -41,7 +41,7 @@ _INSIDE = 122
 class Pictures:
     """The pictures of one SAVEPATH, for one export. Raises InputError for one that is not there or no picture."""
 
-    def __init__(self, source: Source, *, copy: bool, pool: Executor | None) -> None:
+    def __init__(self, source: ExportSource, *, copy: bool, pool: Executor | None) -> None:
         self._images = source.folder.images
         self._masks = source.masks
         self._copy = copy

@@ -13,9 +13,9 @@ from oid_async.formats.yolo import Yolo
 from oid_async.options.export import Format
 
 if TYPE_CHECKING:
-    from oid_async.formats.writer import Writer
+    from oid_async.formats.writer import FormatWriter
 
-WRITERS: "Mapping[Format, type[Writer]]" = {
+WRITERS: "Mapping[Format, type[FormatWriter]]" = {
     "coco": Coco,
     "yolo": Yolo,
     "voc": Voc,

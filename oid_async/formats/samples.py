@@ -10,12 +10,12 @@ from typing import Any
 
 import polars as pl
 
-from oid_async.formats.classes import Classes
+from oid_async.formats.classes import ExportClasses
 from oid_async.formats.objects import objects
 from oid_async.formats.source import CLASS, FLAGS, SIDES, Span
 from oid_async.openimages.kinds import KindName
 
-KINDS: Sequence[KindName] = ("bbox", "segmentation", "narrative", "label", "relationship", "point")
+SAMPLE_KINDS: Sequence[KindName] = ("bbox", "segmentation", "narrative", "label", "relationship", "point")
 # Sample field -> column of the images.
 ABOUT = {
     "image_id": "ImageID",
@@ -78,7 +78,7 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 _DECIMALS = 6
 
 
-def samples(span: Span, classes: Classes) -> Iterator[dict[str, Any]]:
+def samples(span: Span, classes: ExportClasses) -> Iterator[dict[str, Any]]:
     """Yield one sample an image, in order.
 
     Of its objects `mask` is the MaskPath, None without a mask, and `has_box` is false of a mask alone.
@@ -124,7 +124,7 @@ def _pixels(*sides: str) -> pl.Expr:
     return pl.concat_list(value.round(_DECIMALS) for value in values)
 
 
-def _objects(span: Span, classes: Classes) -> dict[str, Any]:
+def _objects(span: Span, classes: ExportClasses) -> dict[str, Any]:
     if not {"bbox", "segmentation"} & span.rows.keys():
         return {}
     rows = objects(span)

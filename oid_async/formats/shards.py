@@ -22,7 +22,7 @@ _RECORD = tarfile.RECORDSIZE
 
 
 @dataclass(slots=True)
-class Place:
+class ShardPosition:
     """How far a split has come: the number of the shard that is filled, its bytes, and the samples of all shards."""
 
     shard: int = 0
@@ -42,7 +42,7 @@ class Shards:
         self._most = most_bytes
         self._progress = progress
         self._durable = durable
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, ShardPosition] = {}
         self._open: dict[str, IO[bytes]] = {}
         self.notes: dict[str, Any] = {}
         self._go_on()
@@ -51,7 +51,7 @@ class Shards:
         """Take up what an earlier export has written, as far as it says it came."""
         try:
             said = json.loads(self._progress.read_text(encoding="utf-8"))
-            places = {split: Place(**place) for split, place in said["places"].items()}
+            places = {split: ShardPosition(**place) for split, place in said["places"].items()}
             notes = dict(said["notes"])
             for split, place in places.items():
                 sizes = [self._size(split, number) for number in range(place.shard)]
@@ -87,7 +87,7 @@ class Shards:
             head.size, head.mode = len(body), 0o644
             parts += (head.tobuf(tarfile.GNU_FORMAT), body, bytes(-len(body) % _BLOCK))
         sample = b"".join(parts)
-        place = self._places.setdefault(split, Place())
+        place = self._places.setdefault(split, ShardPosition())
         if place.offset and _closed_size(place.offset + len(sample)) > self._most:
             self._close(split)
         file, left = self._file(split), memoryview(sample)

@@ -17,7 +17,7 @@ from pathlib import Path
 import polars as pl
 
 from oid_async.errors import InputError
-from oid_async.formats.classes import Classes
+from oid_async.formats.classes import ExportClasses
 from oid_async.openimages.ids import HEX_ID, KEY
 from oid_async.openimages.kinds import KINDS, KindName
 from oid_async.options.export import ExportOptions, shares
@@ -92,7 +92,7 @@ class Span:
 
 
 @dataclass(slots=True)
-class Planned:
+class ExportPlan:
     """What is to be exported: images of each split, rows of each kind; and rows that are left out, by the reason."""
 
     images: dict[str, int] = field(default_factory=dict)
@@ -100,7 +100,7 @@ class Planned:
     left_out: dict[str, int] = field(default_factory=dict)
 
 
-class Source:
+class ExportSource:
     """One SAVEPATH, read for one export. Raises InputError for a folder that no download has filled.
 
     `kinds` are those that the format has a place for: of them those are read that are saved here. `classes` stands for
@@ -114,7 +114,7 @@ class Source:
         kinds: Sequence[KindName],
         scratch: Path,
         *,
-        classes: Classes | None = None,
+        classes: ExportClasses | None = None,
     ) -> None:
         self.folder = folder
         self._options = options
@@ -124,7 +124,7 @@ class Source:
         self._check_manifest()
         wanted = [kind for kind in kinds if kind != "segmentation" or not options.no_masks]
         self.kinds = tuple(kind for kind in wanted if (folder.path / KINDS[kind].file).is_file())
-        self.planned = Planned()
+        self.planned = ExportPlan()
         self._images = scratch / "images.parquet"
         with reading(TableFile(self._manifest, str(self._manifest)), into=scratch):
             self._turn_images()
@@ -161,13 +161,13 @@ class Source:
         return self.folder.path / KINDS["segmentation"].folder / "masks"
 
     @cached_property
-    def classes(self) -> Classes:
+    def classes(self) -> ExportClasses:
         """The classes of boxes and masks: those that were chosen, then what else the tables hold, or as mapped."""
         classes = self._known_classes or self._saved_classes()
         mapped = self._options.class_map
         return classes if mapped is None else classes.mapped(Path(mapped))
 
-    def _saved_classes(self) -> Classes:
+    def _saved_classes(self) -> ExportClasses:
         called: list[tuple[str, str]] = []
         tables = [self.folder.path / "bbox" / "label_data.csv"]
         tables += [self._path(kind) for kind in self.kinds if kind in ("bbox", "segmentation")]
@@ -176,7 +176,7 @@ class Source:
                 with reading(TableFile(path, str(path))):
                     frame = pl.scan_csv(path, infer_schema=False).select("LabelName", "Category")
                     called += frame.unique().sort("LabelName").collect(engine="streaming").iter_rows()
-        return Classes.of((label, name or label) for label, name in self._in_order(called))
+        return ExportClasses.of((label, name or label) for label, name in self._in_order(called))
 
     def _in_order(self, called: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """Bring what label_data.csv names into its own order: as the categories were asked for."""

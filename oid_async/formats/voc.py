@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 import polars as pl
 
 from oid_async.formats.source import CLASS, FLAGS, Span
-from oid_async.formats.writer import Job
+from oid_async.formats.writer import ExportContext
 from oid_async.openimages.kinds import KindName
 
 # Neither written nor escaped may these stand in XML 1.0 (its production Char).
@@ -27,7 +27,7 @@ class Voc:
 
     kinds: ClassVar[Sequence[KindName]] = ("bbox",)
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: ExportContext) -> None:
         self._job = job
         self._sets: dict[str, IO[str]] = {}
         self._annotations = job.folder("Annotations")

@@ -6,10 +6,10 @@ from itertools import repeat
 from typing import Any, ClassVar
 
 from oid_async.formats.pictures import MaskMap
-from oid_async.formats.samples import KINDS, counted, samples
+from oid_async.formats.samples import SAMPLE_KINDS, counted, samples
 from oid_async.formats.shards import Shards, key_of
 from oid_async.formats.source import Span
-from oid_async.formats.writer import Job
+from oid_async.formats.writer import ExportContext
 from oid_async.openimages.kinds import KindName
 
 # Samples between two notes of how far it came: what is done twice after a kill.
@@ -19,9 +19,9 @@ _BATCH = 32
 class WebDataset:
     """Fills shards span by span; what an earlier, killed export has in them already is passed over."""
 
-    kinds: ClassVar[Sequence[KindName]] = KINDS
+    kinds: ClassVar[Sequence[KindName]] = SAMPLE_KINDS
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: ExportContext) -> None:
         self._job = job
         self._progress = job.stage / "progress.json"
         self._shards = Shards(job.stage, job.options.shard_size, self._progress)
@@ -54,7 +54,7 @@ class WebDataset:
         self._progress.unlink(missing_ok=True)
 
 
-def pack(job: Job, span: Span, shards: Shards) -> Iterator[str]:
+def pack(job: ExportContext, span: Span, shards: Shards) -> Iterator[str]:
     """Put the samples of a span into shards, count their rows as written, and yield the ImageID of each."""
     found = list(samples(span, job.source.classes))
     bodies = job.pictures.bodies(span.images)

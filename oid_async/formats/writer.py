@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol
 import polars as pl
 
 from oid_async.formats.pictures import Pictures
-from oid_async.formats.source import Source, Span
+from oid_async.formats.source import ExportSource, Span
 from oid_async.openimages.kinds import KindName
 from oid_async.options.export import ExportOptions
 
@@ -24,13 +24,13 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class ExportContext:
     """What to export from `source` into the folder `stage`, which is empty and becomes the export once it is whole.
 
     `files` closes what a writer has open, however the export ends.
     """
 
-    source: Source
+    source: ExportSource
     stage: Path
     options: ExportOptions
     pictures: Pictures
@@ -50,12 +50,12 @@ class Job:
         self.written.rows.update(rows)
 
 
-class Writer(Protocol):
+class FormatWriter(Protocol):
     """Writes one format. `kinds` are those that it has a place for."""
 
     kinds: ClassVar[Sequence[KindName]]
 
-    def __init__(self, job: Job) -> None: ...
+    def __init__(self, job: ExportContext) -> None: ...
 
     def write(self, span: Span) -> None:
         """Write a span, and count in the job what was written. Raises OSError, InputError."""

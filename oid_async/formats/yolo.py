@@ -16,7 +16,7 @@ import polars as pl
 
 from oid_async.formats.objects import counted, objects
 from oid_async.formats.source import CLASS, Span
-from oid_async.formats.writer import Job
+from oid_async.formats.writer import ExportContext
 from oid_async.openimages.kinds import KindName
 from oid_async.store.disk import OPENER, write_all
 
@@ -31,7 +31,7 @@ class Yolo:
 
     kinds: ClassVar[Sequence[KindName]] = ("bbox", "segmentation")
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: ExportContext) -> None:
         self._job = job
         self._has_classes = bool({"bbox", "segmentation"} & set(job.source.kinds))
         for split in job.source.splits:

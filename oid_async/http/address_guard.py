@@ -2,7 +2,7 @@
 
 A table from the internet may say http://169.254.169.254/, and so may any redirect. What counts is the address that is
 really connected to, so the policy is asked twice: `refuse` before a request, for what stands in the URL itself, and
-`Guard.make_socket` at every connect, for what a name turned out to mean (this time: names change their answers).
+`AddressGuard.make_socket` at every connect, for what a name turned out to mean (this time: names change their answers).
 """
 
 import ipaddress
@@ -17,7 +17,7 @@ from yarl import URL
 Endpoint = tuple[str, int]
 """(host as written, lower case, without a trailing dot; port)"""
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # IPv6 prefixes that carry an IPv4 address in their last 32 bits: mapped, compatible (deprecated), NAT64 (RFC 6052).
 _CARRIERS = tuple(map(ipaddress.IPv6Network, ("::ffff:0:0/96", "::/96", "64:ff9b::/96", "::ffff:0:0:0/96")))
@@ -47,7 +47,7 @@ def parse_endpoint(text: str) -> Endpoint:
         return host.strip("[]").rstrip(".").lower(), int(port)
 
 
-def literal(host: str) -> Address | None:
+def literal(host: str) -> IPAddress | None:
     """Return the address that a host of a URL is, in any spelling that a resolver would take for one; None for a name.
 
     >>> literal("127.0.0.1"), literal("2130706433"), literal("0x7f.1"), literal("x.org")
@@ -64,7 +64,7 @@ def literal(host: str) -> Address | None:
         return None
 
 
-def is_public(address: Address) -> bool:
+def is_public(address: IPAddress) -> bool:
     """Return whether an address belongs to the public internet, looking into those that carry another one.
 
     >>> is_public(ipaddress.ip_address("::ffff:127.0.0.1")), is_public(ipaddress.ip_address("8.8.8.8"))
@@ -88,7 +88,7 @@ def _is_carrier(address: ipaddress.IPv6Address) -> bool:
 
 
 @dataclass(slots=True)
-class _Visit:
+class _ConnectAttempt:
     """One connection being made: to whom, and which addresses were tried and refused on the way."""
 
     asked: Endpoint
@@ -97,10 +97,10 @@ class _Visit:
     refused: list[str] = field(default_factory=list)
 
 
-_VISIT: ContextVar[_Visit | None] = ContextVar("oid_async_visit", default=None)
+_VISIT: ContextVar[_ConnectAttempt | None] = ContextVar("oid_async_visit", default=None)
 
 
-class Guard:
+class AddressGuard:
     """The policy of one client: `allowed` endpoints may be anywhere, all others must be public.
 
     `allowed` holds hosts as written: allowing 127.0.0.1:8080 does not allow a name that means it, nor another port.
@@ -123,12 +123,12 @@ class Guard:
         """Return whether the user has named this endpoint."""
         return endpoint(url) in self._allowed
 
-    def visit(self, asked: Endpoint, *, trusted: bool = False) -> _Visit:
+    def visit(self, asked: Endpoint, *, trusted: bool = False) -> _ConnectAttempt:
         """Say who is asked by the connections that this task makes from here on; `was_refused` tells afterwards.
 
         A proxy is `trusted`: it stands in the user's environment, mostly at a private address.
         """
-        visit = _Visit(asked, trusted)
+        visit = _ConnectAttempt(asked, trusted)
         _VISIT.set(visit)
         return visit
 
@@ -149,7 +149,7 @@ class Guard:
         return socket.socket(family=family, type=kind, proto=protocol)
 
 
-def was_refused(visit: _Visit) -> str | None:
+def was_refused(visit: _ConnectAttempt) -> str | None:
     """Return why no connection was made, if it was for the addresses alone that the host turned out to have."""
     return refusal(visit.asked, visit.refused[0]) if visit.refused and len(visit.refused) == visit.tried else None
 

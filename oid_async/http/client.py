@@ -22,11 +22,11 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from oid_async.errors import UsageError
-from oid_async.http.address_guard import Endpoint, Guard, endpoint, literal, was_refused
-from oid_async.http.connection import SCRATCH_BYTES, Relay, Wire
-from oid_async.http.hosts import ElsewhereError, Host, Hosts
+from oid_async.http.address_guard import AddressGuard, Endpoint, endpoint, literal, was_refused
+from oid_async.http.connection import SCRATCH_BYTES, Connection, KeepAliveHandler
+from oid_async.http.hosts import ClosedHostError, Host, Hosts
 from oid_async.http.retry import FetchError, Limits, connection_error, status_error
-from oid_async.http.urls import Address, Origin, next_hop, parse_url
+from oid_async.http.urls import Origin, Route, next_hop, parse_url
 from oid_async.version import __version__
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -46,7 +46,7 @@ _ALWAYS = (
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Door:
+class _OriginAccess:
     """How one origin is come by: why it may not be asked, if so; the proxy to it. `site` is one of its URLs."""
 
     site: URL
@@ -55,13 +55,13 @@ class _Door:
     proxy: URL | None
 
 
-class Chain(Relay, Protocol):
+class RequestChain(KeepAliveHandler, Protocol):
     """Goes on from a plain answer to the next request of the same origin: see `Client.ask`.
 
     `address` and `began` are those of the request that is under way; `has_gone_on` says that it is not the first one.
     """
 
-    address: Address
+    address: Route
     began: float
     has_gone_on: bool
 
@@ -90,12 +90,12 @@ class Client:
         self.hosts = hosts
         self.limits = limits
         self.requests = 0
-        self._guard = Guard(allowed)
+        self._guard = AddressGuard(allowed)
         self._throttle = _make_throttle(limits.rate_bytes_s)
         self._turn = asyncio.Lock()
         self._proxies = _proxies()
-        self._wires = _Wires(connections, limits)
-        self._doors: dict[tuple[str, Endpoint], _Door] = {}
+        self._wires = ConnectionPool(connections, limits)
+        self._doors: dict[tuple[str, Endpoint], _OriginAccess] = {}
         self._connector: aiohttp.TCPConnector | None = None
 
     async def __aenter__(self) -> Self:
@@ -125,9 +125,9 @@ class Client:
     @asynccontextmanager
     async def get(
         self, url: str, headers: Mapping[str, str] = _NO_HEADERS, *, method: str = "GET"
-    ) -> AsyncIterator["Answer"]:
+    ) -> AsyncIterator["Response"]:
         """GET (or HEAD) a URL and yield the answer, as `ask` returns it."""
-        answer = await self.ask(Address.of(parse_url(url)), headers, method=method)
+        answer = await self.ask(Route.of(parse_url(url)), headers, method=method)
         try:
             yield answer
         except FetchError as error:
@@ -138,12 +138,12 @@ class Client:
 
     async def ask(
         self,
-        target: Address,
+        target: Route,
         headers: Mapping[str, str] = _NO_HEADERS,
         *,
         method: str = "GET",
-        chain: Chain | None = None,
-    ) -> "Answer":
+        chain: RequestChain | None = None,
+    ) -> "Response":
         """GET (or HEAD) what is there, following up to five redirects; return the answer, 200, 206 or 304. Close it.
 
         Raises FetchError for every other end. Offline every GET ends as `network` at once. A `chain` may go on with
@@ -163,7 +163,7 @@ class Client:
                     answer.wire.allow(self.limits.attempt_s - (self.hosts.clock() - first))
                     return answer
                 answer.host.answered(answer.began)
-                target = Address.of(next_hop(target.url(), answer.headers.get("Location", "")))
+                target = Route.of(next_hop(target.url(), answer.headers.get("Location", "")))
             except BaseException:
                 answer.close()
                 raise
@@ -171,8 +171,8 @@ class Client:
         raise FetchError("redirect", f"more than {self.limits.redirects} redirects")
 
     async def _send(
-        self, method: str, target: Address, headers: Mapping[str, str], first: float | None, chain: Chain | None
-    ) -> "Answer":
+        self, method: str, target: Route, headers: Mapping[str, str], first: float | None, chain: RequestChain | None
+    ) -> "Response":
         """Send one request and return the answer once its head is there.
 
         `first` is when the first hop of the attempt was admitted, if this is another one.
@@ -184,7 +184,7 @@ class Client:
         host, asked = self.hosts.named(target.origin.host), target.origin.asked
         if self._in_lanes and first is not None and host.is_closed(self.hosts.clock()):
             # Not in this worker's hands: the image waits in the lane of the host that it was sent on to.
-            raise ElsewhereError(host)
+            raise ClosedHostError(host)
         await self.hosts.opened(host, asked)
         request, is_head_alone = _request(method, target, headers, door.proxy), method == "HEAD"
         may_be_kept = True
@@ -210,13 +210,13 @@ class Client:
                 self._wires.drop(wire)
                 raise
             else:
-                return Answer(self, wire, door, host, chain.began if chain is not None else began)
+                return Response(self, wire, door, host, chain.began if chain is not None else began)
 
-    def request_for(self, target: Address) -> bytes:
+    def request_for(self, target: Route) -> bytes:
         """Return the request for what is there, to an origin that is being asked already."""
         return _request("GET", target, _NO_HEADERS, self._doors[target.origin.scheme, target.origin.asked].proxy)
 
-    async def _admitted(self, door: "_Door", host: Host, *, may_be_kept: bool) -> tuple[Wire, bool]:
+    async def _admitted(self, door: "_OriginAccess", host: Host, *, may_be_kept: bool) -> tuple[Connection, bool]:
         """Return a connection on which a request may be sent now, and whether it is a new one. Raises FetchError.
 
         Admitted is what has its connection: making one takes as long as the other side likes, and what was admitted
@@ -240,7 +240,7 @@ class Client:
         self._blame(error, host, door.asked, self.hosts.clock())
         raise error
 
-    async def _connect(self, door: "_Door", host: Host) -> Wire:
+    async def _connect(self, door: "_OriginAccess", host: Host) -> Connection:
         """Have a connection made. Raises FetchError."""
         assert self._connector is not None, "used outside its context"
         asked, proxy = door.asked, door.proxy
@@ -278,7 +278,7 @@ class Client:
         elif error.kind != "bad_response":
             host.stumbled(error, began, now, silent=True)
 
-    def _heed(self, answer: "Answer") -> None:
+    def _heed(self, answer: "Response") -> None:
         """Raise for an answer that is not the object, and let the host's state learn from any."""
         host, began = answer.host, answer.began
         if answer.status in (200, 206, 304):
@@ -296,11 +296,11 @@ class Client:
     def _tell_refused(self, refused: str) -> None:
         self.hosts.tell_once(f"blocked: {refused}")
 
-    def _find_door(self, origin: Origin) -> _Door:
+    def _find_door(self, origin: Origin) -> _OriginAccess:
         if len(self._doors) >= _MOST_DOORS:
             self._doors.clear()
         refused = self._guard.refuse(origin.site)
-        door = _Door(origin.site, origin.asked, refused, None if refused else self._proxy_for(origin.site))
+        door = _OriginAccess(origin.site, origin.asked, refused, None if refused else self._proxy_for(origin.site))
         self._doors[origin.scheme, origin.asked] = door
         return door
 
@@ -326,7 +326,7 @@ class Client:
                 await self._throttle.acquire(part)
             size -= part
 
-    def take_back(self, wire: Wire, door: "_Door") -> None:
+    def take_back(self, wire: Connection, door: "_OriginAccess") -> None:
         """Keep a connection for the next request, if it can serve one."""
         if wire.can_go_on:
             self._wires.keep(wire, door)
@@ -334,7 +334,7 @@ class Client:
             self._wires.drop(wire)
 
 
-class Answer:
+class Response:
     """The answer to a request, its body still to be read. Whoever has it closes it.
 
     `length` is that of the body as sent, None where nothing says so; `began` is when the request was admitted.
@@ -342,7 +342,7 @@ class Answer:
 
     __slots__ = ("_client", "_door", "began", "host", "wire")
 
-    def __init__(self, client: Client, wire: Wire, door: "_Door", host: Host, began: float) -> None:
+    def __init__(self, client: Client, wire: Connection, door: "_OriginAccess", host: Host, began: float) -> None:
         self._client = client
         self._door = door
         self.wire = wire
@@ -389,15 +389,15 @@ class Answer:
         self._client.take_back(self.wire, self._door)
 
 
-class _Wires:
+class ConnectionPool:
     """The connections of one client: at most `most`, busy ones watched, idle ones kept a while for the next request."""
 
     def __init__(self, most: int, limits: Limits) -> None:
         self._most = most
         self._limits = limits
-        self._all: set[Wire] = set()
+        self._all: set[Connection] = set()
         self._pending = 0
-        self._idle: dict[_Door, deque[Wire]] = {}
+        self._idle: dict[_OriginAccess, deque[Connection]] = {}
         shortest_s = min(limits.first_byte_s, limits.silence_s, limits.slow_s / 4, limits.attempt_s)
         self._look_s = min(max(shortest_s / _LOOKS_A_LIMIT, _LOOK_S[0]), _LOOK_S[1])
         self._looked_at = 0.0
@@ -435,13 +435,13 @@ class _Wires:
                 self._forget(oldest)
                 self.drop(oldest)
 
-    def made(self, connection: aiohttp.connector.Connection) -> Wire:
+    def made(self, connection: aiohttp.connector.Connection) -> Connection:
         """Return the new connection's wire. Raises FetchError for one that is gone already."""
-        wire = Wire(connection, self._limits, self._scratch)
+        wire = Connection(connection, self._limits, self._scratch)
         self._all.add(wire)
         return wire
 
-    def take(self, door: _Door) -> Wire | None:
+    def take(self, door: _OriginAccess) -> Connection | None:
         """Return a connection that was kept, the one used last; None if there is none."""
         idle = self._idle.get(door)
         while idle:
@@ -451,17 +451,17 @@ class _Wires:
             self._all.discard(wire)
         return None
 
-    def keep(self, wire: Wire, door: _Door) -> None:
+    def keep(self, wire: Connection, door: _OriginAccess) -> None:
         """Take a connection whose answer has ended."""
         wire.rest(self._loop.time())
         self._idle.setdefault(door, deque()).append(wire)
 
-    def drop(self, wire: Wire) -> None:
+    def drop(self, wire: Connection) -> None:
         """Close a connection."""
         self._all.discard(wire)
         wire.abort()
 
-    def _forget(self, wire: Wire) -> None:
+    def _forget(self, wire: Connection) -> None:
         for wires in self._idle.values():
             if wires and wires[0] is wire:
                 wires.popleft()
@@ -515,7 +515,7 @@ class _Resolver(AbstractResolver):
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _request(method: str, target: Address, headers: Mapping[str, str], proxy: URL | None) -> bytes:
+def _request(method: str, target: Route, headers: Mapping[str, str], proxy: URL | None) -> bytes:
     """Return the head of a request, which is all of it. Raises FetchError for what cannot stand in one."""
     path, more = target.path, headers
     if proxy is not None and target.origin.scheme == "http":

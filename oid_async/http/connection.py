@@ -33,17 +33,17 @@ _CHECKS_A_WINDOW = 4  # how soon after its window a slow body is noticed: a quar
 _NO_BODY = frozenset({204, 304})
 
 
-class Relay(Protocol):
+class KeepAliveHandler(Protocol):
     """What goes on from one answer to the next request. It is asked within the loop's callbacks: it must not wait."""
 
-    def takes(self, wire: "Wire") -> bool:
+    def takes(self, wire: "Connection") -> bool:
         """Return whether the answer whose head is there is a plain one, to be received whole, in memory."""
 
-    def goes_on(self, wire: "Wire", body: bytes | bytearray) -> bytes | None:
+    def goes_on(self, wire: "Connection", body: bytes | bytearray) -> bytes | None:
         """Take the body of a plain answer and return the next request; None if whoever waits has to take it."""
 
 
-class Wire(asyncio.BufferedProtocol):
+class Connection(asyncio.BufferedProtocol):
     """The exchange on one connection. `scratch` is shared with the other connections of the loop.
 
     Its owner calls `tick` now and then while `is_busy`: that keeps the limits on an answer's head and body.
@@ -61,7 +61,7 @@ class Wire(asyncio.BufferedProtocol):
         self._first = scratch[:_FIRST_READ_BYTES]
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
-        self._relay: Relay | None = None
+        self._relay: KeepAliveHandler | None = None
         self._error: FetchError | None = None
         self.is_busy = False
         self.idle_since = 0.0
@@ -88,7 +88,7 @@ class Wire(asyncio.BufferedProtocol):
         self._room: memoryview | None = None  # what is left of it to fill
         self._between = 0  # bytes that have come since the last of the body
         self._start = b""
-        self._patience = _Patience(self._limits)
+        self._patience = _AnswerTimer(self._limits)
         self._parser = httptools.HttpResponseParser(self)
         # As browsers do, and aiohttp: old servers fold headers and end lines with LF alone.
         self._parser.set_dangerous_leniencies(
@@ -107,7 +107,7 @@ class Wire(asyncio.BufferedProtocol):
         """Return whether the answer has come to its end and another one may follow."""
         return self._is_whole and self._keeps_alive and self.is_usable
 
-    async def send(self, request: bytes, *, is_head_alone: bool = False, relay: Relay | None = None) -> None:
+    async def send(self, request: bytes, *, is_head_alone: bool = False, relay: KeepAliveHandler | None = None) -> None:
         """Send a request and wait for the head of its answer. Raises FetchError.
 
         Then `status`, `length`, `etag`, `encoding` (Content-Encoding in lower case, "" for none) and `headers` stand:
@@ -389,7 +389,7 @@ class Wire(asyncio.BufferedProtocol):
         if self._relay is None or self._error is not None or not self._is_relayed(self._relay):
             self._waiter.set_result(None)
 
-    def _is_relayed(self, relay: Relay) -> bool:
+    def _is_relayed(self, relay: KeepAliveHandler) -> bool:
         """Return whether the relay sees to what has come."""
         if not self._has_head:
             return True  # there is nothing to see to yet
@@ -411,7 +411,7 @@ class Wire(asyncio.BufferedProtocol):
         if self._relay is None or self._error is not None or not self._goes_on(self._relay):
             self._waiter.set_result(None)
 
-    def _goes_on(self, relay: Relay) -> bool:
+    def _goes_on(self, relay: KeepAliveHandler) -> bool:
         request = relay.goes_on(self, self._whole_body()) if self.can_go_on else None
         if request is None:
             return False
@@ -425,7 +425,7 @@ def _text(value: bytes) -> str:
 
 
 @dataclass(slots=True)
-class _Patience:
+class _AnswerTimer:
     """How long one answer has been waited for, in seconds in which it was the server's turn."""
 
     limits: Limits

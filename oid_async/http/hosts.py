@@ -21,9 +21,9 @@ from aiolimiter import AsyncLimiter
 from yarl import URL
 
 from oid_async.http.address_guard import Endpoint
-from oid_async.http.pace import FLOOR, Pace
+from oid_async.http.etags import EtagTrust
+from oid_async.http.pace import FLOOR, ConcurrencyEstimator
 from oid_async.http.retry import FetchError
-from oid_async.store.image_check import EtagTrust
 
 # Flickr's own published advice is one request a second per key for its API; its static hosts publish none. Ten a second
 # is what the tool that this one replaces was used with, and is polite for a site that serves these photos for nothing.
@@ -63,7 +63,7 @@ class Host:
     max_wait_s: float = 900.0
     patience_s: float = 30.0
     tell: Callable[[str], None] = lambda _: None
-    pace: Pace | None = None
+    pace: ConcurrencyEstimator | None = None
     jitter: Callable[[], float] = random.random
     on_close: Callable[["Host"], None] = lambda _: None
     window: float = _START
@@ -260,7 +260,7 @@ class Host:
         return True
 
 
-class ElsewhereError(FetchError):
+class ClosedHostError(FetchError):
     """The image was sent on to another host, which has to be waited for first."""
 
     def __init__(self, host: Host) -> None:
@@ -272,10 +272,10 @@ class ElsewhereError(FetchError):
 class Hosts:
     """All hosts of one run, and its rate cap: at most `rate` requests per `period` seconds and host.
 
-    `most` bounds what may be in flight to one host, and with `finds_pace` each host finds out what it needs of that,
-    from `floor` on; `max_wait_s` how long one that is down or asks for it is waited for, `patience_s` how long one
-    answer is. `tell` is given what a user should know of a host, a line at a time; `on_close` each host that is closed
-    or given up.
+    `most` bounds what may be in flight to one host, and with `estimates_concurrency` each host estimates what it needs
+    of that, from `floor` on; `max_wait_s` how long one that is down or asks for it is waited for, `patience_s` how long
+    one answer is. `tell` is given what a user should know of a host, a line at a time; `on_close` each host that is
+    closed or given up.
     """
 
     rate: float | None
@@ -283,7 +283,7 @@ class Hosts:
     clock: Callable[[], float] = monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     most: int = 64
-    finds_pace: bool = False
+    estimates_concurrency: bool = False
     floor: float = FLOOR
     max_wait_s: float = 900.0
     patience_s: float = 30.0
@@ -321,7 +321,11 @@ class Hosts:
         limiter = make_limiter(rate, period)
         # Images that only wait for a capped host's next moment would hold the places of those that need not.
         most = float(self.most) if limiter is None else min(self.most, max(_LEAST, _CAPPED_S * rate / period))
-        pace = Pace(floor=self.floor, most=most) if self.finds_pace and limiter is None else None
+        pace = (
+            ConcurrencyEstimator(floor=self.floor, most=most)
+            if self.estimates_concurrency and limiter is None
+            else None
+        )
         return self.kind(
             name,
             limiter,

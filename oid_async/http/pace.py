@@ -20,7 +20,7 @@ _ROUNDS = 10
 
 
 @dataclass(slots=True)
-class Pace:
+class ConcurrencyEstimator:
     """`limit` is how many transfers may be under way to a host: `floor` at least, `most` at most.
 
     A round lasts as long as an image takes. The shortest time is the mean of a few images in a row, the least of the

@@ -27,7 +27,7 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class Route:
     """Where one request goes: to whom, and for which path, escaped and with its query.
 
     A million images on one host share its Origin: taking a URL apart costs as much as a good part of the request.
@@ -37,7 +37,7 @@ class Address:
     path: str
 
     @classmethod
-    def of(cls, url: URL) -> "Address":
+    def of(cls, url: URL) -> "Route":
         """Return the address that a URL is.
 
         >>> address = Address.of(URL("http://X.org:80/a b.jpg?c=1#d"))

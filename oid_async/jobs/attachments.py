@@ -21,7 +21,7 @@ from oid_async.tables.rows import rows_of
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client
-    from oid_async.jobs.gather import Inputs
+    from oid_async.jobs.gather import GatheredTables
     from oid_async.jobs.site import Site
     from oid_async.metadata.cache import MetadataCache
 
@@ -32,7 +32,7 @@ class Prepared(Protocol):
     """What a run has opened."""
 
     @property
-    def inputs(self) -> "Inputs":
+    def inputs(self) -> "GatheredTables":
         """Return the tables."""
 
     @property
@@ -48,7 +48,7 @@ class Prepared(Protocol):
         """Return the cache."""
 
 
-class Beside:
+class Attachments:
     """Fetches for one run, into its report."""
 
     def __init__(self, options: Options, sink: Sink, report: Report) -> None:
@@ -79,12 +79,12 @@ class Beside:
         source = next((source for source in inputs.saved if source.kind.name == "segmentation"), None)
         if source is None:
             return
-        from oid_async.masks.estimate import outlook
+        from oid_async.masks.estimate import estimate_masks
 
         labels = inputs.saved_labels(source, all_boxes=options.all_boxes)
         frames = [rows_of(source, table, inputs.ids, keys, labels=labels) for table in source.tables]
         splits = options.splits or inputs.looked_in
-        self._sink(Note(outlook(list(zip(splits, frames, strict=False)), prepared.cache.cache.objects)))
+        self._sink(Note(estimate_masks(list(zip(splits, frames, strict=False)), prepared.cache.cache.objects)))
 
     async def masks(self, prepared: Prepared, folder: Folder) -> None:
         """Fetch the masks that the tables of a folder speak of; they count with those that were fetched before."""
@@ -131,12 +131,12 @@ class Beside:
             raise UnavailableError(f"traces: {found.lost[0]}; narrative/narratives.jsonl has captions meanwhile")
 
     async def _voices(self, prepared: Prepared, folder: Folder) -> None:
-        from oid_async.narratives.recordings import Voices
+        from oid_async.narratives.recordings import RecordingFetcher
 
         client = prepared.client
         assert client is not None
         place = folder.path / _NARRATIVES
-        voices = Voices(client, mirror=prepared.site.url, folder=place / "voice", scratch=folder.tmp)
+        voices = RecordingFetcher(client, mirror=prepared.site.url, folder=place / "voice", scratch=folder.tmp)
         found = await voices.fetch(folder.path / KINDS["narrative"].file)
         self._report.recordings = {
             "selected": found.selected,

@@ -26,10 +26,10 @@ from oid_async.http.descriptors import allowed, most_workers
 from oid_async.http.hosts import FLICKR_RATE, Hosts
 from oid_async.http.pace import FLOOR, MOST
 from oid_async.http.retry import Limits
-from oid_async.jobs.attachments import Beside
-from oid_async.jobs.gather import Gatherer, Inputs, choose_names, choose_sources
-from oid_async.jobs.ownership import claimed, forget_elsewhere
-from oid_async.jobs.selection import Answer, ask, remarks
+from oid_async.jobs.attachments import Attachments
+from oid_async.jobs.gather import GatheredTables, TableGatherer, choose_names, choose_sources
+from oid_async.jobs.ownership import forget_outdated_failures, owned_folder
+from oid_async.jobs.selection import SelectionResult, ask, remarks
 from oid_async.jobs.site import Site, allowed_endpoints, named_endpoints, open_site
 from oid_async.metadata.cache import MetadataCache
 from oid_async.metadata.paths import cache_root
@@ -38,28 +38,28 @@ from oid_async.openimages.catalogue import IMAGE_BUCKET, MEAN_IMAGE_BYTES, objec
 from oid_async.options.export import ExportOptions
 from oid_async.options.query import SPLITS, Options, Source
 from oid_async.report import PASSING_KINDS, Plan, Report, size_text
-from oid_async.select.choose import Asked
-from oid_async.select.names import Listing
-from oid_async.select.plan import Facts, Planner, Summary, clear_plan, plan_files
+from oid_async.select.choose import TopUpState
+from oid_async.select.names import NameHashes
+from oid_async.select.plan import FolderState, Planner, Summary, clear_plan, plan_files
 from oid_async.store.adoption import Adopter
 from oid_async.store.folder import Folder
-from oid_async.store.image_writer import Lander
+from oid_async.store.image_writer import ImageWriter
 from oid_async.store.journal import Journal, next_line
-from oid_async.store.journal_index import Lines
-from oid_async.store.results import Results, Saved
+from oid_async.store.journal_index import JournalIndex
+from oid_async.store.results import Results, SavedAnnotations
 from oid_async.transfer import pipeline
 from oid_async.transfer.collector import Collector, Deliver
 from oid_async.transfer.fetch import Fetcher
 from oid_async.transfer.targets import Targets
 from oid_async.version import __version__
 from oid_async.workers.count import ahead, cores, how_many
-from oid_async.workers.starter import Recruits
+from oid_async.workers.starter import WorkerStarter
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client
-    from oid_async.jobs.pack import Packing
+    from oid_async.jobs.pack import ShardPacker
     from oid_async.origin.server import Serve
-    from oid_async.workers.pool import Crew
+    from oid_async.workers.pool import WorkerPool
 
 _TABLE_CONNECTIONS = 8
 # How many processes share the work is no part of what was asked for, and differs between the doors; an export is made
@@ -100,7 +100,7 @@ class Run:
         self._limits = limits or _limits(options)
         self._workers = _workers(options)
         self._crew_requests = 0
-        self._packing: Packing | None = None
+        self._packing: ShardPacker | None = None
 
     async def plan(self) -> Plan:
         """Say what a download would do. Fetches tables, no image; writes nothing to SAVEPATH."""
@@ -111,7 +111,7 @@ class Run:
                 self._packing = self._new_packing(folder)
             prepared = await self._prepare(stack, folder, None)
             decision = await self._decide(prepared, folder, None)
-            beside = Beside(self.options, self._sink, self.report)
+            beside = Attachments(self.options, self._sink, self.report)
             await in_thread(beside.announce, prepared, decision.answer.selection.keys)
             return decision.plan
 
@@ -123,7 +123,7 @@ class Run:
                 folder = Folder(self.options.savepath)
                 journal = await stack.enter_async_context(self._claimed(folder))
                 self._recruits = await stack.enter_async_context(
-                    Recruits(0 if self.options.packs else ahead(self.options, cores()))
+                    WorkerStarter(0 if self.options.packs else ahead(self.options, cores()))
                 )
                 prepared = await self._prepare(stack, folder, journal)
                 decision = await self._decide(prepared, folder, journal)
@@ -136,7 +136,7 @@ class Run:
                 if self._tops_up:
                     decision = await self._top_up(prepared, decision, folder, journal)
                 await in_thread(self._write_results, prepared, decision, folder)
-                await Beside(self.options, self._sink, self.report).fetch(prepared, folder)
+                await Attachments(self.options, self._sink, self.report).fetch(prepared, folder)
                 await self._export(folder)
         except BaseExceptionGroup as group:
             raise _first_cause(group) from group
@@ -148,10 +148,10 @@ class Run:
         self._sink(Finished(self.report))
         return self.report
 
-    def _new_packing(self, folder: Folder) -> "Packing":
-        from oid_async.jobs.pack import Packing
+    def _new_packing(self, folder: Folder) -> "ShardPacker":
+        from oid_async.jobs.pack import ShardPacker
 
-        return Packing(folder, self.options, self._sink)
+        return ShardPacker(folder, self.options, self._sink)
 
     @asynccontextmanager
     async def _claimed(self, folder: Folder) -> AsyncIterator[Journal]:
@@ -159,7 +159,7 @@ class Run:
         async with AsyncExitStack() as stack:
             if self.options.packs:
                 self._packing = self._new_packing(folder)
-            journal = await stack.enter_async_context(claimed(folder, self._sink, self._packing))
+            journal = await stack.enter_async_context(owned_folder(folder, self._sink, self._packing))
             if self._packing is not None:
                 stack.push_async_callback(in_thread, self._packing.leave)
                 await in_thread(self._packing.claim)
@@ -188,7 +188,7 @@ class Run:
             options.rate,
             options.period,
             most=self._workers,
-            finds_pace=options.concurrency is None,
+            estimates_concurrency=options.concurrency is None,
             max_wait_s=self._limits.max_wait_s,
             patience_s=self._limits.first_byte_s,
             tell=lambda text: self._sink(Note(text)),
@@ -226,7 +226,7 @@ class Run:
             )
         )
         await aiofiles.os.makedirs(folder.tmp, exist_ok=True)
-        inputs = await Gatherer(options, cache, self._sink, folder.tmp).gather()
+        inputs = await TableGatherer(options, cache, self._sink, folder.tmp).gather()
         sources, why = choose_sources(options, inputs, mirrored=site.name is not None)
         self._sink(Note(why))
         names = choose_names(options, inputs)
@@ -238,7 +238,7 @@ class Run:
             start = await in_thread(next_line, folder.journal)
         return _Prepared(inputs, planner, site, client, cache, start)
 
-    def _sizes(self, cache: MetadataCache, inputs: Inputs) -> tuple[Path, ...]:
+    def _sizes(self, cache: MetadataCache, inputs: GatheredTables) -> tuple[Path, ...]:
         """Return the bucket's listings, if there is one of every split that images may be of."""
         listings = [Sizes(cache.cache.objects, split) for split in self.options.splits or inputs.looked_in or SPLITS]
         return tuple(each.path for each in listings) if all(each.is_there for each in listings) else ()
@@ -275,17 +275,17 @@ class Run:
 
     def _select(
         self, prepared: "_Prepared", folder: Folder, journal: Journal | None, settled: pl.Series | None
-    ) -> tuple[Answer, Summary]:
+    ) -> tuple[SelectionResult, Summary]:
         planner, start = prepared.planner, prepared.start
         try:
             if journal is not None:
-                forget_elsewhere(folder, journal, prepared.site.name, self.options)
+                forget_outdated_failures(folder, journal, prepared.site.name, self.options)
             clear_plan(folder.plan)
 
-            def look() -> Facts:
-                return Facts(
-                    Lines(folder.journal, planner.ids, folder.lines, folder.new_lines),
-                    Listing.of(chain(folder.names(), self._packing.names() if self._packing is not None else ())),
+            def look() -> FolderState:
+                return FolderState(
+                    JournalIndex(folder.journal, planner.ids, folder.lines, folder.new_lines),
+                    NameHashes.of(chain(folder.names(), self._packing.names() if self._packing is not None else ())),
                     Adopter(folder, planner.sources, hashed=not self.options.no_hash),
                     remembered_from=start if start is not None and self.options.retry_failed else 0,
                     run_from=start if journal is not None else None,
@@ -294,11 +294,11 @@ class Run:
             # At a million images either takes seconds of one processor: they share two.
             with ThreadPoolExecutor(1) as beside:
                 looking = beside.submit(look)
-                asked = Asked()
+                asked = TopUpState()
                 if self.options.top_up:
                     failed = planner.failed(looking.result())
                     first = settled if settled is not None else failed.clear()
-                    asked = Asked(failed, first if journal is not None and self._tops_up else None)
+                    asked = TopUpState(failed, first if journal is not None and self._tops_up else None)
                 answer = ask(prepared.inputs, self.options.all_boxes, asked)
                 facts = looking.result()
             summary = planner.write(answer.selection.keys, facts)
@@ -346,7 +346,7 @@ class Run:
 
     def _make_plan(
         self,
-        answer: Answer,
+        answer: SelectionResult,
         summary: Summary,
         sources: tuple[Source, ...],
         fetched: int,
@@ -398,7 +398,7 @@ class Run:
         if crew is None:
             await self._recruits.send_away()
         workers = self._workers - (crew.transfers if crew is not None else 0)
-        lander = Lander(folder, journal, hashed=not self.options.no_hash)
+        lander = ImageWriter(folder, journal, hashed=not self.options.no_hash)
         collector = Collector(lander, self.report, self._sink, self._deliver, room=2 * workers, own_loop=self._own_loop)
         fetcher = Fetcher(
             client,
@@ -424,7 +424,7 @@ class Run:
             self.report.requests = client.requests + self._crew_requests
 
     async def _transfer_and_pack(
-        self, packing: "Packing", prepared: "_Prepared", decision: "_Decision", folder: Folder, journal: Journal
+        self, packing: "ShardPacker", prepared: "_Prepared", decision: "_Decision", folder: Folder, journal: Journal
     ) -> None:
         """Fetch span by span; while one is fetched the one before is packed."""
         inputs = prepared.inputs
@@ -435,7 +435,7 @@ class Run:
             self._results(prepared, view, [plan]).write(saved, {}, nothing, ())
 
         async def fetch_masks(view: Folder) -> None:
-            await Beside(self.options, self._sink, self.report).masks(prepared, view)
+            await Attachments(self.options, self._sink, self.report).masks(prepared, view)
 
         has_masks = any(source.kind.name == "segmentation" for source in inputs.saved) and not self.options.offline
         packing.prepare(write_tables, saved, fetch_masks if has_masks else None)
@@ -447,14 +447,14 @@ class Run:
                     await before
                 before = group.create_task(packing.pack(file))
 
-    def _crew(self, size: int, prepared: "_Prepared", folder: Folder) -> "Crew":
+    def _crew(self, size: int, prepared: "_Prepared", folder: Folder) -> "WorkerPool":
         """Return worker processes, not started yet; each may have its part of the transfers on at once."""
-        from oid_async.workers.messages import Orders
-        from oid_async.workers.pool import Crew
+        from oid_async.workers.messages import WorkerSettings
+        from oid_async.workers.pool import WorkerPool
 
         options, site, client, sources = self.options, prepared.site, prepared.client, prepared.planner.sources
         assert client is not None
-        orders = Orders(
+        orders = WorkerSettings(
             savepath=str(folder.path.absolute()),
             tmp=str(folder.tmp.absolute()),
             token=folder.token,
@@ -466,7 +466,7 @@ class Run:
             rate=options.rate,
             period=options.period,
             workers=self._workers // (size + 1),
-            finds_pace=options.concurrency is None,
+            estimates_concurrency=options.concurrency is None,
             floor=FLOOR / (size + 1),
             hashed=not options.no_hash,
         )
@@ -474,7 +474,7 @@ class Run:
         def tell(text: str) -> None:
             self._sink(Note(text))
 
-        return Crew(
+        return WorkerPool(
             size,
             orders,
             client.hosts,
@@ -502,9 +502,9 @@ class Run:
         results = self._results(prepared, folder, plan_files(folder.plan))
         results.write(self._saved(prepared), query, inputs.bad_rows, decision.answer.unknown_ids)
 
-    def _saved(self, prepared: "_Prepared") -> list[Saved]:
+    def _saved(self, prepared: "_Prepared") -> list[SavedAnnotations]:
         inputs, all_boxes = prepared.inputs, self.options.all_boxes
-        return [Saved(source, inputs.saved_labels(source, all_boxes=all_boxes)) for source in inputs.saved]
+        return [SavedAnnotations(source, inputs.saved_labels(source, all_boxes=all_boxes)) for source in inputs.saved]
 
     def _results(self, prepared: "_Prepared", folder: Folder, plan: Sequence[Path]) -> Results:
         site = prepared.site
@@ -520,7 +520,7 @@ class Run:
 class _Prepared:
     """What stands before anything is decided. `start` is the journal's first line of this run, where it is needed."""
 
-    inputs: Inputs
+    inputs: GatheredTables
     planner: Planner
     site: Site
     client: "Client | None"
@@ -536,7 +536,7 @@ class _Decision:
     """
 
     plan: Plan
-    answer: Answer
+    answer: SelectionResult
     failed: int
     downloaded: int
     failures: dict[str, int]

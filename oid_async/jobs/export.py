@@ -25,8 +25,8 @@ from oid_async.errors import InputError, LockedError, UsageError, machine_error,
 from oid_async.events import Event, Exported, Note, Sink
 from oid_async.formats.pictures import Pictures, picture_pool
 from oid_async.formats.registry import WRITERS
-from oid_async.formats.source import SPAN_ROWS, Planned, Source
-from oid_async.formats.writer import Job
+from oid_async.formats.source import SPAN_ROWS, ExportPlan, ExportSource
+from oid_async.formats.writer import ExportContext
 from oid_async.openimages.kinds import KINDS
 from oid_async.options.export import ExportOptions
 from oid_async.store.folder import Folder
@@ -123,11 +123,11 @@ class Export:
         _keep_or_clear(stage, export, self._identity(), goes_on=self.format == "webdataset")
         scratch.mkdir()
         writer_of = WRITERS[self.format]
-        source = Source(self._folder, options, writer_of.kinds, scratch)
+        source = ExportSource(self._folder, options, writer_of.kinds, scratch)
         planned = source.planned
         self._announce(source)
         with picture_pool(self._processes, self._pictures(source)) as pool, ExitStack() as files:
-            job = Job(source, export, options, Pictures(source, copy=options.copy, pool=pool), files)
+            job = ExportContext(source, export, options, Pictures(source, copy=options.copy, pool=pool), files)
             writer = writer_of(job)
             done, total = 0, sum(planned.images.values())
             slow = options.max_side is not None or "segmentation" in source.kinds
@@ -158,7 +158,7 @@ class Export:
         (export / MARKER).write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         return report
 
-    def _announce(self, source: Source) -> None:
+    def _announce(self, source: ExportSource) -> None:
         planned = source.planned
         if self._options.no_files and self.format in ("webdataset", "parquet"):
             self._tell(Note(f"--no-files changes nothing here: {self.format} holds the images itself"))
@@ -172,7 +172,7 @@ class Export:
         for reason, count in planned.left_out.items():
             self._tell(Note(f"left out: {count} of {reason}"))
 
-    def _pictures(self, source: Source) -> int:
+    def _pictures(self, source: ExportSource) -> int:
         """Return how many pictures must be read or made smaller."""
         masks = source.planned.rows.get("segmentation", 0) if self.format in _READS_MASKS else 0
         return masks + (source.smaller() if self._options.max_side is not None else 0)
@@ -247,7 +247,7 @@ def _keep_or_clear(stage: Path, export: Path, identity: dict[str, Any], *, goes_
     note.write_text(text, encoding="utf-8")
 
 
-def check_counts(planned: Planned, job: Job) -> None:
+def check_counts(planned: ExportPlan, job: ExportContext) -> None:
     """Raise InputError unless what was written is what was planned."""
     for what, wanted, written in (
         ("images", planned.images, job.written.images),

@@ -13,7 +13,7 @@ import polars as pl
 from oid_async.concurrency import in_thread, until_stopped
 from oid_async.errors import InputError, UnavailableError, UsageError
 from oid_async.events import Note, Sink
-from oid_async.jobs.restrictions import Asking, Terms
+from oid_async.jobs.restrictions import RestrictionReader, RestrictionTerms
 from oid_async.metadata.cache import MetadataCache, local_file, local_table
 from oid_async.metadata.entry import Identity
 from oid_async.metadata.paths import WHOLE
@@ -46,7 +46,7 @@ _NEEDED: dict[TableKind, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class GatheredTables:
     """What a selection is made from.
 
     `selecting` are the annotations that say which images match, None when nothing asks for any; `saved` those that are
@@ -76,7 +76,7 @@ class Inputs:
         return None if all_boxes or not labels else tuple(dict.fromkeys(labels))
 
 
-class Gatherer:
+class TableGatherer:
     """Brings a query's tables onto this disk: the small class table first, so that a typing error costs nothing.
 
     `scratch` is a folder for tables that are made: from an id list, or of the whole rows of a damaged one.
@@ -93,7 +93,7 @@ class Gatherer:
         self._classes: dict[TableKind, Classes] = {}
         self._whole_tables: dict[TableKind, tuple[TableFile, ...]] = {}
 
-    async def gather(self) -> Inputs:
+    async def gather(self) -> GatheredTables:
         """Return the run's tables. Raises UsageError, InputError or UnavailableError."""
         options = self._options
         local = await asyncio.to_thread(self._local_tables)
@@ -125,7 +125,7 @@ class Gatherer:
             for kind in dict.fromkeys((selecting, *kinds)):
                 await self._class_names(kind, local)
             query = await self._resolve(query, selecting, words)
-            where = await Terms(self, options, selecting, local).read()
+            where = await RestrictionReader(self, options, selecting, local).read()
         everywhere = self._splits(lists[0])
         asked = self._asked(selecting if by_rows or options.exclude else None, kinds, where, everywhere)
         await asyncio.to_thread(self._announce, local, everywhere, asked)
@@ -149,7 +149,7 @@ class Gatherer:
         if where is not None:
             query = replace(query, restriction=where.restriction(self._whole_tables))
         sources = {kind: self._source(kind, where) for kind in dict.fromkeys((selecting, *kinds))}
-        return Inputs(
+        return GatheredTables(
             query=query,
             selecting=sources[selecting] if sources[selecting].tables and (by_rows or options.exclude) else None,
             saved=tuple(sources[kind] for kind in kinds if sources[kind].tables),
@@ -212,13 +212,13 @@ class Gatherer:
         by_copy = options.source is None or options.source == ("cvdf",)
         return image_ids is not None and image_ids.is_complete and options.image_url is None and by_copy
 
-    async def _from_list(self, query: Query) -> Inputs:
+    async def _from_list(self, query: Query) -> GatheredTables:
         """Make an image table of the list itself: nothing is fetched to know more."""
         assert query.image_ids is not None
         table = TableFile(self._scratch / "listed.parquet", query.image_ids.name)
         rows = await asyncio.to_thread(as_image_rows, query.image_ids, self._options.splits)
         await asyncio.to_thread(rows.sink_parquet, table.path, row_group_size=_ROW_GROUP)
-        return Inputs(
+        return GatheredTables(
             query=query,
             selecting=None,
             saved=(),
@@ -246,7 +246,7 @@ class Gatherer:
         return chosen
 
     def _asked(
-        self, selecting: Kind | None, kinds: Sequence[Kind], where: "Asking | None", splits: Sequence[Split]
+        self, selecting: Kind | None, kinds: Sequence[Kind], where: "RestrictionTerms | None", splits: Sequence[Split]
     ) -> set[TableKind]:
         """Return the tables of annotations that are read. Raises UsageError for what the release does not publish."""
         source = self._options.label_source
@@ -297,7 +297,7 @@ class Gatherer:
             self._classes[table_kind] = await asyncio.to_thread(Classes.read, table)
         return self._classes[table_kind]
 
-    def _source(self, kind: Kind, where: "Asking | None") -> RowSource:
+    def _source(self, kind: Kind, where: "RestrictionTerms | None") -> RowSource:
         options = self._options
         called: dict[str, str] = {}
         for table_kind in reversed(kind.class_tables):
@@ -463,7 +463,7 @@ class Gatherer:
         return True, tuple(split for split in SPLITS if split in subsets) or SPLITS
 
 
-def choose_sources(options: Options, inputs: Inputs, *, mirrored: bool) -> tuple[tuple[Source, ...], str]:
+def choose_sources(options: Options, inputs: GatheredTables, *, mirrored: bool) -> tuple[tuple[Source, ...], str]:
     """Return the order of sources and why it is so, in words. Raises InputError for cvdf without what it needs."""
     reachable = inputs.has_subset and inputs.ids.hexadecimal
     if options.source is not None:
@@ -480,7 +480,7 @@ def choose_sources(options: Options, inputs: Inputs, *, mirrored: bool) -> tuple
     return ("cvdf", "original"), "images from cvdf, then original"
 
 
-def choose_names(options: Options, inputs: Inputs) -> Names:
+def choose_names(options: Options, inputs: GatheredTables) -> Names:
     """Return what files are called by: without an image table nothing but the id is known."""
     return "id" if inputs.bare else options.names
 

@@ -15,7 +15,7 @@ from oid_async.http.hosts import Hosts
 from oid_async.http.retry import FetchError, Limits
 from oid_async.jobs.site import allowed_endpoints, named_endpoints, open_site
 from oid_async.metadata.cache import Cache, MetadataCache, every_place, local_table
-from oid_async.metadata.entry import Place
+from oid_async.metadata.entry import CacheEntry
 from oid_async.metadata.paths import cache_root
 from oid_async.metadata.sizes import Sizes
 from oid_async.openimages.catalogue import IMAGE_BUCKET, PublishedTable, TableKind, object_url, published
@@ -183,7 +183,7 @@ class Listings:
             self._sink(Note(f"{size_text(freed)} freed"))
             return [await self._row(cache, table) for table in wanted]
 
-    def _clear(self, places: Sequence[Place]) -> int:
+    def _clear(self, places: Sequence[CacheEntry]) -> int:
         freed = 0
         for place in places:
             before = place.size()
@@ -292,7 +292,7 @@ def _counts(cache: Cache, release: Release, split: Split) -> dict[str, tuple[int
     return None
 
 
-def _table_row(table: PublishedTable, place: Place, url: str, asked: int | None) -> TableRow:
+def _table_row(table: PublishedTable, place: CacheEntry, url: str, asked: int | None) -> TableRow:
     kept = place.kept()
     size = asked if asked is not None else (kept.identity.bytes if kept is not None else table.bytes)
     age_s = max(0.0, time.time() - kept.made_s) if kept is not None else None

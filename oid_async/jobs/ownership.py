@@ -11,19 +11,19 @@ from oid_async.concurrency import in_thread
 from oid_async.errors import InputError, UsageError, storage_error
 from oid_async.events import Note, Sink
 from oid_async.options.query import Options
-from oid_async.select.names import Listing
+from oid_async.select.names import NameHashes
 from oid_async.store.adoption import from_manifest
 from oid_async.store.folder import Folder
 from oid_async.store.journal import Journal, has_failed
-from oid_async.store.recovery import boot_id, check_after_boot
+from oid_async.store.recovery import boot_id, recover_after_boot
 from oid_async.store.shards_note import packed_in
 
 if TYPE_CHECKING:
-    from oid_async.jobs.pack import Packing
+    from oid_async.jobs.pack import ShardPacker
 
 
 @asynccontextmanager
-async def claimed(folder: Folder, sink: Sink, packing: "Packing | None") -> AsyncIterator[Journal]:
+async def owned_folder(folder: Folder, sink: Sink, packing: "ShardPacker | None") -> AsyncIterator[Journal]:
     """Own a folder and its journal. A journal that was deleted is made anew from the manifest and the files."""
     opened: list[Journal] = []
     notes: list[str] = []
@@ -38,7 +38,7 @@ async def claimed(folder: Folder, sink: Sink, packing: "Packing | None") -> Asyn
         if not folder.is_locked:
             notes.append(f"{folder.path}: its file system has no locks; start no second run in this folder meanwhile")
         try:
-            check = check_after_boot(folder, boot_id())
+            check = recover_after_boot(folder, boot_id())
         except OSError as error:
             raise storage_error(error, folder.path) from error
         if said := check.note():
@@ -48,7 +48,7 @@ async def claimed(folder: Folder, sink: Sink, packing: "Packing | None") -> Asyn
         if fresh and folder.manifest.exists():
             # A manifest that is none of ours, or torn, tells nothing: files are then adopted by their own check.
             with suppress(InputError, pl.exceptions.PolarsError):
-                packed = Listing.of(packing.names()).exact if packing is not None else None
+                packed = NameHashes.of(packing.names()).exact if packing is not None else None
                 for batch in from_manifest(folder, packed):
                     opened[0].append(batch)
 
@@ -68,7 +68,7 @@ async def claimed(folder: Folder, sink: Sink, packing: "Packing | None") -> Asyn
         await in_thread(leave)
 
 
-def forget_elsewhere(folder: Folder, journal: Journal, site: str | None, options: Options) -> None:
+def forget_outdated_failures(folder: Folder, journal: Journal, site: str | None, options: Options) -> None:
     """Forget remembered failures when they speak of another place than this time, or of what is now allowed."""
     note = folder.state / "site.json"
     largest = options.max_image_bytes

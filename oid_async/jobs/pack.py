@@ -29,18 +29,18 @@ import polars as pl
 from oid_async.concurrency import in_thread
 from oid_async.errors import LockedError, UsageError, machine_error, storage_error
 from oid_async.events import Exported, Note, Sink
-from oid_async.formats.classes import Classes
+from oid_async.formats.classes import ExportClasses
 from oid_async.formats.pictures import Pictures, picture_pool
-from oid_async.formats.samples import KINDS as SAMPLE_KINDS
+from oid_async.formats.samples import SAMPLE_KINDS as SAMPLE_KINDS
 from oid_async.formats.shards import Shards
-from oid_async.formats.source import Source
+from oid_async.formats.source import ExportSource
 from oid_async.formats.webdataset import pack
-from oid_async.formats.writer import Job
+from oid_async.formats.writer import ExportContext
 from oid_async.jobs.export import ExportReport, check_counts
 from oid_async.options.query import Options
-from oid_async.select.names import Listing
+from oid_async.select.names import NameHashes
 from oid_async.store.folder import Folder
-from oid_async.store.results import Saved
+from oid_async.store.results import SavedAnnotations
 from oid_async.store.shards_note import note_packed
 
 # What of a query says nothing of what is in a shard.
@@ -72,7 +72,7 @@ WriteTables = Callable[[Folder, Path], None]
 FetchMasks = Callable[[Folder], Awaitable[None]]
 
 
-class Packing:
+class ShardPacker:
     """The shards of one SAVEPATH, for one run. Use as a context, under the folder's lock."""
 
     def __init__(self, folder: Folder, options: Options, sink: Sink) -> None:
@@ -89,10 +89,10 @@ class Packing:
         self._images: Counter[str] = Counter()
         self._rows: Counter[str] = Counter()
         self._left_out: Counter[str] = Counter()
-        self._classes: Classes | None = None
+        self._classes: ExportClasses | None = None
         self._write_tables: WriteTables | None = None
         self._fetch_masks: FetchMasks | None = None
-        self._saved: Sequence[Saved] = ()
+        self._saved: Sequence[SavedAnnotations] = ()
         self._packed = pl.Series("hash", [], pl.UInt64)
         self._pool: Executor | None = None
         self._started = monotonic()
@@ -131,7 +131,7 @@ class Packing:
         if not notes:
             self._note(0, 0)
         note_packed(self._folder, self.out)
-        self._packed = Listing.of(self.names()).exact
+        self._packed = NameHashes.of(self.names()).exact
         return self
 
     def _cut_list(self, notes: dict[str, Any]) -> None:
@@ -158,7 +158,7 @@ class Packing:
             for line in file:
                 yield line.removesuffix("\n")
 
-    def prepare(self, write: WriteTables, saved: Sequence[Saved], fetch_masks: FetchMasks | None) -> None:
+    def prepare(self, write: WriteTables, saved: Sequence[SavedAnnotations], fetch_masks: FetchMasks | None) -> None:
         """Take what samples are made from: the tables of a span, the annotations in them, and their masks."""
         self._write_tables, self._saved, self._fetch_masks = write, saved, fetch_masks
         self._classes = _classes(saved)
@@ -205,8 +205,8 @@ class Packing:
             with ExitStack() as files:
                 scratch = view.tmp / "export"
                 scratch.mkdir()
-                source = Source(view, options, SAMPLE_KINDS, scratch, classes=self._classes)
-                job = Job(source, self.out, options, Pictures(source, copy=False, pool=self._pool), files)
+                source = ExportSource(view, options, SAMPLE_KINDS, scratch, classes=self._classes)
+                job = ExportContext(source, self.out, options, Pictures(source, copy=False, pool=self._pool), files)
                 slow = "segmentation" in source.kinds or options.max_side is not None
                 names: list[str] = []
                 for span in source.spans(_MASKED_ROWS if slow else _SPAN_ROWS):
@@ -270,7 +270,7 @@ class Packing:
         )
 
 
-def _classes(saved: Sequence[Saved]) -> Classes:
+def _classes(saved: Sequence[SavedAnnotations]) -> ExportClasses:
     """Return the classes of boxes and masks, the same for every span: those that are meant, else all of the tables."""
     called: dict[str, str] = {}
     for each in saved:
@@ -278,7 +278,7 @@ def _classes(saved: Sequence[Saved]) -> Classes:
             names = each.source.class_names
             for label in each.labels if each.labels is not None else names:
                 called.setdefault(label, names.get(label, label))
-    return Classes.of(called.items())
+    return ExportClasses.of(called.items())
 
 
 def _digest(options: Options) -> str:

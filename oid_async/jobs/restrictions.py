@@ -24,13 +24,13 @@ from oid_async.tables.reading import TableFile
 from oid_async.tables.rows import CONFIDENCE, RowSource, Triplet, absent
 
 if TYPE_CHECKING:
-    from oid_async.jobs.gather import Gatherer
+    from oid_async.jobs.gather import TableGatherer
 
 _ANY = "*"
 
 
 @dataclass(slots=True)
-class Asking:
+class RestrictionTerms:
     """The questions, by the tables that answer them, and `where`, the condition on the answers t0, t1, ...
 
     `labels` are those of the classes that --where names without a minus, by kind.
@@ -57,19 +57,19 @@ class Asking:
         return Restriction(terms, reduce(and_, self.conditions))
 
 
-class Terms:
+class RestrictionReader:
     """Reads the options of one query. `selecting` is the kind that names without a kind are of."""
 
     def __init__(
-        self, gatherer: "Gatherer", options: Options, selecting: Kind, local: dict[TableKind, TableFile]
+        self, gatherer: "TableGatherer", options: Options, selecting: Kind, local: dict[TableKind, TableFile]
     ) -> None:
         self._gatherer = gatherer
         self._options = options
         self._selecting = selecting
         self._local = local
-        self._asking = Asking()
+        self._asking = RestrictionTerms()
 
-    async def read(self) -> Asking | None:
+    async def read(self) -> RestrictionTerms | None:
         """Return what is asked, None for nothing. Raises UsageError, naming the option and what it cannot mean."""
         options, asking = self._options, self._asking
         if not options.restricts:

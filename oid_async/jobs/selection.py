@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from oid_async.jobs.gather import Inputs
+from oid_async.jobs.gather import GatheredTables
 from oid_async.openimages.classes import Category
-from oid_async.select.choose import NOTHING_ASKED, Asked, Selection, choose
+from oid_async.select.choose import NO_TOP_UP, Selection, TopUpState, choose
 from oid_async.select.query import annotated, listed, nothing_annotated, restricted
 from oid_async.tables.rows import count_rows
 
@@ -13,7 +13,7 @@ _MOST_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SelectionResult:
     """The selection; the lines of the id list that name no image; the annotation rows that the selected images bring,
     by kind."""
 
@@ -22,7 +22,7 @@ class Answer:
     annotations: dict[str, int]
 
 
-def ask(inputs: Inputs, all_boxes: bool, asked: Asked = NOTHING_ASKED) -> Answer:
+def ask(inputs: GatheredTables, all_boxes: bool, asked: TopUpState = NO_TOP_UP) -> SelectionResult:
     """Read the tables and decide, with what was `asked` so far. Raises InputError for a table that cannot be read."""
     query, ids = inputs.query, inputs.ids
     annotations: dict[str, int] = {}
@@ -39,10 +39,10 @@ def ask(inputs: Inputs, all_boxes: bool, asked: Asked = NOTHING_ASKED) -> Answer
     unknown: list[str] = []
     if query.image_ids is not None and len(selection.unknown_lines):
         unknown = query.image_ids.text_of(selection.unknown_lines)
-    return Answer(selection, unknown, annotations)
+    return SelectionResult(selection, unknown, annotations)
 
 
-def remarks(inputs: Inputs, answer: Answer) -> Iterator[str]:
+def remarks(inputs: GatheredTables, answer: SelectionResult) -> Iterator[str]:
     """Yield what a user should know of an answer, a line each."""
     selection, query = answer.selection, inputs.query
     if count := len(inputs.bad_rows):

@@ -17,7 +17,7 @@ from oid_async.concurrency import in_thread
 from oid_async.dataset.audit import (
     FINDINGS,
     Audit,
-    Kind,
+    FindingKind,
     damaged_folder,
     drop_replaced,
     left_over,
@@ -29,7 +29,7 @@ from oid_async.errors import storage_error
 from oid_async.events import Checked, Note, Sink
 from oid_async.store.folder import Folder
 
-KINDS: tuple[Kind, ...] = ("missing", "truncated", "altered", "extra")
+FINDING_KINDS: tuple[FindingKind, ...] = ("missing", "truncated", "altered", "extra")
 # Hashing does not hold the interpreter; more threads than this make a disk seek, not read.
 _THREADS = 2
 
@@ -42,7 +42,7 @@ class Finding:
     was saved; `selected` is False for an image of an earlier query and for an extra file.
     """
 
-    kind: Kind
+    kind: FindingKind
     image_id: str | None
     file_name: str
     detail: str
@@ -83,9 +83,9 @@ class Verification:
         return not len(self._findings)
 
     @property
-    def counts(self) -> dict[Kind, int]:
+    def counts(self) -> dict[FindingKind, int]:
         """How many findings there are of each kind."""
-        return {kind: len(self._findings.filter(kind=kind)) for kind in KINDS}
+        return {kind: len(self._findings.filter(kind=kind)) for kind in FINDING_KINDS}
 
     @property
     def missing(self) -> tuple[Finding, ...]:
@@ -107,7 +107,7 @@ class Verification:
         """Files under images/ that neither the manifest nor the journal knows."""
         return tuple(self.findings("extra"))
 
-    def findings(self, kind: Kind | None = None) -> Iterator[Finding]:
+    def findings(self, kind: FindingKind | None = None) -> Iterator[Finding]:
         """Yield the findings, of one kind or of all, in order of ImageID; extra files come last, by name."""
         frame = self._findings if kind is None else self._findings.filter(kind=kind)
         for row in frame.iter_rows():
@@ -118,7 +118,7 @@ class Verification:
         return {
             "savepath": self.savepath,
             "checked": self.checked,
-            **{kind: [finding.as_json() for finding in self.findings(kind)] for kind in KINDS},
+            **{kind: [finding.as_json() for finding in self.findings(kind)] for kind in FINDING_KINDS},
             "unselected": self.unselected,
             "unhashed": self.unhashed,
             "repaired": self.repaired,

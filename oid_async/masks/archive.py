@@ -17,10 +17,10 @@ from typing import IO, TYPE_CHECKING
 
 from oid_async.concurrency import in_thread
 from oid_async.http.retry import Attempts, FetchError
-from oid_async.masks.zip_directory import TAIL_BYTES, ArchiveError, End, find_end, read_directory
+from oid_async.masks.zip_directory import TAIL_BYTES, ArchiveError, CentralDirectoryEnd, find_end, read_directory
 
 if TYPE_CHECKING:
-    from oid_async.http.client import Answer, Client
+    from oid_async.http.client import Client, Response
 
 _PART_BYTES = 8 << 20
 _BLOCK_BYTES = 1 << 20
@@ -36,7 +36,7 @@ class NoRangeError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class ArchiveState:
     """What tells one state of an archive from another: its size in bytes, its ETag."""
 
     bytes: int
@@ -57,7 +57,7 @@ class Archive:
         self._folder = folder
         self._scratch = scratch
         self._local: Path | None = None
-        self.state: State | None = None
+        self.state: ArchiveState | None = None
         self.is_fresh = False
         """Whether the directory was fetched just now, not taken from the cache."""
         self.directory_bytes = 0
@@ -107,7 +107,7 @@ class Archive:
                     size = await self._save(answer, path)
                     if answer.length is not None and size != answer.length:
                         raise FetchError("truncated", f"{size} of {answer.length} bytes arrived")
-                self._local, self.state = path, State(size, etag)
+                self._local, self.state = path, ArchiveState(size, etag)
                 return
             except FetchError as error:
                 wait_s = attempts.wait_s(error, 1.0)
@@ -127,7 +127,7 @@ class Archive:
         self.directory_bytes += len(tail) + sum(map(len, parts[:-1]))
         return await in_thread(self._keep, data, end)
 
-    async def _end(self) -> tuple[bytes, End]:
+    async def _end(self) -> tuple[bytes, CentralDirectoryEnd]:
         """Return the archive's last bytes, and where they say that the directory lies."""
         if self._local is not None:
             assert self.state is not None
@@ -138,7 +138,7 @@ class Archive:
         tail = bytes(await self.read(-TAIL_BYTES, 0))
         return tail, find_end(tail, self._needed().bytes)
 
-    def _needed(self) -> State:
+    def _needed(self) -> ArchiveState:
         assert self.state is not None, "an answer has told of it"
         return self.state
 
@@ -160,7 +160,7 @@ class Archive:
                 raise FetchError("truncated", f"{len(body)} of {expected} bytes arrived")
             return body
 
-    def _check(self, answer: "Answer", start: int, stop: int) -> int:
+    def _check(self, answer: "Response", start: int, stop: int) -> int:
         """Return how many bytes come, if they are the part that was asked for."""
         etag, state = answer.headers.get("ETag"), self.state
         if answer.status != 206:
@@ -171,7 +171,7 @@ class Archive:
             raise NoRangeError
         first, last, total = map(int, said.groups())
         if state is None:
-            self.state = State(total, etag)
+            self.state = ArchiveState(total, etag)
             start = max(0, total + start) if start < 0 else start
             stop = stop or total
         elif (total, etag) != (state.bytes, state.etag):
@@ -180,7 +180,7 @@ class Archive:
             raise NoRangeError
         return stop - start
 
-    async def _save(self, answer: "Answer", path: Path) -> int:
+    async def _save(self, answer: "Response", path: Path) -> int:
         size, block = 0, bytearray()
         file: IO[bytes] = await in_thread(path.open, "wb")
         try:
@@ -202,7 +202,7 @@ class Archive:
         path, self.state = kept
         return path
 
-    def _keep(self, data: bytes, end: End) -> Path:
+    def _keep(self, data: bytes, end: CentralDirectoryEnd) -> Path:
         """Read a directory and keep it."""
         state = self._needed()
         frame = read_directory(data, end)
@@ -220,11 +220,11 @@ class Archive:
         return path
 
 
-def kept_directory(folder: Path) -> tuple[Path, State] | None:
+def kept_directory(folder: Path) -> tuple[Path, ArchiveState] | None:
     """Return the directory that a folder keeps, and of which state of its archive; None if there is none."""
     try:
         said = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        state = State(int(said["bytes"]), said["etag"])
+        state = ArchiveState(int(said["bytes"]), said["etag"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     path = folder / f"{state.name}.parquet"
@@ -237,4 +237,4 @@ def _read_file(path: Path, start: int, stop: int) -> bytes:
         return file.read(stop - start)
 
 
-__all__ = ["Archive", "ArchiveError", "ChangedError", "NoRangeError", "State", "kept_directory"]
+__all__ = ["Archive", "ArchiveError", "ArchiveState", "ChangedError", "NoRangeError", "kept_directory"]

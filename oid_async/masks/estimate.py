@@ -13,7 +13,7 @@ from oid_async.options.query import Split
 from oid_async.report import size_text
 
 
-def outlook(masks: Sequence[tuple[Split, pl.LazyFrame]], cache: Path) -> str:
+def estimate_masks(masks: Sequence[tuple[Split, pl.LazyFrame]], cache: Path) -> str:
     """Return a line on the masks (MaskPath) of each split: how many, from how many archives, in how many requests.
 
     Bytes and requests are known for archives whose directory is in the cache.

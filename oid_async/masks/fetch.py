@@ -20,7 +20,7 @@ from oid_async.errors import storage_error
 from oid_async.events import Note, Sink, TableProgress
 from oid_async.http.retry import FetchError
 from oid_async.masks.archive import Archive, ArchiveError, ChangedError, NoRangeError
-from oid_async.masks.members import Member, MemberError, unpack
+from oid_async.masks.members import MemberError, ZipMember, unpack
 from oid_async.masks.ranges import Ranges, choose_ranges
 from oid_async.masks.resize import resized
 from oid_async.openimages.annotations import mask_archive
@@ -64,7 +64,7 @@ class MaskReport:
         return pl.DataFrame(rows, schema=_FAILURE_SCHEMA, orient="row")
 
 
-class Masks:
+class MaskFetcher:
     """Fetches masks into `folder`. `cache` keeps directories, `scratch` is for temporaries on the same disk.
 
     `to_image_size` gives each mask its image's size in pixels; `again` says that those that are there have another one.
@@ -192,7 +192,7 @@ class Masks:
     ) -> tuple[int, list[tuple[str, str, str]]]:
         view, stored, failures = memoryview(data), 0, []
         for *fields, width, height in members.iter_rows():
-            member = Member(*fields)
+            member = ZipMember(*fields)
             try:
                 body = unpack(view[member.start - base : member.stop - base], member)
                 if self._to_image_size and width and height:
@@ -234,7 +234,7 @@ def _find(directory: Path, masks: pl.DataFrame) -> pl.DataFrame:
     names = masks.get_column("MaskPath")
     rows = pl.scan_parquet(directory).filter(pl.col("name").is_in(names.implode())).unique("name", keep="last")
     sizes = masks.lazy().select(pl.col("MaskPath").alias("name"), "Width", "Height")
-    return rows.join(sizes, on="name").sort("start").select(*Member.__match_args__, "Width", "Height").collect()
+    return rows.join(sizes, on="name").sort("start").select(*ZipMember.__match_args__, "Width", "Height").collect()
 
 
 def _announcement(name: str, count: int, ranges: Ranges, archive_bytes: int) -> str:

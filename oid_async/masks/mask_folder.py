@@ -13,7 +13,7 @@ import polars as pl
 
 from oid_async.concurrency import in_thread
 from oid_async.events import Sink
-from oid_async.masks.fetch import BUCKET, MaskReport, Masks
+from oid_async.masks.fetch import BUCKET, MaskFetcher, MaskReport
 from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.kinds import KINDS
 from oid_async.options.query import MaskSize
@@ -39,7 +39,7 @@ class MaskFolder:
     async def fetch(self, client: "Client", sink: Sink, *, mirror: str | None, cache: Path) -> MaskReport:
         """Fetch what is not there. Raises StorageError."""
         before = await in_thread(self._noted)
-        masks = Masks(
+        masks = MaskFetcher(
             client,
             sink,
             mirror=mirror,

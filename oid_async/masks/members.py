@@ -9,7 +9,7 @@ _STORED, _DEFLATED = 0, 8
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class ZipMember:
     """An entry of a central directory; places are bytes from the archive's start."""
 
     name: str
@@ -29,7 +29,7 @@ class MemberError(Exception):
         self.kind = kind
 
 
-def unpack(data: memoryview, member: Member) -> bytes:
+def unpack(data: memoryview, member: ZipMember) -> bytes:
     """Return a member's bytes; `data` begins with its local header. Raises MemberError."""
     if len(data) < _LOCAL.size or bytes(data[:4]) != b"PK\3\4":
         raise MemberError("checksum", "no member of the archive begins where its directory says")

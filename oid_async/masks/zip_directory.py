@@ -39,7 +39,7 @@ class ArchiveError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class CentralDirectoryEnd:
     """Where the central directory lies in the archive, from `start` to `stop`, and how many entries it has.
 
     `shift` is what has to be added to the offsets in it.
@@ -51,7 +51,7 @@ class End:
     shift: int
 
 
-def find_end(tail: bytes, total: int) -> End:
+def find_end(tail: bytes, total: int) -> CentralDirectoryEnd:
     """Return where the directory lies, from the last bytes of an archive of `total` bytes. Raises ArchiveError."""
     at = tail.rfind(b"PK\5\6")
     while at >= 0:
@@ -69,7 +69,7 @@ def find_end(tail: bytes, total: int) -> End:
     start = stop - size
     if start < 0 or offset > start:
         raise ArchiveError("its directory lies outside of it")
-    return End(start, stop, entries, start - offset)
+    return CentralDirectoryEnd(start, stop, entries, start - offset)
 
 
 def _end64(tail: bytes, at: int, total: int) -> tuple[int, int, int, int]:
@@ -86,7 +86,7 @@ def _end64(tail: bytes, at: int, total: int) -> tuple[int, int, int, int]:
     raise ArchiveError("its ZIP64 end is missing")
 
 
-def read_directory(data: bytes, end: End) -> pl.DataFrame:
+def read_directory(data: bytes, end: CentralDirectoryEnd) -> pl.DataFrame:
     """Return the members in order of their place, one row each with SCHEMA. Raises ArchiveError.
 
     A member takes the bytes from `start` to `stop`, its local header included; `packed` and `size` are its bytes as

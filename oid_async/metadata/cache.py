@@ -21,7 +21,7 @@ from oid_async.errors import InputError, StorageError, UnavailableError, storage
 from oid_async.events import Note, Sink, TableProgress
 from oid_async.http.retry import FetchError
 from oid_async.metadata.convert import convert
-from oid_async.metadata.entry import Identity, Kept, Lock, Place
+from oid_async.metadata.entry import CachedVersion, CacheEntry, CacheLock, Identity
 from oid_async.metadata.paths import SUFFIX, file_url_path, given_folder, published_folder, site_folder
 from oid_async.openimages.catalogue import PublishedTable, TableKind, object_url
 from oid_async.openimages.kinds import KINDS, Kind
@@ -56,9 +56,9 @@ def _form_of(table: PublishedTable) -> Form | None:
     return Form(_CONVERTED[table.kind]) if table.kind in _CONVERTED else None
 
 
-def every_place(root: Path) -> list[Place]:
+def every_place(root: Path) -> list[CacheEntry]:
     """Return the places of all objects of all sites that the cache folder holds."""
-    return [Place(folder, folder.name.removesuffix(SUFFIX)) for folder in sorted(root.rglob(f"*{SUFFIX}"))]
+    return [CacheEntry(folder, folder.name.removesuffix(SUFFIX)) for folder in sorted(root.rglob(f"*{SUFFIX}"))]
 
 
 class Cache:
@@ -76,14 +76,14 @@ class Cache:
         """Where what is known of the site's objects stands, by bucket and key."""
         return site_folder(self.root, self._site)
 
-    def place(self, table: PublishedTable) -> Place:
+    def place(self, table: PublishedTable) -> CacheEntry:
         """Return where a published table is kept."""
-        return Place(published_folder(self.root, self._site, table), table.name)
+        return CacheEntry(published_folder(self.root, self._site, table), table.name)
 
-    def given_place(self, url: str) -> Place:
+    def given_place(self, url: str) -> CacheEntry:
         """Return where a table that the user named by URL is kept."""
         name = url.split("?", 1)[0].rstrip("/").rsplit("/", 1)[-1] or "table.csv"
-        return Place(given_folder(self.root, url), name)
+        return CacheEntry(given_folder(self.root, url), name)
 
 
 class MetadataCache:
@@ -101,7 +101,7 @@ class MetadataCache:
         self._sink = sink
         self._mirror = mirror
         self.site = site
-        self._pins: list[Lock] = []
+        self._pins: list[CacheLock] = []
 
     async def __aenter__(self) -> Self:
         return self
@@ -141,7 +141,7 @@ class MetadataCache:
         return TableFile(file.path, url), identity
 
     async def _bring(
-        self, place: Place, url: str, written: str, form: Form | None, patient: bool
+        self, place: CacheEntry, url: str, written: str, form: Form | None, patient: bool
     ) -> tuple[TableFile, Identity]:
         try:
             if self._client is None:
@@ -166,13 +166,13 @@ class MetadataCache:
     async def _refresh(
         self,
         client: "Client",
-        place: Place,
-        kept: Kept | None,
+        place: CacheEntry,
+        kept: CachedVersion | None,
         url: str,
         written: str,
         form: Form | None,
         patient: bool,
-    ) -> Kept:
+    ) -> CachedVersion:
         """Return the latest version: the kept one if the server says so, or cannot be asked, else a new one."""
 
         # Offline nothing is fetched, and what fetches takes a while to import.
@@ -206,7 +206,7 @@ class MetadataCache:
         self._sink(TableProgress(place.name, identity.bytes, identity.bytes, finished=True))
         return await self._keep(place, identity, form)
 
-    async def _keep(self, place: Place, identity: Identity, form: Form | None) -> Kept:
+    async def _keep(self, place: CacheEntry, identity: Identity, form: Form | None) -> CachedVersion:
         """Make a version of what has arrived. When cancelled, stop at the next step and wait for that."""
         if identity.bytes > _WORTH_A_LINE and form is not None:
             self._sink(Note(f"{place.name}: turning it into Parquet, once"))
@@ -223,7 +223,7 @@ class MetadataCache:
             event = TableProgress(f"{place.name} to Parquet", done, total, finished=done == total, unit="step")
             loop.call_soon_threadsafe(tell, event)
 
-        def work(stopped: Callable[[], bool]) -> Kept:
+        def work(stopped: Callable[[], bool]) -> CachedVersion:
             folder = place.build()
             if form is None:
                 place.raw.replace(folder / place.name)
@@ -250,7 +250,7 @@ class MetadataCache:
         return kept
 
     @asynccontextmanager
-    async def _alone(self, place: Place) -> AsyncIterator[None]:
+    async def _alone(self, place: CacheEntry) -> AsyncIterator[None]:
         """Have a place to oneself: wait for whoever is at it."""
         began, said = time.monotonic(), False
         while (lock := await acquired(_try_lock, place, release=_give_back)) is None:
@@ -263,14 +263,14 @@ class MetadataCache:
         finally:
             lock.release()
 
-    def _pinned(self, place: Place) -> Kept | None:
+    def _pinned(self, place: CacheEntry) -> CachedVersion | None:
         """Return the current version, pinned; a run that replaces it meanwhile makes us look again."""
         while (kept := place.kept()) is not None:
             if self._pin(place, kept):
                 return kept
         return None
 
-    def _pin(self, place: Place, kept: Kept) -> bool:
+    def _pin(self, place: CacheEntry, kept: CachedVersion) -> bool:
         """Keep a version where it is until the run ends; noted at once, so that a cancelled run gives it back too."""
         pin = place.pin(kept)
         if pin is not None:
@@ -295,12 +295,12 @@ def local_file(given: str) -> Path:
     return path
 
 
-def _give_back(lock: Lock | None) -> None:
+def _give_back(lock: CacheLock | None) -> None:
     if lock is not None:
         lock.release()
 
 
-def _try_lock(place: Place) -> Lock | None:
+def _try_lock(place: CacheEntry) -> CacheLock | None:
     """Return the lock of a place; of one that may only be read, such as a cache for many users, there is none to take.
 
     What is kept there can be used all the same, as long as it is the latest.
@@ -309,7 +309,7 @@ def _try_lock(place: Place) -> Lock | None:
         return place.lock()
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM) and place.kept() is not None:
-            return Lock.none()
+            return CacheLock.none()
         raise
 
 

@@ -34,7 +34,7 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CachedVersion:
     """A version on the shelf. `columns` are those of a converted table, None for a file as published.
 
     `made_s` is when it was made, `checked_s` when it was last known to be the latest (Unix time).
@@ -47,19 +47,19 @@ class Kept:
     checked_s: float
 
 
-class Lock:
+class CacheLock:
     """An exclusive or shared lock on a file, held until `release`."""
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
 
     @classmethod
-    def none(cls) -> "Lock":
+    def none(cls) -> "CacheLock":
         """Return a lock on nothing, for a place that cannot be written to and so needs none."""
         return cls(None)
 
     @classmethod
-    def take(cls, path: Path, *, shared: bool = False) -> "Lock | None":
+    def take(cls, path: Path, *, shared: bool = False) -> "CacheLock | None":
         """Return the lock, None if another process has it. Raises OSError when the file cannot be opened."""
         flags = os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT
         descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
@@ -80,7 +80,7 @@ class Lock:
             self._descriptor = None
 
 
-class Place:
+class CacheEntry:
     """The folder of one object; `name` is what messages call it and what its file is called."""
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -91,7 +91,7 @@ class Place:
         self.building = folder / "building"
         self._current = folder / "current.json"
 
-    def kept(self) -> Kept | None:
+    def kept(self) -> CachedVersion | None:
         """Return the current version, None if there is none that is whole.
 
         A run that replaces it meanwhile makes us look again: the version that a note names is gone a moment later.
@@ -107,7 +107,7 @@ class Place:
             return self._current.read_text(encoding="utf-8")
         return None
 
-    def _read(self, text: str) -> Kept | None:
+    def _read(self, text: str) -> CachedVersion | None:
         with suppress(OSError, ValueError, TypeError, KeyError):
             note: dict[str, Any] = json.loads(text)
             columns = note["columns"]
@@ -116,26 +116,28 @@ class Place:
             if _size(self.folder / version) == note["size"]:
                 made_s = self._in_use(version).stat().st_mtime
                 columns = None if columns is None else tuple(columns)
-                return Kept(version, Identity(**note["identity"]), columns, made_s, self._current.stat().st_mtime)
+                return CachedVersion(
+                    version, Identity(**note["identity"]), columns, made_s, self._current.stat().st_mtime
+                )
         return None
 
-    def table(self, kept: Kept) -> TableFile:
+    def table(self, kept: CachedVersion) -> TableFile:
         """Return a version as a table to read."""
         folder = self.folder / kept.version
         if kept.columns is None:
             return TableFile(folder / self.name, self.name)
         return TableFile(folder, self.name, kept.columns)
 
-    def lock(self) -> Lock | None:
+    def lock(self) -> CacheLock | None:
         """Return the exclusive lock of this place, None while another run has it. Raises OSError."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        return Lock.take(self.folder / "lock")
+        return CacheLock.take(self.folder / "lock")
 
-    def pin(self, kept: Kept) -> Lock | None:
+    def pin(self, kept: CachedVersion) -> CacheLock | None:
         """Return a shared lock that keeps a version where it is, None if it is already gone."""
         path = self._in_use(kept.version)
         with suppress(FileNotFoundError):
-            lock = Lock.take(path, shared=True)
+            lock = CacheLock.take(path, shared=True)
             if lock is None or path.exists():
                 return lock
             # Removed between opening and locking it.
@@ -148,7 +150,7 @@ class Place:
         self.building.mkdir()
         return self.building
 
-    def keep(self, identity: Identity, columns: tuple[str, ...] | None) -> Kept:
+    def keep(self, identity: Identity, columns: tuple[str, ...] | None) -> CachedVersion:
         """Make what was built the current version and remove what nobody reads any more."""
         version = secrets.token_hex(6)
         (self.building / "in_use").touch()
@@ -161,9 +163,9 @@ class Place:
         self.forget_raw()
         self.sweep(version)
         made_s = self._in_use(version).stat().st_mtime
-        return Kept(version, identity, columns, made_s, self._current.stat().st_mtime)
+        return CachedVersion(version, identity, columns, made_s, self._current.stat().st_mtime)
 
-    def checked(self, kept: Kept) -> None:
+    def checked(self, kept: CachedVersion) -> None:
         """Note that a version is still the latest, for a run that waits for the lock meanwhile; remove older ones."""
         with suppress(OSError):
             os.utime(self._current)
@@ -184,7 +186,7 @@ class Place:
         for path in list(self.folder.iterdir()):
             if not path.is_dir() or path.name == current:
                 continue
-            lock = Lock.take(path / "in_use")
+            lock = CacheLock.take(path / "in_use")
             if lock is None:
                 busy += 1
                 continue
@@ -207,11 +209,11 @@ class Place:
         finally:
             lock.release()
 
-    def _is_free(self, kept: Kept | None) -> bool:
+    def _is_free(self, kept: CachedVersion | None) -> bool:
         """Return whether no run reads from a version."""
         if kept is None:
             return True
-        lock = Lock.take(self._in_use(kept.version))
+        lock = CacheLock.take(self._in_use(kept.version))
         if lock is not None:
             lock.release()
         return lock is not None

@@ -16,11 +16,11 @@ from typing import IO, TYPE_CHECKING
 
 from oid_async.concurrency import in_thread, settled
 from oid_async.http.retry import Attempts, FetchError
-from oid_async.metadata.entry import Identity, Place
+from oid_async.metadata.entry import CacheEntry, Identity
 from oid_async.transfer.resume import ask_for_rest, is_strong, whole_length
 
 if TYPE_CHECKING:
-    from oid_async.http.client import Answer, Client
+    from oid_async.http.client import Client, Response
 
 _BLOCK = 4 << 20
 
@@ -47,7 +47,7 @@ class FileFetch:
     def __init__(
         self,
         client: "Client",
-        place: Place,
+        place: CacheEntry,
         url: str,
         kept: Identity | None,
         *,
@@ -106,7 +106,7 @@ class FileFetch:
             return None
         raise FetchError("bad_response", "HTTP 304 to what is not here")
 
-    async def _body(self, response: "Answer", promise: _Promise | None, have: int) -> Identity:
+    async def _body(self, response: "Response", promise: _Promise | None, have: int) -> Identity:
         """Receive the file or the rest of it."""
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise FetchError("bad_response", "the table was sent compressed although not asked for so")
@@ -146,7 +146,7 @@ class FileFetch:
         conditions = {"If-None-Match": kept.etag, "If-Modified-Since": None if kept.etag else kept.last_modified}
         return {name: value for name, value in conditions.items() if value}
 
-    async def _receive(self, response: "Answer", promise: _Promise, have: int) -> tuple[int, str]:
+    async def _receive(self, response: "Response", promise: _Promise, have: int) -> tuple[int, str]:
         """Stream the body to disk in large blocks, each a thread hop; return the file's size and hex MD5.
 
         The first read follows the headers at once: what a connection has brought and nobody has read when it breaks is
@@ -202,7 +202,9 @@ class _Spool:
     there, once there is room.
     """
 
-    def __init__(self, place: Place, promise: _Promise, have: int, room: Callable[[int | None, int], None]) -> None:
+    def __init__(
+        self, place: CacheEntry, promise: _Promise, have: int, room: Callable[[int | None, int], None]
+    ) -> None:
         self._place = place
         self._promise = promise
         self._have = have
@@ -247,11 +249,11 @@ async def _meanwhile(read: Awaitable[bytes], opening: Awaitable[None]) -> bytes:
     return await reading
 
 
-def _note(place: Place, promise: _Promise) -> None:
+def _note(place: CacheEntry, promise: _Promise) -> None:
     place.raw_note.write_text(json.dumps(asdict(promise)), encoding="utf-8")
 
 
-def _promise(url: str, response: "Answer") -> _Promise:
+def _promise(url: str, response: "Response") -> _Promise:
     hashes = ",".join(response.headers.getall("x-goog-hash", []))
     md5 = re.search(r"(?:^|[,\s])md5=([A-Za-z0-9+/]{22}==)", hashes)
     headers = response.headers

@@ -33,7 +33,7 @@ _FAILURE_SCHEMA = {"Recording": pl.String, "ImageID": pl.String, "Reason": pl.St
 
 
 @dataclass(slots=True)
-class VoiceReport:
+class RecordingReport:
     """What became of the recordings: selected = present + downloaded + failed; `unnamed` narratives name none."""
 
     selected: int = 0
@@ -44,7 +44,7 @@ class VoiceReport:
     failures: list[tuple[str, str, str, str]] = field(default_factory=list)
 
 
-class Voices:
+class RecordingFetcher:
     """Fetches recordings into `folder`; `scratch` is for temporaries on the same disk."""
 
     def __init__(self, client: "Client", *, mirror: str | None, folder: Path, scratch: Path) -> None:
@@ -52,9 +52,9 @@ class Voices:
         self._mirror = mirror
         self._folder = folder
         self._scratch = scratch
-        self.report = VoiceReport()
+        self.report = RecordingReport()
 
-    async def fetch(self, narratives: Path) -> VoiceReport:
+    async def fetch(self, narratives: Path) -> RecordingReport:
         """Fetch what is not there of the recordings that narratives name. Raises StorageError."""
         try:
             await in_thread(lambda: self._folder.mkdir(parents=True, exist_ok=True))

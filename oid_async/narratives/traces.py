@@ -29,7 +29,7 @@ from oid_async.openimages.ids import KEY
 from oid_async.options.query import Split
 
 if TYPE_CHECKING:
-    from oid_async.http.client import Answer, Client
+    from oid_async.http.client import Client, Response
 
 _BLOCK_BYTES = 4 << 20
 # No narrative is nearly as long; what is, is no line of one.
@@ -193,7 +193,9 @@ def _tell(sink: Sink, name: str, lines: Filter, total: int | None) -> None:
     sink(TableProgress(name, lines.taken, total))
 
 
-async def _feed(answer: "Answer", lines: Filter, skip: int, report: TraceReport, progress: Callable[[], None]) -> None:
+async def _feed(
+    answer: "Response", lines: Filter, skip: int, report: TraceReport, progress: Callable[[], None]
+) -> None:
     """Hand a body on in large blocks, but for its first `skip` bytes; what came before a break is not lost."""
     block = bytearray()
     try:

@@ -29,7 +29,7 @@ from oid_async.select.query import Query
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class TopUpState:
     """What a topped up selection must know of the images asked for so far, as keys in any order.
 
     `failed` are those that cannot be had. `settled` are those that earlier decisions of this run gave out: what is not
@@ -40,7 +40,7 @@ class Asked:
     settled: pl.Series | None = None
 
 
-NOTHING_ASKED = Asked()
+NO_TOP_UP = TopUpState()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def choose(
     pairs: pl.DataFrame,
     images: pl.DataFrame,
     query: Query,
-    asked: Asked = NOTHING_ASKED,
+    asked: TopUpState = NO_TOP_UP,
     among: pl.Series | None = None,
 ) -> Selection:
     """Decide which images are selected, in the order of operations that stands at the top.
@@ -235,7 +235,7 @@ def _matching(frame: pl.DataFrame) -> pl.Series:
     return frame.filter(pl.col("rows") > 0).get_column("at")
 
 
-def _wanted(images: _Images, boxed: _Boxed, keep: pl.Series, query: Query, asked: Asked) -> tuple[pl.Series, int]:
+def _wanted(images: _Images, boxed: _Boxed, keep: pl.Series, query: Query, asked: TopUpState) -> tuple[pl.Series, int]:
     """Return the first images of a set, as the limits say; of these the part that is asked for."""
     part, limit = query.part, query.limit
     if part is None:
@@ -255,7 +255,7 @@ def _in_part(images: _Images, keep: pl.Series, query: Query, part: Part) -> pl.S
     return images.mask([places.to_frame().filter(part.holds(pl.int_range(pl.len()))).to_series()])
 
 
-def _first(images: _Images, boxed: _Boxed, keep: pl.Series, query: Query, asked: Asked) -> tuple[pl.Series, int]:
+def _first(images: _Images, boxed: _Boxed, keep: pl.Series, query: Query, asked: TopUpState) -> tuple[pl.Series, int]:
     """Return the first images of each class of a set, then the first of those, and how many of these must wait."""
     if query.limit is None and query.limit_per_class is None:
         return keep, 0

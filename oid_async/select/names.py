@@ -12,7 +12,7 @@ import polars as pl
 from oid_async.openimages.ids import HEX_ID, KEY
 from oid_async.options.query import Names
 from oid_async.report import Outcome
-from oid_async.store.journal_index import Lines
+from oid_async.store.journal_index import JournalIndex
 from oid_async.store.naming import PLAIN_NAME, clash_name, fold, id_name, url_name
 
 _LISTED_AT_ONCE = 65536
@@ -25,14 +25,14 @@ _GIVEN = pl.when(pl.col("Status") == "ok").then("FileName")
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class NameHashes:
     """The names that are there, as hashes (u64) in no order: as they are, and without regard to case."""
 
     exact: pl.Series
     folded: pl.Series
 
     @classmethod
-    def of(cls, names: Iterable[str]) -> "Listing":
+    def of(cls, names: Iterable[str]) -> "NameHashes":
         """List names, a batch at a time: a million of them are never held as text."""
         exact, folded = [_NONE], [_NONE]
         rest = iter(names)
@@ -43,14 +43,14 @@ class Listing:
         return cls(pl.concat(exact), pl.concat(folded))
 
 
-class Taken:
+class NameAssigner:
     """The file names that are spoken for: those of the journal and those that are there.
 
     `present` are the keys, sorted, of the saved images whose file is there. What no selected image needs to know is not
     worked out: when all of `keys` (sorted, unique) have names no other name can clash with one.
     """
 
-    def __init__(self, there: Listing, lines: Lines, keys: pl.Series) -> None:
+    def __init__(self, there: NameHashes, lines: JournalIndex, keys: pl.Series) -> None:
         given = lines.all_latest(name=pl.when(_GIVEN.is_not_null()).then(_GIVEN.hash())).drop_nulls("name")
         is_fresh = not keys.is_in(given.get_column(KEY).implode()).all()
         self.present = given.filter(pl.col("name").is_in(there.exact.implode())).get_column(KEY)

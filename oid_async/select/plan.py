@@ -17,9 +17,9 @@ import polars as pl
 from oid_async.openimages.ids import KEY, ROW, IdForm, within
 from oid_async.options.query import Names, Source, Split
 from oid_async.report import FINAL_KINDS, Outcome, parse_detail
-from oid_async.select.names import Adopt, Listing, Taken
+from oid_async.select.names import Adopt, NameAssigner, NameHashes
 from oid_async.select.query import in_splits
-from oid_async.store.journal_index import Lines
+from oid_async.store.journal_index import JournalIndex
 from oid_async.tables.reading import TableFile, reading, scan_keyed
 
 # What the image table may hold beyond ImageID; what it does not hold is null.
@@ -49,15 +49,15 @@ _ROW_GROUP = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class FolderState:
     """What the plan must know of SAVEPATH: the journal, the file names that are there, and how to adopt a file.
 
     Final failures are `remembered_from` this line of the journal on; whatever failed from line `run_from` on has failed
     in this run, which does not ask for it again.
     """
 
-    lines: Lines
-    there: Listing
+    lines: JournalIndex
+    there: NameHashes
     adopt: Adopt
     remembered_from: int = 0
     run_from: int | None = None
@@ -101,10 +101,10 @@ class Planner:
     dry: bool = False
     sizes: tuple[Path, ...] = ()
 
-    def write(self, keys: pl.Series, facts: Facts) -> Summary:
+    def write(self, keys: pl.Series, facts: FolderState) -> Summary:
         """Write the plan of these keys (sorted, unique) and return what it holds."""
         summary = Summary()
-        taken = Taken(facts.there, facts.lines, keys)
+        taken = NameAssigner(facts.there, facts.lines, keys)
         summary.unselected = taken.unselected
         if self.dry:
             # What is there needs no look at its row.
@@ -134,7 +134,7 @@ class Planner:
         known = listed.select(KEY, CopyBytes="Bytes").collect().unique(KEY)
         return frame.join(known, on=KEY, how="left", maintain_order="left")
 
-    def failed(self, facts: Facts) -> pl.Series:
+    def failed(self, facts: FolderState) -> pl.Series:
         """Return the keys, sorted, of the images of any query that are known to fail: for good, or in this run."""
         known, lost = _failures(facts)
         is_known = facts.lines.all_latest(is_known=known.is_not_null() | lost.is_not_null())
@@ -176,7 +176,7 @@ class Planner:
         for path in self.folder.glob("rows-*.parquet"):
             path.unlink()
 
-    def _span(self, rows: list[pl.LazyFrame], facts: Facts, span: pl.Series, summary: Summary) -> pl.DataFrame:
+    def _span(self, rows: list[pl.LazyFrame], facts: FolderState, span: pl.Series, summary: Summary) -> pl.DataFrame:
         """Return the image rows of a span of keys, first published row of each, beside what the journal knows."""
         known, lost = _failures(facts)
         journal = facts.lines.latest(span).select(
@@ -225,7 +225,7 @@ def remembered_reason(known: str, sources: Sequence[str]) -> str | None:
     return reasons[-1] if all(reason in FINAL_KINDS for reason in reasons) else None
 
 
-def _failures(facts: Facts) -> tuple[pl.Expr, pl.Expr]:
+def _failures(facts: FolderState) -> tuple[pl.Expr, pl.Expr]:
     """Return what a journal line tells of failures: those that are remembered, and why one failed in this run."""
     failed, line = pl.col("Status") == "failed", pl.col("line")
     known = pl.when(failed & (line >= max(facts.remembered_from, facts.lines.forgotten + 1))).then("Detail")

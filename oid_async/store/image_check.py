@@ -8,7 +8,7 @@ from typing import Self
 
 from oid_async.store.file_bytes import FileBytes
 
-Body = bytes | bytearray | FileBytes
+ImageBytes = bytes | bytearray | FileBytes
 """A body in memory, or one on the disk that is read in blocks: what follows says the same of both."""
 
 _SOI = b"\xff\xd8\xff"
@@ -21,7 +21,6 @@ _SOS = 0xDA
 # A header has some dozens of segments. One of millions, of fill bytes or empty segments, is made to keep us busy.
 _MOST_STEPS = 20_000
 _HEX_MD5 = re.compile("[0-9a-fA-F]{32}")
-_MD5_ETAG = re.compile(r'"([0-9a-fA-F]{32})"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ class Expected:
         return cls(int(whole) if whole.isdecimal() else None, md5 or None)
 
 
-def read_header(body: Body) -> JpegHeader:
+def read_header(body: ImageBytes) -> JpegHeader:
     """Walk a JPEG's segments to its frame size. Never raises; a header that cannot be walked yields None.
 
     The walk skips what embedded thumbnails bring along, so their markers are not mistaken for the picture's own.
@@ -81,7 +80,7 @@ def read_header(body: Body) -> JpegHeader:
     return JpegHeader(width, height, None)
 
 
-def is_complete(body: Body, header: JpegHeader) -> bool:
+def is_complete(body: ImageBytes, header: JpegHeader) -> bool:
     """Return whether the end marker is there. Inside coded data FF is always followed by 00, so FFD9 is the end.
 
     Bytes after the end marker are tolerated: some cameras pad their files, and every decoder ignores it.
@@ -101,7 +100,7 @@ def refuse_start(start: bytes | bytearray) -> str | None:
     return "placeholder" if start.startswith(_PICTURES) else "not_image"
 
 
-def refuse(body: Body, header: JpegHeader, md5: str | None, expected: Expected) -> str | None:
+def refuse(body: ImageBytes, header: JpegHeader, md5: str | None, expected: Expected) -> str | None:
     """Return the failure kind of a whole body, None when it is the image.
 
     `expected` holds for the original alone: the bucket's copies and the thumbnails are other bytes. `md5` is the
@@ -120,7 +119,7 @@ def refuse(body: Body, header: JpegHeader, md5: str | None, expected: Expected) 
     return None
 
 
-def md5_base64(body: Body) -> str:
+def md5_base64(body: ImageBytes) -> str:
     """Return the MD5 as Open Images writes it: base64 of the 16 raw bytes.
 
     >>> md5_base64(b"")
@@ -131,42 +130,5 @@ def md5_base64(body: Body) -> str:
     return b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
 
 
-def etag_md5(etag: str | None) -> str | None:
-    """Return the base64 MD5 that a strong ETag of 32 hex digits claims, None for any other form (S3 multipart, weak).
-
-    >>> etag_md5('"d41d8cd98f00b204e9800998ecf8427e"'), etag_md5('"abc-2"')
-    ('1B2M2Y8AsgTpgAmY7PhCfg==', None)
-    """
-    claim = _MD5_ETAG.fullmatch(etag or "")
-    return _from_hex(claim[1]) if claim else None
-
-
 def _from_hex(md5: str) -> str:
     return b64encode(bytes.fromhex(md5)).decode()
-
-
-@dataclass(slots=True)
-class EtagTrust:
-    """Whether one host's ETags are the MD5s of its bodies: None until seen, then True or False for the run.
-
-    No document says so of the bucket, so a mismatch counts only once a match has shown it.
-    """
-
-    host: str
-    is_md5: bool | None = None
-
-    def contradicts(self, etag: str | None, md5: str | None) -> tuple[str | None, str | None] | None:
-        """Hold a body's MD5 against its ETag; return (reason to refuse it, note to give once) when they differ.
-
-        A body that was not hashed (None) is not held against anything.
-        """
-        claimed = etag_md5(etag)
-        if claimed is None or md5 is None or self.is_md5 is False:
-            return None
-        if claimed == md5:
-            self.is_md5 = True
-            return None
-        if self.is_md5:
-            return "checksum", None
-        self.is_md5 = False
-        return None, f"{self.host}: its ETags are not the MD5s of what it sends; that check is off for this run"

@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from oid_async.errors import storage_error
+from oid_async.http.etags import EtagTrust
 from oid_async.report import Outcome
 from oid_async.store.disk import OPENER, Opener, discard, write_all
 from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder
-from oid_async.store.image_check import Body, EtagTrust, Expected, md5_base64, read_header, refuse
+from oid_async.store.image_check import Expected, ImageBytes, md5_base64, read_header, refuse
 from oid_async.store.naming import clash_name
 
 
 @dataclass(slots=True)
-class Arrival:
+class ReceivedImage:
     """A body that has arrived whole as far as HTTP can tell: in `chunks`, or `spooled` to its temporary file."""
 
     image_id: str
@@ -37,7 +38,7 @@ class Arrival:
 
 
 @dataclass(frozen=True, slots=True)
-class Landing:
+class WriteResult:
     """What became of an arrival: its Outcome once it is stored and journalled, or the reason why it is refused."""
 
     reason: str | None
@@ -45,47 +46,47 @@ class Landing:
     note: str | None = None
 
 
-class Book(Protocol):
+class OutcomeLog(Protocol):
     """Where outcomes are written down: the journal, or the way to the process that writes it."""
 
     def append(self, outcomes: Iterable[Outcome]) -> None:
         """Write down what is true of these images now; from any thread. Raises StorageError."""
 
 
-class Lander:
+class ImageWriter:
     """Stores arrivals in one folder and writes the journal; batches may be landed from several threads at once.
 
     Without `hashed` no MD5 is kept, and none is computed but to hold an original against its published one.
     """
 
-    def __init__(self, folder: Folder, journal: Book, *, hashed: bool = True, opener: Opener = OPENER) -> None:
+    def __init__(self, folder: Folder, journal: OutcomeLog, *, hashed: bool = True, opener: Opener = OPENER) -> None:
         self._folder = folder
         self._hashed = hashed
         self._opener = opener
         self._images = f"{folder.images}{os.sep}"
         self._journal = journal
 
-    def land(self, batch: Sequence[Arrival | Outcome]) -> list[Landing]:
+    def land(self, batch: Sequence[ReceivedImage | Outcome]) -> list[WriteResult]:
         """Store a batch: arrivals are checked and stored, failed Outcomes are journalled. Returns one Landing each.
 
         Raises StorageError when the disk is full or not writable; what was renamed before is journalled all the same.
         """
-        landings: list[Landing] = []
+        landings: list[WriteResult] = []
         try:
             for entry in batch:
                 if isinstance(entry, Outcome):
-                    landings.append(Landing(None, entry))
+                    landings.append(WriteResult(None, entry))
                 else:
-                    landings.append(self.land_one(entry))
+                    landings.append(self.write_one(entry))
         finally:
             self.book(landings)
         return landings
 
-    def book(self, landings: Iterable[Landing]) -> None:
+    def book(self, landings: Iterable[WriteResult]) -> None:
         """Journal what has landed. Raises StorageError."""
         self._journal.append([landing.outcome for landing in landings if landing.outcome is not None])
 
-    def land_one(self, arrival: Arrival) -> Landing:
+    def write_one(self, arrival: ReceivedImage) -> WriteResult:
         """Check and store one arrival, which is to be journalled then. Raises StorageError."""
         # Plain strings, not paths: pathlib's parsing would cost more here than opening and renaming the file.
         part = self._folder.part(arrival.image_id)
@@ -98,7 +99,7 @@ class Lander:
             raise storage_error(error, self._folder.path) from error
         return landing
 
-    def _check(self, arrival: Arrival, part: str) -> Landing:
+    def _check(self, arrival: ReceivedImage, part: str) -> WriteResult:
         """Check a body and store it if it is the image. What was spooled is read in blocks, not into memory."""
         if arrival.spooled:
             with FileBytes(part) as file:
@@ -106,9 +107,9 @@ class Lander:
         chunks, arrival.chunks = arrival.chunks, ()
         return self._judge(arrival, part, chunks[0] if len(chunks) == 1 else b"".join(chunks))
 
-    def _judge(self, arrival: Arrival, part: str, body: Body) -> Landing:
+    def _judge(self, arrival: ReceivedImage, part: str, body: ImageBytes) -> WriteResult:
         if len(body) != arrival.size:
-            return Landing("truncated")  # what was spooled is not what came: it is asked for again
+            return WriteResult("truncated")  # what was spooled is not what came: it is asked for again
         header = read_header(body)
         md5 = md5_base64(body) if self._hashed or arrival.expected.md5 else None
         reason = refuse(body, header, md5, arrival.expected)
@@ -116,7 +117,7 @@ class Lander:
         if reason is None and (mismatch := arrival.etags.contradicts(arrival.etag, md5)):
             reason, note = mismatch
         if reason is not None:
-            return Landing(reason)
+            return WriteResult(reason)
         if not isinstance(body, FileBytes):
             self._write(part, body)
         outcome = Outcome(
@@ -131,9 +132,9 @@ class Lander:
             height=header.height,
             attempts=arrival.attempts,
         )
-        return Landing(None, outcome, note)
+        return WriteResult(None, outcome, note)
 
-    def _place(self, part: str, arrival: Arrival) -> str:
+    def _place(self, part: str, arrival: ReceivedImage) -> str:
         """Rename the temporary to its final name. A file that appeared there since the plan is somebody else's."""
         name = arrival.file_name
         while os.path.lexists(final := f"{self._images}{name}"):

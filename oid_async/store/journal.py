@@ -178,7 +178,7 @@ def _whole_lines(fields: pl.LazyFrame) -> pl.LazyFrame:
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class SavedLine:
     """What a line says of a file that was saved by a request."""
 
     file_name: str
@@ -186,7 +186,7 @@ class Saved:
     md5: str | None
 
 
-def saved_last(path: Path) -> Iterator[list[Saved]]:
+def saved_last(path: Path) -> Iterator[list[SavedLine]]:
     """Yield what was downloaded, the last line first, a block of lines at a time; adopted files are left out.
 
     It reads from the end, so that whoever asks for the latest stops early. An image may have several lines.
@@ -205,13 +205,13 @@ def saved_last(path: Path) -> Iterator[list[Saved]]:
             end = start
 
 
-def _saved(line: bytes) -> Saved | None:
+def _saved(line: bytes) -> SavedLine | None:
     fields = line.decode("utf-8", "replace").split("\t")
     if len(fields) != len(SCHEMA) or fields[1] != "ok" or fields[-1] == "-" or not fields[4].isdecimal():
         return None
     if not fields[3] or "/" in fields[3] or fields[3] in (".", ".."):  # no name of ours: a damaged line
         return None
-    return Saved(fields[3], int(fields[4]), fields[5] or None)
+    return SavedLine(fields[3], int(fields[4]), fields[5] or None)
 
 
 def next_line(path: Path) -> int:

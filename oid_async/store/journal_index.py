@@ -30,7 +30,7 @@ class _Block:
     greatest: int | str
 
 
-class Lines:
+class JournalIndex:
     """What a journal says at one moment. Blocking.
 
     `forgotten` is the number of its last line that forgets failures, -1 without one; `following` is the number that the

@@ -19,8 +19,8 @@ import polars as pl
 
 from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder
-from oid_async.store.image_check import Body, is_complete, md5_base64, read_header, refuse_start
-from oid_async.store.journal import Saved, saved_last, scan_journal
+from oid_async.store.image_check import ImageBytes, is_complete, md5_base64, read_header, refuse_start
+from oid_async.store.journal import SavedLine, saved_last, scan_journal
 
 # Linux writes back after 30 s, other systems within a minute; the rest is for disks that are slow to take it.
 _WINDOW_S = 600.0
@@ -38,7 +38,7 @@ def boot_id(path: Path = _BOOT_ID) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class PowerCheck:
+class RecoveryReport:
     """What was found: how many files were read, and how many of them were torn and have been removed."""
 
     read: int = 0
@@ -54,22 +54,22 @@ class PowerCheck:
         )
 
 
-def check_after_boot(folder: Folder, boot: str) -> PowerCheck:
+def recover_after_boot(folder: Folder, boot: str) -> RecoveryReport:
     """Remove what a power cut has torn, if there was another boot since the last run; then vouch for this one.
 
     Call it under the lock and before the journal is opened: its time of change is the end of the last run. Blocking.
     Raises OSError when the disk fails.
     """
     if folder.last_run.boot == boot:
-        return PowerCheck()
-    found = PowerCheck()
+        return RecoveryReport()
+    found = RecoveryReport()
     if folder.journal.exists():
         end = folder.journal.stat().st_mtime
         read, removed = _check_journalled(folder, end - _WINDOW_S)
         if not folder.last_run.ended:
             unknown = _remove_torn(folder.images, end - _WINDOW_S, end + _WINDOW_S)
             read, removed = read + unknown, removed + unknown
-        found = PowerCheck(read, removed)
+        found = RecoveryReport(read, removed)
     folder.vouch(boot)
     return found
 
@@ -89,7 +89,7 @@ def _check_journalled(folder: Folder, since: float) -> tuple[int, int]:
     return read, removed
 
 
-def _failing(folder: Folder, lines: Iterable[Saved]) -> list[Saved]:
+def _failing(folder: Folder, lines: Iterable[SavedLine]) -> list[SavedLine]:
     return [saved for saved in lines if not _is_same(folder.images / saved.file_name, saved)]
 
 
@@ -105,7 +105,7 @@ def _remove_torn(images: Path, since: float, until: float) -> int:
     return removed
 
 
-def is_torn(body: Body) -> bool:
+def is_torn(body: ImageBytes) -> bool:
     """Return whether bytes are what a power cut leaves of a JPEG: none, NULs, or a beginning without its end.
 
     >>> is_torn(b""), is_torn(bytes(9)), is_torn(bytes.fromhex("ffd8ffe0")), is_torn(b"a text of somebody's")
@@ -117,7 +117,7 @@ def is_torn(body: Body) -> bool:
     return refuse_start(start) is None and not is_complete(body, read_header(body))
 
 
-def _is_same(path: Path, saved: Saved) -> bool:
+def _is_same(path: Path, saved: SavedLine) -> bool:
     """Return whether a file is what its line says. One that is not there is nothing to remove."""
     try:
         with FileBytes(path) as body:
@@ -131,7 +131,7 @@ def _is_same(path: Path, saved: Saved) -> bool:
         return True
 
 
-def _latest(journal: Path, failed: Iterable[Saved]) -> Iterator[Saved]:
+def _latest(journal: Path, failed: Iterable[SavedLine]) -> Iterator[SavedLine]:
     """Yield what the latest line of each of these files says."""
     names = {saved.file_name for saved in failed}
     if not names:
@@ -139,7 +139,7 @@ def _latest(journal: Path, failed: Iterable[Saved]) -> Iterator[Saved]:
     lines = scan_journal(journal).filter(Status="ok").filter(pl.col("FileName").is_in(names))
     latest = lines.sort("line").unique("FileName", keep="last").select("FileName", "Bytes", "MD5").collect()
     for name, size, md5 in latest.iter_rows():
-        yield Saved(name, size, md5)
+        yield SavedLine(name, size, md5)
 
 
 def _changed(path: Path) -> float:

@@ -19,7 +19,7 @@ from oid_async.openimages.ids import KEY, ROW, IdForm, within
 from oid_async.openimages.kinds import KINDS, Kind
 from oid_async.store.disk import sync_file, sync_folder
 from oid_async.store.folder import Folder
-from oid_async.store.journal_index import Lines
+from oid_async.store.journal_index import JournalIndex
 from oid_async.tables.reading import TableFile, columns_of, reading
 from oid_async.tables.rows import RowSource, rows_of
 
@@ -60,7 +60,7 @@ _NOT_ALWAYS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class SavedAnnotations:
     """Annotations that are saved: where they come from, and the labels of those that are meant, None for all."""
 
     source: RowSource
@@ -78,7 +78,7 @@ class Results:
 
     def write(
         self,
-        annotations: Sequence[Saved],
+        annotations: Sequence[SavedAnnotations],
         query: dict[str, Any],
         bad_rows: pl.DataFrame,
         unknown_ids: Iterable[str],
@@ -119,7 +119,7 @@ class Results:
 
     def _images(self, made: list[Path]) -> list[Path]:
         """Join plan and journal span by span into parts of the manifest; write what is one row an image on the way."""
-        lines = Lines(self.folder.journal, self.ids, self.folder.lines, self.folder.new_lines)
+        lines = JournalIndex(self.folder.journal, self.ids, self.folder.lines, self.folder.new_lines)
         parts: list[Path] = []
         with ExitStack() as files:
             attribution = files.enter_context(self._new("ATTRIBUTION.csv", made).open("wb"))
@@ -140,7 +140,7 @@ class Results:
                     failed.write_csv(failures, include_header=first)
         return parts
 
-    def _span(self, plan: Path, lines: Lines) -> pl.DataFrame:
+    def _span(self, plan: Path, lines: JournalIndex) -> pl.DataFrame:
         """Return one span of the manifest, with the columns of the failure table beside its own."""
         frame = pl.read_parquet(plan).rename({"FileName": "Planned", "Reason": "Remembered"})
         latest = lines.latest(frame.get_column(KEY)).drop("ImageID")
@@ -175,7 +175,7 @@ class Results:
         frame = pl.scan_parquet(list(parts)).select(list(MANIFEST_SCHEMA))
         frame.sink_parquet(path, row_group_size=_ROW_GROUP, maintain_order=True)
 
-    def _annotations(self, saved: Saved, parts: Sequence[Path], made: list[Path]) -> None:
+    def _annotations(self, saved: SavedAnnotations, parts: Sequence[Path], made: list[Path]) -> None:
         """Write the rows of one kind as published, then what their classes are called and IMAGE_FIELDS.
 
         Of narratives the JSON objects themselves, a line each. Saved images only, in order of ImageID and row.
@@ -206,7 +206,9 @@ class Results:
                 if written is not None:
                     written.result()
 
-    def _rows(self, number: int, saved: Saved, parts: Sequence[Path], renamed: dict[str, str]) -> pl.LazyFrame:
+    def _rows(
+        self, number: int, saved: SavedAnnotations, parts: Sequence[Path], renamed: dict[str, str]
+    ) -> pl.LazyFrame:
         """Return the rows of one table that may be wanted: KEY, ROW and the columns under their new names.
 
         The cache's own form is read where it lies: a class stands in order of its keys, so that the statistics of its
@@ -245,7 +247,7 @@ class Results:
             .collect(engine="streaming")
         )
 
-    def _labels(self, saved: Saved, made: list[Path]) -> None:
+    def _labels(self, saved: SavedAnnotations, made: list[Path]) -> None:
         called = saved.source.class_names
         labels = saved.labels if saved.labels is not None else tuple(called)
         frame = pl.DataFrame(

@@ -20,8 +20,8 @@ import aiofiles.os
 from oid_async.concurrency import settled
 from oid_async.events import Landed, Note, Sink
 from oid_async.report import Outcome, Report
-from oid_async.store.image_writer import Arrival, Lander, Landing
-from oid_async.transfer.fetch import Job
+from oid_async.store.image_writer import ImageWriter, ReceivedImage, WriteResult
+from oid_async.transfer.fetch import ImageTransfer
 from oid_async.transfer.scheduler import turn, wake
 
 # What may be stored within the event loop: the hash of more takes longer than anybody should be held up.
@@ -42,12 +42,12 @@ _INBOX_IMAGES = 2 * _BATCH_IMAGES
 _INBOX_BYTES = 2 * _BATCH_BYTES
 
 Deliver = Callable[[Outcome], Awaitable[None]]
-Settle = Callable[[Job | None, Landing], Outcome | None]
+Settle = Callable[[ImageTransfer | None, WriteResult], Outcome | None]
 """Told of every job that has landed or was refused; returns the Outcome of one that has thereby failed.
 
 None stands for an image that there was nothing to ask for."""
 
-_Entry = tuple[Job | None, Arrival | Outcome]
+_Entry = tuple[ImageTransfer | None, ReceivedImage | Outcome]
 
 
 class _Inbox:
@@ -109,7 +109,7 @@ class Collector:
 
     def __init__(
         self,
-        lander: Lander,
+        lander: ImageWriter,
         report: Report,
         sink: Sink,
         deliver: Deliver | None,
@@ -124,7 +124,7 @@ class Collector:
         self._sink = sink
         self._deliver = deliver
         self._inbox = _Inbox(room)
-        self._here: list[tuple[Job, Landing]] = []
+        self._here: list[tuple[ImageTransfer, WriteResult]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._mean_s = 0.0
         self._slow_until = 0.0
@@ -149,13 +149,13 @@ class Collector:
         """Return whether a body of so many bytes would be taken at once."""
         return self._inbox.has_room or (size <= _QUICK_BYTES and self._is_quick)
 
-    def take_now(self, job: Job, arrival: Arrival) -> None:
+    def take_now(self, job: ImageTransfer, arrival: ReceivedImage) -> None:
         """Take a body for which there is room. Raises StorageError."""
         if arrival.size > _QUICK_BYTES or arrival.spooled or not self._is_quick:
             self._inbox.put_now((job, arrival))
             return
         began = perf_counter()
-        self._here.append((job, self._lander.land_one(arrival)))
+        self._here.append((job, self._lander.write_one(arrival)))
         self._mean_s += (perf_counter() - began - self._mean_s) / _QUICK_OF
         if self._mean_s > _QUICK_S:
             self._mean_s, self._slow_until = 0.0, self._loop.time() + _SLOW_FOR_S
@@ -164,9 +164,9 @@ class Collector:
         elif self._timer is None:
             self._timer = self._loop.call_later(_HERE_S, self._ring)
 
-    async def take(self, job: Job | None, content: Arrival | Outcome) -> None:
+    async def take(self, job: ImageTransfer | None, content: ReceivedImage | Outcome) -> None:
         """Take a body, or the Outcome of an image that has failed. Waits while there is much to be stored."""
-        if job is not None and isinstance(content, Arrival) and self.has_room(content.size):
+        if job is not None and isinstance(content, ReceivedImage) and self.has_room(content.size):
             self.take_now(job, content)
         else:
             await self._inbox.put((job, content))
@@ -188,7 +188,7 @@ class Collector:
         self._count(landings)
         self._settle_all(batch)
 
-    def _settle_all(self, ended: Iterable[tuple[Job | None, Landing]]) -> None:
+    def _settle_all(self, ended: Iterable[tuple[ImageTransfer | None, WriteResult]]) -> None:
         for job, landing in ended:
             if (failed := self._settle(job, landing)) is not None:
                 self._inbox.put_now((job, failed))
@@ -215,7 +215,7 @@ class Collector:
             for outcome in outcomes:
                 await self._deliver(outcome)
 
-    async def _store(self, contents: Sequence[Arrival | Outcome]) -> tuple[list[Landing], list[Outcome]]:
+    async def _store(self, contents: Sequence[ReceivedImage | Outcome]) -> tuple[list[WriteResult], list[Outcome]]:
         stored = asyncio.ensure_future(self._land_batch(contents))
         try:
             landings = await asyncio.shield(stored)
@@ -227,7 +227,7 @@ class Collector:
             raise
         return landings, self._count(landings)
 
-    def _count(self, landings: Sequence[Landing]) -> list[Outcome]:
+    def _count(self, landings: Sequence[WriteResult]) -> list[Outcome]:
         report, outcomes = self._report, []
         for landing in landings:
             if landing.note is not None:
@@ -253,4 +253,4 @@ class Collector:
 
 def _size(entry: _Entry) -> int:
     content = entry[1]
-    return content.size if isinstance(content, Arrival) and not content.spooled else 0
+    return content.size if isinstance(content, ReceivedImage) and not content.spooled else 0

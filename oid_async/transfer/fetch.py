@@ -1,7 +1,7 @@
 """One image: its sources in order, each asked until it answers, the body handed on to be checked and stored.
 
-A `Job` is an image on its way: which source it has come to and what went wrong before. `Fetcher.attempt` makes one
-attempt and says what comes of it: landed, again after a delay, or failed. Who waits in between is the lanes' business.
+An `ImageTransfer` is an image on its way: which source it has come to and what went wrong before. `Fetcher.attempt` makes
+one attempt and says what comes of it: received, again after a delay, or failed. The scheduler holds it in between.
 """
 
 import errno
@@ -18,21 +18,22 @@ import aiofiles.os
 
 from oid_async.concurrency import finished
 from oid_async.errors import storage_error
-from oid_async.http.hosts import ElsewhereError, Host
+from oid_async.http.etags import EtagTrust
+from oid_async.http.hosts import ClosedHostError, Host
 from oid_async.http.pace import BYTES_UNDER_WAY
 from oid_async.http.retry import Attempts, FetchError, Limits, is_final
-from oid_async.http.urls import Address, parse_url
+from oid_async.http.urls import Route, parse_url
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.options.query import SPLITS, Source
 from oid_async.report import Outcome, parse_detail, write_detail
-from oid_async.store.image_check import EtagTrust, Expected, refuse_start
-from oid_async.store.image_writer import Arrival
+from oid_async.store.image_check import Expected, refuse_start
+from oid_async.store.image_writer import ReceivedImage
 from oid_async.transfer.resume import ask_for_rest, is_strong, whole_length
 
 if TYPE_CHECKING:
-    from oid_async.http.client import Answer, Client
-    from oid_async.http.connection import Wire
-    from oid_async.transfer.keep_alive import Streak
+    from oid_async.http.client import Client, Response
+    from oid_async.http.connection import Connection
+    from oid_async.transfer.keep_alive import KeepAliveChain
 
 _UNPACKED_AT_ONCE = 256 << 10  # a bomb goes off in portions that memory and the event loop do not feel
 _START_BYTES = 16
@@ -81,7 +82,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Partial:
+class PartialBody:
     """The first bytes of a body that broke off, in its temporary file: how many, of what, of how many in all."""
 
     size: int
@@ -90,7 +91,7 @@ class Partial:
 
 
 @dataclass(slots=True)
-class Job:
+class ImageTransfer:
     """One image on its way to its outcome.
 
     `source` is the one it has come to: `address` is where its request goes, `written` what is written down of that.
@@ -103,10 +104,10 @@ class Job:
     before: int
     attempts: Attempts
     source: Source
-    address: Address
+    address: Route
     written: str
     host: Host
-    partial: Partial | None = None
+    partial: PartialBody | None = None
     held: int = 0
     is_back: bool = False
 
@@ -121,13 +122,13 @@ class Job:
         back = _BACK if self.is_back else ""
         return None if self.attempts.made else f"{back}{self.before} {write_detail(self.history)}"
 
-    def follows(self, other: "Job") -> bool:
+    def follows(self, other: "ImageTransfer") -> bool:
         """Return whether it can be asked for on the connection that another job's body has come on."""
         return self.address.origin is other.address.origin and self.partial is None
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class Retry:
     """Ask again, of the job's host as it stands now, after a delay; `exhausted` says that descriptors ran out."""
 
     delay_s: float
@@ -164,33 +165,40 @@ class Fetcher:
         self._written = written
         self._part = part
         self._jitter = jitter
-        self._shared = Shared()
-        self._bucket: Address | None = None
+        self._shared = BodyMemory()
+        self._bucket: Route | None = None
 
-    def streak(self, *, following: Callable[[Job], Job | None], landed: Callable[[Job, Arrival], None]) -> "Streak":
+    def streak(
+        self,
+        *,
+        following: Callable[[ImageTransfer], ImageTransfer | None],
+        landed: Callable[[ImageTransfer, ReceivedImage], None],
+    ) -> "KeepAliveChain":
         """Return what one worker needs to go on from one job to the next without being woken."""
-        from oid_async.transfer.keep_alive import Streak
+        from oid_async.transfer.keep_alive import KeepAliveChain
 
-        return Streak(self._client, self, following=following, landed=landed)
+        return KeepAliveChain(self._client, self, following=following, landed=landed)
 
-    def begin(self, target: Target) -> Job | Failed:
+    def begin(self, target: Target) -> ImageTransfer | Failed:
         """Return the job of an image of the plan; Failed if there is nothing to ask for."""
         return self._turn(target, parse_detail(target.known), 0, None)
 
-    def recall(self, target: Target, note: str) -> Job | Failed:
+    def recall(self, target: Target, note: str) -> ImageTransfer | Failed:
         """Return the job that left this note behind."""
         before, _, detail = note.partition(" ")
         job = self._turn(target, parse_detail(detail), int(before.removeprefix(_BACK)), None)
-        if isinstance(job, Job):
+        if isinstance(job, ImageTransfer):
             job.is_back = before.startswith(_BACK)
         return job
 
-    def settled(self, job: Job) -> None:
+    def settled(self, job: ImageTransfer) -> None:
         """Say that a job's body is no longer in memory."""
         self._shared.held -= job.held
         job.held = 0
 
-    async def attempt(self, job: Job, streak: "Streak | None" = None) -> Arrival | Again | Failed:
+    async def attempt(
+        self, job: ImageTransfer, streak: "KeepAliveChain | None" = None
+    ) -> ReceivedImage | Retry | Failed:
         """Make one attempt. Raises StorageError when the disk says no.
 
         Only what is final for the object moves on to the next source; a passing fault ends as failed, because the next
@@ -218,32 +226,34 @@ class Fetcher:
             await _unlink(self._part(job.target.image_id))
         return end
 
-    def refused(self, job: Job, reason: str) -> Again | Failed:
+    def refused(self, job: ImageTransfer, reason: str) -> Retry | Failed:
         """Decide what comes of a job whose body was not the image."""
         return self._judge(job, FetchError(reason, "the body is not the image"))
 
-    def _judge(self, job: Job, error: FetchError) -> Again | Failed:
+    def _judge(self, job: ImageTransfer, error: FetchError) -> Retry | Failed:
         """Decide what comes after a failure."""
         if error.exhausted:
             job.attempts.made -= 1
-            return Again(_NO_DESCRIPTOR_WAIT_S, exhausted=True)
-        if isinstance(error, ElsewhereError) and error.host.gave_up is None:
+            return Retry(_NO_DESCRIPTOR_WAIT_S, exhausted=True)
+        if isinstance(error, ClosedHostError) and error.host.gave_up is None:
             job.attempts.made -= 1
             job.host = error.host
-            return Again(0.0)
+            return Retry(0.0)
         wait_s = job.attempts.wait_s(error, self._jitter())
         now = self._client.hosts.clock()
         if wait_s is not None:
             # A host that is closed makes all its images wait: behind the others, so that they take turns in probing.
-            return Again(0.0 if job.host.is_closed(now) else max(wait_s, job.host.retry_delay_s(now)))
+            return Retry(0.0 if job.host.is_closed(now) else max(wait_s, job.host.retry_delay_s(now)))
         job.history[job.source] = error.kind
         job.before += job.attempts.made
         if not is_final(error.kind):
             return Failed(self._outcome(job.target, job.history, error.kind, job.source, job.written, job.before))
         turned = self._turn(job.target, job.history, job.before, job)
-        return turned if isinstance(turned, Failed) else Again(0.0)
+        return turned if isinstance(turned, Failed) else Retry(0.0)
 
-    def _turn(self, target: Target, history: dict[str, str], before: int, job: Job | None) -> Job | Failed:
+    def _turn(
+        self, target: Target, history: dict[str, str], before: int, job: ImageTransfer | None
+    ) -> ImageTransfer | Failed:
         """Turn to the first source that may have the image and is not known to have failed for good."""
         reason, last = "bad_url", self._sources[0]
         written = job.written if job is not None else None
@@ -264,19 +274,19 @@ class Fetcher:
                 continue
             host, attempts = self._client.hosts.named(address.origin.host), Attempts(self._client.limits)
             if job is None:
-                return Job(target, history, before, attempts, source, address, written, host)
+                return ImageTransfer(target, history, before, attempts, source, address, written, host)
             job.source, job.address, job.written, job.host, job.attempts = source, address, written, host, attempts
             return job
         return Failed(self._outcome(target, history, reason, last, written, before))
 
-    def _address(self, target: Target, source: Source) -> Address:
+    def _address(self, target: Target, source: Source) -> Route:
         """Return where a source has this image. Raises FetchError."""
         if source == "cvdf" and target.image_id.isalnum() and target.image_id.isascii():
             # A million images of one bucket need its URL taken apart once.
             if self._bucket is None:
-                self._bucket = Address.of(parse_url(object_url(IMAGE_BUCKET, "", self._mirror)))
-            return Address(self._bucket.origin, f"{self._bucket.path}{target.subset}/{target.image_id}.jpg")
-        return Address.of(parse_url(target.url(source, self._mirror) or ""))
+                self._bucket = Route.of(parse_url(object_url(IMAGE_BUCKET, "", self._mirror)))
+            return Route(self._bucket.origin, f"{self._bucket.path}{target.subset}/{target.image_id}.jpg")
+        return Route.of(parse_url(target.url(source, self._mirror) or ""))
 
     def _outcome(
         self, target: Target, history: dict[str, str], reason: str, source: str, url: str | None, attempts: int
@@ -284,11 +294,11 @@ class Fetcher:
         detail = write_detail(history)
         return Outcome(target.image_id, "failed", None, reason, detail, source, url, attempts=attempts)
 
-    def _may_go_on(self, job: Job) -> bool:
+    def _may_go_on(self, job: ImageTransfer) -> bool:
         """Return whether other jobs may follow this one on its connection."""
         return job.partial is None and job.host.limiter is None and not self._client.is_throttled
 
-    async def _receive_in(self, streak: "Streak") -> Arrival:
+    async def _receive_in(self, streak: "KeepAliveChain") -> ReceivedImage:
         """Ask for the streak's job and for those that follow; return the last one's body."""
         try:
             answer = await self._client.ask(streak.job.address, chain=streak.begin())
@@ -298,7 +308,7 @@ class Fetcher:
                 raise streak.failed
         return await self._receive(streak.job, answer)
 
-    def takes(self, job: Job, wire: "Wire") -> bool:
+    def takes(self, job: ImageTransfer, wire: "Connection") -> bool:
         """Return whether an answer is the plain one that nearly all are: the whole of a body that fits into memory."""
         length, wanted, shared = wire.length, job.target.expected(job.source).size, self._shared
         if wire.status != 200 or wire.encoding or not length:
@@ -312,7 +322,9 @@ class Fetcher:
         shared.held += length
         return True
 
-    def arrived(self, job: Job, body: bytes | bytearray, etag: str | None, began: float, now: float) -> Arrival:
+    def arrived(
+        self, job: ImageTransfer, body: bytes | bytearray, etag: str | None, began: float, now: float
+    ) -> ReceivedImage:
         """Return the body of a plain answer, for the one who stores it."""
         host = job.host
         host.answered(began)
@@ -323,14 +335,14 @@ class Fetcher:
         host.delivered(size, began, now)
         self._shared.most = max(_HELD_BYTES, min(BYTES_UNDER_WAY, int(host.window) * _HELD_EACH))
 
-    async def _receive(self, job: Job, answer: "Answer | None" = None) -> Arrival:
+    async def _receive(self, job: ImageTransfer, answer: "Response | None" = None) -> ReceivedImage:
         """Return the body of an answer, small ones in memory, large ones spooled to a temporary file.
 
         Without an answer one request is made.
         """
         target, expected = job.target, job.target.expected(job.source)
         partial, job.partial = job.partial, None
-        body = Body(self._part(target.image_id), self._client.limits, expected, self._shared, partial)
+        body = ResponseBody(self._part(target.image_id), self._client.limits, expected, self._shared, partial)
         try:
             if answer is None:
                 answer = await self._client.ask(job.address, body.conditions())
@@ -358,16 +370,16 @@ class Fetcher:
 
     def _arrival(
         self,
-        job: Job,
+        job: ImageTransfer,
         chunks: list[bytes | bytearray],
         size: int,
         etag: str | None,
         etags: EtagTrust,
         *,
         spooled: bool = False,
-    ) -> Arrival:
+    ) -> ReceivedImage:
         target = job.target
-        return Arrival(
+        return ReceivedImage(
             target.image_id,
             target.file_name,
             job.source,
@@ -383,21 +395,21 @@ class Fetcher:
 
 
 @dataclass(slots=True)
-class Shared:
+class BodyMemory:
     """What all bodies of a run hold in memory, and what they may, in bytes."""
 
     held: int = 0
     most: int = _HELD_BYTES
 
 
-class Body:
+class ResponseBody:
     """A body as it arrives: counted, bounded, in memory up to `memory_bytes`, beyond that in a temporary file.
 
     So is a smaller one while all bodies together hold much. `partial` is what an earlier attempt has left in that file.
     """
 
     def __init__(
-        self, part: str, limits: Limits, expected: Expected, shared: "Shared", partial: Partial | None = None
+        self, part: str, limits: Limits, expected: Expected, shared: "BodyMemory", partial: PartialBody | None = None
     ) -> None:
         self.chunks: list[bytes | bytearray] = []
         self.spooled = partial is not None
@@ -418,7 +430,7 @@ class Body:
         """Return the headers of the request: for the rest of what is here already, if anything is."""
         return ask_for_rest(self._partial.size, self._partial.etag) if self._partial is not None else {}
 
-    async def receive(self, answer: "Answer", *, in_pieces: bool = False) -> None:
+    async def receive(self, answer: "Response", *, in_pieces: bool = False) -> None:
         """Read the whole body. Raises FetchError as soon as it cannot be the image any more."""
         await self._settle_start(answer)
         decoder = zlib.decompressobj(47) if answer.wire.encoding in ("gzip", "x-gzip", "deflate") else None
@@ -446,7 +458,7 @@ class Body:
         crowded = self._shared.held + length > self._shared.most and length > _LEAST_SPOOLED
         return is_wanted and not self.spooled and not crowded and length <= self._limits.memory_bytes
 
-    async def _at_once(self, answer: "Answer", length: int) -> bytes | bytearray:
+    async def _at_once(self, answer: "Response", length: int) -> bytes | bytearray:
         self._shared.held += length
         try:
             return await answer.read_whole()
@@ -456,14 +468,14 @@ class Body:
         finally:
             self._shared.held -= length
 
-    async def _piece_by_piece(self, answer: "Answer", decoder: "zlib._Decompress | None") -> None:
+    async def _piece_by_piece(self, answer: "Response", decoder: "zlib._Decompress | None") -> None:
         async with aclosing(answer.chunks()) as chunks:
             async for raw in chunks:
                 # Nobody should compress what was asked for as it is; if someone does, unpack no more than may be kept.
                 for chunk in _unpacked(decoder, raw) if decoder else (raw,):
                     await self._take(chunk)
 
-    async def keep(self, error: FetchError) -> Partial | None:
+    async def keep(self, error: FetchError) -> PartialBody | None:
         """Keep the first bytes of a large body that broke off, for the next attempt to go on; drop what is no use."""
         if not is_final(error.kind) and not error.exhausted:
             if self._partial is not None and not self._start:
@@ -471,11 +483,11 @@ class Body:
             etag = self._etag
             if self.spooled and self.size >= self._limits.resume_bytes and etag is not None and is_strong(etag):
                 await self._flush()
-                return Partial(self.size, etag, self._total)
+                return PartialBody(self.size, etag, self._total)
         await self.discard()
         return None
 
-    def hand_over(self, job: Job) -> list[bytes | bytearray]:
+    def hand_over(self, job: ImageTransfer) -> list[bytes | bytearray]:
         """Return what is held in memory, for the one who stores it; until then the job answers for it."""
         chunks, job.held = self.chunks, self._held
         self.chunks, self._held = [], 0
@@ -487,7 +499,7 @@ class Body:
         if self.spooled:
             await _unlink(self._part)
 
-    async def _settle_start(self, answer: "Answer") -> None:
+    async def _settle_start(self, answer: "Response") -> None:
         """Find out whether the answer is the whole or the rest of it."""
         partial = self._partial
         if answer.status == 206 and partial is not None:

@@ -11,16 +11,16 @@ comes in, and a task is woken for what is not plain.
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from oid_async.http.connection import Wire
-from oid_async.http.urls import Address
-from oid_async.store.image_writer import Arrival
+from oid_async.http.connection import Connection
+from oid_async.http.urls import Route
+from oid_async.store.image_writer import ReceivedImage
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client
-    from oid_async.transfer.fetch import Fetcher, Job
+    from oid_async.transfer.fetch import Fetcher, ImageTransfer
 
 
-class Streak:
+class KeepAliveChain:
     """The images of one worker. `job` is the one that is being asked for.
 
     `following` is given a job whose body has come and returns one that may be asked for at once in its place, of the
@@ -28,8 +28,8 @@ class Streak:
     `Fetcher.attempt`.
     """
 
-    job: "Job"
-    address: Address
+    job: "ImageTransfer"
+    address: Route
     began: float
 
     def __init__(
@@ -37,8 +37,8 @@ class Streak:
         client: "Client",
         fetcher: "Fetcher",
         *,
-        following: Callable[["Job"], "Job | None"],
-        landed: Callable[["Job", Arrival], None],
+        following: Callable[["ImageTransfer"], "ImageTransfer | None"],
+        landed: Callable[["ImageTransfer", ReceivedImage], None],
     ) -> None:
         self._client = client
         self._fetcher = fetcher
@@ -47,16 +47,16 @@ class Streak:
         self.has_gone_on = False
         self.failed: BaseException | None = None
 
-    def begin(self) -> "Streak":
+    def begin(self) -> "KeepAliveChain":
         """Begin with `job`."""
         self.address, self.has_gone_on = self.job.address, False
         return self
 
-    def takes(self, wire: Wire) -> bool:
+    def takes(self, wire: Connection) -> bool:
         """Return whether an answer is plain so far."""
         return self._fetcher.takes(self.job, wire)
 
-    def goes_on(self, wire: Wire, body: bytes | bytearray) -> bytes | None:
+    def goes_on(self, wire: Connection, body: bytes | bytearray) -> bytes | None:
         """Hand the body on and return the next request; None: the worker takes it from here."""
         try:
             return self._next(wire, body)
@@ -65,7 +65,7 @@ class Streak:
             self.failed = error
             return None
 
-    def _next(self, wire: Wire, body: bytes | bytearray) -> bytes | None:
+    def _next(self, wire: Connection, body: bytes | bytearray) -> bytes | None:
         done, client = self.job, self._client
         job = self._following(done)
         if job is None:

@@ -15,13 +15,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from oid_async.report import Outcome
-from oid_async.store.image_writer import Landing
+from oid_async.store.image_writer import WriteResult
 from oid_async.transfer.collector import BATCHES_AT_ONCE, Collector
-from oid_async.transfer.fetch import Again, Failed, Fetcher, Job, Target
-from oid_async.transfer.scheduler import Lanes
+from oid_async.transfer.fetch import Failed, Fetcher, ImageTransfer, Retry, Target
+from oid_async.transfer.scheduler import HostScheduler
 
 if TYPE_CHECKING:
-    from oid_async.workers.pool import Crew
+    from oid_async.workers.pool import WorkerPool
 
 
 async def run(
@@ -32,22 +32,24 @@ async def run(
     recall: Callable[[Sequence[int]], Awaitable[Sequence[Target]]],
     clock: Callable[[], float],
     workers: int,
-    crew: "Crew | None" = None,
+    crew: "WorkerPool | None" = None,
 ) -> None:
     """Fetch all targets with a bounded pool of workers. Raises what a task raised, alone if it is one.
 
     `recall` reads the targets at these places of the plan again. A `crew` of other processes shares the work.
     """
 
-    async def reload(kept: Sequence[tuple[int, str]]) -> list[Job]:
+    async def reload(kept: Sequence[tuple[int, str]]) -> list[ImageTransfer]:
         jobs = []
         for target, (_, note) in zip(await recall([place for place, _ in kept]), kept, strict=True):
             job = fetcher.recall(target, note)
-            assert isinstance(job, Job), "what left a note had a source to ask"
+            assert isinstance(job, ImageTransfer), "what left a note had a source to ask"
             jobs.append(job)
         return jobs
 
-    lanes = Lanes[Job](reload, room=2 * workers, clock=clock, offer=crew.take_job if crew is not None else None)
+    lanes = HostScheduler[ImageTransfer](
+        reload, room=2 * workers, clock=clock, offer=crew.take_job if crew is not None else None
+    )
 
     async def feed() -> None:
         async for target in targets:
@@ -62,7 +64,7 @@ async def run(
                 await lanes.put(job)
         lanes.end()
 
-    def following(job: Job) -> Job | None:
+    def following(job: ImageTransfer) -> ImageTransfer | None:
         return lanes.follow(job) if collector.has_room(job.held) else None
 
     async def work() -> None:
@@ -71,7 +73,7 @@ async def run(
             host = job.host
             end = await fetcher.attempt(job, streak)
             job = streak.job
-            if isinstance(end, Again):
+            if isinstance(end, Retry):
                 lanes.put_back(job, end.delay_s, taken_from=host)
                 if end.exhausted:
                     # Fewer at it until descriptors are given back.
@@ -81,7 +83,7 @@ async def run(
             await collector.take(job, end.outcome if isinstance(end, Failed) else end)
             lanes.let_go(host)
 
-    def settle(job: Job | None, landing: Landing) -> Outcome | None:
+    def settle(job: ImageTransfer | None, landing: WriteResult) -> Outcome | None:
         if job is None:
             lanes.settle(1)
             return None

@@ -22,7 +22,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from oid_async.http.hosts import Host
 
 
-class Job(Protocol):
+class ImageTransfer(Protocol):
     """What waits: something to be asked of a host.
 
     `place` is where the plan has it. `note` says in text what must be remembered of a job whose place alone is kept;
@@ -45,14 +45,14 @@ class Job(Protocol):
         """Return whether it can be asked for on the connection that another job's body has come on."""
 
 
-J = TypeVar("J", bound=Job)
+J = TypeVar("J", bound=ImageTransfer)
 _NOTE_BITS = 16
 _YIELD_EVERY = 64
 _STUCK_S = 0.05
 _FEWEST_OBJECTS = 1024
 
 
-class _Lane(Generic[J]):
+class _HostQueue(Generic[J]):
     """The jobs of one host, first come first served."""
 
     def __init__(self, host: Host) -> None:
@@ -80,7 +80,7 @@ class _Lane(Generic[J]):
         return places
 
 
-class Lanes(Generic[J]):
+class HostScheduler(Generic[J]):
     """Hands jobs to workers. `reload` makes jobs of (place, note) pairs; it is awaited by the worker that needs them.
 
     `room` is how many jobs from the plan one lane may hold as objects; twice as many, but no fewer than a thousand, may
@@ -101,9 +101,9 @@ class Lanes(Generic[J]):
         self._room = room
         self._most = max(_FEWEST_OBJECTS, 2 * room)
         self._clock = clock
-        self._lanes: dict[Host, _Lane[J]] = {}
-        self._listed: deque[_Lane[J]] = deque()  # lanes that may have something to give
-        self._alarms: list[tuple[float, int, _Lane[J]]] = []  # lanes of closed hosts, by when they open
+        self._lanes: dict[Host, _HostQueue[J]] = {}
+        self._listed: deque[_HostQueue[J]] = deque()  # lanes that may have something to give
+        self._alarms: list[tuple[float, int, _HostQueue[J]]] = []  # lanes of closed hosts, by when they open
         self._later: list[tuple[float, int, J]] = []  # retries, by when they are due
         self._order = count()
         self._idle: deque[asyncio.Future[None]] = deque()
@@ -258,7 +258,7 @@ class Lanes(Generic[J]):
         if self._timer is not None:
             self._timer.cancel()
 
-    def _next(self) -> tuple[J | None, _Lane[J] | None]:
+    def _next(self) -> tuple[J | None, _HostQueue[J] | None]:
         """Return a job that can be asked for, or a lane that has to read its next ones from the plan first."""
         now = self._clock()
         self._promote(now)
@@ -282,7 +282,7 @@ class Lanes(Generic[J]):
                 return None, lane
         return None, None
 
-    async def _refill(self, lane: _Lane[J]) -> None:
+    async def _refill(self, lane: _HostQueue[J]) -> None:
         packed = lane.next_places(self._room)
         try:
             jobs = await self._reload(
@@ -300,7 +300,7 @@ class Lanes(Generic[J]):
         if not lane.is_empty:
             self._list(lane)  # it was passed over while it was read for
 
-    def _keep_place(self, lane: _Lane[J], job: J) -> None:
+    def _keep_place(self, lane: _HostQueue[J], job: J) -> None:
         note = job.note
         assert note is not None
         # Notes are histories such as "cvdf:not_found": a few dozen differ, whatever the number of images.
@@ -331,19 +331,19 @@ class Lanes(Generic[J]):
         self._wake()
         self._wake_feeder()
 
-    def _lane(self, host: Host) -> _Lane[J]:
+    def _lane(self, host: Host) -> _HostQueue[J]:
         lane = self._lanes.get(host)
         if lane is None:
             if len(self._lanes) > self._most:
                 self._lanes = {host: lane for host, lane in self._lanes.items() if self._is_needed(lane)}
-            lane = self._lanes[host] = _Lane(host)
+            lane = self._lanes[host] = _HostQueue(host)
         return lane
 
     @staticmethod
-    def _is_needed(lane: _Lane[J]) -> bool:
+    def _is_needed(lane: _HostQueue[J]) -> bool:
         return not lane.is_empty or lane.is_loading or lane.host.in_flight > 0
 
-    def _list(self, lane: _Lane[J]) -> None:
+    def _list(self, lane: _HostQueue[J]) -> None:
         if lane.has_alarm and lane.host.is_closed(self._clock()):
             return
         if not lane.is_listed:

@@ -1,6 +1,6 @@
 """What a run and its worker processes say to one another: a JSON array a line, over a socket.
 
-    to a worker     [orders]                                   the first line: the fields of `Orders`
+    to a worker     [orders]                                   the first line: the fields of `WorkerSettings`
                     ["images", [target, ...]]                  to be asked for, one attempt each
                     ["host", name, not_before, is_md5, gave_up]  how things stand with a host
     end of stream   stop: land what is at hand, say so, and end
@@ -36,7 +36,7 @@ Fields = list[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
+class WorkerSettings:
     """What a worker must know before its first image: the run's folder, sources and limits, and its share of them.
 
     `tmp` and `token` name the temporaries; `workers` is how many transfers this process may have on at once,
@@ -54,7 +54,7 @@ class Orders:
     rate: float | None
     period: float
     workers: int
-    finds_pace: bool
+    estimates_concurrency: bool
     floor: float
     hashed: bool
 

@@ -30,10 +30,18 @@ from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.options.query import SPLITS
 from oid_async.report import Outcome
 from oid_async.transfer.collector import Collector
-from oid_async.transfer.fetch import Failed, Fetcher, Job, Partial, Target
-from oid_async.transfer.scheduler import Lanes
-from oid_async.workers.messages import LINE_BYTES, Orders, line, next_line, pack_target, unpack_error, unpack_outcomes
-from oid_async.workers.starter import Recruits, kill
+from oid_async.transfer.fetch import Failed, Fetcher, ImageTransfer, PartialBody, Target
+from oid_async.transfer.scheduler import HostScheduler
+from oid_async.workers.messages import (
+    LINE_BYTES,
+    WorkerSettings,
+    line,
+    next_line,
+    pack_target,
+    unpack_error,
+    unpack_outcomes,
+)
+from oid_async.workers.starter import WorkerStarter, kill
 
 Adopt = Callable[[str, str, str | None, str | None], Outcome | None]
 
@@ -47,7 +55,7 @@ _GRACE_S = 0.3
 _LIVES = 2
 
 
-class Crew:
+class WorkerPool:
     """`size` worker processes. `adopt` takes back a file that a dead one has left under its final name.
 
     `images` is where they store, `tell` is given what a user should know, `recruits` are where they come from.
@@ -56,13 +64,13 @@ class Crew:
     def __init__(
         self,
         size: int,
-        orders: Orders,
+        orders: WorkerSettings,
         hosts: Hosts,
         adopt: Adopt,
         *,
         images: Path,
         tell: Callable[[str], None],
-        recruits: Recruits,
+        recruits: WorkerStarter,
     ) -> None:
         self.recruits = recruits
         self.orders = orders
@@ -73,7 +81,7 @@ class Crew:
         self._dismissed = asyncio.Event()
         first = object_url(IMAGE_BUCKET, "", orders.mirror) if orders.sources[0] == "cvdf" else None
         self._bucket = host_name(parse_url(first)) if first is not None else None
-        self._members = [_Member(self) for _ in range(size)]
+        self._members = [_Worker(self) for _ in range(size)]
 
     @property
     def is_dismissed(self) -> bool:
@@ -90,7 +98,9 @@ class Crew:
         """How many requests the workers have sent."""
         return sum(member.requests for member in self._members)
 
-    def members(self, fetcher: Fetcher, collector: Collector, lanes: Lanes[Job]) -> Iterator[Coroutine[Any, Any, None]]:
+    def members(
+        self, fetcher: Fetcher, collector: Collector, lanes: HostScheduler[ImageTransfer]
+    ) -> Iterator[Coroutine[Any, Any, None]]:
         """Yield what looks after each worker process, from its start to its end."""
         self.hosts.on_close = self._tell_of
         for member in self._members:
@@ -104,7 +114,7 @@ class Crew:
         plain = self._bucket is not None and target.known is None and target.subset in SPLITS
         return plain and self._give(target, self.hosts.named(self._bucket or ""))
 
-    def take_job(self, job: Job) -> bool:
+    def take_job(self, job: ImageTransfer) -> bool:
         """Do the same with a job that nobody has made a request for yet."""
         return not (job.before or job.attempts.made or job.is_back) and self._give(job.target, job.host)
 
@@ -135,10 +145,10 @@ class Crew:
             member.tell_of(host)
 
 
-class _Member:
+class _Worker:
     """One worker process, and what it has in hand: bounded, since it is given no more before that has landed."""
 
-    def __init__(self, crew: Crew) -> None:
+    def __init__(self, crew: WorkerPool) -> None:
         self._crew = crew
         # Twice what it transfers at most: in the end the others have nothing to do while it works that off.
         self._most = crew.orders.workers + min(_AHEAD, crew.orders.workers)
@@ -193,7 +203,7 @@ class _Member:
             # It has nothing in hand; waiting for it to come up would cost what the run has just saved.
             self._kill()
 
-    async def run(self, fetcher: Fetcher, collector: Collector, lanes: Lanes[Job]) -> None:
+    async def run(self, fetcher: Fetcher, collector: Collector, lanes: HostScheduler[ImageTransfer]) -> None:
         """Start the process, hear it out, and start it once more if it dies at work."""
         self._fetcher, self._collector, self._lanes = fetcher, collector, lanes
         await self._crew.wait_a_moment()
@@ -312,11 +322,11 @@ class _Member:
         image_id, note, made, seen, partial, delay_s = packed
         target, _, _ = self._in_hand.pop(image_id)
         job = self._fetcher.recall(target, note)
-        assert isinstance(job, Job), "an image without a source left has failed"
+        assert isinstance(job, ImageTransfer), "an image without a source left has failed"
         job.is_back = True
         job.attempts.made = made
         job.attempts.seen.update(seen)
-        job.partial = Partial(*partial) if partial is not None else None
+        job.partial = PartialBody(*partial) if partial is not None else None
         if delay_s > 0:
             # The budget of a host's retries is one for all processes.
             delay_s = max(delay_s, job.host.retry_delay_s(self._crew.hosts.clock()))
@@ -336,7 +346,7 @@ class _Member:
     async def _take_over(self, code: int) -> None:
         """Take back what a dead worker had in hand: what it has stored is adopted, the rest is asked for."""
         begun = [self._fetcher.begin(target) for target, _, _ in self._in_hand.values()]
-        jobs = [job for job in begun if isinstance(job, Job)]
+        jobs = [job for job in begun if isinstance(job, ImageTransfer)]
         failed = [job.outcome for job in begun if isinstance(job, Failed)]
         self._in_hand.clear()
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
@@ -350,7 +360,7 @@ class _Member:
         self._lanes.settle(len(ended))
         await self._collector.deliver(ended)
 
-    def _adopted(self, jobs: list[Job]) -> list[Outcome]:
+    def _adopted(self, jobs: list[ImageTransfer]) -> list[Outcome]:
         found = []
         for job in jobs:
             target, known = job.target, job.target.original
@@ -405,5 +415,5 @@ class _Member:
             self._writer.write(line(*content))
 
 
-def _load(member: _Member) -> int:
+def _load(member: _Worker) -> int:
     return member.load

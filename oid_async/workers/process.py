@@ -29,10 +29,18 @@ from oid_async.http.hosts import Host, Hosts
 from oid_async.http.retry import FetchError
 from oid_async.report import Outcome, write_detail
 from oid_async.store.folder import Folder
-from oid_async.store.image_writer import Arrival, Lander
-from oid_async.transfer.fetch import Again, Failed, Fetcher, Job
+from oid_async.store.image_writer import ImageWriter, ReceivedImage
+from oid_async.transfer.fetch import Failed, Fetcher, ImageTransfer, Retry
 from oid_async.transfer.scheduler import turn, wake
-from oid_async.workers.messages import LINE_BYTES, Orders, line, next_line, pack_error, pack_outcomes, unpack_target
+from oid_async.workers.messages import (
+    LINE_BYTES,
+    WorkerSettings,
+    line,
+    next_line,
+    pack_error,
+    pack_outcomes,
+    unpack_target,
+)
 
 # The run gives a worker that it stops two seconds; nobody is there to end one whose run has died.
 _LAST_S = 3.0
@@ -40,7 +48,7 @@ _TELL_AT_ONCE = 64
 _TELL_AFTER_S = 0.05
 
 
-class _Host(Host):
+class _ReportingHost(Host):
     """A host as a worker sees it: what it says of itself is heard by the run, too; a capped one is never asked here."""
 
     report: Callable[..., None]
@@ -66,13 +74,15 @@ class _Host(Host):
         self.report(self, "stumbled", error, ("", 0), began, silent)
 
 
-class Member:
+class WorkerProcess:
     """Works for one run, whose end of the line is `writer`'s other end."""
 
-    def __init__(self, orders: Orders, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, orders: WorkerSettings, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
         self._loop = asyncio.get_running_loop()
-        self._todo: asyncio.Queue[Job] = asyncio.Queue()  # bounded by the run: it gives no more than it wants here
+        self._todo: asyncio.Queue[ImageTransfer] = (
+            asyncio.Queue()
+        )  # bounded by the run: it gives no more than it wants here
         self._workers = orders.workers
         self._run = os.getppid()
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -82,7 +92,7 @@ class Member:
             orders.rate,
             orders.period,
             most=orders.workers,
-            finds_pace=orders.finds_pace,
+            estimates_concurrency=orders.estimates_concurrency,
             floor=orders.floor,
             max_wait_s=limits.max_wait_s,
             patience_s=limits.first_byte_s,
@@ -91,7 +101,7 @@ class Member:
         )
         self._client = Client(self._hosts, limits, connections=orders.workers, allowed=orders.allowed, in_lanes=True)
         folder = Folder.lent(Path(orders.savepath), Path(orders.tmp), orders.token)
-        self._lander = Lander(folder, self, hashed=orders.hashed)
+        self._lander = ImageWriter(folder, self, hashed=orders.hashed)
         self._fetcher = Fetcher(
             self._client,
             sources=orders.sources,
@@ -133,14 +143,14 @@ class Member:
             if kind == "images":
                 for fields in content[0]:
                     job = self._fetcher.begin(unpack_target(fields))
-                    if isinstance(job, Job):
+                    if isinstance(job, ImageTransfer):
                         self._todo.put_nowait(job)
                     else:
                         self._lander.land([job.outcome])
             else:
                 self._learn(*content)
 
-    def _following(self, job: Job) -> Job | None:
+    def _following(self, job: ImageTransfer) -> ImageTransfer | None:
         """Return a job to be asked for in place of one whose body has come, None if there is none at hand."""
         host = job.host
         if self._todo.empty() or self._is_shut(host) or host.in_flight > host.window:
@@ -172,7 +182,7 @@ class Member:
                 # Its own place, and one by which the window may have grown.
                 wake(self._waiting)
                 wake(self._waiting)
-            if isinstance(end, Again):
+            if isinstance(end, Retry):
                 self._give_back(job, end.delay_s)
                 if end.exhausted:
                     await asyncio.sleep(end.delay_s)
@@ -182,7 +192,7 @@ class Member:
             with suppress(ConnectionError):
                 await self._writer.drain()
 
-    def _store(self, job: Job, end: Arrival | Failed) -> None:
+    def _store(self, job: ImageTransfer, end: ReceivedImage | Failed) -> None:
         """Check and store a body, here and now, or note a failure.
 
         A thread would cost more than it takes: the two would pass the interpreter to and fro with every call to the
@@ -217,7 +227,7 @@ class Member:
             self._send("landed", self._client.requests, self._untold)
             self._untold = []
 
-    def _give_back(self, job: Job, delay_s: float) -> None:
+    def _give_back(self, job: ImageTransfer, delay_s: float) -> None:
         note = f"{job.before} {write_detail(job.history)}"
         partial = job.partial
         kept = [partial.size, partial.etag, partial.total] if partial is not None else None
@@ -248,7 +258,7 @@ class Member:
 
     def _host(self, *args: Any, **settings: Any) -> Host:
         # What a user should know of a host the run says: it hears the same.
-        host = _Host(*args, **(settings | {"tell": _say_nothing}))
+        host = _ReportingHost(*args, **(settings | {"tell": _say_nothing}))
         host.report = self._report
         return host
 
@@ -278,7 +288,7 @@ async def _run() -> None:
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=0), limit=LINE_BYTES)
     if not (told := await next_line(reader)):
         return
-    await Member(Orders.of_line(told), writer).run(reader)
+    await WorkerProcess(WorkerSettings.of_line(told), writer).run(reader)
     # Until the run has read all of it: a socket that is closed with something unread in it loses what was sent.
     asyncio.get_running_loop().call_later(_LAST_S, os._exit, 1)
     with suppress(ConnectionError):

@@ -20,7 +20,7 @@ _PROGRAM = "oid_async.workers.process"
 
 
 @dataclass(frozen=True, slots=True)
-class Recruit:
+class StartedWorker:
     """A process that has not been told anything yet, and our end of the line to it."""
 
     process: Process
@@ -34,12 +34,12 @@ class Recruit:
         await self.process.wait()
 
 
-class Recruits:
+class WorkerStarter:
     """Up to `count` processes started ahead of time; those that nobody took are sent away. Use as `async with`."""
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._starting: list[asyncio.Task[Recruit]] = []
+        self._starting: list[asyncio.Task[StartedWorker]] = []
 
     async def __aenter__(self) -> Self:
         self._starting = [asyncio.create_task(start()) for _ in range(self._count)]
@@ -61,7 +61,7 @@ class Recruits:
             with suppress(OSError):
                 await (await self._starting.pop()).send_away()
 
-    async def take(self) -> Recruit:
+    async def take(self) -> StartedWorker:
         """Return a process, one of those that were started if there is any left. Raises OSError."""
         while self._starting:
             recruit = await finished(self._starting.pop())
@@ -71,12 +71,12 @@ class Recruits:
         return await start()
 
 
-async def start() -> Recruit:
+async def start() -> StartedWorker:
     """Start a worker process. Raises OSError when that cannot be done."""
     own, its = socket.socketpair()
     try:
         with its:
-            return Recruit(await _spawn(its), own)
+            return StartedWorker(await _spawn(its), own)
     except BaseException:
         own.close()
         raise

@@ -12,9 +12,10 @@ from support.published import Box, Dataset, Image, read_manifest, tiny_jpeg, tre
 
 import oid_async
 from oid_async.cli import main as cli
+from oid_async.http.etags import EtagTrust
 from oid_async.store.folder import Folder
-from oid_async.store.image_check import EtagTrust, Expected, md5_base64
-from oid_async.store.image_writer import Arrival, Lander
+from oid_async.store.image_check import Expected, md5_base64
+from oid_async.store.image_writer import ImageWriter, ReceivedImage
 from oid_async.store.journal import Journal
 
 IDS = [f"{number:016x}" for number in range(0x10, 0x16)]
@@ -45,24 +46,24 @@ def hashes(savepath: Path) -> list[str | None]:
 
 
 @pytest.fixture
-def lander(tmp_path: Path) -> Iterator[Lander]:
+def lander(tmp_path: Path) -> Iterator[ImageWriter]:
     """Yield a lander that keeps no MD5."""
     folder = Folder(tmp_path / "landed").claim()
     journal = Journal(folder.journal)
-    yield Lander(folder, journal, hashed=False)
+    yield ImageWriter(folder, journal, hashed=False)
     journal.close()
     folder.leave()
 
 
 @pytest.mark.parametrize("etag", [None, '"0123456789abcdef0123456789abcdef"'])
-def test_a_copy_is_not_hashed(lander: Lander, etag: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_is_not_hashed(lander: ImageWriter, etag: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has no published MD5 lands without one, and is not held against an ETag; its end must be there."""
     monkeypatch.setattr("oid_async.store.image_writer.md5_base64", lambda _: 1 / 0)
     trust = EtagTrust("h", is_md5=True)
     bodies = {IDS[0]: BODY, IDS[1]: BODY[:-9]}
     landed, cut = lander.land(
         [
-            Arrival(
+            ReceivedImage(
                 image_id, f"{image_id}.jpg", "cvdf", "http://h/x", [body], False, len(body), Expected(), etag, trust
             )
             for image_id, body in bodies.items()
@@ -73,11 +74,11 @@ def test_a_copy_is_not_hashed(lander: Lander, etag: str | None, monkeypatch: pyt
     assert (cut.reason, cut.outcome) == ("truncated", None)
 
 
-def test_an_original_is_held_against_its_md5(lander: Lander) -> None:
+def test_an_original_is_held_against_its_md5(lander: ImageWriter) -> None:
     """The MD5 of the image table decides as ever; it is not kept either."""
     landings = lander.land(
         [
-            Arrival(
+            ReceivedImage(
                 image_id, f"{image_id}.jpg", "original", "http://h/x", [BODY], False, len(BODY),
                 Expected(len(BODY), md5_base64(published)), None, EtagTrust("h"),
             )

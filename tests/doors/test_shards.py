@@ -19,7 +19,7 @@ from oid_async.cli.cluster_variables import shard_from
 from oid_async.errors import UsageError
 from oid_async.openimages.classes import Category
 from oid_async.openimages.ids import KEY
-from oid_async.select.choose import Asked, choose
+from oid_async.select.choose import TopUpState, choose
 from oid_async.select.parts import Part
 from oid_async.select.query import Query
 
@@ -31,7 +31,7 @@ def select(labels: Mapping[int, set[str]], query: Query, failed: set[int] | None
     rows = [(key, LABELS.index(label), 1) for key, names in labels.items() for label in sorted(names)]
     pairs = pl.DataFrame(rows, schema={KEY: pl.UInt64, "label": pl.UInt16, "rows": pl.UInt32}, orient="row")
     images = pl.DataFrame({KEY: list(labels), "split": 0}, schema={KEY: pl.UInt64, "split": pl.UInt8})
-    asked = Asked(pl.Series(KEY, sorted(failed), pl.UInt64)) if failed is not None else Asked()
+    asked = TopUpState(pl.Series(KEY, sorted(failed), pl.UInt64)) if failed is not None else TopUpState()
     return choose(pairs, images, query, asked).keys.to_list()
 
 

@@ -18,7 +18,7 @@ import atheris
 with atheris.instrument_imports(include=["oid_async.transfer", "oid_async.store.naming", "yarl"]):
     from yarl import URL
 
-    from oid_async.http.address_guard import Guard, endpoint, is_public, literal
+    from oid_async.http.address_guard import AddressGuard, endpoint, is_public, literal
     from oid_async.http.retry import FetchError
     from oid_async.http.urls import next_hop, parse_url
     from oid_async.store.naming import clash_name, fold, id_name, url_name
@@ -29,7 +29,7 @@ http://[::ffff:7f00:1]/%2e%2e/%00.jpg
 http://2130706433/ http://0x7f.1/ http://0177.1/ http://[fe80::1%25eth0]/ http://\u2460\u2461\u2466.0.0.1/
 file:///etc/passwd //x.org/a.jpg /photo_unavailable_l.png \\\\x.org\\a con.jpg .. a\u0301.jpg
 """.splitlines()
-GUARD = Guard(())
+GUARD = AddressGuard(())
 AT = (URL("https://farm1.staticflickr.com/1/a.jpg"), URL("http://x.org:81/a"))
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from oid_async.http.address_guard import Guard, endpoint, is_public, literal, parse_endpoint, was_refused
+from oid_async.http.address_guard import AddressGuard, endpoint, is_public, literal, parse_endpoint, was_refused
 from oid_async.http.retry import FetchError
 from oid_async.http.urls import parse_url
 
@@ -96,7 +96,7 @@ def test_every_spelling_of_loopback_is_a_literal(
     text = ".".join(data.draw(st.sampled_from(forms))(value) for value in [*parts[: 3 - merged], last])
     assert socket.inet_aton(text) == address.packed
     assert literal(text) == address
-    assert Guard(()).refuse(URL(f"http://{text}/a.jpg")) is not None
+    assert AddressGuard(()).refuse(URL(f"http://{text}/a.jpg")) is not None
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_allowed_hosts_are_told_as_urls_tell_them(text: str, wanted: tuple[str, 
 
 def test_allowed_is_exact() -> None:
     """The host as written and the port: another name of the same machine is not meant, nor another port."""
-    guard = Guard([("127.0.0.1", 8080), ("localhost", 9090)])
+    guard = AddressGuard([("127.0.0.1", 8080), ("localhost", 9090)])
     assert guard.refuse(URL("http://127.0.0.1:8080/")) is None
     assert guard.refuse(URL("http://localhost:9090/")) is None
     for url in ("http://127.0.0.1:8081/", "http://localhost:8080/", "http://2130706433:8080/", "http://[::1]:8080/"):
@@ -125,13 +125,13 @@ def test_allowed_is_exact() -> None:
 
 def test_the_refusal_says_what_would_allow_it() -> None:
     """One line that names the host, the port and the option."""
-    said = Guard(()).refuse(URL("http://[::1]:8080/a"))
+    said = AddressGuard(()).refuse(URL("http://[::1]:8080/a"))
     assert said == "[::1]:8080 is not a public address; --allow-host [::1]:8080 would allow it"
 
 
 def test_the_socket_is_made_for_what_is_public_or_allowed_alone() -> None:
     """The check at the connect sees the address itself, whatever the name said before."""
-    guard = Guard([("inside.example", 80)])
+    guard = AddressGuard([("inside.example", 80)])
 
     def connect(asked: str, address: str) -> bool:
         visit = guard.visit((asked, 80))
@@ -150,7 +150,7 @@ def test_the_socket_is_made_for_what_is_public_or_allowed_alone() -> None:
 
 def test_a_name_with_one_public_address_is_not_refused_for_its_others() -> None:
     """If the public one does not answer, that is the network's fault and may be asked again."""
-    guard = Guard(())
+    guard = AddressGuard(())
     visit = guard.visit(("both.example", 80))
     with pytest.raises(PermissionError):
         guard.make_socket((socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 80)))
@@ -184,5 +184,5 @@ def test_no_text_leads_to_a_private_address(text: str) -> None:
         return
     assert url.scheme in ("http", "https")
     address = literal(endpoint(url)[0])
-    if Guard(()).refuse(url) is None:
+    if AddressGuard(()).refuse(url) is None:
         assert address is None or is_public(address)

@@ -18,7 +18,7 @@ from yarl import URL
 
 from oid_async.http.address_guard import Endpoint, endpoint
 from oid_async.http.client import Client
-from oid_async.http.connection import SCRATCH_BYTES, Wire
+from oid_async.http.connection import SCRATCH_BYTES, Connection
 from oid_async.http.hosts import Host, Hosts
 from oid_async.http.retry import FetchError, Limits
 
@@ -47,12 +47,12 @@ class Made:
         self.transport.close()
 
 
-def on_connection(made: Made) -> Wire:
-    return Wire(made, LIMITS, memoryview(bytearray(SCRATCH_BYTES)))  # type: ignore[arg-type]
+def on_connection(made: Made) -> Connection:
+    return Connection(made, LIMITS, memoryview(bytearray(SCRATCH_BYTES)))  # type: ignore[arg-type]
 
 
 @asynccontextmanager
-async def wired() -> AsyncGenerator[tuple[Wire, socket.socket, Made]]:
+async def wired() -> AsyncGenerator[tuple[Connection, socket.socket, Made]]:
     """Yield a wire, the other end of its connection, and the connection."""
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
@@ -79,7 +79,7 @@ async def tell(theirs: socket.socket, answer: bytes, cuts: list[int], *, hang_up
             theirs.shutdown(socket.SHUT_WR)
 
 
-async def fetch(wire: Wire, *, whole: bool) -> bytes:
+async def fetch(wire: Connection, *, whole: bool) -> bytes:
     await wire.send(b"GET / HTTP/1.1\r\n\r\n")
     if whole and wire.length is not None:
         return bytes(await wire.read_whole())

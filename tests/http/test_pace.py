@@ -4,12 +4,12 @@ import heapq
 
 import pytest
 
-from oid_async.http.pace import BYTES_UNDER_WAY, FLOOR, MOST, Pace
+from oid_async.http.pace import BYTES_UNDER_WAY, FLOOR, MOST, ConcurrencyEstimator
 
 
 def settle(round_trip_s: float, most_a_s: float, *, size: int = 300_000, seconds: float = 20.0) -> list[float]:
     """Play a host this far away, behind something that lets so many images a second through; return all limits."""
-    pace, now, free, limits = Pace(), 0.0, 0.0, []
+    pace, now, free, limits = ConcurrencyEstimator(), 0.0, 0.0, []
     window = 8.0
     under_way: list[tuple[float, float]] = []
     while now < seconds:
@@ -49,7 +49,7 @@ def test_what_is_under_way_is_bounded_in_bytes() -> None:
 
 def test_a_few_descriptors_bound_it_too() -> None:
     """The most that was given holds, below the floor as well."""
-    pace = Pace(most=20)
+    pace = ConcurrencyEstimator(most=20)
     for number in range(1000):
         pace.delivered(1000, 0.2, number / 1000)
     assert pace.limit == 20

@@ -37,7 +37,7 @@ from oid_async.openimages.ids import KEY
 from oid_async.options.query import Options
 from oid_async.origin.server import Origin, folder
 from oid_async.report import Report
-from oid_async.select.choose import Asked, Selection, choose
+from oid_async.select.choose import Selection, TopUpState, choose
 from oid_async.select.query import Query
 
 LABELS = ("/m/0", "/m/1", "/m/2")
@@ -87,7 +87,7 @@ class Case:
                     filled[label] += 1
         return sorted(asked)
 
-    def decide(self, asked: Asked) -> Selection:
+    def decide(self, asked: TopUpState) -> Selection:
         """Return what `choose` makes of the tables."""
         codes = {label: code for code, label in enumerate(LABELS)}
         if not self.by_category and self.limit_per_class is None:
@@ -114,7 +114,7 @@ def in_rounds(case: Case, known: set[int]) -> tuple[list[int], set[int]]:
     """Decide, ask, decide again, as a run does that knows some failures; return what is selected and what was asked."""
     failed, asked = set(known), keys(())
     for _ in range(200):
-        selection = case.decide(Asked(keys(failed), asked))
+        selection = case.decide(TopUpState(keys(failed), asked))
         fresh = set(selection.keys) & case.failing - failed
         assert set(asked) <= set(selection.keys), "what was asked for stays selected"
         asked = selection.keys
@@ -160,8 +160,8 @@ def test_rounds_select_what_asking_one_by_one_would(case: Case, seed: int) -> No
 def test_nothing_fails_nothing_changes(case: Case) -> None:
     """Without a failure the first decision is that of a run without --top-up, and a plan shows it at once."""
     fine = Case(case.labels, set(), case.limit, case.limit_per_class, case.seed, case.by_category)
-    assert fine.decide(Asked()).keys.to_list() == fine.one_by_one()
-    first = fine.decide(Asked(keys(()), keys(())))
+    assert fine.decide(TopUpState()).keys.to_list() == fine.one_by_one()
+    first = fine.decide(TopUpState(keys(()), keys(())))
     assert len(first.keys) + first.waiting == len(fine.one_by_one())
 
 

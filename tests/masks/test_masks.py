@@ -24,8 +24,8 @@ from oid_async.events import Event, ignore
 from oid_async.http.client import Client
 from oid_async.http.hosts import Hosts
 from oid_async.http.retry import Limits
-from oid_async.masks.fetch import MaskReport, Masks
-from oid_async.masks.members import Member, unpack
+from oid_async.masks.fetch import MaskFetcher, MaskReport
+from oid_async.masks.members import ZipMember, unpack
 from oid_async.masks.ranges import choose_ranges
 from oid_async.masks.zip_directory import TAIL_BYTES, ArchiveError, find_end, read_directory
 from oid_async.origin.annotations import mask_png
@@ -57,7 +57,7 @@ def members_of(archive: bytes) -> pl.DataFrame:
 
 
 def unpacked(archive: bytes) -> dict[str, bytes]:
-    rows = [Member(*row) for row in members_of(archive).select(Member.__match_args__).iter_rows()]
+    rows = [ZipMember(*row) for row in members_of(archive).select(ZipMember.__match_args__).iter_rows()]
     return {row.name: unpack(memoryview(archive)[row.start : row.stop], row) for row in rows}
 
 
@@ -196,13 +196,13 @@ class Archives:
 
 
 @asynccontextmanager
-async def fetching(archives: Archives, folder: Path, **settings: object) -> AsyncIterator[Masks]:
+async def fetching(archives: Archives, folder: Path, **settings: object) -> AsyncIterator[MaskFetcher]:
     (folder / "tmp").mkdir(parents=True, exist_ok=True)
     async with Origin(archives.serve) as origin:
         allowed = [("127.0.0.1", int(origin.url.rpartition(":")[2]))]
         client = Client(Hosts(None, 1.0), Limits(retries=1, backoff_s=0.001), connections=8, allowed=allowed)
         async with client:
-            yield Masks(
+            yield MaskFetcher(
                 client,
                 settings.pop("sink", ignore),  # type: ignore[arg-type]
                 mirror=origin.url,

@@ -32,14 +32,14 @@ import oid_async
 from oid_async.errors import InputError, StorageError, UnavailableError
 from oid_async.events import Event, Note, Sink, TableProgress, ignore
 from oid_async.http.address_guard import endpoint
-from oid_async.http.client import Answer, Client
+from oid_async.http.client import Client, Response
 from oid_async.http.hosts import Hosts
 from oid_async.http.retry import Limits
 from oid_async.jobs.download import Run
 from oid_async.jobs.listings import Listings, TableRow
 from oid_async.metadata import convert, fetch
 from oid_async.metadata.cache import Cache, MetadataCache
-from oid_async.metadata.entry import Identity, Lock, Place
+from oid_async.metadata.entry import CacheEntry, CacheLock, Identity
 from oid_async.openimages.catalogue import TABLES, PublishedTable, object_url, published
 from oid_async.options.query import SPLITS, Options
 from oid_async.origin.lookalike import Lookalike
@@ -124,15 +124,15 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
     What the system has received and nobody has read is lost when a connection is reset, so that what a cut costs
     depends on the moment. A store that knows what was taken cuts when that is everything it sent.
     """
-    counter, chunks = Taken(), Answer.chunks
+    counter, chunks = Taken(), Response.chunks
 
-    async def counted(self: Answer, *, endless: bool = False) -> AsyncGenerator[bytes, None]:
+    async def counted(self: Response, *, endless: bool = False) -> AsyncGenerator[bytes, None]:
         async with aclosing(chunks(self, endless=endless)) as pieces:
             async for piece in pieces:
                 counter.count += len(piece)
                 yield piece
 
-    monkeypatch.setattr(Answer, "chunks", counted)
+    monkeypatch.setattr(Response, "chunks", counted)
     return counter
 
 
@@ -277,12 +277,12 @@ async def bring(url: str, root: Path, table: PublishedTable = CLASSES, **how: An
         return file.path.read_bytes(), identity
 
 
-def place_of(url: str, root: Path, table: PublishedTable = CLASSES) -> Place:
+def place_of(url: str, root: Path, table: PublishedTable = CLASSES) -> CacheEntry:
     """Return where a cache folder keeps a table of a mirror."""
     return Cache(root, url).place(table)
 
 
-def versions(place: Place) -> list[str]:
+def versions(place: CacheEntry) -> list[str]:
     """Return the versions of a table that lie in the cache, those in the making included."""
     return sorted(path.name for path in place.folder.iterdir() if path.is_dir())
 
@@ -975,7 +975,7 @@ async def test_clear_of_a_cache_that_may_only_be_read_is_the_machines_no(
     """What cannot be removed is a StorageError that names the folder, no traceback."""
     async with lookalike_store() as store:
         await plan(store.url)
-        monkeypatch.setattr(Place, "lock", refuse_to_lock)
+        monkeypatch.setattr(CacheEntry, "lock", refuse_to_lock)
         with pytest.raises(StorageError, match=re.escape(str(cache_dir))):
             await Listings(Options.of(mirror=store.url), ignore).clear()
 
@@ -983,7 +983,7 @@ async def test_clear_of_a_cache_that_may_only_be_read_is_the_machines_no(
 # The machine ----------------------------------------------------------------------------------------------------------
 
 
-def refuse_to_lock(self: Place) -> Lock | None:
+def refuse_to_lock(self: CacheEntry) -> CacheLock | None:
     raise PermissionError(errno.EACCES, "Permission denied", str(self.folder))
 
 
@@ -992,7 +992,7 @@ async def test_a_cache_that_may_only_be_read_will_do(cache_dir: Path, monkeypatc
     async with lookalike_store() as store:
         expected = await plan(store.url)
         bodies = store.bodies
-        monkeypatch.setattr(Place, "lock", refuse_to_lock)
+        monkeypatch.setattr(CacheEntry, "lock", refuse_to_lock)
         assert await plan(store.url) == expected
         assert store.bodies == bodies
         assert [asked.status for asked in store.of(BOXES)] == [200, 304]
@@ -1205,10 +1205,10 @@ async def test_a_plan_that_is_cancelled_as_it_takes_a_lock_gives_it_back(
     """A lock that is got in a thread after the call was cancelled is not left behind: the next call has it."""
     loop = asyncio.get_running_loop()
     returning = threading.Event()
-    real = getattr(Place, step)
+    real = getattr(CacheEntry, step)
 
-    def late(self: Place, *args: Any) -> Lock | None:
-        got: Lock | None = real(self, *args)
+    def late(self: CacheEntry, *args: Any) -> CacheLock | None:
+        got: CacheLock | None = real(self, *args)
         if not returning.is_set():
             returning.set()
             loop.call_soon_threadsafe(task.cancel)
@@ -1219,7 +1219,7 @@ async def test_a_plan_that_is_cancelled_as_it_takes_a_lock_gives_it_back(
     async with lookalike_store() as store:
         await plan(store.url)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Place, step, late)
+            patch.setattr(CacheEntry, step, late)
             task = asyncio.create_task(oid_async.plan(mirror=store.url, splits=["validation"], offline=offline))
             with pytest.raises(asyncio.CancelledError):
                 await task

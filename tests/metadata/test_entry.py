@@ -37,7 +37,7 @@ from oid_async.http.retry import Limits
 from oid_async.metadata import convert as convert_module
 from oid_async.metadata.cache import Cache, MetadataCache
 from oid_async.metadata.convert import convert
-from oid_async.metadata.entry import Identity, Place
+from oid_async.metadata.entry import CacheEntry, Identity
 from oid_async.openimages.catalogue import BOX_COLUMNS, IMAGE_COLUMNS, published
 from oid_async.openimages.ids import KEY, ROW
 from oid_async.openimages.kinds import KINDS
@@ -336,7 +336,7 @@ async def plan(url: str, **query: Any) -> dict[str, Any]:
     return told(await oid_async.plan(mirror=url, splits=["validation"], **query))
 
 
-def versions(place: Place) -> list[str]:
+def versions(place: CacheEntry) -> list[str]:
     """Return the versions of a table that lie in the cache, those in the making included."""
     return sorted(path.name for path in place.folder.iterdir() if path.is_dir())
 
@@ -438,13 +438,13 @@ class DiedError(Exception):
     """Stands for the end of the process at a moment that is too short to be met from outside."""
 
 
-def dies_before_the_note(self: Place, identity: Identity, columns: Any) -> None:
+def dies_before_the_note(self: CacheEntry, identity: Identity, columns: Any) -> None:
     (self.building / "in_use").touch()
     self.building.replace(self.folder / "0123456789ab")
     raise DiedError
 
 
-def dies_behind_the_note(self: Place) -> None:
+def dies_behind_the_note(self: CacheEntry) -> None:
     if (self.folder / "current.json").exists():
         raise DiedError
     for path in (self.raw_note, self.raw):
@@ -461,7 +461,7 @@ async def test_a_run_that_ends_as_it_makes_a_version_known_leaves_nothing_that_s
     async with answering(lookalike) as (url, answers):
         place = Cache(cache_dir, url).place(BOXES)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Place, step, death)
+            patch.setattr(CacheEntry, step, death)
             with pytest.raises(DiedError):
                 await rows_of(url, cache_dir)
         assert len(versions(place)) == 1
@@ -556,22 +556,22 @@ async def test_a_torn_version_is_never_read(
 IDENTITY = Identity("http://127.0.0.1/x", 3, '"e"', None, None)
 
 
-def make(place: Place, body: bytes = b"abc") -> None:
+def make(place: CacheEntry, body: bytes = b"abc") -> None:
     """Make a version as a run does that has the lock."""
     (place.build() / place.name).write_bytes(body)
     place.keep(IDENTITY, None)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def place(tmp_path: Path) -> CacheEntry:
     """Return a place with one version."""
-    shelf = Place(tmp_path / "x.csv.table", "x.csv")
+    shelf = CacheEntry(tmp_path / "x.csv.table", "x.csv")
     shelf.folder.mkdir()
     make(shelf)
     return shelf
 
 
-def test_only_one_has_the_lock_and_it_is_free_again_at_once(place: Place) -> None:
+def test_only_one_has_the_lock_and_it_is_free_again_at_once(place: CacheEntry) -> None:
     """A lock keeps everybody else out, of this process too, until it is given back, which may be done twice."""
     lock = place.lock()
     assert lock is not None
@@ -584,7 +584,7 @@ def test_only_one_has_the_lock_and_it_is_free_again_at_once(place: Place) -> Non
     again.release()
 
 
-def test_a_pinned_version_outlives_newer_ones_and_a_clear(place: Place) -> None:
+def test_a_pinned_version_outlives_newer_ones_and_a_clear(place: CacheEntry) -> None:
     """However many versions follow, what is pinned stays whole; once nobody reads it, it goes with the next sweep."""
     old = place.kept()
     assert old is not None
@@ -609,7 +609,7 @@ def test_a_pinned_version_outlives_newer_ones_and_a_clear(place: Place) -> None:
     assert place.size() == 0
 
 
-def test_the_size_is_that_of_all_there_is(place: Place) -> None:
+def test_the_size_is_that_of_all_there_is(place: CacheEntry) -> None:
     """Versions, a version in the making and what has arrived so far all take their room."""
     before = place.size()
     place.raw.write_bytes(b"x" * 1000)
@@ -617,7 +617,7 @@ def test_the_size_is_that_of_all_there_is(place: Place) -> None:
     assert place.size() == before + 1500
 
 
-def test_a_version_can_be_read_at_every_moment_while_others_make_new_ones(place: Place) -> None:
+def test_a_version_can_be_read_at_every_moment_while_others_make_new_ones(place: CacheEntry) -> None:
     """Who asks, offline, while another run makes one version after the other, always has one, and it is whole."""
     stop = threading.Event()
     seen: Counter[str] = Counter()

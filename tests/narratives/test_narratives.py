@@ -16,7 +16,7 @@ from oid_async.events import ignore
 from oid_async.http.client import Client
 from oid_async.http.hosts import Hosts
 from oid_async.http.retry import Limits
-from oid_async.narratives.recordings import Voices
+from oid_async.narratives.recordings import RecordingFetcher
 from oid_async.narratives.traces import Filter, TraceReport, fetch_traces
 from oid_async.openimages.annotations import trace_keys
 from oid_async.openimages.ids import KEY
@@ -146,7 +146,7 @@ async def test_recordings_land_whole_or_are_told(tmp_path: Path) -> None:
     for expected in (6, 2):
         asked.clear()
         async with Origin(serve) as origin, client_for(origin) as client:
-            voices = Voices(client, mirror=origin.url, folder=tmp_path / "voice", scratch=tmp_path)
+            voices = RecordingFetcher(client, mirror=origin.url, folder=tmp_path / "voice", scratch=tmp_path)
             report = await voices.fetch(narratives)
         assert len(set(asked)) == expected
     assert (report.selected, report.present, report.downloaded, report.unnamed) == (7, 4, 0, 1)

@@ -22,8 +22,8 @@ from support.published import Box, Dataset, Image, columns_of, image_names, read
 
 import oid_async
 from oid_async.events import ignore
-from oid_async.jobs.gather import Gatherer
-from oid_async.jobs.selection import Answer, ask, remarks
+from oid_async.jobs.gather import TableGatherer
+from oid_async.jobs.selection import SelectionResult, ask, remarks
 from oid_async.metadata.cache import MetadataCache
 from oid_async.metadata.convert import convert
 from oid_async.metadata.entry import Identity
@@ -512,10 +512,10 @@ class Tables(MetadataCache):
         return TableFile(folder, table.name, tuple(columns_of(raw.path))), identity
 
 
-async def answer(case: Case, folder: Path, cache: MetadataCache) -> Answer:
+async def answer(case: Case, folder: Path, cache: MetadataCache) -> SelectionResult:
     """Return what the published tables answer to a case's query."""
     options = Options.of(**case.query(folder))
-    inputs = await Gatherer(options, cache, ignore, folder).gather()
+    inputs = await TableGatherer(options, cache, ignore, folder).gather()
     assert inputs.bad_rows.select("File", "Line").rows() == case.damaged
     found = ask(inputs, options.all_boxes)
     list(remarks(inputs, found))
@@ -554,7 +554,7 @@ def assert_selection_equals_brute_force(case: Case, forms: Sequence[str], slice_
                 _check(case, asyncio.run(answer(case, folder, tables)))
 
 
-def _check(case: Case, found: Answer) -> None:
+def _check(case: Case, found: SelectionResult) -> None:
     selection = found.selection
     assert selection.keys.name == KEY
     assert [f"{key:016x}" for key in selection.keys] == case.selected

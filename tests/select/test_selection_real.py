@@ -19,8 +19,8 @@ from support.published import Image, columns_of, counted_origin, image_names, re
 
 import oid_async
 from oid_async.events import Note, ignore
-from oid_async.jobs.gather import Gatherer
-from oid_async.jobs.selection import Answer, ask
+from oid_async.jobs.gather import TableGatherer
+from oid_async.jobs.selection import SelectionResult, ask
 from oid_async.metadata import convert
 from oid_async.metadata.cache import MetadataCache
 from oid_async.openimages.catalogue import BOX_COLUMNS, IMAGE_BUCKET, IMAGE_COLUMNS, published
@@ -397,12 +397,12 @@ def kept_tables(options: Options) -> MetadataCache:
     return MetadataCache(None, ignore, root=options.cache_dir, mirror=None, site=Path(options.mirror).as_uri())
 
 
-async def answer(query: QueryOptions, folder: Path) -> tuple[oid_async.Plan, Answer]:
+async def answer(query: QueryOptions, folder: Path) -> tuple[oid_async.Plan, SelectionResult]:
     """Return the plan, and the answer behind it that knows each image."""
     plan = await oid_async.plan(**query)
     options = Options.of(**query)
     async with kept_tables(options) as cache:
-        inputs = await Gatherer(options, cache, ignore, folder).gather()
+        inputs = await TableGatherer(options, cache, ignore, folder).gather()
         tables = [*(table for source in inputs.saved for table in source.tables), *inputs.images]
         assert inputs.bare or "annotation" in query or all(table.columns for table in tables)
         assert inputs.bad_rows.is_empty()
@@ -447,7 +447,7 @@ async def test_a_person_is_a_man_a_woman_a_boy_or_a_girl(mirror: World, tmp_path
     plain: QueryOptions = {**mirror.options, "categories": ["person"], "splits": ["all"]}
     options = Options.of(**but(plain, with_subclasses=True))
     async with kept_tables(options) as cache:
-        inputs = await Gatherer(options, cache, ignore, tmp_path).gather()
+        inputs = await TableGatherer(options, cache, ignore, tmp_path).gather()
     (category,) = inputs.query.categories
     assert category.labels[0] == PERSON
     assert sorted(category.labels[1:]) == sorted(names[name] for name in ("Man", "Woman", "Boy", "Girl"))

@@ -29,6 +29,7 @@ import oid_async
 from oid_async.errors import LockedError, StorageError
 from oid_async.events import Event, Note, Sink
 from oid_async.http.descriptors import most_workers
+from oid_async.http.etags import EtagTrust
 from oid_async.jobs.download import Run
 from oid_async.options.query import Options
 from oid_async.origin.server import Origin
@@ -36,10 +37,10 @@ from oid_async.report import Outcome, Report
 from oid_async.store.disk import Opener
 from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder, LastRun
-from oid_async.store.image_check import EtagTrust, Expected, JpegHeader, is_complete, md5_base64, read_header, refuse
-from oid_async.store.image_writer import Arrival, Lander
+from oid_async.store.image_check import Expected, JpegHeader, is_complete, md5_base64, read_header, refuse
+from oid_async.store.image_writer import ImageWriter, ReceivedImage
 from oid_async.store.journal import Journal, scan_journal
-from oid_async.store.recovery import PowerCheck, boot_id, check_after_boot
+from oid_async.store.recovery import RecoveryReport, boot_id, recover_after_boot
 
 _LASTING = (".jpg", ".csv", ".parquet", ".json")
 IDS = [f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}" for number in range(1, 13)]
@@ -249,7 +250,7 @@ def test_message_says_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("oid_async.store.image_writer.Lander._place", refuse)
+    monkeypatch.setattr("oid_async.store.image_writer.ImageWriter._place", refuse)
     with landing_place(tmp_path / "out") as (folder, lander):
         with pytest.raises(StorageError) as caught:
             lander.land([arrival(folder, tiny_jpeg("a"))])
@@ -315,22 +316,24 @@ async def test_images_wait_for_a_descriptor(
     assert (report.downloaded, report.failed, report.requests) == (12, 0, 12)
 
 
-def arrival(folder: Folder, body: bytes, *, spooled: bool = False, image_id: str = IDS[0], **others: Any) -> Arrival:
+def arrival(
+    folder: Folder, body: bytes, *, spooled: bool = False, image_id: str = IDS[0], **others: Any
+) -> ReceivedImage:
     """Return a body as it has arrived, in its temporary file if it is spooled."""
     if spooled:
         Path(folder.part(image_id)).write_bytes(body)
     about: dict[str, Any] = {"expected": Expected(), "etag": None, "etags": EtagTrust("h")} | others
     chunks = [] if spooled else [body]
-    return Arrival(image_id, f"{image_id}.jpg", "cvdf", "http://h/x.jpg", chunks, spooled, len(body), **about)
+    return ReceivedImage(image_id, f"{image_id}.jpg", "cvdf", "http://h/x.jpg", chunks, spooled, len(body), **about)
 
 
 @contextmanager
-def landing_place(path: Path, **settings: Any) -> Iterator[tuple[Folder, Lander]]:
+def landing_place(path: Path, **settings: Any) -> Iterator[tuple[Folder, ImageWriter]]:
     """Yield a folder that is claimed and a lander into it."""
     folder = Folder(path).claim()
     journal = Journal(folder.journal)
     try:
-        yield folder, Lander(folder, journal, **settings)
+        yield folder, ImageWriter(folder, journal, **settings)
     finally:
         journal.close()
         folder.leave()
@@ -684,7 +687,7 @@ async def test_torn_file_without_a_line(
 def test_boot_is_vouched_for_once_it_was_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A check that was cut short is made again: until its end the note speaks of the boot before."""
     with landing_place(tmp_path / "out") as (folder, lander):
-        check_after_boot(folder, "first")
+        recover_after_boot(folder, "first")
         lander.land([arrival(folder, tiny_jpeg("a"))])
     lock = folder.state / "lock"
     lock.write_text(f"process 7 on a machine that went down{lock.read_text()}")
@@ -693,11 +696,11 @@ def test_boot_is_vouched_for_once_it_was_looked_at(tmp_path: Path, monkeypatch: 
     with monkeypatch.context() as patch:
         patch.setattr("oid_async.store.recovery.saved_last", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError), landing_place(tmp_path / "out") as (folder, _):
-            check_after_boot(folder, "second")
+            recover_after_boot(folder, "second")
     with landing_place(tmp_path / "out") as (folder, _):
         assert folder.last_run == LastRun(ended=False, boot="first")
-        assert check_after_boot(folder, "second") == PowerCheck(read=1)
-        assert check_after_boot(Folder(tmp_path / "none"), "") == PowerCheck()
+        assert recover_after_boot(folder, "second") == RecoveryReport(read=1)
+        assert recover_after_boot(Folder(tmp_path / "none"), "") == RecoveryReport()
     with landing_place(tmp_path / "out") as (folder, _):
         assert folder.last_run == LastRun(ended=True, boot="second")
 
@@ -709,7 +712,7 @@ def test_latest_line_of_a_file_decides(tmp_path: Path) -> None:
             (folder.images / f"{IDS[0]}.jpg").unlink(missing_ok=True)
             lander.land([arrival(folder, tiny_jpeg(text))])
     with landing_place(tmp_path / "out") as (folder, _):
-        assert check_after_boot(folder, "another") == PowerCheck(read=2)
+        assert recover_after_boot(folder, "another") == RecoveryReport(read=2)
         assert (folder.images / f"{IDS[0]}.jpg").read_bytes() == tiny_jpeg("after")
 
 

@@ -11,7 +11,7 @@ from support.journal_lines import ID, RUBBISH, failed, ids, rows, saved, write
 from oid_async.errors import LockedError, StorageError
 from oid_async.report import Outcome
 from oid_async.store.folder import Folder
-from oid_async.store.journal import SCHEMA, Journal, Saved, saved_last, scan_journal, whole_bytes
+from oid_async.store.journal import SCHEMA, Journal, SavedLine, saved_last, scan_journal, whole_bytes
 
 
 def test_what_is_appended_is_read_back(tmp_path: Path) -> None:
@@ -269,8 +269,8 @@ def test_last_lines_are_read_from_the_end(tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setattr("oid_async.store.journal._BLOCK_BYTES", size)
         found = [saved for block in saved_last(path) for saved in block]
         assert [saved.file_name for saved in found] == ["43.jpg", *(f"{number}.jpg" for number in reversed(range(40)))]
-        assert found[0] == Saved("43.jpg", 315_000, None)
-        assert found[1] == Saved("39.jpg", 315_000, "1B2M2Y8AsgTpgAmY7PhCfg==")
+        assert found[0] == SavedLine("43.jpg", 315_000, None)
+        assert found[1] == SavedLine("39.jpg", 315_000, "1B2M2Y8AsgTpgAmY7PhCfg==")
 
 
 def test_half_a_batch_that_cannot_be_cut_off_is_not_appended_to(

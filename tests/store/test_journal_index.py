@@ -13,7 +13,7 @@ import oid_async
 from oid_async.openimages.ids import KEY, IdForm
 from oid_async.store import journal_index as lines_module
 from oid_async.store.journal import FORGET, Journal, next_line, parse_lines, scan_journal
-from oid_async.store.journal_index import Lines
+from oid_async.store.journal_index import JournalIndex
 
 IDS = [f"{number * 7919 % 50:016x}" for number in range(50)]
 
@@ -32,8 +32,8 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-def opened(folder: Path, ids: IdForm | None = None) -> Lines:
-    return Lines(folder / "journal.tsv", ids or IdForm(), folder / "lines", folder / "lines")
+def opened(folder: Path, ids: IdForm | None = None) -> JournalIndex:
+    return JournalIndex(folder / "journal.tsv", ids or IdForm(), folder / "lines", folder / "lines")
 
 
 def latest(folder: Path) -> list[dict[str, Any]]:
@@ -108,7 +108,7 @@ def test_another_journal_is_not_answered_from_kept_blocks(
     path.write_bytes(change(path.read_bytes()))
     assert latest(tmp_path) == as_written(tmp_path)
     fresh = tmp_path / "elsewhere"
-    Lines(path, IdForm(), fresh, fresh)
+    JournalIndex(path, IdForm(), fresh, fresh)
     kept = {block.name for block in (tmp_path / "lines").iterdir()}
     assert kept == ({block.name for block in fresh.iterdir()} if fresh.exists() else set())
     assert kept != before
@@ -131,13 +131,13 @@ def test_looking_writes_nothing_where_blocks_are_kept(tmp_path: Path, parsed: li
     """A dry run reads kept blocks and makes the others elsewhere."""
     path = journal_of_many(tmp_path)
     kept, scratch = tmp_path / "lines", tmp_path / "scratch"
-    dry = Lines(path, IdForm(), kept, scratch)
+    dry = JournalIndex(path, IdForm(), kept, scratch)
     assert not kept.exists()
     assert dry.all_latest(line=pl.col("line")).equals(opened(tmp_path).all_latest(line=pl.col("line")))
     parsed.clear()
     write(path, *(saved(image_id) for image_id in IDS))
     before = sorted(kept.iterdir())
-    Lines(path, IdForm(), kept, scratch)
+    JournalIndex(path, IdForm(), kept, scratch)
     assert sorted(kept.iterdir()) == before
 
 

@@ -316,13 +316,13 @@ def closed_port() -> int:
 async def test_a_dead_host_costs_a_handful_and_slows_nobody_down(tmp_path: Path, monkeypatch: Any) -> None:
     """200 images of a host that refuses connections cost a few attempts in all; the live host's land meanwhile."""
     tried: list[int] = []
-    make_socket = addresses.Guard.make_socket
+    make_socket = addresses.AddressGuard.make_socket
 
-    def counted(self: addresses.Guard, info: tuple[Any, ...]) -> socket.socket:
+    def counted(self: addresses.AddressGuard, info: tuple[Any, ...]) -> socket.socket:
         tried.append(info[4][1])
         return make_socket(self, info)
 
-    monkeypatch.setattr(addresses.Guard, "make_socket", counted)
+    monkeypatch.setattr(addresses.AddressGuard, "make_socket", counted)
     dead = closed_port()
     async with Scripted({f"/{n}.jpg": [OK] for n in range(200)}) as live:
         urls = [f"http://127.0.0.1:{port}/{n}.jpg" for port in (dead, live.port) for n in range(200)]
@@ -633,15 +633,15 @@ async def test_a_proxy_of_another_kind_is_refused_in_words(tmp_path: Path, monke
 
 async def test_no_descriptor_left_costs_no_image_a_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """EMFILE at a connect sends the image back and a worker home; with descriptors again every image lands."""
-    make_socket, refusals = addresses.Guard.make_socket, iter(range(40))
+    make_socket, refusals = addresses.AddressGuard.make_socket, iter(range(40))
 
-    def starved(self: addresses.Guard, info: tuple[Any, ...]) -> socket.socket:
+    def starved(self: addresses.AddressGuard, info: tuple[Any, ...]) -> socket.socket:
         if next(refusals, None) is not None:
             raise OSError(errno.EMFILE, "Too many open files")
         return make_socket(self, info)
 
     async with Scripted({f"/{n}.jpg": [OK] for n in range(50)}) as server:
-        monkeypatch.setattr(addresses.Guard, "make_socket", starved)
+        monkeypatch.setattr(addresses.AddressGuard, "make_socket", starved)
         urls = [f"{server.url}/{number}.jpg" for number in range(50)]
         ended = await download(tmp_path, urls, allow=[server.port], limits=Limits(retries=0))
     assert (ended.report.downloaded, ended.report.requests) == (50, 50)
@@ -715,9 +715,9 @@ async def test_no_content_range_breaks_the_run(tmp_path: Path, said: str) -> Non
 
 async def test_a_spool_that_cannot_be_opened_leaves_no_hole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """EMFILE while a large body is spooled costs a fresh start: no byte of it is lost in the file."""
-    append, failures = fetch.Body._append, iter([OSError(errno.EMFILE, "Too many open files")])
+    append, failures = fetch.ResponseBody._append, iter([OSError(errno.EMFILE, "Too many open files")])
 
-    async def starved(self: fetch.Body, chunks: list[bytes | bytearray]) -> None:
+    async def starved(self: fetch.ResponseBody, chunks: list[bytes | bytearray]) -> None:
         if self.size > 150_000 and (error := next(failures, None)) is not None:
             raise error
         await append(self, chunks)
@@ -729,7 +729,7 @@ async def test_a_spool_that_cannot_be_opened_leaves_no_hole(tmp_path: Path, monk
             await writer.drain()
             await asyncio.sleep(0.01)
 
-    monkeypatch.setattr(fetch.Body, "_append", starved)
+    monkeypatch.setattr(fetch.ResponseBody, "_append", starved)
     async with Scripted({"/0.jpg": [slowly]}) as server:
         ended = await download(tmp_path, [f"{server.url}/0.jpg"], allow=[server.port], limits=LARGE)
     assert ended.saved() == {f"{ident(0)}.jpg": BIG}

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.fasttime import run_fast
 
+from oid_async.http.etags import EtagTrust
 from oid_async.http.hosts import Host
 from oid_async.http.retry import FetchError
-from oid_async.store.image_check import EtagTrust
-from oid_async.transfer.scheduler import Lanes
+from oid_async.transfer.scheduler import HostScheduler
 
 
 @dataclass(slots=True)
@@ -85,7 +85,7 @@ class World:
                 self.finished[task.place] += 1
                 lanes.settle(1)
 
-        lanes = Lanes[Task](reload, room=self.room, clock=loop.time, offer=offer)
+        lanes = HostScheduler[Task](reload, room=self.room, clock=loop.time, offer=offer)
 
         async def feed() -> None:
             for task in self.tasks:
@@ -161,7 +161,7 @@ def test_what_is_put_aside_costs_eight_bytes() -> None:
         async def reload(kept: Sequence[tuple[int, str]]) -> list[Task]:
             raise AssertionError("nobody takes")
 
-        lanes = Lanes[Task](reload, room=16, clock=asyncio.get_running_loop().time)
+        lanes = HostScheduler[Task](reload, room=16, clock=asyncio.get_running_loop().time)
         closed.pause(1e6, now=asyncio.get_running_loop().time())
         await lanes.put(Task(0, closed))
         before = tracemalloc.get_traced_memory()[0]

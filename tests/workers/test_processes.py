@@ -41,7 +41,7 @@ class Crewed:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.landed = 0
         self.members: Sequence[Any] = ()
-        landed, run = crews._Member._landed, pipeline.run
+        landed, run = crews._Worker._landed, pipeline.run
 
         async def count(member: Any, packed: list[Any]) -> None:
             self.landed += len(packed)
@@ -50,7 +50,7 @@ class Crewed:
         async def wait(targets: AsyncIterator[Any], *args: Any, **settings: Any) -> None:
             await run(self._held_back(targets, settings["crew"]), *args, **settings)
 
-        monkeypatch.setattr(crews._Member, "_landed", count)
+        monkeypatch.setattr(crews._Worker, "_landed", count)
         monkeypatch.setattr(pipeline, "run", wait)
 
     async def _held_back(self, targets: AsyncIterator[Any], crew: Any) -> AsyncIterator[Any]:
@@ -71,7 +71,7 @@ class Crewed:
 def crewed(monkeypatch: pytest.MonkeyPatch) -> Crewed:
     """See to it that workers get their part of even a small run."""
     monkeypatch.setattr(
-        crews.Crew,
+        crews.WorkerPool,
         "hosts_are_well",
         lambda crew: any(host.is_well(crew.hosts.clock()) for host in crew.hosts._known.values()),
         raising=False,
