@@ -22,7 +22,7 @@ class ExportClasses:
     def of(cls, called: Iterable[tuple[str, str]]) -> Self:
         """Number the names of (MID, name) in their order; MIDs of one name are one class.
 
-        >>> Classes.of([("/m/1", "Cat"), ("/m/2", "Dog"), ("/m/3", "Cat")]).numbers
+        >>> ExportClasses.of([("/m/1", "Cat"), ("/m/2", "Dog"), ("/m/3", "Cat")]).numbers
         {'/m/1': 0, '/m/2': 1, '/m/3': 0}
         """
         names: dict[str, int] = {}

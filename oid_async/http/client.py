@@ -36,7 +36,7 @@ _PROXY_SCHEMES = ("http", "https")
 _IDLE_S = 4.0  # one idle connection of each of a thousand hosts would leave no descriptor for the next
 _LOOK_UPS_AT_ONCE = 32
 _PORTION_BYTES = 16384.0
-_MOST_DOORS = 4096  # a table may name a new host in every row
+_MOST_ORIGINS = 4096  # a table may name a new host in every row
 _CLOSED_UNUSED = 3  # connections in a row that the other side closes while they wait for their turn
 _LOOKS_A_LIMIT = 8  # how often within the shortest limit the busy connections are looked at
 _LOOK_S = (0.005, 0.5)
@@ -58,10 +58,10 @@ class _OriginAccess:
 class RequestChain(KeepAliveHandler, Protocol):
     """Goes on from a plain answer to the next request of the same origin: see `Client.ask`.
 
-    `address` and `began` are those of the request that is under way; `has_gone_on` says that it is not the first one.
+    `route` and `began` are those of the request that is under way; `has_gone_on` says that it is not the first one.
     """
 
-    address: Route
+    route: Route
     began: float
     has_gone_on: bool
 
@@ -72,7 +72,7 @@ class Client:
     `allowed` are the endpoints that may be connected to although they are not public. No cookies are kept and no
     credentials sent; bodies are asked for as they are (identity) and never unpacked unseen. Proxies are those of the
     environment; one sees to the names itself, so that only what a URL says of its host can then be judged here. With
-    `in_lanes` a redirect to a host that is closed raises ElsewhereError instead of waiting for it.
+    `reports_closed_hosts` a redirect to a host that is closed raises ElsewhereError instead of waiting for it.
     """
 
     def __init__(
@@ -83,10 +83,10 @@ class Client:
         connections: int,
         allowed: Iterable[Endpoint] = (),
         offline: bool = False,
-        in_lanes: bool = False,
+        reports_closed_hosts: bool = False,
     ) -> None:
         self._offline = offline
-        self._in_lanes = in_lanes
+        self._reports_closed_hosts = reports_closed_hosts
         self.hosts = hosts
         self.limits = limits
         self.requests = 0
@@ -94,8 +94,8 @@ class Client:
         self._throttle = _make_throttle(limits.rate_bytes_s)
         self._turn = asyncio.Lock()
         self._proxies = _proxies()
-        self._wires = ConnectionPool(connections, limits)
-        self._doors: dict[tuple[str, Endpoint], _OriginAccess] = {}
+        self._pool = ConnectionPool(connections, limits)
+        self._accesses: dict[tuple[str, Endpoint], _OriginAccess] = {}
         self._connector: aiohttp.TCPConnector | None = None
 
     async def __aenter__(self) -> Self:
@@ -106,12 +106,12 @@ class Client:
             resolver=self._resolver,
             socket_factory=self._guard.make_socket,
         )
-        self._wires.open()
+        self._pool.open()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         if self._connector is not None:
-            self._wires.close()
+            self._pool.close()
             await self._connector.close()
             await self._resolver.close()
             # Closing a TLS transport takes one more turn of the loop; without it Python warns of an open socket.
@@ -155,12 +155,12 @@ class Client:
         for _ in range(self.limits.redirects + 1):
             answer = await self._send(method, target, headers, first, chain)
             if chain is not None:
-                target, chain = chain.address, None
+                target, chain = chain.route, None
             first = answer.began if first is None else first
             try:
                 if answer.status not in _REDIRECTS:
                     self._heed(answer)
-                    answer.wire.allow(self.limits.attempt_s - (self.hosts.clock() - first))
+                    answer.connection.allow(self.limits.attempt_s - (self.hosts.clock() - first))
                     return answer
                 answer.host.answered(answer.began)
                 target = Route.of(next_hop(target.url(), answer.headers.get("Location", "")))
@@ -177,83 +177,83 @@ class Client:
 
         `first` is when the first hop of the attempt was admitted, if this is another one.
         """
-        door = self._doors.get((target.origin.scheme, target.origin.asked)) or self._find_door(target.origin)
-        if door.refused:
-            self._tell_refused(door.refused)
-            raise FetchError("blocked", door.refused, unsent=True)
+        access = self._accesses.get((target.origin.scheme, target.origin.asked)) or self._find_access(target.origin)
+        if access.refused:
+            self._tell_refused(access.refused)
+            raise FetchError("blocked", access.refused, unsent=True)
         host, asked = self.hosts.named(target.origin.host), target.origin.asked
-        if self._in_lanes and first is not None and host.is_closed(self.hosts.clock()):
+        if self._reports_closed_hosts and first is not None and host.is_closed(self.hosts.clock()):
             # Not in this worker's hands: the image waits in the lane of the host that it was sent on to.
             raise ClosedHostError(host)
         await self.hosts.opened(host, asked)
-        request, is_head_alone = _request(method, target, headers, door.proxy), method == "HEAD"
+        request, is_head_alone = _request(method, target, headers, access.proxy), method == "HEAD"
         may_be_kept = True
         while True:
-            wire, is_fresh = await self._admitted(door, host, may_be_kept=may_be_kept)
+            connection, is_fresh = await self._admitted(access, host, may_be_kept=may_be_kept)
             began = self.hosts.clock()
             self.requests += 1
             if chain is not None:
                 chain.began = began
             try:
-                await wire.send(request, is_head_alone=is_head_alone, relay=chain)
+                await connection.send(request, is_head_alone=is_head_alone, relay=chain)
             except FetchError as error:
-                self._wires.drop(wire)
+                self._pool.drop(connection)
                 if chain is not None and chain.has_gone_on:
                     began, is_fresh = chain.began, False
-                    request = self.request_for(chain.address)
-                if is_fresh or wire.heard or error.kind != "network":
+                    request = self.request_for(chain.route)
+                if is_fresh or connection.heard or error.kind != "network":
                     self._blame(error, host, asked, began)
                     raise
                 # It had been kept and was closed just now: then the request is sent once more.
                 may_be_kept = False
             except BaseException:
-                self._wires.drop(wire)
+                self._pool.drop(connection)
                 raise
             else:
-                return Response(self, wire, door, host, chain.began if chain is not None else began)
+                return Response(self, connection, access, host, chain.began if chain is not None else began)
 
     def request_for(self, target: Route) -> bytes:
         """Return the request for what is there, to an origin that is being asked already."""
-        return _request("GET", target, _NO_HEADERS, self._doors[target.origin.scheme, target.origin.asked].proxy)
+        return _request("GET", target, _NO_HEADERS, self._accesses[target.origin.scheme, target.origin.asked].proxy)
 
-    async def _admitted(self, door: "_OriginAccess", host: Host, *, may_be_kept: bool) -> tuple[Connection, bool]:
+    async def _admitted(self, access: "_OriginAccess", host: Host, *, may_be_kept: bool) -> tuple[Connection, bool]:
         """Return a connection on which a request may be sent now, and whether it is a new one. Raises FetchError.
 
         Admitted is what has its connection: making one takes as long as the other side likes, and what was admitted
         before would be sent in a heap, or after the host has asked to be left alone.
         """
         for _ in range(_CLOSED_UNUSED):
-            wire = self._wires.take(door) if may_be_kept else None
-            is_fresh = wire is None
-            if wire is None:
-                wire = await self._connect(door, host)
+            connection = self._pool.take(access) if may_be_kept else None
+            is_fresh = connection is None
+            if connection is None:
+                connection = await self._connect(access, host)
             try:
-                await self.hosts.admit(host, door.asked)
+                await self.hosts.admit(host, access.asked)
             except BaseException:
-                self._wires.drop(wire)
+                self._pool.drop(connection)
                 raise
-            if wire.is_usable:
-                return wire, is_fresh
+            if connection.is_usable:
+                return connection, is_fresh
             # Closed by the other side while it waited for its turn: nothing was asked on it.
-            self._wires.drop(wire)
+            self._pool.drop(connection)
         error = FetchError("network", "connections are closed before anything is asked", unsent=True)
-        self._blame(error, host, door.asked, self.hosts.clock())
+        self._blame(error, host, access.asked, self.hosts.clock())
         raise error
 
-    async def _connect(self, door: "_OriginAccess", host: Host) -> Connection:
+    async def _connect(self, access: "_OriginAccess", host: Host) -> Connection:
         """Have a connection made. Raises FetchError."""
         assert self._connector is not None, "used outside its context"
-        asked, proxy = door.asked, door.proxy
+        asked, proxy = access.asked, access.proxy
         visit = self._guard.visit(endpoint(proxy) if proxy is not None else asked, trusted=proxy is not None)
         began, limit_s = self.hosts.clock(), self.limits.connect_s
         failed: FetchError
         try:
             async with asyncio.timeout(limit_s) as timer:
                 loop = asyncio.get_running_loop()
-                request = aiohttp.ClientRequest("GET", door.site, loop=loop, proxy=proxy)
+                request = aiohttp.ClientRequest("GET", access.site, loop=loop, proxy=proxy)
                 timeout = aiohttp.ClientTimeout(total=None, sock_connect=limit_s)
-                with self._wires.room():
-                    return self._wires.made(await self._connector.connect(request, [], timeout))
+                with self._pool.room():
+                    return self._pool.made(await self._connector.connect(request, [], timeout))
         except FetchError as error:
             self._blame(error, host, asked, began)
             raise
@@ -296,13 +296,13 @@ class Client:
     def _tell_refused(self, refused: str) -> None:
         self.hosts.tell_once(f"blocked: {refused}")
 
-    def _find_door(self, origin: Origin) -> _OriginAccess:
-        if len(self._doors) >= _MOST_DOORS:
-            self._doors.clear()
+    def _find_access(self, origin: Origin) -> _OriginAccess:
+        if len(self._accesses) >= _MOST_ORIGINS:
+            self._accesses.clear()
         refused = self._guard.refuse(origin.site)
-        door = _OriginAccess(origin.site, origin.asked, refused, None if refused else self._proxy_for(origin.site))
-        self._doors[origin.scheme, origin.asked] = door
-        return door
+        access = _OriginAccess(origin.site, origin.asked, refused, None if refused else self._proxy_for(origin.site))
+        self._accesses[origin.scheme, origin.asked] = access
+        return access
 
     def _proxy_for(self, target: URL) -> URL | None:
         """Return the environment's proxy for a URL. What the user has named on this machine is asked directly."""
@@ -326,12 +326,12 @@ class Client:
                 await self._throttle.acquire(part)
             size -= part
 
-    def take_back(self, wire: Connection, door: "_OriginAccess") -> None:
+    def take_back(self, connection: Connection, access: "_OriginAccess") -> None:
         """Keep a connection for the next request, if it can serve one."""
-        if wire.can_go_on:
-            self._wires.keep(wire, door)
+        if connection.can_go_on:
+            self._pool.keep(connection, access)
         else:
-            self._wires.drop(wire)
+            self._pool.drop(connection)
 
 
 class Response:
@@ -340,33 +340,35 @@ class Response:
     `length` is that of the body as sent, None where nothing says so; `began` is when the request was admitted.
     """
 
-    __slots__ = ("_client", "_door", "began", "host", "wire")
+    __slots__ = ("_access", "_client", "began", "connection", "host")
 
-    def __init__(self, client: Client, wire: Connection, door: "_OriginAccess", host: Host, began: float) -> None:
+    def __init__(
+        self, client: Client, connection: Connection, access: "_OriginAccess", host: Host, began: float
+    ) -> None:
         self._client = client
-        self._door = door
-        self.wire = wire
+        self._access = access
+        self.connection = connection
         self.host = host
         self.began = began
 
     @property
     def status(self) -> int:
         """Return the HTTP status."""
-        return self.wire.status
+        return self.connection.status
 
     @property
     def headers(self) -> CIMultiDict[str]:
         """Return the headers."""
-        return self.wire.headers
+        return self.connection.headers
 
     @property
     def length(self) -> int | None:
         """Return how many bytes the body has, as far as its head says."""
-        return self.wire.length
+        return self.connection.length
 
     async def read_whole(self) -> bytes | bytearray:
-        """Return the body, if its length is known. Raises FetchError; its first bytes are then in `wire.start`."""
-        return await self.wire.read_whole()
+        """Return the body, whose length is known. Raises FetchError; its first bytes are then in `connection.start`."""
+        return await self.connection.read_whole()
 
     async def chunks(self, *, endless: bool = False) -> AsyncGenerator[bytes, None]:
         """Yield the body as it arrives, as sent. Raises FetchError, also when it is too slow or takes too long.
@@ -374,8 +376,8 @@ class Response:
         `endless` lifts the limit on the whole attempt, for a table of gigabytes on a slow line.
         """
         if endless:
-            self.wire.allow(None)
-        while chunk := await self.wire.read():
+            self.connection.allow(None)
+        while chunk := await self.connection.read():
             await self._client.wait_for_rate(len(chunk))
             yield chunk
 
@@ -386,7 +388,7 @@ class Response:
 
     def close(self) -> None:
         """Give the connection back, or drop it if the body was not read to its end."""
-        self._client.take_back(self.wire, self._door)
+        self._client.take_back(self.connection, self._access)
 
 
 class ConnectionPool:
@@ -414,8 +416,8 @@ class ConnectionPool:
         """Close all connections."""
         if self._timer is not None:
             self._timer.cancel()
-        for wire in list(self._all):
-            self.drop(wire)
+        for connection in list(self._all):
+            self.drop(connection)
 
     @contextmanager
     def room(self) -> Iterator[None]:
@@ -429,55 +431,55 @@ class ConnectionPool:
 
     def _make_room(self) -> None:
         if len(self._all) + self._pending >= self._most:
-            idle = [wires[0] for wires in self._idle.values() if wires]
+            idle = [connections[0] for connections in self._idle.values() if connections]
             if idle:
-                oldest = min(idle, key=lambda wire: wire.idle_since)
+                oldest = min(idle, key=lambda connection: connection.idle_since)
                 self._forget(oldest)
                 self.drop(oldest)
 
-    def made(self, connection: aiohttp.connector.Connection) -> Connection:
+    def made(self, transport: aiohttp.connector.Connection) -> Connection:
         """Return the new connection's wire. Raises FetchError for one that is gone already."""
-        wire = Connection(connection, self._limits, self._scratch)
-        self._all.add(wire)
-        return wire
+        connection = Connection(transport, self._limits, self._scratch)
+        self._all.add(connection)
+        return connection
 
-    def take(self, door: _OriginAccess) -> Connection | None:
+    def take(self, access: _OriginAccess) -> Connection | None:
         """Return a connection that was kept, the one used last; None if there is none."""
-        idle = self._idle.get(door)
+        idle = self._idle.get(access)
         while idle:
-            wire = idle.pop()
-            if wire.is_usable:
-                return wire
-            self._all.discard(wire)
+            connection = idle.pop()
+            if connection.is_usable:
+                return connection
+            self._all.discard(connection)
         return None
 
-    def keep(self, wire: Connection, door: _OriginAccess) -> None:
+    def keep(self, connection: Connection, access: _OriginAccess) -> None:
         """Take a connection whose answer has ended."""
-        wire.rest(self._loop.time())
-        self._idle.setdefault(door, deque()).append(wire)
+        connection.rest(self._loop.time())
+        self._idle.setdefault(access, deque()).append(connection)
 
-    def drop(self, wire: Connection) -> None:
+    def drop(self, connection: Connection) -> None:
         """Close a connection."""
-        self._all.discard(wire)
-        wire.abort()
+        self._all.discard(connection)
+        connection.abort()
 
-    def _forget(self, wire: Connection) -> None:
-        for wires in self._idle.values():
-            if wires and wires[0] is wire:
-                wires.popleft()
+    def _forget(self, connection: Connection) -> None:
+        for connections in self._idle.values():
+            if connections and connections[0] is connection:
+                connections.popleft()
 
     def _look(self) -> None:
         now = self._loop.time()
         # When this program was held up itself, no server is to blame for the time that is gone.
         passed_s, self._looked_at = min(now - self._looked_at, 2 * self._look_s), now
-        for wire in self._all:
-            if wire.is_busy:
-                wire.tick(passed_s)
-        for door, wires in list(self._idle.items()):
-            while wires and (now - wires[0].idle_since > _IDLE_S or not wires[0].is_usable):
-                self.drop(wires.popleft())
-            if not wires:
-                del self._idle[door]
+        for connection in self._all:
+            if connection.is_busy:
+                connection.tick(passed_s)
+        for access, connections in list(self._idle.items()):
+            while connections and (now - connections[0].idle_since > _IDLE_S or not connections[0].is_usable):
+                self.drop(connections.popleft())
+            if not connections:
+                del self._idle[access]
         self._timer = self._loop.call_later(self._look_s, self._look)
 
 

@@ -36,10 +36,10 @@ _NO_BODY = frozenset({204, 304})
 class KeepAliveHandler(Protocol):
     """What goes on from one answer to the next request. It is asked within the loop's callbacks: it must not wait."""
 
-    def takes(self, wire: "Connection") -> bool:
+    def takes(self, connection: "Connection") -> bool:
         """Return whether the answer whose head is there is a plain one, to be received whole, in memory."""
 
-    def goes_on(self, wire: "Connection", body: bytes | bytearray) -> bytes | None:
+    def goes_on(self, connection: "Connection", body: bytes | bytearray) -> bytes | None:
         """Take the body of a plain answer and return the next request; None if whoever waits has to take it."""
 
 

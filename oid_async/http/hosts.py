@@ -21,8 +21,8 @@ from aiolimiter import AsyncLimiter
 from yarl import URL
 
 from oid_async.http.address_guard import Endpoint
+from oid_async.http.estimator import FLOOR, ConcurrencyEstimator
 from oid_async.http.etags import EtagTrust
-from oid_async.http.pace import FLOOR, ConcurrencyEstimator
 from oid_async.http.retry import FetchError
 
 # Flickr's own published advice is one request a second per key for its API; its static hosts publish none. Ten a second
@@ -52,7 +52,7 @@ class Host:
 
     `waited_s` adds up what the host has made us wait; `gave_up` is how every further request ends, `lost` how those to
     one of its names do, where a host has several. `in_flight` counts the images that the lanes have given out for this
-    host; `patience_s` is how long one answer is waited for. `pace` finds out `most`, where that is not given;
+    host; `patience_s` is how long one answer is waited for. `estimator` finds out `most`, where that is not given;
     `on_close` is called when it is closed or given up.
     """
 
@@ -63,7 +63,7 @@ class Host:
     max_wait_s: float = 900.0
     patience_s: float = 30.0
     tell: Callable[[str], None] = lambda _: None
-    pace: ConcurrencyEstimator | None = None
+    estimator: ConcurrencyEstimator | None = None
     jitter: Callable[[], float] = random.random
     on_close: Callable[["Host"], None] = lambda _: None
     window: float = _START
@@ -123,9 +123,9 @@ class Host:
 
     def delivered(self, size: int, began: float, now: float) -> None:
         """Note a body that has come, from a request that began then."""
-        if self.pace is not None:
-            self.pace.delivered(size, now - began, now)
-            self.most = self.pace.limit
+        if self.estimator is not None:
+            self.estimator.delivered(size, now - began, now)
+            self.most = self.estimator.limit
             self.window = min(self.window, self.most)
 
     def served(self, began: float) -> None:
@@ -321,7 +321,7 @@ class Hosts:
         limiter = make_limiter(rate, period)
         # Images that only wait for a capped host's next moment would hold the places of those that need not.
         most = float(self.most) if limiter is None else min(self.most, max(_LEAST, _CAPPED_S * rate / period))
-        pace = (
+        estimator = (
             ConcurrencyEstimator(floor=self.floor, most=most)
             if self.estimates_concurrency and limiter is None
             else None
@@ -330,8 +330,8 @@ class Hosts:
             name,
             limiter,
             EtagTrust(name),
-            most=most if pace is None else pace.limit,
-            pace=pace,
+            most=most if estimator is None else estimator.limit,
+            estimator=estimator,
             max_wait_s=self.max_wait_s,
             patience_s=self.patience_s,
             tell=self.tell,

@@ -38,10 +38,10 @@ class Route:
 
     @classmethod
     def of(cls, url: URL) -> "Route":
-        """Return the address that a URL is.
+        """Return the route that a URL names.
 
-        >>> address = Address.of(URL("http://X.org:80/a b.jpg?c=1#d"))
-        >>> address.path, address.origin.asked, address.url()
+        >>> route = Route.of(URL("http://X.org:80/a b.jpg?c=1#d"))
+        >>> route.path, route.origin.asked, route.url()
         ('/a%20b.jpg?c=1', ('x.org', 80), URL('http://x.org/a%20b.jpg?c=1'))
         """
         origin = Origin(url, url.scheme, endpoint(url), host_name(url), url.host_port_subcomponent or "")

@@ -23,8 +23,8 @@ from oid_async.concurrency import in_thread
 from oid_async.errors import OidError, StorageError, machine_error, storage_error
 from oid_async.events import Finished, Note, Planned, Sink
 from oid_async.http.descriptors import allowed, most_workers
+from oid_async.http.estimator import FLOOR, MOST
 from oid_async.http.hosts import FLICKR_RATE, Hosts
-from oid_async.http.pace import FLOOR, MOST
 from oid_async.http.retry import Limits
 from oid_async.jobs.attachments import Attachments
 from oid_async.jobs.gather import GatheredTables, TableGatherer, choose_names, choose_sources
@@ -122,7 +122,7 @@ class Run:
             async with AsyncExitStack() as stack:
                 folder = Folder(self.options.savepath)
                 journal = await stack.enter_async_context(self._claimed(folder))
-                self._recruits = await stack.enter_async_context(
+                self._starter = await stack.enter_async_context(
                     WorkerStarter(0 if self.options.packs else ahead(self.options, cores()))
                 )
                 prepared = await self._prepare(stack, folder, journal)
@@ -213,7 +213,7 @@ class Run:
                 connections=self._workers,
                 allowed=endpoints,
                 offline=options.offline,
-                in_lanes=True,
+                reports_closed_hosts=True,
             )
             await stack.enter_async_context(client)
         cache = await stack.enter_async_context(
@@ -394,12 +394,12 @@ class Run:
         assert client is not None
         # Spans are fetched one after the other: no worker process would be worth its start.
         processes = 1 if self.options.packs else how_many(self.options, decision.uncapped, self._workers, cores())
-        crew = self._crew(processes - 1, prepared, folder) if processes > 1 else None
-        if crew is None:
-            await self._recruits.send_away()
-        workers = self._workers - (crew.transfers if crew is not None else 0)
-        lander = ImageWriter(folder, journal, hashed=not self.options.no_hash)
-        collector = Collector(lander, self.report, self._sink, self._deliver, room=2 * workers, own_loop=self._own_loop)
+        pool = self._pool(processes - 1, prepared, folder) if processes > 1 else None
+        if pool is None:
+            await self._starter.send_away()
+        workers = self._workers - (pool.transfers if pool is not None else 0)
+        writer = ImageWriter(folder, journal, hashed=not self.options.no_hash)
+        collector = Collector(writer, self.report, self._sink, self._deliver, room=2 * workers, own_loop=self._own_loop)
         fetcher = Fetcher(
             client,
             sources=prepared.planner.sources,
@@ -417,10 +417,10 @@ class Run:
                 recall=targets.recall,
                 clock=client.hosts.clock,
                 workers=workers,
-                crew=crew,
+                pool=pool,
             )
         finally:
-            self._crew_requests += crew.requests if crew is not None else 0
+            self._crew_requests += pool.requests if pool is not None else 0
             self.report.requests = client.requests + self._crew_requests
 
     async def _transfer_and_pack(
@@ -447,14 +447,14 @@ class Run:
                     await before
                 before = group.create_task(packing.pack(file))
 
-    def _crew(self, size: int, prepared: "_Prepared", folder: Folder) -> "WorkerPool":
+    def _pool(self, size: int, prepared: "_Prepared", folder: Folder) -> "WorkerPool":
         """Return worker processes, not started yet; each may have its part of the transfers on at once."""
         from oid_async.workers.messages import WorkerSettings
         from oid_async.workers.pool import WorkerPool
 
         options, site, client, sources = self.options, prepared.site, prepared.client, prepared.planner.sources
         assert client is not None
-        orders = WorkerSettings(
+        settings = WorkerSettings(
             savepath=str(folder.path.absolute()),
             tmp=str(folder.tmp.absolute()),
             token=folder.token,
@@ -476,12 +476,12 @@ class Run:
 
         return WorkerPool(
             size,
-            orders,
+            settings,
             client.hosts,
             Adopter(folder, sources, hashed=not options.no_hash),
             images=folder.images,
             tell=tell,
-            recruits=self._recruits,
+            starter=self._starter,
         )
 
     def _write_results(self, prepared: "_Prepared", decision: "_Decision", folder: Folder) -> None:

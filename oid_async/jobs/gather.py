@@ -360,7 +360,7 @@ class TableGatherer:
             for kind in kinds
             if self._given().get(kind) is None
             for table in published(kind, splits, self._options.release)
-            if self._cache.cache.place(table).kept() is None
+            if self._cache.cache.entry(table).kept() is None
         ]
         size = sum(table.bytes or 0 for table in tables)
         if size > _WORTH_A_LINE and self._cache.is_public:

@@ -14,7 +14,7 @@ from oid_async.http.client import Client
 from oid_async.http.hosts import Hosts
 from oid_async.http.retry import FetchError, Limits
 from oid_async.jobs.site import allowed_endpoints, named_endpoints, open_site
-from oid_async.metadata.cache import Cache, MetadataCache, every_place, local_table
+from oid_async.metadata.cache import Cache, MetadataCache, every_entry, local_table
 from oid_async.metadata.entry import CacheEntry
 from oid_async.metadata.paths import cache_root
 from oid_async.metadata.sizes import Sizes
@@ -147,8 +147,8 @@ class Listings:
             return rows
 
     async def _row(self, cache: MetadataCache, table: PublishedTable, asked: int | None = None) -> TableRow:
-        place, url = cache.cache.place(table), object_url(table.bucket, table.key, cache.site)
-        return await asyncio.to_thread(_table_row, table, place, url, asked)
+        entry, url = cache.cache.entry(table), object_url(table.bucket, table.key, cache.site)
+        return await asyncio.to_thread(_table_row, table, entry, url, asked)
 
     async def pull(self) -> list[TableRow]:
         """Fetch the tables of the release for the splits asked for (train, as download does) and return them."""
@@ -175,21 +175,21 @@ class Listings:
                 wanted = [table for table in wanted if table.split is not None]
             for split in (self._options.splits or SPLITS) if not everything else SPLITS:
                 await asyncio.to_thread(Sizes(cache.cache.objects, split).clear)
-            places = every_place(self.root) if everything else [cache.cache.place(table) for table in wanted]
+            entries = every_entry(self.root) if everything else [cache.cache.entry(table) for table in wanted]
             try:
-                freed = await asyncio.to_thread(self._clear, list(places))
+                freed = await asyncio.to_thread(self._clear, list(entries))
             except OSError as error:
                 raise storage_error(error, self.root) from error
             self._sink(Note(f"{size_text(freed)} freed"))
             return [await self._row(cache, table) for table in wanted]
 
-    def _clear(self, places: Sequence[CacheEntry]) -> int:
+    def _clear(self, entries: Sequence[CacheEntry]) -> int:
         freed = 0
-        for place in places:
-            before = place.size()
-            if before and not place.try_clear():
-                self._sink(Note(f"{place.name}: in use by a run, not removed"))
-            freed += before - place.size()
+        for entry in entries:
+            before = entry.size()
+            if before and not entry.try_clear():
+                self._sink(Note(f"{entry.name}: in use by a run, not removed"))
+            freed += before - entry.size()
         return freed
 
     def _wanted(self, splits: Sequence[Split], kinds: Sequence[str] | None = None) -> Iterator[PublishedTable]:
@@ -285,15 +285,15 @@ def _class_line(row: ClassRow, depth: int) -> str:
 def _counts(cache: Cache, release: Release, split: Split) -> dict[str, tuple[int, int]] | None:
     """Return (images, boxes) of each label in a split's cached box table, None if it is not cached."""
     for table in published("boxes", [split], release):
-        place = cache.place(table)
-        kept = place.kept()
+        entry = cache.entry(table)
+        kept = entry.kept()
         if kept is not None:
-            return count_labels(place.table(kept))
+            return count_labels(entry.table(kept))
     return None
 
 
-def _table_row(table: PublishedTable, place: CacheEntry, url: str, asked: int | None) -> TableRow:
-    kept = place.kept()
+def _table_row(table: PublishedTable, entry: CacheEntry, url: str, asked: int | None) -> TableRow:
+    kept = entry.kept()
     size = asked if asked is not None else (kept.identity.bytes if kept is not None else table.bytes)
     age_s = max(0.0, time.time() - kept.made_s) if kept is not None else None
     return TableRow(
@@ -304,7 +304,7 @@ def _table_row(table: PublishedTable, place: CacheEntry, url: str, asked: int | 
         url=url,
         bytes=size,
         cached=kept is not None,
-        cached_bytes=place.size(),
+        cached_bytes=entry.size(),
         age_s=age_s,
     )
 

@@ -56,7 +56,7 @@ def _form_of(table: PublishedTable) -> Form | None:
     return Form(_CONVERTED[table.kind]) if table.kind in _CONVERTED else None
 
 
-def every_place(root: Path) -> list[CacheEntry]:
+def every_entry(root: Path) -> list[CacheEntry]:
     """Return the places of all objects of all sites that the cache folder holds."""
     return [CacheEntry(folder, folder.name.removesuffix(SUFFIX)) for folder in sorted(root.rglob(f"*{SUFFIX}"))]
 
@@ -76,11 +76,11 @@ class Cache:
         """Where what is known of the site's objects stands, by bucket and key."""
         return site_folder(self.root, self._site)
 
-    def place(self, table: PublishedTable) -> CacheEntry:
+    def entry(self, table: PublishedTable) -> CacheEntry:
         """Return where a published table is kept."""
         return CacheEntry(published_folder(self.root, self._site, table), table.name)
 
-    def given_place(self, url: str) -> CacheEntry:
+    def given_entry(self, url: str) -> CacheEntry:
         """Return where a table that the user named by URL is kept."""
         name = url.split("?", 1)[0].rstrip("/").rsplit("/", 1)[-1] or "table.csv"
         return CacheEntry(given_folder(self.root, url), name)
@@ -121,7 +121,7 @@ class MetadataCache:
         """Return the free bytes where tables are kept. Raises StorageError when these cannot fit, as published."""
         need = 0
         for table in tables:
-            have = min(self.cache.place(table).raw_bytes(), table.bytes or 0)
+            have = min(self.cache.entry(table).raw_bytes(), table.bytes or 0)
             need += _need(table.bytes or 0, have, converted=table.kind in _CONVERTED)
         return _check_room("the tables", self.cache.root, need)
 
@@ -132,41 +132,41 @@ class MetadataCache:
         """
         url = object_url(table.bucket, table.key, self._mirror)
         written = object_url(table.bucket, table.key, self.site)
-        file, identity = await self._bring(self.cache.place(table), url, written, _form_of(table), patient)
+        file, identity = await self._bring(self.cache.entry(table), url, written, _form_of(table), patient)
         return file, replace(identity, url=written)
 
     async def given(self, url: str) -> tuple[TableFile, Identity]:
         """Return a table that the user named by URL, as it is. Raises UnavailableError when it cannot be had."""
-        file, identity = await self._bring(self.cache.given_place(url), url, url, None, True)
+        file, identity = await self._bring(self.cache.given_entry(url), url, url, None, True)
         return TableFile(file.path, url), identity
 
     async def _bring(
-        self, place: CacheEntry, url: str, written: str, form: Form | None, patient: bool
+        self, entry: CacheEntry, url: str, written: str, form: Form | None, patient: bool
     ) -> tuple[TableFile, Identity]:
         try:
             if self._client is None:
-                kept = await in_thread(self._pinned, place)
+                kept = await in_thread(self._pinned, entry)
                 if kept is None:
                     raise UnavailableError(
-                        f"{place.name}: not in the cache, and --offline makes no request; "
+                        f"{entry.name}: not in the cache, and --offline makes no request; "
                         f"run once without it, or oid-async metadata pull"
                     )
-                return place.table(kept), kept.identity
+                return entry.table(kept), kept.identity
             began = time.time()
-            async with self._alone(place):
-                kept = await asyncio.to_thread(place.kept)
+            async with self._alone(entry):
+                kept = await asyncio.to_thread(entry.kept)
                 # Somebody else asked while this run waited; a time to come is a wrong clock's, and says nothing.
                 if kept is None or not began <= kept.checked_s <= time.time():
-                    kept = await self._refresh(self._client, place, kept, url, written, form, patient)
-                await in_thread(self._pin, place, kept)
+                    kept = await self._refresh(self._client, entry, kept, url, written, form, patient)
+                await in_thread(self._pin, entry, kept)
         except OSError as error:
-            raise storage_error(error, place.folder) from error
-        return place.table(kept), kept.identity
+            raise storage_error(error, entry.folder) from error
+        return entry.table(kept), kept.identity
 
     async def _refresh(
         self,
         client: "Client",
-        place: CacheEntry,
+        entry: CacheEntry,
         kept: CachedVersion | None,
         url: str,
         written: str,
@@ -180,36 +180,36 @@ class MetadataCache:
 
         def moved(count: int, done: int, total: int | None) -> None:
             self.fetched_bytes += count
-            self._sink(TableProgress(place.name, done, total))
+            self._sink(TableProgress(entry.name, done, total))
 
         def room(total: int | None, have: int) -> None:
             if total is not None:
-                _check_room(place.name, place.folder, _need(total, have, converted=form is not None))
+                _check_room(entry.name, entry.folder, _need(total, have, converted=form is not None))
 
         try:
             fetch = FileFetch(
-                client, place, url, kept.identity if kept else None, moved=moved, room=room, patient=patient
+                client, entry, url, kept.identity if kept else None, moved=moved, room=room, patient=patient
             )
             identity = await fetch.run()
         except FetchError as error:
             if kept is None or error.kind in ("not_found", "gone", "forbidden", "bad_url", "blocked"):
-                raise _unavailable(error, written, place.name) from error
-            self._sink(Note(f"{place.name}: {written} cannot be asked ({error}); using the copy in the cache"))
+                raise _unavailable(error, written, entry.name) from error
+            self._sink(Note(f"{entry.name}: {written} cannot be asked ({error}); using the copy in the cache"))
             return kept
         if identity is None:
             assert kept is not None
-            await in_thread(place.checked, kept)
+            await in_thread(entry.checked, kept)
             return kept
         if fetch.is_unsure:
             said = "did not say how long it is; if it was cut off at the end of a line nobody can tell"
-            self._sink(Note(f"{place.name}: {written} {said}"))
-        self._sink(TableProgress(place.name, identity.bytes, identity.bytes, finished=True))
-        return await self._keep(place, identity, form)
+            self._sink(Note(f"{entry.name}: {written} {said}"))
+        self._sink(TableProgress(entry.name, identity.bytes, identity.bytes, finished=True))
+        return await self._keep(entry, identity, form)
 
-    async def _keep(self, place: CacheEntry, identity: Identity, form: Form | None) -> CachedVersion:
+    async def _keep(self, entry: CacheEntry, identity: Identity, form: Form | None) -> CachedVersion:
         """Make a version of what has arrived. When cancelled, stop at the next step and wait for that."""
         if identity.bytes > _WORTH_A_LINE and form is not None:
-            self._sink(Note(f"{place.name}: turning it into Parquet, once"))
+            self._sink(Note(f"{entry.name}: turning it into Parquet, once"))
         loop = asyncio.get_running_loop()
         raised: list[BaseException] = []
 
@@ -220,24 +220,24 @@ class MetadataCache:
                 raised.append(error)
 
         def progress(done: int, total: int) -> None:
-            event = TableProgress(f"{place.name} to Parquet", done, total, finished=done == total, unit="step")
+            event = TableProgress(f"{entry.name} to Parquet", done, total, finished=done == total, unit="step")
             loop.call_soon_threadsafe(tell, event)
 
         def work(stopped: Callable[[], bool]) -> CachedVersion:
-            folder = place.build()
+            folder = entry.build()
             if form is None:
-                place.raw.replace(folder / place.name)
-                return place.keep(identity, None)
-            raw = TableFile(place.raw, place.name)
+                entry.raw.replace(folder / entry.name)
+                return entry.keep(identity, None)
+            raw = TableFile(entry.raw, entry.name)
             try:
                 columns = convert(
                     raw, folder, kind=form.kind, progress=progress, stopped=lambda: stopped() or bool(raised)
                 )
             except InputError:
                 # Fetched again next time: what cannot be read may have been cut or mixed up on its way here.
-                place.forget_raw()
+                entry.forget_raw()
                 raise
-            return place.keep(identity, columns)
+            return entry.keep(identity, columns)
 
         try:
             kept = await until_stopped(work)
@@ -250,29 +250,29 @@ class MetadataCache:
         return kept
 
     @asynccontextmanager
-    async def _alone(self, place: CacheEntry) -> AsyncIterator[None]:
+    async def _alone(self, entry: CacheEntry) -> AsyncIterator[None]:
         """Have a place to oneself: wait for whoever is at it."""
         began, said = time.monotonic(), False
-        while (lock := await acquired(_try_lock, place, release=_give_back)) is None:
+        while (lock := await acquired(_try_lock, entry, release=_give_back)) is None:
             if not said and time.monotonic() - began > _SAY_WAITING_S:
                 said = True
-                self._sink(Note(f"{place.name}: another run is fetching it; waiting for that"))
+                self._sink(Note(f"{entry.name}: another run is fetching it; waiting for that"))
             await asyncio.sleep(_LOOK_AGAIN_S)
         try:
             yield
         finally:
             lock.release()
 
-    def _pinned(self, place: CacheEntry) -> CachedVersion | None:
+    def _pinned(self, entry: CacheEntry) -> CachedVersion | None:
         """Return the current version, pinned; a run that replaces it meanwhile makes us look again."""
-        while (kept := place.kept()) is not None:
-            if self._pin(place, kept):
+        while (kept := entry.kept()) is not None:
+            if self._pin(entry, kept):
                 return kept
         return None
 
-    def _pin(self, place: CacheEntry, kept: CachedVersion) -> bool:
+    def _pin(self, entry: CacheEntry, kept: CachedVersion) -> bool:
         """Keep a version where it is until the run ends; noted at once, so that a cancelled run gives it back too."""
-        pin = place.pin(kept)
+        pin = entry.pin(kept)
         if pin is not None:
             self._pins.append(pin)
         return pin is not None
@@ -300,15 +300,15 @@ def _give_back(lock: CacheLock | None) -> None:
         lock.release()
 
 
-def _try_lock(place: CacheEntry) -> CacheLock | None:
+def _try_lock(entry: CacheEntry) -> CacheLock | None:
     """Return the lock of a place; of one that may only be read, such as a cache for many users, there is none to take.
 
     What is kept there can be used all the same, as long as it is the latest.
     """
     try:
-        return place.lock()
+        return entry.lock()
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM) and place.kept() is not None:
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM) and entry.kept() is not None:
             return CacheLock.none()
         raise
 

@@ -41,13 +41,13 @@ class _Promise:
 
 
 class FileFetch:
-    """One file on its way to `place.raw`. `moved` is told of each block's bytes, `room` asked, in a
+    """One file on its way to `entry.raw`. `moved` is told of each block's bytes, `room` asked, in a
     thread, before the body comes."""
 
     def __init__(
         self,
         client: "Client",
-        place: CacheEntry,
+        entry: CacheEntry,
         url: str,
         kept: Identity | None,
         *,
@@ -56,7 +56,7 @@ class FileFetch:
         patient: bool = True,
     ) -> None:
         self._client = client
-        self._place = place
+        self._entry = entry
         self._url = url
         self._kept = kept
         self._moved = moved
@@ -70,7 +70,7 @@ class FileFetch:
         """Whether the server said neither how long the file is nor its MD5, and ended it by hanging up."""
 
     async def run(self) -> Identity | None:
-        """Return the identity of the whole file in `place.raw`, None if the kept version is still the latest.
+        """Return the identity of the whole file in `entry.raw`, None if the kept version is still the latest.
 
         Raises FetchError. An attempt that got further than any before counts as none: a bad line gets there in the end.
         """
@@ -98,7 +98,7 @@ class FileFetch:
             if error.status != 416 or not have:
                 raise
             # There is no such rest: the file has become shorter, and the server does not heed If-Range.
-            await in_thread(self._place.forget_raw)
+            await in_thread(self._entry.forget_raw)
             raise FetchError("truncated", f"asked for the rest from byte {have}: {error}") from error
         if promise is not None and have == promise.total:
             return await self._whole(promise, have, await in_thread(self._hash_so_far))
@@ -115,7 +115,7 @@ class FileFetch:
             if promise is not None:
                 length = whole_length(response.headers, have=have, total=promise.total, etag=promise.etag)
             if promise is None or length is None:
-                await in_thread(self._place.forget_raw)
+                await in_thread(self._entry.forget_raw)
                 said = response.headers.get("Content-Range", "no Content-Range")
                 raise FetchError("truncated", f"asked for the rest from byte {have}, got {said}")
             promise = replace(promise, total=length)
@@ -129,8 +129,8 @@ class FileFetch:
     def _so_far(self) -> tuple[_Promise | None, int]:
         """Return what is here of the file and how much; nothing if it could not be resumed anyway."""
         with suppress(OSError, ValueError, TypeError):
-            promise = _Promise(**json.loads(self._place.raw_note.read_text(encoding="utf-8")))
-            have = self._place.raw.stat().st_size
+            promise = _Promise(**json.loads(self._entry.raw_note.read_text(encoding="utf-8")))
+            have = self._entry.raw.stat().st_size
             if promise.url == self._url and promise.can_resume and 0 < have <= (promise.total or have):
                 return promise, have
         return None, 0
@@ -152,7 +152,7 @@ class FileFetch:
         The first read follows the headers at once: what a connection has brought and nobody has read when it breaks is
         lost.
         """
-        spool = _Spool(self._place, promise, have, self._room)
+        spool = _Spool(self._entry, promise, have, self._room)
         block = bytearray()
         try:
             try:
@@ -182,16 +182,16 @@ class FileFetch:
         if promise.total is not None and size != promise.total:
             raise FetchError("truncated", f"{size} of {promise.total} bytes arrived")
         if promise.md5 is not None and promise.md5 != base64.b64encode(bytes.fromhex(md5)).decode():
-            await in_thread(self._place.forget_raw)
+            await in_thread(self._entry.forget_raw)
             self._progress = False
             raise FetchError("checksum", f"its MD5 is not {promise.md5}, which the server says it is")
         if promise.total is None:
             # Now it is known: should the run end before the file is used, the next one sees that it is whole.
-            await in_thread(_note, self._place, replace(promise, total=size))
+            await in_thread(_note, self._entry, replace(promise, total=size))
         return Identity(self._url, size, promise.etag, promise.last_modified, md5)
 
     def _hash_so_far(self) -> str:
-        with self._place.raw.open("rb") as file:
+        with self._entry.raw.open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
@@ -203,9 +203,9 @@ class _Spool:
     """
 
     def __init__(
-        self, place: CacheEntry, promise: _Promise, have: int, room: Callable[[int | None, int], None]
+        self, entry: CacheEntry, promise: _Promise, have: int, room: Callable[[int | None, int], None]
     ) -> None:
-        self._place = place
+        self._entry = entry
         self._promise = promise
         self._have = have
         self._room = room
@@ -216,9 +216,9 @@ class _Spool:
     def open(self) -> None:
         self._room(self._promise.total, self._have)
         if not self._have:
-            self._place.forget_raw()
-        _note(self._place, self._promise)
-        self._file = self._place.raw.open("r+b" if self._have else "wb")
+            self._entry.forget_raw()
+        _note(self._entry, self._promise)
+        self._file = self._entry.raw.open("r+b" if self._have else "wb")
         while self.size < self._have and (block := self._file.read(min(_BLOCK, self._have - self.size))):
             self.md5.update(block)
             self.size += len(block)
@@ -249,8 +249,8 @@ async def _meanwhile(read: Awaitable[bytes], opening: Awaitable[None]) -> bytes:
     return await reading
 
 
-def _note(place: CacheEntry, promise: _Promise) -> None:
-    place.raw_note.write_text(json.dumps(asdict(promise)), encoding="utf-8")
+def _note(entry: CacheEntry, promise: _Promise) -> None:
+    entry.raw_note.write_text(json.dumps(asdict(promise)), encoding="utf-8")
 
 
 def _promise(url: str, response: "Response") -> _Promise:

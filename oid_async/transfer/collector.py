@@ -109,7 +109,7 @@ class Collector:
 
     def __init__(
         self,
-        lander: ImageWriter,
+        writer: ImageWriter,
         report: Report,
         sink: Sink,
         deliver: Deliver | None,
@@ -118,8 +118,8 @@ class Collector:
         own_loop: bool = False,
     ) -> None:
         self._may_wait = own_loop and deliver is None
-        self._lander = lander
-        self._land_batch = aiofiles.os.wrap(lander.land)
+        self._image_writer = writer
+        self._land_batch = aiofiles.os.wrap(writer.land)
         self._report = report
         self._sink = sink
         self._deliver = deliver
@@ -149,13 +149,13 @@ class Collector:
         """Return whether a body of so many bytes would be taken at once."""
         return self._inbox.has_room or (size <= _QUICK_BYTES and self._is_quick)
 
-    def take_now(self, job: ImageTransfer, arrival: ReceivedImage) -> None:
+    def take_now(self, job: ImageTransfer, image: ReceivedImage) -> None:
         """Take a body for which there is room. Raises StorageError."""
-        if arrival.size > _QUICK_BYTES or arrival.spooled or not self._is_quick:
-            self._inbox.put_now((job, arrival))
+        if image.size > _QUICK_BYTES or image.spooled or not self._is_quick:
+            self._inbox.put_now((job, image))
             return
         began = perf_counter()
-        self._here.append((job, self._lander.write_one(arrival)))
+        self._here.append((job, self._image_writer.write_one(image)))
         self._mean_s += (perf_counter() - began - self._mean_s) / _QUICK_OF
         if self._mean_s > _QUICK_S:
             self._mean_s, self._slow_until = 0.0, self._loop.time() + _SLOW_FOR_S
@@ -183,29 +183,29 @@ class Collector:
         batch, self._here = self._here, []
         if not batch:
             return
-        landings = [landing for _, landing in batch]
-        self._lander.book(landings)
-        self._count(landings)
+        results = [result for _, result in batch]
+        self._image_writer.book(results)
+        self._count(results)
         self._settle_all(batch)
 
     def _settle_all(self, ended: Iterable[tuple[ImageTransfer | None, WriteResult]]) -> None:
-        for job, landing in ended:
-            if (failed := self._settle(job, landing)) is not None:
+        for job, result in ended:
+            if (failed := self._settle(job, result)) is not None:
                 self._inbox.put_now((job, failed))
 
     async def run(self) -> None:
         """Store in a thread what may not be stored at once, until cancelled."""
         while True:
             batch = await self._inbox.take_batch()
-            landings, outcomes = await self._store([content for _, content in batch])
+            results, outcomes = await self._store([content for _, content in batch])
             # Before the jobs are settled: the last outcome must not be lost when the pool is done.
             await self.deliver(outcomes)
-            self._settle_all((job, landing) for (job, _), landing in zip(batch, landings, strict=True))
+            self._settle_all((job, result) for (job, _), result in zip(batch, results, strict=True))
 
     async def enter(self, outcomes: Sequence[Outcome]) -> None:
         """Journal and count what another process has stored."""
         if self._is_quick:
-            self._count(self._lander.land(outcomes))
+            self._count(self._image_writer.land(outcomes))
         else:
             await self._store(outcomes)
 
@@ -218,21 +218,21 @@ class Collector:
     async def _store(self, contents: Sequence[ReceivedImage | Outcome]) -> tuple[list[WriteResult], list[Outcome]]:
         stored = asyncio.ensure_future(self._land_batch(contents))
         try:
-            landings = await asyncio.shield(stored)
+            results = await asyncio.shield(stored)
         except asyncio.CancelledError:
             # The thread cannot be stopped half-way: wait, and count what it has stored and journalled.
             await settled(stored)
             if stored.exception() is None:
                 self._count(stored.result())
             raise
-        return landings, self._count(landings)
+        return results, self._count(results)
 
-    def _count(self, landings: Sequence[WriteResult]) -> list[Outcome]:
+    def _count(self, results: Sequence[WriteResult]) -> list[Outcome]:
         report, outcomes = self._report, []
-        for landing in landings:
-            if landing.note is not None:
-                self._sink(Note(landing.note))
-            outcome = landing.outcome
+        for result in results:
+            if result.note is not None:
+                self._sink(Note(result.note))
+            outcome = result.outcome
             if outcome is None:
                 continue
             outcomes.append(outcome)

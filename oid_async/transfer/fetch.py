@@ -1,7 +1,7 @@
 """One image: its sources in order, each asked until it answers, the body handed on to be checked and stored.
 
-An `ImageTransfer` is an image on its way: which source it has come to and what went wrong before. `Fetcher.attempt` makes
-one attempt and says what comes of it: received, again after a delay, or failed. The scheduler holds it in between.
+An `ImageTransfer` is an image on its way: which source it has come to and what went wrong before. `Fetcher.attempt`
+makes one attempt and says what comes of it: received, again after a delay, or failed. The scheduler holds it meanwhile.
 """
 
 import errno
@@ -18,9 +18,9 @@ import aiofiles.os
 
 from oid_async.concurrency import finished
 from oid_async.errors import storage_error
+from oid_async.http.estimator import BYTES_UNDER_WAY
 from oid_async.http.etags import EtagTrust
 from oid_async.http.hosts import ClosedHostError, Host
-from oid_async.http.pace import BYTES_UNDER_WAY
 from oid_async.http.retry import Attempts, FetchError, Limits, is_final
 from oid_async.http.urls import Route, parse_url
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
@@ -94,7 +94,7 @@ class PartialBody:
 class ImageTransfer:
     """One image on its way to its outcome.
 
-    `source` is the one it has come to: `address` is where its request goes, `written` what is written down of that.
+    `source` is the one it has come to: `route` is where its request goes, `written` what is written down of that.
     `history` has the failure kind of each source that is done with, `before` the attempts they took. `held` are its
     body's bytes in memory until it has landed; `is_back`: another process has had it and given it back.
     """
@@ -104,7 +104,7 @@ class ImageTransfer:
     before: int
     attempts: Attempts
     source: Source
-    address: Route
+    route: Route
     written: str
     host: Host
     partial: PartialBody | None = None
@@ -124,7 +124,7 @@ class ImageTransfer:
 
     def follows(self, other: "ImageTransfer") -> bool:
         """Return whether it can be asked for on the connection that another job's body has come on."""
-        return self.address.origin is other.address.origin and self.partial is None
+        return self.route.origin is other.route.origin and self.partial is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ class Fetcher:
         self._shared = BodyMemory()
         self._bucket: Route | None = None
 
-    def streak(
+    def keep_alive(
         self,
         *,
         following: Callable[[ImageTransfer], ImageTransfer | None],
@@ -197,28 +197,28 @@ class Fetcher:
         job.held = 0
 
     async def attempt(
-        self, job: ImageTransfer, streak: "KeepAliveChain | None" = None
+        self, job: ImageTransfer, keep_alive: "KeepAliveChain | None" = None
     ) -> ReceivedImage | Retry | Failed:
         """Make one attempt. Raises StorageError when the disk says no.
 
         Only what is final for the object moves on to the next source; a passing fault ends as failed, because the next
-        run may well get the better copy. A `streak` goes on with other jobs as long as their bodies come whole; what
-        is returned is then the end of `streak.job`, the last one.
+        run may well get the better copy. A `keep_alive` chain goes on with other jobs as long as their bodies come
+        whole; what is returned is then the end of `keep_alive.job`, the last one.
         """
-        if streak is not None:
-            streak.job = job
-        if (gone := job.host.given_up(job.address.origin.asked)) is not None:
+        if keep_alive is not None:
+            keep_alive.job = job
+        if (gone := job.host.given_up(job.route.origin.asked)) is not None:
             error = gone.again()
         else:
             job.attempts.made += 1
             try:
-                if streak is not None and self._may_go_on(job):
-                    return await self._receive_in(streak)
+                if keep_alive is not None and self._may_go_on(job):
+                    return await self._receive_in(keep_alive)
                 return await self._receive(job)
             except FetchError as failed:
                 error = failed
-        if streak is not None:
-            job = streak.job
+        if keep_alive is not None:
+            job = keep_alive.job
         end = self._judge(job, error)
         if job.partial is not None and (isinstance(end, Failed) or job.attempts.made == 0):
             # The image has failed, or has turned to another source.
@@ -268,18 +268,18 @@ class Fetcher:
                 continue
             written = written_here
             try:
-                address = self._address(target, source)
+                route = self._route(target, source)
             except FetchError as error:
                 history[source] = reason = error.kind
                 continue
-            host, attempts = self._client.hosts.named(address.origin.host), Attempts(self._client.limits)
+            host, attempts = self._client.hosts.named(route.origin.host), Attempts(self._client.limits)
             if job is None:
-                return ImageTransfer(target, history, before, attempts, source, address, written, host)
-            job.source, job.address, job.written, job.host, job.attempts = source, address, written, host, attempts
+                return ImageTransfer(target, history, before, attempts, source, route, written, host)
+            job.source, job.route, job.written, job.host, job.attempts = source, route, written, host, attempts
             return job
         return Failed(self._outcome(target, history, reason, last, written, before))
 
-    def _address(self, target: Target, source: Source) -> Route:
+    def _route(self, target: Target, source: Source) -> Route:
         """Return where a source has this image. Raises FetchError."""
         if source == "cvdf" and target.image_id.isalnum() and target.image_id.isascii():
             # A million images of one bucket need its URL taken apart once.
@@ -298,20 +298,20 @@ class Fetcher:
         """Return whether other jobs may follow this one on its connection."""
         return job.partial is None and job.host.limiter is None and not self._client.is_throttled
 
-    async def _receive_in(self, streak: "KeepAliveChain") -> ReceivedImage:
+    async def _receive_in(self, keep_alive: "KeepAliveChain") -> ReceivedImage:
         """Ask for the streak's job and for those that follow; return the last one's body."""
         try:
-            answer = await self._client.ask(streak.job.address, chain=streak.begin())
+            answer = await self._client.ask(keep_alive.job.route, chain=keep_alive.begin())
         finally:
-            self.settled(streak.job)
-            if streak.failed is not None:
-                raise streak.failed
-        return await self._receive(streak.job, answer)
+            self.settled(keep_alive.job)
+            if keep_alive.failed is not None:
+                raise keep_alive.failed
+        return await self._receive(keep_alive.job, answer)
 
-    def takes(self, job: ImageTransfer, wire: "Connection") -> bool:
+    def takes(self, job: ImageTransfer, connection: "Connection") -> bool:
         """Return whether an answer is the plain one that nearly all are: the whole of a body that fits into memory."""
-        length, wanted, shared = wire.length, job.target.expected(job.source).size, self._shared
-        if wire.status != 200 or wire.encoding or not length:
+        length, wanted, shared = connection.length, job.target.expected(job.source).size, self._shared
+        if connection.status != 200 or connection.encoding or not length:
             return False
         limits = self._client.limits
         if length > min(limits.max_image_bytes, limits.memory_bytes) or wanted not in (None, length):
@@ -345,10 +345,10 @@ class Fetcher:
         body = ResponseBody(self._part(target.image_id), self._client.limits, expected, self._shared, partial)
         try:
             if answer is None:
-                answer = await self._client.ask(job.address, body.conditions())
+                answer = await self._client.ask(job.route, body.conditions())
             try:
                 await body.receive(answer, in_pieces=self._client.is_throttled)
-                etag, host = answer.wire.etag, answer.host
+                etag, host = answer.connection.etag, answer.host
                 self._delivered(host, body.size, answer.began, self._client.hosts.clock())
             except FetchError as error:
                 answer.blame(error)
@@ -433,11 +433,11 @@ class ResponseBody:
     async def receive(self, answer: "Response", *, in_pieces: bool = False) -> None:
         """Read the whole body. Raises FetchError as soon as it cannot be the image any more."""
         await self._settle_start(answer)
-        decoder = zlib.decompressobj(47) if answer.wire.encoding in ("gzip", "x-gzip", "deflate") else None
+        decoder = zlib.decompressobj(47) if answer.connection.encoding in ("gzip", "x-gzip", "deflate") else None
         length = answer.length
         if decoder is None:
             self._total = None if length is None else self.size + length
-            self._etag = answer.wire.etag or (self._partial.etag if self._partial is not None else None)
+            self._etag = answer.connection.etag or (self._partial.etag if self._partial is not None else None)
         try:
             if decoder is None and length is not None and not in_pieces and self._takes_at_once(length):
                 await self._take(await self._at_once(answer, length))
@@ -463,7 +463,7 @@ class ResponseBody:
         try:
             return await answer.read_whole()
         except FetchError:
-            self._start = answer.wire.start
+            self._start = answer.connection.start
             raise
         finally:
             self._shared.held -= length
@@ -504,7 +504,7 @@ class ResponseBody:
         partial = self._partial
         if answer.status == 206 and partial is not None:
             length = whole_length(answer.headers, have=partial.size, total=partial.total, etag=partial.etag)
-            if length is not None and not answer.wire.encoding:
+            if length is not None and not answer.connection.encoding:
                 self._start = b"\xff\xd8\xff"  # its start was judged when it came
                 return
             await self._start_anew()

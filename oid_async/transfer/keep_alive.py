@@ -29,7 +29,7 @@ class KeepAliveChain:
     """
 
     job: "ImageTransfer"
-    address: Route
+    route: Route
     began: float
 
     def __init__(
@@ -49,32 +49,32 @@ class KeepAliveChain:
 
     def begin(self) -> "KeepAliveChain":
         """Begin with `job`."""
-        self.address, self.has_gone_on = self.job.address, False
+        self.route, self.has_gone_on = self.job.route, False
         return self
 
-    def takes(self, wire: Connection) -> bool:
+    def takes(self, connection: Connection) -> bool:
         """Return whether an answer is plain so far."""
-        return self._fetcher.takes(self.job, wire)
+        return self._fetcher.takes(self.job, connection)
 
-    def goes_on(self, wire: Connection, body: bytes | bytearray) -> bytes | None:
+    def goes_on(self, connection: Connection, body: bytes | bytearray) -> bytes | None:
         """Hand the body on and return the next request; None: the worker takes it from here."""
         try:
-            return self._next(wire, body)
+            return self._next(connection, body)
         except BaseException as error:
             # The loop would take it for the connection's fault.
             self.failed = error
             return None
 
-    def _next(self, wire: Connection, body: bytes | bytearray) -> bytes | None:
+    def _next(self, connection: Connection, body: bytes | bytearray) -> bytes | None:
         done, client = self.job, self._client
         job = self._following(done)
         if job is None:
             return None
         began = client.hosts.clock()
-        arrival = self._fetcher.arrived(done, body, wire.etag, self.began, began)
-        self.job, self.address, self.began, self.has_gone_on = job, job.address, began, True
-        self._landed(done, arrival)
+        image = self._fetcher.arrived(done, body, connection.etag, self.began, began)
+        self.job, self.route, self.began, self.has_gone_on = job, job.route, began, True
+        self._landed(done, image)
         job.attempts.made += 1
         job.host.requests += 1
         client.requests += 1
-        return client.request_for(job.address)
+        return client.request_for(job.route)

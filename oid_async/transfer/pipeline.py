@@ -32,11 +32,11 @@ async def run(
     recall: Callable[[Sequence[int]], Awaitable[Sequence[Target]]],
     clock: Callable[[], float],
     workers: int,
-    crew: "WorkerPool | None" = None,
+    pool: "WorkerPool | None" = None,
 ) -> None:
     """Fetch all targets with a bounded pool of workers. Raises what a task raised, alone if it is one.
 
-    `recall` reads the targets at these places of the plan again. A `crew` of other processes shares the work.
+    `recall` reads the targets at these places of the plan again. A `pool` of other processes shares the work.
     """
 
     async def reload(kept: Sequence[tuple[int, str]]) -> list[ImageTransfer]:
@@ -47,54 +47,54 @@ async def run(
             jobs.append(job)
         return jobs
 
-    lanes = HostScheduler[ImageTransfer](
-        reload, room=2 * workers, clock=clock, offer=crew.take_job if crew is not None else None
+    scheduler = HostScheduler[ImageTransfer](
+        reload, room=2 * workers, clock=clock, offer=pool.take_job if pool is not None else None
     )
 
     async def feed() -> None:
         async for target in targets:
-            if crew is not None and crew.take(target):
-                lanes.lend()
+            if pool is not None and pool.take(target):
+                scheduler.lend()
                 continue
             job = fetcher.begin(target)
             if isinstance(job, Failed):
-                lanes.lend()
+                scheduler.lend()
                 await collector.take(None, job.outcome)
             else:
-                await lanes.put(job)
-        lanes.end()
+                await scheduler.put(job)
+        scheduler.end()
 
     def following(job: ImageTransfer) -> ImageTransfer | None:
-        return lanes.follow(job) if collector.has_room(job.held) else None
+        return scheduler.follow(job) if collector.has_room(job.held) else None
 
     async def work() -> None:
-        streak = fetcher.streak(following=following, landed=collector.take_now)
-        while (job := await lanes.take()) is not None:
+        keep_alive = fetcher.keep_alive(following=following, landed=collector.take_now)
+        while (job := await scheduler.take()) is not None:
             host = job.host
-            end = await fetcher.attempt(job, streak)
-            job = streak.job
+            end = await fetcher.attempt(job, keep_alive)
+            job = keep_alive.job
             if isinstance(end, Retry):
-                lanes.put_back(job, end.delay_s, taken_from=host)
+                scheduler.put_back(job, end.delay_s, taken_from=host)
                 if end.exhausted:
                     # Fewer at it until descriptors are given back.
                     await asyncio.sleep(end.delay_s)
                 continue
             # While much waits to be stored this holds its place at the host: nothing more is fetched then.
             await collector.take(job, end.outcome if isinstance(end, Failed) else end)
-            lanes.let_go(host)
+            scheduler.let_go(host)
 
-    def settle(job: ImageTransfer | None, landing: WriteResult) -> Outcome | None:
+    def settle(job: ImageTransfer | None, result: WriteResult) -> Outcome | None:
         if job is None:
-            lanes.settle(1)
+            scheduler.settle(1)
             return None
         fetcher.settled(job)
-        if landing.reason is None:
-            lanes.finish()
+        if result.reason is None:
+            scheduler.finish()
             return None
-        end = fetcher.refused(job, landing.reason)
+        end = fetcher.refused(job, result.reason)
         if isinstance(end, Failed):
             return end.outcome
-        lanes.put_back(job, end.delay_s)
+        scheduler.put_back(job, end.delay_s)
         return None
 
     collector.begin(settle)
@@ -103,13 +103,13 @@ async def run(
             collecting = [group.create_task(collector.run()) for _ in range(BATCHES_AT_ONCE)]
             feeding = group.create_task(feed())
             working = [group.create_task(work()) for _ in range(workers)]
-            for member in crew.members(fetcher, collector, lanes) if crew is not None else ():
+            for member in pool.members(fetcher, collector, scheduler) if pool is not None else ():
                 group.create_task(member)
             await asyncio.wait([feeding, *working])
-            if crew is not None:
-                crew.dismiss()
+            if pool is not None:
+                pool.dismiss()
             for task in collecting:
                 task.cancel()
     finally:
-        lanes.close()
+        scheduler.close()
         collector.close()

@@ -101,7 +101,7 @@ class HostScheduler(Generic[J]):
         self._room = room
         self._most = max(_FEWEST_OBJECTS, 2 * room)
         self._clock = clock
-        self._lanes: dict[Host, _HostQueue[J]] = {}
+        self._scheduler: dict[Host, _HostQueue[J]] = {}
         self._listed: deque[_HostQueue[J]] = deque()  # lanes that may have something to give
         self._alarms: list[tuple[float, int, _HostQueue[J]]] = []  # lanes of closed hosts, by when they open
         self._later: list[tuple[float, int, J]] = []  # retries, by when they are due
@@ -167,7 +167,7 @@ class HostScheduler(Generic[J]):
     def _read_ahead(self, waiting: "asyncio.Future[None]") -> None:
         if not waiting.done():
             # Of a run on one host there is nothing else to be found.
-            self._ahead = self._room if len(self._lanes) > 1 or not self._has_looked else 0
+            self._ahead = self._room if len(self._scheduler) > 1 or not self._has_looked else 0
             self._has_looked = True
             waiting.set_result(None)
 
@@ -201,7 +201,7 @@ class HostScheduler(Generic[J]):
         host is to be asked less.
         """
         host, now = job.host, self._clock()
-        lane = self._lanes.get(host)
+        lane = self._scheduler.get(host)
         if lane is None or not lane.ready or len(self._listed) > 1 or (self._later and self._later[0][0] <= now):
             return None
         if host.gave_up is not None or now < host.not_before or host.in_flight > host.window:
@@ -325,18 +325,18 @@ class HostScheduler(Generic[J]):
     def let_go(self, host: Host) -> None:
         """Say that nothing more is under way to a host for a job that was taken: another one may be asked for."""
         host.in_flight -= 1
-        lane = self._lanes.get(host)
+        lane = self._scheduler.get(host)
         if lane is not None and not lane.is_empty:
             self._list(lane)
         self._wake()
         self._wake_feeder()
 
     def _lane(self, host: Host) -> _HostQueue[J]:
-        lane = self._lanes.get(host)
+        lane = self._scheduler.get(host)
         if lane is None:
-            if len(self._lanes) > self._most:
-                self._lanes = {host: lane for host, lane in self._lanes.items() if self._is_needed(lane)}
-            lane = self._lanes[host] = _HostQueue(host)
+            if len(self._scheduler) > self._most:
+                self._scheduler = {host: lane for host, lane in self._scheduler.items() if self._is_needed(lane)}
+            lane = self._scheduler[host] = _HostQueue(host)
         return lane
 
     @staticmethod

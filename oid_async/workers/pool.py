@@ -58,28 +58,28 @@ _LIVES = 2
 class WorkerPool:
     """`size` worker processes. `adopt` takes back a file that a dead one has left under its final name.
 
-    `images` is where they store, `tell` is given what a user should know, `recruits` are where they come from.
+    `images` is where they store, `tell` is given what a user should know, `starter` are where they come from.
     """
 
     def __init__(
         self,
         size: int,
-        orders: WorkerSettings,
+        settings: WorkerSettings,
         hosts: Hosts,
         adopt: Adopt,
         *,
         images: Path,
         tell: Callable[[str], None],
-        recruits: WorkerStarter,
+        starter: WorkerStarter,
     ) -> None:
-        self.recruits = recruits
-        self.orders = orders
+        self.starter = starter
+        self.settings = settings
         self.hosts = hosts
         self.adopt = adopt
         self.images = images
         self.tell = tell
         self._dismissed = asyncio.Event()
-        first = object_url(IMAGE_BUCKET, "", orders.mirror) if orders.sources[0] == "cvdf" else None
+        first = object_url(IMAGE_BUCKET, "", settings.mirror) if settings.sources[0] == "cvdf" else None
         self._bucket = host_name(parse_url(first)) if first is not None else None
         self._members = [_Worker(self) for _ in range(size)]
 
@@ -91,7 +91,7 @@ class WorkerPool:
     @property
     def transfers(self) -> int:
         """How many transfers all of them may have on at once."""
-        return len(self._members) * self.orders.workers
+        return len(self._members) * self.settings.workers
 
     @property
     def requests(self) -> int:
@@ -99,12 +99,12 @@ class WorkerPool:
         return sum(member.requests for member in self._members)
 
     def members(
-        self, fetcher: Fetcher, collector: Collector, lanes: HostScheduler[ImageTransfer]
+        self, fetcher: Fetcher, collector: Collector, scheduler: HostScheduler[ImageTransfer]
     ) -> Iterator[Coroutine[Any, Any, None]]:
         """Yield what looks after each worker process, from its start to its end."""
         self.hosts.on_close = self._tell_of
         for member in self._members:
-            yield member.run(fetcher, collector, lanes)
+            yield member.run(fetcher, collector, scheduler)
 
     def take(self, target: Target) -> bool:
         """Give an image of the plan to a worker that has room for it; return whether that was done.
@@ -128,7 +128,7 @@ class WorkerPool:
 
     async def wait_a_moment(self) -> None:
         """Wait whether the run is over before a worker would be up: then none need be started."""
-        if self.recruits.are_there:
+        if self.starter.are_there:
             return
         with suppress(TimeoutError):
             await asyncio.wait_for(self._dismissed.wait(), _GRACE_S)
@@ -148,10 +148,10 @@ class WorkerPool:
 class _Worker:
     """One worker process, and what it has in hand: bounded, since it is given no more before that has landed."""
 
-    def __init__(self, crew: WorkerPool) -> None:
-        self._crew = crew
+    def __init__(self, pool: WorkerPool) -> None:
+        self._pool = pool
         # Twice what it transfers at most: in the end the others have nothing to do while it works that off.
-        self._most = crew.orders.workers + min(_AHEAD, crew.orders.workers)
+        self._most = pool.settings.workers + min(_AHEAD, pool.settings.workers)
         self._in_hand: dict[str, tuple[Target, Host, float]] = {}
         self._unsent: list[list[Any]] = []
         self._told: set[str] = set()
@@ -203,20 +203,20 @@ class _Worker:
             # It has nothing in hand; waiting for it to come up would cost what the run has just saved.
             self._kill()
 
-    async def run(self, fetcher: Fetcher, collector: Collector, lanes: HostScheduler[ImageTransfer]) -> None:
+    async def run(self, fetcher: Fetcher, collector: Collector, scheduler: HostScheduler[ImageTransfer]) -> None:
         """Start the process, hear it out, and start it once more if it dies at work."""
-        self._fetcher, self._collector, self._lanes = fetcher, collector, lanes
-        await self._crew.wait_a_moment()
+        self._fetcher, self._collector, self._scheduler = fetcher, collector, scheduler
+        await self._pool.wait_a_moment()
         for _ in range(_LIVES):
-            if self._crew.is_dismissed:
+            if self._pool.is_dismissed:
                 return
             try:
                 code = await self._live()
             except OSError as error:
                 why = error.strerror or error
-                self._crew.tell(f"a worker process cannot be started ({why}); the run goes on without it")
+                self._pool.tell(f"a worker process cannot be started ({why}); the run goes on without it")
                 return
-            if self._crew.is_dismissed:
+            if self._pool.is_dismissed:
                 return
             await self._take_over(code)
             if not self._has_landed:
@@ -224,19 +224,19 @@ class _Worker:
 
     async def _live(self) -> int:
         """Return how the process ended; whatever ends this ends it."""
-        recruit = await self._crew.recruits.take()
-        self._process = recruit.process
+        started = await self._pool.starter.take()
+        self._process = started.process
         try:
-            reader, self._writer = await asyncio.open_connection(sock=recruit.line, limit=LINE_BYTES)
+            reader, self._writer = await asyncio.open_connection(sock=started.line, limit=LINE_BYTES)
         except BaseException:
-            await finished(recruit.send_away())
+            await finished(started.send_away())
             raise
         try:
-            if self._crew.is_dismissed:
+            if self._pool.is_dismissed:
                 self._kill()
-            self._writer.write(self._crew.orders.line())
+            self._writer.write(self._pool.settings.line())
             self._may_send = True
-            for host in self._crew.hosts.closed():
+            for host in self._pool.hosts.closed():
                 self.tell_of(host)
             try:
                 await self._listen(reader)
@@ -269,7 +269,7 @@ class _Worker:
         """Return the next line; a process that says nothing for longer than any attempt takes is ended."""
         while True:
             try:
-                async with asyncio.timeout(self._crew.orders.limits.attempt_s + _SILENT_S):
+                async with asyncio.timeout(self._pool.settings.limits.attempt_s + _SILENT_S):
                     return await next_line(reader)
             except TimeoutError:
                 if self._in_hand and self._heard.empty():
@@ -286,8 +286,8 @@ class _Worker:
         kind, *content = json.loads(told)
         if kind == "ready":
             self._is_ready = True
-            self._lanes.settle(0)  # there is room now
-            if self._crew.is_dismissed:
+            self._scheduler.settle(0)  # there is room now
+            if self._pool.is_dismissed:
                 self._hang_up()
         elif kind == "landed":
             self._asked = content[0]
@@ -297,7 +297,7 @@ class _Worker:
         elif kind == "trouble":
             self._learn(*content)
         elif kind == "note":
-            self._crew.hosts.tell_once(content[0])
+            self._pool.hosts.tell_once(content[0])
         elif kind == "stopped":
             self._stopped(*content)
 
@@ -305,16 +305,16 @@ class _Worker:
         if kind == StorageError.kind:
             self._heard.put_nowait(StorageError(text))  # it ends the run, once all that landed before is entered
             return
-        self._crew.tell(f"a worker process has failed, which is a bug: {text}")
+        self._pool.tell(f"a worker process has failed, which is a bug: {text}")
 
     async def _landed(self, packed: list[list[Any]]) -> None:
-        outcomes = unpack_outcomes(packed, self._crew.images)
+        outcomes = unpack_outcomes(packed, self._pool.images)
         await self._collector.enter(outcomes)
         for outcome in outcomes:
             _, host, began = self._in_hand.pop(outcome.image_id)
             if outcome.status == "downloaded":
                 host.served(began)
-        self._lanes.settle(len(outcomes))
+        self._scheduler.settle(len(outcomes))
         await self._collector.deliver(outcomes)
 
     def _take_back(self, requests: int, packed: list[Any]) -> None:
@@ -329,12 +329,12 @@ class _Worker:
         job.partial = PartialBody(*partial) if partial is not None else None
         if delay_s > 0:
             # The budget of a host's retries is one for all processes.
-            delay_s = max(delay_s, job.host.retry_delay_s(self._crew.hosts.clock()))
-        self._lanes.bring(job, delay_s)
+            delay_s = max(delay_s, job.host.retry_delay_s(self._pool.hosts.clock()))
+        self._scheduler.bring(job, delay_s)
 
     def _learn(self, name: str, method: str, packed: list[Any], asked: list[Any], began: float, silent: bool) -> None:
         """Let a host's state learn from what a worker has met, as if it had been met here; and tell what it is now."""
-        host, error, now = self._crew.hosts.named(name), unpack_error(packed), self._crew.hosts.clock()
+        host, error, now = self._pool.hosts.named(name), unpack_error(packed), self._pool.hosts.clock()
         if method == "asked_to_wait":
             host.asked_to_wait(error, began, now)
         elif method == "unreachable":
@@ -350,14 +350,14 @@ class _Worker:
         failed = [job.outcome for job in begun if isinstance(job, Failed)]
         self._in_hand.clear()
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        self._crew.tell(f"a worker process ended ({how}); what it had in hand is asked for again")
+        self._pool.tell(f"a worker process ended ({how}); what it had in hand is asked for again")
         ended = failed + await in_thread(self._adopted, jobs)
         await self._collector.enter(ended)
         known = {outcome.image_id for outcome in ended}
         for job in jobs:
             if job.target.image_id not in known:
-                self._lanes.bring(job, 0.0)
-        self._lanes.settle(len(ended))
+                self._scheduler.bring(job, 0.0)
+        self._scheduler.settle(len(ended))
         await self._collector.deliver(ended)
 
     def _adopted(self, jobs: list[ImageTransfer]) -> list[Outcome]:
@@ -365,7 +365,7 @@ class _Worker:
         for job in jobs:
             target, known = job.target, job.target.original
             size = str(known.size) if known.size is not None else None
-            outcome = self._crew.adopt(target.image_id, target.file_name, size, known.md5)
+            outcome = self._pool.adopt(target.image_id, target.file_name, size, known.md5)
             if outcome is not None:
                 found.append(replace(outcome, status="downloaded", url=job.written, attempts=1))
         return found
@@ -376,13 +376,13 @@ class _Worker:
         with suppress(TimeoutError, OidError):
             while not self._heard.empty():
                 if isinstance(landed := self._heard.get_nowait(), list):
-                    await self._collector.enter(unpack_outcomes(landed, self._crew.images))
+                    await self._collector.enter(unpack_outcomes(landed, self._pool.images))
             async with asyncio.timeout(_STOP_S):
                 while told := await next_line(reader):
                     kind, *content = json.loads(told)
                     if kind == "landed":
                         self._asked = content[0]
-                        await self._collector.enter(unpack_outcomes(content[1], self._crew.images))
+                        await self._collector.enter(unpack_outcomes(content[1], self._pool.images))
 
     async def _end(self) -> None:
         """See that the process is gone: by itself in a moment, or by force."""

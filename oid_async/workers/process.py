@@ -77,36 +77,38 @@ class _ReportingHost(Host):
 class WorkerProcess:
     """Works for one run, whose end of the line is `writer`'s other end."""
 
-    def __init__(self, orders: WorkerSettings, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, settings: WorkerSettings, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
         self._loop = asyncio.get_running_loop()
         self._todo: asyncio.Queue[ImageTransfer] = (
             asyncio.Queue()
         )  # bounded by the run: it gives no more than it wants here
-        self._workers = orders.workers
+        self._workers = settings.workers
         self._run = os.getppid()
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._untold: list[list[Any]] = []
-        limits = orders.limits
+        limits = settings.limits
         self._hosts = Hosts(
-            orders.rate,
-            orders.period,
-            most=orders.workers,
-            estimates_concurrency=orders.estimates_concurrency,
-            floor=orders.floor,
+            settings.rate,
+            settings.period,
+            most=settings.workers,
+            estimates_concurrency=settings.estimates_concurrency,
+            floor=settings.floor,
             max_wait_s=limits.max_wait_s,
             patience_s=limits.first_byte_s,
             tell=lambda text: self._send("note", text),
             kind=self._host,
         )
-        self._client = Client(self._hosts, limits, connections=orders.workers, allowed=orders.allowed, in_lanes=True)
-        folder = Folder.lent(Path(orders.savepath), Path(orders.tmp), orders.token)
-        self._lander = ImageWriter(folder, self, hashed=orders.hashed)
+        self._client = Client(
+            self._hosts, limits, connections=settings.workers, allowed=settings.allowed, reports_closed_hosts=True
+        )
+        folder = Folder.lent(Path(settings.savepath), Path(settings.tmp), settings.token)
+        self._image_writer = ImageWriter(folder, self, hashed=settings.hashed)
         self._fetcher = Fetcher(
             self._client,
-            sources=orders.sources,
-            mirror=orders.mirror,
-            written=orders.written,
+            sources=settings.sources,
+            mirror=settings.mirror,
+            written=settings.written,
             part=folder.part,
         )
 
@@ -146,7 +148,7 @@ class WorkerProcess:
                     if isinstance(job, ImageTransfer):
                         self._todo.put_nowait(job)
                     else:
-                        self._lander.land([job.outcome])
+                        self._image_writer.land([job.outcome])
             else:
                 self._learn(*content)
 
@@ -164,7 +166,7 @@ class WorkerProcess:
         return None
 
     async def _work(self) -> None:
-        streak = self._fetcher.streak(following=self._following, landed=self._store)
+        keep_alive = self._fetcher.keep_alive(following=self._following, landed=self._store)
         while True:
             job = await self._todo.get()
             host = job.host
@@ -175,8 +177,8 @@ class WorkerProcess:
                 continue
             host.in_flight += 1
             try:
-                end = await self._fetcher.attempt(job, streak)
-                job = streak.job
+                end = await self._fetcher.attempt(job, keep_alive)
+                job = keep_alive.job
             finally:
                 host.in_flight -= 1
                 # Its own place, and one by which the window may have grown.
@@ -202,15 +204,15 @@ class WorkerProcess:
             os._exit(1)  # the run has died: another one may be at work in its folder now
         self._fetcher.settled(job)
         if isinstance(end, Failed):
-            self._lander.land([end.outcome])
+            self._image_writer.land([end.outcome])
             return
-        [landing] = self._lander.land([end])
-        if landing.note is not None:
-            self._send("note", landing.note)
-        if landing.reason is not None:
-            judged = self._fetcher.refused(job, landing.reason)
+        [result] = self._image_writer.land([end])
+        if result.note is not None:
+            self._send("note", result.note)
+        if result.reason is not None:
+            judged = self._fetcher.refused(job, result.reason)
             if isinstance(judged, Failed):
-                self._lander.land([judged.outcome])
+                self._image_writer.land([judged.outcome])
             else:
                 self._give_back(job, judged.delay_s)
 

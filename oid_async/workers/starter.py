@@ -64,10 +64,10 @@ class WorkerStarter:
     async def take(self) -> StartedWorker:
         """Return a process, one of those that were started if there is any left. Raises OSError."""
         while self._starting:
-            recruit = await finished(self._starting.pop())
-            if recruit.process.returncode is None:
-                return recruit
-            recruit.line.close()
+            started = await finished(self._starting.pop())
+            if started.process.returncode is None:
+                return started
+            started.line.close()
         return await start()
 
 

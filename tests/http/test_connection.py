@@ -58,11 +58,11 @@ async def wired() -> AsyncGenerator[tuple[Connection, socket.socket, Made]]:
     theirs.setblocking(False)
     transport, protocol = await asyncio.get_running_loop().create_connection(Connected, sock=ours)
     made = Made(transport, protocol)
-    wire = on_connection(made)
+    connection = on_connection(made)
     try:
-        yield wire, theirs, made
+        yield connection, theirs, made
     finally:
-        wire.abort()
+        connection.abort()
         theirs.close()
         await asyncio.sleep(0)
 
@@ -79,12 +79,12 @@ async def tell(theirs: socket.socket, answer: bytes, cuts: list[int], *, hang_up
             theirs.shutdown(socket.SHUT_WR)
 
 
-async def fetch(wire: Connection, *, whole: bool) -> bytes:
-    await wire.send(b"GET / HTTP/1.1\r\n\r\n")
-    if whole and wire.length is not None:
-        return bytes(await wire.read_whole())
+async def fetch(connection: Connection, *, whole: bool) -> bytes:
+    await connection.send(b"GET / HTTP/1.1\r\n\r\n")
+    if whole and connection.length is not None:
+        return bytes(await connection.read_whole())
     body = b""
-    while chunk := await wire.read():
+    while chunk := await connection.read():
         body += chunk
     return body
 
@@ -134,10 +134,10 @@ def test_an_answer_is_the_same_however_it_is_cut(
     """Status, ETag and body come out whole, read in one go or piece by piece, and the connection's future is known."""
 
     async def check(cuts: list[int], *, whole: bool) -> None:
-        async with wired() as (wire, theirs, _):
-            _, body = await asyncio.gather(tell(theirs, answer, cuts, hang_up=hangs_up), fetch(wire, whole=whole))
-            assert (wire.status, wire.etag, body) == (200, '"a"', BODY)
-            assert wire.can_go_on == goes_on
+        async with wired() as (connection, theirs, _):
+            _, body = await asyncio.gather(tell(theirs, answer, cuts, hang_up=hangs_up), fetch(connection, whole=whole))
+            assert (connection.status, connection.etag, body) == (200, '"a"', BODY)
+            assert connection.can_go_on == goes_on
 
     async def job() -> None:
         chance = random.Random(5)
@@ -175,15 +175,15 @@ BROKEN: list[tuple[str, bytes, str]] = [
 @pytest.mark.parametrize(("answer", "kind"), [row[1:] for row in BROKEN], ids=[row[0] for row in BROKEN])
 async def test_a_broken_answer_has_its_kind(answer: bytes, kind: str) -> None:
     """What is no whole answer raises one FetchError, and the connection is closed, for aiohttp's books too."""
-    async with wired() as (wire, theirs, made):
+    async with wired() as (connection, theirs, made):
         telling = asyncio.create_task(tell(theirs, answer, [], hang_up=True))
         with pytest.raises(FetchError) as caught:
-            await fetch(wire, whole=True)
+            await fetch(connection, whole=True)
         assert caught.value.kind == kind
         telling.cancel()
         await asyncio.wait([telling])
         await asyncio.sleep(0.01)
-        assert not wire.is_usable
+        assert not connection.is_usable
         assert (made.closed, made.protocol.is_lost) == (1, True)
 
 
@@ -232,15 +232,15 @@ async def _ask(client: Client, url: str) -> None:
 
 async def test_a_body_in_pieces_is_not_read_faster_than_it_is_taken() -> None:
     """What the server sends meanwhile stays in the sockets: memory holds a bounded part of a large body."""
-    async with wired() as (wire, theirs, _):
+    async with wired() as (connection, theirs, _):
         loop = asyncio.get_running_loop()
         size = 32 << 20
         sending = asyncio.create_task(
             loop.sock_sendall(theirs, HEAD + b"Content-Length: %d\r\n\r\n" % size + bytes(size))
         )
-        await wire.send(b"GET / HTTP/1.1\r\n\r\n")
+        await connection.send(b"GET / HTTP/1.1\r\n\r\n")
         taken, largest = 0, 0
-        while chunk := await wire.read():
+        while chunk := await connection.read():
             taken, largest = taken + len(chunk), max(largest, len(chunk))
             if taken < 4 << 20:
                 await asyncio.sleep(0.005)
@@ -268,14 +268,14 @@ async def test_a_body_can_be_taken_after_its_tls_connection_has_ended(length: by
         transport, protocol = await asyncio.get_running_loop().create_connection(
             Connected, "127.0.0.1", port, ssl=trusting, server_hostname="127.0.0.1"
         )
-        wire = on_connection(Made(transport, protocol))
-        await wire.send(b"GET / HTTP/1.1\r\n\r\n")
+        connection = on_connection(Made(transport, protocol))
+        await connection.send(b"GET / HTTP/1.1\r\n\r\n")
         taken = 0
         with suppress(FetchError):
-            while chunk := await wire.read():
+            while chunk := await connection.read():
                 taken += len(chunk)
                 await asyncio.sleep(0.05)
-        wire.abort()
+        connection.abort()
         await asyncio.sleep(0.01)
     assert 0 < taken <= 900_000
 

@@ -279,12 +279,12 @@ async def bring(url: str, root: Path, table: PublishedTable = CLASSES, **how: An
 
 def place_of(url: str, root: Path, table: PublishedTable = CLASSES) -> CacheEntry:
     """Return where a cache folder keeps a table of a mirror."""
-    return Cache(root, url).place(table)
+    return Cache(root, url).entry(table)
 
 
-def versions(place: CacheEntry) -> list[str]:
+def versions(entry: CacheEntry) -> list[str]:
     """Return the versions of a table that lie in the cache, those in the making included."""
-    return sorted(path.name for path in place.folder.iterdir() if path.is_dir())
+    return sorted(path.name for path in entry.folder.iterdir() if path.is_dir())
 
 
 def rows_of(table: TableFile) -> list[tuple[Any, ...]]:
@@ -401,9 +401,9 @@ async def test_a_table_that_is_cut_ten_times_is_fetched_once_in_eleven_parts(cac
         assert [asked.headers["range"] for asked in store.log[1:]] == [f"bytes={start}-" for start in starts[1:]]
         assert {asked.headers["if-range"] for asked in store.log[1:]} == {quoted_md5(body)}
         assert cache.fetched_bytes == len(body)
-        place = place_of(store.url, cache_dir)
-        assert not place.raw.exists()
-        assert not place.raw_note.exists()
+        entry = place_of(store.url, cache_dir)
+        assert not entry.raw.exists()
+        assert not entry.raw_note.exists()
     assert seen == sorted(seen)
     assert seen[-1] == len(body)
 
@@ -415,19 +415,19 @@ async def test_what_a_failed_run_has_got_the_next_one_does_not_ask_for(cache_dir
         expected = await plan(calm.url, cache_dir=cache_dir / "calm")
     async with lookalike_store(taken) as store:
         store.objects[path_of(BOXES)].cuts = [4000, 3000]
-        place = place_of(store.url, cache_dir, BOXES)
+        entry = place_of(store.url, cache_dir, BOXES)
         for there in (4000, 7000):
             with pytest.raises(UnavailableError, match=f"^{BOXES.name}: .*truncated"):
                 await plan(store.url, ONE_TRY)
-            assert place.raw.read_bytes() == body[:there]
-            assert versions(place) == []
+            assert entry.raw.read_bytes() == body[:there]
+            assert versions(entry) == []
         assert await plan(store.url, ONE_TRY) == expected
         assert [(asked.start, asked.sent) for asked in store.of(BOXES)] == [
             (0, 4000),
             (4000, 3000),
             (7000, len(body) - 7000),
         ]
-        assert not place.raw.exists()
+        assert not entry.raw.exists()
 
 
 async def test_a_run_that_is_killed_in_the_middle_of_a_table_leaves_its_blocks_to_the_next(
@@ -436,12 +436,12 @@ async def test_a_run_that_is_killed_in_the_middle_of_a_table_leaves_its_blocks_t
     """After SIGKILL the next run asks for the rest behind the last block that was written, not from the start."""
     async with lookalike_store() as store:
         store.objects[path_of(BOXES)] = Held(large_boxes(), hold=5 * MIB)
-        place = place_of(store.url, cache_dir, BOXES)
+        entry = place_of(store.url, cache_dir, BOXES)
         process = start_plan(store.url, cache_dir, tmp_path / "answer")
-        await until(lambda: place.raw.exists() and place.raw.stat().st_size >= 4 * MIB)
+        await until(lambda: entry.raw.exists() and entry.raw.stat().st_size >= 4 * MIB)
         process.kill()
         assert await ended(process) == -9
-        there = place.raw.stat().st_size
+        there = entry.raw.stat().st_size
         store.gate.set()
         async with opened(store.url, cache_dir) as cache:
             table, identity = await cache.published(BOXES)
@@ -515,11 +515,11 @@ async def test_a_folder_mirror_whose_table_shrank_is_fetched_anew(cache_dir: Pat
     write_bytes(path, OLD)
     async with Origin(folder(tmp_path / "mirror")) as origin:
         fetched, identity = await bring(origin.url, cache_dir)
-        place = place_of(origin.url, cache_dir)
-        assert place.try_clear()
-        place.raw.write_bytes(fetched[:30_000])
+        entry = place_of(origin.url, cache_dir)
+        assert entry.try_clear()
+        entry.raw.write_bytes(fetched[:30_000])
         note = {"url": f"{origin.url}{path_of(CLASSES)}", "total": len(OLD), "etag": identity.etag}
-        place.raw_note.write_text(json.dumps({**note, "last_modified": None, "md5": None}))
+        entry.raw_note.write_text(json.dumps({**note, "last_modified": None, "md5": None}))
         write_bytes(path, noise(20_000, 6))
         assert (await bring(origin.url, cache_dir))[0] == noise(20_000, 6)
 
@@ -547,8 +547,8 @@ async def test_a_changed_table_is_noticed_and_the_old_version_goes(cache_dir: Pa
         first = await plan(store.url)
         assert await plan(store.url) == first
         assert [asked.status for asked in store.of(BOXES)] == [200, 304]
-        place = place_of(store.url, cache_dir, BOXES)
-        (old,) = versions(place)
+        entry = place_of(store.url, cache_dir, BOXES)
+        (old,) = versions(entry)
         lines = published_bytes()[path_of(BOXES)].splitlines(keepends=True)
         gone = lines[1][:16]
         store.objects[path_of(BOXES)] = Held(b"".join(line for line in lines if not line.startswith(gone)))
@@ -557,7 +557,7 @@ async def test_a_changed_table_is_noticed_and_the_old_version_goes(cache_dir: Pa
         assert second["annotations"]["bbox"] == first["annotations"]["bbox"] - sum(
             line.startswith(gone) for line in lines
         )
-        (new,) = versions(place)
+        (new,) = versions(entry)
         assert new != old
         assert [asked.status for asked in store.of(BOXES)] == [200, 304, 200]
         assert store.bodies[path_of(IMAGES)] == 1
@@ -589,7 +589,7 @@ async def test_a_version_that_a_run_reads_stays_until_nobody_does(cache_dir: Pat
     for _ in range(2):
         bodies.append(bodies[-1].rsplit(b"\n", 2)[0] + b"\n")
     async with lookalike_store() as store:
-        place = place_of(store.url, cache_dir, BOXES)
+        entry = place_of(store.url, cache_dir, BOXES)
         async with opened(store.url, cache_dir) as reader:
             old, _ = await reader.published(BOXES)
             before = rows_of(old)
@@ -599,15 +599,15 @@ async def test_a_version_that_a_run_reads_stays_until_nobody_does(cache_dir: Pat
                 assert new.path != old.path
                 assert len(rows_of(new)) == len(before) - 1
                 assert rows_of(old) == before
-                assert versions(place) == sorted([old.path.name, new.path.name])
+                assert versions(entry) == sorted([old.path.name, new.path.name])
                 # The one that reads the old version meets the new one from now on, and has both until its end.
                 assert (await reader.published(BOXES))[0].path == new.path
             assert rows_of(old) == before
         store.objects[path_of(BOXES)] = Held(bodies[2])
         async with opened(store.url, cache_dir) as last:
-            assert versions(place) != [old.path.name]
+            assert versions(entry) != [old.path.name]
             newest, _ = await last.published(BOXES)
-            assert versions(place) == [newest.path.name]
+            assert versions(entry) == [newest.path.name]
 
 
 async def test_a_cached_table_is_used_and_said_so_while_its_server_is_in_trouble(cache_dir: Path) -> None:
@@ -669,10 +669,10 @@ async def test_the_md5_that_a_server_names_decides(cache_dir: Path, lines: list[
         with pytest.raises(UnavailableError, match=f"^{CLASSES.name}: .*checksum"):
             await bring(store.url, cache_dir)
         assert [asked.start for asked in store.log[1:]] == [0, 0]
-        place = place_of(store.url, cache_dir)
-        assert versions(place) == []
-        assert place.kept() is None
-        assert not place.raw.exists()
+        entry = place_of(store.url, cache_dir)
+        assert versions(entry) == []
+        assert entry.kept() is None
+        assert not entry.raw.exists()
         # One fresh try may be all it takes.
         store.objects[path_of(CLASSES)] = Held(body, lines=wrong.lines, then=right)
         assert (await bring(store.url, cache_dir))[0] == body
@@ -1062,12 +1062,12 @@ async def test_room_is_asked_for_only_what_is_not_there_yet(cache_dir: Path, mon
         free = int(float(needed[1]) * 1e9) - 1_000_000_000
         with pytest.raises(StorageError, match="--cache-dir"):
             cache.room_for([table])
-        place = cache.cache.place(table)
-        place.folder.mkdir(parents=True)
-        with place.raw.open("wb") as raw:
+        entry = cache.cache.entry(table)
+        entry.folder.mkdir(parents=True)
+        with entry.raw.open("wb") as raw:
             raw.truncate(2_000_000_000)
         note = {"url": object_url(table.bucket, table.key), "total": table.bytes, "etag": '"a"'}
-        place.raw_note.write_text(json.dumps({**note, "last_modified": None, "md5": None}))
+        entry.raw_note.write_text(json.dumps({**note, "last_modified": None, "md5": None}))
         assert cache.room_for([table]) == free
 
 
@@ -1128,7 +1128,7 @@ async def test_a_plan_can_be_cancelled_while_a_table_comes(cache_dir: Path, take
     """It leaves no thread at work and no file open, and what came is not asked for again."""
     async with lookalike_store() as store:
         store.objects[path_of(BOXES)] = Held(large_boxes(), hold=5 * MIB)
-        place = place_of(store.url, cache_dir, BOXES)
+        entry = place_of(store.url, cache_dir, BOXES)
         task = asyncio.create_task(oid_async.plan(mirror=store.url, splits=["validation"]))
         # The last piece was taken behind the first block: nothing is being written any more.
         sent = (5 * MIB) // (64 << 10) * (64 << 10)
@@ -1137,13 +1137,13 @@ async def test_a_plan_can_be_cancelled_while_a_table_comes(cache_dir: Path, take
         await cancelled(task)
         assert at_work() == []
         assert open_below(cache_dir) == []
-        assert is_start_of(large_boxes(), place.raw)
-        assert place.raw.stat().st_size == sent
+        assert is_start_of(large_boxes(), entry.raw)
+        assert entry.raw.stat().st_size == sent
         store.gate.set()
         await oid_async.plan(mirror=store.url, splits=["validation"])
         assert [(asked.status, asked.start) for asked in store.of(BOXES)] == [(200, 0), (206, sent)]
-        assert "building" not in versions(place)
-        assert not place.raw.exists()
+        assert "building" not in versions(entry)
+        assert not entry.raw.exists()
 
 
 async def test_a_call_that_is_cancelled_while_a_block_is_written_leaves_it_once(cache_dir: Path) -> None:
@@ -1190,12 +1190,12 @@ async def test_a_plan_can_be_cancelled_while_a_table_is_turned(
         assert at_work() == []
         assert open_below(cache_dir) == []
         assert 0 < len(steps) < steps[0].total  # type: ignore[operator]
-        place = place_of(store.url, cache_dir, BOXES)
-        assert place.kept() is None
+        entry = place_of(store.url, cache_dir, BOXES)
+        assert entry.kept() is None
         assert await plan(store.url) == expected
         assert store.bodies[path_of(BOXES)] == 1
-        assert "building" not in versions(place)
-        assert not place.raw.exists()
+        assert "building" not in versions(entry)
+        assert not entry.raw.exists()
 
 
 @pytest.mark.parametrize(("step", "offline"), [("lock", False), ("pin", False), ("pin", True)])

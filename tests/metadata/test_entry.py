@@ -77,9 +77,9 @@ def read_plainly(body: bytes) -> tuple[list[str], list[Row]]:
     return columns, rows
 
 
-def converted(body: bytes, place: Path, *, by_label: bool, slice_rows: int | None) -> TableFile:
+def converted(body: bytes, entry: Path, *, by_label: bool, slice_rows: int | None) -> TableFile:
     """Convert a body; with `slice_rows` as a large table is, a slice of about so many rows at a time."""
-    raw, made = place / "raw.part", place / "made"
+    raw, made = entry / "raw.part", entry / "made"
     raw.write_bytes(body)
     made.mkdir()
     table = TableFile(raw, "boxes.csv" if by_label else "images.csv")
@@ -211,9 +211,9 @@ def test_a_table_of_damaged_rows_alone_is_a_table_without_rows(tmp_path: Path) -
     body = written([("ABC", "x", "/m/1", "")] * 3).encode()
     for number, slice_rows in enumerate((None, 2)):
         for by_label in (True, False):
-            place = tmp_path / f"{number}{by_label}"
-            place.mkdir()
-            table = converted(body, place, by_label=by_label, slice_rows=slice_rows)
+            entry = tmp_path / f"{number}{by_label}"
+            entry.mkdir()
+            table = converted(body, entry, by_label=by_label, slice_rows=slice_rows)
             assert [line for line, _ in bad_rows(table).collect().iter_rows()] == [2, 3, 4]
             assert table.parts
             assert_is_the_table(table, body, by_label=by_label, in_order=False)
@@ -245,9 +245,9 @@ def test_damaged_rows_are_named_by_their_physical_line(tmp_path: Path) -> None:
         b"0000000000000003x,x,/m/2"  # 11
     )
     for number, slice_rows in enumerate((None, 2)):
-        place = tmp_path / str(number)
-        place.mkdir()
-        table = converted(body, place, by_label=True, slice_rows=slice_rows)
+        entry = tmp_path / str(number)
+        entry.mkdir()
+        table = converted(body, entry, by_label=True, slice_rows=slice_rows)
         assert [line for line, _ in bad_rows(table).collect().iter_rows()] == [5, 9, 11]
         assert_is_the_table(table, body, by_label=True, in_order=slice_rows is not None)
 
@@ -256,9 +256,9 @@ def test_blank_lines_are_no_rows(tmp_path: Path) -> None:
     """They are neither kept nor called damaged, and the lines of damaged rows count them."""
     body = b"ImageID,LabelName\n\n0000000000000001,/m/1\n\n\nABC,/m/2\n0000000000000002,/m/1\n\n"
     for number, slice_rows in enumerate((None, 2)):
-        place = tmp_path / str(number)
-        place.mkdir()
-        table = converted(body, place, by_label=True, slice_rows=slice_rows)
+        entry = tmp_path / str(number)
+        entry.mkdir()
+        table = converted(body, entry, by_label=True, slice_rows=slice_rows)
         frame = pl.concat([pl.read_parquet(part) for part in table.parts]).sort(ROW)
         assert frame.select("ImageID", "LabelName").rows() == [
             ("0000000000000001", "/m/1"),
@@ -275,15 +275,15 @@ def test_real_box_tables_are_converted_cell_by_cell(tmp_path: Path, slice_rows: 
         pytest.skip("no real files here")
     for path in paths:
         body = path.read_bytes()
-        place = tmp_path / path.stem
-        place.mkdir()
+        entry = tmp_path / path.stem
+        entry.mkdir()
         columns, _ = read_plainly(body)
         if {"ImageID", "LabelName"} <= set(columns):
-            table = converted(body, place, by_label=True, slice_rows=slice_rows)
+            table = converted(body, entry, by_label=True, slice_rows=slice_rows)
             assert_is_the_table(table, body, by_label=True, in_order=slice_rows is not None)
         else:
             with pytest.raises(InputError, match=r"^boxes\.csv: column '(ImageID|LabelName)' is missing"):
-                converted(body, place, by_label=True, slice_rows=slice_rows)
+                converted(body, entry, by_label=True, slice_rows=slice_rows)
 
 
 @pytest.mark.parametrize("slice_rows", [None, 300])
@@ -336,9 +336,9 @@ async def plan(url: str, **query: Any) -> dict[str, Any]:
     return told(await oid_async.plan(mirror=url, splits=["validation"], **query))
 
 
-def versions(place: CacheEntry) -> list[str]:
+def versions(entry: CacheEntry) -> list[str]:
     """Return the versions of a table that lie in the cache, those in the making included."""
-    return sorted(path.name for path in place.folder.iterdir() if path.is_dir())
+    return sorted(path.name for path in entry.folder.iterdir() if path.is_dir())
 
 
 @pytest.fixture(scope="module")
@@ -410,22 +410,22 @@ async def test_a_conversion_that_is_killed_is_made_again_from_what_was_fetched(
         calm = await finished_plan(AS_IT_IS, url, tmp_path / "calm", out)
         assert calm["selected"] > 100
         answers.clear()
-        place = Cache(cache_dir, url).place(BOXES)
+        entry = Cache(cache_dir, url).entry(BOXES)
         for name in ("", "rows.parquet", "part-00000.parquet", "pairs-00004.parquet"):
             # What the run before has left in `building` is for this one to remove.
             began = time.time()
             process = start_plan(IN_SLICES, url, cache_dir, out)
-            assert await kill_when_made(place.building / name, process, began) == -9
-            assert place.kept() is None
-            assert place.raw.stat().st_size == (large / key_of(BOXES)).stat().st_size
+            assert await kill_when_made(entry.building / name, process, began) == -9
+            assert entry.kept() is None
+            assert entry.raw.stat().st_size == (large / key_of(BOXES)).stat().st_size
         assert await finished_plan(IN_SLICES, url, cache_dir, out) == calm
         assert bodies(answers)[key_of(BOXES)] == 1
-        assert len(versions(place)) == 1
-        assert not place.raw.exists()
-        assert not place.raw_note.exists()
-        kept = place.kept()
+        assert len(versions(entry)) == 1
+        assert not entry.raw.exists()
+        assert not entry.raw_note.exists()
+        kept = entry.kept()
         assert kept is not None
-        table = place.table(kept)
+        table = entry.table(kept)
         assert len(table.parts) > 20
         body = (large / key_of(BOXES)).read_bytes()
         frame = pl.concat([pl.read_parquet(part) for part in table.parts]).sort(ROW)
@@ -459,19 +459,19 @@ async def test_a_run_that_ends_as_it_makes_a_version_known_leaves_nothing_that_s
 ) -> None:
     """A version that nothing points to or a raw file beside its version: gone after the next run, nothing refetched."""
     async with answering(lookalike) as (url, answers):
-        place = Cache(cache_dir, url).place(BOXES)
+        entry = Cache(cache_dir, url).entry(BOXES)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(CacheEntry, step, death)
             with pytest.raises(DiedError):
                 await rows_of(url, cache_dir)
-        assert len(versions(place)) == 1
-        assert place.raw.exists()
-        assert (place.kept() is None) == (step == "keep")
+        assert len(versions(entry)) == 1
+        assert entry.raw.exists()
+        assert (entry.kept() is None) == (step == "keep")
         for _ in range(2):
             assert await rows_of(url, cache_dir) == read_rows(lookalike / key_of(BOXES))
-            assert len(versions(place)) == 1
-            assert versions(place) != ["0123456789ab"]
-            assert not place.raw.exists()
+            assert len(versions(entry)) == 1
+            assert versions(entry) != ["0123456789ab"]
+            assert not entry.raw.exists()
         assert bodies(answers) == {key_of(BOXES): 1}
 
 
@@ -536,18 +536,18 @@ async def test_a_torn_version_is_never_read(
     monkeypatch.setattr(convert_module, "_SORTED_FROM_ROWS", 0)
     monkeypatch.setattr(convert_module, "_SLICE_ROWS", 30)
     async with answering(lookalike) as (url, answers):
-        place = Cache(cache_dir, url).place(BOXES)
+        entry = Cache(cache_dir, url).entry(BOXES)
         published_rows = await rows_of(url, cache_dir)
-        (version,) = versions(place)
-        TORN[tear](place.folder / version)
-        assert place.kept() is None
+        (version,) = versions(entry)
+        TORN[tear](entry.folder / version)
+        assert entry.kept() is None
         with pytest.raises(UnavailableError, match=f"^{BOXES.name}: not in the cache.*--offline"):
             await rows_of(None, cache_dir, site=url)
         assert await rows_of(url, cache_dir) == published_rows == read_rows(lookalike / key_of(BOXES))
         assert await rows_of(None, cache_dir, site=url) == published_rows
         assert bodies(answers) == {key_of(BOXES): 2}
-        assert len(versions(place)) == 1
-        assert versions(place) != [version]
+        assert len(versions(entry)) == 1
+        assert versions(entry) != [version]
 
 
 # Who has what ---------------------------------------------------------------------------------------------------------
@@ -556,14 +556,14 @@ async def test_a_torn_version_is_never_read(
 IDENTITY = Identity("http://127.0.0.1/x", 3, '"e"', None, None)
 
 
-def make(place: CacheEntry, body: bytes = b"abc") -> None:
+def make(entry: CacheEntry, body: bytes = b"abc") -> None:
     """Make a version as a run does that has the lock."""
-    (place.build() / place.name).write_bytes(body)
-    place.keep(IDENTITY, None)
+    (entry.build() / entry.name).write_bytes(body)
+    entry.keep(IDENTITY, None)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> CacheEntry:
+def entry(tmp_path: Path) -> CacheEntry:
     """Return a place with one version."""
     shelf = CacheEntry(tmp_path / "x.csv.table", "x.csv")
     shelf.folder.mkdir()
@@ -571,71 +571,71 @@ def place(tmp_path: Path) -> CacheEntry:
     return shelf
 
 
-def test_only_one_has_the_lock_and_it_is_free_again_at_once(place: CacheEntry) -> None:
+def test_only_one_has_the_lock_and_it_is_free_again_at_once(entry: CacheEntry) -> None:
     """A lock keeps everybody else out, of this process too, until it is given back, which may be done twice."""
-    lock = place.lock()
+    lock = entry.lock()
     assert lock is not None
-    assert place.lock() is None
-    assert not place.try_clear()
+    assert entry.lock() is None
+    assert not entry.try_clear()
     lock.release()
     lock.release()
-    again = place.lock()
+    again = entry.lock()
     assert again is not None
     again.release()
 
 
-def test_a_pinned_version_outlives_newer_ones_and_a_clear(place: CacheEntry) -> None:
+def test_a_pinned_version_outlives_newer_ones_and_a_clear(entry: CacheEntry) -> None:
     """However many versions follow, what is pinned stays whole; once nobody reads it, it goes with the next sweep."""
-    old = place.kept()
+    old = entry.kept()
     assert old is not None
-    pins = [place.pin(old), place.pin(old)]
+    pins = [entry.pin(old), entry.pin(old)]
     for body in (b"de", b"fghi"):
-        make(place, body)
-        new = place.kept()
+        make(entry, body)
+        new = entry.kept()
         assert new is not None
-        assert place.table(new).path.read_bytes() == body
-        assert place.table(old).path.read_bytes() == b"abc"
-        assert versions(place) == sorted([old.version, new.version])
-    assert not place.try_clear()
-    assert place.kept() is None
-    assert versions(place) == [old.version]
+        assert entry.table(new).path.read_bytes() == body
+        assert entry.table(old).path.read_bytes() == b"abc"
+        assert versions(entry) == sorted([old.version, new.version])
+    assert not entry.try_clear()
+    assert entry.kept() is None
+    assert versions(entry) == [old.version]
     for pin in pins:
-        assert not place.try_clear()
+        assert not entry.try_clear()
         assert pin is not None
         pin.release()
-    assert place.try_clear()
-    assert versions(place) == []
-    assert place.pin(old) is None
-    assert place.size() == 0
+    assert entry.try_clear()
+    assert versions(entry) == []
+    assert entry.pin(old) is None
+    assert entry.size() == 0
 
 
-def test_the_size_is_that_of_all_there_is(place: CacheEntry) -> None:
+def test_the_size_is_that_of_all_there_is(entry: CacheEntry) -> None:
     """Versions, a version in the making and what has arrived so far all take their room."""
-    before = place.size()
-    place.raw.write_bytes(b"x" * 1000)
-    (place.build() / "rows.parquet").write_bytes(b"y" * 500)
-    assert place.size() == before + 1500
+    before = entry.size()
+    entry.raw.write_bytes(b"x" * 1000)
+    (entry.build() / "rows.parquet").write_bytes(b"y" * 500)
+    assert entry.size() == before + 1500
 
 
-def test_a_version_can_be_read_at_every_moment_while_others_make_new_ones(place: CacheEntry) -> None:
+def test_a_version_can_be_read_at_every_moment_while_others_make_new_ones(entry: CacheEntry) -> None:
     """Who asks, offline, while another run makes one version after the other, always has one, and it is whole."""
     stop = threading.Event()
     seen: Counter[str] = Counter()
 
     def replace() -> None:
         while not stop.is_set():
-            make(place)
+            make(entry)
 
     def offline_round() -> None:
-        cache = MetadataCache(None, ignore, root=place.folder, mirror=None, site=None)
-        kept = cache._pinned(place)
+        cache = MetadataCache(None, ignore, root=entry.folder, mirror=None, site=None)
+        kept = cache._pinned(entry)
         seen["rounds"] += 1
         seen["said nothing is cached"] += kept is None
-        seen["pinned what is gone"] += kept is not None and not place.table(kept).path.exists()
+        seen["pinned what is gone"] += kept is not None and not entry.table(kept).path.exists()
         for pin in cache._pins:
             pin.release()
         try:
-            place.size()
+            entry.size()
         except FileNotFoundError:
             seen["size() failed"] += 1
 

@@ -77,23 +77,23 @@ class World:
             in_hand.remove(task.place)
             if task.tries:
                 task.tries, task.asked = task.tries - 1, True
-                lanes.bring(task, 0.05)
+                scheduler.bring(task, 0.05)
             elif task.then is not None:
                 task.host, task.then = task.then, None
-                lanes.bring(task, 0.0)
+                scheduler.bring(task, 0.0)
             else:
                 self.finished[task.place] += 1
-                lanes.settle(1)
+                scheduler.settle(1)
 
-        lanes = HostScheduler[Task](reload, room=self.room, clock=loop.time, offer=offer)
+        scheduler = HostScheduler[Task](reload, room=self.room, clock=loop.time, offer=offer)
 
         async def feed() -> None:
             for task in self.tasks:
-                await lanes.put(task)
-            lanes.end()
+                await scheduler.put(task)
+            scheduler.end()
 
         async def work() -> None:
-            while (task := await lanes.take()) is not None:
+            while (task := await scheduler.take()) is not None:
                 now, target = loop.time(), task.host
                 assert target.gave_up is not None or not target.is_closed(now)
                 assert target.gave_up is not None or target.in_flight <= max(1, int(target.window) + 1)
@@ -102,21 +102,21 @@ class World:
                 task.asked = True
                 if task.tries:
                     task.tries -= 1
-                    lanes.put_back(task, 0.05, taken_from=target)
+                    scheduler.put_back(task, 0.05, taken_from=target)
                 elif task.then is not None:
                     task.host, task.then, task.asked = task.then, None, False
-                    lanes.put_back(task, 0.0, taken_from=target)
+                    scheduler.put_back(task, 0.0, taken_from=target)
                 else:
                     self.finished[task.place] += 1
-                    lanes.let_go(target)
-                    lanes.finish()
+                    scheduler.let_go(target)
+                    scheduler.finish()
 
         start = loop.time()
         async with asyncio.TaskGroup() as group:
             group.create_task(feed())
             for _ in range(self.workers):
                 group.create_task(work())
-        lanes.close()
+        scheduler.close()
         return loop.time() - start
 
     def assert_each_once(self) -> None:
@@ -161,14 +161,14 @@ def test_what_is_put_aside_costs_eight_bytes() -> None:
         async def reload(kept: Sequence[tuple[int, str]]) -> list[Task]:
             raise AssertionError("nobody takes")
 
-        lanes = HostScheduler[Task](reload, room=16, clock=asyncio.get_running_loop().time)
+        scheduler = HostScheduler[Task](reload, room=16, clock=asyncio.get_running_loop().time)
         closed.pause(1e6, now=asyncio.get_running_loop().time())
-        await lanes.put(Task(0, closed))
+        await scheduler.put(Task(0, closed))
         before = tracemalloc.get_traced_memory()[0]
         for place in range(1, 100_001):
-            await lanes.put(Task(place, closed))
+            await scheduler.put(Task(place, closed))
         grown = tracemalloc.get_traced_memory()[0] - before
-        lanes.close()
+        scheduler.close()
         return grown
 
     tracemalloc.start()

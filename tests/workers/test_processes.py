@@ -22,7 +22,7 @@ import oid_async
 from oid_async.openimages.catalogue import IMAGE_BUCKET
 from oid_async.origin.server import Origin, folder
 from oid_async.transfer import pipeline
-from oid_async.workers import pool as crews
+from oid_async.workers import pool as pools
 
 IMAGES = [Image(f"{number:016x}", split="validation") for number in range(1, 401)]
 QUERY: dict[str, Any] = {"splits": ["validation"], "kinds": ["none"], "names": "id", "source": ["cvdf"]}
@@ -41,7 +41,7 @@ class Crewed:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.landed = 0
         self.members: Sequence[Any] = ()
-        landed, run = crews._Worker._landed, pipeline.run
+        landed, run = pools._Worker._landed, pipeline.run
 
         async def count(member: Any, packed: list[Any]) -> None:
             self.landed += len(packed)
@@ -50,15 +50,15 @@ class Crewed:
         async def wait(targets: AsyncIterator[Any], *args: Any, **settings: Any) -> None:
             await run(self._held_back(targets, settings["crew"]), *args, **settings)
 
-        monkeypatch.setattr(crews._Worker, "_landed", count)
+        monkeypatch.setattr(pools._Worker, "_landed", count)
         monkeypatch.setattr(pipeline, "run", wait)
 
-    async def _held_back(self, targets: AsyncIterator[Any], crew: Any) -> AsyncIterator[Any]:
+    async def _held_back(self, targets: AsyncIterator[Any], pool: Any) -> AsyncIterator[Any]:
         passed = 0
         async for target in targets:
-            if passed == BY_HAND and crew is not None:
-                self.members = crew._members
-                while not all(member.has_room for member in self.members) or not crew.hosts_are_well():  # noqa: ASYNC110 - nothing tells
+            if passed == BY_HAND and pool is not None:
+                self.members = pool._members
+                while not all(member.has_room for member in self.members) or not pool.hosts_are_well():  # noqa: ASYNC110 - nothing tells
                     await asyncio.sleep(0.01)
             passed += 1
             yield target
@@ -71,9 +71,9 @@ class Crewed:
 def crewed(monkeypatch: pytest.MonkeyPatch) -> Crewed:
     """See to it that workers get their part of even a small run."""
     monkeypatch.setattr(
-        crews.WorkerPool,
+        pools.WorkerPool,
         "hosts_are_well",
-        lambda crew: any(host.is_well(crew.hosts.clock()) for host in crew.hosts._known.values()),
+        lambda pool: any(host.is_well(pool.hosts.clock()) for host in pool.hosts._known.values()),
         raising=False,
     )
     return Crewed(monkeypatch)
@@ -240,7 +240,7 @@ async def test_the_next_source_is_capped_for_all_together(
     table = write_table(tmp_path / "images.csv", ["ImageID", "Subset", "OriginalURL"], rows)
     bodies = {row["OriginalURL"]: image for row, image in zip(rows, IMAGES, strict=True)}
     async with Scripted() as flickr:
-        flickr.scripts = {address: [http(200, image.body)] for address, image in bodies.items()}
+        flickr.scripts = {route: [http(200, image.body)] for route, image in bodies.items()}
         monkeypatch.setenv("http_proxy", flickr.url)
         query = QUERY | {"source": ["cvdf", "original"]}
         report = await oid_async.download(mirror=url, image_url=table, savepath=tmp_path / "out", processes=3, **query)
@@ -282,7 +282,7 @@ async def test_a_slow_consumer_slows_workers_down_and_may_leave(
     bucket: tuple[Bucket, str], crewed: Crewed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Workers get no more than they have room for; whoever leaves the block leaves no process behind."""
-    monkeypatch.setattr(crews, "_AHEAD", 8)
+    monkeypatch.setattr(pools, "_AHEAD", 8)
     monkeypatch.setattr("oid_async.api._WAITING_OUTCOMES", 1)
     objects, url = bucket
     async with oid_async.stream(mirror=url, savepath=tmp_path / "out", processes=2, concurrency=4, **QUERY) as outcomes:

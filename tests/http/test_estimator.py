@@ -4,7 +4,7 @@ import heapq
 
 import pytest
 
-from oid_async.http.pace import BYTES_UNDER_WAY, FLOOR, MOST, ConcurrencyEstimator
+from oid_async.http.estimator import BYTES_UNDER_WAY, FLOOR, MOST, ConcurrencyEstimator
 
 
 def settle(round_trip_s: float, most_a_s: float, *, size: int = 300_000, seconds: float = 20.0) -> list[float]:
