@@ -48,7 +48,7 @@ class Crewed:
             await landed(member, packed)
 
         async def wait(targets: AsyncIterator[Any], *args: Any, **settings: Any) -> None:
-            await run(self._held_back(targets, settings["crew"]), *args, **settings)
+            await run(self._held_back(targets, settings["pool"]), *args, **settings)
 
         monkeypatch.setattr(pools._Worker, "_landed", count)
         monkeypatch.setattr(pipeline, "run", wait)
