@@ -1,16 +1,12 @@
 """The query that filled a folder, as query.json tells it, to be run again. Light to import."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from oid_async.errors import InputError, UsageError
-from oid_async.events import Sink
 from oid_async.options.query import Options
-
-if TYPE_CHECKING:
-    from oid_async.jobs.download import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +32,3 @@ class StoredQuery:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
             reason = str(error).split("\n", 1)[0] or type(error).__name__
             raise InputError(f"{path}: cannot be repeated ({reason}); run the download again") from error
-
-    def run(self, sink: Sink, *, retry_failed: bool = False) -> "Run":
-        """Return the run that does it again: same tables, same place of the images."""
-        options = replace(self.options, retry_failed=retry_failed)
-        from oid_async.jobs.demo import SITE, look_alike_run
-        from oid_async.jobs.download import Run
-
-        return look_alike_run(options, sink) if self.site == SITE else Run(options, sink)

@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 
 import polars as pl
 
+from oid_async.concurrency import available_processors
 from oid_async.errors import InputError
 from oid_async.formats.source import ExportSource
-from oid_async.workers.count import cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -126,7 +126,7 @@ class Pictures:
 @contextmanager
 def picture_pool(processes: int | str, pictures: int) -> Iterator[Executor | None]:
     """Yield processes for so many pictures; None if they are not worth it, or no more than one may be used."""
-    wanted = cores() if processes == "auto" else int(processes)
+    wanted = available_processors() if processes == "auto" else int(processes)
     if wanted < 2 or pictures < _WORTH_A_POOL:
         yield None
         return

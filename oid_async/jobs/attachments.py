@@ -14,7 +14,8 @@ from oid_async.errors import UnavailableError
 from oid_async.events import Note, Sink
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.kinds import KINDS
-from oid_async.options.query import SPLITS, Options
+from oid_async.openimages.vocabulary import SPLITS
+from oid_async.options.query import Options
 from oid_async.report import Report, size_text
 from oid_async.store.folder import Folder
 from oid_async.tables.rows import rows_of

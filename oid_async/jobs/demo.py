@@ -5,7 +5,8 @@ from pathlib import Path
 
 from oid_async.events import Sink
 from oid_async.jobs.download import Run
-from oid_async.options.query import SPLITS, Options
+from oid_async.openimages.vocabulary import SPLITS
+from oid_async.options.query import Options
 from oid_async.origin.lookalike import STAGED_FAILURES, Lookalike
 from oid_async.report import Report
 

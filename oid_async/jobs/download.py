@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import aiofiles.os
 import polars as pl
 
-from oid_async.concurrency import in_thread
-from oid_async.errors import OidError, StorageError, machine_error, storage_error
+from oid_async.concurrency import available_processors, in_thread, most_telling
+from oid_async.errors import StorageError, machine_error, storage_error
 from oid_async.events import Finished, Note, Planned, Sink
 from oid_async.http.descriptors import allowed, most_workers
 from oid_async.http.estimator import FLOOR, MOST
@@ -35,8 +35,9 @@ from oid_async.metadata.cache import MetadataCache
 from oid_async.metadata.paths import cache_root
 from oid_async.metadata.sizes import Sizes
 from oid_async.openimages.catalogue import IMAGE_BUCKET, MEAN_IMAGE_BYTES, object_url
+from oid_async.openimages.vocabulary import SPLITS, Source
 from oid_async.options.export import ExportOptions
-from oid_async.options.query import SPLITS, Options, Source
+from oid_async.options.query import Options
 from oid_async.report import PASSING_KINDS, Plan, Report, size_text
 from oid_async.select.choose import TopUpState
 from oid_async.select.names import NameHashes
@@ -52,7 +53,7 @@ from oid_async.transfer.collector import Collector, Deliver
 from oid_async.transfer.fetch import Fetcher
 from oid_async.transfer.targets import Targets
 from oid_async.version import __version__
-from oid_async.workers.count import ahead, cores, how_many
+from oid_async.workers.count import ahead, how_many
 from oid_async.workers.starter import WorkerStarter
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class Run:
                 folder = Folder(self.options.savepath)
                 journal = await stack.enter_async_context(self._claimed(folder))
                 self._starter = await stack.enter_async_context(
-                    WorkerStarter(0 if self.options.packs else ahead(self.options, cores()))
+                    WorkerStarter(0 if self.options.packs else ahead(self.options, available_processors()))
                 )
                 prepared = await self._prepare(stack, folder, journal)
                 decision = await self._decide(prepared, folder, journal)
@@ -139,7 +140,7 @@ class Run:
                 await Attachments(self.options, self._sink, self.report).fetch(prepared, folder)
                 await self._export(folder)
         except BaseExceptionGroup as group:
-            raise _first_cause(group) from group
+            raise most_telling(group) from group
         except asyncio.CancelledError:
             self.report.interrupted = True
             raise
@@ -393,7 +394,11 @@ class Run:
         client = prepared.client
         assert client is not None
         # Spans are fetched one after the other: no worker process would be worth its start.
-        processes = 1 if self.options.packs else how_many(self.options, decision.uncapped, self._workers, cores())
+        processes = (
+            1
+            if self.options.packs
+            else how_many(self.options, decision.uncapped, self._workers, available_processors())
+        )
         pool = self._pool(processes - 1, prepared, folder) if processes > 1 else None
         if pool is None:
             await self._starter.send_away()
@@ -590,11 +595,3 @@ def _disk_free(path: Path) -> int:
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
-
-
-def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the exception that says most: an OidError before a bug, a bug before what followed from it."""
-    leaves: list[BaseException] = []
-    for error in group.exceptions:
-        leaves.append(_first_cause(error) if isinstance(error, BaseExceptionGroup) else error)
-    return next((error for error in leaves if isinstance(error, OidError)), leaves[0])

@@ -22,11 +22,13 @@ from oid_async.openimages.classes import Classes, distinct, is_other_name
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.ids import IdForm
 from oid_async.openimages.kinds import KINDS, Kind, KindName, named, table_of
-from oid_async.options.query import SPLITS, Names, Options, Source, Split
+from oid_async.openimages.vocabulary import SPLITS, Source, Split
+from oid_async.options.query import Names, Options
 from oid_async.report import size_text
 from oid_async.select.idlist import IdList, as_image_rows, read_ids
 from oid_async.select.parts import Part
 from oid_async.select.query import Query
+from oid_async.tables.class_tables import read_classes, read_hierarchy
 from oid_async.tables.damage import RowForm, bad_rows, looks_hexadecimal, without_damage
 from oid_async.tables.reading import TableFile, columns_of, reading, require_rows, scan
 from oid_async.tables.rows import RowSource
@@ -282,8 +284,8 @@ class TableGatherer:
         for table_kind in kind.class_tables:
             if table_kind not in self._classes:
                 (table,) = await self._tables(table_kind, local, ())
-                self._classes[table_kind] = await asyncio.to_thread(Classes.read, table)
-                self._add_bad_rows(table_kind, table, self._classes[table_kind].bad_rows)
+                self._classes[table_kind], bad_rows = await asyncio.to_thread(read_classes, table)
+                self._add_bad_rows(table_kind, table, bad_rows)
 
     async def classes_of(self, kind: Kind, local: dict[TableKind, TableFile]) -> Classes:
         """Return the classes that may be asked for of a kind."""
@@ -294,7 +296,7 @@ class TableGatherer:
         """Return the names of what is no class: attributes, or what relationships are called."""
         if table_kind not in self._classes:
             (table,) = await self._tables(table_kind, local, ())
-            self._classes[table_kind] = await asyncio.to_thread(Classes.read, table)
+            self._classes[table_kind], _ = await asyncio.to_thread(read_classes, table)
         return self._classes[table_kind]
 
     def _source(self, kind: Kind, where: "RestrictionTerms | None") -> RowSource:
@@ -343,7 +345,7 @@ class TableGatherer:
             return None
         try:
             table, identity = await self._cache.published(published_table, patient=needed)
-            hierarchy = await asyncio.to_thread(Hierarchy.read, table)
+            hierarchy = await asyncio.to_thread(read_hierarchy, table)
         except (UnavailableError, InputError):
             if needed:
                 raise

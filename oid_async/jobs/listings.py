@@ -19,11 +19,12 @@ from oid_async.metadata.entry import CacheEntry
 from oid_async.metadata.paths import cache_root
 from oid_async.metadata.sizes import Sizes
 from oid_async.openimages.catalogue import IMAGE_BUCKET, PublishedTable, TableKind, object_url, published
-from oid_async.openimages.classes import Classes
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.kinds import named, table_of
-from oid_async.options.query import SPLITS, Options, Release, Split
+from oid_async.openimages.vocabulary import SPLITS, Release, Split
+from oid_async.options.query import Options
 from oid_async.report import size_text
+from oid_async.tables.class_tables import read_classes, read_hierarchy
 from oid_async.tables.reading import TableFile
 from oid_async.tables.rows import count_labels
 
@@ -101,9 +102,9 @@ class Listings:
     def _classes(
         self, table: TableFile, hierarchy: Hierarchy | None, below: Hierarchy | None, cache: Cache, pattern: str | None
     ) -> ClassList:
-        classes = Classes.read(table)
-        if count := len(classes.bad_rows):
-            line, reason = classes.bad_rows.row(0)
+        classes, bad_rows = read_classes(table)
+        if count := len(bad_rows):
+            line, reason = bad_rows.row(0)
             rows_are = "row is" if count == 1 else "rows are"
             self._sink(Note(f"{table.name}: {count} damaged {rows_are} left out, first line {line}: {reason}"))
         labels = set(classes.matching(pattern) if pattern else classes.names)
@@ -130,7 +131,7 @@ class Listings:
     async def _hierarchy(self, cache: MetadataCache) -> Hierarchy | None:
         try:
             table, _ = await cache.published(published("hierarchy", (), self._options.release)[0], patient=False)
-            return await asyncio.to_thread(Hierarchy.read, table)
+            return await asyncio.to_thread(read_hierarchy, table)
         except (UnavailableError, InputError):
             return None
 

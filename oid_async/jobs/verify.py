@@ -173,7 +173,9 @@ class Verify:
             return first
         kept = f"; {moved} damaged files wait in {damaged_folder(self._folder)}" if moved else ""
         self._sink(Note(f"{len(names)} images are to be fetched again{kept}"))
-        await stored.run(self._sink, retry_failed=tried_before).download()
+        from oid_async.jobs.repeat import repeated_run
+
+        await repeated_run(stored, self._sink, retry_failed=tried_before).download()
         async with _looking_at(self._folder):
             return await self._judge(damage, await self._check())
 

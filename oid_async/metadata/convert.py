@@ -21,9 +21,9 @@ import polars as pl
 from oid_async.errors import InputError
 from oid_async.openimages.ids import KEY, ROW, IdForm, id_column
 from oid_async.openimages.kinds import Kind
-from oid_async.openimages.narratives import LINE_COLUMNS, NO_NARRATIVE, scan_lines
-from oid_async.options.query import FLAGS
+from oid_async.openimages.vocabulary import FLAGS
 from oid_async.tables.damage import RowForm, StoppedError, without_damage
+from oid_async.tables.narrative_lines import LINE_COLUMNS, NO_NARRATIVE, scan_lines
 from oid_async.tables.reading import TableFile, columns_of, reading, require, scan_keyed
 
 _SORTED_FROM_ROWS = 1_000_000

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import IO, TYPE_CHECKING
 
 from oid_async.concurrency import in_thread, settled
+from oid_async.http.resume import ask_for_rest, is_strong, whole_length
 from oid_async.http.retry import Attempts, FetchError
 from oid_async.metadata.entry import CacheEntry, Identity
-from oid_async.transfer.resume import ask_for_rest, is_strong, whole_length
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client, Response

@@ -27,7 +27,7 @@ from oid_async.events import Sink, TableProgress
 from oid_async.http.retry import Attempts, FetchError
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.openimages.ids import KEY
-from oid_async.options.query import Split
+from oid_async.openimages.vocabulary import Split
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client

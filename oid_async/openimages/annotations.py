@@ -13,7 +13,7 @@ from oid_async.openimages.published import (
     PublishedTable,
     TableKind,
 )
-from oid_async.options.query import SPLITS, Split
+from oid_async.openimages.vocabulary import SPLITS, Split
 
 NARRATIVES_BUCKET = "localized-narratives"
 # Bytes and MD5 of the files, as far as any source states them.

@@ -17,7 +17,7 @@ from oid_async.openimages.published import (
     PublishedTable,
     TableKind,
 )
-from oid_async.options.query import Release, Split
+from oid_async.openimages.vocabulary import Release, Split
 
 __all__ = [
     "BOX_COLUMNS",

@@ -2,19 +2,12 @@
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
-import polars as pl
-
 from oid_async.errors import UsageError
-from oid_async.openimages.catalogue import CLASS_COLUMNS
 from oid_async.openimages.hierarchy import Hierarchy
-from oid_async.tables.damage import BAD_ROWS_SCHEMA, read_headless
-from oid_async.tables.reading import TableFile
 
-# How people head the label column of a class table of their own.
-_HEADER_WORDS = ("mid", "label", "id", "label_name")
 # Names of V4, and what V5 and later call the same class (a V4 and a later class table side by side).
 _RENAMED = (
     ("asparagus", "garden asparagus"),
@@ -58,20 +51,9 @@ class Category:
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """A class table: label (MID) to class_name, in the table's order. Files before V6 have no header, V6 and V7 do.
-
-    `bad_rows` has Line and Reason of the rows that could not be used.
-    """
+    """The classes of one table: label (MID) to class_name, in the table's order."""
 
     names: dict[str, str]
-    bad_rows: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=BAD_ROWS_SCHEMA), compare=False)
-
-    @classmethod
-    def read(cls, table: TableFile) -> Self:
-        """Read a class table: mid and name in the first two columns, header or not. Raises InputError."""
-        rows, bad_rows = read_headless(table, CLASS_COLUMNS, (CLASS_COLUMNS[0].lower(), *_HEADER_WORDS))
-        names = ((label.strip(), (name or label).strip()) for label, name in rows.iter_rows() if label)
-        return cls({label: name for label, name in names if label}, bad_rows)
 
     def resolve(self, word: str) -> Category:
         """Return what a display name (any case, _ for space) or a MID means. Raises UsageError with nearest names.

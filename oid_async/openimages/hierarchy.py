@@ -11,9 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
-from oid_async.errors import InputError
-from oid_async.tables.reading import TableFile, reading
-
 _KEYS = ("Subcategory", "Part")
 
 
@@ -25,18 +22,13 @@ class Hierarchy:
     children: dict[str, tuple[str, ...]]
 
     @classmethod
-    def read(cls, table: TableFile) -> Self:
-        """Read the published JSON. Raises InputError for a file that is not such a tree."""
-        with reading(table):
-            text = table.path.read_text(encoding="utf-8-sig")
-        try:
-            tree = json.loads(text)
-            found: dict[str, dict[str, None]] = {}
-            for label, child in _edges(tree):
-                found.setdefault(label, {})[child] = None
-            return cls(str(tree["LabelName"]), {label: tuple(below) for label, below in found.items()})
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise InputError(f"{table.name}: cannot be read as a class hierarchy: {error!r}") from error
+    def parse(cls, text: str) -> Self:
+        """Read the published JSON. Raises ValueError, TypeError, KeyError or RecursionError for any other text."""
+        tree = json.loads(text)
+        found: dict[str, dict[str, None]] = {}
+        for label, child in _edges(tree):
+            found.setdefault(label, {})[child] = None
+        return cls(str(tree["LabelName"]), {label: tuple(below) for label, below in found.items()})
 
     def below(self, label: str) -> tuple[str, ...]:
         """Return every class below a label at any depth, once each, in order of first sight; () for a leaf.

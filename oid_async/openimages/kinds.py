@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from oid_async.openimages.published import TableKind
+from oid_async.openimages.vocabulary import LabelSource
 
 KindName = Literal["bbox", "segmentation", "relationship", "narrative", "label", "point"]
-LabelSource = Literal["human", "machine"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ line no copy was found, its columns are those that a public reader names, in its
 from dataclasses import dataclass
 from typing import Literal
 
-from oid_async.options.query import Split
+from oid_async.openimages.vocabulary import Split
 
 TableKind = Literal[
     "classes",

@@ -14,31 +14,18 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, Unpack, get_args
 
 from oid_async.errors import UsageError
+from oid_async.openimages.vocabulary import FLAGS, RELEASES, SOURCES, SPLITS, LabelSource, Release, Source, Split
 from oid_async.options import readers as values
 from oid_async.options.export import ExportOptions
 from oid_async.options.readers import option as _option
 
 Match = Literal["any", "all"]
-Split = Literal["train", "validation", "test"]
-Source = Literal["cvdf", "original", "thumbnail"]
 Names = Literal["url", "id"]
 Kind = Literal["bbox", "segmentation", "relationship", "narrative", "label", "point", "all", "none"]
 SelectBy = Literal["bbox", "segmentation", "relationship", "narrative", "label", "point"]
-LabelSource = Literal["human", "machine"]
 MaskSize = Literal["original", "image"]
-Release = Literal["v4", "v5", "v6", "v7"]
 
-SPLITS: tuple[Split, ...] = get_args(Split)
-SOURCES: tuple[Source, ...] = get_args(Source)
 _MATCH_WORDS: dict[str, Match] = {"any": "any", "sum": "any", "all": "all", "inter": "all"}
-# Options that say which boxes match, and the column of the box table that each one asks.
-FLAGS = {
-    "is_occluded": "IsOccluded",
-    "is_truncated": "IsTruncated",
-    "is_group_of": "IsGroupOf",
-    "is_depiction": "IsDepiction",
-    "is_inside": "IsInside",
-}
 _SWITCHES = (
     "with_subclasses",
     "shuffle",
@@ -288,7 +275,7 @@ class Options(ExportOptions):
     release: Release = _option(
         "v7",
         "--release",
-        choices=get_args(Release),
+        choices=RELEASES,
         metavar="v4|v5|v6|v7",
         doc="the release of Open Images whose tables are asked; default v7",
     )
@@ -457,7 +444,7 @@ class Options(ExportOptions):
         put(self, "mask_size", values.member(self, "mask_size", self.mask_size, get_args(MaskSize)))
         if self.select_by is not None:
             put(self, "select_by", values.member(self, "select_by", self.select_by, get_args(SelectBy)))
-        put(self, "release", values.member(self, "release", self.release, get_args(Release)))
+        put(self, "release", values.member(self, "release", self.release, RELEASES))
         for name in FLAGS:
             put(self, name, values.yes_or_no(self, name))
         for name in _SWITCHES:

@@ -18,7 +18,7 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 from oid_async.openimages.published import PublishedTable, TableKind
-from oid_async.options.query import Split
+from oid_async.openimages.vocabulary import Split
 
 # Classes that only image-level labels and points know, and attributes, which no class table knows.
 MORE_CLASSES = {"/m/0bl9f": "Entity", "/m/01ctsf": "Atmosphere", "/m/0d1n2": "Meadow", "/m/01bqvp": "Sky, cloudy"}

@@ -30,7 +30,7 @@ from oid_async.openimages.catalogue import (
     TABLES,
     PublishedTable,
 )
-from oid_async.options.query import SPLITS, Split
+from oid_async.openimages.vocabulary import SPLITS, Split
 from oid_async.origin.annotations import Annotations
 from oid_async.origin.server import published_object
 

@@ -22,7 +22,7 @@ import polars as pl
 
 from oid_async.openimages.classes import Category
 from oid_async.openimages.ids import KEY
-from oid_async.options.query import SPLITS
+from oid_async.openimages.vocabulary import SPLITS
 from oid_async.select.idlist import IdList
 from oid_async.select.parts import Part
 from oid_async.select.query import Query

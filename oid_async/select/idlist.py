@@ -14,7 +14,7 @@ import polars as pl
 
 from oid_async.errors import InputError
 from oid_async.openimages.ids import KEY, IdForm, hexadecimal
-from oid_async.options.query import SPLITS, Split
+from oid_async.openimages.vocabulary import SPLITS, Split
 from oid_async.tables.reading import TableFile, reading
 
 _BATCH_LINES = 1 << 16

@@ -15,7 +15,8 @@ from pathlib import Path
 import polars as pl
 
 from oid_async.openimages.ids import KEY, ROW, IdForm, within
-from oid_async.options.query import Names, Source, Split
+from oid_async.openimages.vocabulary import Source, Split
+from oid_async.options.query import Names
 from oid_async.report import FINAL_KINDS, Outcome, parse_detail
 from oid_async.select.names import Adopt, NameAssigner, NameHashes
 from oid_async.select.query import in_splits

@@ -11,7 +11,8 @@ import polars as pl
 
 from oid_async.openimages.classes import Category
 from oid_async.openimages.ids import KEY, IdForm
-from oid_async.options.query import SPLITS, Match, Split
+from oid_async.openimages.vocabulary import SPLITS, Split
+from oid_async.options.query import Match
 from oid_async.select.idlist import IdList
 from oid_async.select.parts import Part
 from oid_async.tables.reading import TableFile, reading, scan, scan_keyed

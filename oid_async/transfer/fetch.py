@@ -21,14 +21,14 @@ from oid_async.errors import storage_error
 from oid_async.http.estimator import BYTES_UNDER_WAY
 from oid_async.http.etags import EtagTrust
 from oid_async.http.hosts import ClosedHostError, Host
+from oid_async.http.resume import ask_for_rest, is_strong, whole_length
 from oid_async.http.retry import Attempts, FetchError, Limits, is_final
 from oid_async.http.urls import Route, parse_url
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
-from oid_async.options.query import SPLITS, Source
+from oid_async.openimages.vocabulary import SPLITS, Source
 from oid_async.report import Outcome, parse_detail, write_detail
 from oid_async.store.image_check import Expected, refuse_start
 from oid_async.store.image_writer import ReceivedImage
-from oid_async.transfer.resume import ask_for_rest, is_strong, whole_length
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client, Response

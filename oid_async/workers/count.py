@@ -1,7 +1,5 @@
 """How many processes a run is worth: decided before the first image, from the plan and the machine. Pure."""
 
-import os
-
 from oid_async.options.query import Options
 
 # Starting a worker takes half a second of one core's time. Of images of the usual 300 KB, 4,000 take two thirds of the
@@ -9,13 +7,6 @@ from oid_async.options.query import Options
 _IMAGES_EACH = 2_500
 # More than two were not measured: beyond four a user has to say so.
 _MOST_AUTO = 4
-
-
-def cores() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def ahead(options: Options, processors: int) -> int:

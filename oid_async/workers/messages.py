@@ -25,7 +25,7 @@ from typing import Any, Self
 
 from oid_async.http.address_guard import Endpoint
 from oid_async.http.retry import FetchError, Limits
-from oid_async.options.query import Source
+from oid_async.openimages.vocabulary import Source
 from oid_async.report import Outcome
 from oid_async.store.image_check import Expected
 from oid_async.transfer.fetch import Target

@@ -27,7 +27,7 @@ from oid_async.errors import OidError, StorageError
 from oid_async.http.hosts import Host, Hosts, host_name
 from oid_async.http.urls import parse_url
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
-from oid_async.options.query import SPLITS
+from oid_async.openimages.vocabulary import SPLITS
 from oid_async.report import Outcome
 from oid_async.transfer.collector import Collector
 from oid_async.transfer.fetch import Failed, Fetcher, ImageTransfer, PartialBody, Target

@@ -35,7 +35,7 @@ import oid_async
 from oid_async.events import Event, Note
 from oid_async.http.hosts import FLICKR, host_name
 from oid_async.openimages.catalogue import BOX_COLUMNS, CLICK_COLUMNS, IMAGE_BUCKET, published
-from oid_async.options.query import SPLITS, Split
+from oid_async.openimages.vocabulary import SPLITS, Split
 from oid_async.origin.lookalike import STAGED_FAILURES, Lookalike
 
 JOINED = ["Category", "FileName", "OriginalURL", "Width", "Height"]

@@ -18,7 +18,7 @@ from oid_async.cli.main import main
 from oid_async.errors import UsageError
 from oid_async.openimages.catalogue import TABLES, published
 from oid_async.openimages.kinds import KINDS, Kind
-from oid_async.options.query import SPLITS
+from oid_async.openimages.vocabulary import SPLITS
 from oid_async.origin.annotations import ATTRIBUTES, MORE_CLASSES, PREDICATES
 from oid_async.origin.lookalike import CLASSES
 from oid_async.select.where import Both, Either, Name, Where, Without, parse

@@ -36,8 +36,9 @@ from oid_async.errors import InputError, LockedError, StorageError, UsageError
 from oid_async.events import Note, ignore
 from oid_async.jobs.demo import look_alike_run
 from oid_async.openimages.kinds import KINDS
+from oid_async.openimages.vocabulary import SPLITS
 from oid_async.options.export import FORMATS
-from oid_async.options.query import SPLITS, Options
+from oid_async.options.query import Options
 
 # pycocotools 2.0.11 hands arrays to numpy the way of numpy 1.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")

@@ -41,7 +41,8 @@ from oid_async.metadata import convert, fetch
 from oid_async.metadata.cache import Cache, MetadataCache
 from oid_async.metadata.entry import CacheEntry, CacheLock, Identity
 from oid_async.openimages.catalogue import TABLES, PublishedTable, object_url, published
-from oid_async.options.query import SPLITS, Options
+from oid_async.openimages.vocabulary import SPLITS
+from oid_async.options.query import Options
 from oid_async.origin.lookalike import Lookalike
 from oid_async.origin.server import Origin, folder
 from oid_async.report import Plan

@@ -20,7 +20,7 @@ from oid_async.openimages.catalogue import (
     object_url,
     published,
 )
-from oid_async.options.query import SPLITS, Release, Split
+from oid_async.openimages.vocabulary import SPLITS, Release, Split
 
 OFFICIAL = Path(__file__).resolve().parents[3] / "shared" / "real" / "official" / "official-files.csv"
 GOOGLE = "https://storage.googleapis.com/openimages"

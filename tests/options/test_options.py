@@ -17,7 +17,8 @@ import oid_async
 from oid_async import errors
 from oid_async.cli import main as cli
 from oid_async.errors import UsageError
-from oid_async.options.query import SPLITS, Options, QueryOptions, option_fields
+from oid_async.openimages.vocabulary import SPLITS
+from oid_async.options.query import Options, QueryOptions, option_fields
 
 FIELDS = [option.name for option in option_fields()]
 DOORS = (oid_async.download, oid_async.plan, oid_async.stream)

@@ -9,7 +9,7 @@ import pytest
 
 from oid_async.openimages.catalogue import TABLES
 from oid_async.openimages.ids import HEX_ID
-from oid_async.options.query import SPLITS
+from oid_async.openimages.vocabulary import SPLITS
 from oid_async.origin.lookalike import CLASSES, STAGED_FAILURES, STAGED_HICCUPS, Lookalike, with_comment
 from oid_async.report import FINAL_KINDS, PASSING_KINDS
 from oid_async.store.image_check import Expected, is_complete, md5_base64, read_header, refuse

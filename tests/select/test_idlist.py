@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from oid_async.errors import InputError
 from oid_async.openimages.ids import HEX_ID, KEY, IdForm, hexadecimal
-from oid_async.options.query import SPLITS, Split
+from oid_async.openimages.vocabulary import SPLITS, Split
 from oid_async.select.choose import choose
 from oid_async.select.idlist import IdList, as_image_rows, read_ids
 from oid_async.select.query import Query, nothing_annotated

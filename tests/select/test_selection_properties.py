@@ -30,7 +30,8 @@ from oid_async.metadata.entry import Identity
 from oid_async.openimages.catalogue import BOX_COLUMNS, CLICK_COLUMNS, PublishedTable, TableKind, published
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.kinds import KINDS
-from oid_async.options.query import FLAGS, SPLITS, Match, Options, QueryOptions, Split
+from oid_async.openimages.vocabulary import FLAGS, SPLITS, Split
+from oid_async.options.query import Match, Options, QueryOptions
 from oid_async.select.choose import shuffled
 from oid_async.tables.reading import TableFile
 

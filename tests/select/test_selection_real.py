@@ -24,8 +24,9 @@ from oid_async.jobs.selection import SelectionResult, ask
 from oid_async.metadata import convert
 from oid_async.metadata.cache import MetadataCache
 from oid_async.openimages.catalogue import BOX_COLUMNS, IMAGE_BUCKET, IMAGE_COLUMNS, published
-from oid_async.openimages.hierarchy import Hierarchy
-from oid_async.options.query import FLAGS, SPLITS, Options, QueryOptions
+from oid_async.openimages.vocabulary import FLAGS, SPLITS
+from oid_async.options.query import Options, QueryOptions
+from oid_async.tables.class_tables import read_hierarchy
 from oid_async.tables.reading import TableFile
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
@@ -427,7 +428,7 @@ async def test_random_queries_equal_sql(name: str, seed: int, worlds: dict[str, 
 
 def test_the_hierarchy_is_what_its_subcategories_say() -> None:
     """For each of the 602 labels, what stands below it is the closure of Subcategory edges; parts do not count."""
-    hierarchy = Hierarchy.read(TableFile(HIERARCHY, "hierarchy"))
+    hierarchy = read_hierarchy(TableFile(HIERARCHY, "hierarchy"))
     step = "select closed.label, below.child from closed join below on closed.child = below.label"
     with connect(class_names()) as sql:
         sql.execute(f"create table w as with recursive closed as (from below union {step}) from closed")

@@ -19,7 +19,7 @@ from aiohttp import web
 
 from oid_async.openimages.annotations import NARRATIVES_BUCKET
 from oid_async.openimages.catalogue import IMAGE_BUCKET, TABLES
-from oid_async.options.query import Split
+from oid_async.openimages.vocabulary import Split
 from oid_async.origin.lookalike import Lookalike, with_comment
 from oid_async.origin.server import Origin, folder
 

@@ -22,10 +22,10 @@ import oid_async
 from oid_async.errors import InputError
 from oid_async.events import Event, Note
 from oid_async.openimages.catalogue import published
-from oid_async.openimages.classes import Classes
 from oid_async.openimages.ids import IdForm
 from oid_async.openimages.kinds import KINDS
 from oid_async.tables import damage
+from oid_async.tables.class_tables import read_classes
 from oid_async.tables.damage import RowForm, StoppedError, bad_rows, looks_hexadecimal, without_damage
 from oid_async.tables.reading import TableFile, columns_of, scan
 
@@ -273,10 +273,10 @@ def test_damaged_rows_of_a_class_table(tmp_path: Path) -> None:
     for header in (b"", b"LabelName,DisplayName\n", b"\xef\xbb\xbfMID,Name\r\n"):
         path = tmp_path / "classes.csv"
         path.write_bytes(header + b"\n".join(lines))
-        classes = Classes.read(TableFile(path, "classes.csv"))
+        classes, bad = read_classes(TableFile(path, "classes.csv"))
         assert classes.names == {"/m/1": "Apple", "/m/7": "Pear"}
         first = 2 if header else 1
-        assert classes.bad_rows.get_column("Line").to_list() == [first + at for at in (1, 2, 3, 4, 6, 7)]
+        assert bad.get_column("Line").to_list() == [first + at for at in (1, 2, 3, 4, 6, 7)]
 
 
 def test_a_class_table_of_nothing_usable_is_refused(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_a_class_table_of_nothing_usable_is_refused(tmp_path: Path) -> None:
     ):
         path.write_bytes(body)
         with pytest.raises(InputError, match=said):
-            Classes.read(TableFile(path, "classes.csv"))
+            read_classes(TableFile(path, "classes.csv"))[0]
 
 
 def test_a_box_table_is_no_class_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,10 +299,10 @@ def test_a_box_table_is_no_class_table(tmp_path: Path, monkeypatch: pytest.Monke
     for rows in (3, 4):
         path.write_text("".join(f"/m/{row},Name\n" for row in range(rows)))
         if rows == 3:
-            assert len(Classes.read(TableFile(path, "classes.csv")).names) == 3
+            assert len(read_classes(TableFile(path, "classes.csv"))[0].names) == 3
         else:
             with pytest.raises(InputError, match="more than 3 rows; that is no table of LabelName and DisplayName"):
-                Classes.read(TableFile(path, "classes.csv"))
+                read_classes(TableFile(path, "classes.csv"))[0]
 
 
 def test_the_slow_look_stops_when_asked(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from oid_async.errors import InputError, UsageError
 from oid_async.openimages.classes import Category, Classes
+from oid_async.tables.class_tables import read_classes
 from oid_async.tables.damage import looks_hexadecimal, read_headless
 from oid_async.tables.reading import TableFile, columns_of, reading, scan
 
@@ -246,7 +247,7 @@ def test_headless_table_reads_with_or_without_a_header(tmp_path: Path, body: byt
 def test_headless_table_may_start_with_a_class_named_like_its_label(tmp_path: Path) -> None:
     """Without a header, row 1 is data: two equal fields there are no column that stands twice."""
     table = put(tmp_path, "airplane,airplane\nball,Ball\n")
-    assert Classes.read(table).names == {"airplane": "airplane", "ball": "Ball"}
+    assert read_classes(table)[0].names == {"airplane": "airplane", "ball": "Ball"}
 
 
 def test_headless_parquet_goes_by_position(tmp_path: Path) -> None:
@@ -298,7 +299,7 @@ CLASS_TABLE = (
 
 @pytest.fixture
 def classes(tmp_path: Path) -> Classes:
-    return Classes.read(put(tmp_path, CLASS_TABLE))
+    return read_classes(put(tmp_path, CLASS_TABLE))[0]
 
 
 @pytest.mark.parametrize(
@@ -367,12 +368,12 @@ def test_class_without_a_name_goes_by_its_label(classes: Classes) -> None:
 def test_class_table_may_end_in_a_blank_line(tmp_path: Path) -> None:
     """The official V5 form, CRLF with a bare LF at the very end and no header, reads without a stray class."""
     table = put(tmp_path, "/m/014j1m,Apple\r\n/m/018xm,Ball\r\n\n")
-    assert Classes.read(table).names == dict(PAIRS)
+    assert read_classes(table)[0].names == dict(PAIRS)
 
 
 def test_class_table_without_rows_knows_no_class(tmp_path: Path) -> None:
     """A class table of headers alone has no class, and says so when asked for one."""
-    classes = Classes.read(put(tmp_path, "LabelName,DisplayName\n"))
+    classes = read_classes(put(tmp_path, "LabelName,DisplayName\n"))[0]
     assert classes.names == {}
     with pytest.raises(UsageError, match="unknown class 'Apple'"):
         classes.resolve("Apple")
@@ -382,14 +383,14 @@ def test_real_class_tables_are_read() -> None:
     """The real class tables, V5 without and V6 with a header: every row is a class, odd names resolve."""
     if not REAL.is_dir():
         pytest.skip("the folder of real tables is not here")
-    boxable = Classes.read(TableFile(REAL / "official" / "v5" / "class-descriptions-boxable.csv", "v5"))
+    boxable = read_classes(TableFile(REAL / "official" / "v5" / "class-descriptions-boxable.csv", "v5"))[0]
     assert len(boxable.names) == 601
     assert not any("\r" in name or "\n" in name for pair in boxable.names.items() for name in pair)
     assert boxable.resolve("football").labels == ("/m/01226z",)
     path = REAL / "classes" / "oidv6-class-descriptions.csv"
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))[1:]
-    full = Classes.read(TableFile(path, "v6"))
+    full = read_classes(TableFile(path, "v6"))[0]
     assert full.names == {label: name.strip() for label, name in rows}
     assert len(full.resolve("Ball").labels) == 2
     assert full.resolve('fiat_500 "topolino"').labels == ("/m/02wvth",)

@@ -25,9 +25,9 @@ from aiohttp import web
 import oid_async
 from oid_async.errors import InputError, OidError, UsageError
 from oid_async.openimages.catalogue import BOX_COLUMNS, CLICK_COLUMNS, IMAGE_COLUMNS, published
-from oid_async.openimages.classes import Classes
 from oid_async.options.query import QueryOptions
 from oid_async.origin.server import Origin
+from oid_async.tables.class_tables import read_classes
 from oid_async.tables.damage import read_headless
 from oid_async.tables.reading import TableFile, columns_of, scan
 
@@ -202,7 +202,7 @@ def jpeg_boxes() -> list[Row]:
 class TestClassTables:
     def test_official_boxable_table_has_601_clean_classes(self) -> None:
         """The official V5 table has CRLF line ends and one bare LF: no name may keep a CR."""
-        names = Classes.read(table(OFFICIAL_CLASSES)).names
+        names = read_classes(table(OFFICIAL_CLASSES))[0].names
         assert len(names) == 601
         assert not [pair for pair in names.items() if any(text != text.strip() or "\r" in text for text in pair)]
         known = {"/m/011k07": "Tortoise", "/m/0zvk5": "Helmet", "/m/031n1": "Human foot", "/m/01g317": "Person"}
@@ -211,7 +211,7 @@ class TestClassTables:
 
     def test_full_v6_table_equals_the_csv_module(self) -> None:
         """The full V6 table has a header, doubled quotes, commas in quotes and names beyond ASCII."""
-        names = Classes.read(table(V6_CLASSES)).names
+        names = read_classes(table(V6_CLASSES))[0].names
         assert len(names) == 19_994
         assert names == {row["LabelName"]: row["DisplayName"] for row in read(V6_CLASSES)}
         assert names["/m/02wvth"] == 'Fiat 500 "topolino"'
@@ -219,7 +219,7 @@ class TestClassTables:
 
     def test_a_shared_name_takes_every_class(self) -> None:
         """Ball names two classes of the V6 table; both are meant, in any spelling of case."""
-        classes = Classes.read(table(V6_CLASSES))
+        classes = read_classes(table(V6_CLASSES))[0]
         assert classes.resolve("Ball").labels == ("/m/0156sn", "/m/018xm")
         assert classes.resolve("WAVE").labels == ("/m/02p0sll", "/m/0wf0kbf")
         assert classes.resolve("/m/018xm").labels == ("/m/018xm",)
@@ -234,18 +234,18 @@ class TestClassTables:
     )
     def test_odd_names_are_found(self, word: str, label: str) -> None:
         """A name with quotes, commas or a dash is asked for as it is displayed."""
-        assert Classes.read(table(V6_CLASSES)).resolve(word).labels == (label,)
+        assert read_classes(table(V6_CLASSES))[0].resolve(word).labels == (label,)
 
     def test_a_name_resolves_to_its_own_class(self) -> None:
         """Every display name of the official table leads back to its class, with underscores for spaces too."""
-        classes = Classes.read(table(OFFICIAL_CLASSES))
+        classes = read_classes(table(OFFICIAL_CLASSES))[0]
         for label, name in classes.names.items():
             assert label in classes.resolve(name.upper()).labels
             assert label in classes.resolve(name.replace(" ", "_")).labels
 
     def test_quoted_table_of_the_first_releases(self) -> None:
         """The V1 table quotes every field, has /g/ ids and no header: its first row is a class."""
-        names = Classes.read(table(REAL / "classes/dict.csv")).names
+        names = read_classes(table(REAL / "classes/dict.csv"))[0].names
         with (REAL / "classes/dict.csv").open(encoding="utf-8", newline="") as file:
             expected = {label: name.strip() for label, name in csv.reader(file)}
         assert names == expected
@@ -254,14 +254,14 @@ class TestClassTables:
 
     def test_challenge_table(self) -> None:
         """The challenge's table has 57 classes and no header."""
-        names = Classes.read(table(REAL / "classes/challenge-2019-classes-vrd.csv")).names
+        names = read_classes(table(REAL / "classes/challenge-2019-classes-vrd.csv"))[0].names
         assert len(names) == 57
         assert list(names.items())[:2] == [("/m/05r5c", "Piano"), ("/m/01599", "Beer")]
 
     def test_an_unknown_name_is_told_the_nearest(self) -> None:
         """A typing error among the real names is answered with the name that was meant."""
         with pytest.raises(UsageError, match="Tortoise"):
-            Classes.read(table(OFFICIAL_CLASSES)).resolve("Tortose")
+            read_classes(table(OFFICIAL_CLASSES))[0].resolve("Tortose")
 
 
 class TestDownload:
@@ -494,7 +494,7 @@ class TestSelection:
             "categories": ["human_FOOT", second],
             "match": match,
         }
-        names = Classes.read(table(OFFICIAL_CLASSES)).names
+        names = read_classes(table(OFFICIAL_CLASSES))[0].names
         wanted = f"{sql(TRAIN_BOXES)} where LabelName in ('{first}', '{second}')"
         expected = ask(
             f"select count(*) from (select ImageID from {wanted} group by ImageID"
@@ -811,7 +811,7 @@ class TestBoxesToTheLetter:
         assert [line for line, start in zip(saved, expected, strict=True) if not line.startswith(f"{start},")] == []
 
         jpeg = next(row for row in jpegs() if REAL / row["path"] == small_jpeg())
-        names = Classes.read(table(OFFICIAL_CLASSES)).names
+        names = read_classes(table(OFFICIAL_CLASSES))[0].names
         for row in read(tmp_path / "data/bbox/bbox.csv"):
             assert row["Category"] == names[row["LabelName"]]
             assert row["FileName"] == f"{row['ImageID']}_o.jpg"

@@ -1,0 +1,51 @@
+"""Files that appear whole or not at all: written under a temporary name, then renamed.
+
+Everything that is written under a name that others read goes through here, but for images (`store.image_writer`, which
+writes and renames plain strings, in a tenth of the time) and the lines that are appended to the journal.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from oid_async.store.disk import discard, sync_file
+
+
+@contextmanager
+def replacing(path: Path, *, part: Path | None = None, durable: bool = False) -> Iterator[Path]:
+    """Yield the temporary name of a file, or of a folder, which becomes `path` when the block ends well.
+
+    `part` is on the same file system, by default beside it with `.part` behind its name; it is removed if the block
+    raises. With `durable` the bytes are on the disk before the name is. Raises OSError.
+    """
+    part = part if part is not None else path.with_name(f"{path.name}.part")
+    try:
+        yield part
+        if durable:
+            sync_file(part)
+        os.replace(part, path)
+    except BaseException:
+        discard(part)
+        raise
+
+
+def write_text(path: Path, text: str, *, part: Path | None = None, durable: bool = False) -> None:
+    """Write a small text file, UTF-8, whole or not at all. Raises OSError."""
+    with replacing(path, part=part, durable=durable) as fresh:
+        fresh.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any, *, part: Path | None = None, durable: bool = False) -> None:
+    """Write plain values as JSON, whole or not at all. Raises OSError."""
+    write_text(path, json.dumps(value), part=part, durable=durable)
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file of ours says, None where there is none or it is torn."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,69 @@
+"""Locks on files and folders: flock, which the system gives back however a process ends.
+
+Used by the folder of a run, the shards and exports that are being written, the entries of the metadata cache, and by
+whoever only looks at a folder. Some file systems know no flock (some NFS, some FUSE): then there is a lock that holds
+nothing, `is_held` says so, and whoever needs to keep others out does it by names of its own.
+"""
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from oid_async.store.disk import OPENER
+
+# What flock fails with where it is not known or no lock server answers.
+_NO_FLOCK = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS)
+
+
+class FileLock:
+    """A lock on a file or folder, exclusive or shared, until `release`. A context that releases it.
+
+    `descriptor` is open on the file, None for a lock on nothing; `is_held` is False where there are no locks.
+    """
+
+    def __init__(self, descriptor: int | None, *, is_held: bool = True) -> None:
+        self.descriptor = descriptor
+        self.is_held = is_held
+
+    @classmethod
+    def nothing(cls) -> Self:
+        """Return a lock on nothing, for what cannot be written to and so needs none."""
+        return cls(None, is_held=False)
+
+    @classmethod
+    def take(cls, path: Path, *, shared: bool = False) -> Self | None:
+        """Return the lock, None while another process has it; a file is made if need be, unless it is shared.
+
+        Raises OSError when the file cannot be opened.
+        """
+        flags = os.O_RDONLY if shared or path.is_dir() else os.O_RDWR | os.O_CREAT
+        descriptor = OPENER(path, flags)
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except OSError as error:
+            if error.errno in _NO_FLOCK:
+                return cls(descriptor, is_held=False)
+            os.close(descriptor)
+            raise
+        return cls(descriptor)
+
+    def release(self) -> None:
+        """Give it back. Safe to call twice."""
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
+            self.is_held = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
