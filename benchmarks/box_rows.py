@@ -36,8 +36,8 @@ async def write_rows(options: Options, out: Path) -> int:
     import polars as pl
 
     from oid_async.events import ignore
-    from oid_async.jobs.gather import TableGatherer
-    from oid_async.jobs.selection import ask
+    from oid_async.jobs.gather import gather_tables
+    from oid_async.jobs.selection import select_images
     from oid_async.jobs.site import open_site
     from oid_async.metadata.cache import MetadataCache
     from oid_async.metadata.paths import cache_root
@@ -49,8 +49,8 @@ async def write_rows(options: Options, out: Path) -> int:
         root = cache_root(options.cache_dir)
         async with MetadataCache(None, ignore, root=root, mirror=site.url, site=site.name) as cache:
             with tempfile.TemporaryDirectory() as scratch:
-                inputs = await TableGatherer(options, cache, ignore, Path(scratch)).gather()
-            keys = ask(inputs, False).selection.keys
+                inputs = await gather_tables(options, cache, ignore, Path(scratch))
+            keys = select_images(inputs, False).selection.keys
             (source,), (images,) = inputs.saved, inputs.images
             labels = inputs.saved_labels(source, all_boxes=False)
             names = dict(source.class_names)

@@ -278,7 +278,8 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _classes(arguments: argparse.Namespace) -> int:
     options = _options(arguments)
-    from oid_async.jobs.listings import Listings, class_lines
+    from oid_async.cli.listing_text import class_lines
+    from oid_async.jobs.listings import Listings
 
     with _screen(arguments) as screen:
         listings = Listings(options, screen.show)
@@ -294,7 +295,8 @@ def _classes(arguments: argparse.Namespace) -> int:
 
 def _metadata(arguments: argparse.Namespace) -> int:
     options = _options(arguments)
-    from oid_async.jobs.listings import Listings, table_lines
+    from oid_async.cli.listing_text import table_lines
+    from oid_async.jobs.listings import Listings
 
     with _screen(arguments) as screen:
         listings = Listings(options, screen.show)

@@ -5,15 +5,14 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from oid_async.errors import InputError, UnavailableError, storage_error
 from oid_async.events import Note, Sink
-from oid_async.http.client import Client
 from oid_async.http.hosts import Hosts
 from oid_async.http.retry import FetchError, Limits
-from oid_async.jobs.site import allowed_endpoints, named_endpoints, open_site
+from oid_async.jobs.context import open_tables
+from oid_async.jobs.site import open_site
 from oid_async.metadata.cache import Cache, MetadataCache, every_entry, local_table
 from oid_async.metadata.entry import CacheEntry
 from oid_async.metadata.paths import cache_root
@@ -28,7 +27,8 @@ from oid_async.tables.class_tables import read_classes, read_hierarchy
 from oid_async.tables.reading import TableFile
 from oid_async.tables.rows import count_labels
 
-_CONNECTIONS = 8
+if TYPE_CHECKING:
+    from oid_async.http.client import Client
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,8 @@ class Listings:
         async with self._open() as (cache, client, mirror):
             rows = []
             for table in self._wanted(self._options.splits or SPLITS):
-                size = await self._size(client, object_url(table.bucket, table.key, mirror)) if ask else None
+                url = object_url(table.bucket, table.key, mirror)
+                size = await self._size(client, url) if ask and client is not None else None
                 rows.append(await self._row(cache, table, size))
             for split in self._options.splits or SPLITS:
                 url = object_url(IMAGE_BUCKET, f"{split}/", cache.site)
@@ -208,14 +209,14 @@ class Listings:
             rows = []
             for split in self._options.splits or ("train",):
                 sizes = Sizes(cache.cache.objects, split)
-                if self._options.offline:
+                if client is None:
                     raise UnavailableError("the bucket is not listed with --offline")
                 count = await sizes.pull(client, self._sink, mirror)
                 self._sink(Note(f"{count} images of {split} are in the bucket"))
                 rows.append(_size_row(sizes, object_url(IMAGE_BUCKET, f"{split}/", cache.site)))
             return rows
 
-    async def _size(self, client: Client, url: str) -> int | None:
+    async def _size(self, client: "Client", url: str) -> int | None:
         try:
             async with client.get(url, method="HEAD") as response:
                 return response.length
@@ -224,63 +225,15 @@ class Listings:
             return None
 
     @asynccontextmanager
-    async def _open(self) -> AsyncIterator[tuple[MetadataCache, Client, str | None]]:
-        options = self._options
+    async def _open(self) -> "AsyncIterator[tuple[MetadataCache, Client | None, str | None]]":
+        """Yield the cache, the client (None offline) and the mirror's URL."""
+        options, limits = self._options, Limits()
+        hosts = Hosts(None, 1.0, tell=lambda text: self._sink(Note(text)))
         async with (
             open_site(options.mirror, offline=options.offline) as site,
-            Client(
-                Hosts(None, 1.0, tell=lambda text: self._sink(Note(text))),
-                Limits(),
-                connections=_CONNECTIONS,
-                allowed=(*allowed_endpoints(options, site), *named_endpoints(options)),
-            ) as client,
-            MetadataCache(
-                None if options.offline else client, self._sink, root=self.root, mirror=site.url, site=site.name
-            ) as cache,
+            open_tables(options, self._sink, site, hosts, limits) as (client, cache),
         ):
             yield cache, client, site.url
-
-
-def class_lines(classes: ClassList, *, tree: bool) -> list[str]:
-    """Return the list as a person reads it: a line a class, or the branches of the tree that hold them."""
-    if classes.nothing is not None:
-        return [classes.nothing]
-    rows = {row.label: row for row in classes.rows}
-    if tree and classes.hierarchy is not None:
-        shown: set[str] = set()
-        lines = list(_branches(classes.hierarchy, (classes.hierarchy.root,), rows, shown))
-        lines += [_class_line(row, 0) for row in classes.rows if row.label not in shown]
-    else:
-        lines = [_class_line(row, 0) for row in classes.rows]
-    if not any(row.boxes for row in classes.rows):
-        lines.append("no box table is cached yet: images and boxes are counted once one is (oid-async metadata pull)")
-    return lines
-
-
-def table_lines(tables: Sequence[TableRow], root: Path) -> list[str]:
-    """Return the tables as a person reads them, a line each, and where they are kept."""
-    lines = []
-    for table in tables:
-        size = size_text(table.bytes) if table.bytes is not None else "size unknown"
-        cached = f"cached {_age(table.age_s or 0)} ago, {size_text(table.cached_bytes)} here" if table.cached else "-"
-        lines.append(f"{table.kind:<14} {table.split or 'all':<10} {size:>12}  {cached:<32} {table.name}")
-    return [*lines, f"cache folder: {root}"]
-
-
-def _branches(hierarchy: Hierarchy, path: tuple[str, ...], rows: dict[str, ClassRow], shown: set[str]) -> Iterator[str]:
-    """Yield the lines of the last class of a path from the root, and of what is below it; a circle ends the path."""
-    label = path[-1]
-    if label in rows:
-        shown.add(label)
-        yield _class_line(rows[label], sum(above in rows for above in path[:-1]))
-    for child in hierarchy.children.get(label, ()):
-        if child not in path:
-            yield from _branches(hierarchy, (*path, child), rows, shown)
-
-
-def _class_line(row: ClassRow, depth: int) -> str:
-    counts = ", ".join(f"{split} {row.images[split]} images {row.boxes[split]} boxes" for split in row.boxes)
-    return f"{row.label:<12} {'  ' * depth}{row.class_name}" + (f"  ({counts})" if counts else "")
 
 
 def _counts(cache: Cache, release: Release, split: Split) -> dict[str, tuple[int, int]] | None:
@@ -324,10 +277,3 @@ def _size_row(sizes: Sizes, url: str) -> TableRow:
         cached_bytes=size or 0,
         age_s=sizes.age_s,
     )
-
-
-def _age(seconds: float) -> str:
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"

@@ -1,8 +1,7 @@
-"""Owning a SAVEPATH for one run: its lock, its journal, and what of the journal still holds."""
+"""Owning a SAVEPATH for one run: its lock, its journal, its shards, and what of the journal still holds."""
 
-import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -11,72 +10,84 @@ from oid_async.concurrency import in_thread
 from oid_async.errors import InputError, UsageError, storage_error
 from oid_async.events import Note, Sink
 from oid_async.options.query import Options
-from oid_async.select.names import NameHashes
 from oid_async.store.adoption import from_manifest
+from oid_async.store.atomic import read_json, write_json
 from oid_async.store.folder import Folder
 from oid_async.store.journal import Journal, has_failed
 from oid_async.store.recovery import boot_id, recover_after_boot
 from oid_async.store.shards_note import packed_in
 
 if TYPE_CHECKING:
-    from oid_async.jobs.pack import ShardPacker
+    from oid_async.jobs.pack import PackedShards
 
 
 @asynccontextmanager
-async def owned_folder(folder: Folder, sink: Sink, packing: "ShardPacker | None") -> AsyncIterator[Journal]:
-    """Own a folder and its journal. A journal that was deleted is made anew from the manifest and the files."""
-    opened: list[Journal] = []
+async def owned_folder(
+    folder: Folder, options: Options, sink: Sink
+) -> "AsyncIterator[tuple[Journal, PackedShards | None]]":
+    """Own a folder: yield its journal, and its shards if images are packed. Raises LockedError, StorageError, ..."""
+    held = ExitStack()
     notes: list[str] = []
-
-    def enter() -> None:
-        folder.claim()
-        if packing is None and (shards := packed_in(folder)) is not None:
-            raise UsageError(
-                f"{folder.path}: its images are in the shards of {shards}; go on with --format webdataset --no-files, "
-                "or name another --savepath"
-            )
-        if not folder.is_locked:
-            notes.append(f"{folder.path}: its file system has no locks; start no second run in this folder meanwhile")
-        try:
-            check = recover_after_boot(folder, boot_id())
-        except OSError as error:
-            raise storage_error(error, folder.path) from error
-        if said := check.note():
-            notes.append(said)
-        fresh = not folder.journal.exists()
-        opened.append(Journal(folder.journal))
-        if fresh and folder.manifest.exists():
-            # A manifest that is none of ours, or torn, tells nothing: files are then adopted by their own check.
-            with suppress(InputError, pl.exceptions.PolarsError):
-                packed = NameHashes.of(packing.names()).exact if packing is not None else None
-                for batch in from_manifest(folder, packed):
-                    opened[0].append(batch)
-
-    def leave() -> None:
-        try:
-            for journal in opened:
-                journal.close()
-        finally:
-            folder.leave()
-
     try:
-        await in_thread(enter)
+        owned = await in_thread(_own, folder, options, held, notes)
         for note in notes:
             sink(Note(note))
-        yield opened[0]
+        yield owned
     finally:
-        await in_thread(leave)
+        await in_thread(held.close)
+
+
+def _own(folder: Folder, options: Options, held: ExitStack, notes: list[str]) -> "tuple[Journal, PackedShards | None]":
+    """Take the lock, check what a power cut has left, open the journal, and the shards. What is opened `held` closes.
+
+    A journal that was deleted is made anew from the manifest and the files.
+    """
+    held.callback(folder.leave)
+    folder.claim()
+    if not options.packs and (shards := packed_in(folder)) is not None:
+        raise UsageError(
+            f"{folder.path}: its images are in the shards of {shards}; go on with --format webdataset --no-files, "
+            "or name another --savepath"
+        )
+    if not folder.is_locked:
+        notes.append(f"{folder.path}: its file system has no locks; start no second run in this folder meanwhile")
+    try:
+        check = recover_after_boot(folder, boot_id())
+    except OSError as error:
+        raise storage_error(error, folder.path) from error
+    if text := check.note():
+        notes.append(text)
+    is_fresh = not folder.journal.exists()
+    journal = Journal(folder.journal)
+    held.callback(journal.close)
+    packed = None
+    if options.packs:
+        from oid_async.jobs.pack import PackedShards, packed_names, shards_folder
+
+        if is_fresh:
+            _restore_journal(folder, journal, pl.Series(packed_names(shards_folder(options)), dtype=pl.String).hash())
+        packed = held.enter_context(PackedShards.locked(folder, options))
+    elif is_fresh:
+        _restore_journal(folder, journal, None)
+    return journal, packed
+
+
+def _restore_journal(folder: Folder, journal: Journal, packed: pl.Series | None) -> None:
+    """Write down what the last manifest lists and is still there; `packed` are the hashes of names in shards."""
+    if not folder.manifest.exists():
+        return
+    # A manifest that is none of ours, or torn, tells nothing: files are then adopted by their own check.
+    with suppress(InputError, pl.exceptions.PolarsError):
+        for batch in from_manifest(folder, packed):
+            journal.append(batch)
 
 
 def forget_outdated_failures(folder: Folder, journal: Journal, site: str | None, options: Options) -> None:
-    """Forget remembered failures when they speak of another place than this time, or of what is now allowed."""
+    """Forget remembered failures that are about another site than this time, or about what is now allowed."""
     note = folder.state / "site.json"
     largest = options.max_image_bytes
     now: dict[str, Any] = {"site": site, "allowed": sorted(options.allow_hosts), "largest": largest}
-    try:
-        before = json.loads(note.read_text())
-    except (OSError, ValueError):
-        before = now
+    before = now if (stored := read_json(note)) is None else stored
     if not isinstance(before, dict):
         before = {"site": before}  # as an earlier version wrote it
     more = set(now["allowed"]) - set(before.get("allowed", ()))
@@ -89,6 +100,4 @@ def forget_outdated_failures(folder: Folder, journal: Journal, site: str | None,
     ):
         journal.forget_failures()
     if before != now or not note.exists():
-        part = folder.tmp / note.name
-        part.write_text(json.dumps(now))
-        part.replace(note)
+        write_json(note, now, part=folder.tmp / note.name)

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import and_
-from typing import TYPE_CHECKING
 
 import polars as pl
 
 from oid_async.errors import UsageError
+from oid_async.jobs.table_files import TableFiles
 from oid_async.openimages.classes import Category, Classes
 from oid_async.openimages.kinds import KINDS, Kind, KindName, table_of
 from oid_async.openimages.published import TableKind
@@ -22,9 +22,6 @@ from oid_async.select.query import Restriction, Term
 from oid_async.select.where import Both, Either, Name, Where, names, parse, wanted
 from oid_async.tables.reading import TableFile
 from oid_async.tables.rows import CONFIDENCE, RowSource, Triplet, absent
-
-if TYPE_CHECKING:
-    from oid_async.jobs.gather import TableGatherer
 
 _ANY = "*"
 
@@ -60,34 +57,31 @@ class RestrictionTerms:
 class RestrictionReader:
     """Reads the options of one query. `selecting` is the kind that names without a kind are of."""
 
-    def __init__(
-        self, gatherer: "TableGatherer", options: Options, selecting: Kind, local: dict[TableKind, TableFile]
-    ) -> None:
-        self._gatherer = gatherer
+    def __init__(self, files: TableFiles, options: Options, selecting: Kind) -> None:
+        self._files = files
         self._options = options
         self._selecting = selecting
-        self._local = local
-        self._asking = RestrictionTerms()
+        self._terms = RestrictionTerms()
 
     async def read(self) -> RestrictionTerms | None:
         """Return what is asked, None for nothing. Raises UsageError, naming the option and what it cannot mean."""
-        options, asking = self._options, self._asking
+        options, terms = self._options, self._terms
         if not options.restricts:
             return None
         if options.where is not None:
-            asking.conditions.append(await self._where(parse(options.where)))
+            terms.conditions.append(await self._where(parse(options.where)))
         if options.caption is not None:
             condition = pl.col("caption").str.contains(_readable(options.caption))
-            asking.conditions.append(asking.ask("captions", ("caption",), condition))
+            terms.conditions.append(terms.ask("captions", ("caption",), condition))
         if options.triplet:
-            asking.triplets = tuple([await self._triplet(text) for text in options.triplet])
-            fits = pl.any_horizontal(triplet.fits() for triplet in asking.triplets)
+            terms.triplets = tuple([await self._triplet(text) for text in options.triplet])
+            fits = pl.any_horizontal(triplet.fits() for triplet in terms.triplets)
             columns = ("LabelName1", "RelationshipLabel", "LabelName2")
-            asking.conditions.append(asking.ask("relationships", columns, fits))
+            terms.conditions.append(terms.ask("relationships", columns, fits))
         for word in options.verified_absent:
-            classes = await self._gatherer.classes_of(KINDS["label"], self._local)
-            asking.conditions.append(self._absent(classes.resolve(word).labels))
-        return asking
+            classes = await self._files.classes_of(KINDS["label"])
+            terms.conditions.append(self._absent(classes.resolve(word).labels))
+        return terms
 
     async def _where(self, where: Where) -> pl.Expr:
         kinds: dict[KindName, list[str]] = {}
@@ -98,7 +92,7 @@ class RestrictionReader:
             meant_kinds = [kind] if name.kind is not None else [each for each in KINDS.values() if each.has_classes]
             for each in meant_kinds if name.kind != "absent" else ():
                 kinds.setdefault(each.name, []).extend(category.labels)
-        self._asking.labels = {kind: tuple(dict.fromkeys(labels)) for kind, labels in kinds.items()}
+        self._terms.labels = {kind: tuple(dict.fromkeys(labels)) for kind, labels in kinds.items()}
         return self._condition(where, meant, flagged=True)
 
     def _condition(self, where: Where, meant: Mapping[Name, tuple[Kind, Category]], *, flagged: bool) -> pl.Expr:
@@ -120,24 +114,24 @@ class RestrictionReader:
         source = RowSource(kind, (), {}, flags=flags, least=self._options.min_confidence)
         condition = source.named(labels) & source.present() & source.saved()
         table = table_of(kind, self._options.label_source)
-        return self._asking.ask(table, (*kind.labels, *source.columns), condition)
+        return self._terms.ask(table, (*kind.labels, *source.columns), condition)
 
     def _absent(self, labels: tuple[str, ...]) -> pl.Expr:
         condition = pl.col("LabelName").is_in(list(labels)) & absent()
-        return self._asking.ask("human_labels", ("LabelName", CONFIDENCE), condition)
+        return self._terms.ask("human_labels", ("LabelName", CONFIDENCE), condition)
 
     async def _named(self, name: Name) -> tuple[Kind, Category]:
         """Return what a name of an expression means. Raises UsageError with the nearest names."""
         kind = self._selecting if name.kind is None else KINDS["label" if name.kind == "absent" else _kind(name.kind)]
         if not kind.has_classes:
             raise UsageError(f"--where: {kind.what} name no class; write bbox:{name.word}, for example")
-        classes = await self._gatherer.classes_of(kind, self._local)
+        classes = await self._files.classes_of(kind)
         try:
             category = classes.resolve(name.word)
         except UsageError as error:
             raise UsageError(f"--where: {error}") from error
         if name.below:
-            hierarchy = await self._gatherer.hierarchy(needed=True)
+            hierarchy = await self._files.hierarchy(needed=True)
             assert hierarchy is not None
             category = category.with_subclasses(hierarchy, included=True)
         return kind, category
@@ -147,9 +141,9 @@ class RestrictionReader:
         if len(parts) != 3 or not all(parts):
             raise UsageError(f"--triplet takes three parts, A,REL,B, such as Man,holds,* (* for any), not {text!r}")
         kind = KINDS["relationship"]
-        classes = await self._gatherer.classes_of(kind, self._local)
-        attributes = await self._gatherer.side_names("attributes", self._local)
-        predicates = await self._gatherer.side_names("predicates", self._local)
+        classes = await self._files.classes_of(kind)
+        attributes = await self._files.side_names("attributes")
+        predicates = await self._files.side_names("predicates")
         first, predicate, second = parts
         return Triplet(
             None if first == _ANY else self._part(first, classes),

@@ -1,4 +1,4 @@
-"""What the tables answer to a query: the selection, its counts, and what of it is worth telling a person. Blocking."""
+"""The images that a query selects, their counts, and what of it is worth telling a person. Blocking."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,18 +22,18 @@ class SelectionResult:
     annotations: dict[str, int]
 
 
-def ask(inputs: GatheredTables, all_boxes: bool, asked: TopUpState = NO_TOP_UP) -> SelectionResult:
-    """Read the tables and decide, with what was `asked` so far. Raises InputError for a table that cannot be read."""
-    query, ids = inputs.query, inputs.ids
+def select_images(tables: GatheredTables, all_boxes: bool, top_up: TopUpState = NO_TOP_UP) -> SelectionResult:
+    """Read the tables and decide; a topped up selection with what was given out so far. Raises InputError."""
+    query, ids = tables.query, tables.ids
     annotations: dict[str, int] = {}
-    images = listed(inputs.images, ids, inputs.splits)
-    pairs = nothing_annotated(ids) if inputs.selecting is None else annotated(inputs.selecting, ids, query)
+    images = listed(tables.images, ids, tables.splits)
+    pairs = nothing_annotated(ids) if tables.selecting is None else annotated(tables.selecting, ids, query)
     among = restricted(query.restriction, ids) if query.restriction is not None else None
-    selection = choose(pairs, images, query, asked, among)
-    for source in inputs.saved:
-        labels = inputs.saved_labels(source, all_boxes=all_boxes)
+    selection = choose(pairs, images, query, top_up, among)
+    for source in tables.saved:
+        labels = tables.saved_labels(source, all_boxes=all_boxes)
         # Boxes that select are counted already; any other kind's rows may count twice there, or not at all.
-        counted = source is inputs.selecting and source.kind.name == "bbox" and query.by_boxes
+        counted = source is tables.selecting and source.kind.name == "bbox" and query.by_boxes
         counted = counted and (not query.categories or not all_boxes) and query.restriction is None
         annotations[source.kind.name] = selection.rows if counted else count_rows(source, ids, selection.keys, labels)
     unknown: list[str] = []
@@ -42,15 +42,15 @@ def ask(inputs: GatheredTables, all_boxes: bool, asked: TopUpState = NO_TOP_UP) 
     return SelectionResult(selection, unknown, annotations)
 
 
-def remarks(inputs: GatheredTables, answer: SelectionResult) -> Iterator[str]:
-    """Yield what a user should know of an answer, a line each."""
-    selection, query = answer.selection, inputs.query
-    if count := len(inputs.bad_rows):
-        file, line, reason = inputs.bad_rows.row(0)
+def remarks(tables: GatheredTables, selected: SelectionResult) -> Iterator[str]:
+    """Yield what a user should know of a selection, a line each."""
+    selection, query = selected.selection, tables.query
+    if count := len(tables.bad_rows):
+        file, line, reason = tables.bad_rows.row(0)
         what = "1 damaged table row is left out:" if count == 1 else f"{count} damaged table rows are left out, first"
         yield f"{what} {file} line {line}: {reason}; a download lists them in bad_rows.csv"
     if selection.unlisted:
-        among = f" of {', '.join(inputs.splits)}" if inputs.splits else ""
+        among = f" of {', '.join(tables.splits)}" if tables.splits else ""
         yield f"{selection.unlisted} annotated images have no row in the image table{among}: not selected"
     for category, (name, added) in zip(query.categories, selection.added.items(), strict=True):
         if category.below:
@@ -62,11 +62,11 @@ def remarks(inputs: GatheredTables, answer: SelectionResult) -> Iterator[str]:
     if selection.unboxed:
         what = "box that fits: not selected" if query.flags else "box: not selected; --kind none takes them too"
         yield f"{selection.unboxed} listed images have no {what}"
-    if unknown := answer.unknown_ids:
+    if unknown := selected.unknown_ids:
         named = ", ".join(unknown[:_MOST_NAMED])
         rest = len(unknown) - _MOST_NAMED
         more = f" and {rest} more, which a download names in unknown_ids.txt" if rest > 0 else ""
-        where = f"in no image table of {', '.join(inputs.looked_in)}" if inputs.looked_in else "no ImageID"
+        where = f"in no image table of {', '.join(tables.looked_in)}" if tables.looked_in else "no ImageID"
         yield f"{len(unknown)} listed image{'s' if len(unknown) > 1 else ''} {where}: {named}{more}"
     if not len(selection.keys):
         counts = ", ".join(f"{name} {count}" for name, count in selection.classes.items())

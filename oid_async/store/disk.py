@@ -15,6 +15,7 @@ check; a file that outlives its line is adopted by the next run if it is whole, 
 
 import errno
 import os
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -82,3 +83,11 @@ def discard(path: str | Path) -> None:
     """Remove a file of ours if it is there; what cannot be removed the next run sweeps."""
     with suppress(OSError):
         os.unlink(path)
+
+
+def free_bytes(path: Path) -> int:
+    """Return the bytes that are free on the file system of a path, which need not be there yet."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free

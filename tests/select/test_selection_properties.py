@@ -22,8 +22,8 @@ from support.published import Box, Dataset, Image, columns_of, image_names, read
 
 import oid_async
 from oid_async.events import ignore
-from oid_async.jobs.gather import TableGatherer
-from oid_async.jobs.selection import SelectionResult, ask, remarks
+from oid_async.jobs.gather import gather_tables
+from oid_async.jobs.selection import SelectionResult, remarks, select_images
 from oid_async.metadata.cache import MetadataCache
 from oid_async.metadata.convert import convert
 from oid_async.metadata.entry import Identity
@@ -516,9 +516,9 @@ class Tables(MetadataCache):
 async def answer(case: Case, folder: Path, cache: MetadataCache) -> SelectionResult:
     """Return what the published tables answer to a case's query."""
     options = Options.of(**case.query(folder))
-    inputs = await TableGatherer(options, cache, ignore, folder).gather()
+    inputs = await gather_tables(options, cache, ignore, folder)
     assert inputs.bad_rows.select("File", "Line").rows() == case.damaged
-    found = ask(inputs, options.all_boxes)
+    found = select_images(inputs, options.all_boxes)
     list(remarks(inputs, found))
     return found
 

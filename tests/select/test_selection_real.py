@@ -19,8 +19,8 @@ from support.published import Image, columns_of, counted_origin, image_names, re
 
 import oid_async
 from oid_async.events import Note, ignore
-from oid_async.jobs.gather import TableGatherer
-from oid_async.jobs.selection import SelectionResult, ask
+from oid_async.jobs.gather import gather_tables
+from oid_async.jobs.selection import SelectionResult, select_images
 from oid_async.metadata import convert
 from oid_async.metadata.cache import MetadataCache
 from oid_async.openimages.catalogue import BOX_COLUMNS, IMAGE_BUCKET, IMAGE_COLUMNS, published
@@ -403,11 +403,11 @@ async def answer(query: QueryOptions, folder: Path) -> tuple[oid_async.Plan, Sel
     plan = await oid_async.plan(**query)
     options = Options.of(**query)
     async with kept_tables(options) as cache:
-        inputs = await TableGatherer(options, cache, ignore, folder).gather()
+        inputs = await gather_tables(options, cache, ignore, folder)
         tables = [*(table for source in inputs.saved for table in source.tables), *inputs.images]
         assert inputs.bare or "annotation" in query or all(table.columns for table in tables)
         assert inputs.bad_rows.is_empty()
-        return plan, ask(inputs, options.all_boxes)
+        return plan, select_images(inputs, options.all_boxes)
 
 
 @pytest.mark.parametrize("seed", range(16))
@@ -448,7 +448,7 @@ async def test_a_person_is_a_man_a_woman_a_boy_or_a_girl(mirror: World, tmp_path
     plain: QueryOptions = {**mirror.options, "categories": ["person"], "splits": ["all"]}
     options = Options.of(**but(plain, with_subclasses=True))
     async with kept_tables(options) as cache:
-        inputs = await TableGatherer(options, cache, ignore, tmp_path).gather()
+        inputs = await gather_tables(options, cache, ignore, tmp_path)
     (category,) = inputs.query.categories
     assert category.labels[0] == PERSON
     assert sorted(category.labels[1:]) == sorted(names[name] for name in ("Man", "Woman", "Boy", "Girl"))

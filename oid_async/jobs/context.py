@@ -1,0 +1,186 @@
+"""Everything that a run has open, in one object: folder, journal, shards, site, hosts, clients, cache.
+
+`open_run` is the one place that opens it, in that order, and closes it again in reverse, however the run ends. What the
+listings need of it (site and cache) is opened by `open_tables`.
+"""
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from oid_async.concurrency import available_processors, in_thread
+from oid_async.events import Note, Sink
+from oid_async.http.descriptors import allowed, most_workers
+from oid_async.http.estimator import MOST
+from oid_async.http.hosts import Hosts
+from oid_async.http.retry import Limits
+from oid_async.jobs.ownership import owned_folder
+from oid_async.jobs.site import Site, allowed_endpoints, named_endpoints, open_site
+from oid_async.metadata.cache import MetadataCache
+from oid_async.metadata.paths import cache_root
+from oid_async.options.query import Options
+from oid_async.report import Report
+from oid_async.store.folder import Folder
+from oid_async.store.journal import Journal
+from oid_async.workers.count import ahead
+from oid_async.workers.starter import WorkerStarter
+
+if TYPE_CHECKING:
+    from oid_async.http.client import Client
+    from oid_async.jobs.pack import PackedShards
+    from oid_async.origin.server import Serve
+
+_TABLE_CONNECTIONS = 8
+# What one of many transfers should get of --limit-rate; what arrives unasked meanwhile waits in the sockets' buffers.
+_SHARE_BYTES_S = 32 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """What one run has open, and what it was asked for.
+
+    `transfers` is how many may be on at once. A dry run has no `journal` and no `client`, and writes nothing to
+    SAVEPATH; `packed` are the shards that images go into when they are not to be files.
+    """
+
+    options: Options
+    sink: Sink
+    report: Report
+    limits: Limits
+    transfers: int
+    folder: Folder
+    journal: Journal | None
+    packed: "PackedShards | None"
+    starter: WorkerStarter
+    site: Site
+    hosts: Hosts
+    client: "Client | None"
+    cache: MetadataCache
+
+    def note(self, text: str) -> None:
+        """Tell the user something."""
+        self.sink(Note(text))
+
+
+@asynccontextmanager
+async def open_run(
+    options: Options,
+    sink: Sink,
+    report: Report,
+    *,
+    limits: Limits,
+    serve: "Serve | None",
+    site_name: str | None,
+    dry_run: bool = False,
+) -> AsyncIterator[RunContext]:
+    """Open what a run needs. Raises LockedError, StorageError, UsageError.
+
+    `serve` plays the published objects from an embedded origin, whose site is known by the name `site_name`.
+    """
+    transfers = _transfers(options)
+    async with AsyncExitStack() as stack:
+        journal, packed = None, None
+        if dry_run:
+            folder = Folder(options.savepath, scratch=await stack.enter_async_context(_scratch()))
+            await in_thread(lambda: folder.tmp.mkdir(parents=True, exist_ok=True))
+        else:
+            folder = Folder(options.savepath)
+            journal, packed = await stack.enter_async_context(owned_folder(folder, options, sink))
+        started = 0 if dry_run or options.packs else ahead(options, available_processors())
+        starter = await stack.enter_async_context(WorkerStarter(started))
+        site = await stack.enter_async_context(
+            open_site(options.mirror, offline=options.offline, serve=serve, name=site_name)
+        )
+        hosts = Hosts(
+            options.rate,
+            options.period,
+            most=transfers,
+            estimates_concurrency=options.concurrency is None,
+            max_wait_s=limits.max_wait_s,
+            patience_s=limits.first_byte_s,
+            tell=lambda text: sink(Note(text)),
+        )
+        client = None
+        if not dry_run:
+            # It takes a while to import, and answering a question from the cache needs none.
+            from oid_async.http.client import Client
+
+            client = await stack.enter_async_context(
+                Client(
+                    hosts,
+                    limits,
+                    connections=transfers,
+                    allowed=allowed_endpoints(options, site),
+                    offline=options.offline,
+                    reports_closed_hosts=True,
+                )
+            )
+        _, cache = await stack.enter_async_context(open_tables(options, sink, site, hosts, limits))
+        yield RunContext(
+            options, sink, report, limits, transfers, folder, journal, packed, starter, site, hosts, client, cache
+        )
+
+
+@asynccontextmanager
+async def open_tables(
+    options: Options, sink: Sink, site: Site, hosts: Hosts, limits: Limits
+) -> AsyncIterator[tuple["Client | None", MetadataCache]]:
+    """Open the client that tables are fetched with, None offline, and the cache that they are kept in.
+
+    A table that the user has named by URL may be fetched from its exact host and port, images that it lists may not.
+    """
+    async with AsyncExitStack() as stack:
+        client = None
+        if not options.offline:
+            from oid_async.http.client import Client
+
+            client = await stack.enter_async_context(
+                Client(
+                    hosts,
+                    replace(limits, rate_bytes_s=None),
+                    connections=_TABLE_CONNECTIONS,
+                    allowed=(*allowed_endpoints(options, site), *named_endpoints(options)),
+                )
+            )
+        root = cache_root(options.cache_dir)
+        yield (
+            client,
+            await stack.enter_async_context(MetadataCache(client, sink, root=root, mirror=site.url, site=site.name)),
+        )
+
+
+def limits_of(options: Options) -> Limits:
+    """Return what one transfer may cost, as asked for."""
+    return Limits.of(
+        retries=options.retries,
+        timeout_s=options.timeout,
+        max_wait_s=options.max_wait,
+        max_image_bytes=options.max_image_bytes,
+        rate_bytes_s=options.limit_rate,
+    )
+
+
+def _transfers(options: Options) -> int:
+    """Return how many transfers may be on at once: with a limit on bytes no more than have something to share."""
+    transfers = most_workers(options.concurrency or MOST, allowed())
+    return transfers if options.limit_rate is None else max(1, min(transfers, options.limit_rate // _SHARE_BYTES_S))
+
+
+@asynccontextmanager
+async def _scratch() -> AsyncIterator[Path]:
+    """Yield a temporary folder; it is removed however this ends, also while it is being made."""
+    made: list[Path] = []
+
+    def make() -> None:
+        made.append(Path(tempfile.mkdtemp(prefix="oid-async-")))
+
+    try:
+        await in_thread(make)
+        yield made[0]
+    finally:
+        for folder in made:
+            await in_thread(shutil.rmtree, folder, True)

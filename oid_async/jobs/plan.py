@@ -1,0 +1,216 @@
+"""`plan`, and the first half of a download: tables gathered, images selected, the plan written, all of it counted."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Self
+
+import polars as pl
+
+from oid_async.concurrency import in_thread
+from oid_async.errors import StorageError, machine_error, storage_error
+from oid_async.http.hosts import FLICKR_RATE
+from oid_async.jobs.attachments import Attachments
+from oid_async.jobs.context import RunContext
+from oid_async.jobs.gather import GatheredTables, choose_names, choose_sources, gather_tables
+from oid_async.jobs.ownership import forget_outdated_failures
+from oid_async.jobs.selection import SelectionResult, remarks, select_images
+from oid_async.jobs.site import Site
+from oid_async.metadata.sizes import Sizes
+from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES
+from oid_async.openimages.vocabulary import SPLITS
+from oid_async.options.query import Options
+from oid_async.report import Plan, size_text
+from oid_async.select.choose import TopUpState
+from oid_async.select.names import NameHashes
+from oid_async.select.plan import FolderState, Planner, Summary, clear_plan
+from oid_async.store.adoption import Adopter
+from oid_async.store.disk import free_bytes
+from oid_async.store.journal import next_line
+from oid_async.store.journal_index import JournalIndex
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is selected and planned, and how many had failed and were downloaded in this run when that was decided.
+
+    `uncapped` counts the images to fetch whose first request goes to no host that has a cap by default.
+    """
+
+    plan: Plan
+    selected: SelectionResult
+    failed: int
+    downloaded: int
+    failures: dict[str, int]
+    uncapped: int
+
+
+async def make_plan(context: RunContext) -> Plan:
+    """Return what a download would do. Fetches tables, no image."""
+    planning = await Planning.of(context)
+    decision = await planning.decide()
+    attachments = Attachments(context, planning.tables)
+    await in_thread(attachments.announce_masks, decision.selected.selection.keys)
+    return decision.plan
+
+
+class Planning:
+    """Decides what a run does: from its tables, gathered once, by a planner that writes the plan to the disk.
+
+    `first_line` is the number of the journal's first line of this run, None where nobody needs to know.
+    """
+
+    def __init__(self, context: RunContext, tables: GatheredTables, planner: Planner, first_line: int | None) -> None:
+        self.tables = tables
+        self.planner = planner
+        self._context = context
+        self._first_line = first_line
+
+    @classmethod
+    async def of(cls, context: RunContext) -> Self:
+        """Bring the tables of a run and say where its images come from. Raises OidError."""
+        options, folder = context.options, context.folder
+        tables = await gather_tables(options, context.cache, context.sink, folder.tmp)
+        sources, why = choose_sources(options, tables, mirrored=context.site.name is not None)
+        context.note(why)
+        planner = Planner(
+            folder.plan,
+            tables.images,
+            tables.ids,
+            tables.splits,
+            sources,
+            choose_names(options, tables),
+            context.journal is None,
+            await in_thread(_size_listings, context, tables) if "cvdf" in sources else (),
+        )
+        remembers = options.retry_failed or options.top_up
+        return cls(context, tables, planner, await in_thread(next_line, folder.journal) if remembers else None)
+
+    async def decide(self, given_out: pl.Series | None = None) -> Decision:
+        """Select, plan, and bring the report up to that.
+
+        `given_out` are the keys that earlier decisions of this run gave out: the selection is topped up.
+        """
+        context = self._context
+        selected, summary = await in_thread(self._select, given_out)
+        if given_out is None and summary.ambiguous:
+            urls = "stand in the image table with more than one OriginalURL; the first one counts"
+            context.note(f"{summary.ambiguous} images {urls}")
+        if given_out is None:
+            for remark in remarks(self.tables, selected):
+                context.note(remark)
+        selection, report = selected.selection, context.report
+        report.selected = len(selection.keys) + selection.waiting
+        report.failures = dict(summary.failures)
+        report.failed = sum(summary.failures.values())
+        report.pending = summary.to_fetch + selection.waiting
+        # What was downloaded before the selection was topped up is counted already.
+        report.present = report.selected - report.downloaded - report.failed - report.pending
+        report.unselected = summary.unselected
+        report.bad_rows = len(self.tables.bad_rows)
+        free = await in_thread(free_bytes, context.options.savepath)
+        plan = self._plan(selected, summary, free)
+        on_flickr = summary.on_flickr if context.options.rate is None else 0
+        return Decision(
+            plan, selected, report.failed, report.downloaded, dict(report.failures), summary.to_fetch - on_flickr
+        )
+
+    def _select(self, given_out: pl.Series | None) -> tuple[SelectionResult, Summary]:
+        context, planner = self._context, self.planner
+        folder, journal, options = context.folder, context.journal, context.options
+        try:
+            if journal is not None:
+                forget_outdated_failures(folder, journal, context.site.name, options)
+            clear_plan(folder.plan)
+            # At a million images either takes seconds of one processor: they share two.
+            with ThreadPoolExecutor(1) as other:
+                looking = other.submit(self._look_at_folder)
+                top_up = TopUpState()
+                if options.top_up:
+                    failed = planner.failed(looking.result())
+                    first = given_out if given_out is not None else failed.clear()
+                    top_up = TopUpState(failed, first if journal is not None and tops_up(options) else None)
+                selected = select_images(self.tables, options.all_boxes, top_up)
+                state = looking.result()
+            summary = planner.write(selected.selection.keys, state)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            if machine_error(error) is None:
+                raise
+            raise storage_error(error, folder.path) from error
+        if journal is not None:
+            journal.append(summary.adopted)
+        return selected, summary
+
+    def _look_at_folder(self) -> FolderState:
+        """Return what the plan must know of SAVEPATH."""
+        context, planner, first = self._context, self.planner, self._first_line
+        folder, options = context.folder, context.options
+        return FolderState(
+            JournalIndex(folder.journal, planner.ids, folder.lines, folder.new_lines),
+            NameHashes.of(chain(folder.names(), _packed_names(options))),
+            Adopter(folder, planner.sources, hashed=not options.no_hash),
+            remembered_from=first if first is not None and options.retry_failed else 0,
+            run_from=first if context.journal is not None else None,
+        )
+
+    def _plan(self, selected: SelectionResult, summary: Summary, free: int) -> Plan:
+        selection, sources = selected.selection, self.planner.sources
+        count = summary.to_fetch + selection.waiting
+        # What the bucket does not list is asked of the next source, whose sizes are others.
+        by_size = sources[0] == "original" or (sources[0] == "cvdf" and bool(summary.sizes_known))
+        exact = count == 0 or (by_size and summary.sizes_known == count)
+        options = self._context.options
+        rate, period, capped = options.rate, options.period, count
+        if rate is None:
+            rate, period, capped = (FLICKR_RATE if summary.on_flickr else 0.0), 1.0, summary.on_flickr
+        return Plan(
+            selected=len(selection.keys) + selection.waiting,
+            present=summary.present,
+            to_download=count,
+            requests=count,
+            bytes=summary.known_bytes if exact else count * MEAN_IMAGE_BYTES,
+            bytes_exact=exact,
+            metadata_bytes=self._context.cache.fetched_bytes,
+            seconds=capped * period / rate if rate else None,
+            disk_free=free,
+            splits=selection.splits,
+            classes=selection.classes,
+            sources={sources[0]: count},
+            annotations=selected.annotations,
+        )
+
+
+def tops_up(options: Options) -> bool:
+    """Return whether failures are replaced: without a limit every image is asked for anyway, offline none is."""
+    is_limited = options.limit is not None or options.limit_per_class is not None
+    return options.top_up and is_limited and not options.offline
+
+
+def check_space(plan: Plan, site: Site) -> None:
+    """Stop before the first image when they cannot fit. A mirror may hold anything: only facts count there.
+
+    Raises StorageError.
+    """
+    if plan.bytes > plan.disk_free and (plan.bytes_exact or site.url is None):
+        about = "" if plan.bytes_exact else "about "
+        raise StorageError(
+            f"{about}{size_text(plan.bytes)} are to be fetched and {size_text(plan.disk_free)} are free; "
+            "free some space, choose another --savepath, or fewer images with --ndata"
+        )
+
+
+def _size_listings(context: RunContext, tables: GatheredTables) -> tuple[Path, ...]:
+    """Return the bucket's listings, if there is one of every split that images may be of."""
+    splits = context.options.splits or tables.looked_in or SPLITS
+    listings = [Sizes(context.cache.cache.objects, split) for split in splits]
+    return tuple(each.path for each in listings) if all(each.is_there for each in listings) else ()
+
+
+def _packed_names(options: Options) -> Iterator[str]:
+    """Yield the names of images that are packed into shards, none where images are files."""
+    if options.packs:
+        from oid_async.jobs.pack import packed_names, shards_folder
+
+        yield from packed_names(shards_folder(options))

@@ -1,0 +1,240 @@
+"""The table files of one run: given or published, all on this disk, each without its damaged rows."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from itertools import chain
+from pathlib import Path
+from typing import Any, Self, get_args
+
+import polars as pl
+
+from oid_async.concurrency import in_thread, until_stopped
+from oid_async.errors import InputError, UnavailableError
+from oid_async.events import Note, Sink
+from oid_async.metadata.cache import MetadataCache, local_table
+from oid_async.metadata.entry import Identity
+from oid_async.metadata.paths import WHOLE
+from oid_async.openimages.catalogue import TableKind, published
+from oid_async.openimages.classes import Classes
+from oid_async.openimages.hierarchy import Hierarchy
+from oid_async.openimages.ids import IdForm
+from oid_async.openimages.kinds import KINDS, Kind
+from oid_async.openimages.vocabulary import Split
+from oid_async.options.query import Options
+from oid_async.report import size_text
+from oid_async.tables.class_tables import read_classes, read_hierarchy
+from oid_async.tables.damage import RowForm, bad_rows, without_damage
+from oid_async.tables.reading import TableFile, columns_of, reading, require_rows, scan
+
+_MOST_HASHED = 256 << 20
+# Smaller tables are there before a line about them is read.
+_WORTH_A_LINE = 10_000_000
+# Beyond the limit, damaged rows are counted so far.
+_MOST_COUNTED = 100_000
+NO_BAD_ROWS = pl.DataFrame(schema={"File": pl.String, "Line": pl.Int64, "Reason": pl.String})
+# What a given table cannot do without.
+_NEEDED: dict[TableKind, tuple[str, ...]] = {
+    "boxes": ("ImageID", "LabelName"),
+    "images": ("ImageID", "OriginalURL"),
+}
+
+
+class TableFiles:
+    """Brings table files to this disk, reads the small ones, and keeps account of what was read.
+
+    `local` are the given tables that are files already; `scratch` is a folder for tables that are made of the rows that
+    are not damaged. `identities` describes the state of each table, for query.json.
+    """
+
+    def __init__(
+        self, options: Options, cache: MetadataCache, sink: Sink, scratch: Path, local: dict[TableKind, TableFile]
+    ) -> None:
+        self.identities: list[dict[str, Any]] = []
+        self._options = options
+        self._cache = cache
+        self._sink = sink
+        self._scratch = scratch
+        self._given = _given(options)
+        self._local = local
+        self._fetched: dict[TableKind, TableFile] = {}
+        self._bad_rows: dict[TableKind, list[pl.DataFrame]] = {}
+        self._classes: dict[TableKind, Classes] = {}
+
+    @classmethod
+    async def of(cls, options: Options, cache: MetadataCache, sink: Sink, scratch: Path) -> Self:
+        """Begin with the given tables that are files: a wrong one is refused before anything is fetched."""
+        return cls(options, cache, sink, scratch, await asyncio.to_thread(_local_tables, options))
+
+    async def fetch_given(self) -> None:
+        """Fetch the tables that are given by URL: a wrong one is refused before any published one is fetched."""
+        for kind, given in self._given.items():
+            if given is not None and kind not in self._local:
+                table = self._note_identity(kind, *await self._cache.given(given))
+                await asyncio.to_thread(_check_columns, kind, table, self._options)
+                self._fetched[kind] = table
+
+    async def tables(self, kind: TableKind, splits: Sequence[Split]) -> tuple[TableFile, ...]:
+        """Return the tables of a kind, on this disk. Raises UnavailableError."""
+        given = self._given.get(kind)
+        if kind in self._local:
+            self.identities.append({"table": kind, **await asyncio.to_thread(_identify, self._local[kind])})
+            return (self._local[kind],)
+        if given is not None:
+            return (self._fetched[kind],)
+        release = self._options.release
+        tables = [
+            self._note_identity(kind, *await self._cache.published(table)) for table in published(kind, splits, release)
+        ]
+        return tuple(tables)
+
+    async def without_damage(self, kind: TableKind, tables: Sequence[TableFile], ids: IdForm) -> tuple[TableFile, ...]:
+        """Return the tables without their damaged rows, which are noted. Raises InputError when there are too many."""
+        whole = []
+        for number, table in enumerate(tables):
+            folder = self._scratch / f"{kind}-{number}"
+            table = await until_stopped(self._drop_damage, kind, table, ids, folder)
+            self._add_bad_rows(kind, table, await in_thread(self._first_bad_rows, table))
+            whole.append(table)
+        return tuple(whole)
+
+    async def read_class_names(self, kind: Kind) -> None:
+        """Read what the classes of a kind are called. A table of side names that cannot be had is done without."""
+        for table_kind in kind.class_tables:
+            if table_kind not in self._classes:
+                (table,) = await self.tables(table_kind, ())
+                self._classes[table_kind], bad_rows = await asyncio.to_thread(read_classes, table)
+                self._add_bad_rows(table_kind, table, bad_rows)
+
+    async def classes_of(self, kind: Kind) -> Classes:
+        """Return the classes that may be asked for of a kind."""
+        await self.read_class_names(kind)
+        return self._classes[kind.class_tables[0]]
+
+    async def side_names(self, table_kind: TableKind) -> Classes:
+        """Return the names of what is no class: attributes, or what relationships are called."""
+        if table_kind not in self._classes:
+            (table,) = await self.tables(table_kind, ())
+            self._classes[table_kind], _ = await asyncio.to_thread(read_classes, table)
+        return self._classes[table_kind]
+
+    async def hierarchy(self, *, needed: bool) -> Hierarchy | None:
+        """Return the class hierarchy; when it is not needed it is only for a hint, and not worth a failure.
+
+        A run on given tables alone asks nobody for a hint.
+        """
+        (published_table,) = published("hierarchy", (), self._options.release)
+        if not needed and None not in self._given.values():
+            return None
+        try:
+            table, identity = await self._cache.published(published_table, patient=needed)
+            hierarchy = await asyncio.to_thread(read_hierarchy, table)
+        except (UnavailableError, InputError):
+            if needed:
+                raise
+            return None
+        if needed:
+            self._note_identity("hierarchy", table, identity)
+        return hierarchy
+
+    def announce(self, splits: Sequence[Split], needed: set[TableKind]) -> None:
+        """Say what is to be fetched first, if it is much, before it is."""
+        kinds: list[TableKind] = [*sorted(needed), "images"]
+        tables = [
+            table
+            for kind in kinds
+            if self._given.get(kind) is None
+            for table in published(kind, splits, self._options.release)
+            if self._cache.cache.entry(table).kept() is None
+        ]
+        size = sum(table.bytes or 0 for table in tables)
+        if size > _WORTH_A_LINE and self._cache.is_public:
+            named = ", ".join(f"{table.name} {size_text(table.bytes or 0)}" for table in tables)
+            free = self._cache.room_for(tables)
+            self._sink(Note(f"tables to fetch first: {size_text(size)} ({named}); {size_text(free)} free there"))
+
+    def bad_rows(self) -> pl.DataFrame:
+        """Return the damaged rows of all tables, in the order of the kinds of tables; image tables come last."""
+        kinds = sorted(self._bad_rows, key=lambda kind: (kind == "images", get_args(TableKind).index(kind)))
+        return pl.concat([NO_BAD_ROWS, *chain.from_iterable(self._bad_rows[kind] for kind in kinds)])
+
+    def is_given(self, kind: TableKind) -> bool:
+        """Return whether the user has given the table of a kind."""
+        return self._given.get(kind) is not None
+
+    def class_names(self, kind: Kind) -> dict[str, str]:
+        """Return what the MIDs of a kind are called, as far as its class tables were read."""
+        called: dict[str, str] = {}
+        for table_kind in reversed(kind.class_tables):
+            called |= self._classes[table_kind].names if table_kind in self._classes else {}
+        return called
+
+    def add_identity(self, role: str, table: TableFile) -> None:
+        """Note the state of a file that was read. Blocking."""
+        self.identities.append({"table": role, **_identify(table)})
+
+    def _note_identity(self, kind: TableKind, table: TableFile, identity: Identity) -> TableFile:
+        self.identities.append({"table": kind, "name": table.name, **asdict(identity)})
+        return table
+
+    def _drop_damage(
+        self, kind: TableKind, table: TableFile, ids: IdForm, folder: Path, stopped: Callable[[], bool]
+    ) -> TableFile:
+        if table.columns is not None:
+            return table
+        columns = columns_of(table)
+        form = RowForm.of_images(columns, ids)
+        if kind == "boxes":
+            form = RowForm.of_kind(KINDS["bbox"], columns, ids, self._options.flags)
+        folder.mkdir(exist_ok=True)
+        notes = self._cache.cache.root / WHOLE
+        return without_damage(table, form, folder, most=self._options.max_bad_rows, notes=notes, stopped=stopped)
+
+    def _first_bad_rows(self, table: TableFile) -> pl.DataFrame:
+        """Return a table's damaged rows; of a table of nothing else no more than it takes to refuse it."""
+        return bad_rows(table).head(self._options.max_bad_rows + _MOST_COUNTED).collect(engine="streaming")
+
+    def _add_bad_rows(self, kind: TableKind, table: TableFile, rows: pl.DataFrame) -> None:
+        most = self._options.max_bad_rows
+        self._bad_rows.setdefault(kind, []).append(rows.select(pl.lit(table.name).alias("File"), "Line", "Reason"))
+        found = sum(map(len, chain.from_iterable(self._bad_rows.values())))
+        if found > most:
+            line, reason = rows.row(0)
+            raise InputError(
+                f"{table.name}: with it {found} table rows are damaged, more than --max-bad-rows {most} allows; "
+                f"its first is line {line}: {reason}; mend the table or allow more"
+            )
+
+
+def _given(options: Options) -> dict[TableKind, str | None]:
+    return {"classes": options.label, "boxes": options.annotation, "images": options.image_url}
+
+
+def _local_tables(options: Options) -> dict[TableKind, TableFile]:
+    """Return the given tables that are on this disk. Raises InputError for a wrong one."""
+    tables: dict[TableKind, TableFile] = {}
+    for kind, given in _given(options).items():
+        table = None if given is None else local_table(given)
+        if table is not None:
+            _check_columns(kind, table, options)
+            tables[kind] = table
+    return tables
+
+
+def _check_columns(kind: TableKind, table: TableFile, options: Options) -> None:
+    """Refuse a given table without the columns it needs or any row; a class table is read whole soon enough."""
+    if kind != "classes":
+        flags = tuple(options.flags) if kind == "boxes" else ()
+        scan(table, (*_NEEDED[kind], *flags), [])
+        require_rows(table)
+
+
+def _identify(table: TableFile) -> dict[str, Any]:
+    """Return what tells one state of a given file from another: its size, and its MD5 if that is quickly had."""
+    size = table.path.stat().st_size
+    identity: dict[str, Any] = {"name": table.name, "bytes": size, "md5": None}
+    if size <= _MOST_HASHED:
+        with reading(table), table.path.open("rb") as file:
+            identity["md5"] = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    return identity
