@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from oid_async.cli.cluster_variables import shard_from
 from oid_async.cli.polars_settings import set_up_polars
-from oid_async.cli.stdio import OutputError, answer, flush, never_failing, tell
+from oid_async.cli.stdio import OutputError, flush_streams, forgiving, print_message, print_result
 from oid_async.dataset.query_file import StoredQuery
 from oid_async.errors import OidError, UsageError
 from oid_async.http.descriptors import raise_limit
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser().parse_args(words)
         return int(arguments.command(arguments))
     except OutputError as error:
-        tell(f"oid-async: error: {error}")
+        print_message(f"oid-async: error: {error}")
         return error.exit_code
     except OidError as error:
         return _failed(words, error.kind, str(error), error.exit_code)
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return OutputError.exit_code
     except Exception as error:
         # A bug of ours: the trace goes to stderr, stdout keeps its promise of one JSON object.
-        tell(traceback.format_exc().rstrip())
+        print_message(traceback.format_exc().rstrip())
         if "--json" not in words:
             return 1
         return _failed(words, "internal", f"{type(error).__name__}: {error}", 1)
@@ -67,12 +67,16 @@ def _failed(words: Sequence[str], kind: str, message: str, code: int) -> int:
     """Say what ended the program, where it was asked for, and return the exit code."""
     if "--json" in words:
         try:
-            answer(json.dumps({"error": {"kind": kind, "message": message}}))
+            print_result(json.dumps(_error(kind, message)))
             return code
         except (OutputError, BrokenPipeError):
             pass  # then a person may read it
-    tell(f"oid-async: error: {message}")
+    print_message(f"oid-async: error: {message}")
     return code
+
+
+def _error(kind: str, message: str) -> dict[str, Any]:
+    return {"error": {"kind": kind, "message": message}}
 
 
 def run_program() -> NoReturn:
@@ -81,7 +85,7 @@ def run_program() -> NoReturn:
     Taking the interpreter down with Polars and aiohttp in it costs a fifth of a second that nobody needs.
     """
     code = main()
-    flush()
+    flush_streams()
     os._exit(code)
 
 
@@ -96,7 +100,7 @@ class _Parser(argparse.ArgumentParser):
 
     def _print_message(self, message: str, file: object = None) -> None:
         # Help and version alone come here: what is wrong is raised.
-        answer(message.removesuffix("\n"))
+        print_result(message.removesuffix("\n"))
 
 
 def _help_formatter(prog: str) -> argparse.HelpFormatter:
@@ -104,7 +108,7 @@ def _help_formatter(prog: str) -> argparse.HelpFormatter:
     from rich_argparse import RichHelpFormatter
 
     # Even to capture what it would print, rich writes nothing to stdout: zero bytes, which a full disk refuses.
-    return RichHelpFormatter(prog, max_help_position=30, console=Console(file=never_failing(sys.stdout)))
+    return RichHelpFormatter(prog, max_help_position=30, console=Console(file=forgiving(sys.stdout)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -228,7 +232,7 @@ def _query_options(arguments: argparse.Namespace) -> Options:
     if "shard" not in arguments:
         arguments.shard, said = shard_from(os.environ)
         if said is not None and not arguments.quiet:
-            tell(said)
+            print_message(said)
     return _options(arguments)
 
 
@@ -243,18 +247,18 @@ def _download(arguments: argparse.Namespace) -> int:
 
         started = monotonic()
 
-        def last_words() -> None:
+        def on_forced_end() -> None:
             run.report.interrupted, run.report.seconds = True, monotonic() - started
             screen.summary(run.report)
             screen.close()
             if arguments.json:
-                answer(json.dumps(run.report.as_json()))
+                print_result(json.dumps(run.report.as_json()))
 
-        _, code = _to_the_end(run.download, last_words)
+        _, code = _run_to_end(run.download, on_forced_end)
         run.report.interrupted |= code != 0
         screen.summary(run.report)
     if arguments.json:
-        _answer_report(run.report, code)
+        _print_report(run.report, code)
     within = options.allows(run.report.failed, run.report.selected) and not run.report.failed_beside
     return code or (0 if within else 1)
 
@@ -264,15 +268,15 @@ def _plan(arguments: argparse.Namespace) -> int:
     from oid_async.jobs.download import Run
 
     with _screen(arguments) as screen:
-        plan, code = _to_the_end(Run(options, screen.show).plan)
+        plan, code = _run_to_end(Run(options, screen.show).plan)
     if plan is None:
         return _interrupted(arguments, code)
     if arguments.json:
-        answer(json.dumps(plan.as_json()))
+        print_result(json.dumps(plan.as_json()))
     elif not arguments.quiet:
         from oid_async.cli.screen import plan_lines
 
-        answer("\n".join(plan_lines(plan)))
+        print_result("\n".join(plan_lines(plan)))
     return 0
 
 
@@ -283,13 +287,13 @@ def _classes(arguments: argparse.Namespace) -> int:
 
     with _screen(arguments) as screen:
         listings = Listings(options, screen.show)
-        classes, code = _to_the_end(lambda: listings.classes(arguments.pattern, tree=arguments.tree))
+        classes, code = _run_to_end(lambda: listings.classes(arguments.pattern, tree=arguments.tree))
     if classes is None:
         return _interrupted(arguments, code)
     if arguments.json:
-        answer(json.dumps(classes.as_json()))
+        print_result(json.dumps(classes.as_json()))
     elif not arguments.quiet:
-        answer("\n".join(class_lines(classes, tree=arguments.tree)))
+        print_result("\n".join(class_lines(classes, tree=arguments.tree)))
     return 0
 
 
@@ -305,13 +309,13 @@ def _metadata(arguments: argparse.Namespace) -> int:
             "pull": listings.pull_sizes if arguments.sizes else listings.pull,
             "clear": lambda: listings.clear(everything=not {"splits", "release", "mirror"} & vars(arguments).keys()),
         }
-        tables, code = _to_the_end(jobs[arguments.action])
+        tables, code = _run_to_end(jobs[arguments.action])
     if tables is None:
         return _interrupted(arguments, code)
     if arguments.json:
-        answer(json.dumps({"cache_dir": str(listings.root), "tables": [table.as_json() for table in tables]}))
+        print_result(json.dumps({"cache_dir": str(listings.root), "tables": [table.as_json() for table in tables]}))
     elif not arguments.quiet:
-        answer("\n".join(table_lines(tables, listings.root)))
+        print_result("\n".join(table_lines(tables, listings.root)))
     return 0
 
 
@@ -322,13 +326,13 @@ def _demo(arguments: argparse.Namespace) -> int:
 
     with _screen(arguments) as screen:
         run = demo_run(options.savepath, options.cache_dir, screen.show)
-        _, code = _to_the_end(run.download)
+        _, code = _run_to_end(run.download)
         run.report.interrupted |= code != 0
     if arguments.json:
-        _answer_report(run.report, code)
+        _print_report(run.report, code)
     elif not arguments.quiet:
         program = sys.argv[0] if sys.argv[0].endswith("oid-async") else "oid-async"
-        tell("\n".join(closing_words(run.report, program)))
+        print_message("\n".join(closing_words(run.report, program)))
     return code or (0 if went_as_staged(run.report) else 1)
 
 
@@ -339,18 +343,18 @@ def _verify(arguments: argparse.Namespace) -> int:
 
     with _screen(arguments) as screen:
         verify = Verify(savepath, screen.show, repair=arguments.repair)
-        found, code = _to_the_end(verify.run)
+        found, code = _run_to_end(verify.run)
         if found is not None:
             screen.verified(found)
     if found is None:
         return _interrupted(arguments, code)
     if arguments.json:
-        answer(json.dumps(found.as_json()))
+        print_result(json.dumps(found.as_json()))
     elif not arguments.quiet:
         from oid_async.cli.screen import finding_lines
 
         for line in finding_lines(found):
-            answer(line)
+            print_result(line)
     return 0 if found.clean else 1
 
 
@@ -363,13 +367,13 @@ def _export(arguments: argparse.Namespace) -> int:
 
     with _screen(arguments) as screen:
         export = Export(also.savepath, options, screen.show, processes=also.processes)
-        report, code = _to_the_end(export.run)
+        report, code = _run_to_end(export.run)
         if report is not None:
             screen.exported(report)
     if report is None:
         return _interrupted(arguments, code)
     if arguments.json:
-        answer(json.dumps(report.as_json()))
+        print_result(json.dumps(report.as_json()))
     return 0
 
 
@@ -379,48 +383,48 @@ def _screen(arguments: argparse.Namespace) -> "Screen":
     return Screen(quiet=arguments.quiet)
 
 
-def _to_the_end(
-    job: "Callable[[], Awaitable[Result]]", last_words: Callable[[], None] | None = None
+def _run_to_end(
+    job: "Callable[[], Awaitable[Result]]", on_forced_end: Callable[[], None] | None = None
 ) -> tuple["Result | None", int]:
     """Run a job on a loop of its own; return its result and 0, or None and 130/143 after SIGINT/SIGTERM.
 
     The first signal cancels: no new work, temporaries removed, journal whole. The second, or PATIENCE_S without an
     end (a thread deep inside a table, or in a write that hangs, cannot be stopped), ends the process at once; the next
-    run sweeps what is left. `last_words` is called when patience ends, not at the second signal.
+    run sweeps what is left. `on_forced_end` is called when patience ends, not at the second signal.
     """
     import asyncio
 
     from oid_async.cli.signals import SignalListener
 
-    ear = SignalListener(PATIENCE_S, last_words)
+    listener = SignalListener(PATIENCE_S, on_forced_end)
 
     async def guarded() -> "Result":
         task = asyncio.current_task()
         assert task is not None
-        ear.listen_for(task)
+        listener.cancel_on_signal(task)
         return await job()
 
-    with ear.open():
+    with listener.open():
         try:
             return asyncio.run(guarded()), 0
         except asyncio.CancelledError:
-            if ear.heard is None:
+            if listener.received is None:
                 raise
-            return None, 128 + ear.heard
+            return None, 128 + listener.received
 
 
 def _interrupted(arguments: argparse.Namespace, code: int) -> int:
     """Say that there is nothing to print, and return the exit code."""
     if arguments.json:
         with suppress(OutputError, BrokenPipeError):
-            answer(json.dumps({"error": {"kind": "interrupted", "message": "interrupted before there was an answer"}}))
+            print_result(json.dumps(_error("interrupted", "interrupted before there was an answer")))
     return code
 
 
-def _answer_report(report: "Report", code: int) -> None:
+def _print_report(report: "Report", code: int) -> None:
     """Print a report as JSON. That a run was interrupted is its exit code, whether or not this can be written."""
     try:
-        answer(json.dumps(report.as_json()))
+        print_result(json.dumps(report.as_json()))
     except (OutputError, BrokenPipeError):
         if not code:
             raise

@@ -1,8 +1,8 @@
-"""How the program sets Polars up, before it is imported. Only the program's own process; a user's settings win.
+"""Settings of Polars, put into the environment before it is imported. A user's own settings win.
 
 Polars reads CSV in chunks of many MiB per core, keeps several in flight and keeps what it has freed. With small chunks,
 and freed memory given back at once, 50,000 images peak 2 MiB above 5,000 (before: 80 MiB above, measured), but a CSV of
-gigabytes takes twice as long. So it is done for small tables only; large ones take 0.3 GB anyway.
+gigabytes takes twice as long. So it is done for small tables only; large ones take 0.3 GB anyway. Only the command line does it: the process is its own.
 """
 
 import os
@@ -38,7 +38,7 @@ def set_up_polars(options: Options | None) -> None:
 
 
 def _known_sizes(options: Options) -> Iterator[int]:
-    """Yield what is known of the tables' sizes without asking anybody."""
+    """Yield the sizes of the tables that are known without a request."""
     for given in (options.annotation, options.image_url):
         if given is not None:
             yield _size(file_url_path(given) or Path(given))

@@ -1,4 +1,4 @@
-"""What the command line shows while it works: bars on a terminal, plain lines elsewhere, all on stderr."""
+"""The screen of the command line, on stderr: progress bars on a terminal, plain lines elsewhere."""
 
 import sys
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from oid_async.cli.stdio import never_failing
+from oid_async.cli.stdio import forgiving
 from oid_async.events import Checked, Event, Exported, Finished, Landed, Note, Planned, TableProgress
 from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES
 from oid_async.openimages.kinds import KINDS
@@ -36,7 +36,7 @@ class Screen:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._stream = never_failing(sys.stderr)
+        self._stream = forgiving(sys.stderr)
         self._console = Console(file=self._stream, highlight=False, soft_wrap=True)
         self._bars: Progress | None = None
         if self._console.is_terminal and not quiet:

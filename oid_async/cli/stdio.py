@@ -1,7 +1,7 @@
-"""The two standard streams as the command line finds them: well, closed, full, or with nobody reading.
+"""Writing to stdout and stderr, which may be closed, full, or have no reader.
 
-What is told on stderr is a courtesy: what cannot be written there is dropped, and the work goes on. What is answered on
-stdout was asked for: that it could not be written is an error, after the work is done.
+Messages on stderr are a courtesy: one that cannot be written is dropped, and the work goes on. Results on stdout were
+asked for: one that cannot be written is an error, after the work is done.
 """
 
 import sys
@@ -11,18 +11,18 @@ from oid_async.errors import StorageError
 
 
 class OutputError(StorageError):
-    """What was asked for is done and cannot be said: stdout is closed, full or takes no such text."""
+    """The work is done and its result cannot be written: stdout is closed, full or takes no such text."""
 
 
-def tell(text: str) -> None:
+def print_message(text: str) -> None:
     """Write a line to stderr if it can be written. With stderr closed, print() would write it to stdout."""
-    stream = never_failing(sys.stderr)
+    stream = forgiving(sys.stderr)
     stream.write(f"{text}\n")
     stream.flush()
 
 
-def answer(text: str) -> None:
-    """Write a line to stdout and see it out. Raises UnansweredError, or BrokenPipeError when its reader has gone."""
+def print_result(text: str) -> None:
+    """Write a line to stdout and flush it. Raises OutputError, or BrokenPipeError when its reader has gone."""
     if sys.stdout is None:
         raise OutputError("stdout is closed: the answer could not be written")
     try:
@@ -35,19 +35,19 @@ def answer(text: str) -> None:
         raise OutputError(f"stdout: the answer could not be written ({reason})") from error
 
 
-def flush() -> None:
-    """See out what can be."""
+def flush_streams() -> None:
+    """Flush both streams as far as they can be written."""
     for stream in (sys.stdout, sys.stderr):
-        never_failing(stream).flush()
+        forgiving(stream).flush()
 
 
-def never_failing(stream: IO[str] | None) -> IO[str]:
-    """Return a stream, or one that is not there, as one whose writes never fail."""
-    return cast("IO[str]", _NeverFailing(stream))
+def forgiving(stream: IO[str] | None) -> IO[str]:
+    """Return a stream whose writes never fail, in place of one that may be missing or closed."""
+    return cast("IO[str]", _ForgivingStream(stream))
 
 
-class _NeverFailing:
-    """A stream that may not be there, or not take what is written to it."""
+class _ForgivingStream:
+    """A stream that may be missing, or refuse what is written to it."""
 
     def __init__(self, stream: IO[str] | None) -> None:
         self._stream = stream
@@ -58,7 +58,7 @@ class _NeverFailing:
             try:
                 self._stream.write(text)
             except (OSError, ValueError):
-                pass  # a courtesy
+                pass  # the text was a courtesy
         return len(text)
 
     def flush(self) -> None:
