@@ -1,4 +1,4 @@
-"""The Python door: `await download(...)`, `await plan(...)`, `async with stream(...)`, `await verify(...)`.
+"""The Python functions: `await download(...)`, `await plan(...)`, `async with stream(...)`, `await verify(...)`.
 
 All keywords, named like the long options of the command line. Nothing here prints, starts processes unless `processes`
 asks for them, installs signal handlers or keeps state between calls; everything may be cancelled at any await.
@@ -107,7 +107,7 @@ class Stream:
 
     @property
     def report(self) -> Report:
-        """What the run has done so far."""
+        """The report of the run so far."""
         return self._run.report
 
     async def __aenter__(self) -> Self:
@@ -166,7 +166,7 @@ def _signature(returns: Any) -> inspect.Signature:
 
 
 def _document(function: Any, returns: Any) -> None:
-    """Put the full signature and the meaning of each keyword into a door's docstring: one table feeds both doors."""
+    """Put the full signature and the meaning of each keyword into a function's docstring, from the option table."""
     function.__signature__ = _signature(returns)
     lines = [f"        {option.name}: {option.metadata['help']}" for option in option_fields()]
     function.__doc__ += "\n    Keywords:\n" + "\n".join(lines) + "\n"

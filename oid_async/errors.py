@@ -1,10 +1,10 @@
-"""What stops a run. One image that fails is data (an Outcome), never an exception.
+"""The errors that stop a run. One image that fails is data (an Outcome), never an exception.
 
 OidError                    base; `kind` names the branch, `exit_code` is the command line's
 ├── UsageError              2  an option's value, an unknown class, options that contradict each other
 ├── InputError              2  a given table or list that cannot be used: missing column, empty, not a CSV
 ├── UnavailableError        2  published tables cannot be had: host not reachable, not published there
-├── StorageError            3  the machine says no: disk full, folder not writable; running again resumes
+├── StorageError            3  the machine refuses: disk full, folder not writable; running again resumes
 └── LockedError             4  another run owns this SAVEPATH
 """
 
@@ -58,7 +58,7 @@ class LockedError(OidError):
 
 NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _GO_ON = "and run the same command again to go on"
-# What a machine says no with, and what a person can do about each; any other error is told in the system's words.
+# The errors of a machine that refuses, and what a person can do about each; others keep the system's own words.
 _MACHINE = {
     errno.ENOSPC: f"the disk is full; free some space {_GO_ON}",
     errno.EDQUOT: f"the disk quota is used up; delete something or have it raised, {_GO_ON}",
@@ -87,9 +87,9 @@ def storage_error(error: Exception, where: Path) -> StorageError:
 
 
 def machine_error(error: Exception) -> int | None:
-    """Return the errno if an error is the machine's no; Polars tells it in its text alone ('os error 28')."""
-    told = re.search(r"\(os error (\d+)\)", str(error))
-    number = getattr(error, "errno", None) or (int(told[1]) if told else None)
+    """Return the errno if the machine refused; Polars has it in its text alone ('os error 28')."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    number = getattr(error, "errno", None) or (int(found[1]) if found else None)
     if number is None and "No space left" in str(error):
         number = errno.ENOSPC
     return number if number in _MACHINE else None

@@ -1,4 +1,4 @@
-"""What a run tells whoever listens, as it happens. Values only; nothing here prints or waits.
+"""The events of a run, reported as they happen. Values only; nothing here prints or waits.
 
 A sink is any callable that takes one event. It is called on the event loop and must return at once; an exception it
 raises stops the run.

@@ -1,4 +1,4 @@
-"""What a run says of itself: one Outcome an image, one Plan before, one Report after. Plain values, no I/O."""
+"""The results of a run: one Outcome for each image, one Plan before, one Report after. Plain values, no I/O."""
 
 import os
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ PASSING_KINDS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one image.
+    """The result for one image.
 
     `file` is the saved file as text, or None, and `path` the same as a Path; `reason` is the last source's failure kind
     or None; `detail` names every source that was tried (`cvdf:not_found; original:gone`); `attempts` counts requests
@@ -68,7 +68,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Report:
-    """What a run did: selected = present + downloaded + failed + pending.
+    """The counts of a run: selected = present + downloaded + failed + pending.
 
     `bytes` and `requests` are those of this run's images (re-sends and redirect hops counted); `seconds` is the whole
     run; `failures` counts by kind; `sources` says where this run's downloads came from; `unselected` counts saved
@@ -96,20 +96,20 @@ class Report:
     export: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def failed_beside(self) -> int:
+    def failed_attachments(self) -> int:
         """How many masks and recordings failed."""
         return self.masks.get("failed", 0) + self.recordings.get("failed", 0)
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as one JSON object's worth of plain values; masks, recordings, export only if asked for."""
         counts = {name: dict(sorted(getattr(self, name).items())) for name in ("failures", "sources")}
-        told = asdict(self) | counts | {"seconds": round(self.seconds, 3)}
-        return {name: value for name, value in told.items() if value or name not in ("masks", "recordings", "export")}
+        values = asdict(self) | counts | {"seconds": round(self.seconds, 3)}
+        return {name: value for name, value in values.items() if value or name not in ("masks", "recordings", "export")}
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run will take, before its first image request.
+    """The size of a run, known before its first image request.
 
     `requests` is exact when every first answer is 200, else a minimum; `bytes` is exact only when `bytes_exact`;
     `metadata_bytes` counts the table bytes fetched to know this; `seconds` is the least a rate cap allows, None when

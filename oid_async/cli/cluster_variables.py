@@ -47,7 +47,7 @@ def _array_place(variables: Mapping[str, str]) -> int:
     if (last - first) // step + 1 != count or (task - first) % step:
         raise UsageError(
             f"SLURM_ARRAY_TASK_ID is {task} in an array of {count} from {first} to {last}, which leaves some out: "
-            f"which part this is cannot be variables; {_ADVICE}"
+            f"which part this is cannot be told; {_ADVICE}"
         )
     return (task - first) // step
 

@@ -1,4 +1,4 @@
-"""The command line door: arguments -> Options -> Run -> exit code. It owns the signals, the screen and stdout.
+"""The command line: arguments -> Options -> job -> exit code. It owns the signals, the screen and stdout.
 
 Nothing heavy is imported before a command really runs: `--help` and `--version` must answer at once.
 """
@@ -259,7 +259,7 @@ def _download(arguments: argparse.Namespace) -> int:
         screen.summary(run.report)
     if arguments.json:
         _print_report(run.report, code)
-    within = options.allows(run.report.failed, run.report.selected) and not run.report.failed_beside
+    within = options.allows(run.report.failed, run.report.selected) and not run.report.failed_attachments
     return code or (0 if within else 1)
 
 

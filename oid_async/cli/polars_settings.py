@@ -2,7 +2,9 @@
 
 Polars reads CSV in chunks of many MiB per core, keeps several in flight and keeps what it has freed. With small chunks,
 and freed memory given back at once, 50,000 images peak 2 MiB above 5,000 (before: 80 MiB above, measured), but a CSV of
-gigabytes takes twice as long. So it is done for small tables only; large ones take 0.3 GB anyway. Only the command line does it: the process is its own.
+gigabytes takes twice as long. So it is done for small tables only; large ones take 0.3 GB anyway.
+
+Only the command line does it, because the process is its own.
 """
 
 import os

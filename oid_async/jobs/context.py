@@ -1,7 +1,7 @@
 """Everything that a run has open, in one object: folder, journal, shards, site, hosts, clients, cache.
 
-`open_run` is the one place that opens it, in that order, and closes it again in reverse, however the run ends. What the
-listings need of it (site and cache) is opened by `open_tables`.
+`open_run` is the one place that opens it, in that order, and closes it again in reverse, however the run ends.
+`open_tables` opens the part that the listings need: client and cache.
 """
 
 import shutil
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from oid_async.origin.server import Serve
 
 _TABLE_CONNECTIONS = 8
-# What one of many transfers should get of --limit-rate; what arrives unasked meanwhile waits in the sockets' buffers.
+# The share of --limit-rate that one of many transfers should have; bytes that come early wait in the sockets' buffers.
 _SHARE_BYTES_S = 32 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """What one run has open, and what it was asked for.
+    """The open resources of one run, and its options.
 
     `transfers` is how many may be on at once. A dry run has no `journal` and no `client`, and writes nothing to
     SAVEPATH; `packed` are the shards that images go into when they are not to be files.

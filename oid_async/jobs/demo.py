@@ -10,12 +10,12 @@ from oid_async.options.query import Options
 from oid_async.origin.lookalike import STAGED_FAILURES, Lookalike
 from oid_async.report import Report
 
-# What the look-alike is known by over runs; it has another address each time.
+# The name of the look-alike's site over runs; its address is another one each time.
 SITE = "demo:"
 
 
 def demo_run(savepath: Path, cache_dir: Path | None, sink: Sink) -> Run:
-    """Return the run of the demo: every split of the look-alike, every image with a box, all that is said of it."""
+    """Return the run of the demo: every split of the look-alike, every image with a box, all kinds of annotations."""
     options = Options(savepath=savepath, splits=SPLITS, cache_dir=cache_dir, kinds=("all",))
     return look_alike_run(options, sink)
 

@@ -47,7 +47,7 @@ class Run:
     """One query carried out. `report` is true at every moment, also after an interrupt.
 
     `deliver` is awaited with each Outcome; `serve` plays the published objects from an embedded origin, whose site is
-    then known by the name `site` over runs. `own_loop` says that nothing else runs on the event loop.
+    then known by the name `site` over runs. With `own_loop` nothing else runs on the event loop.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class _Download:
                 barren_rounds, barren_images = barren_rounds + 1, barren_images + fresh
             if barren_rounds >= _BARREN_ROUNDS and barren_images >= _BARREN_IMAGES:
                 self._context.note("nothing can be had at present: no more images are asked for; run again later")
-                # What waits was never asked for: it is not selected.
+                # Images that wait were never requested: they are not selected.
                 report.selected -= decision.selected.selection.waiting
                 report.pending -= decision.selected.selection.waiting
                 break
@@ -169,7 +169,7 @@ class _Download:
     async def _transfer(
         self, decision: Decision, given_out: pl.Series | None = None, files: Sequence[Path] | None = None
     ) -> None:
-        """Fetch what the plan says. The report counts on, also when this is cancelled.
+        """Fetch the images of the plan. The report is kept up to date, also when this is cancelled.
 
         `given_out` are the keys whose outcomes were delivered before; `files` are those of the plan that are meant, all
         of them by default.

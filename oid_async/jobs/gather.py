@@ -32,7 +32,7 @@ _ROW_GROUP = 1 << 15
 
 @dataclass(frozen=True, slots=True)
 class GatheredTables:
-    """What a selection is made from.
+    """The tables of one run, and the query with every name resolved.
 
     `selecting` are the annotations that say which images match, None when nothing asks for any; `saved` those that are
     saved, and `named` the labels of the classes that --where names, by kind; `splits` keeps image rows of these splits
@@ -166,7 +166,7 @@ class TableGatherer:
         return await self._files.without_damage("images", images, ids), ids
 
     def _splits(self, image_ids: IdList | None) -> tuple[Split, ...]:
-        """Return the splits whose tables are asked: as said, or what the list says, or where given boxes may be."""
+        """Return the splits whose tables are read: as asked, as in the id list, or all that given boxes may be of."""
         if self._options.splits:
             return self._options.splits
         if self._options.annotation:
@@ -309,7 +309,7 @@ class TableGatherer:
         return replace(query, categories=categories, excluded=excluded)
 
     def _look_at(self, images: TableFile) -> tuple[bool, tuple[Split, ...]]:
-        """Return what a given image table says: whether it has Subset, and the splits in it."""
+        """Return whether a given image table has Subset, and the splits in it."""
         has_subset = "Subset" in columns_of(images)
         if not has_subset or self._options.splits or self._options.annotation is not None:
             # Nobody needs to know which splits are in it, which takes reading all of it.

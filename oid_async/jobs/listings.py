@@ -169,7 +169,7 @@ class Listings:
     async def clear(self, *, everything: bool = False) -> list[TableRow]:
         """Remove cached tables: those of the release, splits and mirror asked for, or all there are.
 
-        What a run reads from stays, and is said.
+        A table that a run reads from is kept, and named.
         """
         async with self._open() as (cache, _, _):
             wanted = [*self._wanted(self._options.splits or SPLITS)]

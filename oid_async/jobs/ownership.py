@@ -1,4 +1,4 @@
-"""Owning a SAVEPATH for one run: its lock, its journal, its shards, and what of the journal still holds."""
+"""Owning a SAVEPATH for one run: its lock, its journal, its shards, and the failures that are still remembered."""
 
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, suppress
@@ -38,7 +38,7 @@ async def owned_folder(
 
 
 def _own(folder: Folder, options: Options, held: ExitStack, notes: list[str]) -> "tuple[Journal, PackedShards | None]":
-    """Take the lock, check what a power cut has left, open the journal, and the shards. What is opened `held` closes.
+    """Take the lock, check for damage by a power cut, open the journal and the shards. `held` closes them.
 
     A journal that was deleted is made anew from the manifest and the files.
     """
@@ -73,7 +73,7 @@ def _own(folder: Folder, options: Options, held: ExitStack, notes: list[str]) ->
 
 
 def _restore_journal(folder: Folder, journal: Journal, packed: pl.Series | None) -> None:
-    """Write down what the last manifest lists and is still there; `packed` are the hashes of names in shards."""
+    """Journal the images that the last manifest lists and that are still there; `packed` are hashes of names."""
     if not folder.manifest.exists():
         return
     # A manifest that is none of ours, or torn, tells nothing: files are then adopted by their own check.

@@ -7,8 +7,8 @@ images, of large selections a 64th). Next to the shards, in OUT/.oid_async/:
     packed.txt       the name that each packed image had, a line each, in order of packing
     progress.json    how far shards and packed.txt have come (`formats.shards`), and the digest of their query
 
-What is noted is on the disk before a file is removed. The next run cuts off what was written behind the note and packs
-those images again, from their files; so the shards end in the same bytes, however often they were interrupted.
+The note is on the disk before a file is removed. The next run cuts off what was written behind the note and packs those
+images again, from their files; so the shards end in the same bytes, however often they were interrupted.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ from oid_async.store.lock import FileLock
 from oid_async.store.results import SavedAnnotations
 from oid_async.store.shards_note import note_packed
 
-# What of a query says nothing of what is in a shard.
+# Options that have no influence on the content of a shard.
 _HOW = (
     "savepath",
     "mirror",

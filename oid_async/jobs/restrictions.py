@@ -1,7 +1,7 @@
-"""What an image must be beside its categories: --where, --caption, --triplet, --verified-absent, every name resolved.
+"""Restrictions on images in addition to categories: --where, --caption, --triplet, --verified-absent.
 
-Each of them comes down to questions that a row answers, of whatever kind of annotation, and to one condition on the
-answers; `select.query.restricted` asks them all in one lazy query.
+Every name is resolved. Each restriction becomes questions about rows, of any kind of annotation, and one condition on
+the answers; `select.query.restricted` evaluates them all in one lazy query.
 """
 
 import csv
@@ -88,7 +88,7 @@ class RestrictionReader:
         meant = {name: (await self._named(name)) for name in names(where)}
         for name in wanted(where):
             kind, category = meant[name]
-            # As a category does, a name without a kind says what is saved of every kind.
+            # Like a category, a name without a kind selects the rows to save of every kind.
             meant_kinds = [kind] if name.kind is not None else [each for each in KINDS.values() if each.has_classes]
             for each in meant_kinds if name.kind != "absent" else ():
                 kinds.setdefault(each.name, []).extend(category.labels)
@@ -167,6 +167,6 @@ def _readable(pattern: str) -> str:
     try:
         pl.select(pl.lit("").str.contains(pattern))
     except pl.exceptions.PolarsError as error:
-        said = " ".join(str(error).split())[:200]
-        raise UsageError(f"--caption is no regular expression: {said}") from error
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"--caption is no regular expression: {reason}") from error
     return pattern

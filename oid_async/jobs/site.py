@@ -1,4 +1,4 @@
-"""Where published objects are: the public buckets, a mirror by URL, or a folder or objects made on the fly.
+"""The site of published objects: the public buckets, a mirror by URL, a folder, or objects made on the fly.
 
 The last two are served by an embedded origin on loopback, so that every byte takes the same way.
 """
@@ -45,7 +45,7 @@ def named_endpoints(options: Options) -> tuple[Endpoint, ...]:
     endpoints = []
     for url in given:
         if url is not None and url.lower().startswith(("http:", "https:")):
-            # What is no URL is said when it is fetched.
+            # A text that is no URL is refused when it is fetched.
             with suppress(FetchError):
                 endpoints.append(endpoint(parse_url(url)))
     return tuple(endpoints)

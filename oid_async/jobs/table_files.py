@@ -34,7 +34,7 @@ _WORTH_A_LINE = 10_000_000
 # Beyond the limit, damaged rows are counted so far.
 _MOST_COUNTED = 100_000
 NO_BAD_ROWS = pl.DataFrame(schema={"File": pl.String, "Line": pl.Int64, "Reason": pl.String})
-# What a given table cannot do without.
+# The columns that a given table must have.
 _NEEDED: dict[TableKind, tuple[str, ...]] = {
     "boxes": ("ImageID", "LabelName"),
     "images": ("ImageID", "OriginalURL"),
