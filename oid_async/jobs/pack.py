@@ -7,8 +7,8 @@ images, of large selections a 64th). Next to the shards, in OUT/.oid_async/:
     packed.txt       the name that each packed image had, a line each, in order of packing
     progress.json    how far shards and packed.txt have come (`formats.shards`), and the digest of their query
 
-The note is on the disk before a file is removed. The next run cuts off what was written behind the note and packs those
-images again, from their files; so the shards end in the same bytes, however often they were interrupted.
+What is noted is on the disk before a file is removed. The next run cuts off what was written behind the note and packs
+those images again, from their files; so the shards end in the same bytes, however often they were interrupted.
 """
 
 import hashlib
@@ -47,8 +47,8 @@ from oid_async.store.lock import FileLock
 from oid_async.store.results import SavedAnnotations
 from oid_async.store.shards_note import note_packed
 
-# Options that have no influence on the content of a shard.
-_HOW = (
+# Options that make no difference to what is in a shard.
+_NOT_IN_SHARDS = (
     "savepath",
     "mirror",
     "cache_dir",
@@ -66,6 +66,16 @@ _HOW = (
     "max_failures",
     "max_bad_rows",
     "out",
+)
+# The options whose values version 0.1.0 hashed, all of them.
+_HASHED_BY_0_1_0 = frozenset(
+    """
+    all_boxes annotation caption categories category_file class_map copy exclude exclude_ids export_splits format
+    group_boxes image_ids image_url is_depiction is_group_of is_inside is_occluded is_truncated kinds label label_source
+    limit limit_per_class mask_size match max_image_bytes max_side min_box_area min_confidence names no_files no_hash
+    no_masks only_matching release seed select_by shard shard_size shuffle source splits top_up traces triplet
+    verified_absent voice where with_subclasses
+    """.split()  # noqa: SIM905 (four lines, not fifty)
 )
 _SPAN_ROWS = 1024
 _MASKED_ROWS = 128
@@ -94,9 +104,9 @@ class PackedShards:
         self.shards = shards
         self._folder = folder
         self._list = self.out / ".oid_async" / "packed.txt"
-        self._query = _digest(options)
+        self._query, of_0_1_0 = query_digests(options)
         notes = shards.notes
-        if notes and notes["query"] != self._query:
+        if notes and notes["query"] not in (self._query, of_0_1_0):
             raise UsageError(
                 f"{self.out} holds the shards of another query: their samples say other things; name another --savepath"
             )
@@ -291,7 +301,19 @@ def _classes(saved: Sequence[SavedAnnotations]) -> ExportClasses:
     return ExportClasses.of(called.items())
 
 
-def _digest(options: Options) -> str:
-    """Return the hash of what a query asks for, and of how its samples are made."""
-    asked = {name: value for name, value in options.as_json().items() if name not in _HOW}
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+def query_digests(options: Options) -> tuple[str, str | None]:
+    """Return the hash of a query and of how its samples are made, and the hash that version 0.1.0 wrote for it.
+
+    Only options that differ from their default are hashed, so that an option of a later version leaves the hash as it
+    is. 0.1.0 hashed them all; it has no hash of a query that names an option which it did not know.
+    """
+    usual = Options().as_json()
+    values = {name: value for name, value in options.as_json().items() if name not in _NOT_IN_SHARDS}
+    changed = {name: value for name, value in values.items() if value != usual[name]}
+    if changed.keys() - _HASHED_BY_0_1_0:
+        return _digest(changed), None
+    return _digest(changed), _digest({name: values[name] for name in _HASHED_BY_0_1_0})
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -17,6 +17,9 @@ from support.shards import members
 import oid_async
 from oid_async.errors import InputError, UsageError
 from oid_async.events import Exported
+from oid_async.jobs import pack as packing
+from oid_async.jobs.pack import query_digests
+from oid_async.options.query import Options
 from oid_async.select import plan as plan_of
 
 QUERY: dict[str, Any] = {
@@ -184,3 +187,16 @@ async def test_folders_of_files_and_of_shards_are_not_mixed(lookalike: Path, cac
         await oid_async.export(savepath=tmp_path / "files", format="webdataset", out=out)
     with pytest.raises(UsageError, match="--top-up replaces"):
         await oid_async.download(**packed, top_up=True, limit=3, savepath=tmp_path / "x")
+
+
+def test_a_digest_covers_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Options that stand at their default or say how to fetch make no difference; the hash of 0.1.0 is known."""
+    plain, of_0_1_0 = query_digests(Options())
+    assert of_0_1_0 == "f6bce6982dfff01a10bc731d93e07a77a2fb3fb2e89994247ee978f503723a8c"
+    assert query_digests(Options(savepath=Path("x"), retries=9)) == (plain, of_0_1_0)
+    other, other_of_0_1_0 = query_digests(Options(seed=1))
+    assert len({plain, of_0_1_0, other, other_of_0_1_0}) == 4
+    # As a later version with one more option hashes.
+    monkeypatch.setattr(packing, "_HASHED_BY_0_1_0", packing._HASHED_BY_0_1_0 - {"seed"})
+    assert query_digests(Options())[0] == plain
+    assert query_digests(Options(seed=1)) == (other, None)

@@ -64,11 +64,9 @@ async def _serve_half(request: Any) -> Any:
 
     from oid_async.origin.lookalike import Lookalike
 
-    whole: Any
-    key = request.match_info["key"].partition("/")[2]
-    if key != CUT_TABLE:
-        return await Lookalike().serve(request)
-    whole = await Lookalike().serve(request)
+    whole: Any = await Lookalike().serve(request)
+    if request.match_info["key"].partition("/")[2] != CUT_TABLE:
+        return whole
     response = web.StreamResponse(headers={**whole.headers, "Content-Length": str(len(whole.body))})
     await response.prepare(request)
     await response.write(whole.body[: len(whole.body) // 2])
