@@ -25,6 +25,7 @@ from harness import BenchError, Cost
 from tables import PUBLISHED_IMAGES, Tables, make_tables
 
 from oid_async.store.folder import Folder
+from oid_async.store.folder_lock import FolderLock
 from oid_async.store.recovery import boot_id
 
 IMAGE_URL = "https://open-images-dataset.s3.amazonaws.com/train/"
@@ -35,15 +36,15 @@ SHUFFLED_ROWS = 256
 def fabricate(savepath: Path, tables: Tables) -> int:
     """Make a folder as if every image of the table had been downloaded; return how many there are."""
     folder = Folder(savepath)
-    folder.claim()
+    lock = FolderLock.take(folder)
     try:
         landed = journal_lines(tables.images)
         landed.write_csv(folder.journal, include_header=False, separator="\t", quote_style="never")
         for name in landed.get_column("FileName"):
             os.close(os.open(f"{folder.images}/{name}", os.O_WRONLY | os.O_CREAT, 0o644))
-        folder.vouch(boot_id())
+        lock.confirm(boot_id())
     finally:
-        folder.leave()
+        lock.release()
     return len(landed)
 
 

@@ -24,6 +24,7 @@ from oid_async.store.image_check import is_complete, read_header, refuse_start
 from oid_async.store.journal import scan_journal
 from oid_async.store.shards_note import packed_in
 from oid_async.tables.reading import TableFile, reading
+from oid_async.tables.text import is_text
 
 FindingKind = Literal["missing", "truncated", "altered", "extra"]
 
@@ -127,8 +128,8 @@ class Audit:
         and of these the ones that are no text."""
         others, odd = [], []
         for names in _listing(self._folder.images):
-            plain = [name for name in names if _is_text(name)]
-            odd += [name for name in names if not _is_text(name)]
+            plain = [name for name in names if is_text(name)]
+            odd += [name for name in names if not is_text(name)]
             frame = pl.DataFrame({"FileName": plain}, schema={"FileName": pl.String})
             others.append(frame.filter(~pl.col("FileName").hash().is_in(saved.implode())))
         if not others:
@@ -315,10 +316,6 @@ def _listing(folder: Path) -> Iterator[list[str]]:
 
 def _as_text(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def _is_text(name: str) -> bool:
-    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _size(path: str) -> int | None:

@@ -189,7 +189,7 @@ class _Download:
             sources=self._planning.planner.sources,
             mirror=context.site.url,
             written=context.site.name,
-            part=folder.part,
+            part=folder.temporary,
         )
         files = files if files is not None else await asyncio.to_thread(plan_files, folder.plan)
         targets = Targets(files, folder.images, self._deliver, given_out)

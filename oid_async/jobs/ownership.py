@@ -13,6 +13,7 @@ from oid_async.options.query import Options
 from oid_async.store.adoption import from_manifest
 from oid_async.store.atomic import read_json, write_json
 from oid_async.store.folder import Folder
+from oid_async.store.folder_lock import FolderLock
 from oid_async.store.journal import Journal, has_failed
 from oid_async.store.recovery import boot_id, recover_after_boot
 from oid_async.store.shards_note import packed_in
@@ -42,17 +43,17 @@ def _own(folder: Folder, options: Options, held: ExitStack, notes: list[str]) ->
 
     A journal that was deleted is made anew from the manifest and the files.
     """
-    held.callback(folder.leave)
-    folder.claim()
+    lock = FolderLock.take(folder)
+    held.callback(lock.release)
     if not options.packs and (shards := packed_in(folder)) is not None:
         raise UsageError(
             f"{folder.path}: its images are in the shards of {shards}; go on with --format webdataset --no-files, "
             "or name another --savepath"
         )
-    if not folder.is_locked:
+    if not lock.is_held:
         notes.append(f"{folder.path}: its file system has no locks; start no second run in this folder meanwhile")
     try:
-        check = recover_after_boot(folder, boot_id())
+        check = recover_after_boot(lock, boot_id())
     except OSError as error:
         raise storage_error(error, folder.path) from error
     if text := check.note():

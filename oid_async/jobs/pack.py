@@ -235,7 +235,7 @@ class SpanPacker:
         shutil.rmtree(view.path, ignore_errors=True)
         view.tmp.mkdir(parents=True)
         view.images, view.journal = folder.images, folder.journal
-        view.lines, view.new_lines = folder.lines, folder.new_lines
+        view.index, view.new_index = folder.index, folder.new_index
         part = view.tmp / "00000.parquet"
         rows.write_parquet(part)
         nothing = pl.DataFrame(schema={"File": pl.String, "Line": pl.Int64, "Reason": pl.String})

@@ -148,7 +148,7 @@ class Planning:
         context, planner, first = self._context, self.planner, self._first_line
         folder, options = context.folder, context.options
         return FolderState(
-            JournalIndex(folder.journal, planner.ids, folder.lines, folder.new_lines),
+            JournalIndex(folder.journal, planner.ids, folder.index, folder.new_index),
             NameHashes.of(chain(folder.names(), _packed_names(options))),
             Adopter(folder, planner.sources, hashed=not options.no_hash),
             remembered_from=first if first is not None and options.retry_failed else 0,

@@ -89,7 +89,7 @@ class ImageWriter:
     def write_one(self, arrival: ReceivedImage) -> WriteResult:
         """Check and store one arrival, which is to be journalled then. Raises StorageError."""
         # Plain strings, not paths: pathlib's parsing would cost more here than opening and renaming the file.
-        part = self._folder.part(arrival.image_id)
+        part = self._folder.temporary(arrival.image_id)
         try:
             landing = self._check(arrival, part)
             if landing.outcome is None and arrival.spooled:

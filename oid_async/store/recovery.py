@@ -1,13 +1,13 @@
-"""What a power cut leaves, found out by the first run after another boot of the machine.
+"""Recovery after a power cut: the first run after another boot of the machine checks what was stored last.
 
 Images are not synced one by one (`oid_async.store.disk` says why), so that for half a minute a name under images/ may
-stand for bytes that are not on the disk yet. As long as the machine runs, nobody can see that. After a power cut the
-file may be empty, cut at a block, or end in NULs, and the lines of the journal's end may be missing.
+be on the disk without its bytes. As long as the machine runs, nobody can see that. After a power cut the file may be
+empty, cut at a block, or end in NULs, and the lines of the journal's end may be missing.
 
-The lock's note says in which boot the files were last known to be whole. In another boot, before the journal is
-believed, what landed in the last ten minutes before the journal's end is read again and held against its line; what
-fails is removed and so fetched again. When the last run did not come to its end, files that no line knows are looked at
-too, those of the same minutes: what has the shape of a torn image is removed, anything else is left alone.
+The lock's note names the boot in which the files were last known to be complete. In another boot, before the journal is
+believed, the images of the last ten minutes before the journal's end are read again and compared with their lines; what
+differs is removed and so fetched again. When the last run did not come to its end, files of the same minutes that no
+line knows are read too: what has the shape of a torn image is removed, anything else is left alone.
 """
 
 import os
@@ -19,6 +19,7 @@ import polars as pl
 
 from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder
+from oid_async.store.folder_lock import FolderLock
 from oid_async.store.image_check import ImageBytes, is_complete, md5_base64, read_header, refuse_start
 from oid_async.store.journal import SavedLine, saved_last, scan_journal
 
@@ -30,7 +31,7 @@ _HOLE = bytes(4096)
 
 
 def boot_id(path: Path = _BOOT_ID) -> str:
-    """Return what this boot of the machine is known by; where nothing says, all boots are taken for one."""
+    """Return the identifier of this boot of the machine; where there is none, all boots count as one."""
     try:
         return path.read_text(encoding="ascii").strip()
     except (OSError, ValueError):
@@ -39,13 +40,13 @@ def boot_id(path: Path = _BOOT_ID) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RecoveryReport:
-    """What was found: how many files were read, and how many of them were torn and have been removed."""
+    """How many files were read, and how many of them were torn and have been removed."""
 
     read: int = 0
     removed: int = 0
 
     def note(self) -> str | None:
-        """Return what a person should know of it, None when all was well."""
+        """Return the message for the user, None when no file was torn."""
         if not self.removed:
             return None
         return (
@@ -54,47 +55,47 @@ class RecoveryReport:
         )
 
 
-def recover_after_boot(folder: Folder, boot: str) -> RecoveryReport:
-    """Remove what a power cut has torn, if there was another boot since the last run; then vouch for this one.
+def recover_after_boot(lock: FolderLock, boot: str) -> RecoveryReport:
+    """Remove what a power cut has torn, if there was another boot since the last run; then note this boot.
 
-    Call it under the lock and before the journal is opened: its time of change is the end of the last run. Blocking.
-    Raises OSError when the disk fails.
+    Call it before the journal is opened: its time of change is the end of the last run. Blocking. Raises OSError when
+    the disk fails.
     """
-    if folder.last_run.boot == boot:
+    if lock.last_run.boot == boot:
         return RecoveryReport()
-    found = RecoveryReport()
+    folder = lock.folder
+    read = removed = 0
     if folder.journal.exists():
         end = folder.journal.stat().st_mtime
         read, removed = _check_journalled(folder, end - _WINDOW_S)
-        if not folder.last_run.ended:
+        if not lock.last_run.ended:
             unknown = _remove_torn(folder.images, end - _WINDOW_S, end + _WINDOW_S)
             read, removed = read + unknown, removed + unknown
-        found = RecoveryReport(read, removed)
-    folder.vouch(boot)
-    return found
+    lock.confirm(boot)
+    return RecoveryReport(read, removed)
 
 
 def _check_journalled(folder: Folder, since: float) -> tuple[int, int]:
-    """Hold the files of the journal's end against their lines, from the last one back to the first that is older."""
+    """Compare the files of the journal's end with their lines, from the last one back to the first that is older."""
     read = removed = 0
     for block in saved_last(folder.journal):
         recent = [saved for saved in block if _changed(folder.images / saved.file_name) >= since]
         if block and not recent:
             break
-        # A name may have an older line: what fails one is held against its latest before it goes.
-        torn = _failing(folder, _latest(folder.journal, _failing(folder, recent)))
+        # A name may have an older line: what differs from one is compared with its latest before it is removed.
+        torn = _differing(folder, _latest(folder.journal, _differing(folder, recent)))
         for saved in torn:
             (folder.images / saved.file_name).unlink(missing_ok=True)
         read, removed = read + len(recent), removed + len(torn)
     return read, removed
 
 
-def _failing(folder: Folder, lines: Iterable[SavedLine]) -> list[SavedLine]:
+def _differing(folder: Folder, lines: Iterable[SavedLine]) -> list[SavedLine]:
     return [saved for saved in lines if not _is_same(folder.images / saved.file_name, saved)]
 
 
 def _remove_torn(images: Path, since: float, until: float) -> int:
-    """Remove the files of those minutes that have the shape of a torn image, whoever wrote them; return how many."""
+    """Remove the files of those minutes that have the shape of a torn image, of any writer; return how many."""
     removed = 0
     for path in _changed_between(images, since, until):
         with FileBytes(path) as body:
@@ -118,22 +119,22 @@ def is_torn(body: ImageBytes) -> bool:
 
 
 def _is_same(path: Path, saved: SavedLine) -> bool:
-    """Return whether a file is what its line says. One that is not there is nothing to remove."""
+    """Return whether a file is as its line describes it. One that is missing is nothing to remove."""
     try:
         with FileBytes(path) as body:
             if len(body) != saved.bytes:
                 return False
             if saved.md5:
                 return md5_base64(body) == saved.md5
-            # Landed with --no-hash: blocks are written back in any order, so an end does not prove what is before it.
+            # Stored with --no-hash: blocks are written back in any order, so an end does not prove what is before it.
             return not is_torn(body) and not body.count(_HOLE)
     except FileNotFoundError:
         return True
 
 
-def _latest(journal: Path, failed: Iterable[SavedLine]) -> Iterator[SavedLine]:
-    """Yield what the latest line of each of these files says."""
-    names = {saved.file_name for saved in failed}
+def _latest(journal: Path, differing: Iterable[SavedLine]) -> Iterator[SavedLine]:
+    """Yield the latest line of each of these files."""
+    names = {saved.file_name for saved in differing}
     if not names:
         return
     lines = scan_journal(journal).filter(Status="ok").filter(pl.col("FileName").is_in(names))

@@ -119,7 +119,7 @@ class Results:
 
     def _images(self, made: list[Path]) -> list[Path]:
         """Join plan and journal span by span into parts of the manifest; write what is one row an image on the way."""
-        lines = JournalIndex(self.folder.journal, self.ids, self.folder.lines, self.folder.new_lines)
+        lines = JournalIndex(self.folder.journal, self.ids, self.folder.index, self.folder.new_index)
         parts: list[Path] = []
         with ExitStack() as files:
             attribution = files.enter_context(self._new("ATTRIBUTION.csv", made).open("wb"))

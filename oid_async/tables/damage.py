@@ -30,7 +30,8 @@ import polars as pl
 from oid_async.errors import InputError
 from oid_async.openimages.ids import ID_COLUMNS, ROW, IdForm, id_column
 from oid_async.openimages.kinds import Kind
-from oid_async.tables.reading import TableFile, columns_of, open_bytes, reading, require_line_ends, scan
+from oid_async.tables.reading import TableFile, columns_of, reading, require_line_ends, scan
+from oid_async.tables.text import open_bytes
 
 BAD_ROWS_SCHEMA = {"Line": pl.Int64, "Reason": pl.String}
 # Beyond the limit counting goes on for a while, so that the message can say how many there are.

@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import IO, cast
 
 import polars as pl
 
 from oid_async.errors import InputError, machine_error, storage_error
 from oid_async.openimages.ids import KEY, ROW, IdForm, id_column
+from oid_async.tables.text import is_text, open_bytes
 
 _SNIFF_BYTES = 1 << 20
 
@@ -190,7 +190,7 @@ def _first_row(table: TableFile) -> list[str]:
         if not start.strip(b" \t\r\n") or start == b"\xef\xbb\xbf":
             raise InputError(f"{table.name}: the file is empty")
         names = next(csv.reader(_text(start)), [])
-        if any("\0" in name or not _is_text(name) for name in names):
+        if any("\0" in name or not is_text(name) for name in names):
             raise InputError(f"{table.name}: not a CSV file (its first line holds binary data)")
         require_line_ends(table, start)
         return names
@@ -204,12 +204,3 @@ def _start(table: TableFile) -> bytes:
 def _text(start: bytes) -> StringIO:
     """Return bytes as text; those that are no UTF-8 become characters that no text holds."""
     return StringIO(start.decode("utf-8-sig", errors="surrogateescape"), newline="")
-
-
-def _is_text(name: str) -> bool:
-    return not any("\ud800" <= letter <= "\udfff" for letter in name)
-
-
-def open_bytes(path: Path) -> IO[bytes]:
-    """Open a file of text, gzipped if its name says so."""
-    return cast("IO[bytes]", gzip.open(path)) if path.name.lower().endswith(".gz") else path.open("rb")

@@ -102,14 +102,14 @@ class WorkerProcess:
         self._client = Client(
             self._hosts, limits, connections=settings.workers, allowed=settings.allowed, reports_closed_hosts=True
         )
-        folder = Folder.lent(Path(settings.savepath), Path(settings.tmp), settings.token)
+        folder = Folder.of_owner(Path(settings.savepath), Path(settings.tmp), settings.token)
         self._image_writer = ImageWriter(folder, self, hashed=settings.hashed)
         self._fetcher = Fetcher(
             self._client,
             sources=settings.sources,
             mirror=settings.mirror,
             written=settings.written,
-            part=folder.part,
+            part=folder.temporary,
         )
 
     def append(self, outcomes: Iterable[Outcome]) -> None:

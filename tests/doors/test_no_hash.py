@@ -14,6 +14,7 @@ import oid_async
 from oid_async.cli import main as cli
 from oid_async.http.etags import EtagTrust
 from oid_async.store.folder import Folder
+from oid_async.store.folder_lock import FolderLock
 from oid_async.store.image_check import Expected, md5_base64
 from oid_async.store.image_writer import ImageWriter, ReceivedImage
 from oid_async.store.journal import Journal
@@ -48,11 +49,12 @@ def hashes(savepath: Path) -> list[str | None]:
 @pytest.fixture
 def lander(tmp_path: Path) -> Iterator[ImageWriter]:
     """Yield a lander that keeps no MD5."""
-    folder = Folder(tmp_path / "landed").claim()
+    folder = Folder(tmp_path / "landed")
+    lock = FolderLock.take(folder)
     journal = Journal(folder.journal)
     yield ImageWriter(folder, journal, hashed=False)
     journal.close()
-    folder.leave()
+    lock.release()
 
 
 @pytest.mark.parametrize("etag", [None, '"0123456789abcdef0123456789abcdef"'])

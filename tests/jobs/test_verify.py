@@ -19,6 +19,7 @@ from oid_async.errors import InputError, LockedError, UsageError
 from oid_async.events import Checked, Event, Note
 from oid_async.openimages.catalogue import IMAGE_BUCKET
 from oid_async.store.folder import Folder
+from oid_async.store.folder_lock import FolderLock
 
 BALL, PERSON = "/m/018xm", "/m/01g317"
 IDS = [f"{number:016x}" for number in range(0x10, 0x1C)]
@@ -275,23 +276,23 @@ def test_without_a_usable_manifest_there_is_one_line_and_exit_2(
 
 async def test_a_folder_in_use_is_not_verified(saved: Path) -> None:
     """While a run is on verify raises LockedError; while verify is on, so does a run."""
-    folder = Folder(saved).claim()
+    lock = FolderLock.take(Folder(saved))
     try:
         with pytest.raises(LockedError, match=str(saved)):
             await oid_async.verify(savepath=saved)
     finally:
-        folder.leave()
+        lock.release()
     refused: list[bool] = []
 
     def claim(event: Event) -> None:
         if isinstance(event, Checked) and not refused:
             with pytest.raises(LockedError):
-                Folder(saved).claim()
+                FolderLock.take(Folder(saved))
             refused.append(True)
 
     assert (await oid_async.verify(savepath=saved, on_event=claim)).clean
     assert refused
-    Folder(saved).claim().leave()
+    FolderLock.take(Folder(saved)).release()
 
 
 async def test_a_lock_that_cannot_be_opened_is_no_obstacle(saved: Path) -> None:
@@ -320,7 +321,7 @@ async def test_a_verification_can_be_cancelled(saved: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await tasks[0]
     assert asyncio.all_tasks() == {asyncio.current_task()}
-    Folder(saved).claim().leave()
+    FolderLock.take(Folder(saved)).release()
 
 
 async def test_repair_brings_everything_back(mirror: Path, tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ from oid_async.origin.server import Origin
 from oid_async.report import Outcome, Report
 from oid_async.store.disk import Opener
 from oid_async.store.file_bytes import FileBytes
-from oid_async.store.folder import Folder, LastRun
+from oid_async.store.folder import Folder
+from oid_async.store.folder_lock import FolderLock, LastRun
 from oid_async.store.image_check import Expected, JpegHeader, is_complete, md5_base64, read_header, refuse
 from oid_async.store.image_writer import ImageWriter, ReceivedImage
 from oid_async.store.journal import Journal, scan_journal
@@ -251,7 +252,7 @@ def test_message_says_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("oid_async.store.image_writer.ImageWriter._place", refuse)
-    with landing_place(tmp_path / "out") as (folder, lander):
+    with writing_to(tmp_path / "out") as (folder, lander):
         with pytest.raises(StorageError) as caught:
             lander.land([arrival(folder, tiny_jpeg("a"))])
         assert list(folder.tmp.iterdir()) == list(folder.images.iterdir()) == []
@@ -321,29 +322,36 @@ def arrival(
 ) -> ReceivedImage:
     """Return a body as it has arrived, in its temporary file if it is spooled."""
     if spooled:
-        Path(folder.part(image_id)).write_bytes(body)
+        Path(folder.temporary(image_id)).write_bytes(body)
     about: dict[str, Any] = {"expected": Expected(), "etag": None, "etags": EtagTrust("h")} | others
     chunks = [] if spooled else [body]
     return ReceivedImage(image_id, f"{image_id}.jpg", "cvdf", "http://h/x.jpg", chunks, spooled, len(body), **about)
 
 
 @contextmanager
-def landing_place(path: Path, **settings: Any) -> Iterator[tuple[Folder, ImageWriter]]:
-    """Yield a folder that is claimed and a lander into it."""
-    folder = Folder(path).claim()
-    journal = Journal(folder.journal)
+def locked(path: Path, **settings: Any) -> Iterator[tuple[FolderLock, ImageWriter]]:
+    """Yield the lock of a folder and a writer into it."""
+    lock = FolderLock.take(Folder(path))
+    journal = Journal(lock.folder.journal)
     try:
-        yield folder, ImageWriter(folder, journal, **settings)
+        yield lock, ImageWriter(lock.folder, journal, **settings)
     finally:
         journal.close()
-        folder.leave()
+        lock.release()
+
+
+@contextmanager
+def writing_to(path: Path, **settings: Any) -> Iterator[tuple[Folder, ImageWriter]]:
+    """Yield a folder that is owned and a writer into it."""
+    with locked(path, **settings) as (lock, writer):
+        yield lock.folder, writer
 
 
 def test_without_descriptors_for_good_it_says_what_to_raise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When no descriptor comes free in time, the run stops with a line that names ulimit -n."""
     time = FakeTime()
     opener = Opener(clock=time.clock, sleep=time.sleep)
-    with landing_place(tmp_path / "out", opener=opener) as (folder, lander):
+    with writing_to(tmp_path / "out", opener=opener) as (folder, lander):
         with monkeypatch.context() as patch:
             failing_open(patch, errno.EMFILE, 10_000)
             with pytest.raises(StorageError, match="ulimit -n"):
@@ -456,15 +464,15 @@ def test_what_a_run_does_is_tried_first(tmp_path: Path, monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr(os, call, refuse)
         with pytest.raises(StorageError, match="no permission"):
-            Folder(tmp_path / below).claim()
+            FolderLock.take(Folder(tmp_path / below))
     if call != "unlink":  # what cannot be removed stays
         assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["there", "there/mine"]
-    Folder(tmp_path / below).claim().leave()
+    FolderLock.take(Folder(tmp_path / below)).release()
 
 
 async def test_failures_are_kept_though_no_image_came(pictures: Pictures, tmp_path: Path) -> None:
     """A new folder into which nothing landed but lines of failures keeps them when the run is stopped."""
-    with landing_place(tmp_path / "out") as (_, lander):
+    with writing_to(tmp_path / "out") as (_, lander):
         lander.land([Outcome(IDS[0], "failed", None, "gone", "cvdf:gone", "cvdf", "http://h/x.jpg", attempts=1)])
     assert scan_journal(tmp_path / "out" / ".oid_async" / "journal.tsv").collect().height == 1
 
@@ -504,16 +512,16 @@ async def test_small_disk_fills_up_and_goes_on_when_enlarged(tmp_path: Path) -> 
 
 def test_lock_says_who(tmp_path: Path) -> None:
     """Who is refused learns the owner's process, host and start; an owner that has left is not named."""
-    owner = Folder(tmp_path / "out").claim()
+    owner = FolderLock.take(Folder(tmp_path / "out"))
     with pytest.raises(LockedError) as caught:
-        Folder(tmp_path / "out").claim()
+        FolderLock.take(Folder(tmp_path / "out"))
     assert f"process {os.getpid()} on {socket.gethostname()} since 20" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 4
-    (owner.images / "a.jpg").touch()
-    owner.vouch("this boot")
-    owner.leave()
-    assert (owner.state / "lock").read_text() == "\nboot this boot\n"
+    (owner.folder.images / "a.jpg").touch()
+    owner.confirm("this boot")
+    owner.release()
+    assert (owner.folder.state / "lock").read_text() == "\nboot this boot\n"
 
 
 def test_of_two_that_start_at_once_one_works(tmp_path: Path) -> None:
@@ -523,17 +531,19 @@ def test_of_two_that_start_at_once_one_works(tmp_path: Path) -> None:
         start, end = threading.Barrier(4), threading.Barrier(4)
         told: list[str] = []
 
-        def claim(folder: Folder, start: threading.Barrier, end: threading.Barrier, told: list[str]) -> None:
+        def own(folder: Folder, start: threading.Barrier, end: threading.Barrier, told: list[str]) -> None:
             start.wait(10)
+            lock = None
             try:
-                folder.claim()
+                lock = FolderLock.take(folder)
                 told.append("owner")
             except LockedError as error:
                 told.append(str(error))
             end.wait(10)
-            folder.leave()
+            if lock is not None:
+                lock.release()
 
-        threads = [threading.Thread(target=claim, args=(Folder(place), start, end, told)) for _ in range(4)]
+        threads = [threading.Thread(target=own, args=(Folder(place), start, end, told)) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -545,22 +555,22 @@ def test_of_two_that_start_at_once_one_works(tmp_path: Path) -> None:
 
 def test_owner_who_takes_his_folder_away_leaves_no_double_lock(tmp_path: Path) -> None:
     """Whoever opens the lock while an empty folder is taken away starts again: a lock that is gone locks nothing."""
-    first = Folder(tmp_path / "out").claim()
-    second, real = Folder(tmp_path / "out"), fcntl.flock
+    first = FolderLock.take(Folder(tmp_path / "out"))
+    real = fcntl.flock
     raced: list[int] = []
 
     def flock(file: int, operation: int) -> None:
         if not raced:
             raced.append(file)
-            first.leave()  # between the opening of the file and its lock
+            first.release()  # between the opening of the file and its lock
         real(file, operation)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fcntl, "flock", flock)
-        second.claim()
+        second = FolderLock.take(Folder(tmp_path / "out"))
     with pytest.raises(LockedError):
-        Folder(tmp_path / "out").claim()
-    second.leave()
+        FolderLock.take(Folder(tmp_path / "out"))
+    second.release()
     assert raced
 
 
@@ -684,36 +694,36 @@ async def test_torn_file_without_a_line(
     assert (folder.images / f"{IDS[8]}_{IDS[8]}.jpg").exists() is ended
 
 
-def test_boot_is_vouched_for_once_it_was_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boot_is_noted_once_it_was_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A check that was cut short is made again: until its end the note speaks of the boot before."""
-    with landing_place(tmp_path / "out") as (folder, lander):
-        recover_after_boot(folder, "first")
-        lander.land([arrival(folder, tiny_jpeg("a"))])
-    lock = folder.state / "lock"
-    lock.write_text(f"process 7 on a machine that went down{lock.read_text()}")
-    with landing_place(tmp_path / "out") as (folder, _):
-        assert folder.last_run == LastRun(ended=False, boot="first")
+    with locked(tmp_path / "out") as (lock, writer):
+        recover_after_boot(lock, "first")
+        writer.land([arrival(lock.folder, tiny_jpeg("a"))])
+    note = lock.folder.state / "lock"
+    note.write_text(f"process 7 on a machine that went down{note.read_text()}")
+    with locked(tmp_path / "out") as (lock, _):
+        assert lock.last_run == LastRun(ended=False, boot="first")
     with monkeypatch.context() as patch:
         patch.setattr("oid_async.store.recovery.saved_last", lambda _: 1 / 0)
-        with pytest.raises(ZeroDivisionError), landing_place(tmp_path / "out") as (folder, _):
-            recover_after_boot(folder, "second")
-    with landing_place(tmp_path / "out") as (folder, _):
-        assert folder.last_run == LastRun(ended=False, boot="first")
-        assert recover_after_boot(folder, "second") == RecoveryReport(read=1)
-        assert recover_after_boot(Folder(tmp_path / "none"), "") == RecoveryReport()
-    with landing_place(tmp_path / "out") as (folder, _):
-        assert folder.last_run == LastRun(ended=True, boot="second")
+        with pytest.raises(ZeroDivisionError), locked(tmp_path / "out") as (lock, _):
+            recover_after_boot(lock, "second")
+    with locked(tmp_path / "out") as (lock, _):
+        assert lock.last_run == LastRun(ended=False, boot="first")
+        assert recover_after_boot(lock, "second") == RecoveryReport(read=1)
+    with locked(tmp_path / "out") as (lock, _):
+        assert lock.last_run == LastRun(ended=True, boot="second")
+        assert recover_after_boot(lock, "second") == RecoveryReport()
 
 
 def test_latest_line_of_a_file_decides(tmp_path: Path) -> None:
     """A file that was fetched again, as other bytes, is held against its latest line."""
-    with landing_place(tmp_path / "out") as (folder, lander):
+    with writing_to(tmp_path / "out") as (folder, lander):
         for text in ("before", "after"):
             (folder.images / f"{IDS[0]}.jpg").unlink(missing_ok=True)
             lander.land([arrival(folder, tiny_jpeg(text))])
-    with landing_place(tmp_path / "out") as (folder, _):
-        assert recover_after_boot(folder, "another") == RecoveryReport(read=2)
-        assert (folder.images / f"{IDS[0]}.jpg").read_bytes() == tiny_jpeg("after")
+    with locked(tmp_path / "out") as (lock, _):
+        assert recover_after_boot(lock, "another") == RecoveryReport(read=2)
+        assert (lock.folder.images / f"{IDS[0]}.jpg").read_bytes() == tiny_jpeg("after")
 
 
 def test_boot_has_a_name(tmp_path: Path) -> None:
@@ -768,7 +778,7 @@ def test_large_bodies_land_without_being_held_in_memory(tmp_path: Path) -> None:
     """A spooled body of 24 MB is checked and landed with a megabyte of memory, and refused all the same when wrong."""
     small = tiny_jpeg("large", 640, 480)
     body = small[:2] + (b"\xff\xfe\xff\xff" + bytes(65533)) * 370 + small[2:]
-    with landing_place(tmp_path / "out") as (folder, lander):
+    with writing_to(tmp_path / "out") as (folder, lander):
         whole = arrival(folder, body, spooled=True, expected=Expected(len(body), md5_base64(body)))
         cut = arrival(folder, body[:-2], spooled=True, image_id=IDS[1])
         tracemalloc.start()

@@ -11,6 +11,7 @@ from support.journal_lines import ID, RUBBISH, failed, ids, rows, saved, write
 from oid_async.errors import LockedError, StorageError
 from oid_async.report import Outcome
 from oid_async.store.folder import Folder
+from oid_async.store.folder_lock import FolderLock
 from oid_async.store.journal import SCHEMA, Journal, SavedLine, saved_last, scan_journal, whole_bytes
 
 
@@ -373,67 +374,68 @@ def test_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_folder_has_one_owner(tmp_path: Path) -> None:
-    """A second claim is refused and touches nothing; once the first lets go, the folder can be claimed."""
-    owner = Folder(tmp_path / "d").claim()
-    (owner.tmp / f"{ID}.part").write_bytes(b"half")
-    (owner.plan / "00000.parquet").write_bytes(b"plan")
+    """A second run is refused and touches nothing; once the first unlocks it, the folder can be locked again."""
+    folder = Folder(tmp_path / "d")
+    owner = FolderLock.take(folder)
+    (folder.tmp / f"{ID}.part").write_bytes(b"half")
+    (folder.plan / "00000.parquet").write_bytes(b"plan")
     with pytest.raises(LockedError, match="another run") as caught:
-        Folder(tmp_path / "d").claim()
+        FolderLock.take(Folder(tmp_path / "d"))
     assert str(tmp_path / "d") in str(caught.value)
     assert str(os.getpid()) in str(caught.value)
-    assert (owner.tmp / f"{ID}.part").read_bytes() == b"half"
-    assert (owner.plan / "00000.parquet").read_bytes() == b"plan"
-    owner.leave()
-    owner.leave()
-    Folder(tmp_path / "d").claim().leave()
+    assert (folder.tmp / f"{ID}.part").read_bytes() == b"half"
+    assert (folder.plan / "00000.parquet").read_bytes() == b"plan"
+    owner.release()
+    owner.release()
+    FolderLock.take(Folder(tmp_path / "d")).release()
 
 
-def test_refused_claim_leaves_the_lock_where_it_is(tmp_path: Path) -> None:
-    """However often others were refused, the owner owns the folder until it lets go."""
-    owner = Folder(tmp_path / "d").claim()
+def test_refused_run_leaves_the_lock_where_it_is(tmp_path: Path) -> None:
+    """However often others were refused, the owner owns the folder until it unlocks it."""
+    owner = FolderLock.take(Folder(tmp_path / "d"))
     for _ in range(3):
         with pytest.raises(LockedError):
-            Folder(tmp_path / "d").claim()
-    owner.leave()
+            FolderLock.take(Folder(tmp_path / "d"))
+    owner.release()
 
 
-def test_claim_sweeps_what_a_killed_run_left(tmp_path: Path) -> None:
+def test_locking_sweeps_what_a_killed_run_left(tmp_path: Path) -> None:
     """Plans and temporaries of an earlier run go; images, the journal and the tables stay."""
-    folder = Folder(tmp_path / "d").claim()
+    folder = Folder(tmp_path / "d")
+    owner = FolderLock.take(folder)
     write(folder.journal, saved())
     (folder.images / "a_o.jpg").write_bytes(b"image")
     folder.manifest.write_bytes(b"manifest")
-    folder.leave()
+    owner.release()
     folder.tmp.mkdir()
     (folder.tmp / f"{ID}.part").write_bytes(b"half")
     (folder.plan / "deep").mkdir(parents=True)
     (folder.plan / "deep" / "00000.parquet").write_bytes(b"old")
 
-    again = Folder(tmp_path / "d").claim()
-    assert list(again.tmp.iterdir()) == []
-    assert list(again.plan.iterdir()) == []
-    assert list(again.names()) == ["a_o.jpg"]
-    assert ids(again.journal) == [ID]
-    assert again.manifest.read_bytes() == b"manifest"
-    again.sweep()
-    again.sweep()
-    assert not again.tmp.exists()
-    assert not again.plan.exists()
-    again.leave()
+    again = FolderLock.take(folder)
+    assert list(folder.tmp.iterdir()) == []
+    assert list(folder.plan.iterdir()) == []
+    assert list(folder.names()) == ["a_o.jpg"]
+    assert ids(folder.journal) == [ID]
+    assert folder.manifest.read_bytes() == b"manifest"
+    folder.sweep()
+    folder.sweep()
+    assert not folder.tmp.exists()
+    assert not folder.plan.exists()
+    again.release()
 
 
-def test_leaving_sweeps_what_was_made_for_the_run(tmp_path: Path) -> None:
-    """Whoever leaves takes plan, temporaries and an empty folder along; who was refused takes nothing."""
-    owner = Folder(tmp_path / "d").claim()
-    other = Folder(tmp_path / "d")
+def test_unlocking_sweeps_what_was_made_for_the_run(tmp_path: Path) -> None:
+    """A run that ends removes plan, temporaries and an empty folder; one that was refused removes nothing."""
+    folder = Folder(tmp_path / "d")
+    owner = FolderLock.take(folder)
     with pytest.raises(LockedError):
-        other.claim()
-    other.leave()
-    assert owner.tmp.is_dir()
-    owner.leave()
-    assert not owner.tmp.exists()
-    assert not owner.plan.exists()
-    assert not owner.path.exists()
+        FolderLock.take(Folder(tmp_path / "d"))
+    assert folder.tmp.is_dir()
+    owner.release()
+    assert not folder.tmp.exists()
+    assert not folder.plan.exists()
+    assert not folder.path.exists()
 
 
 def test_looking_at_a_folder_makes_nothing(tmp_path: Path) -> None:
@@ -458,7 +460,7 @@ def test_unwritable_place_is_a_storage_error(tmp_path: Path, below: str) -> None
     place = tmp_path / "file" / below
     for _ in range(2):
         with pytest.raises(StorageError, match="cannot be written to") as caught:
-            Folder(place).claim()
+            FolderLock.take(Folder(place))
         assert str(place) in str(caught.value)
         assert caught.value.exit_code == 3
     assert (tmp_path / "file").read_bytes() == b"a file"
@@ -470,7 +472,7 @@ def test_unwritable_place_is_a_storage_error(tmp_path: Path, below: str) -> None
 def test_temporary_of_any_id_stays_in_its_folder(tmp_path: Path, image_id: str) -> None:
     """The temporary file of an image, whatever its id, is one short name below tmp."""
     folder = Folder(tmp_path / "d")
-    part = folder.part(image_id)
+    part = folder.temporary(image_id)
     assert os.path.dirname(part) == str(folder.tmp)
     assert part.endswith(".part")
     assert len(os.path.basename(part).encode()) <= 255
@@ -481,4 +483,4 @@ def test_temporaries_of_two_ids_differ(tmp_path: Path) -> None:
     """Two images never share a temporary file."""
     folder = Folder(tmp_path)
     found = ["a/b", "a_b", "a\\b", "a", "A", "", "..", "i" * 64, "i" * 65, "i" * 66]
-    assert len({folder.part(image_id) for image_id in found}) == len(found)
+    assert len({folder.temporary(image_id) for image_id in found}) == len(found)
