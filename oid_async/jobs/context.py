@@ -31,7 +31,7 @@ from oid_async.workers.starter import WorkerStarter
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client
-    from oid_async.jobs.pack import PackedShards
+    from oid_async.jobs.packed_shards import PackedShards
     from oid_async.origin.server import Serve
 
 _TABLE_CONNECTIONS = 8

@@ -19,7 +19,7 @@ from oid_async.store.recovery import boot_id, recover_after_boot
 from oid_async.store.shards_note import packed_in
 
 if TYPE_CHECKING:
-    from oid_async.jobs.pack import PackedShards
+    from oid_async.jobs.packed_shards import PackedShards
 
 
 @asynccontextmanager
@@ -63,7 +63,7 @@ def _own(folder: Folder, options: Options, held: ExitStack, notes: list[str]) ->
     held.callback(journal.close)
     packed = None
     if options.packs:
-        from oid_async.jobs.pack import PackedShards, packed_names, shards_folder
+        from oid_async.jobs.packed_shards import PackedShards, packed_names, shards_folder
 
         if is_fresh:
             _restore_journal(folder, journal, pl.Series(packed_names(shards_folder(options)), dtype=pl.String).hash())

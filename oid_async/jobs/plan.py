@@ -211,6 +211,6 @@ def _size_listings(context: RunContext, tables: GatheredTables) -> tuple[Path, .
 def _packed_names(options: Options) -> Iterator[str]:
     """Yield the names of images that are packed into shards, none where images are files."""
     if options.packs:
-        from oid_async.jobs.pack import packed_names, shards_folder
+        from oid_async.jobs.packed_shards import packed_names, shards_folder
 
         yield from packed_names(shards_folder(options))

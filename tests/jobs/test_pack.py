@@ -17,8 +17,8 @@ from support.shards import members
 import oid_async
 from oid_async.errors import InputError, UsageError
 from oid_async.events import Exported
-from oid_async.jobs import pack as packing
-from oid_async.jobs.pack import query_digests
+from oid_async.jobs import packed_shards as packing
+from oid_async.jobs.packed_shards import query_digests
 from oid_async.options.query import Options
 from oid_async.select import plan as plan_of
 
@@ -75,7 +75,8 @@ async def test_shards_are_those_of_an_export(
 
 KILLED = """
 import asyncio, io, json, os, signal, sys
-import oid_async, oid_async.formats.shards as shards, oid_async.jobs.pack as packing, oid_async.select.plan as plan
+import oid_async, oid_async.formats.shards as shards, oid_async.select.plan as plan
+import oid_async.jobs.packed_shards as packing
 where, left, query = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
 plan._SPAN_ROWS = 16
 def count():

@@ -1,0 +1,186 @@
+"""The shards that a download fills in place of files: owned for one run, with a list of what is in them.
+
+In OUT/.oid_async/, next to the shards:
+
+    packed.txt       the name that each packed image had, a line each, in order of packing
+    progress.json    how far shards and packed.txt have come (`formats.shards`), and the digest of their query
+
+The note is on the disk before a file is removed. The next run cuts off what was written behind the note and packs those
+images again, from their files; so the shards end in the same bytes, however often they were interrupted.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from oid_async.errors import LockedError, UsageError
+from oid_async.formats.shards import Shards
+from oid_async.options.query import Options
+from oid_async.select.names import NameHashes
+from oid_async.store.folder import Folder
+from oid_async.store.lock import FileLock
+from oid_async.store.shards_note import note_packed
+
+# Options that make no difference to what is in a shard.
+_NOT_IN_SHARDS = (
+    "savepath",
+    "mirror",
+    "cache_dir",
+    "offline",
+    "concurrency",
+    "rate",
+    "period",
+    "processes",
+    "allow_hosts",
+    "retries",
+    "timeout",
+    "max_wait",
+    "limit_rate",
+    "retry_failed",
+    "max_failures",
+    "max_bad_rows",
+    "out",
+)
+# The options whose values version 0.1.0 hashed, all of them.
+_HASHED_BY_0_1_0 = frozenset(
+    """
+    all_boxes annotation caption categories category_file class_map copy exclude exclude_ids export_splits format
+    group_boxes image_ids image_url is_depiction is_group_of is_inside is_occluded is_truncated kinds label label_source
+    limit limit_per_class mask_size match max_image_bytes max_side min_box_area min_confidence names no_files no_hash
+    no_masks only_matching release seed select_by shard shard_size shuffle source splits top_up traces triplet
+    verified_absent voice where with_subclasses
+    """.split()  # noqa: SIM905 (four lines, not fifty)
+)
+
+
+def shards_folder(options: Options) -> Path:
+    """Return where the shards of a query are."""
+    return options.out or options.savepath / "export" / "webdataset"
+
+
+def packed_names(out: Path) -> Iterator[str]:
+    """Yield the names of the images that are packed in these shards."""
+    with suppress(FileNotFoundError), (out / ".oid_async" / "packed.txt").open(encoding="utf-8", newline="\n") as file:
+        for line in file:
+            yield line.removesuffix("\n")
+
+
+class PackedShards:
+    """The shards of one SAVEPATH, locked for one run: what they hold, and how far they have come.
+
+    `images` counts the packed images of each split, `rows` the rows of each kind, `left_out` those left out by reason.
+    """
+
+    def __init__(self, folder: Folder, options: Options, shards: Shards) -> None:
+        self.out = shards_folder(options)
+        self.shards = shards
+        self._folder = folder
+        self._list = self.out / ".oid_async" / "packed.txt"
+        self._query, of_0_1_0 = query_digests(options)
+        notes = shards.notes
+        if notes and notes["query"] not in (self._query, of_0_1_0):
+            raise UsageError(
+                f"{self.out} holds the shards of another query: their samples say other things; name another --savepath"
+            )
+        self.images = Counter[str](notes.get("images", {}))
+        self.rows = Counter[str](notes.get("rows", {}))
+        self.left_out = Counter[str](notes.get("left_out", {}))
+        self._cut_list(notes)
+        if not notes:
+            self._note(0, 0)
+        note_packed(folder, self.out)
+        self._packed = NameHashes.of(packed_names(self.out)).exact
+
+    @classmethod
+    @contextmanager
+    def locked(cls, folder: Folder, options: Options) -> "Iterator[PackedShards]":
+        """Own the shards and go on where the last note ends. Raises UsageError, LockedError, OSError.
+
+        The folder is owned already.
+        """
+        out = shards_folder(options)
+        state = out / ".oid_async"
+        progress = state / "progress.json"
+        is_ours = progress.is_file()
+        if not is_ours and out.is_dir() and any(out.glob("*.tar*")):
+            raise UsageError(f"--out {out} holds shards that are none of this download's: name another")
+        if not is_ours and next(folder.names(), None) is not None:
+            raise UsageError(
+                f"{folder.images} holds images as files, which --no-files would remove: name another --savepath, "
+                "or export them without --no-files"
+            )
+        state.mkdir(parents=True, exist_ok=True)
+        lock = FileLock.take(state)
+        if lock is None:
+            raise LockedError(f"{out}: another run fills these shards; wait for its end, or stop it")
+        with lock:
+            shards = Shards(out, options.shard_size, progress, durable=True)
+            try:
+                if is_ours and not shards.notes:
+                    raise UsageError(f"{out}: shards are missing that {progress} speaks of; name another --savepath")
+                yield cls(folder, options, shards)
+            finally:
+                shards.release()
+
+    def _cut_list(self, notes: dict[str, Any]) -> None:
+        """Forget names behind the note; remove the files of those that the note lists as packed last."""
+        with self._list.open("a+b") as file:
+            file.truncate(notes.get("listed", 0))
+            file.seek(notes.get("before", 0))
+            for name in file.read().decode().splitlines():
+                with suppress(FileNotFoundError):
+                    os.unlink(self._folder.images / name)
+
+    def unpacked(self, plan: Path) -> pl.DataFrame:
+        """Return the rows of a span of the plan whose images are saved and not packed yet."""
+        is_packed = pl.col("FileName").hash().is_in(self._packed.implode())
+        return pl.read_parquet(plan).filter(~is_packed, pl.col("Action") != "failed")
+
+    def add(self, names: Sequence[str]) -> None:
+        """Note that the images of these names are packed now, then remove their files."""
+        with self._list.open("ab") as file:
+            before = file.tell()
+            file.write("".join(f"{name}\n" for name in names).encode())
+            file.flush()
+            os.fsync(file.fileno())
+            listed = file.tell()
+        self._note(before, listed)
+        for name in names:
+            os.unlink(self._folder.images / name)
+        self._packed = pl.concat([self._packed, pl.Series("hash", names, pl.String).hash()])
+
+    def _note(self, before: int, listed: int) -> None:
+        counts = {"images": dict(self.images), "rows": dict(self.rows), "left_out": dict(self.left_out)}
+        self.shards.note(query=self._query, before=before, listed=listed, **counts)
+
+    def finish(self) -> None:
+        """Close the shards that are open: the download is complete."""
+        self.shards.seal()
+        size = self._list.stat().st_size
+        self._note(size, size)
+        self.shards.sweep()
+
+
+def query_digests(options: Options) -> tuple[str, str | None]:
+    """Return the hash of a query and of how its samples are made, and the hash that version 0.1.0 wrote for it.
+
+    Only options that differ from their default are hashed, so that an option of a later version leaves the hash as it
+    is. 0.1.0 hashed them all; it has no hash of a query that names an option which it did not know.
+    """
+    usual = Options().as_json()
+    values = {name: value for name, value in options.as_json().items() if name not in _NOT_IN_SHARDS}
+    changed = {name: value for name, value in values.items() if value != usual[name]}
+    if changed.keys() - _HASHED_BY_0_1_0:
+        return _digest(changed), None
+    return _digest(changed), _digest({name: values[name] for name in _HASHED_BY_0_1_0})
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
