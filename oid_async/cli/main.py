@@ -202,11 +202,11 @@ def _add_query(parser: argparse.ArgumentParser, only: Container[str] | None = No
     for option in option_fields():
         if only is not None and option.name not in only:
             continue
-        about = option.metadata
-        value: dict[str, Any] = {"type": about["type"], "metavar": about["metavar"]}
-        if about["type"] is bool:
+        about, reader = option.metadata, option.metadata["reader"]
+        value: dict[str, Any] = {"type": reader.parse, "metavar": about["metavar"]}
+        if reader.parse is bool:
             value = {"action": "store_true"}
-        elif about["many"] or about["commas"]:
+        elif reader.is_repeatable:
             value = {"action": "append", "metavar": about["metavar"]}
         text = about["help"].replace("%", "%%")
         parser.add_argument(*about["flags"], dest=option.name, help=text, default=argparse.SUPPRESS, **value)

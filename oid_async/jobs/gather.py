@@ -18,7 +18,7 @@ from oid_async.openimages.classes import distinct, is_other_name
 from oid_async.openimages.ids import IdForm
 from oid_async.openimages.kinds import KINDS, Kind, KindName, named, table_of
 from oid_async.openimages.vocabulary import SPLITS, Source, Split
-from oid_async.options.query import Names, Options
+from oid_async.options.query import NameStyle, Options
 from oid_async.select.idlist import IdList, as_image_rows, read_ids
 from oid_async.select.parts import Part
 from oid_async.select.query import Query
@@ -342,6 +342,6 @@ def choose_sources(options: Options, tables: GatheredTables, *, mirrored: bool) 
     return ("cvdf", "original"), "images from cvdf, then original"
 
 
-def choose_names(options: Options, tables: GatheredTables) -> Names:
+def choose_names(options: Options, tables: GatheredTables) -> NameStyle:
     """Return what files are called by: without an image table nothing but the id is known."""
     return "id" if tables.bare else options.names

@@ -1,1 +1,1 @@
-"""What a user may ask for: the options of a query and of an export, and how their values are read."""
+"""The options of a query and of an export: one table, the readers of their values, their defaults."""

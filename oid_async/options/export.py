@@ -1,115 +1,132 @@
-"""What may be asked of an export, once for both doors: `download --format` takes the same options as `export`."""
+"""The options of an export, which `export` and `download --format` share."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from oid_async.errors import UsageError
-from oid_async.options import readers as values
+from oid_async.options.readers import FILE, SIZE, SWITCH, Reader, one_of, read_folder
+from oid_async.options.table import option, read_values
 
 Format = Literal["coco", "yolo", "voc", "webdataset", "imagefolder", "parquet", "fiftyone"]
 GroupBoxes = Literal["mark", "drop"]
 
 FORMATS: tuple[Format, ...] = get_args(Format)
-# What the parts of --splits are called: as the published ones.
+# The parts of --splits are named like the published splits.
 _PARTS = ("train", "validation", "test")
+
+
+def _read_shares(label: str, value: Any) -> str:
+    shares(value)
+    return str(value)
+
+
+def _read_side(label: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UsageError(f"--max-side takes a number of pixels, not {value!r}")
+    return value
+
+
+def _read_area(label: str, value: object) -> float | str:
+    """Return square pixels as a number, a share of the image's area as 'P%'."""
+    text = str(value).strip() if isinstance(value, int | float | str) and not isinstance(value, bool) else ""
+    try:
+        number = float(text.removesuffix("%"))
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise UsageError(f"--min-box-area takes square pixels such as 100, or a share such as 0.5%, not {value!r}")
+    return text if text.endswith("%") and number else number
+
+
+_option = partial(option, heading="export")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """One export. Values are checked when the object is made; raises UsageError, naming the option.
+    """The options of one export. Values are checked when the object is made; raises UsageError, naming the option.
 
-    Without `format` there is none: the other options may then not be given.
+    Without `format` there is no export: the other options may then not be given.
     """
 
-    format: Format | None = values.option(
+    format: Format | None = _option(
         None,
+        one_of(FORMATS),
         "--format",
         metavar="NAME",
-        choices=FORMATS,
-        doc=f"what to write, one of {', '.join(FORMATS)}",
+        help="what to write: coco (Detectron2, MMDetection), yolo (Ultralytics), voc (Pascal VOC), webdataset "
+        "(streaming from shards), imagefolder (Hugging Face datasets, as files), parquet (one table, images "
+        "inside) or fiftyone",
     )
-    out: Path | None = values.option(
-        None, "--out", kind=Path, metavar="DIR", doc="where the export lands; default SAVEPATH/export/<format>"
-    )
-    export_splits: str | None = values.option(
+    out: Path | None = _option(
         None,
+        Reader(read_folder, "DIR", parse=Path),
+        "--out",
+        help="where the export is written",
+        default_text="SAVEPATH/export/<format>",
+    )
+    export_splits: str | None = _option(
+        None,
+        Reader(_read_shares, "80/10/10", "one to three shares"),
         "--splits",
-        metavar="80/10/10",
-        doc="shares of train, validation and test, by a hash of ImageID, in place of the published splits",
+        help="shares of train, validation and test, by a hash of ImageID, in place of the published splits",
     )
-    max_side: int | None = values.option(
+    max_side: int | None = _option(
         None,
+        Reader(_read_side, "N", "1 pixel or more", int),
         "--max-side",
-        kind=int,
-        metavar="N",
-        doc="images whose longer side has more than N pixels are made smaller, their masks alike",
+        help="images whose longer side has more than N pixels are made smaller, their masks alike",
     )
-    copy: bool = values.option(
-        False, "--copy", kind=bool, doc="copy images into the export; default: hard links, which take no space"
+    copy: bool = _option(
+        False, SWITCH, "--copy", help="copy images into the export, in place of hard links, which take no space"
     )
-    min_box_area: float | str = values.option(
+    min_box_area: float | str = _option(
         0.0,
+        Reader(_read_area, "X", "square pixels such as 100, or a share such as 0.5%"),
         "--min-box-area",
-        metavar="X",
-        doc="leave out boxes and masks smaller than X square pixels of the exported image, or with % of its area",
+        help="leave out boxes and masks smaller than X square pixels of the exported image, or with % of its area",
     )
-    group_boxes: GroupBoxes = values.option(
+    group_boxes: GroupBoxes = _option(
         "mark",
+        one_of(get_args(GroupBoxes)),
         "--group-boxes",
-        choices=get_args(GroupBoxes),
-        metavar="mark|drop",
-        doc="boxes around a group: marked where the format has a place for it, or left out; default mark",
+        help="boxes around a group: marked where the format has a place for it, or left out",
     )
-    no_masks: bool = values.option(
-        False, "--no-masks", kind=bool, doc="boxes alone, also where masks were saved: yolo then has lines of boxes"
+    no_masks: bool = _option(
+        False, SWITCH, "--no-masks", help="boxes alone, also where masks were saved: yolo then has lines of boxes"
     )
-    class_map: str | None = values.option(
+    class_map: str | None = _option(
         None,
+        FILE,
         "--class-map",
-        metavar="FILE",
-        doc="classes to keep, one a line, in the order of their numbers; 'Man,Person' has Man counted as Person",
+        help="classes to keep, one a line, in the order of their numbers; 'Man,Person' has Man counted as Person",
     )
-    shard_size: int = values.option(
-        1 << 30, "--shard-size", metavar="SIZE", doc="the most bytes of one shard of webdataset and parquet; default 1G"
+    shard_size: int = _option(
+        1 << 30, SIZE, "--shard-size", help="the most bytes of one shard of webdataset and parquet"
     )
-    no_files: bool = values.option(
+    no_files: bool = _option(
         False,
+        SWITCH,
         "--no-files",
-        kind=bool,
-        doc="no image files: annotations alone; a download to webdataset packs images as they land and keeps no files",
+        help="no image files: annotations alone; a download to webdataset packs images as they are received and keeps "
+        "no files",
     )
 
     def __post_init__(self) -> None:
-        self._settle_export()
+        read_values(self)
+        self._check_export()
 
-    def _settle_export(self) -> None:
-        put = object.__setattr__
-        if self.format is not None:
-            put(self, "format", values.member(self, "format", self.format, FORMATS))
-        if self.out is not None:
-            place = values.place(self, "out")
-            if not place:
-                raise UsageError("--out is empty")
-            put(self, "out", Path(place))
-        if self.export_splits is not None:
-            shares(self.export_splits)
-        if self.max_side is not None and (not _is_whole(self.max_side) or self.max_side < 1):
-            raise UsageError(f"--max-side takes a number of pixels, not {self.max_side!r}")
-        for name in ("copy", "no_files", "no_masks"):
-            values.check_switch(self, name)
+    def _check_export(self) -> None:
+        """Refuse options of an export that contradict each other, or that are given without a format."""
         if self.copy and self.no_files:
             raise UsageError("--copy and --no-files contradict each other")
-        put(self, "min_box_area", _area(self.min_box_area))
-        put(self, "group_boxes", values.member(self, "group_boxes", self.group_boxes, get_args(GroupBoxes)))
-        put(self, "class_map", values.place(self, "class_map") or None)
-        put(self, "shard_size", values.size(self, "shard_size"))
-        if self.format is None:
-            for name, field in ExportOptions.__dataclass_fields__.items():
-                if getattr(self, name) != field.default:
-                    raise UsageError(f"{field.metadata['flags'][0]} is about an export: say --format, too")
+        if self.format is not None:
+            return
+        for name, field in ExportOptions.__dataclass_fields__.items():
+            if getattr(self, name) != field.default:
+                raise UsageError(f"{field.metadata['flags'][0]} is about an export: say --format, too")
 
 
 def shares(text: str) -> list[tuple[str, Fraction]]:
@@ -126,24 +143,3 @@ def shares(text: str) -> list[tuple[str, Fraction]]:
         raise UsageError(f"--splits takes the shares of {', '.join(_PARTS)}, such as 80/10/10, not {text!r}")
     total = sum(numbers, Fraction())
     return [(name, sum(numbers[: at + 1], Fraction()) / total) for at, name in enumerate(_PARTS[: len(numbers)])]
-
-
-def _area(value: object) -> float | str:
-    """Return square pixels as a number, a share of the image's area as 'P%'."""
-    text = str(value).strip() if isinstance(value, int | float | str) and not isinstance(value, bool) else ""
-    try:
-        number = float(text.removesuffix("%"))
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < float("inf"):
-        raise UsageError(f"--min-box-area takes square pixels such as 100, or a share such as 0.5%, not {value!r}")
-    return text if text.endswith("%") and number else number
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def export_fields() -> Iterable[str]:
-    """Return the names of the fields, in the order of the help page."""
-    return tuple(ExportOptions.__dataclass_fields__)

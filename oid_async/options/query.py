@@ -1,48 +1,45 @@
-"""What a user may ask for: every option once, with its flags, default, meaning and validation.
+"""The options of a query, each once: its spellings, default, reader, help and the heading it is shown under.
 
-`Options` is the single source: the command line builds its parser from the fields' metadata, the Python doors take the
-field names as keywords (`QueryOptions` repeats them for type checkers; a test keeps the two together).
+The command line builds its parser from this table, the Python calls take the field names as keywords (`QueryOptions`
+repeats them for type checkers; a test keeps the two together), and docs/options.md is generated from it.
 """
 
 import difflib
+import math
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import Field, asdict, dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import Field, dataclass, fields
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, Unpack, get_args
 
 from oid_async.errors import UsageError
+from oid_async.openimages.kinds import NAMES, KindName
 from oid_async.openimages.vocabulary import FLAGS, RELEASES, SOURCES, SPLITS, LabelSource, Release, Source, Split
-from oid_async.options import readers as values
+from oid_async.options import readers as read
+from oid_async.options.defaults import MAX_IMAGE_BYTES, MAX_WAIT_S, PERIOD_S, RETRIES, TIMEOUT_S
 from oid_async.options.export import ExportOptions
-from oid_async.options.readers import option as _option
+from oid_async.options.table import HEADINGS, option, read_values
 
 Match = Literal["any", "all"]
-Names = Literal["url", "id"]
-Kind = Literal["bbox", "segmentation", "relationship", "narrative", "label", "point", "all", "none"]
-SelectBy = Literal["bbox", "segmentation", "relationship", "narrative", "label", "point"]
+NameStyle = Literal["url", "id"]
+KindWord = Literal[KindName, "all", "none"]
 MaskSize = Literal["original", "image"]
 
+_which_images = partial(option, heading="which images")
+_annotations = partial(option, heading="annotations")
+_tables_and_sources = partial(option, heading="tables and sources")
+_transfer = partial(option, heading="transfer")
+_failures = partial(option, heading="failures")
+_output = partial(option, heading="output")
+
 _MATCH_WORDS: dict[str, Match] = {"any": "any", "sum": "any", "all": "all", "inter": "all"}
-_SWITCHES = (
-    "with_subclasses",
-    "shuffle",
-    "all_boxes",
-    "offline",
-    "retry_failed",
-    "top_up",
-    "no_hash",
-    "traces",
-    "voice",
-)
-# Options that name a file, a folder or a URL, as text.
-_PLACES = ("label", "annotation", "image_url", "mirror", "category_file", "image_ids", "exclude_ids")
 
 
 class QueryOptions(TypedDict, total=False):
-    """The keywords of `download`, `plan` and `stream`; see `Options` for what each means."""
+    """The keywords of `download`, `plan` and `stream`; `Options` explains each."""
 
     categories: Sequence[str]
     category_file: str | os.PathLike[str] | None
@@ -113,9 +110,13 @@ class QueryOptions(TypedDict, total=False):
     no_files: bool
 
 
-def _flag_option(flag: str, what: str) -> Any:
-    doc = f"only boxes {what} (yes) or not (no); such boxes alone match and are saved; unknown (-1) is neither"
-    return _option(None, flag, choices=("yes", "no"), metavar="yes|no", doc=doc)
+def _flag_option(flag: str, box: str) -> Any:
+    help = f"only boxes {box} (yes) or not (no); such boxes alone match and are saved; unknown (-1) is neither"
+    return _which_images(None, read.YES_OR_NO, flag, help=help)
+
+
+def _in_order(words: Iterable[str]) -> tuple[str, ...]:
+    return tuple(split for split in SPLITS if split in words or "all" in words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,355 +126,315 @@ class Options(ExportOptions):
     Raises UsageError, naming the option, for a value that cannot be used.
     """
 
-    categories: tuple[str, ...] = _option(
+    categories: tuple[str, ...] = _which_images(
         (),
+        read.WORDS,
         "--category",
-        many=True,
-        metavar="NAME",
-        doc="a class, repeatable: display name (any case, _ for space) or MID; default: every image with a box",
+        help="a class, repeatable: display name (any case, _ for space) or MID",
+        default_text="every image with a box",
     )
-    category_file: str | None = _option(
-        None, "--category-file", metavar="FILE", doc="more categories: one name or MID a line"
+    category_file: str | None = _which_images(
+        None, read.INPUT, "--category-file", help="more categories: one name or MID a line"
     )
-    with_subclasses: bool = _option(
-        False, "--with-subclasses", kind=bool, doc="with every class below a category or an excluded class, too"
+    with_subclasses: bool = _which_images(
+        False, read.SWITCH, "--with-subclasses", help="with every class below a category or an excluded class, too"
     )
-    match: Match = _option(
+    match: Match = _which_images(
         "any",
+        read.mapped(_MATCH_WORDS),
         "--type",
         "--match",
-        choices=_MATCH_WORDS,
         metavar="sum|inter|any|all",
-        doc="sum (any): images with any of the categories; inter (all): with every one of them; default sum",
+        help="sum (any): images with any of the categories; inter (all): with every one of them",
+        default_text="sum",
     )
-    exclude: tuple[str, ...] = _option(
-        (), "--exclude", many=True, metavar="NAME", doc="a class that no image may have, repeatable"
+    exclude: tuple[str, ...] = _which_images(
+        (), read.WORDS, "--exclude", help="a class that no image may have, repeatable"
     )
     is_occluded: bool | None = _flag_option("--is-occluded", "partly hidden by another object")
     is_truncated: bool | None = _flag_option("--is-truncated", "reaching past the edge of the image")
     is_group_of: bool | None = _flag_option("--is-group-of", "around a group of more than five")
     is_depiction: bool | None = _flag_option("--is-depiction", "of a drawing or a statue, not of the real thing")
     is_inside: bool | None = _flag_option("--is-inside", "taken from the inside of the object")
-    image_ids: str | None = _option(
+    image_ids: str | None = _which_images(
         None,
+        read.INPUT,
         "--image-ids",
-        metavar="FILE",
-        doc="only these images: one ImageID or split/ImageID a line; meets the categories",
+        help="only these images: one ImageID or split/ImageID a line; meets the categories",
     )
-    exclude_ids: str | None = _option(
-        None, "--exclude-ids", metavar="FILE", doc="none of these images: one ImageID or split/ImageID a line"
+    exclude_ids: str | None = _which_images(
+        None, read.INPUT, "--exclude-ids", help="none of these images: one ImageID or split/ImageID a line"
     )
-    limit: int | None = _option(
+    limit: int | None = _which_images(
         None,
+        read.COUNT_OR_ALL,
         "--ndata",
         "--limit",
-        kind=int,
-        metavar="N",
-        doc="the first N selected images in order; -1 for all, the default",
+        help="the first N selected images in order, -1 for all",
+        default_text="all",
     )
-    limit_per_class: int | None = _option(
+    limit_per_class: int | None = _which_images(
         None,
+        read.COUNT_OR_ALL,
         "--limit-per-class",
-        kind=int,
-        metavar="N",
-        doc="of each category the first N selected images in order, before --ndata; -1 for all, the default",
+        help="of each category the first N selected images in order, before --ndata; -1 for all",
+        default_text="all",
     )
-    shuffle: bool = _option(
-        False, "--shuffle", kind=bool, doc="count in a shuffled order, the same for the same seed, not by ImageID"
+    shuffle: bool = _which_images(
+        False, read.SWITCH, "--shuffle", help="count in a shuffled order, the same for the same seed, not by ImageID"
     )
-    seed: int = _option(0, "--seed", kind=int, metavar="N", doc="which shuffled order; default 0")
-    splits: tuple[Split, ...] = _option(
+    seed: int = _which_images(0, read.number(int, "takes a whole number"), "--seed", help="which shuffled order")
+    splits: tuple[Split, ...] = _which_images(
         (),
+        read.several_of((*SPLITS, "all"), _in_order),
         "--split",
-        many=True,
-        choices=(*SPLITS, "all"),
-        metavar="train|validation|test|all",
-        doc="repeatable; default train, or what the given tables or id lists say",
+        help="splits to select from, repeatable",
+        default_text="train, or what the given tables or id lists say",
     )
-    kinds: tuple[Kind, ...] = _option(
+    kinds: tuple[KindWord, ...] = _annotations(
         ("bbox",),
+        read.several_of(get_args(KindWord)),
         "--kind",
-        many=True,
-        choices=get_args(Kind),
-        metavar="bbox|segmentation|relationship|narrative|label|point|all|none",
-        doc="annotations to save, repeatable; none: images alone; default bbox",
+        help="annotations to save, repeatable; none: images alone",
+        default_text="bbox",
     )
-    select_by: SelectBy | None = _option(
+    select_by: KindName | None = _which_images(
         None,
+        read.one_of(NAMES),
         "--select-by",
-        choices=get_args(SelectBy),
         metavar="KIND",
-        doc="annotations that say which images match; default bbox if it is saved, else the first kind with classes",
+        help="annotations that say which images match",
+        default_text="bbox if it is saved, else the first kind with classes",
     )
-    where: str | None = _option(
+    where: str | None = _which_images(
         None,
+        read.TEXT,
         "--where",
         metavar="EXPR",
-        doc='images that an expression of classes fits: "(Dog & Person) - Cat", | for either, Vehicle/ with subclasses,'
-        " label:Dog of another kind, absent:Cat verified absent, names with signs in quotes; meets the categories",
+        help='images that an expression of classes fits: "(Dog & Person) - Cat", | for either, Vehicle/ with '
+        "subclasses, label:Dog of another kind, absent:Cat verified absent, names with signs in quotes; "
+        "meets the categories",
     )
-    caption: str | None = _option(
+    caption: str | None = _which_images(
         None,
+        read.TEXT,
         "--caption",
         metavar="REGEX",
-        doc="images with a narrative whose caption matches, case and all; (?i) in front for any case",
+        help="images with a narrative whose caption matches, case and all; (?i) in front for any case",
     )
-    triplet: tuple[str, ...] = _option(
+    triplet: tuple[str, ...] = _which_images(
         (),
+        read.WORDS,
         "--triplet",
-        many=True,
         metavar="A,REL,B",
-        doc="images with such a relationship, names or MIDs, * for any part, repeatable for any of them; "
+        help="images with such a relationship, names or MIDs, * for any part, repeatable for any of them; "
         "such relationships alone are saved",
     )
-    label_source: LabelSource = _option(
-        "human",
-        "--label-source",
-        choices=get_args(LabelSource),
-        metavar="human|machine",
-        doc="which image-level labels are meant; default human",
+    label_source: LabelSource = _annotations(
+        "human", read.one_of(get_args(LabelSource)), "--label-source", help="which image-level labels are meant"
     )
-    min_confidence: float | None = _option(
+    min_confidence: float | None = _which_images(
         None,
+        read.number(float, "is a number from 0 to 1", 0, 1),
         "--min-confidence",
-        kind=float,
-        metavar="X",
-        doc="labels below this confidence, 0 to 1, do not select; those of 0 never do, but are saved",
+        help="labels below this confidence, 0 to 1, do not select; those of 0 never do, but are saved",
     )
-    verified_absent: tuple[str, ...] = _option(
+    verified_absent: tuple[str, ...] = _which_images(
         (),
+        read.WORDS,
         "--verified-absent",
-        many=True,
-        metavar="NAME",
-        doc="images of which a person has verified that this class is not there, repeatable",
+        help="images of which a person has verified that this class is not there, repeatable",
     )
-    traces: bool = _option(
+    traces: bool = _annotations(
         False,
+        read.SWITCH,
         "--traces",
-        kind=bool,
-        doc="narratives with their mouse traces, not the captions alone: for train 16.7 GB are read through",
+        help="narratives with their mouse traces, not the captions alone: for train 16.7 GB are read through",
     )
-    voice: bool = _option(
-        False, "--voice", kind=bool, doc="the recordings of the saved narratives; what names them may need --traces"
+    voice: bool = _annotations(
+        False, read.SWITCH, "--voice", help="the recordings of the saved narratives; what names them may need --traces"
     )
-    mask_size: MaskSize = _option(
+    mask_size: MaskSize = _annotations(
         "original",
+        read.one_of(get_args(MaskSize)),
         "--mask-size",
-        choices=get_args(MaskSize),
-        metavar="original|image",
-        doc="masks as published, or brought to their image's size in pixels; default original",
+        help="masks as published, or brought to their image's size in pixels",
     )
-    only_matching: bool | None = _option(
+    only_matching: bool | None = _annotations(
+        None, read.SWITCH, "--only-matching", help="save boxes of the categories alone, which is the default"
+    )
+    all_boxes: bool = _annotations(
+        False, read.SWITCH, "--all-boxes", help="save the boxes of every class in the selected images"
+    )
+    release: Release = _tables_and_sources(
+        "v7", read.one_of(RELEASES), "--release", help="the release of Open Images whose tables are read"
+    )
+    label: str | None = _tables_and_sources(
         None,
-        "--only-matching",
-        kind=bool,
-        doc="save boxes of the categories alone, which is the default",
-    )
-    all_boxes: bool = _option(
-        False, "--all-boxes", kind=bool, doc="save the boxes of every class in the selected images"
-    )
-    release: Release = _option(
-        "v7",
-        "--release",
-        choices=RELEASES,
-        metavar="v4|v5|v6|v7",
-        doc="the release of Open Images whose tables are asked; default v7",
-    )
-    label: str | None = _option(
-        None,
+        read.INPUT,
         "--label",
         "--classes-file",
         metavar="PATH_OR_URL",
-        doc="class table (MID, name) in place of the published one: .csv, .csv.gz or .parquet",
+        help="class table (MID, name) in place of the published one: .csv, .csv.gz or .parquet",
     )
-    annotation: str | None = _option(
+    annotation: str | None = _tables_and_sources(
         None,
+        read.INPUT,
         "--annotation",
         "--boxes-file",
         metavar="PATH_OR_URL",
-        doc="box table in place of the published one; needs ImageID and LabelName",
+        help="box table in place of the published one; needs ImageID and LabelName",
     )
-    image_url: str | None = _option(
+    image_url: str | None = _tables_and_sources(
         None,
+        read.INPUT,
         "--imageURL",
         "--image-url",
         metavar="PATH_OR_URL",
-        doc="image table in place of the published one; needs ImageID and OriginalURL",
+        help="image table in place of the published one; needs ImageID and OriginalURL",
     )
-    savepath: Path = _option(
-        Path("train_data"), "--savepath", metavar="DIR", doc="where everything lands; default train_data"
+    savepath: Path = _output(
+        Path("train_data"), read.SAVEPATH, "--savepath", help="the folder that everything is written to"
     )
-    source: tuple[Source, ...] | None = _option(
+    source: tuple[Source, ...] | None = _tables_and_sources(
         None,
+        read.comma_list_of(SOURCES, "source"),
         "--source",
-        commas=True,
         metavar="cvdf,original,thumbnail",
-        doc="order of sources for one image; default cvdf,original; cvdf alone with a mirror",
+        help="order of sources for one image",
+        default_text="cvdf,original; cvdf alone with a mirror",
     )
-    names: Names = _option(
+    names: NameStyle = _output(
         "url",
+        read.one_of(get_args(NameStyle)),
         "--names",
-        choices=get_args(Names),
-        metavar="url|id",
-        doc="file names: last part of OriginalURL, or <ImageID>.jpg; default url",
+        help="file names: last part of OriginalURL, or <ImageID>.jpg",
     )
-    mirror: str | None = _option(
-        None,
-        "--mirror",
-        metavar="URL_OR_DIR",
-        doc="read every published object from URL/<bucket>/<key>; also a folder; default $OID_ASYNC_MIRROR",
+    mirror: str | None = _tables_and_sources(
+        None, read.MIRROR, "--mirror", help="read every published object from URL/<bucket>/<key>; also a folder"
     )
-    cache_dir: Path | None = _option(
+    cache_dir: Path | None = _tables_and_sources(
         None,
+        read.CACHE_DIR,
         "--cache-dir",
-        kind=Path,
-        metavar="DIR",
-        doc="where fetched tables are kept; default $OID_ASYNC_CACHE or the user's cache folder",
+        help="where fetched tables are kept",
+        default_text="$OID_ASYNC_CACHE or the user's cache folder",
     )
-    offline: bool = _option(
-        False, "--offline", kind=bool, doc="make no request at all: tables from the cache, images that are there"
+    offline: bool = _tables_and_sources(
+        False, read.SWITCH, "--offline", help="make no request at all: tables from the cache, images that are there"
     )
-    max_bad_rows: int = _option(
+    max_bad_rows: int = _failures(
         1000,
+        read.number(int, "takes a count, 0 or more", 0),
         "--max-bad-rows",
-        kind=int,
-        metavar="N",
-        doc="damaged table rows are left out and named in bad_rows.csv; more than N stop the run; default 1000",
+        help="damaged table rows are left out and named in bad_rows.csv; more than N stop the run",
     )
-    concurrency: int | None = _option(
+    concurrency: int | None = _transfer(
         None,
+        read.number(int, "is from 1 to 1024", 1, 1024),
         "--concurrency",
-        kind=int,
-        metavar="N",
-        doc="at most N transfers at once; default: as many as the line can use",
+        help="at most N transfers at once",
+        default_text="as many as the line can use",
     )
-    rate: float | None = _option(
+    rate: float | None = _transfer(
         None,
+        read.number(float, "is 0 (no cap) or more requests", 0),
         "--rate",
-        kind=float,
         metavar="R",
-        doc="at most R requests per period and host, re-sends counted; 0: no cap; default 10 for Flickr, else no cap",
+        help="at most R requests per period and host, re-sends counted; 0: no cap",
+        default_text="10 for Flickr, else no cap",
     )
-    period: float = _option(1.0, "--period", kind=float, metavar="S", doc="the period of --rate in seconds; default 1")
-    processes: int | str = _option(
+    period: float = _transfer(
+        PERIOD_S,
+        read.number(float, "is a positive number of seconds", math.ulp(0.0)),  # the least number above 0
+        "--period",
+        metavar="S",
+        help="the period of --rate in seconds",
+    )
+    processes: int | str = _transfer(
         1,
+        read.PROCESSES,
         "--processes",
-        metavar="auto|N",
-        doc="share the work among N processes; auto: as many as are worth it; default auto, in Python 1",
+        help="share the work among N processes; auto: as many as are worth it",
+        default_text="auto, in Python 1",
     )
-    allow_hosts: tuple[str, ...] = _option(
+    allow_hosts: tuple[str, ...] = _transfer(
         (),
+        read.HOSTS,
         "--allow-host",
-        many=True,
-        metavar="HOST:PORT",
-        doc="a non-global address that may be connected to, repeatable; default the mirror's own",
+        help="a non-global address that may be connected to, repeatable",
+        default_text="the mirror's own",
     )
-    retries: int = _option(
-        4, "--retries", kind=int, metavar="N", doc="attempts after the first for what may pass; default 4"
+    retries: int = _failures(
+        RETRIES, read.number(int, "is 0 or more", 0), "--retries", help="attempts after the first for what may pass"
     )
-    timeout: float = _option(
-        30.0,
+    timeout: float = _failures(
+        TIMEOUT_S,
+        read.number(float, "is 0.001 or more", 0.001),
         "--timeout",
-        kind=float,
         metavar="S",
-        doc="seconds without a byte, or with less than 1 KiB each, that end an attempt; default 30",
+        help="seconds without a byte, or with less than 1 KiB each, that end an attempt",
     )
-    max_wait: float = _option(
-        900.0,
+    max_wait: float = _failures(
+        MAX_WAIT_S,
+        read.number(float, "is 0 or more", 0),
         "--max-wait",
-        kind=float,
         metavar="S",
-        doc="seconds in all to wait for a host that is down or asks us to wait; then its images fail; default 900",
+        help="seconds in all to wait for a host that is down or asks us to wait; then its images fail",
     )
-    max_image_bytes: int = _option(
-        64 << 20, "--max-image-bytes", metavar="SIZE", doc="the largest image that is taken, such as 64M, the default"
+    max_image_bytes: int = _transfer(
+        MAX_IMAGE_BYTES, read.SIZE, "--max-image-bytes", help="the largest image that is taken, such as 500K or 64M"
     )
-    limit_rate: int | None = _option(
+    limit_rate: int | None = _transfer(
         None,
+        read.SIZE,
         "--limit-rate",
-        metavar="SIZE",
-        doc="at most so many bytes a second for all images, such as 2M; default none",
+        help="at most so many bytes a second for all images, such as 2M",
+        default_text="none",
     )
-    retry_failed: bool = _option(
-        False, "--retry-failed", kind=bool, doc="ask again for images whose final failure is remembered"
+    retry_failed: bool = _failures(
+        False, read.SWITCH, "--retry-failed", help="request images again whose final failure is remembered"
     )
-    top_up: bool = _option(
+    top_up: bool = _failures(
         False,
+        read.SWITCH,
         "--top-up",
-        kind=bool,
-        doc="in place of each failure take the next image in order, of --ndata and of each class of --limit-per-class",
+        help="in place of each failure take the next image in order, of --ndata and of each class of --limit-per-class",
     )
-    max_failures: int | str = _option(
+    max_failures: int | str = _failures(
         0,
+        read.COUNT_OR_SHARE,
         "--max-failures",
-        metavar="N|P%",
-        doc="that many failures, or P% of the selected images, still exit 0; the exit code alone: in Python it is "
-        "checked and has no effect; default 0",
+        help="that many failures, or P% of the selected images, still exit 0; the exit code alone: in Python it is "
+        "checked and has no effect",
     )
-    no_hash: bool = _option(
+    no_hash: bool = _transfer(
         False,
+        read.SWITCH,
         "--no-hash",
-        kind=bool,
-        doc="compute no MD5 for the manifest: saves CPU time; gives up the check of copies against an ETag that is an "
+        help="compute no MD5 for the manifest: saves CPU time; gives up the check of copies against an ETag that is an "
         "MD5 (their length, start and end are checked), and lets verify check size, start and end alone; an original "
         "is held against its published MD5 all the same",
     )
-    shard: str | None = _option(
+    shard: str | None = _which_images(
         None,
+        read.SHARD,
         "--shard",
-        metavar="K/N",
-        doc="the K-th of N disjoint parts of the selection, K from 1 to N (0 is N); default everything; the command "
-        "line reads it from the environment of a Slurm array, a Slurm step or an Indexed Job",
+        help="the K-th of N disjoint parts of the selection, K from 1 to N (0 is N); the command line reads it from "
+        "the environment of a Slurm array, a Slurm step or an Indexed Job",
+        default_text="everything",
     )
 
     def __post_init__(self) -> None:
-        put = object.__setattr__
-        put(self, "categories", values.words(self, "categories"))
-        put(self, "match", values.one_of(self, "match", _MATCH_WORDS))
-        put(self, "splits", _splits(self, values.words(self, "splits")))
-        put(
-            self,
-            "kinds",
-            tuple(values.member(self, "kinds", word, get_args(Kind)) for word in values.words(self, "kinds")),
-        )
-        for name in ("exclude", "triplet", "verified_absent"):
-            put(self, name, values.words(self, name))
-        for name in ("where", "caption"):
-            values.text(self, name)
-        put(self, "label_source", values.member(self, "label_source", self.label_source, get_args(LabelSource)))
-        put(self, "mask_size", values.member(self, "mask_size", self.mask_size, get_args(MaskSize)))
-        if self.select_by is not None:
-            put(self, "select_by", values.member(self, "select_by", self.select_by, get_args(SelectBy)))
-        put(self, "release", values.member(self, "release", self.release, RELEASES))
-        for name in FLAGS:
-            put(self, name, values.yes_or_no(self, name))
-        for name in _SWITCHES:
-            values.check_switch(self, name)
-        put(self, "names", values.one_of(self, "names", {name: name for name in get_args(Names)}))
-        put(self, "allow_hosts", values.words(self, "allow_hosts"))
-        for name in _PLACES:
-            put(self, name, values.place(self, name) or None)
-        put(self, "mirror", self.mirror or os.environ.get("OID_ASYNC_MIRROR") or None)
-        if not values.place(self, "savepath"):
-            raise UsageError("--savepath is empty")
-        put(self, "savepath", Path(self.savepath))
-        values.place(self, "cache_dir")
-        cache_dir = self.cache_dir or os.environ.get("OID_ASYNC_CACHE") or None
-        put(self, "cache_dir", Path(cache_dir) if cache_dir else None)
-        if self.source is not None:
-            put(self, "source", _sources(self))
-        values.check_numbers(self)
-        for name in ("limit", "limit_per_class"):
-            put(self, name, None if getattr(self, name) == -1 else getattr(self, name))
-        put(self, "max_failures", values.count_or_share(self, "max_failures"))
-        put(self, "processes", values.processes(self))
+        read_values(self)
+        self._check_selection()
+        self._check_annotations()
+        self._check_export()
+
+    def _check_selection(self) -> None:
+        """Refuse options of a selection that contradict each other."""
         if self.match == "all" and not (self.categories or self.category_file):
-            raise UsageError(f"{values.called(self, 'match')} inter needs at least one --category to intersect")
-        for name in ("max_image_bytes", "limit_rate"):
-            put(self, name, values.size(self, name))
-        self._settle_kinds()
-        put(self, "shard", values.shard(self))
-        self._settle_export()
+            raise UsageError("match (--type) inter needs at least one --category to intersect")
         if self.packs and self.top_up:
             raise UsageError(
                 "--top-up replaces what failed before; with --no-files shards are filled already: leave one out"
@@ -483,19 +444,11 @@ class Options(ExportOptions):
                 "--top-up cannot fill --limit-per-class in one part of --shard, which knows nothing of the others; "
                 "leave one of the three out"
             )
-        for host in self.allow_hosts:
-            name, _, port = host.rpartition(":")
-            if not (name and "/" not in name and port.isdecimal() and 0 < int(port) < 65536):
-                raise UsageError(
-                    f"{values.called(self, 'allow_hosts')} takes HOST:PORT, such as 127.0.0.1:8080, not {host!r}"
-                )
 
-    def _settle_kinds(self) -> None:
-        """Refuse what contradicts itself in what is to be saved; afterwards `only_matching` is `not all_boxes`."""
+    def _check_annotations(self) -> None:
+        """Refuse options of annotations that contradict each other; afterwards `only_matching` is `not all_boxes`."""
         if "none" in self.kinds and len(set(self.kinds)) > 1:
             raise UsageError("--kind none stands alone: it saves no annotations")
-        if self.only_matching is not None:
-            values.check_switch(self, "only_matching")
         if self.only_matching and self.all_boxes:
             raise UsageError("--only-matching and --all-boxes contradict each other")
         object.__setattr__(self, "all_boxes", self.all_boxes or self.only_matching is False)
@@ -504,30 +457,26 @@ class Options(ExportOptions):
             raise UsageError("--all-boxes has nothing to save with --kind none")
         if (self.traces or self.voice) and not {"narrative", "all"} & set(self.kinds):
             raise UsageError(f"--{'traces' if self.traces else 'voice'} are of narratives: say --kind narrative, too")
-        if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
-            raise UsageError(
-                f"{values.called(self, 'min_confidence')} is a number from 0 to 1, not {self.min_confidence}"
-            )
 
     @property
     def packs(self) -> bool:
-        """Whether images go straight into shards and are no files."""
+        """Return whether images are written into shards only, not as files."""
         return self.format == "webdataset" and self.no_files
 
     @property
     def restricts(self) -> bool:
-        """Whether more is asked of an image than its categories."""
+        """Return whether an image must meet more than its categories."""
         return bool(self.where is not None or self.caption is not None or self.triplet or self.verified_absent)
 
     @property
     def flags(self) -> dict[str, bool]:
-        """What boxes must be: the columns of the box table that were asked about, and the wanted answer."""
-        asked = {column: getattr(self, name) for name, column in FLAGS.items()}
-        return {column: wanted for column, wanted in asked.items() if wanted is not None}
+        """Return the flag columns of the box table that restrict the boxes, and the wanted value of each."""
+        wanted = {column: getattr(self, name) for name, column in FLAGS.items()}
+        return {column: value for column, value in wanted.items() if value is not None}
 
     @classmethod
     def of(cls, **query: Unpack[QueryOptions]) -> Self:
-        """Make Options from what a person passes: lists, paths or strings, and the words of either door."""
+        """Make Options from keywords as `QueryOptions` types them. Raises TypeError for an unknown keyword."""
         for name in query:
             if name not in QueryOptions.__annotations__:
                 near = difflib.get_close_matches(name, QueryOptions.__annotations__, n=1)
@@ -535,7 +484,7 @@ class Options(ExportOptions):
         return cls(**query)  # type: ignore[arg-type]
 
     def allows(self, failed: int, selected: int) -> bool:
-        """Return whether so many failures are within --max-failures.
+        """Return whether `failed` of `selected` images is within --max-failures.
 
         >>> Options(max_failures="0.5%").allows(1, 200), Options(max_failures="0.5%").allows(1, 199)
         (True, False)
@@ -546,15 +495,16 @@ class Options(ExportOptions):
 
     def as_json(self) -> dict[str, Any]:
         """Return the options as plain JSON values, for query.json: paths are absolute, but for the savepath's own."""
-        plain = {name: _plain(value) for name, value in asdict(self).items()}
-        return plain | {name: _absolute(plain[name]) for name in (*_PLACES, "cache_dir")}
+        return {
+            option.name: _plain(getattr(self, option.name), is_absolute=option.metadata["reader"].is_absolute)
+            for option in fields(self)
+        }
 
     @classmethod
     def from_json(cls, query: Mapping[str, Any], *, savepath: Path) -> Self:
-        """Make the options of a query.json again, for the folder that it was found in.
+        """Make Options from the content of a query.json, for the folder that it was found in.
 
-        Raises UsageError for what they cannot be. Where the images came from is the query's, whatever the environment
-        says today.
+        Raises UsageError for an unknown option or value. The mirror is the stored one, not that of the environment.
         """
         if unknown := query.keys() - {option.name for option in fields(cls)}:
             raise UsageError(f"no option {min(unknown)!r} in this version")
@@ -564,39 +514,14 @@ class Options(ExportOptions):
 
 
 def option_fields() -> tuple[Field[Any], ...]:
-    """Return the fields of Options with their command line metadata, in the order of the help page."""
-    every = fields(Options)
-    exports = ExportOptions.__dataclass_fields__
-    return (*(option for option in every if option.name not in exports), *(every[: len(exports)]))
+    """Return the fields of Options, in the order of the help page: by heading, then as in the table."""
+    return tuple(sorted(fields(Options), key=lambda option: HEADINGS.index(option.metadata["heading"])))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, *, is_absolute: bool) -> Any:
     if isinstance(value, tuple):
         return list(value)
-    return str(value) if isinstance(value, Path) else value
-
-
-def _absolute(place: str | None) -> str | None:
-    """Return a path from the root of the disk on: a query is repeated from wherever; a URL stays what it is."""
-    is_url = place is None or re.match(r"(https?|file):", place, re.IGNORECASE)
-    return place if is_url or place is None else os.path.abspath(place)
-
-
-def _splits(options: Options, words: tuple[str, ...]) -> tuple[str, ...]:
-    for word in words:
-        if word not in (*SPLITS, "all"):
-            raise UsageError(f"{values.called(options, 'splits')} is one of {', '.join(SPLITS)}, all, not {word!r}")
-    return tuple(split for split in SPLITS if split in words or "all" in words)
-
-
-def _sources(options: Options) -> tuple[str, ...]:
-    words = tuple(part.strip() for word in values.words(options, "source") for part in word.split(","))
-    if not words:
-        raise UsageError(
-            f"{values.called(options, 'source')} names no source; it is one or more of {', '.join(SOURCES)}"
-        )
-    for word in words:
-        values.member(options, "source", word, SOURCES)
-    if len(set(words)) != len(words):
-        raise UsageError(f"{values.called(options, 'source')} names a source twice: {','.join(words)}")
-    return words
+    text = str(value) if isinstance(value, Path) else value
+    # A query may be repeated from any working directory; a URL stays as it is.
+    is_path = is_absolute and text is not None and not re.match(r"(https?|file):", text, re.IGNORECASE)
+    return os.path.abspath(text) if is_path else text

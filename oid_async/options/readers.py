@@ -1,178 +1,229 @@
-"""What may stand for the value of an option: each is read, or refused in one line that names the option. Pure."""
+"""Readers of option values: each returns the normalised value, or raises one line that names the option. Pure."""
 
+import math
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from oid_async.errors import UsageError
 
-if TYPE_CHECKING:
-    from oid_async.options.export import ExportOptions
-    from oid_async.options.query import Options
-
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([BKMGTbkmgt]?)(?:i?[Bb])?")
-_YES_NO: dict[Any, bool] = {"yes": True, "no": False, True: True, False: False}
 _SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
-_MOST_PROCESSES = 256
 _COUNT_OR_SHARE = re.compile(r"([0-9]{1,18})|([0-9]{1,3}(?:\.[0-9]{1,18})?)%")
+_MAX_PROCESSES = 256
 
 
-_REAL = ("rate", "period", "timeout", "max_wait", "min_confidence")
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How the value of an option is read.
+
+    `read` takes the option's label, such as `limit (--ndata)`, and a value of any type; it returns the normalised value
+    or raises UsageError. `metavar` stands for the value in the help, `accepts` describes it in docs/options.md, and
+    `choices` lists the values of a closed set. `parse` converts the text of the command line; bool makes a switch
+    without a value. `environment` is the variable that is read if the option is not given. query.json stores a path
+    that `is_absolute` from the root on.
+    """
+
+    read: Callable[[str, Any], Any]
+    metavar: str = ""
+    accepts: str = ""
+    parse: Callable[[str], Any] = str
+    choices: tuple[str, ...] = ()
+    is_repeatable: bool = False
+    environment: str = ""
+    is_absolute: bool = False
 
 
-def option(
-    default: Any,
-    *flags: str,
-    doc: str,
-    metavar: str | None = None,
-    kind: type = str,
-    choices: Iterable[str] | None = None,
-    many: bool = False,
-    commas: bool = False,
-) -> Any:
-    """Make one field of a class of options; the metadata is all the command line needs to offer it."""
-    metadata = {"flags": flags, "help": doc, "metavar": metavar, "type": kind, "choices": choices}
-    return field(default=default, metadata=metadata | {"many": many, "commas": commas})
-
-
-def called(options: "ExportOptions", name: str) -> str:
-    """Name an option the way both doors know it: 'limit (--ndata)'."""
-    flag = options.__dataclass_fields__[name].metadata["flags"][0]
-    return flag if flag == f"--{name}" else f"{name} ({flag})"
-
-
-def words(options: "ExportOptions", name: str) -> tuple[str, ...]:
-    """Return a repeatable option as a tuple of words; one bare string is one word, not its letters."""
-    value: object = getattr(options, name)
-    if not isinstance(value, str | Iterable | None):
-        raise UsageError(f"{called(options, name)} takes names, not {value!r}")
-    words = (value,) if isinstance(value, str) else tuple(value) if value is not None else ()
-    for word in words:
-        if not isinstance(word, str) or not word.strip():
-            raise UsageError(f"{called(options, name)} takes names, not {word!r}")
-    return words
-
-
-def place(options: "ExportOptions", name: str) -> str | None:
-    """Return a path or URL as text. Raises UsageError for what is neither."""
-    value = getattr(options, name)
-    if value is not None and not isinstance(value, str | os.PathLike):
-        raise UsageError(f"{called(options, name)} takes a path, not {value!r}")
-    text = None if value is None else str(os.fspath(value))
-    if text is not None and "\0" in text:
-        raise UsageError(f"{called(options, name)}: a path holds no NUL byte")
-    return text
-
-
-def member(options: "ExportOptions", name: str, word: object, allowed: Iterable[str]) -> str:
+def read_member(label: str, word: object, allowed: Iterable[str]) -> str:
     """Return a word that is one of those allowed."""
     if not isinstance(word, str) or word not in allowed:
-        raise UsageError(f"{called(options, name)} is one of {', '.join(allowed)}, not {word!r}")
+        raise UsageError(f"{label} is one of {', '.join(allowed)}, not {word!r}")
     return word
 
 
-def text(options: "ExportOptions", name: str) -> None:
-    """Refuse what is no text, or empty, where text may be given."""
-    value = getattr(options, name)
-    if value is not None and (not isinstance(value, str) or not value.strip()):
-        raise UsageError(f"{called(options, name)} takes text, not {value!r}")
+def read_words(label: str, value: object) -> tuple[str, ...]:
+    """Return the words of a repeatable option; a bare string is one word, None is no word."""
+    if not isinstance(value, str | Iterable | None):
+        raise UsageError(f"{label} takes names, not {value!r}")
+    words = (value,) if isinstance(value, str) else tuple(value) if value is not None else ()
+    for word in words:
+        if not isinstance(word, str) or not word.strip():
+            raise UsageError(f"{label} takes names, not {word!r}")
+    return words
 
 
-def yes_or_no(options: "ExportOptions", name: str) -> bool | None:
-    """Return yes as True and no as False; None for neither."""
-    value = getattr(options, name)
-    if value is None:
-        return None
-    if not isinstance(value, str | bool) or value not in _YES_NO:
-        raise UsageError(f"{called(options, name)} is yes or no, not {value!r}")
-    return _YES_NO[value]
+def read_path_or_url(label: str, value: object) -> str | None:
+    """Return a path or URL as text, None if it is empty."""
+    if not isinstance(value, str | os.PathLike):
+        raise UsageError(f"{label} takes a path, not {value!r}")
+    text = str(os.fspath(value))
+    if "\0" in text:
+        raise UsageError(f"{label}: a path holds no NUL byte")
+    return text or None
 
 
-def shard(options: "Options") -> str | None:
-    """Return a part as 'K/N' with K from 1 to N; None for the only one."""
-    value: object = options.shard
-    if value is None:
-        return None
-    written = _SHARD.fullmatch(value.strip()) if isinstance(value, str) else None
-    number, count = (int(written[1]), int(written[2])) if written is not None else (1, 0)
-    if number > count or not count:
-        raise UsageError(f"--shard takes K/N such as 3/8, with K from 1 to N (0 is N), not {value!r}")
-    return f"{number or count}/{count}" if count > 1 else None
+def one_of(allowed: Iterable[str]) -> Reader:
+    """Return a reader of one word of a closed set."""
+    choices = tuple(allowed)
+    return Reader(lambda label, value: read_member(label, value, choices), choices=choices)
 
 
-def check_switch(options: "ExportOptions", name: str) -> None:
-    """Refuse what is neither True nor False."""
-    value = getattr(options, name)
+def mapped(meanings: Mapping[str, Any]) -> Reader:
+    """Return a reader of one word that returns its meaning."""
+    return Reader(lambda label, value: meanings[read_member(label, value, meanings)], choices=tuple(meanings))
+
+
+def several_of(choices: tuple[str, ...], order: Callable[[tuple[str, ...]], Iterable[str]] = tuple) -> Reader:
+    """Return a reader of words of a closed set; `order` makes the final sequence of them."""
+
+    def read(label: str, value: object) -> tuple[str, ...]:
+        words = tuple(read_member(label, word, choices) for word in read_words(label, value))
+        return tuple(order(words))
+
+    return Reader(read, choices=choices, is_repeatable=True)
+
+
+def comma_list_of(choices: tuple[str, ...], noun: str) -> Reader:
+    """Return a reader of one or more different words of a closed set, in order, separated by commas or repeated."""
+
+    def read(label: str, value: object) -> tuple[str, ...]:
+        words = tuple(part.strip() for word in read_words(label, value) for part in word.split(","))
+        if not words:
+            raise UsageError(f"{label} names no {noun}; it is one or more of {', '.join(choices)}")
+        for word in words:
+            read_member(label, word, choices)
+        if len(set(words)) != len(words):
+            raise UsageError(f"{label} names a {noun} twice: {','.join(words)}")
+        return words
+
+    return Reader(read, choices=choices, is_repeatable=True)
+
+
+def number(parse: type, rule: str, least: float = -math.inf, most: float = math.inf) -> Reader:
+    """Return a reader of a finite number from `least` to `most`; `rule` describes the range, as `is 0 or more`."""
+    allowed_types = int if parse is int else (int, float)
+
+    def read(label: str, value: object) -> Any:
+        if isinstance(value, bool) or not isinstance(value, allowed_types) or value != value:
+            raise UsageError(f"{label} takes a number, not {value!r}")
+        if not least <= value <= most or value == math.inf:
+            raise UsageError(f"{label} {rule}, not {value}")
+        return value
+
+    return Reader(read, "N" if parse is int else "X", rule.removeprefix("takes ").removeprefix("is "), parse)
+
+
+def _read_count_or_all(label: str, value: object) -> int | None:
+    count: int = _COUNT_OR_MINUS_ONE.read(label, value)
+    return None if count == -1 else count
+
+
+def _read_text(label: str, value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise UsageError(f"{label} takes text, not {value!r}")
+    return value
+
+
+def _read_switch(label: str, value: object) -> bool:
     if not isinstance(value, bool):
-        raise UsageError(f"{called(options, name)} is True or False, not {value!r}")
+        raise UsageError(f"{label} is True or False, not {value!r}")
+    return value
 
 
-def count_or_share(options: "ExportOptions", name: str) -> int | str:
+def _read_yes_or_no(label: str, value: object) -> bool:
+    if not isinstance(value, str | bool) or value not in ("yes", "no", True, False):
+        raise UsageError(f"{label} is yes or no, not {value!r}")
+    return value in ("yes", True)
+
+
+def read_folder(label: str, value: object) -> Path:
+    """Return the path of a folder, which must be given."""
+    text = None if value is None else read_path_or_url(label, value)
+    if text is None:
+        raise UsageError(f"{label} is empty")
+    return Path(text)
+
+
+def _read_cache_dir(label: str, value: object) -> Path | None:
+    text = read_path_or_url(label, value)
+    return None if text is None else Path(text)
+
+
+def _read_size(label: str, value: object) -> int:
+    """Return a number of bytes from a number or from text such as 500K, 64M, 1.5G (units of 1024)."""
+    is_given = isinstance(value, int | str) and not isinstance(value, bool)
+    parts = _SIZE.fullmatch(str(value).strip()) if is_given else None
+    size_bytes = int(float(parts[1]) * 1024 ** "BKMGT".index((parts[2] or "B").upper())) if parts is not None else 0
+    if size_bytes < 1:
+        raise UsageError(f"{label} takes a size in bytes such as 500K, 64M or 1.5G, not {value!r}")
+    return size_bytes
+
+
+def _read_count_or_share(label: str, value: object) -> int | str:
     """Return a count as a number, a share as 'P%'."""
-    value: object = getattr(options, name)
-    written = _COUNT_OR_SHARE.fullmatch(str(value)) if isinstance(value, int | str) else None
-    if written is None or isinstance(value, bool) or (written[2] and Fraction(written[2]) > 100):
-        raise UsageError(f"{called(options, name)} takes a count such as 5 or a share such as 2%, not {value!r}")
-    return int(written[1]) if written[1] else written[0]
+    parts = _COUNT_OR_SHARE.fullmatch(str(value)) if isinstance(value, int | str) else None
+    if parts is None or isinstance(value, bool) or (parts[2] and Fraction(parts[2]) > 100):
+        raise UsageError(f"{label} takes a count such as 5 or a share such as 2%, not {value!r}")
+    return int(parts[1]) if parts[1] else parts[0]
 
 
-def processes(options: "Options") -> int | str:
-    """Return a number of processes, or 'auto'; None asks for none beside the caller's own."""
-    value: object = options.processes
+def _read_processes(label: str, value: object) -> int | str:
+    """Return a number of processes, or 'auto'; None is 1, the caller's own process alone."""
     if value is None:
         return 1
-    told = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
-    if told == "auto":
-        return told
-    if not re.fullmatch("[0-9]{1,9}", told) or not 1 <= int(told) <= _MOST_PROCESSES:
-        raise UsageError(
-            f"{called(options, 'processes')} is auto or a number from 1 to {_MOST_PROCESSES}, not {value!r}"
-        )
-    return int(told)
+    text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    if text == "auto":
+        return text
+    if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= _MAX_PROCESSES:
+        raise UsageError(f"{label} is auto or a number from 1 to {_MAX_PROCESSES}, not {value!r}")
+    return int(text)
 
 
-def one_of(options: "ExportOptions", name: str, allowed: dict[str, Any]) -> Any:
-    """Return what the word that was given stands for."""
-    return allowed[member(options, name, getattr(options, name), allowed)]
+def _read_shard(label: str, value: object) -> str | None:
+    """Return a part as 'K/N' with K from 1 to N; None for the only one."""
+    parts = _SHARD.fullmatch(value.strip()) if isinstance(value, str) else None
+    index, count = (int(parts[1]), int(parts[2])) if parts is not None else (1, 0)
+    if index > count or not count:
+        raise UsageError(f"{label} takes K/N such as 3/8, with K from 1 to N (0 is N), not {value!r}")
+    return f"{index or count}/{count}" if count > 1 else None
 
 
-def check_numbers(options: "Options") -> None:
-    """Refuse numbers that are none, or out of their range."""
-    whole, real = int, (int, float)
-    numbers = dict.fromkeys(("limit", "limit_per_class", "seed", "concurrency", "retries", "max_bad_rows"), whole)
-    for name, kind in (numbers | dict.fromkeys(_REAL, real)).items():
-        value = getattr(options, name)
-        if value is None and options.__dataclass_fields__[name].default is not None:
-            raise UsageError(f"{called(options, name)} takes a number, not None")
-        if value is not None and (isinstance(value, bool) or not isinstance(value, kind) or value != value):
-            raise UsageError(f"{called(options, name)} takes a number, not {value!r}")
-    for name in ("limit", "limit_per_class"):
-        value = getattr(options, name)
-        if value is not None and value < -1:
-            raise UsageError(f"{called(options, name)} takes a count, or -1 for all, not {value}")
-    if options.max_bad_rows < 0:
-        raise UsageError(f"{called(options, 'max_bad_rows')} takes a count, 0 or more, not {options.max_bad_rows}")
-    if options.concurrency is not None and not 1 <= options.concurrency <= 1024:
-        raise UsageError(f"{called(options, 'concurrency')} is from 1 to 1024, not {options.concurrency}")
-    if options.rate is not None and not 0 <= options.rate < float("inf"):
-        raise UsageError(f"{called(options, 'rate')} is 0 (no cap) or more requests, not {options.rate}")
-    if not 0 < options.period < float("inf"):
-        raise UsageError(f"{called(options, 'period')} is a positive number of seconds, not {options.period}")
-    for name, least in (("retries", 0), ("timeout", 0.001), ("max_wait", 0)):
-        if not least <= getattr(options, name) < float("inf"):
-            raise UsageError(f"{called(options, name)} is {least:g} or more, not {getattr(options, name)}")
+def _read_hosts(label: str, value: object) -> tuple[str, ...]:
+    addresses = read_words(label, value)
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        if not (host and "/" not in host and port.isdecimal() and 0 < int(port) < 65536):
+            raise UsageError(f"{label} takes HOST:PORT, such as 127.0.0.1:8080, not {address!r}")
+    return addresses
 
 
-def size(options: "ExportOptions", name: str) -> int | None:
-    """Return a number of bytes from a number or from text such as 500K, 64M, 1.5G (units of 1024)."""
-    value = getattr(options, name)
-    if value is None and options.__dataclass_fields__[name].default is None:
-        return None
-    told = _SIZE.fullmatch(str(value).strip()) if isinstance(value, int | str) and not isinstance(value, bool) else None
-    size = int(float(told[1]) * 1024 ** "BKMGT".index((told[2] or "B").upper())) if told is not None else 0
-    if size < 1:
-        raise UsageError(f"{called(options, name)} takes a size in bytes such as 500K, 64M or 1.5G, not {value!r}")
-    return size
+def compact_size(size_bytes: int) -> str:
+    """Return a number of bytes as an option takes it.
+
+    >>> compact_size(64 << 20), compact_size(1536)
+    ('64M', '1536')
+    """
+    units = [unit for power, unit in enumerate("KMGT", 1) if size_bytes and size_bytes % 1024**power == 0]
+    return f"{size_bytes >> 10 * len(units)}{units[-1]}" if units else str(size_bytes)
+
+
+_COUNT_OR_MINUS_ONE = number(int, "takes a count, or -1 for all", -1)
+COUNT_OR_ALL = replace(_COUNT_OR_MINUS_ONE, read=_read_count_or_all)
+TEXT = Reader(_read_text)
+WORDS = Reader(read_words, "NAME", is_repeatable=True)
+SWITCH = Reader(_read_switch, parse=bool)
+YES_OR_NO = Reader(_read_yes_or_no, choices=("yes", "no"))
+FILE = Reader(read_path_or_url, "FILE")
+INPUT = Reader(read_path_or_url, "FILE", is_absolute=True)
+MIRROR = Reader(read_path_or_url, "URL_OR_DIR", is_absolute=True, environment="OID_ASYNC_MIRROR")
+CACHE_DIR = Reader(_read_cache_dir, "DIR", parse=Path, is_absolute=True, environment="OID_ASYNC_CACHE")
+SAVEPATH = Reader(read_folder, "DIR")
+SIZE = Reader(_read_size, "SIZE", "a size in bytes such as 500K, 64M or 1.5G")
+COUNT_OR_SHARE = Reader(_read_count_or_share, "N|P%", "a count such as 5, or a share such as 2%, at most 100%")
+PROCESSES = Reader(_read_processes, "auto|N", f"auto, or from 1 to {_MAX_PROCESSES}")
+SHARD = Reader(_read_shard, "K/N", "K from 1 to N, or 0 for N")
+HOSTS = Reader(_read_hosts, "HOST:PORT", "such as 127.0.0.1:8080", is_repeatable=True)

@@ -10,7 +10,7 @@ from itertools import islice
 import polars as pl
 
 from oid_async.openimages.ids import HEX_ID, KEY
-from oid_async.options.query import Names
+from oid_async.options.query import NameStyle
 from oid_async.report import Outcome
 from oid_async.store.journal_index import JournalIndex
 from oid_async.store.naming import PLAIN_NAME, clash_name, fold, id_name, url_name
@@ -69,7 +69,7 @@ class NameAssigner:
         """How many saved images the selection does not hold."""
         return int((~self.present.is_in(self._keys.implode())).sum())
 
-    def name(self, frame: pl.DataFrame, names: Names, adopt: Adopt) -> tuple[pl.DataFrame, list[Outcome]]:
+    def name(self, frame: pl.DataFrame, names: NameStyle, adopt: Adopt) -> tuple[pl.DataFrame, list[Outcome]]:
         """Give every image of a span its file name; return also what was adopted for it.
 
         The frame has KEY, ImageID, OriginalURL, OriginalSize, OriginalMD5, Given; FileName and `present` come to it.
@@ -174,7 +174,7 @@ def _part(keys: pl.Series, span: pl.Series) -> pl.Series:
     return keys.slice(first, last - first)
 
 
-def _natural(frame: pl.DataFrame, names: Names) -> pl.Series:
+def _natural(frame: pl.DataFrame, names: NameStyle) -> pl.Series:
     """Return what an image is called by itself; only what is odd costs a Python call."""
     image_id, url = frame.get_column("ImageID"), frame.get_column("OriginalURL")
     if names == "id":

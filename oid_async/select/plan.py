@@ -16,7 +16,7 @@ import polars as pl
 
 from oid_async.openimages.ids import KEY, ROW, IdForm, within
 from oid_async.openimages.vocabulary import Source, Split
-from oid_async.options.query import Names
+from oid_async.options.query import NameStyle
 from oid_async.report import FINAL_KINDS, Outcome, parse_detail
 from oid_async.select.names import Adopt, NameAssigner, NameHashes
 from oid_async.select.query import in_splits
@@ -98,7 +98,7 @@ class Planner:
     ids: IdForm
     splits: Sequence[Split]
     sources: tuple[Source, ...]
-    names: Names
+    names: NameStyle
     dry: bool = False
     sizes: tuple[Path, ...] = ()
 
