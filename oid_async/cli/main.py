@@ -21,6 +21,7 @@ from oid_async.errors import OidError, UsageError
 from oid_async.http.descriptors import raise_limit
 from oid_async.options.export import ExportOptions
 from oid_async.options.query import Options, option_fields
+from oid_async.options.table import HEADINGS, Heading
 from oid_async.version import __version__
 
 if TYPE_CHECKING:
@@ -90,10 +91,14 @@ def run_program() -> NoReturn:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with one-line errors, no abbreviations, and rich help that is imported only when it is printed."""
+    """argparse with one-line errors, no abbreviations, and rich help that is imported only when it is printed.
+
+    Options are added under the headings of the option table; a heading without options is not shown.
+    """
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**(settings | {"allow_abbrev": False, "formatter_class": _help_formatter}))
+        super().__init__(**(settings | {"allow_abbrev": False, "add_help": False, "formatter_class": _help_formatter}))
+        self.under = {heading: self.add_argument_group(heading) for heading in HEADINGS}
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
@@ -107,8 +112,11 @@ def _help_formatter(prog: str) -> argparse.HelpFormatter:
     from rich.console import Console
     from rich_argparse import RichHelpFormatter
 
+    class Formatter(RichHelpFormatter):
+        group_name_formatter = str
+
     # Even to capture what it would print, rich writes nothing to stdout: zero bytes, which a full disk refuses.
-    return RichHelpFormatter(prog, max_help_position=30, console=Console(file=forgiving(sys.stdout)))
+    return Formatter(prog, max_help_position=30, console=Console(file=forgiving(sys.stdout)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -117,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         usage="oid-async COMMAND [OPTIONS]",
         description="Pull any subset of Google's Open Images onto this disk.",
     )
+    _add_help(parser)
     parser.add_argument("--version", action="version", version=f"oid-async {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="name", prog="oid-async")
     download = commands.add_parser(
@@ -126,7 +135,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Select images by class, fetch them with their boxes into a folder; run again to go on.",
     )
     _add_query(download)
-    download.add_argument("--dry-run", action="store_true", help="say what it would take, fetch no image: as plan")
+    download.under["output"].add_argument(
+        "--dry-run", action="store_true", help="say what it would take, fetch no image: as plan"
+    )
     download.set_defaults(command=_download)
     plan = commands.add_parser(
         "plan",
@@ -144,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Check every file against the manifest: missing, truncated, altered, extra. Exit 0: all whole.",
     )
     verify.add_argument("savepath", metavar="SAVEPATH", help="a folder that a download has filled")
-    verify.add_argument(
+    verify.under["failures"].add_argument(
         "--repair", action="store_true", help="fetch what is missing, truncated or altered again, then check once more"
     )
     _add_output(verify)
@@ -156,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Write what a download has saved in a format that trainers read; docs/formats.md compares them.",
     )
     export.add_argument("savepath", metavar="SAVEPATH", help="a folder that a download has filled")
-    _add_query(export, (*ExportOptions.__dataclass_fields__, "processes"))
+    _add_query(export, (*ExportOptions.__dataclass_fields__, "processes"), heading="export")
     export.set_defaults(command=_export)
     demo = commands.add_parser(
         "demo",
@@ -178,7 +189,9 @@ def _add_listings(commands: "argparse._SubParsersAction[_Parser]") -> None:
         description="List the classes: names, MIDs, and images and boxes of each split whose box table is cached.",
     )
     classes.add_argument("pattern", nargs="?", metavar="PATTERN", help="only names that hold this, or this MID")
-    classes.add_argument("--tree", action="store_true", help="as a tree, with every class below what PATTERN finds")
+    classes.under["output"].add_argument(
+        "--tree", action="store_true", help="as a tree, with every class below what PATTERN finds"
+    )
     _add_query(classes, ("label", "release", "mirror", "cache_dir", "offline"))
     classes.set_defaults(command=_classes)
     metadata = commands.add_parser(
@@ -188,7 +201,7 @@ def _add_listings(commands: "argparse._SubParsersAction[_Parser]") -> None:
         description="List the published tables, fetch them ahead (pull), or remove them from the cache (clear).",
     )
     metadata.add_argument("action", choices=("list", "pull", "clear"), metavar="list|pull|clear", help="what to do")
-    metadata.add_argument(
+    metadata.under["tables and sources"].add_argument(
         "--sizes",
         action="store_true",
         help="list: ask for the published sizes; pull: list the image bucket, so that plans are exact",
@@ -197,8 +210,8 @@ def _add_listings(commands: "argparse._SubParsersAction[_Parser]") -> None:
     metadata.set_defaults(command=_metadata)
 
 
-def _add_query(parser: argparse.ArgumentParser, only: Container[str] | None = None) -> None:
-    """Add the options of a query, or some of them by the names of their fields."""
+def _add_query(parser: _Parser, only: Container[str] | None = None, *, heading: Heading | None = None) -> None:
+    """Add the options of a query, or those whose field is in `only`; all under one `heading`, or each under its own."""
     for option in option_fields():
         if only is not None and option.name not in only:
             continue
@@ -209,13 +222,20 @@ def _add_query(parser: argparse.ArgumentParser, only: Container[str] | None = No
         elif reader.is_repeatable:
             value = {"action": "append", "metavar": about["metavar"]}
         text = about["help"].replace("%", "%%")
-        parser.add_argument(*about["flags"], dest=option.name, help=text, default=argparse.SUPPRESS, **value)
+        group = parser.under[heading or about["heading"]]
+        group.add_argument(*about["flags"], dest=option.name, help=text, default=argparse.SUPPRESS, **value)
     _add_output(parser)
 
 
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else to stdout")
-    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+def _add_output(parser: _Parser) -> None:
+    output = parser.under["output"]
+    output.add_argument("--json", action="store_true", help="print one JSON object and nothing else to stdout")
+    output.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    _add_help(output)
+
+
+def _add_help(group: "argparse._ActionsContainer") -> None:
+    group.add_argument("-h", "--help", action="help", help="show this help message and exit")
 
 
 def _options(arguments: argparse.Namespace) -> Options:

@@ -58,7 +58,7 @@ class ExportOptions:
         metavar="NAME",
         help="what to write: coco (Detectron2, MMDetection), yolo (Ultralytics), voc (Pascal VOC), webdataset "
         "(streaming from shards), imagefolder (Hugging Face datasets, as files), parquet (one table, images "
-        "inside) or fiftyone",
+        "inside) or fiftyone (the FiftyOne app)",
     )
     out: Path | None = _option(
         None,

@@ -149,7 +149,7 @@ class Options(ExportOptions):
         default_text="sum",
     )
     exclude: tuple[str, ...] = _which_images(
-        (), read.WORDS, "--exclude", help="a class that no image may have, repeatable"
+        (), read.WORDS, "--exclude", help="a class that no image may have, repeatable; flags are ignored"
     )
     is_occluded: bool | None = _flag_option("--is-occluded", "partly hidden by another object")
     is_truncated: bool | None = _flag_option("--is-truncated", "reaching past the edge of the image")
@@ -261,7 +261,7 @@ class Options(ExportOptions):
         help="masks as published, or brought to their image's size in pixels",
     )
     only_matching: bool | None = _annotations(
-        None, read.SWITCH, "--only-matching", help="save boxes of the categories alone, which is the default"
+        None, read.SWITCH, "--only-matching", help="save boxes of the categories alone", default_text="on"
     )
     all_boxes: bool = _annotations(
         False, read.SWITCH, "--all-boxes", help="save the boxes of every class in the selected images"
@@ -334,7 +334,7 @@ class Options(ExportOptions):
         read.number(int, "is from 1 to 1024", 1, 1024),
         "--concurrency",
         help="at most N transfers at once",
-        default_text="as many as the line can use",
+        default_text="as many as host and line can use, 64 to 512",
     )
     rate: float | None = _transfer(
         None,
@@ -420,8 +420,8 @@ class Options(ExportOptions):
         None,
         read.SHARD,
         "--shard",
-        help="the K-th of N disjoint parts of the selection, K from 1 to N (0 is N); the command line reads it from "
-        "the environment of a Slurm array, a Slurm step or an Indexed Job",
+        help="the K-th of N disjoint parts of the selection (every N-th image in order), K from 1 to N (0 is N); the "
+        "command line reads it from the environment of a Slurm array, a Slurm step or a Kubernetes Indexed Job",
         default_text="everything",
     )
 

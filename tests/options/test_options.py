@@ -18,7 +18,9 @@ from oid_async import errors
 from oid_async.cli import main as cli
 from oid_async.errors import UsageError
 from oid_async.openimages.vocabulary import SPLITS
+from oid_async.options.export import FORMATS, ExportOptions
 from oid_async.options.query import Options, QueryOptions, option_fields
+from oid_async.options.table import HEADINGS
 
 FIELDS = [option.name for option in option_fields()]
 DOORS = (oid_async.download, oid_async.plan, oid_async.stream)
@@ -86,7 +88,7 @@ def test_command_line_offers_every_option(command: str) -> None:
     assert all(flag.startswith("--") for flags in offered.values() for flag in flags)
 
 
-@pytest.mark.parametrize("command", ["download", "plan", "demo", "verify"])
+@pytest.mark.parametrize("command", ["download", "plan", "classes", "metadata", "verify", "export", "demo"])
 def test_every_option_has_help(command: str) -> None:
     """No option and no argument of any command is without a word of help and, where it takes a value, a name for it."""
     for action in parser_of(command)._actions:
@@ -111,11 +113,35 @@ def test_help_page_shows_every_flag(
     assert printed.err == ""
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_page_groups_options_under_headings(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--help` has the seven headings in order, and under each the options that the table puts there."""
+    monkeypatch.setenv("COLUMNS", "120")
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    at = [lines.index(f"{heading}:") for heading in HEADINGS]
+    assert at == sorted(at)
+    for heading, start, end in zip(HEADINGS, at, [*at[1:], len(lines)], strict=True):
+        shown = " ".join(lines[start:end]).replace(",", " ").split()
+        mine = [option for option in option_fields() if option.metadata["heading"] == heading]
+        assert mine
+        assert {flag for option in mine for flag in option.metadata["flags"]} <= set(shown)
+
+
 def test_readme_has_a_line_for_every_option() -> None:
     """Whoever reads the README meets every flag of every command that asks or downloads."""
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
     flags = {flag for option in option_fields() for flag in option.metadata["flags"]}
     assert {flag for flag in flags if f"{flag} " not in readme and f"{flag}`" not in readme} == set()
+
+
+def test_every_format_is_explained_by_its_option() -> None:
+    """The help of --format gives a word on each format."""
+    text = ExportOptions.__dataclass_fields__["format"].metadata["help"]
+    assert [name for name in FORMATS if f"{name} (" not in text] == []
 
 
 @pytest.mark.parametrize(
