@@ -131,11 +131,12 @@ def test_help_page_groups_options_under_headings(
         assert {flag for option in mine for flag in option.metadata["flags"]} <= set(shown)
 
 
-def test_readme_has_a_line_for_every_option() -> None:
-    """Whoever reads the README meets every flag of every command that asks or downloads."""
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-    flags = {flag for option in option_fields() for flag in option.metadata["flags"]}
-    assert {flag for flag in flags if f"{flag} " not in readme and f"{flag}`" not in readme} == set()
+def test_options_page_has_a_line_for_every_option() -> None:
+    """docs/options.md names every spelling and keyword of every option, and README need not."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "options.md").read_text(encoding="utf-8")
+    for option in option_fields():
+        spellings = ", ".join(f"`{flag}`" for flag in option.metadata["flags"])
+        assert f"\n| {spellings} | `{option.name}` |" in page
 
 
 def test_every_format_is_explained_by_its_option() -> None:

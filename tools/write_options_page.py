@@ -1,0 +1,106 @@
+"""Write docs/options.md from the option table and the parsers of the command line.
+
+Run it from a checkout after a change of an option; a test holds the page to it::
+
+    python tools/write_options_page.py
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from oid_async.cli.main import _parser
+from oid_async.options.query import option_fields
+from oid_async.options.table import HEADINGS
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "options.md"
+TABLE = "| option | Python | value | default | meaning | also for |\n|---|---|---|---|---|---|"
+OPTIONS = {option.name: option.metadata for option in option_fields()}
+INTRODUCTION = """\
+# Options
+
+Generated from the option table by `python tools/write_options_page.py`: change `oid_async/options/`, not this page.
+
+Every option of `oid-async download` and `plan`, under the headings of their `--help`; **also for** names the other
+commands that take it. A switch takes no value. **value** is the placeholder of `--help`, and which values are accepted.
+
+**Python** is the keyword of `oid_async.download`, `plan` and `stream`. A switch is `True` or `False`, a yes-or-no
+option `True`, `False` or `None`, a repeatable option a list, a file or folder a string or a path. `oid_async.export`
+takes the options under "export", `processes` and `savepath`; `export_splits` is called `splits` there.
+
+A value that cannot be used ends the program with exit code 2; in Python it raises `UsageError`. Both name the option.
+"""
+
+
+def page() -> str:
+    """Return the text of docs/options.md."""
+    commands = subparsers()
+    parts = [INTRODUCTION]
+    for heading in HEADINGS:
+        parts += ["", f"## {heading}", "", TABLE]
+        parts += [row(action, commands) for action in group_of(commands["download"], heading)]
+    parts += ["", "## options and arguments of other commands", "", "| command | option | meaning |", "|---|---|---|"]
+    for name, parser in commands.items():
+        own = [action for action in parser._actions if not is_of_download(action, commands["download"])]
+        parts += [f"| `{name}` | {spelling(action)} | {cell(action.help or '')} |" for action in own]
+    return "\n".join(parts).replace("\n\n\n", "\n\n") + "\n"
+
+
+def subparsers() -> dict[str, argparse.ArgumentParser]:
+    """Return the parser of each command by its name."""
+    (commands,) = [action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    return dict(commands.choices)
+
+
+def group_of(parser: argparse.ArgumentParser, heading: str) -> list[argparse.Action]:
+    """Return what a parser offers under a heading, --help excluded."""
+    (group,) = [group for group in parser._action_groups if group.title == heading]
+    return [action for action in group._group_actions if action.dest != "help"]
+
+
+def is_of_download(action: argparse.Action, download: argparse.ArgumentParser) -> bool:
+    """Return whether `download` has the same option."""
+    return bool(action.option_strings) and any(action.option_strings == own.option_strings for own in download._actions)
+
+
+def row(action: argparse.Action, commands: dict[str, argparse.ArgumentParser]) -> str:
+    """Return the row of one option; one that is not in the option table has no keyword, and is a switch."""
+    about: Any = OPTIONS.get(action.dest)
+    is_switch = about is None or about["reader"].parse is bool
+    columns = [
+        spelling(action),
+        f"`{action.dest}`" if about else "",
+        "" if is_switch else value_of(about),
+        cell((about and about["default_text"]) or ("off" if is_switch else "none")),
+        cell(about["meaning"] if about else action.help or ""),
+        also_for([name for name, parser in commands.items() if is_of_download(action, parser)]),
+    ]
+    return f"| {' | '.join(columns)} |"
+
+
+def also_for(takers: list[str]) -> str:
+    """Return the commands that take an option in addition to `download` and `plan`."""
+    others = ", ".join(f"`{name}`" for name in takers if name not in ("download", "plan"))
+    return others if "plan" in takers else "not for `plan`"
+
+
+def value_of(about: Any) -> str:
+    """Return the placeholder of a value and which values are accepted."""
+    metavar, reader = about["metavar"], about["reader"]
+    is_complete = all(choice in metavar for choice in reader.choices)
+    accepted = reader.accepts or ("" if is_complete else ", ".join(reader.choices))
+    return f"`{metavar}`".replace("|", "\\|") + (f": {cell(accepted)}" if accepted else "")
+
+
+def spelling(action: argparse.Action) -> str:
+    """Return every spelling of an option, or the name of an argument."""
+    return ", ".join(f"`{flag}`" for flag in action.option_strings) or f"`{action.metavar}`".replace("|", "\\|")
+
+
+def cell(text: str) -> str:
+    """Return text as a table cell holds it."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace(">", "&gt;").replace("*", "\\*").replace("_", "\\_")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
