@@ -8,6 +8,7 @@ import asyncio
 import inspect
 import os
 from collections.abc import AsyncIterator
+from itertools import groupby
 from typing import Any, Self, Unpack
 
 from oid_async.concurrency import settled
@@ -166,11 +167,14 @@ def _signature(returns: Any) -> inspect.Signature:
 
 
 def _document(function: Any, returns: Any) -> None:
-    """Put the full signature and the meaning of each keyword into a function's docstring, from the option table."""
+    """Add the signature and the meaning of each keyword, by heading, to a public function from the option table."""
     function.__signature__ = _signature(returns)
-    lines = [f"        {option.name}: {option.metadata['help']}" for option in option_fields()]
-    function.__doc__ += "\n    Keywords:\n" + "\n".join(lines) + "\n"
+    parts = [inspect.cleandoc(function.__doc__ or "")]
+    for heading, options in groupby(option_fields(), lambda option: option.metadata["heading"]):
+        lines = [f"    {option.name}: {option.metadata['help']}" for option in options]
+        parts.append("\n".join([f"Keywords, {heading}:", *lines]))
+    function.__doc__ = "\n\n".join(parts)
 
 
-for _door, _returns in ((download, Report), (plan, Plan), (stream, Stream)):
-    _document(_door, _returns)
+for _function, _returns in ((download, Report), (plan, Plan), (stream, Stream)):
+    _document(_function, _returns)
