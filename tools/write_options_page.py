@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from oid_async.cli.main import _parser
+from oid_async.cli.parser import make_parser
 from oid_async.options.query import option_fields
 from oid_async.options.table import HEADINGS
 
@@ -48,7 +48,7 @@ def page() -> str:
 
 def subparsers() -> dict[str, argparse.ArgumentParser]:
     """Return the parser of each command by its name."""
-    (commands,) = [action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    (commands,) = [action for action in make_parser()._actions if isinstance(action, argparse._SubParsersAction)]
     return dict(commands.choices)
 
 

@@ -35,6 +35,11 @@ def print_result(text: str) -> None:
         raise OutputError(f"stdout: the answer could not be written ({reason})") from error
 
 
+def error_document(kind: str, message: str) -> dict[str, dict[str, str]]:
+    """Return what --json prints in place of a result."""
+    return {"error": {"kind": kind, "message": message}}
+
+
 def flush_streams() -> None:
     """Flush both streams as far as they can be written."""
     for stream in (sys.stdout, sys.stderr):

@@ -22,7 +22,7 @@ from blockbuster import BlockBuster
 from support.published import Box, Dataset, Image
 
 import oid_async
-from oid_async.cli import main as cli
+from oid_async.cli import commands
 from oid_async.origin.lookalike import Lookalike
 from oid_async.origin.server import Origin, folder
 
@@ -355,6 +355,7 @@ def test_a_signal_ends_the_run_cleanly(tmp_path: Path, number: int, code: int) -
 # Run as a program: the store's writes of images hang from the tenth on, as on a network disk that does not answer.
 _HANGING = """
 import sys, time
+from oid_async.cli import commands
 from oid_async.cli import main as cli
 from oid_async.store import image_writer as landing
 
@@ -368,7 +369,7 @@ def hang(file, data):
     write(file, data)
 
 landing.write_all = hang
-cli.PATIENCE_S = float(sys.argv.pop(1))
+commands.PATIENCE_S = float(sys.argv.pop(1))
 cli.run_program()
 """
 
@@ -414,7 +415,7 @@ def test_a_hanging_write_does_not_hold_up_the_end(tmp_path: Path) -> None:
             out, err = process.communicate(timeout=30)
             # The patience was cut from four seconds to one: what else the end takes must fit into another one.
             assert time.monotonic() - sent < 2
-        assert cli.PATIENCE_S <= 4
+        assert commands.PATIENCE_S <= 4
         assert process.returncode == 130, err
         report = json.loads(out)
         assert report["interrupted"]

@@ -16,6 +16,7 @@ import pytest
 import oid_async
 from oid_async import errors
 from oid_async.cli import main as cli
+from oid_async.cli.parser import make_parser
 from oid_async.errors import UsageError
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.options.export import FORMATS, ExportOptions
@@ -41,7 +42,7 @@ def options(**query: Any) -> Options:
 
 
 def parser_of(command: str) -> argparse.ArgumentParser:
-    for action in cli._parser()._actions:
+    for action in make_parser()._actions:
         if isinstance(action, argparse._SubParsersAction):
             parser: argparse.ArgumentParser = action.choices[command]
             return parser
@@ -50,7 +51,7 @@ def parser_of(command: str) -> argparse.ArgumentParser:
 
 def parsed(*words: str) -> Options:
     """Return what a command line of `download` comes to."""
-    arguments = cli._parser().parse_args(["download", *words])
+    arguments = make_parser().parse_args(["download", *words])
     return options(**{name: value for name, value in vars(arguments).items() if name in FIELDS})
 
 
