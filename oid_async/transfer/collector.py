@@ -21,7 +21,7 @@ from oid_async.concurrency import settled
 from oid_async.events import Landed, Note, Sink
 from oid_async.report import Outcome, Report
 from oid_async.store.image_writer import ImageWriter, ReceivedImage, WriteResult
-from oid_async.transfer.fetch import ImageTransfer
+from oid_async.transfer.image_transfer import ImageTransfer
 from oid_async.transfer.scheduler import turn, wake
 
 # What may be stored within the event loop: the hash of more takes longer than anybody should be held up.

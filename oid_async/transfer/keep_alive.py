@@ -9,15 +9,27 @@ comes in, and a task is woken for what is not plain.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from oid_async.http.connection import Connection
 from oid_async.http.urls import Route
 from oid_async.store.image_writer import ReceivedImage
+from oid_async.transfer.image_transfer import ImageTransfer
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client
-    from oid_async.transfer.fetch import Fetcher, ImageTransfer
+    from oid_async.http.connection import Connection
+
+
+class PlainResponses(Protocol):
+    """Receives plain responses: status 200, of a known length, complete and small enough for memory."""
+
+    def takes(self, job: ImageTransfer, connection: "Connection") -> bool:
+        """Return whether the response whose head has arrived is plain."""
+
+    def arrived(
+        self, job: ImageTransfer, body: bytes | bytearray, etag: str | None, began: float, now: float
+    ) -> ReceivedImage:
+        """Return the image of a plain response."""
 
 
 class KeepAliveChain:
@@ -28,17 +40,17 @@ class KeepAliveChain:
     `Fetcher.attempt`.
     """
 
-    job: "ImageTransfer"
+    job: ImageTransfer
     route: Route
     began: float
 
     def __init__(
         self,
         client: "Client",
-        fetcher: "Fetcher",
+        fetcher: PlainResponses,
         *,
-        following: Callable[["ImageTransfer"], "ImageTransfer | None"],
-        landed: Callable[["ImageTransfer", ReceivedImage], None],
+        following: Callable[[ImageTransfer], ImageTransfer | None],
+        landed: Callable[[ImageTransfer, ReceivedImage], None],
     ) -> None:
         self._client = client
         self._fetcher = fetcher
@@ -52,11 +64,11 @@ class KeepAliveChain:
         self.route, self.has_gone_on = self.job.route, False
         return self
 
-    def takes(self, connection: Connection) -> bool:
+    def takes(self, connection: "Connection") -> bool:
         """Return whether an answer is plain so far."""
         return self._fetcher.takes(self.job, connection)
 
-    def goes_on(self, connection: Connection, body: bytes | bytearray) -> bytes | None:
+    def goes_on(self, connection: "Connection", body: bytes | bytearray) -> bytes | None:
         """Hand the body on and return the next request; None: the worker takes it from here."""
         try:
             return self._next(connection, body)
@@ -65,7 +77,7 @@ class KeepAliveChain:
             self.failed = error
             return None
 
-    def _next(self, connection: Connection, body: bytes | bytearray) -> bytes | None:
+    def _next(self, connection: "Connection", body: bytes | bytearray) -> bytes | None:
         done, client = self.job, self._client
         job = self._following(done)
         if job is None:

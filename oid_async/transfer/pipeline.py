@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from oid_async.report import Outcome
 from oid_async.store.image_writer import WriteResult
 from oid_async.transfer.collector import BATCHES_AT_ONCE, Collector
-from oid_async.transfer.fetch import Failed, Fetcher, ImageTransfer, Retry, Target
+from oid_async.transfer.fetch import Fetcher
+from oid_async.transfer.image_transfer import Failed, ImageTransfer, Retry, Target
 from oid_async.transfer.scheduler import HostScheduler
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from oid_async.concurrency import in_thread
 from oid_async.openimages.ids import KEY
 from oid_async.report import Outcome
 from oid_async.store.image_check import Expected
-from oid_async.transfer.fetch import Target
+from oid_async.transfer.image_transfer import Target
 
 _COLUMNS = (
     "ImageID",

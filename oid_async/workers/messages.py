@@ -28,7 +28,7 @@ from oid_async.http.retry import FetchError, Limits
 from oid_async.openimages.vocabulary import Source
 from oid_async.report import Outcome
 from oid_async.store.image_check import Expected
-from oid_async.transfer.fetch import Target
+from oid_async.transfer.image_transfer import Target
 
 # Longer than any line of ours: images come a few dozen at a time, and an address is cut off long before this.
 LINE_BYTES = 16 << 20

@@ -30,7 +30,8 @@ from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.report import Outcome
 from oid_async.transfer.collector import Collector
-from oid_async.transfer.fetch import Failed, Fetcher, ImageTransfer, PartialBody, Target
+from oid_async.transfer.fetch import Fetcher
+from oid_async.transfer.image_transfer import Failed, ImageTransfer, PartialBody, Target
 from oid_async.transfer.scheduler import HostScheduler
 from oid_async.workers.messages import (
     LINE_BYTES,

@@ -30,7 +30,8 @@ from oid_async.http.retry import FetchError
 from oid_async.report import Outcome, write_detail
 from oid_async.store.folder import Folder
 from oid_async.store.image_writer import ImageWriter, ReceivedImage
-from oid_async.transfer.fetch import Failed, Fetcher, ImageTransfer, Retry
+from oid_async.transfer.fetch import Fetcher
+from oid_async.transfer.image_transfer import Failed, ImageTransfer, Retry
 from oid_async.transfer.scheduler import turn, wake
 from oid_async.workers.messages import (
     LINE_BYTES,

@@ -34,7 +34,7 @@ from oid_async.http.retry import Limits
 from oid_async.jobs.download import Run
 from oid_async.options.query import Options
 from oid_async.report import Report
-from oid_async.transfer import fetch
+from oid_async.transfer.response_body import ResponseBody
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"0" * 600
 HTML = b"<!DOCTYPE html><title>Sign in</title>" + b" " * 600
@@ -715,9 +715,9 @@ async def test_no_content_range_breaks_the_run(tmp_path: Path, said: str) -> Non
 
 async def test_a_spool_that_cannot_be_opened_leaves_no_hole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """EMFILE while a large body is spooled costs a fresh start: no byte of it is lost in the file."""
-    append, failures = fetch.ResponseBody._append, iter([OSError(errno.EMFILE, "Too many open files")])
+    append, failures = ResponseBody._append, iter([OSError(errno.EMFILE, "Too many open files")])
 
-    async def starved(self: fetch.ResponseBody, chunks: list[bytes | bytearray]) -> None:
+    async def starved(self: ResponseBody, chunks: list[bytes | bytearray]) -> None:
         if self.size > 150_000 and (error := next(failures, None)) is not None:
             raise error
         await append(self, chunks)
@@ -729,7 +729,7 @@ async def test_a_spool_that_cannot_be_opened_leaves_no_hole(tmp_path: Path, monk
             await writer.drain()
             await asyncio.sleep(0.01)
 
-    monkeypatch.setattr(fetch.ResponseBody, "_append", starved)
+    monkeypatch.setattr(ResponseBody, "_append", starved)
     async with Scripted({"/0.jpg": [slowly]}) as server:
         ended = await download(tmp_path, [f"{server.url}/0.jpg"], allow=[server.port], limits=LARGE)
     assert ended.saved() == {f"{ident(0)}.jpg": BIG}
