@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from itertools import groupby
 from typing import Any, Self, Unpack
 
-from oid_async.concurrency import settled
+from oid_async.concurrency import wait_until_done
 from oid_async.errors import UsageError
 from oid_async.events import Sink, ignore
 from oid_async.jobs.download import Run
@@ -124,7 +124,7 @@ class Stream:
             await asyncio.wait([task])
         except asyncio.CancelledError:
             # Cancelled from outside as well: the run must have let go of everything before that goes on.
-            await settled(task)
+            await wait_until_done(task)
             raise
         finally:
             if not task.cancelled():

@@ -1,4 +1,4 @@
-"""Blocking work in threads, the one error of a task group, and how many processors there are.
+"""Blocking work in threads, tasks that wait in order, the one error of a task group, the available processors.
 
 Work in a thread cannot be cancelled once it runs, only waited for.
 """
@@ -6,6 +6,7 @@ Work in a thread cannot be cancelled once it runs, only waited for.
 import asyncio
 import os
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -17,54 +18,77 @@ Result = TypeVar("Result")
 
 async def in_thread(function: Callable[..., Result], *args: object) -> Result:
     """Run blocking work in a thread. When cancelled, wait for its end first: it may still be writing."""
-    return await finished(asyncio.to_thread(function, *args))
+    return await run_to_end(asyncio.to_thread(function, *args))
 
 
 async def until_stopped(function: Callable[..., Result], *args: object) -> Result:
-    """Run in a thread what asks its last argument, now and then, whether to stop. When cancelled, have it stop."""
+    """Run work in a thread that calls its last argument now and then, and stops when that returns True.
+
+    When cancelled, let it stop and wait for its end.
+    """
     stop = threading.Event()
-    task = asyncio.ensure_future(asyncio.to_thread(function, *args, stop.is_set))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        stop.set()
-        await settled(task)
-        if not task.cancelled():
-            task.exception()
-        raise
+    return await run_to_end(asyncio.to_thread(function, *args, stop.is_set), on_cancel=stop.set)
 
 
 async def acquired(function: Callable[..., Result], *args: object, release: Callable[[Result], object]) -> Result:
-    """Run in a thread what takes hold of something. When cancelled, wait for its end and give that back."""
-    task = asyncio.ensure_future(asyncio.to_thread(function, *args))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await settled(task)
-        if not task.cancelled() and task.exception() is None:
-            release(task.result())
-        raise
+    """Run work in a thread that acquires something. When cancelled, wait for its end and release what it acquired."""
+    return await run_to_end(asyncio.to_thread(function, *args), release=release)
 
 
-async def finished(work: Awaitable[Result]) -> Result:
-    """Await work that must not be left half-way. When cancelled, wait for its end, then pass the cancellation on."""
+async def run_to_end(
+    work: Awaitable[Result],
+    *,
+    on_cancel: Callable[[], object] | None = None,
+    release: Callable[[Result], object] | None = None,
+) -> Result:
+    """Await work that must not be left half-way.
+
+    When cancelled, call `on_cancel`, wait for the end of the work, pass its result to `release`, and raise the
+    cancellation: an error of the work is dropped then.
+    """
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await settled(task)
-        if not task.cancelled():
-            task.exception()
+        if on_cancel is not None:
+            on_cancel()
+        await wait_until_done(task)
+        # Looking at the error keeps asyncio from logging it.
+        if not task.cancelled() and task.exception() is None and release is not None:
+            release(task.result())
         raise
 
 
-async def settled(work: asyncio.Future[Result]) -> None:
-    """Wait for work to end, whatever happens meanwhile."""
+async def wait_until_done(work: asyncio.Future[Result]) -> None:
+    """Wait until work is done; a cancellation meanwhile is dropped."""
     while not work.done():
         try:
             await asyncio.wait([work])
         except asyncio.CancelledError:
             continue
+
+
+class WaitQueue(deque["asyncio.Future[None]"]):
+    """Tasks that wait to be woken, in order of arrival. True while any wait."""
+
+    async def wait(self) -> None:
+        """Wait to be woken. A task that is cancelled when it was woken already wakes the next one instead."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self.wake_first()
+            raise
+
+    def wake_first(self) -> None:
+        """Wake the task that has waited longest, if any waits."""
+        while self:
+            waiter = self.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
 
 
 @contextmanager

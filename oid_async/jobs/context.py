@@ -26,7 +26,7 @@ from oid_async.options.query import Options
 from oid_async.report import Report
 from oid_async.store.folder import Folder
 from oid_async.store.journal import Journal
-from oid_async.workers.count import ahead
+from oid_async.workers.count import early_workers
 from oid_async.workers.starter import WorkerStarter
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ async def open_run(
         else:
             folder = Folder(options.savepath)
             journal, packed = await stack.enter_async_context(owned_folder(folder, options, sink))
-        started = 0 if dry_run or options.packs else ahead(options, available_processors())
+        started = 0 if dry_run or options.packs else early_workers(options, available_processors())
         starter = await stack.enter_async_context(WorkerStarter(started))
         site = await stack.enter_async_context(
             open_site(options.mirror, offline=options.offline, serve=serve, name=site_name)

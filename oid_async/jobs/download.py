@@ -27,11 +27,11 @@ from oid_async.report import PASSING_KINDS, Plan, Report
 from oid_async.select.plan import plan_files
 from oid_async.store.adoption import Adopter
 from oid_async.store.image_writer import ImageWriter
-from oid_async.transfer import pipeline
-from oid_async.transfer.collector import Collector, Deliver
+from oid_async.transfer.collector import Deliver, Recipients
 from oid_async.transfer.fetch import Fetcher
+from oid_async.transfer.pipeline import Pipeline
 from oid_async.transfer.targets import Targets
-from oid_async.workers.count import how_many
+from oid_async.workers.count import process_count
 
 if TYPE_CHECKING:
     from oid_async.jobs.pack import SpanPacker
@@ -179,30 +179,23 @@ class _Download:
         assert client is not None
         assert journal is not None
         pool = await self._worker_pool(decision)
-        transfers = context.transfers - (pool.transfers if pool is not None else 0)
+        transfers = context.transfers - (pool.max_transfers if pool is not None else 0)
         writer = ImageWriter(folder, journal, hashed=not options.no_hash)
-        collector = Collector(
-            writer, context.report, context.sink, self._deliver, room=2 * transfers, own_loop=self._own_loop
-        )
+        recipients = Recipients(context.report, context.sink, self._deliver)
         fetcher = Fetcher(
             client,
             sources=self._planning.planner.sources,
             mirror=context.site.url,
-            written=context.site.name,
+            recorded_mirror=context.site.name,
             part=folder.temporary,
         )
         files = files if files is not None else await asyncio.to_thread(plan_files, folder.plan)
         targets = Targets(files, folder.images, self._deliver, given_out)
         try:
-            await pipeline.run(
-                aiter(targets),
-                fetcher,
-                collector,
-                recall=targets.recall,
-                clock=client.hosts.clock,
-                workers=transfers,
-                pool=pool,
+            pipeline = Pipeline(
+                targets, fetcher, writer, recipients, max_transfers=transfers, pool=pool, own_loop=self._own_loop
             )
+            await pipeline.run()
         finally:
             self._worker_requests += pool.requests if pool is not None else 0
             context.report.requests = client.requests + self._worker_requests
@@ -228,9 +221,9 @@ class _Download:
         """
         context, options = self._context, self._context.options
         # Spans are fetched one after the other: no worker process would be worth its start.
-        processes = how_many(options, decision.uncapped, context.transfers, available_processors())
+        processes = process_count(options, decision.uncapped, context.transfers, available_processors())
         if processes == 1 or options.packs:
-            await context.starter.send_away()
+            await context.starter.stop_unused()
             return None
         from oid_async.workers.messages import WorkerSettings
         from oid_async.workers.pool import WorkerPool
@@ -242,12 +235,12 @@ class _Download:
             token=folder.token,
             sources=sources,
             mirror=site.url,
-            written=site.name,
+            recorded_mirror=site.name,
             allowed=allowed_endpoints(options, site),
             limits=context.limits,
             rate=options.rate,
             period=options.period,
-            workers=context.transfers // processes,
+            max_transfers=context.transfers // processes,
             estimates_concurrency=options.concurrency is None,
             floor=FLOOR / processes,
             hashed=not options.no_hash,
@@ -258,7 +251,7 @@ class _Download:
             context.hosts,
             Adopter(folder, sources, hashed=not options.no_hash),
             images=folder.images,
-            tell=lambda text: context.sink(Note(text)),
+            notify=lambda text: context.sink(Note(text)),
             starter=context.starter,
         )
 

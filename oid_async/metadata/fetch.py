@@ -14,7 +14,7 @@ from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import IO, TYPE_CHECKING
 
-from oid_async.concurrency import in_thread, settled
+from oid_async.concurrency import in_thread, wait_until_done
 from oid_async.http.resume import ask_for_rest, is_strong, whole_length
 from oid_async.http.retry import Attempts, FetchError
 from oid_async.metadata.entry import CacheEntry, Identity
@@ -242,7 +242,7 @@ async def _meanwhile(read: Awaitable[bytes], opening: Awaitable[None]) -> bytes:
         await opening
     except BaseException:
         reading.cancel()
-        await settled(reading)
+        await wait_until_done(reading)
         if not reading.cancelled():
             reading.exception()
         raise

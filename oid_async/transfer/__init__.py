@@ -1,1 +1,1 @@
-"""Moving bytes: the HTTP client, the hosts it speaks to, one image's transfer, the pipeline of many."""
+"""Transferring images: scheduler, fetcher, collector, and the pipeline that joins them."""

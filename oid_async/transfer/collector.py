@@ -1,89 +1,99 @@
-"""What has finished: stored, journalled, counted and told. The one owner of journal, report and sink.
+"""The collector: stores the images that were received, then journals, counts and reports them.
 
-    workers ──body──▶ quick disk: check, write, rename, here and now ──some dozens──▶ journal, report, sink
-        │                                                                ▲
-        └──────▶ slow disk, large body, slow consumer: inbox ──▶ thread ─┘ (one hop a batch)
+    transfer tasks ──body──▶ quick disk: check, write, rename in the event loop ──some dozens──▶ journal, report, sink
+        │                                                                        ▲
+        └──────▶ slow disk, large body, slow consumer: inbox ──▶ thread ─────────┘ (one hop a batch)
 
-To store a usual image takes a tenth of a millisecond where nothing holds the disk up, and a hop into a thread costs
-more than that: the two pass the interpreter to and fro with every call to the disk. So a program that has its event
-loop to itself stores where the body comes in, as long as that is quick; a disk that is not is left to threads, and so
-are all images when the loop is somebody else's.
+Storing a usual image takes a tenth of a millisecond where nothing delays the disk, and a hop into a thread costs more
+than that: the two threads pass the interpreter to and fro with every call to the disk. So a program that has its event
+loop to itself stores in the loop as long as that is quick. Threads store when the disk is slow, and store all images
+when the loop belongs to somebody else.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 
 import aiofiles.os
 
-from oid_async.concurrency import settled
+from oid_async.concurrency import WaitQueue, run_to_end
 from oid_async.events import Landed, Note, Sink
 from oid_async.report import Outcome, Report
 from oid_async.store.image_writer import ImageWriter, ReceivedImage, WriteResult
 from oid_async.transfer.image_transfer import ImageTransfer
-from oid_async.transfer.scheduler import turn, wake
 
-# What may be stored within the event loop: the hash of more takes longer than anybody should be held up.
+# What may be stored within the event loop: hashing more would hold the loop up for too long.
 _QUICK_BYTES = 1 << 20
 _QUICK_S = 0.004
-# The mean of about so many images says whether the disk is quick; how soon one that is not is tried again.
-_QUICK_OF = 8
+# The mean of about so many images decides whether the disk is quick; a slow one is tried again after this time.
+_MEAN_IMAGES = 8
 _SLOW_FOR_S = 1.0
-_HERE_IMAGES = 32
-_HERE_S = 0.02
+# What was stored in the loop is journalled after so many images or seconds.
+_RECORD_IMAGES = 32
+_RECORD_S = 0.02
 # A batch is one thread hop: 300 KB images come 7 at a time, small ones 32.
 _BATCH_IMAGES = 32
 _BATCH_BYTES = 2 << 20
 # While the loop prepares the next batch, a thread works on the other one: hashing does not hold the interpreter.
 BATCHES_AT_ONCE = 2
-# What may wait to be stored, beside the batches: more only fills the memory, for the disk is what is slow then.
+# What may wait to be stored in addition to the batches: more only fills the memory, for the disk is what is slow then.
 _INBOX_IMAGES = 2 * _BATCH_IMAGES
 _INBOX_BYTES = 2 * _BATCH_BYTES
 
 Deliver = Callable[[Outcome], Awaitable[None]]
-Settle = Callable[[ImageTransfer | None, WriteResult], Outcome | None]
-"""Told of every job that has landed or was refused; returns the Outcome of one that has thereby failed.
+Finish = Callable[[ImageTransfer | None, WriteResult], Outcome | None]
+"""Called with every transfer that was stored or refused; returns the Outcome of one that has thereby failed.
 
-None stands for an image that there was nothing to ask for."""
+None stands for an image that had no source to request."""
 
 _Entry = tuple[ImageTransfer | None, ReceivedImage | Outcome]
 
 
-class _Inbox:
-    """What waits to be stored, bounded in images and bytes."""
+@dataclass(frozen=True, slots=True)
+class Recipients:
+    """Where results go: `report` counts them, `sink` gets the events, `deliver` is awaited with each Outcome."""
 
-    def __init__(self, room: int) -> None:
-        self._room = min(room, _INBOX_IMAGES)
+    report: Report
+    sink: Sink
+    deliver: Deliver | None = None
+
+
+class _Inbox:
+    """The images that wait to be stored, bounded in number and bytes."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = min(capacity, _INBOX_IMAGES)
         self._entries: deque[_Entry] = deque()
         self._size = 0
-        self._takers: deque[asyncio.Future[None]] = deque()
-        self._putters: deque[asyncio.Future[None]] = deque()
+        self._takers = WaitQueue()
+        self._putters = WaitQueue()
         self._error: BaseException | None = None
 
     @property
-    def has_room(self) -> bool:
-        return len(self._entries) < self._room and self._size < _INBOX_BYTES
+    def has_space(self) -> bool:
+        return len(self._entries) < self._capacity and self._size < _INBOX_BYTES
 
     async def put(self, entry: _Entry) -> None:
-        while not self.has_room:
-            await turn(self._putters)
+        while not self.has_space:
+            await self._putters.wait()
         self.put_now(entry)
 
     def put_now(self, entry: _Entry) -> None:
-        """Put in what is small, however much is there."""
+        """Put in an entry, however many there are."""
         self._entries.append(entry)
         self._size += _size(entry)
-        wake(self._takers)
+        self._takers.wake_first()
 
     def fail(self, error: BaseException) -> None:
-        """Have the next one who takes raise this."""
+        """Let the next `take_batch` raise this error."""
         self._error = error
-        wake(self._takers)
+        self._takers.wake_first()
 
     async def take_batch(self) -> list[_Entry]:
         while not self._entries and self._error is None:
-            await turn(self._takers)
+            await self._takers.wait()
         if self._error is not None:
             raise self._error
         batch: list[_Entry] = []
@@ -93,116 +103,106 @@ class _Inbox:
             size += _size(batch[-1])
         self._size -= size
         if self._entries:
-            wake(self._takers)
+            self._takers.wake_first()
         for _ in batch:
-            wake(self._putters)
+            self._putters.wake_first()
         return batch
 
 
 class Collector:
-    """Stores what has finished, then journals, counts and tells it, some dozens at a time.
+    """Stores what was received, then journals, counts and reports it, some dozens at a time. Owns journal and report.
 
-    `room` is how many images may wait for a thread, beside the two batches that are being stored; `own_loop` says that
-    the event loop is nobody else's, so that it may wait for a disk that is quick. Whoever starts the
-    pipeline says by `begin` who is told of jobs that have come to their end, and by `close` that it is over.
+    Created in a running event loop; `close` it at the end. `finish` is called with every transfer when it is stored,
+    refused or failed. At most `capacity` images wait for a thread, in addition to the two batches that are being
+    stored. `own_loop`: nothing else runs on the event loop, so it may wait for a disk that is quick.
     """
 
     def __init__(
-        self,
-        writer: ImageWriter,
-        report: Report,
-        sink: Sink,
-        deliver: Deliver | None,
-        *,
-        room: int,
-        own_loop: bool = False,
+        self, writer: ImageWriter, recipients: Recipients, finish: Finish, *, capacity: int, own_loop: bool = False
     ) -> None:
-        self._may_wait = own_loop and deliver is None
+        self._may_wait = own_loop and recipients.deliver is None
         self._image_writer = writer
-        self._land_batch = aiofiles.os.wrap(writer.land)
-        self._report = report
-        self._sink = sink
-        self._deliver = deliver
-        self._inbox = _Inbox(room)
-        self._here: list[tuple[ImageTransfer, WriteResult]] = []
+        self._store_batch = aiofiles.os.wrap(writer.land)
+        self._report = recipients.report
+        self._sink = recipients.sink
+        self._deliver = recipients.deliver
+        self._finish = finish
+        self._inbox = _Inbox(capacity)
+        self._unrecorded: list[tuple[ImageTransfer, WriteResult]] = []
+        self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._mean_s = 0.0
         self._slow_until = 0.0
-
-    def begin(self, settle: Settle) -> None:
-        """Begin to take what finishes."""
-        self._settle = settle
-        self._loop = asyncio.get_running_loop()
 
     def close(self) -> None:
         """Journal and count what has been stored; for the end of the pipeline, however it comes."""
         if self._timer is not None:
             self._timer.cancel()
-        self._enter_here()
+        self._record_stored()
 
     @property
     def _is_quick(self) -> bool:
-        """Return whether images may be stored here and now: nobody has to be waited for, neither disk nor consumer."""
+        """Return whether images may be stored in the event loop: neither disk nor consumer have to be waited for."""
         return self._may_wait and self._loop.time() >= self._slow_until
 
-    def has_room(self, size: int) -> bool:
-        """Return whether a body of so many bytes would be taken at once."""
-        return self._inbox.has_room or (size <= _QUICK_BYTES and self._is_quick)
+    def has_space(self, size: int) -> bool:
+        """Return whether `add` would take a body of so many bytes without waiting."""
+        return self._inbox.has_space or (size <= _QUICK_BYTES and self._is_quick)
 
-    def take_now(self, job: ImageTransfer, image: ReceivedImage) -> None:
-        """Take a body for which there is room. Raises StorageError."""
+    def add_now(self, transfer: ImageTransfer, image: ReceivedImage) -> None:
+        """Take a body for which there is space. Raises StorageError."""
         if image.size > _QUICK_BYTES or image.spooled or not self._is_quick:
-            self._inbox.put_now((job, image))
+            self._inbox.put_now((transfer, image))
             return
         began = perf_counter()
-        self._here.append((job, self._image_writer.write_one(image)))
-        self._mean_s += (perf_counter() - began - self._mean_s) / _QUICK_OF
+        self._unrecorded.append((transfer, self._image_writer.write_one(image)))
+        self._mean_s += (perf_counter() - began - self._mean_s) / _MEAN_IMAGES
         if self._mean_s > _QUICK_S:
             self._mean_s, self._slow_until = 0.0, self._loop.time() + _SLOW_FOR_S
-        if len(self._here) >= _HERE_IMAGES:
-            self._enter_here()
+        if len(self._unrecorded) >= _RECORD_IMAGES:
+            self._record_stored()
         elif self._timer is None:
-            self._timer = self._loop.call_later(_HERE_S, self._ring)
+            self._timer = self._loop.call_later(_RECORD_S, self._on_timer)
 
-    async def take(self, job: ImageTransfer | None, content: ReceivedImage | Outcome) -> None:
-        """Take a body, or the Outcome of an image that has failed. Waits while there is much to be stored."""
-        if job is not None and isinstance(content, ReceivedImage) and self.has_room(content.size):
-            self.take_now(job, content)
+    async def add(self, transfer: ImageTransfer | None, content: ReceivedImage | Outcome) -> None:
+        """Take a body, or the Outcome of an image that has failed. Waits while much is to be stored."""
+        if transfer is not None and isinstance(content, ReceivedImage) and self.has_space(content.size):
+            self.add_now(transfer, content)
         else:
-            await self._inbox.put((job, content))
+            await self._inbox.put((transfer, content))
 
-    def _ring(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
         try:
-            self._enter_here()
+            self._record_stored()
         except BaseException as error:
             self._inbox.fail(error)
 
-    def _enter_here(self) -> None:
+    def _record_stored(self) -> None:
         """Journal and count what was stored within the loop."""
-        batch, self._here = self._here, []
+        batch, self._unrecorded = self._unrecorded, []
         if not batch:
             return
         results = [result for _, result in batch]
         self._image_writer.book(results)
         self._count(results)
-        self._settle_all(batch)
+        self._finish_all(batch)
 
-    def _settle_all(self, ended: Iterable[tuple[ImageTransfer | None, WriteResult]]) -> None:
-        for job, result in ended:
-            if (failed := self._settle(job, result)) is not None:
-                self._inbox.put_now((job, failed))
+    def _finish_all(self, ended: Iterable[tuple[ImageTransfer | None, WriteResult]]) -> None:
+        for transfer, result in ended:
+            if (failed := self._finish(transfer, result)) is not None:
+                self._inbox.put_now((transfer, failed))
 
     async def run(self) -> None:
-        """Store in a thread what may not be stored at once, until cancelled."""
+        """Store in a thread what may not be stored in the loop, until cancelled."""
         while True:
             batch = await self._inbox.take_batch()
             results, outcomes = await self._store([content for _, content in batch])
-            # Before the jobs are settled: the last outcome must not be lost when the pool is done.
+            # Before the transfers are finished: the last Outcome must not be lost when the tasks end.
             await self.deliver(outcomes)
-            self._settle_all((job, result) for (job, _), result in zip(batch, results, strict=True))
+            self._finish_all((transfer, result) for (transfer, _), result in zip(batch, results, strict=True))
 
-    async def enter(self, outcomes: Sequence[Outcome]) -> None:
+    async def record(self, outcomes: Sequence[Outcome]) -> None:
         """Journal and count what another process has stored."""
         if self._is_quick:
             self._count(self._image_writer.land(outcomes))
@@ -210,21 +210,14 @@ class Collector:
             await self._store(outcomes)
 
     async def deliver(self, outcomes: Sequence[Outcome]) -> None:
-        """Hand outcomes to whoever wants each of them, as fast as they are taken."""
+        """Pass outcomes to the consumer that wants each of them, as fast as it takes them."""
         if self._deliver is not None:
             for outcome in outcomes:
                 await self._deliver(outcome)
 
     async def _store(self, contents: Sequence[ReceivedImage | Outcome]) -> tuple[list[WriteResult], list[Outcome]]:
-        stored = asyncio.ensure_future(self._land_batch(contents))
-        try:
-            results = await asyncio.shield(stored)
-        except asyncio.CancelledError:
-            # The thread cannot be stopped half-way: wait, and count what it has stored and journalled.
-            await settled(stored)
-            if stored.exception() is None:
-                self._count(stored.result())
-            raise
+        # When cancelled: the thread cannot be stopped half-way, and what it has stored and journalled counts.
+        results = await run_to_end(self._store_batch(contents), release=self._count)
         return results, self._count(results)
 
     def _count(self, results: Sequence[WriteResult]) -> list[Outcome]:

@@ -1,7 +1,7 @@
-"""One image: its sources in order, each asked until it answers, the body handed on to be checked and stored.
+"""Fetching one image: its sources in order, each requested until it responds; the body is returned to be stored.
 
-An `ImageTransfer` is an image on its way: which source it has come to and what went wrong before. `Fetcher.attempt`
-makes one attempt and says what comes of it: received, again after a delay, or failed. The scheduler holds it meanwhile.
+`Fetcher.attempt` makes one attempt and returns how it ended: received, again after a delay, or failed. The scheduler
+holds the `ImageTransfer` between attempts.
 """
 
 import random
@@ -17,9 +17,9 @@ from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.openimages.vocabulary import Source
 from oid_async.report import Outcome, parse_detail, write_detail
 from oid_async.store.image_writer import ReceivedImage
-from oid_async.transfer.image_transfer import Failed, ImageTransfer, Retry, Target
+from oid_async.transfer.image_transfer import Failed, ImageTransfer, Retry, Target, parse_state
 from oid_async.transfer.keep_alive import KeepAliveChain
-from oid_async.transfer.response_body import BASE_HELD_BYTES, LEAST_SPOOLED, BodyMemory, ResponseBody, remove_part
+from oid_async.transfer.response_body import LEAST_HELD_BYTES, LEAST_SPOOLED, BodyMemory, ResponseBody, remove_part
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client, Response
@@ -27,14 +27,13 @@ if TYPE_CHECKING:
 
 _HELD_EACH = 320 << 10
 _NO_DESCRIPTOR_WAIT_S = 0.25
-_BACK = "+"
 
 
 class Fetcher:
     """Fetches images one attempt at a time, from `sources` in order.
 
-    `part` names the temporary file of an image. `written` stands for the mirror's address in what is written down: an
-    embedded origin has another one every time.
+    `part` returns the temporary file of an image. `recorded_mirror` replaces the mirror's address in what is written
+    down: an embedded origin has another address every time.
     """
 
     def __init__(
@@ -43,221 +42,224 @@ class Fetcher:
         *,
         sources: tuple[Source, ...],
         mirror: str | None,
-        written: str | None,
+        recorded_mirror: str | None,
         part: Callable[[str], str],
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._client = client
         self._sources = sources
         self._mirror = mirror
-        self._written = written
+        self._recorded_mirror = recorded_mirror
         self._part = part
         self._jitter = jitter
-        self._shared = BodyMemory()
+        self._memory = BodyMemory()
         self._bucket: Route | None = None
+        self.clock = client.hosts.clock
 
-    def keep_alive(
+    def new_chain(
         self,
+        transfer: ImageTransfer,
         *,
-        following: Callable[[ImageTransfer], ImageTransfer | None],
-        landed: Callable[[ImageTransfer, ReceivedImage], None],
+        next_transfer: Callable[[ImageTransfer], ImageTransfer | None],
+        store: Callable[[ImageTransfer, ReceivedImage], None],
     ) -> KeepAliveChain:
-        """Return what one worker needs to go on from one job to the next without being woken."""
-        return KeepAliveChain(self._client, self, following=following, landed=landed)
+        """Return the chain with which one task makes its attempts, the first one for this transfer."""
+        return KeepAliveChain(self._client, self, transfer, next_transfer=next_transfer, store=store)
 
-    def begin(self, target: Target) -> ImageTransfer | Failed:
-        """Return the job of an image of the plan; Failed if there is nothing to ask for."""
-        return self._turn(target, parse_detail(target.known), 0, None)
+    def start(self, target: Target) -> ImageTransfer | Failed:
+        """Return the transfer of an image of the plan; Failed if no source can be requested."""
+        return self._choose_source(target, parse_detail(target.known), 0, None)
 
-    def recall(self, target: Target, note: str) -> ImageTransfer | Failed:
-        """Return the job that left this note behind."""
-        before, _, detail = note.partition(" ")
-        job = self._turn(target, parse_detail(detail), int(before.removeprefix(_BACK)), None)
-        if isinstance(job, ImageTransfer):
-            job.is_back = before.startswith(_BACK)
-        return job
+    def restore(self, target: Target, state: str) -> ImageTransfer | Failed:
+        """Return the transfer that had this `saved_state`."""
+        earlier_attempts, history, was_returned = parse_state(state)
+        transfer = self._choose_source(target, history, earlier_attempts, None)
+        if isinstance(transfer, ImageTransfer):
+            transfer.was_returned = was_returned
+        return transfer
 
-    def settled(self, job: ImageTransfer) -> None:
-        """Say that a job's body is no longer in memory."""
-        self._shared.held -= job.held
-        job.held = 0
+    def release_memory(self, transfer: ImageTransfer) -> None:
+        """Note that a transfer's body is no longer in memory."""
+        self._memory.held -= transfer.held_bytes
+        transfer.held_bytes = 0
 
-    async def attempt(
-        self, job: ImageTransfer, keep_alive: KeepAliveChain | None = None
-    ) -> ReceivedImage | Retry | Failed:
-        """Make one attempt. Raises StorageError when the disk says no.
+    async def attempt(self, transfer: ImageTransfer, chain: KeepAliveChain) -> ReceivedImage | Retry | Failed:
+        """Make one attempt. Raises StorageError when the disk fails.
 
-        Only what is final for the object moves on to the next source; a passing fault ends as failed, because the next
-        run may well get the better copy. A `keep_alive` chain goes on with other jobs as long as their bodies come
-        whole; what is returned is then the end of `keep_alive.job`, the last one.
+        Only a failure that is final for the object moves on to the next source; a passing one ends as failed, because
+        the next run may well get the better copy. The chain goes on with other transfers as long as their responses
+        are plain; the result is then that of `chain.transfer`, the last one.
         """
-        if keep_alive is not None:
-            keep_alive.job = job
-        if (gone := job.host.given_up(job.route.origin.asked)) is not None:
+        chain.transfer = transfer
+        if (gone := transfer.host.given_up(transfer.route.origin.asked)) is not None:
             error = gone.again()
         else:
-            job.attempts.made += 1
+            transfer.attempts.made += 1
             try:
-                if keep_alive is not None and self._may_go_on(job):
-                    return await self._receive_in(keep_alive)
-                return await self._receive(job)
+                if self._may_use_chain(transfer):
+                    return await self._receive_in_chain(chain)
+                return await self._receive(transfer)
             except FetchError as failed:
                 error = failed
-        if keep_alive is not None:
-            job = keep_alive.job
-        end = self._judge(job, error)
-        if job.partial is not None and (isinstance(end, Failed) or job.attempts.made == 0):
-            # The image has failed, or has turned to another source.
-            job.partial = None
-            await remove_part(self._part(job.target.image_id))
+        transfer = chain.transfer
+        end = self._handle_error(transfer, error)
+        if transfer.partial is not None and (isinstance(end, Failed) or transfer.attempts.made == 0):
+            # The image has failed, or has moved on to another source.
+            transfer.partial = None
+            await remove_part(self._part(transfer.target.image_id))
         return end
 
-    def refused(self, job: ImageTransfer, reason: str) -> Retry | Failed:
-        """Decide what comes of a job whose body was not the image."""
-        return self._judge(job, FetchError(reason, "the body is not the image"))
+    def handle_refusal(self, transfer: ImageTransfer, reason: str) -> Retry | Failed:
+        """Decide what follows when a body was not the image."""
+        return self._handle_error(transfer, FetchError(reason, "the body is not the image"))
 
-    def _judge(self, job: ImageTransfer, error: FetchError) -> Retry | Failed:
-        """Decide what comes after a failure."""
+    def _handle_error(self, transfer: ImageTransfer, error: FetchError) -> Retry | Failed:
+        """Decide what follows after an error."""
         if error.exhausted:
-            job.attempts.made -= 1
+            transfer.attempts.made -= 1
             return Retry(_NO_DESCRIPTOR_WAIT_S, exhausted=True)
         if isinstance(error, ClosedHostError) and error.host.gave_up is None:
-            job.attempts.made -= 1
-            job.host = error.host
+            transfer.attempts.made -= 1
+            transfer.host = error.host
             return Retry(0.0)
-        wait_s = job.attempts.wait_s(error, self._jitter())
+        wait_s = transfer.attempts.wait_s(error, self._jitter())
         now = self._client.hosts.clock()
         if wait_s is not None:
-            # A host that is closed makes all its images wait: behind the others, so that they take turns in probing.
-            return Retry(0.0 if job.host.is_closed(now) else max(wait_s, job.host.retry_delay_s(now)))
-        job.history[job.source] = error.kind
-        job.before += job.attempts.made
+            # All images of a closed host wait, this one behind the others, so that they take turns as its probe.
+            return Retry(0.0 if transfer.host.is_closed(now) else max(wait_s, transfer.host.retry_delay_s(now)))
+        transfer.history[transfer.source] = error.kind
+        transfer.earlier_attempts += transfer.attempts.made
         if not is_final(error.kind):
-            return Failed(self._outcome(job.target, job.history, error.kind, job.source, job.written, job.before))
-        turned = self._turn(job.target, job.history, job.before, job)
-        return turned if isinstance(turned, Failed) else Retry(0.0)
+            return _failed(
+                transfer.target,
+                transfer.history,
+                error.kind,
+                transfer.source,
+                transfer.recorded_url,
+                transfer.earlier_attempts,
+            )
+        chosen = self._choose_source(transfer.target, transfer.history, transfer.earlier_attempts, transfer)
+        return chosen if isinstance(chosen, Failed) else Retry(0.0)
 
-    def _turn(
-        self, target: Target, history: dict[str, str], before: int, job: ImageTransfer | None
+    def _choose_source(
+        self, target: Target, history: dict[str, str], earlier_attempts: int, transfer: ImageTransfer | None
     ) -> ImageTransfer | Failed:
-        """Turn to the first source that may have the image and is not known to have failed for good."""
+        """Move on to the first source that may have the image and is not known to have failed for good.
+
+        Changes the transfer, if there is one already, and returns it.
+        """
         reason, last = "bad_url", self._sources[0]
-        written = job.written if job is not None else None
+        recorded_url = transfer.recorded_url if transfer is not None else None
         for source in self._sources:
             if source in history and is_final(history[source]):
                 reason, last = history[source], source
                 continue
             last = source
-            written_here = target.url(source, self._written)
-            if written_here is None:
+            recorded = target.url(source, self._recorded_mirror)
+            if recorded is None:
                 history[source] = reason = "bad_url"
                 continue
-            written = written_here
+            recorded_url = recorded
             try:
                 route = self._route(target, source)
             except FetchError as error:
                 history[source] = reason = error.kind
                 continue
             host, attempts = self._client.hosts.named(route.origin.host), Attempts(self._client.limits)
-            if job is None:
-                return ImageTransfer(target, history, before, attempts, source, route, written, host)
-            job.source, job.route, job.written, job.host, job.attempts = source, route, written, host, attempts
-            return job
-        return Failed(self._outcome(target, history, reason, last, written, before))
+            if transfer is None:
+                return ImageTransfer(target, history, earlier_attempts, attempts, source, route, recorded_url, host)
+            transfer.source, transfer.route, transfer.recorded_url = source, route, recorded_url
+            transfer.host, transfer.attempts = host, attempts
+            return transfer
+        return _failed(target, history, reason, last, recorded_url, earlier_attempts)
 
     def _route(self, target: Target, source: Source) -> Route:
         """Return where a source has this image. Raises FetchError."""
         if source == "cvdf" and target.image_id.isalnum() and target.image_id.isascii():
-            # A million images of one bucket need its URL taken apart once.
+            # For a million images of one bucket its URL is parsed once.
             if self._bucket is None:
                 self._bucket = Route.of(parse_url(object_url(IMAGE_BUCKET, "", self._mirror)))
             return Route(self._bucket.origin, f"{self._bucket.path}{target.subset}/{target.image_id}.jpg")
         return Route.of(parse_url(target.url(source, self._mirror) or ""))
 
-    def _outcome(
-        self, target: Target, history: dict[str, str], reason: str, source: str, url: str | None, attempts: int
-    ) -> Outcome:
-        detail = write_detail(history)
-        return Outcome(target.image_id, "failed", None, reason, detail, source, url, attempts=attempts)
+    def _may_use_chain(self, transfer: ImageTransfer) -> bool:
+        """Return whether other transfers may follow this one on its connection."""
+        return transfer.partial is None and transfer.host.limiter is None and not self._client.is_throttled
 
-    def _may_go_on(self, job: ImageTransfer) -> bool:
-        """Return whether other jobs may follow this one on its connection."""
-        return job.partial is None and job.host.limiter is None and not self._client.is_throttled
-
-    async def _receive_in(self, keep_alive: KeepAliveChain) -> ReceivedImage:
-        """Ask for the streak's job and for those that follow; return the last one's body."""
+    async def _receive_in_chain(self, chain: KeepAliveChain) -> ReceivedImage:
+        """Request the image of the chain and those that follow; return the last one."""
         try:
-            answer = await self._client.ask(keep_alive.job.route, chain=keep_alive.begin())
+            response = await self._client.ask(chain.transfer.route, chain=chain.start())
         finally:
-            self.settled(keep_alive.job)
-            if keep_alive.failed is not None:
-                raise keep_alive.failed
-        return await self._receive(keep_alive.job, answer)
+            self.release_memory(chain.transfer)
+            if chain.failed is not None:
+                raise chain.failed
+        return await self._receive(chain.transfer, response)
 
-    def takes(self, job: ImageTransfer, connection: "Connection") -> bool:
-        """Return whether an answer is the plain one that nearly all are: the whole of a body that fits into memory."""
-        length, wanted, shared = connection.length, job.target.expected(job.source).size, self._shared
+    def accepts_plain(self, transfer: ImageTransfer, connection: "Connection") -> bool:
+        """Return whether a response is plain as nearly all are: status 200, all of a body that fits into memory."""
+        length, wanted, memory = connection.length, transfer.target.expected(transfer.source).size, self._memory
         if connection.status != 200 or connection.encoding or not length:
             return False
         limits = self._client.limits
         if length > min(limits.max_image_bytes, limits.memory_bytes) or wanted not in (None, length):
             return False
-        if shared.held + length > shared.most and length > LEAST_SPOOLED:
+        if memory.held + length > memory.most and length > LEAST_SPOOLED:
             return False
-        job.held = length
-        shared.held += length
+        transfer.held_bytes = length
+        memory.held += length
         return True
 
-    def arrived(
-        self, job: ImageTransfer, body: bytes | bytearray, etag: str | None, began: float, now: float
+    def receive_plain(
+        self, transfer: ImageTransfer, body: bytes | bytearray, etag: str | None, began: float, now: float
     ) -> ReceivedImage:
-        """Return the body of a plain answer, for the one who stores it."""
-        host = job.host
+        """Return the image of a plain response, to be stored."""
+        host = transfer.host
         host.answered(began)
-        self._delivered(host, len(body), began, now)
-        return self._arrival(job, [body], len(body), etag, host.etags)
+        self._count_body(host, len(body), began, now)
+        return self._received_image(transfer, [body], len(body), etag, host.etags)
 
-    def _delivered(self, host: Host, size: int, began: float, now: float) -> None:
+    def _count_body(self, host: Host, size: int, began: float, now: float) -> None:
         host.delivered(size, began, now)
-        self._shared.most = max(BASE_HELD_BYTES, min(BYTES_UNDER_WAY, int(host.window) * _HELD_EACH))
+        self._memory.most = max(LEAST_HELD_BYTES, min(BYTES_UNDER_WAY, int(host.window) * _HELD_EACH))
 
-    async def _receive(self, job: ImageTransfer, answer: "Response | None" = None) -> ReceivedImage:
-        """Return the body of an answer, small ones in memory, large ones spooled to a temporary file.
+    async def _receive(self, transfer: ImageTransfer, response: "Response | None" = None) -> ReceivedImage:
+        """Return the body of a response, a small one in memory, a large one spooled to a temporary file.
 
-        Without an answer one request is made.
+        Without a response one request is made.
         """
-        target, expected = job.target, job.target.expected(job.source)
-        partial, job.partial = job.partial, None
-        body = ResponseBody(self._part(target.image_id), self._client.limits, expected, self._shared, partial)
+        target, expected = transfer.target, transfer.target.expected(transfer.source)
+        partial, transfer.partial = transfer.partial, None
+        body = ResponseBody(self._part(target.image_id), self._client.limits, expected, self._memory, partial)
         try:
-            if answer is None:
-                answer = await self._client.ask(job.route, body.conditions())
+            if response is None:
+                response = await self._client.ask(transfer.route, body.conditions())
             try:
-                await body.receive(answer, in_pieces=self._client.is_throttled)
-                etag, host = answer.connection.etag, answer.host
-                self._delivered(host, body.size, answer.began, self._client.hosts.clock())
+                await body.receive(response, in_pieces=self._client.is_throttled)
+                etag, host = response.connection.etag, response.host
+                self._count_body(host, body.size, response.began, self._client.hosts.clock())
             except FetchError as error:
-                answer.blame(error)
+                response.blame(error)
                 raise
             finally:
-                answer.close()
+                response.close()
         except FetchError as error:
             if error.status == 416 and partial is not None:
-                # There is no such rest: what is there now is shorter, and the server does not heed If-Range.
+                # There is no such rest: the object is shorter now, and the server ignores If-Range.
                 error = FetchError("truncated", f"asked for the rest from byte {partial.size}: {error}")
                 await body.discard()
                 raise error from None
-            job.partial = await body.keep(error)
+            transfer.partial = await body.keep(error)
             raise
         except BaseException:
             await body.discard()
             raise
-        chunks, job.held = body.hand_over()
-        return self._arrival(job, chunks, body.size, etag, host.etags, spooled=body.spooled)
+        chunks, transfer.held_bytes = body.hand_over()
+        return self._received_image(transfer, chunks, body.size, etag, host.etags, spooled=body.spooled)
 
-    def _arrival(
+    def _received_image(
         self,
-        job: ImageTransfer,
+        transfer: ImageTransfer,
         chunks: list[bytes | bytearray],
         size: int,
         etag: str | None,
@@ -265,17 +267,24 @@ class Fetcher:
         *,
         spooled: bool = False,
     ) -> ReceivedImage:
-        target = job.target
+        target = transfer.target
         return ReceivedImage(
             target.image_id,
             target.file_name,
-            job.source,
-            job.written,
+            transfer.source,
+            transfer.recorded_url,
             chunks,
             spooled,
             size,
-            target.expected(job.source),
-            etag if job.source == "cvdf" else None,
+            target.expected(transfer.source),
+            etag if transfer.source == "cvdf" else None,
             etags,
-            job.before + job.attempts.made,
+            transfer.earlier_attempts + transfer.attempts.made,
         )
+
+
+def _failed(
+    target: Target, history: dict[str, str], reason: str, source: str, url: str | None, attempts: int
+) -> Failed:
+    detail = write_detail(history)
+    return Failed(Outcome(target.image_id, "failed", None, reason, detail, source, url, attempts=attempts))

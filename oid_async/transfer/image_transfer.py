@@ -1,4 +1,4 @@
-"""One image on its way: its row of the plan, its state between attempts, and what an attempt may end with."""
+"""The transfer of one image: its row of the plan, its state between attempts, and how an attempt may end."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,16 @@ from oid_async.http.retry import Attempts
 from oid_async.http.urls import Route
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.openimages.vocabulary import SPLITS, Source
-from oid_async.report import Outcome, write_detail
+from oid_async.report import Outcome, parse_detail, write_detail
 from oid_async.store.image_check import Expected
 
-_BACK = "+"
+_RETURNED = "+"
 _NOTHING = Expected()
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One image to fetch: a row of the plan, and its `place` there. `known` holds the failures that are remembered."""
+    """One image to fetch: a row of the plan, and its `place` there. `known` holds the failures of earlier runs."""
 
     place: int
     image_id: str
@@ -50,7 +50,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class PartialBody:
-    """The first bytes of a body that broke off, in its temporary file: how many, of what, of how many in all."""
+    """The first `size` bytes of a body of `total` that broke off, in its temporary file, and the ETag of the body."""
 
     size: int
     etag: str
@@ -59,44 +59,58 @@ class PartialBody:
 
 @dataclass(slots=True)
 class ImageTransfer:
-    """One image on its way to its outcome.
+    """One image on the way to its Outcome.
 
-    `source` is the one it has come to: `route` is where its request goes, `written` what is written down of that.
-    `history` has the failure kind of each source that is done with, `before` the attempts they took. `held` are its
-    body's bytes in memory until it has landed; `is_back`: another process has had it and given it back.
+    `source` is the source that is requested now: `route` is where the request goes, `recorded_url` the URL that is
+    written down. `history` has the failure kind of each source that was tried before, `earlier_attempts` the attempts
+    made there. `held_bytes` is the size of its body in memory until it is stored; `was_returned`: another process had
+    it and gave it back.
     """
 
     target: Target
     history: dict[str, str]
-    before: int
+    earlier_attempts: int
     attempts: Attempts
     source: Source
     route: Route
-    written: str
+    recorded_url: str
     host: Host
     partial: PartialBody | None = None
-    held: int = 0
-    is_back: bool = False
+    held_bytes: int = 0
+    was_returned: bool = False
 
     @property
     def place(self) -> int:
-        """Where in the plan the image stands."""
+        """Return the place of the image in the plan."""
         return self.target.place
 
     @property
-    def note(self) -> str | None:
-        """What `Fetcher.recall` needs beside the target; None once this source has been asked."""
-        back = _BACK if self.is_back else ""
-        return None if self.attempts.made else f"{back}{self.before} {write_detail(self.history)}"
+    def saved_state(self) -> str | None:
+        """Return as text what `Fetcher.restore` needs in addition to the target.
 
-    def follows(self, other: "ImageTransfer") -> bool:
-        """Return whether it can be asked for on the connection that another job's body has come on."""
+        None once this source was requested.
+        """
+        returned = _RETURNED if self.was_returned else ""
+        return None if self.attempts.made else f"{returned}{self.earlier_attempts} {write_detail(self.history)}"
+
+    def can_follow(self, other: "ImageTransfer") -> bool:
+        """Return whether it can be requested on the connection on which another image's body has arrived."""
         return self.route.origin is other.route.origin and self.partial is None
+
+
+def parse_state(text: str) -> tuple[int, dict[str, str], bool]:
+    """Return `earlier_attempts`, `history` and `was_returned` of a saved state.
+
+    >>> parse_state("+2 cvdf:not_found")
+    (2, {'cvdf': 'not_found'}, True)
+    """
+    attempts, _, detail = text.partition(" ")
+    return int(attempts.removeprefix(_RETURNED)), parse_detail(detail), attempts.startswith(_RETURNED)
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Ask again, of the job's host as it stands now, after a delay; `exhausted` says that descriptors ran out."""
+    """Request again after a delay, from the transfer's host as it is now; `exhausted`: descriptors ran out."""
 
     delay_s: float
     exhausted: bool = False
@@ -104,6 +118,6 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """No source has it, or the one that may has failed to the end."""
+    """No source has the image, or the one that may has failed too often."""
 
     outcome: Outcome

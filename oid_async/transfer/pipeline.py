@@ -1,116 +1,159 @@
-"""The pipeline: plan -> lanes -> workers -> collector. The only place that starts tasks.
+"""The pipeline of one run: plan -> scheduler -> transfer tasks -> collector. The only place that starts tasks.
 
-    feeder ──▶ lanes ──▶ workers (N) ──▶ collector ──▶ check, write, rename, journal, report, sink
-                 ▲  again ──┘                │
-                 └──────── refused ──────────┘
+    feed ──▶ scheduler ──▶ transfer tasks (N) ──▶ collector ──▶ check, write, rename, journal, report, sink
+                 ▲  retry ──┘                         │
+                 └──────── body refused ──────────────┘
 
-Lanes and collector are bounded. A worker has an image for one attempt and goes on with another one while the body is
-stored; a body that turns out wrong goes back to its host's lane, where every image waits that is to be asked for again.
-The collector alone writes the journal, counts the report and speaks to the sink. A task that breaks ends the group,
-never a wait.
+Scheduler and collector are bounded. A task has an image for one attempt and goes on with another one while the body is
+stored. An image whose body is refused goes back to the queue of its host, where all images wait that are to be
+requested again. The collector alone writes the journal, counts the report and calls the sink. A task that breaks ends
+the group; no other task waits for it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, Protocol
 
 from oid_async.report import Outcome
-from oid_async.store.image_writer import WriteResult
-from oid_async.transfer.collector import BATCHES_AT_ONCE, Collector
+from oid_async.store.image_writer import ImageWriter, WriteResult
+from oid_async.transfer.collector import BATCHES_AT_ONCE, Collector, Recipients
 from oid_async.transfer.fetch import Fetcher
 from oid_async.transfer.image_transfer import Failed, ImageTransfer, Retry, Target
 from oid_async.transfer.scheduler import HostScheduler
-
-if TYPE_CHECKING:
-    from oid_async.workers.pool import WorkerPool
+from oid_async.transfer.targets import Targets
 
 
-async def run(
-    targets: AsyncIterator[Target],
-    fetcher: Fetcher,
-    collector: Collector,
-    *,
-    recall: Callable[[Sequence[int]], Awaitable[Sequence[Target]]],
-    clock: Callable[[], float],
-    workers: int,
-    pool: "WorkerPool | None" = None,
-) -> None:
-    """Fetch all targets with a bounded pool of workers. Raises what a task raised, alone if it is one.
+class ExternalWorkers(Protocol):
+    """The worker processes that share the work of a pipeline."""
 
-    `recall` reads the targets at these places of the plan again. A `pool` of other processes shares the work.
+    def accept_target(self, target: Target) -> bool:
+        """Give an image of the plan to a process that has space for it; return whether one had."""
+
+    def accept(self, transfer: ImageTransfer) -> bool:
+        """Give a process an image for which no request was made yet; return whether one had space for it."""
+
+    def supervise(
+        self, fetcher: Fetcher, collector: Collector, scheduler: HostScheduler[ImageTransfer]
+    ) -> Iterable[Coroutine[Any, Any, None]]:
+        """Return one coroutine for each process, which runs as long as the process is needed."""
+
+    def stop(self) -> None:
+        """Let the processes and their coroutines end: nothing is left to fetch."""
+
+
+class Pipeline:
+    """The transfer of all images of a plan, at most `max_transfers` at once here; the processes of `pool` share it.
+
+    Created in the event loop that runs it, and run once. `own_loop`: nothing else runs on that loop.
     """
 
-    async def reload(kept: Sequence[tuple[int, str]]) -> list[ImageTransfer]:
-        jobs = []
-        for target, (_, note) in zip(await recall([place for place, _ in kept]), kept, strict=True):
-            job = fetcher.recall(target, note)
-            assert isinstance(job, ImageTransfer), "what left a note had a source to ask"
-            jobs.append(job)
-        return jobs
+    def __init__(
+        self,
+        targets: Targets,
+        fetcher: Fetcher,
+        writer: ImageWriter,
+        recipients: Recipients,
+        *,
+        max_transfers: int,
+        pool: ExternalWorkers | None = None,
+        own_loop: bool = False,
+    ) -> None:
+        self._targets = targets
+        self._fetcher = fetcher
+        self._max_transfers = max_transfers
+        self._pool = pool
+        self._scheduler = HostScheduler[ImageTransfer](
+            self._load,
+            capacity=2 * max_transfers,
+            clock=fetcher.clock,
+            delegate=pool.accept if pool is not None else None,
+        )
+        self._collector = Collector(writer, recipients, self._finish, capacity=2 * max_transfers, own_loop=own_loop)
 
-    scheduler = HostScheduler[ImageTransfer](
-        reload, room=2 * workers, clock=clock, offer=pool.take_job if pool is not None else None
-    )
+    async def run(self) -> None:
+        """Fetch all targets. Raises the group of what tasks raised."""
+        pool, collector, scheduler = self._pool, self._collector, self._scheduler
+        try:
+            async with asyncio.TaskGroup() as group:
+                collecting = [group.create_task(collector.run()) for _ in range(BATCHES_AT_ONCE)]
+                feeding = group.create_task(self._feed())
+                transferring = [group.create_task(self._transfer()) for _ in range(self._max_transfers)]
+                if pool is not None:
+                    for supervision in pool.supervise(self._fetcher, collector, scheduler):
+                        group.create_task(supervision)
+                await asyncio.wait([feeding, *transferring])
+                if pool is not None:
+                    pool.stop()
+                for task in collecting:
+                    task.cancel()
+        finally:
+            scheduler.close()
+            collector.close()
 
-    async def feed() -> None:
-        async for target in targets:
-            if pool is not None and pool.take(target):
-                scheduler.lend()
+    async def _feed(self) -> None:
+        """Give the targets to worker processes that have space, the others to the scheduler."""
+        pool, scheduler = self._pool, self._scheduler
+        async for target in self._targets:
+            if pool is not None and pool.accept_target(target):
+                scheduler.add_external()
                 continue
-            job = fetcher.begin(target)
-            if isinstance(job, Failed):
-                scheduler.lend()
-                await collector.take(None, job.outcome)
+            transfer = self._fetcher.start(target)
+            if isinstance(transfer, Failed):
+                scheduler.add_external()
+                await self._collector.add(None, transfer.outcome)
             else:
-                await scheduler.put(job)
-        scheduler.end()
+                await scheduler.put(transfer)
+        scheduler.end_of_plan()
 
-    def following(job: ImageTransfer) -> ImageTransfer | None:
-        return scheduler.follow(job) if collector.has_room(job.held) else None
+    async def _load(self, places: Sequence[tuple[int, str]]) -> list[ImageTransfer]:
+        """Read the targets of these places again; return their transfers in the state that was saved with the place."""
+        transfers = []
+        for target, (_, state) in zip(await self._targets.read([place for place, _ in places]), places, strict=True):
+            transfer = self._fetcher.restore(target, state)
+            assert isinstance(transfer, ImageTransfer), "only an image with a source left has a saved state"
+            transfers.append(transfer)
+        return transfers
 
-    async def work() -> None:
-        keep_alive = fetcher.keep_alive(following=following, landed=collector.take_now)
-        while (job := await scheduler.take()) is not None:
-            host = job.host
-            end = await fetcher.attempt(job, keep_alive)
-            job = keep_alive.job
+    async def _transfer(self) -> None:
+        """Make attempts, one at a time, until all images are finished."""
+        fetcher, scheduler, collector = self._fetcher, self._scheduler, self._collector
+        transfer = await scheduler.take_next()
+        if transfer is None:
+            return
+        chain = fetcher.new_chain(transfer, next_transfer=self._next_for, store=collector.add_now)
+        while transfer is not None:
+            host = transfer.host
+            end = await fetcher.attempt(transfer, chain)
+            transfer = chain.transfer
             if isinstance(end, Retry):
-                scheduler.put_back(job, end.delay_s, taken_from=host)
+                scheduler.requeue(transfer, end.delay_s, taken_from=host)
                 if end.exhausted:
-                    # Fewer at it until descriptors are given back.
+                    # Fewer transfers at once until descriptors are given back.
                     await asyncio.sleep(end.delay_s)
-                continue
-            # While much waits to be stored this holds its place at the host: nothing more is fetched then.
-            await collector.take(job, end.outcome if isinstance(end, Failed) else end)
-            scheduler.let_go(host)
+            else:
+                # While much waits to be stored this keeps its place at the host: nothing more is fetched then.
+                await collector.add(transfer, end.outcome if isinstance(end, Failed) else end)
+                scheduler.release_host(host)
+            transfer = await scheduler.take_next()
 
-    def settle(job: ImageTransfer | None, result: WriteResult) -> Outcome | None:
-        if job is None:
-            scheduler.settle(1)
+    def _next_for(self, transfer: ImageTransfer) -> ImageTransfer | None:
+        """Return the next transfer for a connection whose body has arrived, None if the task must go on itself."""
+        return self._scheduler.take_next_for(transfer) if self._collector.has_space(transfer.held_bytes) else None
+
+    def _finish(self, transfer: ImageTransfer | None, result: WriteResult) -> Outcome | None:
+        """Finish or requeue an image that was stored or refused; return the Outcome of one that has thereby failed.
+
+        None stands for an image that had no source to request.
+        """
+        if transfer is None:
+            self._scheduler.finish_external(1)
             return None
-        fetcher.settled(job)
+        self._fetcher.release_memory(transfer)
         if result.reason is None:
-            scheduler.finish()
+            self._scheduler.finish()
             return None
-        end = fetcher.refused(job, result.reason)
+        end = self._fetcher.handle_refusal(transfer, result.reason)
         if isinstance(end, Failed):
             return end.outcome
-        scheduler.put_back(job, end.delay_s)
+        self._scheduler.requeue(transfer, end.delay_s)
         return None
-
-    collector.begin(settle)
-    try:
-        async with asyncio.TaskGroup() as group:
-            collecting = [group.create_task(collector.run()) for _ in range(BATCHES_AT_ONCE)]
-            feeding = group.create_task(feed())
-            working = [group.create_task(work()) for _ in range(workers)]
-            for member in pool.members(fetcher, collector, scheduler) if pool is not None else ():
-                group.create_task(member)
-            await asyncio.wait([feeding, *working])
-            if pool is not None:
-                pool.dismiss()
-            for task in collecting:
-                task.cancel()
-    finally:
-        scheduler.close()
-        collector.close()

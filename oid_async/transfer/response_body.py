@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import aiofiles
 import aiofiles.os
 
-from oid_async.concurrency import finished
+from oid_async.concurrency import run_to_end
 from oid_async.errors import storage_error
 from oid_async.http.resume import ask_for_rest, is_strong, whole_length
 from oid_async.http.retry import FetchError, Limits, is_final
@@ -21,63 +21,64 @@ from oid_async.transfer.image_transfer import PartialBody
 if TYPE_CHECKING:
     from oid_async.http.client import Response
 
-_UNPACKED_AT_ONCE = 256 << 10  # a bomb goes off in portions that memory and the event loop do not feel
+_UNPACKED_AT_ONCE = 256 << 10  # a bomb then costs little memory, and no long stop of the event loop
 _START_BYTES = 16
-# Sixty-four images of the usual 300 KB fit, and more where a host far away has more under way; beyond that bodies go to
+# Sixty-four images of the usual 300 KB fit, and more while a distant host has more under way; above that bodies go to
 # the disk early.
-BASE_HELD_BYTES = 20 << 20
+LEAST_HELD_BYTES = 20 << 20
 LEAST_SPOOLED = 128 << 10
 
 
 @dataclass(slots=True)
 class BodyMemory:
-    """What all bodies of a run hold in memory, and what they may, in bytes."""
+    """How many bytes all bodies of a run hold in memory, and how many they may."""
 
     held: int = 0
-    most: int = BASE_HELD_BYTES
+    most: int = LEAST_HELD_BYTES
 
 
 class ResponseBody:
-    """A body as it arrives: counted, bounded, in memory up to `memory_bytes`, beyond that in a temporary file.
+    """A body that is being received: counted, bounded, in memory up to `memory_bytes`, above that in a temporary file.
 
-    So is a smaller one while all bodies together hold much. `partial` is what an earlier attempt has left in that file.
+    While all bodies together hold much a smaller one goes to its file, too. `partial` describes what an earlier attempt
+    has left in the file.
     """
 
     def __init__(
-        self, part: str, limits: Limits, expected: Expected, shared: "BodyMemory", partial: PartialBody | None = None
+        self, part: str, limits: Limits, expected: Expected, memory: BodyMemory, partial: PartialBody | None = None
     ) -> None:
         self.chunks: list[bytes | bytearray] = []
         self.spooled = partial is not None
         self.size = partial.size if partial is not None else 0
         self._part = part
         self._limits = limits
-        self._shared = shared
+        self._memory = memory
         self._expected = expected
         self._partial = partial
         self._limit = limits.max_image_bytes if expected.size is None else min(limits.max_image_bytes, expected.size)
         self._held = 0
         self._start = b""
-        self._is_begun = partial is not None
+        self._has_begun = partial is not None
         self._etag: str | None = None
         self._total: int | None = None
 
     def conditions(self) -> dict[str, str]:
-        """Return the headers of the request: for the rest of what is here already, if anything is."""
+        """Return the headers of the request: for the rest of the body, if its first part is here already."""
         return ask_for_rest(self._partial.size, self._partial.etag) if self._partial is not None else {}
 
-    async def receive(self, answer: "Response", *, in_pieces: bool = False) -> None:
+    async def receive(self, response: "Response", *, in_pieces: bool = False) -> None:
         """Read the whole body. Raises FetchError as soon as it cannot be the image any more."""
-        await self._settle_start(answer)
-        decoder = zlib.decompressobj(47) if answer.connection.encoding in ("gzip", "x-gzip", "deflate") else None
-        length = answer.length
+        await self._check_start(response)
+        decoder = zlib.decompressobj(47) if response.connection.encoding in ("gzip", "x-gzip", "deflate") else None
+        length = response.length
         if decoder is None:
             self._total = None if length is None else self.size + length
-            self._etag = answer.connection.etag or (self._partial.etag if self._partial is not None else None)
+            self._etag = response.connection.etag or (self._partial.etag if self._partial is not None else None)
         try:
-            if decoder is None and length is not None and not in_pieces and self._takes_at_once(length):
-                await self._take(await self._at_once(answer, length))
+            if decoder is None and length is not None and not in_pieces and self._fits_memory(length):
+                await self._add(await self._read_whole(response, length))
             else:
-                await self._piece_by_piece(answer, decoder)
+                await self._read_pieces(response, decoder)
         except FetchError as error:
             if error.kind != "truncated":
                 raise
@@ -87,31 +88,31 @@ class ResponseBody:
         if self.spooled:
             await self._flush()
 
-    def _takes_at_once(self, length: int) -> bool:
+    def _fits_memory(self, length: int) -> bool:
         """Return whether a body of this length may be read in one go, into memory."""
         is_wanted = length <= self._limit and self._expected.size in (None, length)
-        crowded = self._shared.held + length > self._shared.most and length > LEAST_SPOOLED
+        crowded = self._memory.held + length > self._memory.most and length > LEAST_SPOOLED
         return is_wanted and not self.spooled and not crowded and length <= self._limits.memory_bytes
 
-    async def _at_once(self, answer: "Response", length: int) -> bytes | bytearray:
-        self._shared.held += length
+    async def _read_whole(self, response: "Response", length: int) -> bytes | bytearray:
+        self._memory.held += length
         try:
-            return await answer.read_whole()
+            return await response.read_whole()
         except FetchError:
-            self._start = answer.connection.start
+            self._start = response.connection.start
             raise
         finally:
-            self._shared.held -= length
+            self._memory.held -= length
 
-    async def _piece_by_piece(self, answer: "Response", decoder: "zlib._Decompress | None") -> None:
-        async with aclosing(answer.chunks()) as chunks:
+    async def _read_pieces(self, response: "Response", decoder: "zlib._Decompress | None") -> None:
+        async with aclosing(response.chunks()) as chunks:
             async for raw in chunks:
-                # Nobody should compress what was asked for as it is; if someone does, unpack no more than may be kept.
+                # No server should compress what was requested as it is; if one does, only what may be kept is unpacked.
                 for chunk in _unpacked(decoder, raw) if decoder else (raw,):
-                    await self._take(chunk)
+                    await self._add(chunk)
 
     async def keep(self, error: FetchError) -> PartialBody | None:
-        """Keep the first bytes of a large body that broke off, for the next attempt to go on; drop what is no use."""
+        """Keep the first bytes of a large body that broke off, for the next attempt to continue; else discard them."""
         if not is_final(error.kind) and not error.exhausted:
             if self._partial is not None and not self._start:
                 return self._partial
@@ -129,84 +130,84 @@ class ResponseBody:
         return chunks, held
 
     async def discard(self) -> None:
-        """Drop what was kept so far."""
-        self._put_down()
+        """Remove what was received so far, from memory and disk."""
+        self._release()
         if self.spooled:
             await remove_part(self._part)
 
-    async def _settle_start(self, answer: "Response") -> None:
-        """Find out whether the answer is the whole or the rest of it."""
+    async def _check_start(self, response: "Response") -> None:
+        """Find out whether the response is the complete body or the rest of it. Raises FetchError if it is neither."""
         partial = self._partial
-        if answer.status == 206 and partial is not None:
-            length = whole_length(answer.headers, have=partial.size, total=partial.total, etag=partial.etag)
-            if length is not None and not answer.connection.encoding:
-                self._start = b"\xff\xd8\xff"  # its start was judged when it came
+        if response.status == 206 and partial is not None:
+            length = whole_length(response.headers, have=partial.size, total=partial.total, etag=partial.etag)
+            if length is not None and not response.connection.encoding:
+                self._start = b"\xff\xd8\xff"  # its start was checked when it was received
                 return
-            await self._start_anew()
-            said = answer.headers.get("Content-Range", "no Content-Range")
-            raise FetchError("truncated", f"asked for the rest from byte {partial.size}, got {said}")
-        if answer.status != 200:
-            raise FetchError("bad_response", f"HTTP {answer.status} to a plain GET")
+            await self._restart()
+            got = response.headers.get("Content-Range", "no Content-Range")
+            raise FetchError("truncated", f"asked for the rest from byte {partial.size}, got {got}")
+        if response.status != 200:
+            raise FetchError("bad_response", f"HTTP {response.status} to a plain GET")
         if partial is not None:
-            await self._start_anew()
+            await self._restart()
 
-    async def _start_anew(self) -> None:
+    async def _restart(self) -> None:
         await self.discard()
-        self._partial, self.spooled, self.size, self._is_begun = None, False, 0, False
+        self._partial, self.spooled, self.size, self._has_begun = None, False, 0, False
 
-    async def _take(self, chunk: bytes | bytearray) -> None:
+    async def _add(self, chunk: bytes | bytearray) -> None:
         if len(self._start) < _START_BYTES and chunk:
             self._start += chunk[: _START_BYTES - len(self._start)]
-            self._judge_length()
+            self._check_length()
         self.size += len(chunk)
         if self.size > self._limit:
             raise FetchError(refuse_start(self._start) or "too_large", f"more than {self._limit} bytes")
         self.chunks.append(chunk)
         self._held += len(chunk)
-        self._shared.held += len(chunk)
-        crowded = self._shared.held > self._shared.most and self._held > LEAST_SPOOLED
+        self._memory.held += len(chunk)
+        crowded = self._memory.held > self._memory.most and self._held > LEAST_SPOOLED
         if crowded or self._held > self._limits.memory_bytes:
             self.spooled = True
             await self._flush()
 
-    def _judge_length(self) -> None:
-        """Refuse what says of itself that it is not the image, once its first bytes tell what else it may be."""
-        said, wanted = self._total, self._expected.size
-        if said is None or (said <= self._limit and wanted in (None, said)):
+    def _check_length(self) -> None:
+        """Refuse a body of the wrong length, once its first bytes show what else it may be. Raises FetchError."""
+        total, wanted = self._total, self._expected.size
+        if total is None or (total <= self._limit and wanted in (None, total)):
             return
-        kind = refuse_start(self._start) or ("too_large" if said > self._limit else "checksum")
-        raise FetchError(kind, f"{said} bytes, allowed are {self._limit if said > self._limit else wanted}")
+        kind = refuse_start(self._start) or ("too_large" if total > self._limit else "checksum")
+        raise FetchError(kind, f"{total} bytes, allowed are {self._limit if total > self._limit else wanted}")
 
     async def _flush(self) -> None:
         if not self.chunks:
             return
         try:
-            await finished(self._append(self.chunks))
-            self._is_begun = True
-            self._put_down()
+            await run_to_end(self._append(self.chunks))
+            self._has_begun = True
+            self._release()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise FetchError("network", "no descriptor left for a temporary file", exhausted=True) from error
             raise storage_error(error, Path(self._part).parent) from error
 
     async def _append(self, chunks: list[bytes | bytearray]) -> None:
-        # A worker process that died may have left something there: only what this body has begun is gone on with.
-        async with aiofiles.open(self._part, "ab" if self._is_begun else "wb") as file:
+        # A worker process that died may have left a file there: only what this body has begun is continued.
+        async with aiofiles.open(self._part, "ab" if self._has_begun else "wb") as file:
             await file.writelines(chunks)
 
-    def _put_down(self) -> None:
-        self._shared.held -= self._held
+    def _release(self) -> None:
+        self._memory.held -= self._held
         self.chunks, self._held = [], 0
 
 
 async def remove_part(part: str) -> None:
     """Remove a temporary file if it is there."""
     with suppress(OSError):
-        await finished(aiofiles.os.unlink(part))
+        await run_to_end(aiofiles.os.unlink(part))
 
 
 def _unpacked(decoder: "zlib._Decompress", raw: bytes) -> Iterator[bytes]:
-    """Yield what compressed bytes hold, a portion at a time."""
+    """Yield the content of compressed bytes, a portion at a time."""
     try:
         while raw and not decoder.eof:
             yield decoder.decompress(raw, _UNPACKED_AT_ONCE)

@@ -1,14 +1,14 @@
-"""Who waits for which host: the queue between the plan and the workers, one lane a host.
+"""The scheduler: the queues between the plan and the transfer tasks, one for each host.
 
-    feeder ──put──▶ lane: ready (jobs) ◀──refill── rest (places in the plan, 8 bytes each)
-      offer ◀──┘      │    ▲                  └──▶ offer (what other processes take comes back by settle, or bring)
-                    take   └── put_back: after a pause (a retry), or at once for the image's next source
-                      ▼    │
-                     workers
+    feed ──put──▶ queue of a host: ready (objects) ◀──load── places in the plan, 8 bytes each
+    delegate ◀──┘      │    ▲                         └──▶ delegate (another process; it ends by finish_external,
+                 take_next  │                                        or the item comes back by return_external)
+                       ▼    └── requeue: after a delay (a retry), or at once for the image's next source
+                transfer tasks
 
-A worker is given only what can be asked for now, so that a host that is capped, paused or down holds nobody else up.
-Jobs are objects only while there are few: of a host that is closed the lane keeps their places in the plan, and reads
-them again when it opens. Nothing here does I/O of its own; `reload` reads the plan.
+A task is given only what can be requested now, so a host that is capped, paused or down does not delay the others.
+Items are objects only while there are few: for a host that is closed the queue keeps their places in the plan, and
+reads them again when the host opens. Nothing here does I/O of its own; `load` reads the plan.
 """
 
 import asyncio
@@ -19,15 +19,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from typing import Any, Generic, Protocol, TypeVar
 
+from oid_async.concurrency import WaitQueue
 from oid_async.http.hosts import Host
 
 
-class ImageTransfer(Protocol):
-    """What waits: something to be asked of a host.
-
-    `place` is where the plan has it. `note` says in text what must be remembered of a job whose place alone is kept;
-    None for one that must stay an object, because it is in the middle of being asked for.
-    """
+class Schedulable(Protocol):
+    """An item that waits for its host to be free."""
 
     @property
     def host(self) -> Host:
@@ -35,221 +32,224 @@ class ImageTransfer(Protocol):
 
     @property
     def place(self) -> int:
-        """Return where in the plan it stands."""
+        """Return its place in the plan."""
 
     @property
-    def note(self) -> str | None:
-        """Return what must be remembered beside its place."""
+    def saved_state(self) -> str | None:
+        """Return as text what must be kept in addition to its place.
 
-    def follows(self, other: Any) -> bool:
-        """Return whether it can be asked for on the connection that another job's body has come on."""
+        None if it must stay an object, because it is between two attempts.
+        """
+
+    def can_follow(self, other: Any) -> bool:
+        """Return whether it can be requested on the connection on which another item's body has arrived."""
 
 
-J = TypeVar("J", bound=ImageTransfer)
-_NOTE_BITS = 16
+Item = TypeVar("Item", bound=Schedulable)
+_STATE_BITS = 16
 _YIELD_EVERY = 64
 _STUCK_S = 0.05
-_FEWEST_OBJECTS = 1024
+_MIN_OBJECTS = 1024
 
 
-class _HostQueue(Generic[J]):
-    """The jobs of one host, first come first served."""
+class _HostQueue(Generic[Item]):
+    """The items of one host, first in, first out: those that are objects, then places in the plan."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.ready: deque[J] = deque()
-        self.rest = array("Q")
-        self.taken = 0  # how much of `rest` has been read
+        self.ready: deque[Item] = deque()
+        self.places = array("Q")
+        self.places_read = 0
         self.is_loading = False
-        self.is_listed = False
-        self.has_alarm = False
+        self.is_candidate = False
+        self.waits_to_open = False
 
     @property
     def is_empty(self) -> bool:
-        return not self.ready and not self.has_rest
+        return not self.ready and not self.has_places
 
     @property
-    def has_rest(self) -> bool:
-        return self.taken < len(self.rest)
+    def has_places(self) -> bool:
+        return self.places_read < len(self.places)
 
     def next_places(self, most: int) -> "array[int]":
-        places = self.rest[self.taken : self.taken + most]
-        self.taken += len(places)
-        if self.taken == len(self.rest):
-            self.rest, self.taken = array("Q"), 0
+        places = self.places[self.places_read : self.places_read + most]
+        self.places_read += len(places)
+        if self.places_read == len(self.places):
+            self.places, self.places_read = array("Q"), 0
         return places
 
 
-class HostScheduler(Generic[J]):
-    """Hands jobs to workers. `reload` makes jobs of (place, note) pairs; it is awaited by the worker that needs them.
+class HostScheduler(Generic[Item]):
+    """Gives items to tasks. `load` makes items of (place, saved state) pairs; the task that needs them awaits it.
 
-    `room` is how many jobs from the plan one lane may hold as objects; twice as many, but no fewer than a thousand, may
-    all of them together.
-    `offer` is asked to take each job that comes from the plan off our hands, and returns whether it has.
+    One queue holds at most `capacity` items from the plan as objects; all queues together hold twice as many, but no
+    fewer than a thousand.
+    `delegate` is called with each item from the plan and returns whether another process has taken it.
     """
 
     def __init__(
         self,
-        reload: Callable[[Sequence[tuple[int, str]]], Awaitable[Sequence[J]]],
+        load: Callable[[Sequence[tuple[int, str]]], Awaitable[Sequence[Item]]],
         *,
-        room: int,
+        capacity: int,
         clock: Callable[[], float],
-        offer: Callable[[J], bool] | None = None,
+        delegate: Callable[[Item], bool] | None = None,
     ) -> None:
-        self._reload = reload
-        self._offer = offer or (lambda _: False)
-        self._room = room
-        self._most = max(_FEWEST_OBJECTS, 2 * room)
+        self._load = load
+        self._delegate = delegate or (lambda _: False)
+        self._capacity = capacity
+        self._max_objects = max(_MIN_OBJECTS, 2 * capacity)
         self._clock = clock
-        self._scheduler: dict[Host, _HostQueue[J]] = {}
-        self._listed: deque[_HostQueue[J]] = deque()  # lanes that may have something to give
-        self._alarms: list[tuple[float, int, _HostQueue[J]]] = []  # lanes of closed hosts, by when they open
-        self._later: list[tuple[float, int, J]] = []  # retries, by when they are due
+        self._queues: dict[Host, _HostQueue[Item]] = {}
+        self._candidates: deque[_HostQueue[Item]] = deque()  # queues that may have an item for a task
+        self._closed: list[tuple[float, int, _HostQueue[Item]]] = []  # queues of closed hosts, by when they open
+        self._retries: list[tuple[float, int, Item]] = []  # by when they are due
         self._order = count()
-        self._idle: deque[asyncio.Future[None]] = deque()
+        self._idle_tasks = WaitQueue()
         self._feeder: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._rings_at = 0.0
-        self._notes: dict[str, int] = {}
-        self._note_texts: list[str] = []
-        self._held = 0  # jobs that are objects: in a lane, later, or with a worker
+        self._timer_due = 0.0
+        self._states: dict[str, int] = {}
+        self._state_texts: list[str] = []
+        self._objects = 0  # items that are objects: in a queue, in `_retries`, or with a task
         self._unfinished = 0
-        self._ended = False
+        self._plan_ended = False
         self._puts = 0
-        self._ahead = 0
-        self._has_looked = False
+        self._read_ahead = 0
+        self._has_read_ahead = False
 
-    async def put(self, job: J) -> None:
-        """Take a job from the plan. Waits while there is enough to do."""
+    async def put(self, item: Item) -> None:
+        """Add an item from the plan. Waits while the queues hold enough."""
         self._unfinished += 1
-        while not self._offer(job):
-            lane = self._lane(job.host)
-            if job.host.is_closed(self._clock()) and job.note is not None:
-                if lane.has_rest or len(lane.ready) >= self._room or self._held >= self._most:
-                    self._keep_place(lane, job)
+        while not self._delegate(item):
+            queue = self._queue(item.host)
+            if item.host.is_closed(self._clock()) and item.saved_state is not None:
+                if queue.has_places or len(queue.ready) >= self._capacity or self._objects >= self._max_objects:
+                    self._keep_place(queue, item)
                     self._puts += 1
                     if self._puts % _YIELD_EVERY == 0:
                         await asyncio.sleep(0)
                     return
                 break
-            crowded = (self._held >= self._most and not self._idle) or len(self._later) >= self._most
-            if not crowded and not lane.has_rest and len(lane.ready) < self._room:
+            crowded = (self._objects >= self._max_objects and not self._idle_tasks) or (
+                len(self._retries) >= self._max_objects
+            )
+            if not crowded and not queue.has_places and len(queue.ready) < self._capacity:
                 break
-            if self._ahead and self._idle and job.note is not None:
-                self._ahead -= 1
-                self._keep_place(lane, job)
+            if self._read_ahead and self._idle_tasks and item.saved_state is not None:
+                self._read_ahead -= 1
+                self._keep_place(queue, item)
                 return
-            await self._wait_for_room()
+            await self._wait_for_space()
         else:
             return
-        self._held += 1
-        lane.ready.append(job)
-        self._list(lane)
+        self._objects += 1
+        queue.ready.append(item)
+        self._add_candidate(queue)
 
-    def lend(self) -> None:
-        """Count a job of the plan that somebody else was given before it came here; `settle` or `bring` ends that."""
+    def add_external(self) -> None:
+        """Count an image of the plan that is handled elsewhere, until `finish_external` or `return_external`."""
         self._unfinished += 1
 
-    async def _wait_for_room(self) -> None:
-        """Wait until something has gone on.
+    def finish_external(self, count: int) -> None:
+        """Count so many images that are handled elsewhere as finished: others may be delegated now."""
+        self._unfinished -= count
+        self._wake_feeder()
+        self._wake_all_if_done()
 
-        If nothing has for a moment while workers are idle, the lane that is full may be that of a host which hardly
-        answers: then a stretch of the plan is read ahead, for what others can be asked for.
+    def return_external(self, item: Item, delay_s: float) -> None:
+        """Take back an item that was handled elsewhere and not finished there."""
+        self._objects += 1
+        self._enqueue(item, delay_s)
+
+    async def _wait_for_space(self) -> None:
+        """Wait until a task has taken something.
+
+        If none has for a moment while tasks are idle, the queue that is full may be that of a host which hardly
+        responds: then a part of the plan is read ahead, to find images of other hosts.
         """
         loop = asyncio.get_running_loop()
         self._feeder = loop.create_future()
-        timer = loop.call_later(_STUCK_S, self._read_ahead, self._feeder)
+        timer = loop.call_later(_STUCK_S, self._allow_read_ahead, self._feeder)
         try:
             await self._feeder
         finally:
             timer.cancel()
 
-    def _read_ahead(self, waiting: "asyncio.Future[None]") -> None:
+    def _allow_read_ahead(self, waiting: "asyncio.Future[None]") -> None:
         if not waiting.done():
-            # Of a run on one host there is nothing else to be found.
-            self._ahead = self._room if len(self._scheduler) > 1 or not self._has_looked else 0
-            self._has_looked = True
+            # A run on one host has nothing else to be found.
+            self._read_ahead = self._capacity if len(self._queues) > 1 or not self._has_read_ahead else 0
+            self._has_read_ahead = True
             waiting.set_result(None)
 
-    def end(self) -> None:
-        """Say that the plan has no more."""
-        self._ended = True
+    def end_of_plan(self) -> None:
+        """Note that nothing more will be put."""
+        self._plan_ended = True
         self._wake_all_if_done()
 
-    async def take(self) -> J | None:
-        """Return a job whose host can be asked now, waiting for one; None when all are finished."""
+    async def take_next(self) -> Item | None:
+        """Return an item whose host can be requested now, waiting for one; None when all are finished."""
         while True:
-            job, lane = self._next()
-            if job is not None:
-                # More may be there for others who wait.
-                if self._listed:
-                    self._wake()
-                return job
-            if lane is not None:
-                await self._refill(lane)
+            item, queue = self._pick()
+            if item is not None:
+                # There may be more for other tasks that wait.
+                if self._candidates:
+                    self._idle_tasks.wake_first()
+                return item
+            if queue is not None:
+                await self._load_places(queue)
                 continue
             if self._is_done():
                 return None
             self._wake_feeder()
             self._set_timer()
-            await turn(self._idle)
+            await self._idle_tasks.wait()
 
-    def follow(self, job: J) -> J | None:
-        """Return another job of the same host, to be asked for in place of one that needs its host no more.
+    def take_next_for(self, done: Item) -> Item | None:
+        """Return another item of the same host, to be requested in place of one that needs its host no more.
 
-        None when there is none at hand that belongs to the same origin, when others wait for their turn, and when the
-        host is to be asked less.
+        None when there is none ready of the same origin, when other hosts wait for a task, and when the host is to get
+        fewer requests.
         """
-        host, now = job.host, self._clock()
-        lane = self._scheduler.get(host)
-        if lane is None or not lane.ready or len(self._listed) > 1 or (self._later and self._later[0][0] <= now):
+        host, now = done.host, self._clock()
+        queue = self._queues.get(host)
+        if queue is None or not queue.ready or len(self._candidates) > 1:
+            return None
+        if self._retries and self._retries[0][0] <= now:
             return None
         if host.gave_up is not None or now < host.not_before or host.in_flight > host.window:
             return None
-        if not lane.ready[0].follows(job):
+        if not queue.ready[0].can_follow(done):
             return None
-        if self._idle and host.in_flight < host.window:
-            self._list(lane)  # it has learnt that it may be asked more
-        if len(lane.ready) <= self._room // 2:
+        if self._idle_tasks and host.in_flight < host.window:
+            self._add_candidate(queue)  # it may get more requests than before
+        if len(queue.ready) <= self._capacity // 2:
             self._wake_feeder()
-        return lane.ready.popleft()
+        return queue.ready.popleft()
 
-    def put_back(self, job: J, delay_s: float, *, taken_from: Host | None = None) -> None:
-        """Give back a job that is to be asked again after a delay, or of another host than it was taken from.
+    def requeue(self, item: Item, delay_s: float, *, taken_from: Host | None = None) -> None:
+        """Take back an item that is to be requested after a delay, or from another host than before.
 
-        `taken_from` is None if its host was let go before.
+        `taken_from` is None if its host was released before.
         """
         if taken_from is not None:
-            self.let_go(taken_from)
-        self._place(job, delay_s)
+            self.release_host(taken_from)
+        self._enqueue(item, delay_s)
 
-    def bring(self, job: J, delay_s: float) -> None:
-        """Take back a job that was offered and not brought to its end."""
-        self._held += 1
-        self._place(job, delay_s)
-
-    def settle(self, count: int) -> None:
-        """Say that so many jobs that were lent or offered have come to their end: others may be offered now."""
-        self._unfinished -= count
+    def release_host(self, host: Host) -> None:
+        """Note that an item that was taken needs its host no more: the next one may be requested."""
+        host.in_flight -= 1
+        queue = self._queues.get(host)
+        if queue is not None and not queue.is_empty:
+            self._add_candidate(queue)
+        self._idle_tasks.wake_first()
         self._wake_feeder()
-        self._wake_all_if_done()
-
-    def _place(self, job: J, delay_s: float) -> None:
-        if delay_s > 0:
-            heapq.heappush(self._later, (self._clock() + delay_s, next(self._order), job))
-            self._set_timer()
-            return
-        lane = self._lane(job.host)
-        if job.note is not None and (lane.has_rest or len(lane.ready) >= self._room):
-            self._keep_place(lane, job)
-            self._held -= 1
-        else:
-            lane.ready.append(job)
-        self._list(lane)
 
     def finish(self) -> None:
-        """Say that a job whose host was let go has come to its end."""
-        self._held -= 1
+        """Count an item as finished whose host was released."""
+        self._objects -= 1
         self._unfinished -= 1
         self._wake_all_if_done()
 
@@ -258,151 +258,131 @@ class HostScheduler(Generic[J]):
         if self._timer is not None:
             self._timer.cancel()
 
-    def _next(self) -> tuple[J | None, _HostQueue[J] | None]:
-        """Return a job that can be asked for, or a lane that has to read its next ones from the plan first."""
+    def _enqueue(self, item: Item, delay_s: float) -> None:
+        if delay_s > 0:
+            heapq.heappush(self._retries, (self._clock() + delay_s, next(self._order), item))
+            self._set_timer()
+            return
+        queue = self._queue(item.host)
+        if item.saved_state is not None and (queue.has_places or len(queue.ready) >= self._capacity):
+            self._keep_place(queue, item)
+            self._objects -= 1
+        else:
+            queue.ready.append(item)
+        self._add_candidate(queue)
+
+    def _pick(self) -> tuple[Item | None, _HostQueue[Item] | None]:
+        """Return an item that can be requested, or a queue that has to load its next ones from the plan first."""
         now = self._clock()
-        self._promote(now)
-        while self._listed:
-            lane = self._listed[0]
-            if lane.is_empty or lane.is_loading:
-                self._unlist()
-            elif not lane.host.may_take(now):
-                self._unlist()
-                if lane.host.is_closed(now) and not lane.has_alarm:
-                    lane.has_alarm = True
-                    heapq.heappush(self._alarms, (lane.host.not_before, next(self._order), lane))
-                # A busy host's lane is listed again when one of its images is done.
-            elif lane.ready:
-                lane.host.in_flight += 1
-                self._listed.rotate(-1)
+        self._release_due(now)
+        while self._candidates:
+            queue = self._candidates[0]
+            if queue.is_empty or queue.is_loading:
+                self._drop_candidate()
+            elif not queue.host.may_take(now):
+                self._drop_candidate()
+                if queue.host.is_closed(now) and not queue.waits_to_open:
+                    queue.waits_to_open = True
+                    heapq.heappush(self._closed, (queue.host.not_before, next(self._order), queue))
+                # The queue of a busy host is a candidate again when one of its images is done.
+            elif queue.ready:
+                queue.host.in_flight += 1
+                self._candidates.rotate(-1)
                 self._wake_feeder()
-                return lane.ready.popleft(), None
+                return queue.ready.popleft(), None
             else:
-                lane.is_loading = True
-                return None, lane
+                queue.is_loading = True
+                return None, queue
         return None, None
 
-    async def _refill(self, lane: _HostQueue[J]) -> None:
-        packed = lane.next_places(self._room)
+    async def _load_places(self, queue: _HostQueue[Item]) -> None:
+        packed = queue.next_places(self._capacity)
         try:
-            jobs = await self._reload(
-                [(item >> _NOTE_BITS, self._note_texts[item & (1 << _NOTE_BITS) - 1]) for item in packed]
+            items = await self._load(
+                [(entry >> _STATE_BITS, self._state_texts[entry & (1 << _STATE_BITS) - 1]) for entry in packed]
             )
         finally:
-            lane.is_loading = False
-        for job in jobs:
-            if self._offer(job):
+            queue.is_loading = False
+        for item in items:
+            if self._delegate(item):
                 continue
-            self._held += 1
-            home = self._lane(job.host)
-            home.ready.append(job)
-            self._list(home)
-        if not lane.is_empty:
-            self._list(lane)  # it was passed over while it was read for
+            self._objects += 1
+            own_queue = self._queue(item.host)
+            own_queue.ready.append(item)
+            self._add_candidate(own_queue)
+        if not queue.is_empty:
+            self._add_candidate(queue)  # it was dropped while it was loading
 
-    def _keep_place(self, lane: _HostQueue[J], job: J) -> None:
-        note = job.note
-        assert note is not None
-        # Notes are histories such as "cvdf:not_found": a few dozen differ, whatever the number of images.
-        number = self._notes.setdefault(note, len(self._notes))
-        if number == len(self._note_texts):
-            self._note_texts.append(note)
-        lane.rest.append(job.place << _NOTE_BITS | number)
-        self._list(lane)
+    def _keep_place(self, queue: _HostQueue[Item], item: Item) -> None:
+        state = item.saved_state
+        assert state is not None
+        # States are histories such as "cvdf:not_found": a few dozen differ, whatever the number of images.
+        number = self._states.setdefault(state, len(self._states))
+        if number == len(self._state_texts):
+            self._state_texts.append(state)
+        queue.places.append(item.place << _STATE_BITS | number)
+        self._add_candidate(queue)
 
-    def _promote(self, now: float) -> None:
-        """Put what is due in front of its lane, and list the lanes whose hosts open."""
-        while self._later and self._later[0][0] <= now:
-            job = heapq.heappop(self._later)[2]
-            lane = self._lane(job.host)
-            lane.ready.appendleft(job)
-            self._list(lane)
-        while self._alarms and self._alarms[0][0] <= now:
-            lane = heapq.heappop(self._alarms)[2]
-            lane.has_alarm = False
-            self._list(lane)
+    def _release_due(self, now: float) -> None:
+        """Put retries that are due at the front of their queues, and make the queues of hosts that open candidates."""
+        while self._retries and self._retries[0][0] <= now:
+            item = heapq.heappop(self._retries)[2]
+            queue = self._queue(item.host)
+            queue.ready.appendleft(item)
+            self._add_candidate(queue)
+        while self._closed and self._closed[0][0] <= now:
+            queue = heapq.heappop(self._closed)[2]
+            queue.waits_to_open = False
+            self._add_candidate(queue)
 
-    def let_go(self, host: Host) -> None:
-        """Say that nothing more is under way to a host for a job that was taken: another one may be asked for."""
-        host.in_flight -= 1
-        lane = self._scheduler.get(host)
-        if lane is not None and not lane.is_empty:
-            self._list(lane)
-        self._wake()
-        self._wake_feeder()
-
-    def _lane(self, host: Host) -> _HostQueue[J]:
-        lane = self._scheduler.get(host)
-        if lane is None:
-            if len(self._scheduler) > self._most:
-                self._scheduler = {host: lane for host, lane in self._scheduler.items() if self._is_needed(lane)}
-            lane = self._scheduler[host] = _HostQueue(host)
-        return lane
+    def _queue(self, host: Host) -> _HostQueue[Item]:
+        queue = self._queues.get(host)
+        if queue is None:
+            if len(self._queues) > self._max_objects:
+                self._queues = {host: queue for host, queue in self._queues.items() if self._is_needed(queue)}
+            queue = self._queues[host] = _HostQueue(host)
+        return queue
 
     @staticmethod
-    def _is_needed(lane: _HostQueue[J]) -> bool:
-        return not lane.is_empty or lane.is_loading or lane.host.in_flight > 0
+    def _is_needed(queue: _HostQueue[Item]) -> bool:
+        return not queue.is_empty or queue.is_loading or queue.host.in_flight > 0
 
-    def _list(self, lane: _HostQueue[J]) -> None:
-        if lane.has_alarm and lane.host.is_closed(self._clock()):
+    def _add_candidate(self, queue: _HostQueue[Item]) -> None:
+        if queue.waits_to_open and queue.host.is_closed(self._clock()):
             return
-        if not lane.is_listed:
-            lane.is_listed = True
-            self._listed.append(lane)
-        self._wake()
+        if not queue.is_candidate:
+            queue.is_candidate = True
+            self._candidates.append(queue)
+        self._idle_tasks.wake_first()
 
-    def _unlist(self) -> None:
-        self._listed.popleft().is_listed = False
-
-    def _wake(self) -> None:
-        wake(self._idle)
+    def _drop_candidate(self) -> None:
+        self._candidates.popleft().is_candidate = False
 
     def _wake_feeder(self) -> None:
         if self._feeder is not None and not self._feeder.done():
             self._feeder.set_result(None)
 
     def _is_done(self) -> bool:
-        return self._ended and self._unfinished == 0
+        return self._plan_ended and self._unfinished == 0
 
     def _wake_all_if_done(self) -> None:
         if self._is_done():
-            while self._idle:
-                self._wake()
+            while self._idle_tasks:
+                self._idle_tasks.wake_first()
 
     def _set_timer(self) -> None:
-        """Wake a worker when the next retry is due or the next host opens."""
-        due = min((heap[0][0] for heap in (self._later, self._alarms) if heap), default=None)
+        """Wake a task when the next retry is due or the next host opens."""
+        due = min((heap[0][0] for heap in (self._retries, self._closed) if heap), default=None)
         if due is None:
             return
         if self._timer is not None:
-            if self._rings_at <= due:
+            if self._timer_due <= due:
                 return
             self._timer.cancel()
-        self._rings_at = due
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, due - self._clock()), self._ring)
+        self._timer_due = due
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, due - self._clock()), self._on_timer)
 
-    def _ring(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
-        self._wake()
+        self._idle_tasks.wake_first()
         self._wake_feeder()
-
-
-async def turn(waiting: deque[asyncio.Future[None]]) -> None:
-    """Wait to be woken; a turn that is not used, because its task was cancelled, is passed on."""
-    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    waiting.append(waiter)
-    try:
-        await waiter
-    except asyncio.CancelledError:
-        if waiter.done() and not waiter.cancelled():
-            wake(waiting)
-        raise
-
-
-def wake(waiting: deque[asyncio.Future[None]]) -> None:
-    """Wake the one that has waited longest."""
-    while waiting:
-        waiter = waiting.popleft()
-        if not waiter.done():
-            waiter.set_result(None)
-            return

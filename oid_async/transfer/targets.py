@@ -1,7 +1,8 @@
-"""The plan as targets for the pipeline: read a span at a time, and any of them again by its place."""
+"""The plan as targets for the pipeline: a file of the plan at a time, and any target again by its place."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -28,67 +29,60 @@ _ROW_BITS = 32
 class Targets:
     """Reads the plan's `files`. A target's place is the number of its file and its row there, in 48 bits.
 
-    `deliver` is awaited with the outcome of each image that needs no request, but for the keys in `told`.
+    `deliver` is awaited with the outcome of each image that needs no request, except the keys in `delivered`.
     """
 
     def __init__(
         self,
         files: Sequence[Path],
         images: Path,
-        deliver: Callable[[Outcome], Awaitable[None]] | None,
-        told: pl.Series | None,
+        deliver: Callable[[Outcome], Awaitable[None]] | None = None,
+        delivered: pl.Series | None = None,
     ) -> None:
         self._files = files
         self._images = images
         self._deliver = deliver
-        self._told = told
+        self._delivered = delivered
 
     async def __aiter__(self) -> AsyncIterator[Target]:
         """Yield what is to be fetched, in order of ImageID."""
         for number, path in enumerate(self._files):
-            rows = await in_thread(self._read_span, path)
+            rows = await in_thread(self._read_file, path)
             for action, reason, row, *fields in rows.iter_rows():
                 if action == "fetch":
-                    yield _target(number, row, *fields)
+                    yield _target(number, row, fields)
                 elif self._deliver is not None:
                     known, image_id, name = fields[:3]
                     file = str(self._images / name) if action == "present" else None
                     await self._deliver(Outcome(image_id, action, file, reason, known))
 
-    async def recall(self, places: Sequence[int]) -> list[Target]:
+    async def read(self, places: Sequence[int]) -> list[Target]:
         """Return the targets at these places, in their order."""
-        return await in_thread(self._recall, places)
+        return await in_thread(self._read_places, places)
 
-    def _read_span(self, path: Path) -> pl.DataFrame:
+    def _read_file(self, path: Path) -> pl.DataFrame:
         wanted = pl.col("Action") == "fetch"
         if self._deliver is not None:
-            wanted |= ~pl.col(KEY).is_in(self._told.implode()) if self._told is not None else pl.lit(True)
+            is_delivered = (
+                pl.col(KEY).is_in(self._delivered.implode()) if self._delivered is not None else pl.lit(False)
+            )
+            wanted |= ~is_delivered
         columns = ["Action", "Reason", _ROW, "Known", *_COLUMNS]
         return pl.scan_parquet(path, row_index_name=_ROW).filter(wanted).select(columns).collect()
 
-    def _recall(self, places: Sequence[int]) -> list[Target]:
+    def _read_places(self, places: Sequence[int]) -> list[Target]:
         found: dict[int, Target] = {}
         for number in {place >> _ROW_BITS for place in places}:
             rows = [place & (1 << _ROW_BITS) - 1 for place in places if place >> _ROW_BITS == number]
-            span = pl.scan_parquet(self._files[number], row_index_name=_ROW).filter(pl.col(_ROW).is_in(rows))
-            for row, *fields in span.select(_ROW, "Known", *_COLUMNS).collect().iter_rows():
-                target = _target(number, row, *fields)
+            plan = pl.scan_parquet(self._files[number], row_index_name=_ROW).filter(pl.col(_ROW).is_in(rows))
+            for row, *fields in plan.select(_ROW, "Known", *_COLUMNS).collect().iter_rows():
+                target = _target(number, row, fields)
                 found[target.place] = target
         return [found[place] for place in places]
 
 
-def _target(
-    number: int,
-    row: int,
-    known: str | None,
-    image_id: str,
-    name: str,
-    subset: str | None,
-    url: str | None,
-    size: str | None,
-    md5: str | None,
-    thumbnail: str | None,
-    copy_bytes: int | None,
-) -> Target:
+def _target(number: int, row: int, fields: Sequence[Any]) -> Target:
+    """Return the target in a row of a plan file; `fields` are Known and `_COLUMNS`."""
+    known, image_id, name, subset, url, size, md5, thumbnail, copy_bytes = fields
     original = Expected.published(size, md5)
     return Target(number << _ROW_BITS | row, image_id, name, subset, url, original, thumbnail, known, copy_bytes)

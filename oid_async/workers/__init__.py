@@ -1,1 +1,1 @@
-"""Worker processes: how many, how they are started, what they and the run say to each other."""
+"""Worker processes: how many, how they are started, and the messages between them and the run."""

@@ -1,15 +1,15 @@
-"""What a run and its worker processes say to one another: a JSON array a line, over a socket.
+"""The messages between a run and its worker processes: a JSON array a line, over a socket.
 
-    to a worker     [orders]                                   the first line: the fields of `WorkerSettings`
-                    ["images", [target, ...]]                  to be asked for, one attempt each
-                    ["host", name, not_before, is_md5, gave_up]  how things stand with a host
-    end of stream   stop: land what is at hand, say so, and end
+    to a worker     [settings]                                 the first line: the fields of `WorkerSettings`
+                    ["images", [target, ...]]                  to be requested, one attempt each
+                    ["host", name, not_before, is_md5, gave_up]  the state of a host
+    end of stream   stop: store what was received, send the results, and end
     from a worker   ["ready"]
-                    ["landed", requests, [outcome, ...]]       stored, or failed to the end; to be journalled
-                    ["back", requests, [image_id, note, made, seen, partial, delay_s]]   the attempt has settled nothing
-                    ["trouble", host, method, error, asked, began, silent]   what a host's state must learn from
+                    ["results", requests, [outcome, ...]]      stored, or failed for good; to be journalled
+                    ["returned", requests, image_id, state, made, seen, partial, delay_s]   the attempt was not the last
+                    ["trouble", host, method, error, asked, began, silent]   changes the state of a host
                     ["note", text]
-                    ["stopped", kind, text]                    the machine says no, or a bug
+                    ["stopped", kind, text]                    an error of the machine, or a bug
 
 `requests` counts all that this worker has sent so far. Times are on the monotonic clock, which is one for all processes
 of a machine. JSON, because a worker that reads it can be made to do nothing else.
@@ -30,17 +30,17 @@ from oid_async.report import Outcome
 from oid_async.store.image_check import Expected
 from oid_async.transfer.image_transfer import Target
 
-# Longer than any line of ours: images come a few dozen at a time, and an address is cut off long before this.
+# Longer than any message: images come a few dozen at a time, and a URL is limited to far less.
 LINE_BYTES = 16 << 20
 Fields = list[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """What a worker must know before its first image: the run's folder, sources and limits, and its share of them.
+    """What a worker needs before its first image: the run's folder, sources and limits, and its share of them.
 
-    `tmp` and `token` name the temporaries; `workers` is how many transfers this process may have on at once,
-    and from `floor` on it may find out how many of them a host can use; `hashed`: MD5s are wanted.
+    `tmp` and `token` name the temporaries. At most `max_transfers` images are requested at once by this process; from
+    `floor` on it may estimate how many of them a host can use. `hashed`: MD5s are wanted.
     """
 
     savepath: str
@@ -48,24 +48,24 @@ class WorkerSettings:
     token: str
     sources: tuple[Source, ...]
     mirror: str | None
-    written: str | None
+    recorded_mirror: str | None
     allowed: tuple[Endpoint, ...]
     limits: Limits
     rate: float | None
     period: float
-    workers: int
+    max_transfers: int
     estimates_concurrency: bool
     floor: float
     hashed: bool
 
-    def line(self) -> bytes:
+    def encode(self) -> bytes:
         """Return the first line to a worker."""
-        return line(asdict(self))
+        return encode(asdict(self))
 
     @classmethod
-    def of_line(cls, told: bytes) -> Self:
-        """Return what the first line says."""
-        fields = json.loads(told)[0]
+    def decode(cls, line: bytes) -> Self:
+        """Return the settings in the first line."""
+        fields = json.loads(line)[0]
         own = {
             "sources": tuple(fields["sources"]),
             "allowed": tuple((host, port) for host, port in fields["allowed"]),
@@ -74,22 +74,22 @@ class WorkerSettings:
         return cls(**(fields | own))
 
 
-async def next_line(reader: asyncio.StreamReader) -> bytes:
-    """Return the next whole line; nothing once the other side has ended, however it did."""
+def encode(*message: Any) -> bytes:
+    """Return a message as its line."""
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+
+
+async def read_line(reader: asyncio.StreamReader) -> bytes:
+    """Return the next complete line; b"" once the other side has ended, however it did."""
     try:
-        told = await reader.readline()
+        line = await reader.readline()
     except ConnectionError:
         return b""
-    return told if told.endswith(b"\n") else b""
-
-
-def line(*content: Any) -> bytes:
-    """Return a message as its line."""
-    return json.dumps(content, separators=(",", ":")).encode() + b"\n"
+    return line if line.endswith(b"\n") else b""
 
 
 def pack_target(target: Target) -> Fields:
-    """Return the fields of a target; its place is the business of the run alone."""
+    """Return the fields of a target without its place, which only the run needs."""
     original = target.original
     return [
         target.image_id,
@@ -111,7 +111,7 @@ def unpack_target(fields: Fields) -> Target:
 
 
 def pack_outcomes(outcomes: Iterable[Outcome]) -> list[Fields]:
-    """Return the fields of outcomes, of a path its name alone."""
+    """Return the fields of outcomes, with the name of a file instead of its path."""
     return [
         [
             outcome.image_id,
@@ -141,7 +141,7 @@ def unpack_outcomes(packed: list[Fields], images: Path) -> list[Outcome]:
 
 
 def pack_error(error: FetchError) -> Fields:
-    """Return what a host's state can learn from an error."""
+    """Return the fields of an error that change the state of a host."""
     return [error.kind, str(error), error.retry_after_s, error.hopeless, error.unsent, error.unknown_name]
 
 

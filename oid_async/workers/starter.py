@@ -1,7 +1,7 @@
-"""Starting worker processes, also ahead of time: while it is being decided what they are to fetch.
+"""Starting worker processes, also early: while the run still decides what they are to fetch.
 
-A worker takes a third of a second of one processor to come up, in which a run that only reads its tables leaves all
-others idle. Who is not needed in the end is sent away before having heard anything.
+A worker takes a third of a second of one processor to start, in which a run that only reads its tables leaves all
+others idle. A worker that is not needed in the end is stopped before it gets its first message.
 """
 
 import asyncio
@@ -14,28 +14,28 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from oid_async.concurrency import finished, settled
+from oid_async.concurrency import run_to_end, wait_until_done
 
 _PROGRAM = "oid_async.workers.process"
 
 
 @dataclass(frozen=True, slots=True)
 class StartedWorker:
-    """A process that has not been told anything yet, and our end of the line to it."""
+    """A process that has got no message yet, and the run's end of the socket to it."""
 
     process: Process
-    line: socket.socket
+    socket: socket.socket
 
-    async def send_away(self) -> None:
-        """End the process and wait for that."""
+    async def stop(self) -> None:
+        """End the process and wait for its end."""
         # In this order: a signal to one that has just ended by itself would take its exit code away.
         kill(self.process)
-        self.line.close()
+        self.socket.close()
         await self.process.wait()
 
 
 class WorkerStarter:
-    """Up to `count` processes started ahead of time; those that nobody took are sent away. Use as `async with`."""
+    """Starts `count` processes early, and stops those that were not taken. Use as `async with`."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -48,35 +48,35 @@ class WorkerStarter:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await finished(self.send_away())
+        await run_to_end(self.stop_unused())
 
     @property
-    def are_there(self) -> bool:
-        """Return whether any are left."""
+    def has_unused(self) -> bool:
+        """Return whether a process that was started early is left."""
         return bool(self._starting)
 
-    async def send_away(self) -> None:
-        """Send away those that nobody took."""
+    async def stop_unused(self) -> None:
+        """Stop the processes that were not taken."""
         while self._starting:
             with suppress(OSError):
-                await (await self._starting.pop()).send_away()
+                await (await self._starting.pop()).stop()
 
     async def take(self) -> StartedWorker:
-        """Return a process, one of those that were started if there is any left. Raises OSError."""
+        """Return a process, one that was started early if any is left. Raises OSError."""
         while self._starting:
-            started = await finished(self._starting.pop())
+            started = await run_to_end(self._starting.pop())
             if started.process.returncode is None:
                 return started
-            started.line.close()
+            started.socket.close()
         return await start()
 
 
 async def start() -> StartedWorker:
     """Start a worker process. Raises OSError when that cannot be done."""
-    own, its = socket.socketpair()
+    own, other = socket.socketpair()
     try:
-        with its:
-            return StartedWorker(await _spawn(its), own)
+        with other:
+            return StartedWorker(await _spawn(other), own)
     except BaseException:
         own.close()
         raise
@@ -89,17 +89,17 @@ def kill(process: Process) -> None:
             process.kill()
 
 
-async def _spawn(its: socket.socket) -> Process:
+async def _spawn(other: socket.socket) -> Process:
     spawning = asyncio.ensure_future(
         asyncio.create_subprocess_exec(
             sys.executable or "",
             "-P",
             "-m",
             _PROGRAM,
-            stdin=its.fileno(),
+            stdin=other.fileno(),
             stdout=DEVNULL,
             stderr=DEVNULL,
-            # What a terminal signals is for the run to heed.
+            # Signals from a terminal are for the run.
             start_new_session=True,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
         )
@@ -107,7 +107,7 @@ async def _spawn(its: socket.socket) -> Process:
     try:
         return await asyncio.shield(spawning)
     except asyncio.CancelledError:
-        await settled(spawning)
+        await wait_until_done(spawning)
         if not spawning.cancelled() and spawning.exception() is None:
             kill(spawning.result())
             await spawning.result().wait()

@@ -20,7 +20,7 @@ from oid_async.transfer.scheduler import HostScheduler
 
 @dataclass(slots=True)
 class Task:
-    """A job of a test: `place` is its number, `tries` what is left to go wrong."""
+    """An item of a test: `place` is its number, `tries` how often it still goes wrong."""
 
     place: int
     host: Host
@@ -29,10 +29,10 @@ class Task:
     asked: bool = False
 
     @property
-    def note(self) -> str | None:
+    def saved_state(self) -> str | None:
         return None if self.asked else "0 "
 
-    def follows(self, other: "Task") -> bool:
+    def can_follow(self, other: "Task") -> bool:
         return self.host is other.host
 
 
@@ -42,31 +42,31 @@ def host(name: str, *, most: float = 64.0, window: float = 8.0, **rest: float) -
 
 @dataclass
 class World:
-    """Runs jobs through lanes with workers that take `cost_s` each; notes what was asked when, by host."""
+    """Schedules items with workers that take `cost_s` each; records what was requested when, by host."""
 
     tasks: list[Task]
     workers: int = 8
-    room: int = 16
+    capacity: int = 16
     cost_s: float = 0.01
     costs: dict[str, float] = field(default_factory=dict)
     asked: list[tuple[float, str, int]] = field(default_factory=list)
     finished: Counter[int] = field(default_factory=Counter)
     helped: int = 0
-    reloaded: int = 0
+    loaded: int = 0
     objects: int = 0
 
     async def run(self) -> float:
         loop = asyncio.get_running_loop()
         by_place = {task.place: task for task in self.tasks}
 
-        async def reload(kept: Sequence[tuple[int, str]]) -> list[Task]:
-            self.reloaded += len(kept)
+        async def load(places: Sequence[tuple[int, str]]) -> list[Task]:
+            self.loaded += len(places)
             await asyncio.sleep(0.001)
-            return [by_place[place] for place, _ in kept]
+            return [by_place[place] for place, _ in places]
 
         in_hand: set[int] = set()
 
-        def offer(task: Task) -> bool:
+        def delegate(task: Task) -> bool:
             if len(in_hand) >= self.helped or task.asked or task.host.is_closed(loop.time()):
                 return False
             in_hand.add(task.place)
@@ -77,23 +77,23 @@ class World:
             in_hand.remove(task.place)
             if task.tries:
                 task.tries, task.asked = task.tries - 1, True
-                scheduler.bring(task, 0.05)
+                scheduler.return_external(task, 0.05)
             elif task.then is not None:
                 task.host, task.then = task.then, None
-                scheduler.bring(task, 0.0)
+                scheduler.return_external(task, 0.0)
             else:
                 self.finished[task.place] += 1
-                scheduler.settle(1)
+                scheduler.finish_external(1)
 
-        scheduler = HostScheduler[Task](reload, room=self.room, clock=loop.time, offer=offer)
+        scheduler = HostScheduler[Task](load, capacity=self.capacity, clock=loop.time, delegate=delegate)
 
         async def feed() -> None:
             for task in self.tasks:
                 await scheduler.put(task)
-            scheduler.end()
+            scheduler.end_of_plan()
 
         async def work() -> None:
-            while (task := await scheduler.take()) is not None:
+            while (task := await scheduler.take_next()) is not None:
                 now, target = loop.time(), task.host
                 assert target.gave_up is not None or not target.is_closed(now)
                 assert target.gave_up is not None or target.in_flight <= max(1, int(target.window) + 1)
@@ -102,13 +102,13 @@ class World:
                 task.asked = True
                 if task.tries:
                     task.tries -= 1
-                    scheduler.put_back(task, 0.05, taken_from=target)
+                    scheduler.requeue(task, 0.05, taken_from=target)
                 elif task.then is not None:
                     task.host, task.then, task.asked = task.then, None, False
-                    scheduler.put_back(task, 0.0, taken_from=target)
+                    scheduler.requeue(task, 0.0, taken_from=target)
                 else:
                     self.finished[task.place] += 1
-                    scheduler.let_go(target)
+                    scheduler.release_host(target)
                     scheduler.finish()
 
         start = loop.time()
@@ -158,10 +158,10 @@ def test_what_is_put_aside_costs_eight_bytes() -> None:
     closed = host("closed")
 
     async def go() -> int:
-        async def reload(kept: Sequence[tuple[int, str]]) -> list[Task]:
+        async def load(places: Sequence[tuple[int, str]]) -> list[Task]:
             raise AssertionError("nobody takes")
 
-        scheduler = HostScheduler[Task](reload, room=16, clock=asyncio.get_running_loop().time)
+        scheduler = HostScheduler[Task](load, capacity=16, clock=asyncio.get_running_loop().time)
         closed.pause(1e6, now=asyncio.get_running_loop().time())
         await scheduler.put(Task(0, closed))
         before = tracemalloc.get_traced_memory()[0]
@@ -184,14 +184,14 @@ def test_the_feeder_waits_while_a_busy_host_has_enough() -> None:
     world = World([Task(place, a) for place in range(300)])
     run_fast(world.run())
     world.assert_each_once()
-    assert world.reloaded == 0
+    assert world.loaded == 0
 
 
 def test_a_host_that_hardly_answers_holds_nobody_up() -> None:
     """Every second image is of a host that takes a minute for each: the others land at their own pace."""
     slow, quick = host("slow", most=4.0, window=4.0), host("quick")
     tasks = [Task(place, slow if place % 2 else quick) for place in range(4000)]
-    world = World(tasks, workers=16, room=32, costs={"slow": 60.0})
+    world = World(tasks, workers=16, capacity=32, costs={"slow": 60.0})
     run_fast(world.run())
     world.assert_each_once()
     start = world.asked[0][0]
@@ -201,7 +201,7 @@ def test_a_host_that_hardly_answers_holds_nobody_up() -> None:
 def test_what_others_take_does_not_wait_for_the_plan() -> None:
     """While the own workers hang on a host that does not answer, those that have room are given all the rest."""
     a = host("a", most=2.0, window=2.0)
-    world = World([Task(place, a) for place in range(300)], workers=2, room=4, cost_s=0.01, helped=8)
+    world = World([Task(place, a) for place in range(300)], workers=2, capacity=4, cost_s=0.01, helped=8)
     world.costs["a"] = 1000.0
     seconds = run_fast(world.run())
     world.assert_each_once()
@@ -230,7 +230,7 @@ def test_the_next_source_has_a_lane_of_its_own() -> None:
     start = world.asked[0][0]
     assert max(at for at, name, _ in world.asked if name == "first") - start < 400 * 0.01 / 8 * 3
     assert sum(name == "second" for _, name, _ in world.asked) == 200
-    assert world.reloaded > 0
+    assert world.loaded > 0
 
 
 def test_a_host_that_was_given_up_lets_its_images_go() -> None:
@@ -269,7 +269,9 @@ def test_whatever_hosts_do_every_image_ends_once(seed: int) -> None:
         )
         for place in range(chance.randint(0, 600))
     ]
-    world = World(tasks, workers=chance.randint(1, 12), room=chance.randint(1, 20), cost_s=chance.choice((0.0, 0.01)))
+    world = World(
+        tasks, workers=chance.randint(1, 12), capacity=chance.randint(1, 20), cost_s=chance.choice((0.0, 0.01))
+    )
     world.helped = chance.choice((0, 0, 3, 40))
 
     async def trouble() -> None:

@@ -21,7 +21,9 @@ from support.scripted import Scripted, http
 import oid_async
 from oid_async.openimages.catalogue import IMAGE_BUCKET
 from oid_async.origin.server import Origin, folder
-from oid_async.transfer import pipeline
+from oid_async.transfer.image_transfer import Target
+from oid_async.transfer.pipeline import Pipeline
+from oid_async.transfer.targets import Targets
 from oid_async.workers import pool as pools
 
 IMAGES = [Image(f"{number:016x}", split="validation") for number in range(1, 401)]
@@ -35,48 +37,57 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Dataset([], IMAGES, []).publish(tmp_path_factory.mktemp("published"))
 
 
-class Crewed:
-    """What the workers of the runs of one test did. Most images are held back until all workers are there."""
+class HeldBack:
+    """The targets of a plan. All but the first of them wait until all workers have space for images."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.landed = 0
-        self.members: Sequence[Any] = ()
-        landed, run = pools._Worker._landed, pipeline.run
+    def __init__(self, targets: Targets, pool: Any, watched: "Watched") -> None:
+        self.read = targets.read
+        self._targets = targets
+        self._pool = pool
+        self._watched = watched
 
-        async def count(member: Any, packed: list[Any]) -> None:
-            self.landed += len(packed)
-            await landed(member, packed)
-
-        async def wait(targets: AsyncIterator[Any], *args: Any, **settings: Any) -> None:
-            await run(self._held_back(targets, settings["pool"]), *args, **settings)
-
-        monkeypatch.setattr(pools._Worker, "_landed", count)
-        monkeypatch.setattr(pipeline, "run", wait)
-
-    async def _held_back(self, targets: AsyncIterator[Any], pool: Any) -> AsyncIterator[Any]:
-        passed = 0
-        async for target in targets:
+    async def __aiter__(self) -> AsyncIterator[Target]:
+        passed, pool = 0, self._pool
+        async for target in self._targets:
             if passed == BY_HAND and pool is not None:
-                self.members = pool._members
-                while not all(member.has_room for member in self.members) or not pool.hosts_are_well():  # noqa: ASYNC110 - nothing tells
+                workers = self._watched.workers = pool._workers
+                while not all(worker.has_space for worker in workers) or not hosts_are_well(pool):  # noqa: ASYNC110 - no event
                     await asyncio.sleep(0.01)
             passed += 1
             yield target
 
+
+def hosts_are_well(pool: Any) -> bool:
+    return any(host.is_well(pool.hosts.clock()) for host in pool.hosts._known.values())
+
+
+class Watched:
+    """What the workers of the runs of one test did. Most images are held back until all workers are there."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.results = 0
+        self.workers: Sequence[Any] = ()
+        record, run = pools._Worker._record, Pipeline.run
+
+        async def count(worker: Any, packed: list[Any]) -> None:
+            self.results += len(packed)
+            await record(worker, packed)
+
+        async def wait(pipeline: Any) -> None:
+            pipeline._targets = HeldBack(pipeline._targets, pipeline._pool, self)
+            await run(pipeline)
+
+        monkeypatch.setattr(pools._Worker, "_record", count)
+        monkeypatch.setattr(Pipeline, "run", wait)
+
     def pids(self) -> list[int]:
-        return [member._process.pid for member in self.members]
+        return [worker._process.pid for worker in self.workers]
 
 
 @pytest.fixture
-def crewed(monkeypatch: pytest.MonkeyPatch) -> Crewed:
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     """See to it that workers get their part of even a small run."""
-    monkeypatch.setattr(
-        pools.WorkerPool,
-        "hosts_are_well",
-        lambda pool: any(host.is_well(pool.hosts.clock()) for host in pool.hosts._known.values()),
-        raising=False,
-    )
-    return Crewed(monkeypatch)
+    return Watched(monkeypatch)
 
 
 Serve = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -163,7 +174,7 @@ def trouble(name: str, turn: int) -> web.Response | None:
 
 
 async def test_the_result_does_not_depend_on_the_number_of_processes(
-    bucket: tuple[Bucket, str], crewed: Crewed, tmp_path: Path
+    bucket: tuple[Bucket, str], watched: Watched, tmp_path: Path
 ) -> None:
     """Tree, tables, report and requests are the same with three processes as with one, whatever goes wrong."""
     objects, url = bucket
@@ -182,30 +193,30 @@ async def test_the_result_does_not_depend_on_the_number_of_processes(
     assert reports[0]["failures"] == {"not_found": 10, "server_error": 4}
     assert reports[0]["requests"] == sum(asked[0].values())
     assert asked[0] == asked[1]
-    assert crewed.landed > 200
+    assert watched.results > 200
     trees = [tree(tmp_path / str(processes)) for processes in (1, 3)]
     for found in trees:
         query = json.loads(found.pop("query.json"))
         assert "processes" not in query["query"]
     assert trees[0] == trees[1]
-    assert not any(map(is_alive, crewed.pids()))
+    assert not any(map(is_alive, watched.pids()))
 
 
 async def test_a_worker_process_uses_all_of_its_places(
-    bucket: tuple[Bucket, str], crewed: Crewed, tmp_path: Path
+    bucket: tuple[Bucket, str], watched: Watched, tmp_path: Path
 ) -> None:
     """Where answers take a while, as many requests are on as may be: what a host turns out to bear, all ask for."""
     objects, url = bucket
     objects.pause_s = 0.1
     report = await oid_async.download(mirror=url, savepath=tmp_path / "d", processes=2, concurrency=48, **QUERY)
     assert report.failed == 0
-    assert crewed.landed > 100
+    assert watched.results > 100
     # Without the worker process's there are 24.
     assert objects.most_pausing > 40
 
 
 async def test_a_host_that_asks_to_wait_is_left_alone_by_all(
-    bucket: tuple[Bucket, str], crewed: Crewed, tmp_path: Path
+    bucket: tuple[Bucket, str], watched: Watched, tmp_path: Path
 ) -> None:
     """After a Retry-After to one process no other one asks before it has passed."""
     objects, url = bucket
@@ -220,14 +231,14 @@ async def test_a_host_that_asks_to_wait_is_left_alone_by_all(
     objects.before, objects.pause_s = busy, 0.01
     report = await oid_async.download(mirror=url, savepath=tmp_path / "out", processes=3, concurrency=12, **QUERY)
     assert (report.downloaded, report.requests) == (400, 401)
-    assert crewed.landed > 50
+    assert watched.results > 50
     # What was on its way when the answer was sent has been sent; a few milliseconds later all have heard of it.
     assert [at - told[0] for at in objects.times if 0.2 < at - told[0] < 0.99] == []
     assert max(objects.times) > told[0] + 0.99
 
 
 async def test_the_next_source_is_capped_for_all_together(
-    bucket: tuple[Bucket, str], crewed: Crewed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: tuple[Bucket, str], watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Images that the bucket lacks are asked of Flickr by one process alone, at its rate, once each."""
     objects, url = bucket
@@ -246,13 +257,13 @@ async def test_the_next_source_is_capped_for_all_together(
         report = await oid_async.download(mirror=url, image_url=table, savepath=tmp_path / "out", processes=3, **query)
     assert report.sources == {"cvdf": 400 - len(lacking), "original": len(lacking)}
     assert report.requests == 400 + len(lacking) == sum(objects.asked.values()) + len(flickr.asked)
-    assert crewed.landed > 200
+    assert watched.results > 200
     times = flickr.times
     assert max(sum(at <= other < at + 1.0 for other in times) for at in times) <= 11
 
 
 async def test_a_worker_that_is_killed_costs_no_image(
-    bucket: tuple[Bucket, str], crewed: Crewed, tmp_path: Path
+    bucket: tuple[Bucket, str], watched: Watched, tmp_path: Path
 ) -> None:
     """What a killed worker had in hand is adopted or asked for again; it is replaced once, and said so."""
     objects, url = bucket
@@ -261,8 +272,8 @@ async def test_a_worker_that_is_killed_costs_no_image(
 
     def kill(event: object) -> None:
         report = getattr(event, "report", None)
-        if report is not None and report.downloaded > 150 and len(killed) < 2 and crewed.pids()[0] not in killed:
-            killed.append(crewed.pids()[0])
+        if report is not None and report.downloaded > 150 and len(killed) < 2 and watched.pids()[0] not in killed:
+            killed.append(watched.pids()[0])
             os.kill(killed[-1], signal.SIGKILL)
         if text := getattr(event, "text", ""):
             notes.append(text)
@@ -279,7 +290,7 @@ async def test_a_worker_that_is_killed_costs_no_image(
 
 
 async def test_a_slow_consumer_slows_workers_down_and_may_leave(
-    bucket: tuple[Bucket, str], crewed: Crewed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: tuple[Bucket, str], watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Workers get no more than they have room for; whoever leaves the block leaves no process behind."""
     monkeypatch.setattr(pools, "_AHEAD", 8)
@@ -292,8 +303,8 @@ async def test_a_slow_consumer_slows_workers_down_and_may_leave(
             await asyncio.sleep(0.01)
         assert sum(objects.asked.values()) <= asked_then + 64 < 300
     assert len({outcome.image_id for outcome in taken}) == 60
-    assert crewed.landed
-    assert not any(map(is_alive, crewed.pids()))
+    assert watched.results
+    assert not any(map(is_alive, watched.pids()))
     assert journalled(tmp_path / "out") == set(image_names(tmp_path / "out"))
     assert not list((tmp_path / "out" / ".oid_async").glob("tmp/*"))
 
@@ -372,7 +383,7 @@ async def test_an_interrupt_ends_all_processes(bucket: tuple[Bucket, str], tmp_p
 
 
 async def test_a_disk_that_says_no_to_a_worker_stops_the_run(
-    bucket: tuple[Bucket, str], crewed: Crewed, tmp_path: Path
+    bucket: tuple[Bucket, str], watched: Watched, tmp_path: Path
 ) -> None:
     """What the machine says no with in a worker ends the run with one line; all that landed is journalled."""
     _, url = bucket
@@ -385,7 +396,7 @@ async def test_a_disk_that_says_no_to_a_worker_stops_the_run(
 
     with pytest.raises(oid_async.errors.StorageError, match="cannot be written to"):
         await oid_async.download(mirror=url, savepath=tmp_path / "out", processes=2, on_event=spoil, **QUERY)
-    assert not any(map(is_alive, crewed.pids()))
+    assert not any(map(is_alive, watched.pids()))
     assert journalled(tmp_path / "out") == set(image_names(tmp_path / "out"))
 
 
