@@ -46,7 +46,7 @@ class Fetcher:
         part: Callable[[str], str],
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._client = client
+        self.client = client
         self._sources = sources
         self._mirror = mirror
         self._recorded_mirror = recorded_mirror
@@ -55,16 +55,6 @@ class Fetcher:
         self._memory = BodyMemory()
         self._bucket: Route | None = None
         self.clock = client.hosts.clock
-
-    def new_chain(
-        self,
-        transfer: ImageTransfer,
-        *,
-        next_transfer: Callable[[ImageTransfer], ImageTransfer | None],
-        store: Callable[[ImageTransfer, ReceivedImage], None],
-    ) -> KeepAliveChain:
-        """Return the chain with which one task makes its attempts, the first one for this transfer."""
-        return KeepAliveChain(self._client, self, transfer, next_transfer=next_transfer, store=store)
 
     def start(self, target: Target) -> ImageTransfer | Failed:
         """Return the transfer of an image of the plan; Failed if no source can be requested."""
@@ -123,7 +113,7 @@ class Fetcher:
             transfer.host = error.host
             return Retry(0.0)
         wait_s = transfer.attempts.wait_s(error, self._jitter())
-        now = self._client.hosts.clock()
+        now = self.client.hosts.clock()
         if wait_s is not None:
             # All images of a closed host wait, this one behind the others, so that they take turns as its probe.
             return Retry(0.0 if transfer.host.is_closed(now) else max(wait_s, transfer.host.retry_delay_s(now)))
@@ -165,7 +155,7 @@ class Fetcher:
             except FetchError as error:
                 history[source] = reason = error.kind
                 continue
-            host, attempts = self._client.hosts.named(route.origin.host), Attempts(self._client.limits)
+            host, attempts = self.client.hosts.named(route.origin.host), Attempts(self.client.limits)
             if transfer is None:
                 return ImageTransfer(target, history, earlier_attempts, attempts, source, route, recorded_url, host)
             transfer.source, transfer.route, transfer.recorded_url = source, route, recorded_url
@@ -184,12 +174,12 @@ class Fetcher:
 
     def _may_use_chain(self, transfer: ImageTransfer) -> bool:
         """Return whether other transfers may follow this one on its connection."""
-        return transfer.partial is None and transfer.host.limiter is None and not self._client.is_throttled
+        return transfer.partial is None and transfer.host.limiter is None and not self.client.is_throttled
 
     async def _receive_in_chain(self, chain: KeepAliveChain) -> ReceivedImage:
         """Request the image of the chain and those that follow; return the last one."""
         try:
-            response = await self._client.ask(chain.transfer.route, chain=chain.start())
+            response = await self.client.ask(chain.transfer.route, chain=chain.start())
         finally:
             self.release_memory(chain.transfer)
             if chain.failed is not None:
@@ -201,7 +191,7 @@ class Fetcher:
         length, wanted, memory = connection.length, transfer.target.expected(transfer.source).size, self._memory
         if connection.status != 200 or connection.encoding or not length:
             return False
-        limits = self._client.limits
+        limits = self.client.limits
         if length > min(limits.max_image_bytes, limits.memory_bytes) or wanted not in (None, length):
             return False
         if memory.held + length > memory.most and length > LEAST_SPOOLED:
@@ -230,14 +220,14 @@ class Fetcher:
         """
         target, expected = transfer.target, transfer.target.expected(transfer.source)
         partial, transfer.partial = transfer.partial, None
-        body = ResponseBody(self._part(target.image_id), self._client.limits, expected, self._memory, partial)
+        body = ResponseBody(self._part(target.image_id), self.client.limits, expected, self._memory, partial)
         try:
             if response is None:
-                response = await self._client.ask(transfer.route, body.conditions())
+                response = await self.client.ask(transfer.route, body.conditions())
             try:
-                await body.receive(response, in_pieces=self._client.is_throttled)
+                await body.receive(response, in_pieces=self.client.is_throttled)
                 etag, host = response.connection.etag, response.host
-                self._count_body(host, body.size, response.began, self._client.hosts.clock())
+                self._count_body(host, body.size, response.began, self.client.hosts.clock())
             except FetchError as error:
                 response.blame(error)
                 raise

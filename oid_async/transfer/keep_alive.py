@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class PlainResponses(Protocol):
     """Receives plain responses: status 200, a known length, and a body that is complete and fits into memory."""
 
+    client: "Client"
+
     def accepts_plain(self, transfer: ImageTransfer, connection: "Connection") -> bool:
         """Return whether the response whose head is there is plain."""
 
@@ -41,14 +43,13 @@ class KeepAliveChain:
 
     def __init__(
         self,
-        client: "Client",
         responses: PlainResponses,
         transfer: ImageTransfer,
         *,
         next_transfer: Callable[[ImageTransfer], ImageTransfer | None],
         store: Callable[[ImageTransfer, ReceivedImage], None],
     ) -> None:
-        self._client = client
+        self._client = responses.client
         self._responses = responses
         self._next_transfer = next_transfer
         self._store = store

@@ -19,6 +19,7 @@ from oid_async.store.image_writer import ImageWriter, WriteResult
 from oid_async.transfer.collector import BATCHES_AT_ONCE, Collector, Recipients
 from oid_async.transfer.fetch import Fetcher
 from oid_async.transfer.image_transfer import Failed, ImageTransfer, Retry, Target
+from oid_async.transfer.keep_alive import KeepAliveChain
 from oid_async.transfer.scheduler import HostScheduler
 from oid_async.transfer.targets import Targets
 
@@ -120,7 +121,7 @@ class Pipeline:
         transfer = await scheduler.take_next()
         if transfer is None:
             return
-        chain = fetcher.new_chain(transfer, next_transfer=self._next_for, store=collector.add_now)
+        chain = KeepAliveChain(fetcher, transfer, next_transfer=self._next_for, store=collector.add_now)
         while transfer is not None:
             host = transfer.host
             end = await fetcher.attempt(transfer, chain)

@@ -12,16 +12,8 @@ from oid_async.report import Outcome
 from oid_async.store.image_check import Expected
 from oid_async.transfer.image_transfer import Target
 
-_COLUMNS = (
-    "ImageID",
-    "FileName",
-    "Subset",
-    "OriginalURL",
-    "OriginalSize",
-    "OriginalMD5",
-    "Thumbnail300KURL",
-    "CopyBytes",
-)
+_ORIGINAL = ("OriginalURL", "OriginalSize", "OriginalMD5")
+_COLUMNS = ("ImageID", "FileName", "Subset", *_ORIGINAL, "Thumbnail300KURL", "CopyBytes")
 _ROW = "__place"
 _ROW_BITS = 32
 

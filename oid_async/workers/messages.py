@@ -18,8 +18,9 @@ of a machine. JSON, because a worker that reads it can be made to do nothing els
 import asyncio
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,7 +33,12 @@ from oid_async.transfer.image_transfer import Target
 
 # Longer than any message: images come a few dozen at a time, and a URL is limited to far less.
 LINE_BYTES = 16 << 20
-Fields = list[Any]
+Fields = Sequence[Any]
+_PLAN_FIELDS = ("image_id", "file_name", "subset", "original_url", "original.size", "original.md5", "thumbnail_url")
+_target_fields: Callable[[Target], Fields] = attrgetter(*_PLAN_FIELDS, "known", "copy_bytes")
+_outcome_fields: Callable[[Outcome], Fields] = attrgetter(
+    *("file_name" if name == "file" else name for name in Outcome.__dataclass_fields__)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +96,7 @@ async def read_line(reader: asyncio.StreamReader) -> bytes:
 
 def pack_target(target: Target) -> Fields:
     """Return the fields of a target without its place, which only the run needs."""
-    original = target.original
-    return [
-        target.image_id,
-        target.file_name,
-        target.subset,
-        target.original_url,
-        original.size,
-        original.md5,
-        target.thumbnail_url,
-        target.known,
-        target.copy_bytes,
-    ]
+    return _target_fields(target)
 
 
 def unpack_target(fields: Fields) -> Target:
@@ -112,26 +107,10 @@ def unpack_target(fields: Fields) -> Target:
 
 def pack_outcomes(outcomes: Iterable[Outcome]) -> list[Fields]:
     """Return the fields of outcomes, with the name of a file instead of its path."""
-    return [
-        [
-            outcome.image_id,
-            outcome.status,
-            outcome.file_name,
-            outcome.reason,
-            outcome.detail,
-            outcome.source,
-            outcome.url,
-            outcome.bytes,
-            outcome.md5,
-            outcome.width,
-            outcome.height,
-            outcome.attempts,
-        ]
-        for outcome in outcomes
-    ]
+    return [_outcome_fields(outcome) for outcome in outcomes]
 
 
-def unpack_outcomes(packed: list[Fields], images: Path) -> list[Outcome]:
+def unpack_outcomes(packed: Sequence[Fields], images: Path) -> list[Outcome]:
     """Return the outcomes of these fields, for a run that stores them under `images`."""
     folder = f"{images}{os.sep}"
     return [

@@ -36,6 +36,7 @@ from oid_async.transfer.image_transfer import Failed, ImageTransfer, PartialBody
 from oid_async.transfer.scheduler import HostScheduler
 from oid_async.workers.messages import (
     LINE_BYTES,
+    Fields,
     WorkerSettings,
     encode,
     pack_target,
@@ -165,7 +166,7 @@ class _Worker:
         transfers = pool.settings.max_transfers
         self._capacity = transfers + min(_AHEAD, transfers)
         self._assigned: dict[str, tuple[Target, Host, float]] = {}
-        self._unsent: list[list[Any]] = []
+        self._unsent: list[Fields] = []
         self._known_hosts: set[str] = set()
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -175,7 +176,7 @@ class _Worker:
         self._requests = 0
         self._earlier_requests = 0
         # Bounded by what is assigned.
-        self._results: asyncio.Queue[list[list[Any]] | StorageError | None] = asyncio.Queue()
+        self._results: asyncio.Queue[list[Fields] | StorageError | None] = asyncio.Queue()
 
     @property
     def requests(self) -> int:
@@ -316,7 +317,7 @@ class _Worker:
             return
         self._pool.notify(f"a worker process has failed, which is a bug: {text}")
 
-    async def _record(self, packed: list[list[Any]]) -> None:
+    async def _record(self, packed: list[Fields]) -> None:
         outcomes = unpack_outcomes(packed, self._pool.images)
         await self._collector.record(outcomes)
         for outcome in outcomes:
@@ -333,7 +334,7 @@ class _Worker:
         state: str,
         made: int,
         seen: dict[str, int],
-        partial: list[Any] | None,
+        partial: Fields | None,
         delay_s: float,
     ) -> None:
         """Give an image whose attempt was not the last back to the scheduler."""
@@ -350,9 +351,7 @@ class _Worker:
             delay_s = max(delay_s, transfer.host.retry_delay_s(self._pool.hosts.clock()))
         self._scheduler.return_external(transfer, delay_s)
 
-    def _apply_trouble(
-        self, name: str, method: str, packed: list[Any], asked: list[Any], began: float, silent: bool
-    ) -> None:
+    def _apply_trouble(self, name: str, method: str, packed: Fields, asked: Fields, began: float, silent: bool) -> None:
         """Apply an error of the worker to a host, as if it had happened here, and send the worker the new state."""
         host, error, now = self._pool.hosts.named(name), unpack_error(packed), self._pool.hosts.clock()
         if method == "asked_to_wait":

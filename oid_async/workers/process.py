@@ -32,8 +32,10 @@ from oid_async.store.folder import Folder
 from oid_async.store.image_writer import ImageWriter, ReceivedImage
 from oid_async.transfer.fetch import Fetcher
 from oid_async.transfer.image_transfer import Failed, ImageTransfer, Retry
+from oid_async.transfer.keep_alive import KeepAliveChain
 from oid_async.workers.messages import (
     LINE_BYTES,
+    Fields,
     WorkerSettings,
     encode,
     pack_error,
@@ -86,7 +88,7 @@ class WorkerProcess:
         self._max_transfers = settings.max_transfers
         self._run_pid = os.getppid()
         self._waiting = WaitQueue()
-        self._unsent: list[list[Any]] = []
+        self._unsent: list[Fields] = []
         limits = settings.limits
         self._hosts = Hosts(
             settings.rate,
@@ -173,7 +175,7 @@ class WorkerProcess:
     async def _work(self) -> None:
         """Make attempts, one at a time, until cancelled."""
         transfer = await self._todo.get()
-        chain = self._fetcher.new_chain(transfer, next_transfer=self._next_for, store=self._store)
+        chain = KeepAliveChain(self._fetcher, transfer, next_transfer=self._next_for, store=self._store)
         while True:
             host = transfer.host
             while host.in_flight >= host.window and not self._is_shut(host):
