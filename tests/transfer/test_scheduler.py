@@ -1,4 +1,4 @@
-"""Who waits for which host, on a clock that runs as fast as the test: nobody is lost, held up, or asked too early."""
+"""The scheduler, on a clock that runs as fast as the test: no image is lost, held up, or requested too early."""
 
 import asyncio
 import random
@@ -123,8 +123,8 @@ class World:
         assert self.finished == Counter(task.place for task in self.tasks)
 
 
-def test_every_job_is_finished_once() -> None:
-    """Jobs of one host pass through in order, as many at a time as there are workers."""
+def test_every_image_is_finished_once() -> None:
+    """Images of one host pass through in order, as many at a time as there are workers."""
     a = host("a")
     world = World([Task(place, a) for place in range(500)])
     seconds = run_fast(world.run())
@@ -179,7 +179,7 @@ def test_what_is_put_aside_costs_eight_bytes() -> None:
 
 
 def test_the_feeder_waits_while_a_busy_host_has_enough() -> None:
-    """The plan is read no further than a busy host's lane has room: nothing is put aside for being slow."""
+    """The plan is read no further than a busy host's queue has space: nothing is put aside for being slow."""
     a = host("a", most=2.0, window=2.0)
     world = World([Task(place, a) for place in range(300)])
     run_fast(world.run())
@@ -220,7 +220,7 @@ def test_a_retry_waits_in_no_workers_hands() -> None:
     assert [place for _, _, place in world.asked].count(0) == 4
 
 
-def test_the_next_source_has_a_lane_of_its_own() -> None:
+def test_the_next_source_has_a_queue_of_its_own() -> None:
     """Images that move on to a host which is capped do not hold up those that need only the first."""
     first, second = host("first"), host("second", most=1.0, window=1.0)
     tasks = [Task(place, first, then=second if place % 2 else None) for place in range(400)]
