@@ -24,11 +24,9 @@ from oid_async.http.address_guard import Endpoint
 from oid_async.http.estimator import FLOOR, ConcurrencyEstimator
 from oid_async.http.etags import EtagTrust
 from oid_async.http.retry import FetchError
+from oid_async.options.defaults import FLICKR_RATE, MAX_WAIT_S, TIMEOUT_S
 
-# Flickr's own published advice is one request a second per key for its API; its static hosts publish none. Ten a second
-# is what the tool that this one replaces was used with, and is polite for a site that serves these photos for nothing.
 FLICKR = "staticflickr.com"
-FLICKR_RATE = 10.0
 _START = 8.0  # a dead host costs this many connections at most, and a live one doubles it with each round trip
 _LEAST = 4.0
 _DOWN_AFTER = 3  # connections in a row that were not even made
@@ -60,8 +58,8 @@ class Host:
     limiter: AsyncLimiter | None
     etags: EtagTrust
     most: float = 64.0
-    max_wait_s: float = 900.0
-    patience_s: float = 30.0
+    max_wait_s: float = MAX_WAIT_S
+    patience_s: float = TIMEOUT_S
     tell: Callable[[str], None] = lambda _: None
     estimator: ConcurrencyEstimator | None = None
     jitter: Callable[[], float] = random.random
@@ -285,8 +283,8 @@ class Hosts:
     most: int = 64
     estimates_concurrency: bool = False
     floor: float = FLOOR
-    max_wait_s: float = 900.0
-    patience_s: float = 30.0
+    max_wait_s: float = MAX_WAIT_S
+    patience_s: float = TIMEOUT_S
     tell: Callable[[str], None] = lambda _: None
     on_close: Callable[[Host], None] = lambda _: None
     kind: Callable[..., Host] = Host

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from oid_async.options.defaults import MAX_IMAGE_BYTES, MAX_WAIT_S, RETRIES, TIMEOUT_S
 from oid_async.report import FINAL_KINDS
 
 if TYPE_CHECKING:
@@ -39,17 +40,17 @@ class Limits:
     bodies together take at most `rate_bytes_s` (None: no limit).
     """
 
-    retries: int = 4
+    retries: int = RETRIES
     connect_s: float = 10.0
-    first_byte_s: float = 30.0
-    silence_s: float = 30.0
-    slow_s: float = 30.0
+    first_byte_s: float = TIMEOUT_S
+    silence_s: float = TIMEOUT_S
+    slow_s: float = TIMEOUT_S
     slow_bytes_s: float = 1024.0
     attempt_s: float = 600.0
     backoff_s: float = 0.5
     backoff_cap_s: float = 30.0
-    max_wait_s: float = 900.0
-    max_image_bytes: int = 64 << 20
+    max_wait_s: float = MAX_WAIT_S
+    max_image_bytes: int = MAX_IMAGE_BYTES
     memory_bytes: int = 1 << 20
     resume_bytes: int = 8 << 20
     rate_bytes_s: float | None = None
@@ -59,7 +60,7 @@ class Limits:
     def of(
         cls, *, retries: int, timeout_s: float, max_wait_s: float, max_image_bytes: int, rate_bytes_s: float | None
     ) -> Self:
-        """Return the limits that a user's options mean: a shorter time-out than 30 s is one for the first byte, too."""
+        """Return the limits that options describe; a time-out under the default one limits the first byte, too."""
         return cls(
             retries=retries,
             first_byte_s=min(cls().first_byte_s, timeout_s),

@@ -11,7 +11,6 @@ import polars as pl
 
 from oid_async.concurrency import in_thread
 from oid_async.errors import StorageError, machine_error, storage_error
-from oid_async.http.hosts import FLICKR_RATE
 from oid_async.jobs.attachments import Attachments
 from oid_async.jobs.context import RunContext
 from oid_async.jobs.gather import GatheredTables, choose_names, choose_sources, gather_tables
@@ -21,6 +20,7 @@ from oid_async.jobs.site import Site
 from oid_async.metadata.sizes import Sizes
 from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES
 from oid_async.openimages.vocabulary import SPLITS
+from oid_async.options.defaults import FLICKR_RATE
 from oid_async.options.query import Options
 from oid_async.report import Plan, size_text
 from oid_async.select.choose import TopUpState

@@ -10,8 +10,9 @@ from support.fasttime import run_fast
 from yarl import URL
 
 from oid_async.http.etags import EtagTrust
-from oid_async.http.hosts import FLICKR, FLICKR_RATE, Host, Hosts, host_name, make_limiter
+from oid_async.http.hosts import FLICKR, Host, Hosts, host_name, make_limiter
 from oid_async.http.retry import FetchError
+from oid_async.options.defaults import FLICKR_RATE
 
 CVDF = URL("https://open-images-dataset.s3.amazonaws.com/train/0000048549557964.jpg")
 HERE = ("x.org", 443)
