@@ -1,23 +1,26 @@
-"""What went wrong, and whether to ask again: the one classification and the one policy. Pure, no I/O."""
+"""The one classification of failures and the one retry policy: what is retried, how often, after which wait. No I/O."""
 
 import datetime
 import email.utils
 import errno
 import math
 import os
+import random
 import re
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from oid_async.options.defaults import MAX_IMAGE_BYTES, MAX_WAIT_S, RETRIES, TIMEOUT_S
 from oid_async.report import FINAL_KINDS
 
 if TYPE_CHECKING:
     import aiohttp
+
+Result = TypeVar("Result")
 
 # One fresh try for what a broken proxy or a torn cache may have caused, before the verdict is final.
 ONCE_MORE = frozenset({"checksum", "empty", "not_image"})
@@ -123,6 +126,34 @@ class Attempts:
             return None
         self.seen[error.kind] = self.seen.get(error.kind, 0) + 1
         return 0.0 if error.retry_after_s else backoff_s(self.made, self.limits, jitter)
+
+
+async def with_retries(
+    attempt: Callable[[], Awaitable[Result]],
+    limits: Limits,
+    *,
+    sleep: Callable[[float], Awaitable[None]],
+    jitter: Callable[[], float] = random.random,
+    has_progressed: Callable[[], bool] = lambda: False,
+    network_limits: Limits | None = None,
+) -> Result:
+    """Await `attempt` until it succeeds, and wait between attempts as the policy says. Raises its last FetchError.
+
+    After an attempt that failed but `has_progressed` the count starts again: a bad line gets there in the end.
+    `network_limits` replaces `limits` for failures of the kind `network`.
+    """
+    attempts = Attempts(limits)
+    while True:
+        attempts.made += 1
+        try:
+            return await attempt()
+        except FetchError as error:
+            if has_progressed():
+                attempts = Attempts(limits, made=1)
+            wait_s = attempts.wait_s(error, jitter(), network_limits if error.kind == "network" else None)
+            if wait_s is None:
+                raise
+        await sleep(wait_s)
 
 
 def is_final(kind: str) -> bool:

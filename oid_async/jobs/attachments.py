@@ -5,6 +5,7 @@ again by the next run.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -18,6 +19,7 @@ from oid_async.openimages.ids import KEY
 from oid_async.openimages.kinds import KINDS
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.report import size_text
+from oid_async.store.failure_table import write_failures
 from oid_async.store.folder import Folder
 from oid_async.tables.rows import rows_of
 
@@ -126,7 +128,8 @@ class Attachments:
         )
         if found.unnamed:
             context.note(f"{found.unnamed} narratives name no recording; with --traces they do")
-        await in_thread(_write_failures, recordings.failures(), place / "failures.csv", folder.tmp)
+        write = partial(write_failures, place / "failures.csv", found.failures, column="Recording", scratch=folder.tmp)
+        await in_thread(write)
         self._note_failures("recordings", len(found.failures), place)
 
     def _saved_keys(self) -> pl.Series:
@@ -142,12 +145,3 @@ class Attachments:
 
 def _added(before: Mapping[str, int], **counts: int) -> dict[str, int]:
     return {name: count + before.get(name, 0) for name, count in counts.items()}
-
-
-def _write_failures(failures: pl.DataFrame, path: Path, scratch: Path) -> None:
-    if not len(failures):
-        path.unlink(missing_ok=True)
-        return
-    part = scratch / "recording-failures.csv"
-    failures.write_csv(part)
-    part.replace(path)

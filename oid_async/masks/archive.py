@@ -8,7 +8,6 @@ the cache costs no request.
 """
 
 import hashlib
-import json
 import re
 from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass
@@ -16,8 +15,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from oid_async.concurrency import in_thread
-from oid_async.http.retry import Attempts, FetchError
+from oid_async.http.resume import is_strong
+from oid_async.http.retry import FetchError, with_retries
+from oid_async.http.small_get import SmallBody, small_get
 from oid_async.masks.zip_directory import TAIL_BYTES, ArchiveError, CentralDirectoryEnd, find_end, read_directory
+from oid_async.store.atomic import read_json, replacing, write_json
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client, Response
@@ -82,38 +84,38 @@ class Archive:
         """Return the bytes from start to stop. Raises FetchError, ChangedError, NoRangeError."""
         if self._local is not None:
             return await in_thread(_read_file, self._local, start, stop)
-        attempts = Attempts(self._client.limits)
-        while True:
-            attempts.made += 1
-            try:
-                return await self._ask(start, stop)
-            except FetchError as error:
-                if error.status == 416:
-                    raise ChangedError from error
-                wait_s = attempts.wait_s(error, 1.0)
-                if wait_s is None:
-                    raise
-            await self._client.hosts.sleep(wait_s)
+        state = self.state
+        headers = {"Range": f"bytes={start}" if start < 0 else f"bytes={start}-{stop - 1}"}
+        if state is not None and state.etag is not None and is_strong(state.etag):
+            headers["If-Range"] = state.etag
+        try:
+            return await small_get(
+                self._client,
+                self._url,
+                _data,
+                max_bytes=-start if start < 0 else stop - start,
+                headers=headers,
+                expect=lambda response: self._check(response, start, stop),
+            )
+        except FetchError as error:
+            if error.status == 416:
+                raise ChangedError from error
+            raise
 
     async def fetch_whole(self) -> None:
         """Fetch all of it into the scratch folder, for a server that has no parts. Raises FetchError."""
-        attempts = Attempts(self._client.limits)
         path = self._scratch / f"{hashlib.sha256(self._url.encode()).hexdigest()[:16]}.zip"
-        while True:
-            attempts.made += 1
-            try:
-                async with self._client.get(self._url) as answer:
-                    etag = answer.headers.get("ETag")
-                    size = await self._save(answer, path)
-                    if answer.length is not None and size != answer.length:
-                        raise FetchError("truncated", f"{size} of {answer.length} bytes arrived")
-                self._local, self.state = path, ArchiveState(size, etag)
-                return
-            except FetchError as error:
-                wait_s = attempts.wait_s(error, 1.0)
-                if wait_s is None:
-                    raise
-            await self._client.hosts.sleep(wait_s)
+
+        async def attempt() -> ArchiveState:
+            async with self._client.get(self._url) as response:
+                etag = response.headers.get("ETag")
+                size = await self._save(response, path)
+                if response.length is not None and size != response.length:
+                    raise FetchError("truncated", f"{size} of {response.length} bytes arrived")
+            return ArchiveState(size, etag)
+
+        self.state = await with_retries(attempt, self._client.limits, sleep=self._client.hosts.sleep)
+        self._local = path
 
     async def _fetch_directory(self) -> Path:
         tail, end = await self._end()
@@ -142,40 +144,21 @@ class Archive:
         assert self.state is not None, "an answer has told of it"
         return self.state
 
-    async def _ask(self, start: int, stop: int) -> bytearray:
-        state = self.state
-        wanted = f"bytes={start}" if start < 0 else f"bytes={start}-{stop - 1}"
-        headers = {"Range": wanted}
-        if state is not None and state.etag is not None and not state.etag.startswith("W/"):
-            headers["If-Range"] = state.etag
-        async with self._client.get(self._url, headers) as answer:
-            expected = self._check(answer, start, stop)
-            body = bytearray()
-            async with aclosing(answer.chunks()) as chunks:
-                async for chunk in chunks:
-                    body += chunk
-                    if len(body) > expected:
-                        raise FetchError("bad_response", f"more than the {expected} bytes that were asked for")
-            if len(body) != expected:
-                raise FetchError("truncated", f"{len(body)} of {expected} bytes arrived")
-            return body
-
-    def _check(self, answer: "Response", start: int, stop: int) -> int:
-        """Return how many bytes come, if they are the part that was asked for."""
-        etag, state = answer.headers.get("ETag"), self.state
-        if answer.status != 206:
-            is_same = state is None or (answer.length in (None, state.bytes) and etag == state.etag)
+    def _check(self, response: "Response", start: int, stop: int) -> int:
+        """Return how many bytes the body must have. Raises ChangedError, NoRangeError if it is not the part wanted."""
+        headers, etag, state = response.headers, response.headers.get("ETag"), self.state
+        if response.status != 206:
+            is_same = state is None or (response.length in (None, state.bytes) and etag == state.etag)
             raise NoRangeError if is_same else ChangedError
-        said = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "").strip())
-        if said is None or answer.headers.get("Content-Encoding", "identity") != "identity":
+        content_range = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
+        if content_range is None or headers.get("Content-Encoding", "identity") != "identity":
             raise NoRangeError
-        first, last, total = map(int, said.groups())
-        if state is None:
-            self.state = ArchiveState(total, etag)
-            start = max(0, total + start) if start < 0 else start
-            stop = stop or total
-        elif (total, etag) != (state.bytes, state.etag):
+        first, last, total = map(int, content_range.groups())
+        self.state = ArchiveState(total, etag)
+        if state is not None and self.state != state:
             raise ChangedError
+        if start < 0:
+            start, stop = max(0, total + start), total
         if (first, last) != (start, stop - 1):
             raise NoRangeError
         return stop - start
@@ -208,12 +191,10 @@ class Archive:
         frame = read_directory(data, end)
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{state.name}.parquet"
-        part = path.with_suffix(f".{id(self):x}.part")
-        frame.write_parquet(part, compression="zstd")
-        part.replace(path)
-        note = self._folder / f"state.{id(self):x}.part"
-        note.write_text(json.dumps(asdict(state)), encoding="utf-8")
-        note.replace(self._folder / "state.json")
+        # Two runs may do this at the same time: each has temporary names of its own.
+        with replacing(path, part=path.with_suffix(f".{id(self):x}.part")) as part:
+            frame.write_parquet(part, compression="zstd")
+        write_json(self._folder / "state.json", asdict(state), part=self._folder / f"state.{id(self):x}.part")
         for old in self._folder.glob("*.parquet"):
             if old != path:
                 old.unlink(missing_ok=True)
@@ -222,13 +203,17 @@ class Archive:
 
 def kept_directory(folder: Path) -> tuple[Path, ArchiveState] | None:
     """Return the directory that a folder keeps, and of which state of its archive; None if there is none."""
+    stored = read_json(folder / "state.json")
     try:
-        said = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        state = ArchiveState(int(said["bytes"]), said["etag"])
-    except (OSError, ValueError, KeyError, TypeError):
+        state = ArchiveState(int(stored["bytes"]), stored["etag"])
+    except (ValueError, KeyError, TypeError):
         return None
     path = folder / f"{state.name}.parquet"
     return (path, state) if path.exists() else None
+
+
+async def _data(body: SmallBody) -> bytearray:
+    return body.data
 
 
 def _read_file(path: Path, start: int, stop: int) -> bytes:

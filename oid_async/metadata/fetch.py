@@ -7,7 +7,6 @@ Only a strong ETag vouches that it is the rest of the same file; without one the
 import asyncio
 import base64
 import hashlib
-import json
 import re
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
@@ -16,8 +15,9 @@ from typing import IO, TYPE_CHECKING
 
 from oid_async.concurrency import in_thread, wait_until_done
 from oid_async.http.resume import ask_for_rest, is_strong, whole_length
-from oid_async.http.retry import Attempts, FetchError
+from oid_async.http.retry import FetchError, with_retries
 from oid_async.metadata.entry import CacheEntry, Identity
+from oid_async.store.atomic import read_json, write_json
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client, Response
@@ -74,21 +74,16 @@ class FileFetch:
 
         Raises FetchError. An attempt that got further than any before counts as none: a bad line gets there in the end.
         """
-        attempts = Attempts(self._limits)
-        while True:
-            attempts.made += 1
-            self._progress = False
-            try:
-                return await self._attempt()
-            except FetchError as error:
-                if self._progress:
-                    attempts = Attempts(self._limits, made=1)
-                wait_s = attempts.wait_s(error, 1.0, self._impatient if error.kind == "network" else None)
-                if wait_s is None:
-                    raise
-            await self._client.hosts.sleep(wait_s)
+        return await with_retries(
+            self._attempt,
+            self._limits,
+            sleep=self._client.hosts.sleep,
+            has_progressed=lambda: self._progress,
+            network_limits=self._impatient,
+        )
 
     async def _attempt(self) -> Identity | None:
+        self._progress = False
         promise, have = await asyncio.to_thread(self._so_far)
         try:
             async with self._client.get(self._url, self._conditions(promise, have)) as response:
@@ -129,7 +124,7 @@ class FileFetch:
     def _so_far(self) -> tuple[_Promise | None, int]:
         """Return what is here of the file and how much; nothing if it could not be resumed anyway."""
         with suppress(OSError, ValueError, TypeError):
-            promise = _Promise(**json.loads(self._entry.raw_note.read_text(encoding="utf-8")))
+            promise = _Promise(**read_json(self._entry.raw_note))
             have = self._entry.raw.stat().st_size
             if promise.url == self._url and promise.can_resume and 0 < have <= (promise.total or have):
                 return promise, have
@@ -250,7 +245,7 @@ async def _meanwhile(read: Awaitable[bytes], opening: Awaitable[None]) -> bytes:
 
 
 def _note(entry: CacheEntry, promise: _Promise) -> None:
-    entry.raw_note.write_text(json.dumps(asdict(promise)), encoding="utf-8")
+    write_json(entry.raw_note, asdict(promise))
 
 
 def _promise(url: str, response: "Response") -> _Promise:

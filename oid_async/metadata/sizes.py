@@ -12,7 +12,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,13 +21,15 @@ from xml.etree import ElementTree
 
 import polars as pl
 
-from oid_async.concurrency import in_thread
+from oid_async.concurrency import in_thread, single_error
 from oid_async.errors import UnavailableError, storage_error
 from oid_async.events import Sink, TableProgress
-from oid_async.http.retry import Attempts, FetchError
+from oid_async.http.retry import FetchError
+from oid_async.http.small_get import SmallBody, small_get
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.vocabulary import Split
+from oid_async.store.atomic import replacing
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client
@@ -94,17 +96,15 @@ class Sizes:
                     done += 1
                     sink(TableProgress(f"sizes of {self.split}", done, len(PREFIXES), unit="step"))
 
-            async with asyncio.TaskGroup() as tasks:
-                for _ in range(_AT_ONCE):
-                    tasks.create_task(work())
+            with single_error():
+                async with asyncio.TaskGroup() as tasks:
+                    for _ in range(_AT_ONCE):
+                        tasks.create_task(work())
             sink(TableProgress(f"sizes of {self.split}", done, len(PREFIXES), finished=True, unit="step"))
             return await in_thread(self._join)
-        except BaseExceptionGroup as errors:
-            error = errors.exceptions[0]
-            if isinstance(error, FetchError):
-                where = object_url(IMAGE_BUCKET, "", mirror)
-                raise UnavailableError(f"{where} cannot be listed ({error.kind}: {error})") from error
-            raise error from errors
+        except FetchError as error:
+            where = object_url(IMAGE_BUCKET, "", mirror)
+            raise UnavailableError(f"{where} cannot be listed ({error.kind}: {error})") from error
         except OSError as error:
             raise storage_error(error, self._folder) from error
 
@@ -125,45 +125,30 @@ class Sizes:
         if token is not None:
             query += f"&continuation-token={quote(token, safe='')}"
         url = f"{object_url(IMAGE_BUCKET, '', mirror)}?{query}"
-        attempts = Attempts(client.limits)
-        while True:
-            attempts.made += 1
-            try:
-                body = bytearray()
-                async with client.get(url) as answer, aclosing(answer.chunks()) as chunks:
-                    async for chunk in chunks:
-                        body += chunk
-                        if len(body) > _MOST_PAGE_BYTES:
-                            raise FetchError("bad_response", f"a page of more than {_MOST_PAGE_BYTES} bytes")
-                    if answer.length is not None and len(body) != answer.length:
-                        raise FetchError("truncated", f"{len(body)} of {answer.length} bytes arrived")
-                return await in_thread(read_page, bytes(body), self.split)
-            except FetchError as error:
-                wait_s = attempts.wait_s(error, 1.0)
-                if wait_s is None:
-                    raise
-            await client.hosts.sleep(wait_s)
+
+        async def read(body: SmallBody) -> Page:
+            return await in_thread(read_page, body.data, self.split)
+
+        return await small_get(client, url, read, max_bytes=_MOST_PAGE_BYTES)
 
     def _keep(self, prefix: str, images: Sequence[tuple[str, int, str]]) -> None:
         ids, sizes, etags = zip(*images, strict=True) if images else ((), (), ())
         keys = pl.Series([int(image_id, 16) for image_id in ids], dtype=pl.UInt64)
         frame = pl.DataFrame({KEY: keys, "Bytes": list(sizes), "ETag": list(etags)}, schema=_SCHEMA)
-        part = self._pages / f"{prefix}.part"
-        frame.write_parquet(part, compression="lz4")
-        part.replace(self._pages / f"{prefix}.parquet")
+        with replacing(self._pages / f"{prefix}.parquet") as part:
+            frame.write_parquet(part, compression="lz4")
 
     def _join(self) -> int:
         pages = [self._pages / f"{prefix}.parquet" for prefix in PREFIXES]
         frame = pl.read_parquet(pages, glob=False).unique(KEY, keep="last").sort(KEY)
-        part = self._folder / "sizes.part"
-        frame.write_parquet(part, compression="zstd", row_group_size=1 << 15)
-        part.replace(self.path)
+        with replacing(self.path) as part:
+            frame.write_parquet(part, compression="zstd", row_group_size=1 << 15)
         with suppress(OSError):
             shutil.rmtree(self._pages)
         return len(frame)
 
 
-def read_page(body: bytes, split: Split) -> Page:
+def read_page(body: bytes | bytearray, split: Split) -> Page:
     """Return what a page lists. Raises FetchError for what is no whole listing; other objects are passed over."""
     try:
         root = ElementTree.fromstring(body)

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import polars as pl
-
-from oid_async.concurrency import in_thread
+from oid_async.concurrency import in_thread, single_error
 from oid_async.errors import storage_error
-from oid_async.http.retry import Attempts, FetchError
+from oid_async.http.retry import FetchError
+from oid_async.http.small_get import SmallBody, small_get
 from oid_async.openimages.annotations import NARRATIVES_BUCKET
 from oid_async.openimages.catalogue import object_url
+from oid_async.store.atomic import replacing
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client
@@ -29,7 +29,6 @@ _READ_LINES = 256
 # The longest narratives take minutes; a recording of one is a megabyte or two.
 _MOST_BYTES = 64 << 20
 _PATH = re.compile(r"(?:[0-9A-Za-z_-]{1,100}/){0,4}([0-9A-Za-z_-]{1,150}\.ogg)")
-_FAILURE_SCHEMA = {"Recording": pl.String, "ImageID": pl.String, "Reason": pl.String, "Detail": pl.String}
 
 
 @dataclass(slots=True)
@@ -59,17 +58,16 @@ class RecordingFetcher:
         try:
             await in_thread(lambda: self._folder.mkdir(parents=True, exist_ok=True))
             todo: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue(2 * _AT_ONCE)
-            async with asyncio.TaskGroup() as tasks:
-                for _ in range(_AT_ONCE):
-                    tasks.create_task(self._work(todo))
-                blocks = _blocks(narratives)
-                while named := await in_thread(next, blocks, None):
-                    for recording in named:
-                        await self._hand_out(recording, todo)
-                for _ in range(_AT_ONCE):
-                    await todo.put(None)
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from errors
+            with single_error():
+                async with asyncio.TaskGroup() as tasks:
+                    for _ in range(_AT_ONCE):
+                        tasks.create_task(self._work(todo))
+                    blocks = _blocks(narratives)
+                    while named := await in_thread(next, blocks, None):
+                        for recording in named:
+                            await self._hand_out(recording, todo)
+                    for _ in range(_AT_ONCE):
+                        await todo.put(None)
         except OSError as error:
             raise storage_error(error, self._folder) from error
         return self.report
@@ -93,7 +91,7 @@ class RecordingFetcher:
             image_id, path = named
             url = object_url(NARRATIVES_BUCKET, f"voice-recordings/{path}", self._mirror)
             try:
-                body = await self._body(url)
+                body = await small_get(self._client, url, _as_ogg, max_bytes=_MOST_BYTES, excess="too_large")
             except FetchError as error:
                 self.report.failures.append((path, image_id, error.kind, str(error)))
                 continue
@@ -101,41 +99,21 @@ class RecordingFetcher:
             self.report.downloaded += 1
             self.report.bytes += len(body)
 
-    async def _body(self, url: str) -> bytes:
-        attempts = Attempts(self._client.limits)
-        while True:
-            attempts.made += 1
-            try:
-                body = bytearray()
-                async with self._client.get(url) as answer:
-                    async for chunk in answer.chunks():
-                        body += chunk
-                        if len(body) > _MOST_BYTES:
-                            raise FetchError("too_large", f"more than {_MOST_BYTES} bytes")
-                    if answer.length is not None and len(body) != answer.length:
-                        raise FetchError("truncated", f"{len(body)} of {answer.length} bytes arrived")
-                if not body:
-                    raise FetchError("empty", "no byte came")
-                if not body.startswith(b"OggS"):
-                    raise FetchError("checksum", "it does not begin as an OGG file does")
-                return bytes(body)
-            except FetchError as error:
-                wait_s = attempts.wait_s(error, 1.0)
-                if wait_s is None:
-                    raise
-            await self._client.hosts.sleep(wait_s)
-
-    def _store(self, name: str, body: bytes) -> None:
-        part = self._scratch / f"{name}.part"
+    def _store(self, name: str, body: bytes | bytearray) -> None:
         try:
-            part.write_bytes(body)
-            part.replace(self._folder / name)
+            with replacing(self._folder / name, part=self._scratch / f"{name}.part") as part:
+                part.write_bytes(body)
         except OSError as error:
             raise storage_error(error, self._folder) from error
 
-    def failures(self) -> pl.DataFrame:
-        """Return Recording, ImageID, Reason, Detail of those that failed, in order."""
-        return pl.DataFrame(sorted(self.report.failures), schema=_FAILURE_SCHEMA, orient="row")
+
+async def _as_ogg(body: SmallBody) -> bytearray:
+    """Return the bytes of a recording. Raises FetchError for what is none."""
+    if not body.data:
+        raise FetchError("empty", "no byte came")
+    if not body.data.startswith(b"OggS"):
+        raise FetchError("checksum", "it does not begin as an OGG file does")
+    return body.data
 
 
 def _blocks(narratives: Path) -> Iterator[list[tuple[str, str] | None]]:

@@ -1,9 +1,9 @@
-"""Full narratives, with their traces: filtered as they arrive, never held, none of it kept but what is wanted.
+"""Full narratives, with their traces: filtered as they arrive; only wanted lines are kept, on disk.
 
     shard ─blocks─▶ thread: lines ─ImageID wanted?─▶ spool (as published) + index (key, where) ─▶ narratives.jsonl
 
-All of train is 16.7 GB in ten shards, of which a query wants a part. A shard whose connection breaks is gone on with
-where its last whole line ended. In the end the lines stand in order of ImageID, then as published.
+All of train is 16.7 GB in ten shards, of which a query wants a part. A shard whose connection breaks is resumed behind
+its last complete line. In the end the lines are in order of ImageID, then as published.
 """
 
 import json
@@ -22,17 +22,18 @@ import polars as pl
 from oid_async.concurrency import in_thread
 from oid_async.errors import storage_error
 from oid_async.events import Note, Sink, TableProgress
-from oid_async.http.retry import Attempts, FetchError
+from oid_async.http.retry import FetchError, with_retries
 from oid_async.openimages.annotations import NARRATIVES_BUCKET, trace_keys
 from oid_async.openimages.catalogue import object_url
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.vocabulary import Split
+from oid_async.store.atomic import replacing
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client, Response
 
 _BLOCK_BYTES = 4 << 20
-# No narrative is nearly as long; what is, is no line of one.
+# No narrative is nearly as long.
 _MOST_LINE_BYTES = 64 << 20
 _COPY_AT_ONCE = 1 << 14
 # As published, the second key of an object. A quote within a text would be escaped.
@@ -43,7 +44,10 @@ _HEX = re.compile(rb"[0-9a-f]{16}")
 
 @dataclass(slots=True)
 class TraceReport:
-    """What was read and found: `damaged` are (shard, line) of lines that are no narrative, `lost` says what failed."""
+    """Lines that were read and found; `damaged` has (shard, line) of those that are no narrative.
+
+    `lost` has a message for each shard that failed.
+    """
 
     bytes: int = 0
     lines: int = 0
@@ -52,10 +56,11 @@ class TraceReport:
     lost: list[str] = field(default_factory=list)
 
 
-class Filter:
+class NarrativeFilter:
     """Keeps the lines of wanted images: `keys` are their ImageIDs as numbers, sorted. Blocking.
 
-    Lines go to `spool` as they come; the index has their keys and places, 24 bytes a line.
+    Lines are appended to `spool` as they come; the index has their keys, offsets and sizes, 24 bytes a line.
+    `complete_bytes` is how many bytes of the shard so far end in complete lines.
     """
 
     def __init__(self, keys: "array[int]", spool: IO[bytes], report: TraceReport) -> None:
@@ -65,40 +70,39 @@ class Filter:
         self._size = 0
         self._rest = b""
         self._found = (array("Q"), array("Q"), array("Q"))
-        self.taken = 0
-        """How many bytes of the shard end in whole lines."""
+        self.complete_bytes = 0
         self._name = ""
         self._line = 0
 
-    def begin(self, name: str) -> None:
+    def start_shard(self, name: str) -> None:
         """Begin with a shard."""
-        self._name, self._line, self._rest, self.taken = name, 0, b"", 0
+        self._name, self._line, self._rest, self.complete_bytes = name, 0, b"", 0
 
-    def resume(self) -> None:
-        """Forget the line that a broken connection has cut: it comes again."""
+    def drop_cut_line(self) -> None:
+        """Forget the line that a broken connection has cut: it will be sent again."""
         self._rest = b""
 
     def feed(self, block: bytes | bytearray) -> None:
-        """Take the next bytes of a shard. Raises OSError, FetchError for what has no lines."""
+        """Take the next bytes of a shard. Raises OSError, or FetchError if it has no lines."""
         *lines, rest = (self._rest + block).split(b"\n")
         for line in lines:
             self._take(line)
-            self.taken += len(line) + 1
+            self.complete_bytes += len(line) + 1
         self._rest = rest
         if len(rest) > _MOST_LINE_BYTES:
             raise FetchError("bad_response", f"a line of more than {_MOST_LINE_BYTES} bytes")
 
     def end(self) -> None:
-        """Take a last line without an end."""
+        """Take a last line that has no line end."""
         if self._rest:
             self._take(self._rest)
-            self.taken += len(self._rest)
+            self.complete_bytes += len(self._rest)
             self._rest = b""
 
     def index(self) -> pl.DataFrame:
-        """Return KEY, at, size (u64) of the lines in the spool, in the order of the narratives."""
-        keys, places, sizes = (pl.Series(values, dtype=pl.UInt64) for values in self._found)
-        return pl.DataFrame({KEY: keys, "at": places, "size": sizes}).sort(KEY, "at")
+        """Return KEY, at, size (u64) of the lines in the spool, sorted by KEY, then as published."""
+        keys, offsets, sizes = (pl.Series(values, dtype=pl.UInt64) for values in self._found)
+        return pl.DataFrame({KEY: keys, "at": offsets, "size": sizes}).sort(KEY, "at")
 
     def _take(self, line: bytes) -> None:
         self._line += 1
@@ -114,9 +118,9 @@ class Filter:
         if at == len(self._keys) or self._keys[at] != key:
             return
         self._spool.write(line + b"\n")
-        keys, places, sizes = self._found
+        keys, offsets, sizes = self._found
         keys.append(key)
-        places.append(self._size)
+        offsets.append(self._size)
         sizes.append(len(line) + 1)
         self._size += len(line) + 1
         self._report.found += 1
@@ -134,14 +138,14 @@ async def fetch_traces(
 ) -> TraceReport:
     """Write the narratives of these images (KEY, u64) to `target`. Raises StorageError.
 
-    A shard that cannot be had is told in the report; without it the file is not written.
+    A shard that cannot be had is named in the report; `target` is then not written.
     """
     report = TraceReport()
     wanted = array("Q", keys.sort().to_list())
     spool = scratch / "traces.jsonl"
     try:
         with spool.open("wb") as file:
-            lines = Filter(wanted, file, report)
+            lines = NarrativeFilter(wanted, file, report)
             for split in splits:
                 for key, size in trace_keys(split):
                     await _read_shard(client, sink, object_url(NARRATIVES_BUCKET, key, mirror), size, lines, report)
@@ -155,51 +159,53 @@ async def fetch_traces(
 
 
 async def _read_shard(
-    client: "Client", sink: Sink, url: str, size: int | None, lines: Filter, report: TraceReport
+    client: "Client", sink: Sink, url: str, size: int | None, lines: NarrativeFilter, report: TraceReport
 ) -> None:
+    """Read a shard through the filter; after a break go on behind its last complete line."""
     name = url.rpartition("/")[2]
-    lines.begin(name)
-    attempts, etag = Attempts(client.limits), None
-    while True:
-        attempts.made += 1
-        before = lines.taken
-        try:
-            headers = {"Range": f"bytes={lines.taken}-"} if lines.taken else {}
-            if lines.taken and etag is not None:
-                headers["If-Range"] = etag
-            async with client.get(url, headers) as answer:
-                skip = lines.taken if answer.status == 200 else 0
-                now = answer.headers.get("ETag")
-                if lines.taken and now != etag:
-                    raise FetchError("bad_response", "it has changed while it was read", hopeless=True)
-                etag, total = now, size if answer.length is None else answer.length + lines.taken - skip
-                await _feed(answer, lines, skip, report, partial(_tell, sink, name, lines, total))
-                await in_thread(lines.end)
-            sink(TableProgress(name, lines.taken, lines.taken, finished=True))
-            return
-        except FetchError as error:
-            lines.resume()
-            if lines.taken > before:
-                attempts = Attempts(client.limits, made=1)
-            wait_s = attempts.wait_s(error, 1.0)
-            if wait_s is None:
-                report.lost.append(f"{name}: {error} ({error.kind})")
-                sink(Note(f"{name}: cannot be had ({error.kind}: {error})"))
-                return
-        await client.hosts.sleep(wait_s)
+    lines.start_shard(name)
+    etag: str | None = None
+    before = 0
+
+    async def attempt() -> None:
+        nonlocal etag, before
+        before = have = lines.complete_bytes
+        lines.drop_cut_line()
+        headers = {"Range": f"bytes={have}-"} if have else {}
+        if have and etag is not None:
+            headers["If-Range"] = etag
+        async with client.get(url, headers) as response:
+            skip = have if response.status == 200 else 0
+            current = response.headers.get("ETag")
+            if have and current != etag:
+                raise FetchError("bad_response", "it has changed while it was read", hopeless=True)
+            etag, total = current, size if response.length is None else response.length + have - skip
+            progress = partial(_report_progress, sink, name, lines, total)
+            await _feed(response, lines, skip, report, progress)
+            await in_thread(lines.end)
+
+    try:
+        await with_retries(
+            attempt, client.limits, sleep=client.hosts.sleep, has_progressed=lambda: lines.complete_bytes > before
+        )
+    except FetchError as error:
+        report.lost.append(f"{name}: {error} ({error.kind})")
+        sink(Note(f"{name}: cannot be had ({error.kind}: {error})"))
+        return
+    sink(TableProgress(name, lines.complete_bytes, lines.complete_bytes, finished=True))
 
 
-def _tell(sink: Sink, name: str, lines: Filter, total: int | None) -> None:
-    sink(TableProgress(name, lines.taken, total))
+def _report_progress(sink: Sink, name: str, lines: NarrativeFilter, total: int | None) -> None:
+    sink(TableProgress(name, lines.complete_bytes, total))
 
 
 async def _feed(
-    answer: "Response", lines: Filter, skip: int, report: TraceReport, progress: Callable[[], None]
+    response: "Response", lines: NarrativeFilter, skip: int, report: TraceReport, progress: Callable[[], None]
 ) -> None:
-    """Hand a body on in large blocks, but for its first `skip` bytes; what came before a break is not lost."""
+    """Pass a body to the filter in large blocks, except its first `skip` bytes; bytes before a break are not lost."""
     block = bytearray()
     try:
-        async with aclosing(answer.chunks(endless=True)) as chunks:
+        async with aclosing(response.chunks(endless=True)) as chunks:
             async for chunk in chunks:
                 drop = min(skip, len(chunk))
                 skip -= drop
@@ -214,23 +220,25 @@ async def _feed(
 
 
 def _write_sorted(spool: Path, index: pl.DataFrame, target: Path) -> None:
-    """Write the lines of a spool in the order of an index, then give the file its name."""
-    part = spool.with_suffix(".sorted")
-    with spool.open("rb") as source, part.open("wb") as file:
+    """Write the lines of a spool to `target` in the order of an index."""
+    with (
+        replacing(target, part=spool.with_suffix(".sorted")) as part,
+        spool.open("rb") as source,
+        part.open("wb") as file,
+    ):
         for rows in index.iter_slices(_COPY_AT_ONCE):
             for at, size in zip(rows.get_column("at"), rows.get_column("size"), strict=True):
                 source.seek(at)
                 file.write(source.read(size))
-    part.replace(target)
 
 
 def _image_id(line: bytes) -> bytes | None:
-    """Return the ImageID of a narrative, None for what is none."""
+    """Return the ImageID of a narrative, None if the line is none."""
     found = _IMAGE_ID.search(line, 0, _LOOK_BYTES)
     if found is not None and line.endswith((b"}", b"}\r")) and _HEX.fullmatch(found[1]):
         return found[1]
     try:
-        said = json.loads(line)["image_id"].encode()
+        image_id = json.loads(line)["image_id"].encode()
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return said if isinstance(said, bytes) and _HEX.fullmatch(said) else None
+    return image_id if isinstance(image_id, bytes) and _HEX.fullmatch(image_id) else None

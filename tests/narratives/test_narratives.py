@@ -17,7 +17,7 @@ from oid_async.http.client import Client
 from oid_async.http.hosts import Hosts
 from oid_async.http.retry import Limits
 from oid_async.narratives.recordings import RecordingFetcher
-from oid_async.narratives.traces import Filter, TraceReport, fetch_traces
+from oid_async.narratives.traces import NarrativeFilter, TraceReport, fetch_traces
 from oid_async.openimages.annotations import trace_keys
 from oid_async.openimages.ids import KEY
 from oid_async.origin.server import Origin, published_object
@@ -58,8 +58,8 @@ def test_lines_are_found_wherever_blocks_end(block: int) -> None:
     body = b"\n".join([*lines[:10], b"", b"{not json", b'{"image_id": "XYZ"}', *lines[10:]])
     keys, kept = wanted_of(lines, 3)
     spool, report = io.BytesIO(), TraceReport()
-    found = Filter(array("Q", keys.to_list()), spool, report)
-    found.begin("shard")
+    found = NarrativeFilter(array("Q", keys.to_list()), spool, report)
+    found.start_shard("shard")
     for at in range(0, len(body), block):
         found.feed(body[at : at + block])
     found.end()
@@ -69,7 +69,7 @@ def test_lines_are_found_wherever_blocks_end(block: int) -> None:
         line + b"\n" for line in kept
     ]
     assert report.damaged == [("shard", 12), ("shard", 13)]
-    assert found.taken == len(body)
+    assert found.complete_bytes == len(body)
 
 
 class Cut:
@@ -150,7 +150,7 @@ async def test_recordings_land_whole_or_are_told(tmp_path: Path) -> None:
             report = await voices.fetch(narratives)
         assert len(set(asked)) == expected
     assert (report.selected, report.present, report.downloaded, report.unnamed) == (7, 4, 0, 1)
-    assert sorted(voices.failures().get_column("Reason")) == ["bad_url", "checksum", "not_found"]
+    assert sorted(reason for _, _, reason, _ in report.failures) == ["bad_url", "checksum", "not_found"]
     assert len(list((tmp_path / "voice").iterdir())) == 4
     assert not (tmp_path.parent / "evil.ogg").exists()
 
