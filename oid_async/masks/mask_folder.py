@@ -5,7 +5,6 @@ segmentation/failures.csv          MaskPath, ImageID, Reason, Detail; absent whe
 .oid_async/masks.json              the size that the masks in the folder have
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,8 @@ from oid_async.masks.fetch import BUCKET, MaskFetcher, MaskReport
 from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.kinds import KINDS
 from oid_async.options.query import MaskSize
+from oid_async.store.atomic import read_json, write_json
+from oid_async.store.failure_table import write_failures
 from oid_async.store.folder import Folder
 
 if TYPE_CHECKING:
@@ -65,19 +66,13 @@ class MaskFolder:
 
     def _noted(self) -> str | None:
         try:
-            return str(json.loads(self._note.read_text(encoding="utf-8"))["size"])
-        except (OSError, ValueError, KeyError, TypeError):
+            return str(read_json(self._note)["size"])
+        except (KeyError, TypeError):
             return None
 
     def _write_note(self, size: str) -> None:
-        part = self._folder.tmp / self._note.name
-        part.write_text(json.dumps({"size": size}), encoding="utf-8")
-        part.replace(self._note)
+        write_json(self._note, {"size": size}, part=self._folder.tmp / self._note.name)
 
     def _write_failures(self, report: MaskReport) -> None:
-        if not report.failed:
-            self._failures.unlink(missing_ok=True)
-            return
-        part = self._folder.tmp / "mask-failures.csv"
-        report.table().write_csv(part)
-        part.replace(self._failures)
+        rows = [(name, name[:16], reason, detail) for name, reason, detail in report.failures]
+        write_failures(self._failures, rows, column="MaskPath", scratch=self._folder.tmp)

@@ -7,7 +7,6 @@ that want the same table share the work: one does it, the other waits.
 import asyncio
 import errno
 import os
-import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -21,11 +20,13 @@ from oid_async.errors import InputError, StorageError, UnavailableError, storage
 from oid_async.events import Note, Sink, TableProgress
 from oid_async.http.retry import FetchError
 from oid_async.metadata.convert import convert
-from oid_async.metadata.entry import CachedVersion, CacheEntry, CacheLock, Identity
+from oid_async.metadata.entry import CachedVersion, CacheEntry, Identity
 from oid_async.metadata.paths import SUFFIX, file_url_path, given_folder, published_folder, site_folder
 from oid_async.openimages.catalogue import PublishedTable, TableKind, object_url
 from oid_async.openimages.kinds import KINDS, Kind
 from oid_async.report import size_text
+from oid_async.store.disk import free_bytes
+from oid_async.store.lock import FileLock
 from oid_async.tables.damage import StoppedError
 from oid_async.tables.reading import TableFile
 
@@ -101,7 +102,7 @@ class MetadataCache:
         self._sink = sink
         self._mirror = mirror
         self.site = site
-        self._pins: list[CacheLock] = []
+        self._pins: list[FileLock] = []
 
     async def __aenter__(self) -> Self:
         return self
@@ -295,12 +296,12 @@ def local_file(given: str) -> Path:
     return path
 
 
-def _give_back(lock: CacheLock | None) -> None:
+def _give_back(lock: FileLock | None) -> None:
     if lock is not None:
         lock.release()
 
 
-def _try_lock(entry: CacheEntry) -> CacheLock | None:
+def _try_lock(entry: CacheEntry) -> FileLock | None:
     """Return the lock of a place; of one that may only be read, such as a cache for many users, there is none to take.
 
     What is kept there can be used all the same, as long as it is the latest.
@@ -309,7 +310,7 @@ def _try_lock(entry: CacheEntry) -> CacheLock | None:
         return entry.lock()
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM) and entry.kept() is not None:
-            return CacheLock.none()
+            return FileLock.nothing()
         raise
 
 
@@ -319,10 +320,7 @@ def _need(total: int, have: int, *, converted: bool) -> int:
 
 
 def _check_room(what: str, folder: Path, need: int) -> int:
-    there = folder.absolute()
-    while not there.exists():
-        there = there.parent
-    free = shutil.disk_usage(there).free
+    free = free_bytes(folder)
     if need > free:
         raise StorageError(
             f"{what}: {size_text(need)} are needed in {folder} and {size_text(free)} are free; "

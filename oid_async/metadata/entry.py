@@ -9,8 +9,7 @@
 A version that a run reads from is pinned by a shared lock on its `in_use`: a newer version does not take it away.
 """
 
-import fcntl
-import json
+import errno
 import os
 import secrets
 import shutil
@@ -19,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from oid_async.store.atomic import read_json, replacing, write_json
+from oid_async.store.lock import FileLock
 from oid_async.tables.reading import TableFile
 
 
@@ -47,39 +48,6 @@ class CachedVersion:
     checked_s: float
 
 
-class CacheLock:
-    """An exclusive or shared lock on a file, held until `release`."""
-
-    def __init__(self, descriptor: int | None) -> None:
-        self._descriptor = descriptor
-
-    @classmethod
-    def none(cls) -> "CacheLock":
-        """Return a lock on nothing, for a place that cannot be written to and so needs none."""
-        return cls(None)
-
-    @classmethod
-    def take(cls, path: Path, *, shared: bool = False) -> "CacheLock | None":
-        """Return the lock, None if another process has it. Raises OSError when the file cannot be opened."""
-        flags = os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT
-        descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return cls(descriptor)
-
-    def release(self) -> None:
-        """Give it back; safe to call twice."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
 class CacheEntry:
     """The folder of one object; `name` is what messages call it and what its file is called."""
 
@@ -97,19 +65,13 @@ class CacheEntry:
         A run that replaces it meanwhile makes us look again: the version that a note names is gone a moment later.
         """
         while True:
-            note = self._note()
-            kept = self._read(note) if note is not None else None
-            if kept is not None or self._note() == note:
+            note = read_json(self._current)
+            kept = self._read(note)
+            if kept is not None or read_json(self._current) == note:
                 return kept
 
-    def _note(self) -> str | None:
-        with suppress(OSError, ValueError):
-            return self._current.read_text(encoding="utf-8")
-        return None
-
-    def _read(self, text: str) -> CachedVersion | None:
-        with suppress(OSError, ValueError, TypeError, KeyError):
-            note: dict[str, Any] = json.loads(text)
+    def _read(self, note: Any) -> CachedVersion | None:
+        with suppress(OSError, TypeError, KeyError):
             columns = note["columns"]
             version = str(note["version"])
             # A power cut may leave the note on the disk and not all of what it speaks of.
@@ -128,16 +90,16 @@ class CacheEntry:
             return TableFile(folder / self.name, self.name)
         return TableFile(folder, self.name, kept.columns)
 
-    def lock(self) -> CacheLock | None:
-        """Return the exclusive lock of this place, None while another run has it. Raises OSError."""
+    def lock(self) -> FileLock | None:
+        """Return the exclusive lock of this entry, None while another run has it. Raises OSError."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        return CacheLock.take(self.folder / "lock")
+        return _take_lock(self.folder / "lock")
 
-    def pin(self, kept: CachedVersion) -> CacheLock | None:
+    def pin(self, kept: CachedVersion) -> FileLock | None:
         """Return a shared lock that keeps a version where it is, None if it is already gone."""
         path = self._in_use(kept.version)
         with suppress(FileNotFoundError):
-            lock = CacheLock.take(path, shared=True)
+            lock = _take_lock(path, shared=True)
             if lock is None or path.exists():
                 return lock
             # Removed between opening and locking it.
@@ -153,13 +115,11 @@ class CacheEntry:
     def keep(self, identity: Identity, columns: tuple[str, ...] | None) -> CachedVersion:
         """Make what was built the current version and remove what nobody reads any more."""
         version = secrets.token_hex(6)
-        (self.building / "in_use").touch()
-        self.building.replace(self.folder / version)
+        with replacing(self.folder / version, part=self.building) as built:
+            (built / "in_use").touch()
         size = _size(self.folder / version)
         note = {"version": version, "size": size, "columns": columns, "identity": asdict(identity)}
-        fresh = self._current.with_suffix(".new")
-        fresh.write_text(json.dumps(note), encoding="utf-8")
-        fresh.replace(self._current)
+        write_json(self._current, note)
         self.forget_raw()
         self.sweep(version)
         made_s = self._in_use(version).stat().st_mtime
@@ -186,12 +146,12 @@ class CacheEntry:
         for path in list(self.folder.iterdir()):
             if not path.is_dir() or path.name == current:
                 continue
-            lock = CacheLock.take(path / "in_use")
+            lock = _take_lock(path / "in_use")
             if lock is None:
                 busy += 1
                 continue
-            shutil.rmtree(path, ignore_errors=True)
-            lock.release()
+            with lock:
+                shutil.rmtree(path, ignore_errors=True)
         return busy
 
     def try_clear(self) -> bool:
@@ -199,21 +159,18 @@ class CacheEntry:
         lock = self.lock()
         if lock is None:
             return False
-        try:
-            kept = self.kept()
-            if not self._is_free(kept):
+        with lock:
+            if not self._is_free(self.kept()):
                 return False
             self._current.unlink(missing_ok=True)
             self.forget_raw()
             return self.sweep(None) == 0
-        finally:
-            lock.release()
 
     def _is_free(self, kept: CachedVersion | None) -> bool:
         """Return whether no run reads from a version."""
         if kept is None:
             return True
-        lock = CacheLock.take(self._in_use(kept.version))
+        lock = _take_lock(self._in_use(kept.version))
         if lock is not None:
             lock.release()
         return lock is not None
@@ -230,6 +187,16 @@ class CacheEntry:
 
     def _in_use(self, version: str) -> Path:
         return self.folder / version / "in_use"
+
+
+def _take_lock(path: Path, *, shared: bool = False) -> FileLock | None:
+    """Return the lock on a file, None while another process has it. Raises OSError, also where there are no locks."""
+    lock = FileLock.take(path, shared=shared)
+    if lock is not None and not lock.is_held:
+        # Without locks two runs would write to one entry, and remove versions that others read.
+        lock.release()
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), str(path))
+    return lock
 
 
 def _size(folder: Path) -> int:

@@ -1,7 +1,7 @@
 """Files that appear whole or not at all: written under a temporary name, then renamed.
 
-Everything that is written under a name that others read goes through here, but for images (`store.image_writer`, which
-writes and renames plain strings, in a tenth of the time) and the lines that are appended to the journal.
+Everything that is written under a name that others read goes through here, except images (`store.image_writer`), masks
+(both use plain strings, which is much faster for small files) and the lines that are appended to the journal.
 """
 
 import json

@@ -39,13 +39,14 @@ from oid_async.jobs.download import Run
 from oid_async.jobs.listings import Listings, TableRow
 from oid_async.metadata import convert, fetch
 from oid_async.metadata.cache import Cache, MetadataCache
-from oid_async.metadata.entry import CacheEntry, CacheLock, Identity
+from oid_async.metadata.entry import CacheEntry, Identity
 from oid_async.openimages.catalogue import TABLES, PublishedTable, object_url, published
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.options.query import Options
 from oid_async.origin.lookalike import Lookalike
 from oid_async.origin.server import Origin, folder
 from oid_async.report import Plan
+from oid_async.store.lock import FileLock
 from oid_async.tables.reading import TableFile
 
 CLASSES = published("classes", ())[0]
@@ -984,7 +985,7 @@ async def test_clear_of_a_cache_that_may_only_be_read_is_the_machines_no(
 # The machine ----------------------------------------------------------------------------------------------------------
 
 
-def refuse_to_lock(self: CacheEntry) -> CacheLock | None:
+def refuse_to_lock(self: CacheEntry) -> FileLock | None:
     raise PermissionError(errno.EACCES, "Permission denied", str(self.folder))
 
 
@@ -1031,7 +1032,7 @@ async def test_a_disk_too_small_for_a_table_is_said_before_it_is_fetched(
         store.objects[path_of(BOXES)].hold = 0
         # Room for the table, and hardly any for turning it.
         free = int(len(body) * 1.2)
-        monkeypatch.setattr("oid_async.metadata.cache.shutil.disk_usage", lambda path: usage._replace(free=free))
+        monkeypatch.setattr("oid_async.store.disk.shutil.disk_usage", lambda path: usage._replace(free=free))
         async with opened(store.url, cache_dir) as cache:
             with pytest.raises(StorageError, match=f"^{BOXES.name}: .*--cache-dir") as caught:
                 await cache.published(BOXES)
@@ -1051,7 +1052,7 @@ async def test_room_is_asked_for_only_what_is_not_there_yet(cache_dir: Path, mon
     (table,) = published("boxes", ["train"])
     usage = shutil.disk_usage(cache_dir.parent)
     free = 0
-    monkeypatch.setattr("oid_async.metadata.cache.shutil.disk_usage", lambda path: usage._replace(free=free))
+    monkeypatch.setattr("oid_async.store.disk.shutil.disk_usage", lambda path: usage._replace(free=free))
     async with (
         Client(Hosts(None, 1.0), QUICK, connections=1) as client,
         MetadataCache(client, ignore, root=cache_dir, mirror=None, site=None) as cache,
@@ -1208,8 +1209,8 @@ async def test_a_plan_that_is_cancelled_as_it_takes_a_lock_gives_it_back(
     returning = threading.Event()
     real = getattr(CacheEntry, step)
 
-    def late(self: CacheEntry, *args: Any) -> CacheLock | None:
-        got: CacheLock | None = real(self, *args)
+    def late(self: CacheEntry, *args: Any) -> FileLock | None:
+        got: FileLock | None = real(self, *args)
         if not returning.is_set():
             returning.set()
             loop.call_soon_threadsafe(task.cancel)
