@@ -2,6 +2,10 @@
 
 >>> import oid_async
 >>> report = await oid_async.download(categories=["Football", "Person"], match="all")  # doctest: +SKIP
+>>> saved = oid_async.open("train_data")  # doctest: +SKIP
+>>> saved.boxes.filter(IsOccluded=1).group_by("Category").len().collect()  # doctest: +SKIP
+
+`open` reads a folder that a download has filled: see SavedDataset.
 
 Importing this package loads neither aiohttp nor polars nor rich: names are resolved when first used (PEP 562).
 """
@@ -14,6 +18,7 @@ from oid_async.version import __version__
 if TYPE_CHECKING:
     from oid_async import errors, events
     from oid_async.api import Stream, download, export, plan, stream, verify
+    from oid_async.dataset.saved import SavedDataset, open
     from oid_async.jobs.export import ExportReport
     from oid_async.jobs.verify import Finding, Verification
     from oid_async.report import Outcome, Plan, Report
@@ -24,6 +29,7 @@ __all__ = [
     "Outcome",
     "Plan",
     "Report",
+    "SavedDataset",
     "Stream",
     "Verification",
     "__version__",
@@ -31,6 +37,7 @@ __all__ = [
     "errors",
     "events",
     "export",
+    "open",
     "plan",
     "stream",
     "verify",
@@ -42,10 +49,12 @@ _HOME = {
     "Outcome": "oid_async.report",
     "Plan": "oid_async.report",
     "Report": "oid_async.report",
+    "SavedDataset": "oid_async.dataset.saved",
     "Stream": "oid_async.api",
     "Verification": "oid_async.jobs.verify",
     "download": "oid_async.api",
     "export": "oid_async.api",
+    "open": "oid_async.dataset.saved",
     "plan": "oid_async.api",
     "stream": "oid_async.api",
     "verify": "oid_async.api",

@@ -1,0 +1,120 @@
+"""The bytes of saved images: from files under images/, or from tar shards."""
+
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import polars as pl
+
+from oid_async.errors import InputError
+
+_BLOCK = 512
+_INDEX_SCHEMA = {"key": pl.String, "offset": pl.Int64, "size": pl.Int64}
+# A tar header: the bytes of the name, of the size in octal digits, and of the type.
+_NAME, _SIZE, _TYPE = slice(0, 100), slice(124, 136), slice(156, 157)
+# The type of a member that holds the name, of over 100 bytes, of the next one.
+_LONG_NAME = b"L"
+
+
+class ImageStore(Protocol):
+    """Reads saved images. A bucket would be a third one."""
+
+    def read(self, image_id: str, file_name: str) -> bytes:
+        """Return the bytes of one image. Raises InputError if it is not there, OSError if it cannot be read."""
+
+
+class ImageFiles:
+    """Images as files of one folder, by FileName."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self, image_id: str, file_name: str) -> bytes:
+        """Return the bytes of one image."""
+        path = self.folder / file_name
+        try:
+            return path.read_bytes()
+        except FileNotFoundError as error:
+            raise missing_file(path) from error
+
+
+class ImageShards:
+    """Images as members `<key>.jpg` of tar shards in one folder, by ImageID.
+
+    A shard is indexed when an image is first looked for in it: about 0.1 s for 10,000 samples, 50 bytes a sample.
+    Samples are in order of ImageID within a run, so the first key of each shard says where to look first.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._indexes: dict[Path, pl.DataFrame] = {}
+
+    def read(self, image_id: str, file_name: str) -> bytes:
+        """Return the bytes of one image."""
+        key = key_of(image_id)
+        for shard in self._likely(key):
+            index = self._index(shard)
+            keys = index.get_column("key")
+            row = keys.search_sorted(key)
+            if row < len(keys) and keys[row] == key:
+                with shard.open("rb") as file:
+                    return os.pread(file.fileno(), index["size"][row], index["offset"][row])
+        raise InputError(f"{self._folder}: no shard holds image {image_id}")
+
+    @cached_property
+    def _first_keys(self) -> list[tuple[str, Path]]:
+        """Return the first key of each shard, and the shard, in order; the shard that is being filled ends in .part."""
+        shards = (path for path in self._folder.glob("*.tar*") if path.name.endswith((".tar", ".tar.part")))
+        first = ((next(_members(path), None), path) for path in shards)
+        return sorted((member[0].partition(".")[0], path) for member, path in first if member is not None)
+
+    def _likely(self, key: str) -> list[Path]:
+        """Return the shards, the one that should hold a key first."""
+        before = [path for first, path in self._first_keys if first <= key]
+        return before[::-1] + [path for first, path in self._first_keys if first > key]
+
+    def _index(self, shard: Path) -> pl.DataFrame:
+        """Return where the images of a shard are, sorted by key."""
+        if shard not in self._indexes:
+            rows = [
+                (name.removesuffix(".jpg"), offset, size)
+                for name, offset, size in _members(shard)
+                if name.endswith(".jpg")
+            ]
+            self._indexes[shard] = pl.DataFrame(rows, schema=_INDEX_SCHEMA, orient="row").sort("key")
+        return self._indexes[shard]
+
+
+def key_of(image_id: str) -> str:
+    """Return the key of a sample: its readers take all up to the first dot of the last part of a path.
+
+    >>> key_of("0000048549557964"), key_of("my.photo/1")
+    ('0000048549557964', 'my%2Ephoto%2F1')
+    """
+    return image_id.replace("%", "%25").replace(".", "%2E").replace("/", "%2F")
+
+
+def missing_file(path: str | Path) -> InputError:
+    """Return the error for a picture that is not there."""
+    return InputError(f"{path}: it is not there, though the tables speak of it; oid-async verify SAVEPATH --repair")
+
+
+def _members(shard: Path) -> Iterator[tuple[str, int, int]]:
+    """Yield name, offset and size of each member. Only headers are read: twenty times faster than tarfile."""
+    long_name = None
+    with shard.open("rb") as file:
+        descriptor, at = file.fileno(), 0
+        while len(header := os.pread(descriptor, _BLOCK, at)) == _BLOCK and header[0]:
+            try:
+                size = int(header[_SIZE].rstrip(b"\0 "), 8)
+            except ValueError as error:
+                raise InputError(f"{shard}: no tar shard, or a damaged one: byte {at} begins no member") from error
+            offset = at + _BLOCK
+            at = offset + -(-size // _BLOCK) * _BLOCK
+            if header[_TYPE] == _LONG_NAME:
+                long_name = os.pread(descriptor, size, offset)
+                continue
+            name, long_name = long_name or header[_NAME], None
+            yield name.rstrip(b"\0").decode("utf-8", "replace"), offset, size

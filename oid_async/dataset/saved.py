@@ -1,0 +1,275 @@
+"""The one reader of a folder that a download has filled: `oid_async.open`.
+
+`open` is the name of the public function; this module does not use the built-in one.
+"""
+
+import hashlib
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from oid_async.dataset.image_store import ImageFiles, ImageShards, ImageStore
+from oid_async.dataset.query_file import read_query_file
+from oid_async.dataset.tables import SavedTable
+from oid_async.errors import InputError
+from oid_async.openimages.kinds import KINDS, KindName
+from oid_async.options.query import Options
+from oid_async.report import Report
+from oid_async.store.folder import Folder
+from oid_async.store.results import MANIFEST_SCHEMA
+from oid_async.store.shards_note import packed_in
+from oid_async.tables.reading import TableFile, reading
+
+# What a folder is opened for, and how messages say it. `read` takes images from files or shards, the others need files.
+Purpose = Literal["read", "verify", "export"]
+_TO = {"read": "read", "verify": "verify against", "export": "export from"}
+_FILES_TO = {"verify": "verify", "export": "export from"}
+
+
+class SavedDataset:
+    """What a finished download has left in a folder. Only reads; `oid_async.open(savepath)` makes one.
+
+    Polars LazyFrames, in order of ImageID and then as published; a kind that was not saved has no rows:
+
+        images          ImageID, Subset, FileName, Status, Reason, Source, URL: String, Bytes: Int64, MD5: String,
+                        Width, Height: Int32, Rotation: Float64, License, Author, AuthorProfileURL, Title, OriginalURL,
+                        OriginalLandingURL: String
+        boxes           ImageID, Source, LabelName: String, Confidence, XMin, XMax, YMin, YMax: Float64, IsOccluded,
+                        IsTruncated, IsGroupOf, IsDepiction, IsInside: Int8, XClick1X, XClick2X, XClick3X, XClick4X,
+                        XClick1Y, XClick2Y, XClick3Y, XClick4Y: Float64, Category, FileName, OriginalURL: String,
+                        Width, Height: Int32
+        masks           MaskPath, ImageID, LabelName, BoxID: String, BoxXMin, BoxXMax, BoxYMin, BoxYMax, PredictedIoU:
+                        Float64, Clicks, Category, FileName, OriginalURL: String, Width, Height: Int32
+        relationships   ImageID, LabelName1, LabelName2: String, XMin1, XMax1, YMin1, YMax1, XMin2, XMax2, YMin2,
+                        YMax2: Float64, RelationshipLabel, Category1, Category2, FileName, OriginalURL: String, Width,
+                        Height: Int32
+        narratives      dataset_id, image_id: String, annotator_id: Int64, caption: String,
+                        timed_caption: List(Struct(utterance, start_time, end_time)),
+                        traces: List(List(Struct(x, y, t))), voice_recording: String
+        labels          ImageID, Source, LabelName: String, Confidence: Float64, Category, FileName, OriginalURL:
+                        String, Width, Height: Int32
+        points          ImageID: String, X, Y: Float64, Label, EstimatedYesNo, Source: String, YesVotes, NoVotes,
+                        UnsureVotes: Int64, TextLabel, Category, FileName, OriginalURL: String, Width, Height: Int32
+
+    `images` has one row per selected image, failed ones too (Status is ok or failed); the others have rows of saved
+    images alone. Coordinates are fractions of the image, 0 to 1; Width and Height are pixels; a flag is 1, 0, or -1
+    for unknown; times are seconds. A column that a table of a user's own has not is null (a flag -1); further columns
+    follow as String. `timed_caption` and `traces` are null unless they were saved (`--traces`).
+    """
+
+    def __init__(self, folder: Folder, purpose: Purpose = "read") -> None:
+        self.folder = folder
+        self.manifest = TableFile(folder.manifest, str(folder.manifest))
+        self.image_files = ImageFiles(folder.images)
+        self._shards = packed_in(folder)
+        self._check_manifest(purpose)
+        # An unfinished run would get its frame of images here, made from journal, query and cached tables.
+        self.images = pl.scan_parquet(folder.manifest, glob=False).with_columns(
+            pl.col(name).cast(dtype) for name, dtype in MANIFEST_SCHEMA.items()
+        )
+        if purpose != "read":
+            self._check_file_names()
+
+    def __repr__(self) -> str:
+        return f"SavedDataset({str(self.savepath)!r})"
+
+    @property
+    def savepath(self) -> Path:
+        """The folder."""
+        return self.folder.path
+
+    @property
+    def boxes(self) -> pl.LazyFrame:
+        """One row per box."""
+        return self.table("bbox").typed()
+
+    @property
+    def masks(self) -> pl.LazyFrame:
+        """One row per mask; its picture is segmentation/masks/<MaskPath>, unless the images are in shards."""
+        return self.table("segmentation").typed()
+
+    @property
+    def relationships(self) -> pl.LazyFrame:
+        """One row per relationship of two objects."""
+        return self.table("relationship").typed()
+
+    @property
+    def narratives(self) -> pl.LazyFrame:
+        """One row per narrative."""
+        return self.table("narrative").typed()
+
+    @property
+    def labels(self) -> pl.LazyFrame:
+        """One row per image-level label."""
+        return self.table("label").typed()
+
+    @property
+    def points(self) -> pl.LazyFrame:
+        """One row per point label."""
+        return self.table("point").typed()
+
+    def image(self, image_id: str) -> bytes:
+        """Return the bytes of a saved image, from its file or its shard.
+
+        Raises InputError for an image that was not selected or failed, or that is not there any more.
+        """
+        # An id qualified by its split ("train/ID") would be resolved here.
+        with reading(self.manifest):
+            found = self.images.filter(ImageID=image_id).select("FileName", "Status", "Reason").head(1).collect()
+        if not len(found):
+            raise InputError(f"{self.savepath}: image {image_id!r} is not in its manifest")
+        file_name, status, reason = found.row(0)
+        if status != "ok":
+            raise InputError(f"{self.savepath}: image {image_id} was not saved ({reason or status})")
+        if not _is_name(file_name):
+            raise _outside(self.manifest, file_name)
+        return self.image_store.read(image_id, file_name)
+
+    @property
+    def query(self) -> dict[str, Any]:
+        """The content of query.json.
+
+        `query` has the options by their names in Python, `tables` the identity of each table (table, name, url, bytes,
+        etag, last_modified, md5), `sources` where images were fetched from, `categories` the MIDs of each category,
+        `site` the mirror or None, `program` the version. Raises InputError if the file is missing or damaged.
+        """
+        return read_query_file(self.savepath)
+
+    @property
+    def report(self) -> Report:
+        """The counts that the folder itself gives, of all runs of its query.
+
+        `selected`, `present` (saved images), `failed`, `pending`, `failures` by kind, `sources` of the saved images,
+        `bytes` of the saved images, `bad_rows`, and of masks and recordings selected, present, failed, bytes.
+        """
+        with reading(self.manifest):
+            images = self.images.select("Status", "Reason", "Source", "Bytes").collect(engine="streaming")
+        saved, failed = images.filter(Status="ok"), images.filter(Status="failed")
+        report = Report(
+            selected=len(images),
+            present=len(saved),
+            failed=len(failed),
+            pending=len(images) - len(saved) - len(failed),
+            bytes=int(saved.get_column("Bytes").sum()),
+            failures=_counts(failed, "Reason"),
+            sources=_counts(saved, "Source"),
+            savepath=str(self.savepath),
+        )
+        bad_rows = self.savepath / "bad_rows.csv"
+        if bad_rows.is_file():
+            report.bad_rows = pl.scan_csv(bad_rows, infer_schema=False, glob=False).select(pl.len()).collect().item()
+        if self.masks_folder.is_dir():
+            report.masks = _files_of(self.masks.select("MaskPath"), self.masks_folder)
+        recordings = self.savepath / KINDS["narrative"].folder / "voice"
+        if recordings.is_dir():
+            names = self.narratives.select(pl.col("voice_recording").str.split("/").list.last())
+            report.recordings = _files_of(names, recordings)
+        return report
+
+    # What export, verify and other readers inside the package need in addition.
+
+    def table(self, kind: KindName) -> SavedTable:
+        """Return the table of a kind of annotations."""
+        return SavedTable.under(self.savepath, kind)
+
+    @property
+    def kinds(self) -> tuple[KindName, ...]:
+        """The kinds of annotations that were saved."""
+        return tuple(kind for kind in KINDS if self.table(kind).exists)
+
+    @property
+    def masks_folder(self) -> Path:
+        """Where the pictures of masks are, by MaskPath."""
+        return self.savepath / KINDS["segmentation"].folder / "masks"
+
+    @property
+    def attribution(self) -> Path:
+        """The table of what CC BY asks for."""
+        return self.savepath / "ATTRIBUTION.csv"
+
+    @cached_property
+    def image_store(self) -> ImageStore:
+        """Where the bytes of images are read from: files or shards. A bucket would be a third one."""
+        if self._shards is None:
+            return self.image_files
+        # The note holds an absolute path; a folder that was moved has its shards where they are by default.
+        noted, default = Path(self._shards), self.savepath / "export" / "webdataset"
+        return ImageShards(noted if noted.is_dir() or not default.is_dir() else default)
+
+    def chosen_classes(self) -> pl.DataFrame:
+        """Return LabelName and Category of the classes that were asked for, in order; empty if it is not known."""
+        path = self.savepath / KINDS["bbox"].folder / "label_data.csv"
+        if not path.is_file():
+            return pl.DataFrame(schema={"LabelName": pl.String, "Category": pl.String})
+        with reading(TableFile(path, str(path))):
+            return pl.read_csv(path, infer_schema=False, glob=False).select("LabelName", "Category")
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the SHA-256 of the manifest and the sizes of the tables: another query gives others."""
+        with self.folder.manifest.open("rb") as file:
+            manifest = hashlib.file_digest(file, "sha256").hexdigest()
+        tables = {kind.file: self.table(name) for name, kind in KINDS.items()}
+        sizes = {file: table.path.stat().st_size if table.exists else None for file, table in tables.items()}
+        return {"manifest": manifest, "tables": sizes}
+
+    def _check_manifest(self, purpose: Purpose) -> None:
+        """Raise InputError unless there is a manifest with its columns, and files if they are needed."""
+        path = self.folder.manifest
+        if self._shards is not None and purpose in _FILES_TO:
+            raise InputError(
+                f"{self.savepath}: its images are in the shards of {self._shards}, no files to {_FILES_TO[purpose]}"
+            )
+        if not path.is_file():
+            raise InputError(f"{path}: there is no manifest to {_TO[purpose]}; let a download run to its end first")
+        with reading(self.manifest):
+            present = pl.scan_parquet(path, glob=False).collect_schema()
+        for column in MANIFEST_SCHEMA:
+            if column not in present:
+                raise InputError(f"{path}: column {column!r} is missing; it is no manifest of this program's")
+
+    def _check_file_names(self) -> None:
+        """Raise InputError if the name of a saved image leads out of the folder of images."""
+        name = pl.col("FileName")
+        with reading(self.manifest):
+            odd = self.images.filter(pl.col("Status") == "ok", name.is_null() | name.str.contains(_NO_NAME))
+            found = odd.select(name.fill_null("")).head(1).collect(engine="streaming")
+        if len(found):
+            raise _outside(self.manifest, found.item())
+
+
+def open(savepath: str | os.PathLike[str]) -> SavedDataset:
+    """Open a folder that a download has filled, to read its images and annotations; a folder of shards too.
+
+    Raises InputError for a folder without a manifest (no download has come to its end there) or with a damaged one.
+    """
+    return SavedDataset(Folder(Options(savepath=savepath).savepath))  # type: ignore[arg-type]
+
+
+_NO_NAME = r"[/\x00]|^\.{0,2}$"
+
+
+def _is_name(name: str | None) -> bool:
+    return name is not None and not pl.Series([name]).str.contains(_NO_NAME).item()
+
+
+def _outside(manifest: TableFile, name: str | None) -> InputError:
+    return InputError(f"{manifest.name}: FileName {name or ''!r} names no file of images/; the manifest was changed")
+
+
+def _counts(rows: pl.DataFrame, column: str) -> dict[str, int]:
+    return dict(rows.get_column(column).drop_nulls().value_counts().sort(column).iter_rows())
+
+
+def _files_of(names: pl.LazyFrame, folder: Path) -> dict[str, int]:
+    """Count the files that a column names, those of them that are in a folder, and their bytes."""
+    wanted = names.collect(engine="streaming").to_series().drop_nulls().unique()
+    with os.scandir(folder) as entries:
+        files = [(entry.name, entry.stat().st_size) for entry in entries]
+    found = pl.DataFrame(files, schema={"name": pl.String, "bytes": pl.Int64}, orient="row")
+    found = found.filter(pl.col("name").is_in(wanted.implode()))
+    missing = len(wanted) - len(found)
+    size = int(found.get_column("bytes").sum())
+    return {"selected": len(wanted), "present": len(found), "downloaded": 0, "failed": missing, "bytes": size}
