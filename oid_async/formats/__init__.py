@@ -1,1 +1,1 @@
-"""A folder that a download has filled, turned into what trainers read. `table` has a line for each format."""
+"""Export of a saved dataset into the formats that trainers read. `registry` has a line for each format."""

@@ -19,7 +19,7 @@ class ExportClasses:
     labels: tuple[str, ...]
 
     @classmethod
-    def of(cls, called: Iterable[tuple[str, str]]) -> Self:
+    def of(cls, named: Iterable[tuple[str, str]]) -> Self:
         """Number the names of (MID, name) in their order; MIDs of one name are one class.
 
         >>> ExportClasses.of([("/m/1", "Cat"), ("/m/2", "Dog"), ("/m/3", "Cat")]).numbers
@@ -28,7 +28,7 @@ class ExportClasses:
         names: dict[str, int] = {}
         numbers: dict[str, int] = {}
         labels: list[str] = []
-        for label, name in called:
+        for label, name in named:
             if label in numbers:
                 continue
             if name not in names:
@@ -46,23 +46,23 @@ class ExportClasses:
         by_name: dict[str, list[str]] = {}
         for label, number in self.numbers.items():
             by_name.setdefault(self.names[number], []).append(label)
-        called: list[tuple[str, str]] = []
+        named: list[tuple[str, str]] = []
         for line, row in enumerate(_rows(path), 1):
             if not row or not row[0].strip():
                 continue
             old = row[0].strip()
             new = row[1].strip() if len(row) > 1 and row[1].strip() else ""
             if old in self.numbers:
-                called.append((old, new or self.names[self.numbers[old]]))
+                named.append((old, new or self.names[self.numbers[old]]))
             elif (name := known.get(_folded(old))) is not None:
-                called += [(label, new or name) for label in by_name[name]]
+                named += [(label, new or name) for label in by_name[name]]
             else:
                 near = difflib.get_close_matches(_folded(old), known, n=3)
                 hint = f"; nearest: {', '.join(known[name] for name in near)}" if near else ""
                 raise UsageError(f"--class-map {path}, line {line}: no class {old!r} among the saved ones{hint}")
-        if not called:
+        if not named:
             raise UsageError(f"--class-map {path} names no class")
-        return ExportClasses.of(called)
+        return ExportClasses.of(named)
 
 
 def _rows(path: Path) -> Sequence[Sequence[str]]:

@@ -17,7 +17,7 @@ from typing import IO, ClassVar
 import polars as pl
 
 from oid_async.formats.objects import counted, objects
-from oid_async.formats.source import CLASS, FLAGS, Span
+from oid_async.formats.source import CLASS, FLAG_NAMES, Span
 from oid_async.formats.writer import ExportContext
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.kinds import KindName
@@ -29,44 +29,49 @@ _CC = re.compile(r"creativecommons\.org/licenses/([a-z-]+)/([0-9.]+)")
 
 
 class Coco:
-    """Writes COCO's JSON span by span: of each split one file, its images in a second one that is put behind it."""
+    """Writes one JSON file per split; its images wait in a second file, which is appended at the end."""
 
     kinds: ClassVar[Sequence[KindName]] = ("bbox", "segmentation", "narrative")
 
-    def __init__(self, job: ExportContext) -> None:
-        self._job = job
-        self._licenses = {url: number for number, url in enumerate(job.source.licenses(), 1)}
-        self._number = job.source.short_numbers()
-        self._has_shapes = bool({"bbox", "segmentation"} & set(job.source.kinds))
-        self._has_captions = "narrative" in job.source.kinds
+    def __init__(self, context: ExportContext) -> None:
+        self._context = context
+        self._licenses = {url: number for number, url in enumerate(context.source.licenses(), 1)}
+        self._number = context.source.short_numbers()
+        self._has_shapes = context.source.has_shapes
+        self._has_captions = "narrative" in context.source.kinds
         self._documents: dict[str, _Document] = {}
         self._last_id: dict[str, int] = {}
-        self._counts: dict[str, int] = {}
 
     def write(self, span: Span) -> None:
         """Write a span."""
         images = self._images(span.images)
-        self._counts = {}
-        annotations = self._annotations(span) if self._has_shapes else {}
-        captions = self._captions(span) if self._has_captions else {}
+        counts: dict[str, int] = {}
+        annotations, captions = {}, {}
+        if self._has_shapes:
+            rows = self._with_masks(objects(span))
+            annotations = self._annotations(span, rows)
+            counts |= counted(rows)
+        if self._has_captions:
+            captions = self._captions(span)
+            counts["narrative"] = sum(map(len, captions.values()))
         for (split,), rows in images.group_by("Split", maintain_order=True):
             if self._has_shapes or not self._has_captions:
                 self._document(f"instances_{split}").add(rows.get_column("json"), annotations.get(str(split)))
             if self._has_captions:
                 self._document(f"captions_{split}").add(rows.get_column("json"), captions.get(str(split)))
-            if not self._job.options.no_files:
-                self._job.pictures.place(span.split(str(split)).images, self._job.folder("images", str(split)))
-        self._job.wrote(images, self._counts)
+            if not self._context.options.no_files:
+                self._context.pictures.place(span.split(str(split)).images, self._context.folder("images", str(split)))
+        self._context.wrote(images, counts)
 
     def finish(self) -> None:
-        """Write what stands at the end."""
+        """Write the licences at the end of each file."""
         licenses = [{"id": number, "name": _license_name(url), "url": url} for url, number in self._licenses.items()]
         for document in self._documents.values():
             document.close(json.dumps(licenses, ensure_ascii=False))
 
     def _document(self, name: str) -> "_Document":
         if name not in self._documents:
-            classes = self._job.source.classes
+            classes = self._context.source.classes
             categories = [
                 {"id": number, "name": name, "supercategory": "", "mid": label}
                 for number, (name, label) in enumerate(zip(classes.names, classes.labels, strict=True), 1)
@@ -79,11 +84,11 @@ class Coco:
                 "contributor": "Google LLC (annotations, CC BY 4.0); the images' authors, see author and license",
             }
             head = {"info": info} if name.startswith("captions") else {"info": info, "categories": categories}
-            self._documents[name] = _Document(self._job, name, json.dumps(head, ensure_ascii=False)[:-1])
+            self._documents[name] = _Document(self._context, name, json.dumps(head, ensure_ascii=False)[:-1])
         return self._documents[name]
 
     def _images(self, images: pl.DataFrame) -> pl.DataFrame:
-        said = pl.struct(
+        image = pl.struct(
             id=self._number,
             width="OutWidth",
             height="OutHeight",
@@ -99,46 +104,44 @@ class Coco:
             landing_url="OriginalLandingURL",
             rotation="Rotation",
         )
-        return images.select("Split", json=said.struct.json_encode())
+        return images.select("Split", json=image.struct.json_encode())
 
-    def _annotations(self, span: Span) -> dict[str, pl.Series]:
-        rows = objects(span).join(span.images.select("ImageID", KEY, "Place"), on="ImageID", maintain_order="left")
+    def _annotations(self, span: Span, rows: pl.DataFrame) -> dict[str, pl.Series]:
+        """Return the JSON of each object by split."""
+        rows = rows.join(span.images.select("ImageID", KEY, "Place"), on="ImageID", maintain_order="left")
         width, height = pl.col("OutWidth").cast(pl.Float64), pl.col("OutHeight").cast(pl.Float64)
         x, y = pl.col("XMin") * width, pl.col("YMin") * height
         across, down = (pl.col("XMax") - pl.col("XMin")) * width, (pl.col("YMax") - pl.col("YMin")) * height
-        rows = rows.with_columns(box_area=across * down)
-        rows = self._with_masks(rows)
-        # Of masks alone nobody has said how they are.
-        has_flags = set(FLAGS) <= set(rows.columns)
+        # Masks alone have no flags.
+        has_flags = set(FLAG_NAMES) <= set(rows.columns)
         group = pl.col("IsGroupOf").fill_null(0) if has_flags else pl.lit(0)
         flags = [
             (pl.col(flag).fill_null(-1) if has_flags else pl.lit(-1, pl.Int8)).alias(name)
-            for flag, name in FLAGS.items()
+            for flag, name in FLAG_NAMES.items()
         ]
-        said = pl.struct(
+        annotation = pl.struct(
             image_id=self._number,
             category_id=pl.col(CLASS) + 1,
             bbox=pl.concat_list(value.round(_DECIMALS) for value in (x, y, across, down)),
-            area=pl.coalesce("mask_area", "box_area").cast(pl.Float64).round(_DECIMALS),
+            area=pl.coalesce(pl.col("mask_area").cast(pl.Float64), across * down).round(_DECIMALS),
             iscrowd=(group == 1).cast(pl.Int8),
             attributes=pl.struct(flags),
         )
-        rows = rows.with_columns(json=said.struct.json_encode())
+        rows = rows.with_columns(json=annotation.struct.json_encode())
         found = {}
         for (split,), part in rows.group_by("Split", maintain_order=True):
             first = self._last_id.get(str(split), 0) + 1
             self._last_id[str(split)] = first + len(part) - 1
-            numbers = pl.int_range(first, first + pl.len(), dtype=pl.Int64)
+            ids = pl.int_range(first, first + pl.len(), dtype=pl.Int64)
             text = pl.concat_str(
                 pl.lit('{"id":'),
-                numbers.cast(pl.String),
+                ids.cast(pl.String),
                 pl.lit(',"segmentation":'),
                 pl.col("segmentation"),
                 pl.lit(","),
                 pl.col("json").str.slice(1),
             )
             found[str(split)] = part.select(text=text).to_series()
-        self._counts |= counted(rows)
         return found
 
     def _with_masks(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -147,19 +150,20 @@ class Coco:
         if not len(masks):
             return rows.with_columns(segmentation=pl.lit("[]"), mask_area=pl.lit(None, pl.Int64))
         masks = masks.unique("MaskPath", maintain_order=True)
-        packed = list(self._job.pictures.run_lengths(masks.rows()))
-        said = [
+        packed = list(self._context.pictures.run_lengths(masks.rows()))
+        encoded = [
             json.dumps({"size": [height, width], "counts": text})
             for (text, _), (_, width, height) in zip(packed, masks.iter_rows(), strict=True)
         ]
         found = masks.select("MaskPath").with_columns(
-            segmentation=pl.Series(said, dtype=pl.String),
+            segmentation=pl.Series(encoded, dtype=pl.String),
             mask_area=pl.Series([area for _, area in packed], dtype=pl.Int64),
         )
         rows = rows.join(found, on="MaskPath", how="left", maintain_order="left")
         return rows.with_columns(pl.col("segmentation").fill_null("[]"))
 
     def _captions(self, span: Span) -> dict[str, pl.Series]:
+        """Return the JSON of each caption by split."""
         rows = span.of("narrative").join(
             span.images.select("ImageID", KEY, "Place"), on="ImageID", maintain_order="left"
         )
@@ -168,25 +172,24 @@ class Coco:
             name = f"captions {split}"
             first = self._last_id.get(name, 0) + 1
             self._last_id[name] = first + len(part) - 1
-            said = pl.struct(
+            caption = pl.struct(
                 id=pl.int_range(first, first + pl.len(), dtype=pl.Int64),
                 image_id=self._number,
                 caption="caption",
                 annotator_id="annotator_id",
             )
-            found[str(split)] = part.select(text=said.struct.json_encode()).to_series()
-        self._counts["narrative"] = sum(map(len, found.values()))
+            found[str(split)] = part.select(text=caption.struct.json_encode()).to_series()
         return found
 
 
 class _Document:
-    """One JSON file: its annotations as they come, its images beside them until it is closed."""
+    """One JSON file: annotations are written as they come, images into a second file until it is closed."""
 
-    def __init__(self, job: ExportContext, name: str, head: str) -> None:
-        self._path = job.folder("annotations") / f"{name}.json"
-        self._beside = self._path.with_suffix(".images")
-        self._file: IO[bytes] = job.files.enter_context(self._path.open("wb"))
-        self._images: IO[bytes] = job.files.enter_context(self._beside.open("w+b"))
+    def __init__(self, context: ExportContext, name: str, head: str) -> None:
+        self._path = context.folder("annotations") / f"{name}.json"
+        self._images_path = self._path.with_suffix(".images")
+        self._file: IO[bytes] = context.files.enter_context(self._path.open("wb"))
+        self._images: IO[bytes] = context.files.enter_context(self._images_path.open("w+b"))
         self._file.write(f'{head}, "annotations": [\n'.encode())
         self._first = [True, True]
 
@@ -209,7 +212,7 @@ class _Document:
         self._file.write(f'\n], "licenses": {licenses}}}\n'.encode())
         self._file.close()
         self._images.close()
-        self._beside.unlink()
+        self._images_path.unlink()
 
 
 def _license_name(url: str) -> str:

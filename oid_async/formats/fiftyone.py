@@ -6,8 +6,8 @@
     metadata/classes.csv ...                  attributes, segmentation_classes, point_classes, hierarchy.json
     metadata/<split>.txt                      its ImageIDs, for the importer's option image_ids
 
-A file of a label type that is missing fails the import, so one without rows has its header. The hierarchy is not saved
-with a download: it is written flat.
+A missing file of a label type fails the import, so a file without rows has its header. A download does not save the
+hierarchy: it is written flat.
 """
 
 import csv
@@ -19,20 +19,20 @@ from typing import IO, ClassVar
 import polars as pl
 
 from oid_async.errors import InputError
-from oid_async.formats.source import FLAGS, SIDES, Span
+from oid_async.formats.source import FLAG_NAMES, SIDES, Span
 from oid_async.formats.writer import ExportContext
 from oid_async.openimages.kinds import KindName
 
 _VRD = ("XMin1", "XMax1", "YMin1", "YMax1", "XMin2", "XMax2", "YMin2", "YMax2")
 _VOTES = ("EstimatedYesNo", "Source", "YesVotes", "NoVotes", "UnsureVotes", "TextLabel")
-# What pandas takes for a number: 0000048549557964, and 00012e4511111111 too.
+# Ids that pandas reads as numbers: 0000048549557964, and 00012e4511111111 too.
 _NUMBER = r"^[0-9]+(e[0-9]+)?$"
 _NO_IMAGE = "no-image"
 _BOX_SIDES = {side: f"Box{side}" for side in SIDES}
 # File -> its kind and its columns as the importer reads them.
 _FILES: dict[str, tuple[KindName, tuple[str, ...]]] = {
     "classifications": ("label", ("ImageID", "Source", "LabelName", "Confidence")),
-    "detections": ("bbox", ("ImageID", "Source", "LabelName", "Confidence", *SIDES, *FLAGS)),
+    "detections": ("bbox", ("ImageID", "Source", "LabelName", "Confidence", *SIDES, *FLAG_NAMES)),
     "relationships": ("relationship", ("ImageID", "LabelName1", "LabelName2", *_VRD, "RelationshipLabel")),
     "segmentations": (
         "segmentation",
@@ -47,23 +47,23 @@ class FiftyOne:
 
     kinds: ClassVar[Sequence[KindName]] = ("bbox", "segmentation", "relationship", "label", "point")
 
-    def __init__(self, job: ExportContext) -> None:
-        self._job = job
-        labels = job.folder("labels")
+    def __init__(self, context: ExportContext) -> None:
+        self._context = context
+        labels = context.folder("labels")
         self._labels: dict[str, IO[bytes]] = {}
         for name, (_, columns) in _FILES.items():
-            self._labels[name] = self._job.files.enter_context((labels / f"{name}.csv").open("wb"))
+            self._labels[name] = self._context.files.enter_context((labels / f"{name}.csv").open("wb"))
             self._labels[name].write(f"{','.join(columns)}\n".encode())
         self._splits: dict[str, IO[str]] = {}
-        # Of each label file its last row, and whether any of its ids cannot be taken for a number.
+        # The last row of each label file, and the files with an id that does not look like a number.
         self._last: dict[str, pl.DataFrame] = {}
         self._has_text: set[str] = set()
         self._classes: dict[str, str] = {}
         self._attributes: dict[str, str] = {}
         self._mask_classes: dict[str, None] = {}
         self._point_classes: dict[str, str] = {}
-        self._data = job.folder("data")
-        job.folder("metadata")
+        self._data = context.folder("data")
+        context.folder("metadata")
 
     def write(self, span: Span) -> None:
         """Write a span."""
@@ -73,15 +73,15 @@ class FiftyOne:
                 rows = span.of(kind)
                 self._rows(name, rows, columns)
                 counts[kind] = len(rows)
-        self._note_classes(span)
-        if not self._job.options.no_files:
+        self._collect_classes(span)
+        if not self._context.options.no_files:
             names = [_file_name(image_id) for image_id in span.images.get_column("ImageID")]
-            self._job.pictures.place(span.images, self._data, names)
+            self._context.pictures.place(span.images, self._data, names)
         if "segmentation" in span.rows:
             self._place_masks(span)
         for split, image_id in span.images.select("Split", "ImageID").iter_rows():
             self._split(split).write(f"{image_id}\n")
-        self._job.wrote(span.images, counts)
+        self._context.wrote(span.images, counts)
 
     def _rows(self, name: str, rows: pl.DataFrame, columns: Sequence[str]) -> None:
         if name == "segmentations":
@@ -97,10 +97,10 @@ class FiftyOne:
             self._has_text.add(name)
 
     def _keep_ids_text(self) -> None:
-        """Add a row of no image where all ids of a file look like numbers.
+        """Add a row of no image to a file in which all ids look like numbers.
 
-        The importer reads them with pandas, which would make numbers of them; it would then find no label, and not say
-        so (FiftyOne 1.22.1). Rows of images that are not there it passes over.
+        The importer reads the file with pandas, which would make numbers of them; it would then find no label, without
+        a message (FiftyOne 1.22.1). It skips rows of images that are not there.
         """
         for name, row in self._last.items():
             if name not in self._has_text:
@@ -112,17 +112,17 @@ class FiftyOne:
         masks = span.rows["segmentation"].select("ImageID", "MaskPath").join(facts, on="ImageID", maintain_order="left")
 
         def target(mask_path: str) -> Path:
-            return self._job.folder("labels", "masks", mask_path[:1].upper()) / mask_path
+            return self._context.folder("labels", "masks", mask_path[:1].upper()) / mask_path
 
-        self._job.pictures.place_masks(masks.drop("ImageID").unique("MaskPath", maintain_order=True), target)
+        self._context.pictures.place_masks(masks.drop("ImageID").unique("MaskPath", maintain_order=True), target)
 
     def _split(self, name: str) -> IO[str]:
         if name not in self._splits:
-            path = self._job.stage / "metadata" / f"{name}.txt"
-            self._splits[name] = self._job.files.enter_context(path.open("w", encoding="utf-8"))
+            path = self._context.stage / "metadata" / f"{name}.txt"
+            self._splits[name] = self._context.files.enter_context(path.open("w", encoding="utf-8"))
         return self._splits[name]
 
-    def _note_classes(self, span: Span) -> None:
+    def _collect_classes(self, span: Span) -> None:
         rows = span.rows
 
         def named(kind: KindName, label: str, category: str) -> dict[str, str]:
@@ -144,13 +144,13 @@ class FiftyOne:
     def finish(self) -> None:
         """Write the class tables and close all files."""
         self._keep_ids_text()
-        self._job.files.close()
-        metadata = self._job.stage / "metadata"
-        classes = self._job.source.classes
+        self._context.files.close()
+        metadata = self._context.stage / "metadata"
+        classes = self._context.source.classes
         boxed = {label: classes.names[number] for label, number in classes.numbers.items()}
-        _pairs(metadata / "classes.csv", {**self._classes, **boxed})
-        _pairs(metadata / "attributes.csv", self._attributes)
-        _pairs(metadata / "point_classes.csv", self._point_classes)
+        _write_pairs(metadata / "classes.csv", {**self._classes, **boxed})
+        _write_pairs(metadata / "attributes.csv", self._attributes)
+        _write_pairs(metadata / "point_classes.csv", self._point_classes)
         lines = "".join(f"{label}\n" for label in sorted(self._mask_classes))
         (metadata / "segmentation_classes.csv").write_text(lines, encoding="utf-8")
         tree = {"LabelName": "Entity", "Subcategory": [{"LabelName": name} for name in classes.names]}
@@ -158,7 +158,7 @@ class FiftyOne:
 
 
 def _file_name(image_id: str) -> str:
-    """Return what the importer looks for; an id of a user's own may be no name. Raises InputError."""
+    """Return the name that the importer looks for. Raises InputError for an id of a user's own that is no file name."""
     if "/" in image_id or "\0" in image_id or image_id.startswith("."):
         raise InputError(
             f"ImageID {image_id!r} cannot name a file, and FiftyOne knows images by that: choose another format"
@@ -171,14 +171,14 @@ def _id_column(name: str) -> str:
 
 
 def _default(column: str) -> str:
-    """Return what stands for a column that a table of a user's own does not have."""
-    if column in FLAGS:
+    """Return the value of a column that a table of a user's own does not have."""
+    if column in FLAG_NAMES:
         return "-1"
     return "1" if column == "Confidence" else ""
 
 
-def _pairs(path: Path, called: dict[str, str]) -> None:
+def _write_pairs(path: Path, names: dict[str, str]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("MID", "Name"))
-        writer.writerows(sorted(called.items()))
+        writer.writerows(sorted(names.items()))

@@ -1,6 +1,6 @@
 """Hugging Face's imagefolder: <split>/<FileName> and <split>/metadata.jsonl, one sample a line (see `samples`).
 
-https://huggingface.co/docs/datasets/image_dataset describes it. Masks have no place in it: every picture is an image.
+https://huggingface.co/docs/datasets/image_dataset describes it. It cannot hold masks: every picture is an image.
 """
 
 import json
@@ -18,25 +18,25 @@ class ImageFolder:
 
     kinds: ClassVar[Sequence[KindName]] = ("bbox", "narrative", "label", "relationship", "point")
 
-    def __init__(self, job: ExportContext) -> None:
-        self._job = job
+    def __init__(self, context: ExportContext) -> None:
+        self._context = context
         self._metadata: dict[str, IO[str]] = {}
 
     def write(self, span: Span) -> None:
         """Write a span."""
-        for sample in samples(span, self._job.source.classes):
+        for sample in samples(span, self._context.source.classes):
             split = sample.pop("split")
             if split not in self._metadata:
-                path = self._job.folder(split) / "metadata.jsonl"
-                self._metadata[split] = self._job.files.enter_context(path.open("w", encoding="utf-8"))
-            self._job.written.rows.update(counted(sample))
+                path = self._context.folder(split) / "metadata.jsonl"
+                self._metadata[split] = self._context.files.enter_context(path.open("w", encoding="utf-8"))
+            self._context.written.rows.update(counted(sample))
             del sample["objects"]["mask"], sample["objects"]["has_box"]
             self._metadata[split].write(json.dumps(sample, ensure_ascii=False) + "\n")
-        if not self._job.options.no_files:
+        if not self._context.options.no_files:
             for (split,), images in span.images.group_by("Split", maintain_order=True):
-                self._job.pictures.place(images, self._job.folder(str(split)))
-        self._job.wrote(span.images, {})
+                self._context.pictures.place(images, self._context.folder(str(split)))
+        self._context.wrote(span.images, {})
 
     def finish(self) -> None:
         """Close the files."""
-        self._job.files.close()
+        self._context.files.close()

@@ -1,4 +1,4 @@
-"""Boxes with their masks, in pixels: what COCO and YOLO both are made of. Pure but for reading the masks."""
+"""Boxes with their masks: what COCO, YOLO and samples are made from. Pure."""
 
 import polars as pl
 
@@ -9,16 +9,16 @@ _MILLIONTHS = 1e6
 
 
 def counted(rows: pl.DataFrame) -> dict[str, int]:
-    """Return how many boxes and masks there are among objects."""
+    """Return the number of boxes and of masks among objects."""
     boxes, masks = rows.select(pl.col("has_box").sum(), pl.col("MaskPath").count()).row(0)
     return {"bbox": int(boxes), "segmentation": int(masks)}
 
 
 def objects(span: Span) -> pl.DataFrame:
-    """Return a span's boxes, each with the mask that is of it, then the masks that are of none of them.
+    """Return the boxes of a span, each with its mask, then the masks without a box.
 
-    By ImageID, boxes in published order. The columns of boxes (a flag that is not known is -1) and MaskPath (null:
-    no mask), Split, FileName, OutWidth, OutHeight; `has_box` is false for a mask alone. A mask is of the box of its
+    By ImageID, boxes in published order. The columns are those of boxes (an unknown flag is -1), MaskPath (null: no
+    mask), Split, FileName, OutWidth, OutHeight; `has_box` is false for a mask alone. A mask belongs to the box of its
     class that has its corners; of several such boxes each gets one.
     """
     boxes = span.of("bbox") if "bbox" in span.rows else None

@@ -1,7 +1,7 @@
 """Parquet with the bytes inside: <split>-00000.parquet, ..., one row an image: `image` {bytes, path}, then its sample.
 
-`image` is what the datasets library takes for an image; `masks` are {bytes, path}, one for each object that has a mask,
-by the name that stands in objects.mask. Files are cut by size; a row group is what was held in memory.
+`image` has the form of an image in the datasets library; `masks` are {bytes, path}, one for each object that has a
+mask, by the name in objects.mask. Files are cut by size.
 """
 
 from collections.abc import Sequence
@@ -17,27 +17,27 @@ from oid_async.openimages.kinds import KindName
 
 _PICTURE = pl.Struct({"bytes": pl.Binary, "path": pl.String})
 _SCHEMA = {"image": _PICTURE, **SCHEMA, "masks": pl.List(_PICTURE)}
-# What is held at once, of each split: a file of some tens of MB before it is put behind the others of its shard.
+# So many bytes of each split are held in memory before a file is written.
 _HELD_BYTES = 64 << 20
 
 
 class Parquet:
-    """Gathers rows of each split, and writes a file when they are as many bytes as a shard may have."""
+    """Gathers the rows of each split, and writes a file when they have as many bytes as a shard may have."""
 
     kinds: ClassVar[Sequence[KindName]] = SAMPLE_KINDS
 
-    def __init__(self, job: ExportContext) -> None:
-        self._job = job
-        self._most = min(job.options.shard_size, _HELD_BYTES)
+    def __init__(self, context: ExportContext) -> None:
+        self._context = context
+        self._most = min(context.options.shard_size, _HELD_BYTES)
         self._rows: dict[str, list[dict[str, Any]]] = {}
         self._bytes: dict[str, int] = {}
         self._files: dict[str, int] = {}
 
     def write(self, span: Span) -> None:
         """Write a span."""
-        pictures = self._job.pictures
+        pictures = self._context.pictures
         bodies = pictures.bodies(span.images)
-        for sample, body in zip(samples(span, self._job.source.classes), bodies, strict=True):
+        for sample, body in zip(samples(span, self._context.source.classes), bodies, strict=True):
             split, size = sample["split"], (sample["width"], sample["height"])
             names = [name for name in sample["objects"]["mask"] if name is not None]
             pngs = list(pictures.mask_bodies([(name, *size) for name in names]))
@@ -48,17 +48,17 @@ class Parquet:
             image = {"bytes": body, "path": sample["file_name"]}
             self._rows.setdefault(split, []).append({"image": image, **sample, "masks": masks})
             self._bytes[split] = self._bytes.get(split, 0) + more
-            self._job.written.rows.update(counted(sample))
-        self._job.wrote(span.images, {})
+            self._context.written.rows.update(counted(sample))
+        self._context.wrote(span.images, {})
 
     def finish(self) -> None:
-        """Write what is left."""
+        """Write the rows that are left."""
         for split in self._rows:
             if self._rows[split]:
                 self._flush(split)
 
     def _flush(self, split: str) -> None:
         number = self._files.get(split, 0)
-        path: Path = self._job.stage / f"{split}-{number:05}.parquet"
+        path: Path = self._context.stage / f"{split}-{number:05}.parquet"
         pl.DataFrame(self._rows[split], schema=_SCHEMA).write_parquet(path, row_group_size=256)
         self._files[split], self._rows[split], self._bytes[split] = number + 1, [], 0

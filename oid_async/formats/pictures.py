@@ -1,6 +1,6 @@
 """Pictures for an export: images linked, copied or made smaller, masks as run lengths or polygons.
 
-What takes processor time is a function of plain values, done in a pool of processes where one is given.
+Work that takes processor time is a function of plain values, run in a pool of processes if there is one.
 """
 
 import errno
@@ -21,66 +21,67 @@ from typing import Any, TypeVar
 import polars as pl
 
 from oid_async.concurrency import available_processors
+from oid_async.dataset.image_store import missing_file
+from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import InputError
-from oid_async.formats.source import ExportSource
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# How a smaller JPEG is written: as trainers' own tools do.
+# The quality of a smaller JPEG, as trainers' own tools have it.
 _QUALITY = 90
 _CHUNK = 16
-# Fewer pictures than that are made here: starting a process takes a third of a second.
+# Fewer pictures are made in this process: starting another takes a third of a second.
 _WORTH_A_POOL = 200
-# A hard link cannot be made (another disk, too many of one file), or no link at all.
+# Errors of a link that cannot be made: another disk, too many links of one file, no links at all.
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 # Grey above this is the mask (FiftyOne's own threshold).
 _INSIDE = 122
 
 
 class Pictures:
-    """The pictures of one SAVEPATH, for one export. Raises InputError for one that is not there or no picture."""
+    """The images and masks of a dataset, for an export. Raises InputError for a file that is missing or no picture."""
 
-    def __init__(self, source: ExportSource, *, copy: bool, pool: Executor | None) -> None:
-        self._images = source.folder.images
-        self._masks = source.masks
+    def __init__(self, dataset: SavedDataset, *, copy: bool, pool: Executor | None) -> None:
+        self._images = dataset.image_files.folder
+        self._masks = dataset.masks_folder
         self._copy = copy
         self._pool = pool
 
     def place(self, images: pl.DataFrame, folder: Path, names: Sequence[str] | None = None) -> None:
-        """Put images into a folder, by FileName or these names: linked, copied, or made as small as they must be."""
+        """Put images into a folder, under FileName or these names: linked, copied, or made smaller."""
         smaller = []
         columns = ("FileName", "Width", "Height", "OutWidth", "OutHeight")
         source, target = f"{self._images}{os.sep}", f"{folder}{os.sep}"
         rows = images.select(columns).iter_rows()
         for (name, width, height, *size), new in zip(rows, names or images.get_column("FileName"), strict=True):
             if (width, height) == tuple(size):
-                self._bring(source + name, target + new)
+                self._link_or_copy(source + name, target + new)
             else:
                 smaller.append((source + name, target + new, *size))
         for _ in self._each(_make_smaller, smaller):
             pass
 
     def place_masks(self, masks: pl.DataFrame, target: Callable[[str], Path]) -> None:
-        """Put masks where `target` says of each MaskPath; those of images that are made smaller in their size."""
+        """Put each mask at the path that `target` gives for its MaskPath; of a smaller image in its size."""
         resized = []
         for name, *size, is_smaller in masks.iter_rows():
             if is_smaller:
                 resized.append((str(self._masks / name), str(target(name)), *size))
             else:
-                self._bring(str(self._masks / name), str(target(name)))
+                self._link_or_copy(str(self._masks / name), str(target(name)))
         for _ in self._each(_make_mask, resized):
             pass
 
     def bodies(self, images: pl.DataFrame) -> Iterator[bytes]:
-        """Yield the bytes of images in their order, made smaller where they must be."""
+        """Yield the bytes of images in their order, made smaller where the export has a smaller size."""
         columns = ("FileName", "Width", "Height", "OutWidth", "OutHeight")
         rows = images.select(columns).iter_rows()
-        jobs = (
+        calls = (
             (str(self._images / name), *(size if (width, height) != tuple(size) else (0, 0)))
             for name, width, height, *size in rows
         )
-        return self._each(_body, jobs)
+        return self._each(_body, calls)
 
     def mask_maps(self, images: Iterable[tuple[Sequence[str | None], int, int]]) -> "Iterator[MaskMap]":
         """Yield the masks of each image as one picture: MaskPath of each object (None: no mask), width, height."""
@@ -91,14 +92,14 @@ class Pictures:
         return self._each(_mask_body, ((str(self._masks / name), *size) for name, *size in masks))
 
     def run_lengths(self, masks: Sequence[tuple[str, int, int]]) -> Iterator[tuple[str, int]]:
-        """Yield COCO's compressed run lengths of masks (MaskPath, width, height) and the area in pixels."""
+        """Yield COCO's compressed run lengths of masks (MaskPath, width, height) and their areas in pixels."""
         return self._each(run_length, ((str(self._masks / name), *size) for name, *size in masks))
 
     def polygons(self, masks: Sequence[tuple[str, int, int]]) -> Iterator[list[float]]:
-        """Yield the outline of masks: x and y in turn, of 1; empty for an empty mask."""
+        """Yield the outlines of masks: x and y alternating, fractions; empty for an empty mask."""
         return self._each(polygon, ((str(self._masks / name), *size) for name, *size in masks))
 
-    def _bring(self, source: str, target: str) -> None:
+    def _link_or_copy(self, source: str, target: str) -> None:
         try:
             if not self._copy:
                 for link in (os.link, os.symlink):
@@ -110,52 +111,52 @@ class Pictures:
                             raise
             shutil.copyfile(source, target)
         except FileNotFoundError as error:
-            raise _missing(source) from error
+            raise missing_file(source) from error
 
-    def _each(self, function: Callable[..., Result], jobs: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
-        """Yield a function's results in order; so many jobs are under way as make every process busy."""
+    def _each(self, function: Callable[..., Result], calls: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
+        """Yield the results of a function in order; enough calls are under way to keep every process busy."""
         if self._pool is None:
-            for job in jobs:
-                yield function(*job)
+            for arguments in calls:
+                yield function(*arguments)
             return
-        left = iter(jobs)
-        while some := list(islice(left, _CHUNK * 16)):
+        remaining = iter(calls)
+        while some := list(islice(remaining, _CHUNK * 16)):
             yield from self._pool.map(_apply, [function] * len(some), some, chunksize=_CHUNK)
 
 
 @contextmanager
 def picture_pool(processes: int | str, pictures: int) -> Iterator[Executor | None]:
-    """Yield processes for so many pictures; None if they are not worth it, or no more than one may be used."""
+    """Yield a pool of processes for so many pictures; None if they are too few, or only one process may be used."""
     wanted = available_processors() if processes == "auto" else int(processes)
     if wanted < 2 or pictures < _WORTH_A_POOL:
         yield None
         return
-    pool = ProcessPoolExecutor(wanted, mp_context=multiprocessing.get_context("spawn"), initializer=_begin)
+    pool = ProcessPoolExecutor(wanted, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _begin() -> None:
-    """Leave it to the program to stop its processes, for an interrupt reaches all of them; end when it was killed."""
+def _start_worker() -> None:
+    """Ignore an interrupt, which reaches all processes: the program stops its workers. End when it was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     program = multiprocessing.parent_process()
 
-    def end_with_it() -> None:
+    def end_with_program() -> None:
         if program is not None:
             program.join()
             os._exit(1)
 
-    threading.Thread(target=end_with_it, daemon=True).start()
+    threading.Thread(target=end_with_program, daemon=True).start()
 
 
-def _apply(function: Callable[..., Result], job: tuple[Any, ...]) -> Result:
-    return function(*job)
+def _apply(function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
+    return function(*arguments)
 
 
 def smaller_jpeg(path: str, width: int, height: int) -> bytes:
-    """Return an image as a JPEG of this size. Pixels are not turned: what says how to turn them is kept with them."""
+    """Return an image as a JPEG of this size. Pixels are not rotated: the EXIF orientation is kept."""
     from PIL import Image
 
     try:
@@ -167,7 +168,7 @@ def smaller_jpeg(path: str, width: int, height: int) -> bytes:
             smaller.save(out, "JPEG", quality=_QUALITY, **kept)
             return out.getvalue()
     except FileNotFoundError as error:
-        raise _missing(path) from error
+        raise missing_file(path) from error
     except (OSError, ValueError, SyntaxError) as error:
         raise InputError(
             f"{path}: cannot be made smaller ({error}); oid-async verify --repair fetches it again"
@@ -185,7 +186,7 @@ def _body(path: str, width: int, height: int) -> bytes:
         with open(path, "rb") as file:
             return file.read()
     except FileNotFoundError as error:
-        raise _missing(path) from error
+        raise missing_file(path) from error
 
 
 def _mask(path: str, width: int, height: int) -> Any:
@@ -199,7 +200,7 @@ def _mask(path: str, width: int, height: int) -> Any:
                 grey = grey.resize((width, height), Image.Resampling.NEAREST)
             return grey.point(lambda value: 255 if value > _INSIDE else 0)
     except FileNotFoundError as error:
-        raise _missing(path) from error
+        raise missing_file(path) from error
     except (OSError, ValueError, SyntaxError) as error:
         raise InputError(f"{path}: no mask ({error}); remove it and run the download again") from error
 
@@ -216,9 +217,9 @@ def _make_mask(path: str, target: str, width: int, height: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class MaskMap:
-    """The masks of one image. `png` has the number of the object, from 1, in each pixel, 0 outside of all.
+    """The masks of one image. `png` has in each pixel the number of the object, from 1, or 0 outside of all.
 
-    Where masks overlap the smaller one is seen; `run_lengths` has all of each, None for an object without one.
+    Where masks overlap the smaller one is visible; `run_lengths` has each mask complete, None for an object without.
     """
 
     png: bytes
@@ -226,7 +227,7 @@ class MaskMap:
 
 
 def mask_map(folder: str, masks: Sequence[str | None], width: int, height: int) -> MaskMap:
-    """Return the masks of an image, which lie in a folder. The PNG has 8 bits a pixel, 16 from 256 objects on."""
+    """Return the masks of an image, which are files of a folder. The PNG has 8 bits a pixel, 16 from 256 objects on."""
     import numpy as np
     from PIL import Image
 
@@ -280,16 +281,16 @@ def packed_runs(mask: Any) -> str:
 
 
 def polygon(path: str, width: int, height: int) -> list[float]:
-    """Return a mask's outline as one polygon, x and y in turn, of 1; empty for an empty mask.
+    """Return a mask's outline as one polygon, x and y alternating, fractions; empty for an empty mask.
 
-    Parts are joined by lines that lead there and back; holes are filled: the format has no other place for either.
+    Parts are joined by lines there and back, and holes are filled: the format can hold neither.
     """
     import numpy as np
     from contourpy import contour_generator
 
     inside = np.pad(np.asarray(_mask(path, width, height), dtype=np.uint8) // 255, 1)
     lines: list[Any] = list(contour_generator(z=inside).lines(0.5))
-    # Outlines run one way round, holes the other; a pixel's centre is half a pixel from its edge, and one of padding.
+    # Outlines go one way round, holes the other; a pixel's centre is half a pixel from its edge, and one of padding.
     outer = [line[:-1] - 0.5 for line in lines if _area(line) > 0]
     if not outer:
         return []
@@ -316,7 +317,3 @@ def _joined(whole: Any, part: Any) -> Any:
     at, to = (0, 0) if far is None else (int(place) for place in np.unravel_index(int(far.argmin()), far.shape))
     turned = np.concatenate((part[to:], part[: to + 1]))
     return np.concatenate((whole[: at + 1], turned, whole[at:]))
-
-
-def _missing(path: str) -> InputError:
-    return InputError(f"{path}: it is not there, though the tables speak of it; oid-async verify SAVEPATH --repair")

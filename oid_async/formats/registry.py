@@ -1,4 +1,8 @@
-"""The formats and what writes each. A new one is a room with a Writer, a line here and a line in docs/formats.md."""
+"""Every export format and the class that writes it.
+
+To add a format: write a module with a class that has the two methods of `formats.writer.FormatWriter`, add a line to
+WRITERS, its name to `options.export.Format`, and a section to docs/formats.md.
+"""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
-"""One sample an image: what webdataset, imagefolder and parquet say of it, as plain values of one shape.
+"""One sample per image, as plain values of one shape: for webdataset, imagefolder and parquet.
 
-`objects` are boxes, each with its mask if there is one, then masks without a box; columns side by side, as the
+`objects` are boxes, each with its mask if there is one, then masks without a box; columns as lists side by side, as the
 datasets library has them, `bbox` [x, y, width, height] in pixels of the exported image. A flag is 1, 0, or -1 for
 unknown.
 """
@@ -12,7 +12,7 @@ import polars as pl
 
 from oid_async.formats.classes import ExportClasses
 from oid_async.formats.objects import objects
-from oid_async.formats.source import CLASS, FLAGS, SIDES, Span
+from oid_async.formats.source import CLASS, FLAG_NAMES, SIDES, Span
 from oid_async.openimages.kinds import KindName
 
 SAMPLE_KINDS: Sequence[KindName] = ("bbox", "segmentation", "narrative", "label", "relationship", "point")
@@ -33,7 +33,7 @@ ABOUT = {
 }
 _BOX = pl.List(pl.List(pl.Float64))
 _TEXTS, _NUMBERS = pl.List(pl.String), pl.List(pl.Float64)
-# The shape of a sample: every one has every field.
+# The shape of a sample: every sample has every field.
 SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     **dict.fromkeys(ABOUT, pl.String),
     "width": pl.Int32,
@@ -45,7 +45,7 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
             "category": _TEXTS,
             "category_id": pl.List(pl.Int32),
             "label": _TEXTS,
-            **dict.fromkeys(FLAGS.values(), pl.List(pl.Int8)),
+            **dict.fromkeys(FLAG_NAMES.values(), pl.List(pl.Int8)),
             "mask": _TEXTS,
             "has_box": pl.List(pl.Boolean),
         }
@@ -79,11 +79,11 @@ _DECIMALS = 6
 
 
 def samples(span: Span, classes: ExportClasses) -> Iterator[dict[str, Any]]:
-    """Yield one sample an image, in order.
+    """Yield one sample per image, in order.
 
-    Of its objects `mask` is the MaskPath, None without a mask, and `has_box` is false of a mask alone.
+    In its objects `mask` is the MaskPath, None without a mask, and `has_box` is false for a mask alone.
     """
-    said = {
+    fields = {
         "objects": _objects(span, classes),
         "labels": _labels(span),
         "captions": _captions(span),
@@ -91,7 +91,7 @@ def samples(span: Span, classes: ExportClasses) -> Iterator[dict[str, Any]]:
         "points": _points(span),
     }
     for row in span.images.select(pl.col(column).alias(name) for name, column in ABOUT.items()).iter_rows(named=True):
-        for name, found in said.items():
+        for name, found in fields.items():
             shape = SCHEMA[name]
             nothing: Any = {each.name: [] for each in shape.fields} if isinstance(shape, pl.Struct) else []
             row[name] = found.get(row["image_id"], nothing)
@@ -99,7 +99,7 @@ def samples(span: Span, classes: ExportClasses) -> Iterator[dict[str, Any]]:
 
 
 def counted(sample: dict[str, Any]) -> dict[str, int]:
-    """Return how many rows of each kind a sample holds."""
+    """Return the number of rows of each kind in a sample."""
     return {
         "bbox": sum(sample["objects"]["has_box"]),
         "segmentation": sum(mask is not None for mask in sample["objects"]["mask"]),
@@ -130,8 +130,8 @@ def _objects(span: Span, classes: ExportClasses) -> dict[str, Any]:
     rows = objects(span)
     names = pl.Series(classes.names, dtype=pl.String)
     rows = rows.with_columns(name=names.gather(rows.get_column(CLASS)), bbox=_pixels(*SIDES))
-    rows = rows.with_columns(pl.lit(-1, pl.Int8).alias(flag) for flag in FLAGS if flag not in rows.columns)
-    flags = {name: pl.col(flag).fill_null(-1) for flag, name in FLAGS.items()}
+    rows = rows.with_columns(pl.lit(-1, pl.Int8).alias(flag) for flag in FLAG_NAMES if flag not in rows.columns)
+    flags = {name: pl.col(flag).fill_null(-1) for flag, name in FLAG_NAMES.items()}
     return _grouped(
         rows,
         "objects",

@@ -1,15 +1,14 @@
-"""Tar shards for WebDataset: <split>-000000.tar, ..., filled in order, cut before they would be larger than they may.
+"""Tar shards for WebDataset: <split>-000000.tar, ..., filled in order, each at most of a given size.
 
-    <key>.jpg    the image; <key> is the ImageID, a dot or slash in one of a user's own written as %2E, %2F
+    <key>.jpg    the image; <key> is the ImageID, in ids of a user's own a dot or slash is %2E, %2F
     <key>.json   its sample (samples)
     <key>.png    the masks of its objects, if the export has any: the number of the object, from 1, in each pixel
 
 The bytes follow from the samples alone: no times, no owners, no padding that differs. The shard that is being filled
-ends in .part. From time to time `progress.json` says how far each split has come; whoever goes on from there cuts off
-what was written behind it, so that a killed export ends in the same bytes.
+ends in .part. `progress.json` is written now and then and has the position of each split; an export that continues
+truncates the shards there, so that a killed export ends in the same bytes.
 """
 
-import json
 import os
 import tarfile
 from collections.abc import Sequence
@@ -17,13 +16,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from oid_async.store.atomic import read_json, write_json
+
 _BLOCK = tarfile.BLOCKSIZE
 _RECORD = tarfile.RECORDSIZE
 
 
 @dataclass(slots=True)
 class ShardPosition:
-    """How far a split has come: the number of the shard that is filled, its bytes, and the samples of all shards."""
+    """The position in a split: the number of the shard that is being filled, its bytes, the samples of all shards."""
 
     shard: int = 0
     offset: int = 0
@@ -33,33 +34,31 @@ class ShardPosition:
 class Shards:
     """The shards in one folder.
 
-    `notes` are what was noted last together with how far they came, empty without an earlier export to go on with.
-    `durable` has what is noted on the disk before the note.
+    `notes` are the values that were noted last, together with the positions; empty if there is no earlier export to
+    continue. With `durable` the shards are on the disk before a note about them is.
     """
 
-    def __init__(self, folder: Path, most_bytes: int, progress: Path, *, durable: bool = False) -> None:
+    def __init__(self, folder: Path, max_bytes: int, progress: Path, *, durable: bool = False) -> None:
         self._folder = folder
-        self._most = most_bytes
+        self._max_bytes = max_bytes
         self._progress = progress
         self._durable = durable
-        self._places: dict[str, ShardPosition] = {}
         self._open: dict[str, IO[bytes]] = {}
-        self.notes: dict[str, Any] = {}
-        self._go_on()
+        self._positions, self.notes = self._read_progress()
 
-    def _go_on(self) -> None:
-        """Take up what an earlier export has written, as far as it says it came."""
+    def _read_progress(self) -> tuple[dict[str, ShardPosition], dict[str, Any]]:
+        """Return the positions and notes of an earlier export; nothing if its shards were removed or are torn."""
         try:
-            said = json.loads(self._progress.read_text(encoding="utf-8"))
-            places = {split: ShardPosition(**place) for split, place in said["places"].items()}
-            notes = dict(said["notes"])
-            for split, place in places.items():
-                sizes = [self._size(split, number) for number in range(place.shard)]
-                if None in sizes or (place.offset and (self._size(split, place.shard) or 0) < place.offset):
-                    return  # what the note speaks of was removed, or lost with the power: from the beginning
-        except (OSError, ValueError, KeyError, TypeError):
-            return
-        self._places, self.notes = places, notes
+            progress = read_json(self._progress)
+            positions = {split: ShardPosition(**position) for split, position in progress["places"].items()}
+            notes = dict(progress["notes"])
+            for split, position in positions.items():
+                sizes = [self._size(split, number) for number in range(position.shard)]
+                if None in sizes or (position.offset and (self._size(split, position.shard) or 0) < position.offset):
+                    return {}, {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}, {}
+        return positions, notes
 
     def _size(self, split: str, number: int) -> int | None:
         for path in (self._part(split, number), self.path(split, number)):
@@ -69,8 +68,8 @@ class Shards:
 
     @property
     def samples(self) -> dict[str, int]:
-        """How many samples each split has."""
-        return {split: place.samples for split, place in self._places.items()}
+        """The number of samples by split."""
+        return {split: position.samples for split, position in self._positions.items()}
 
     def path(self, split: str, number: int) -> Path:
         """Return a shard's path."""
@@ -80,74 +79,74 @@ class Shards:
         return self._folder / f"{split}-{number:06}.tar.part"
 
     def add(self, split: str, key: str, members: Sequence[tuple[str, bytes]]) -> None:
-        """Put one sample into the split's shard, or the next one if it would grow too large. Raises OSError."""
+        """Write one sample into the shard of its split, or the next one if it would grow too large. Raises OSError."""
         parts: list[bytes] = []
         for ending, body in members:
             head = tarfile.TarInfo(f"{key}.{ending}")
             head.size, head.mode = len(body), 0o644
             parts += (head.tobuf(tarfile.GNU_FORMAT), body, bytes(-len(body) % _BLOCK))
         sample = b"".join(parts)
-        place = self._places.setdefault(split, ShardPosition())
-        if place.offset and _closed_size(place.offset + len(sample)) > self._most:
+        position = self._positions.setdefault(split, ShardPosition())
+        if position.offset and _closed_size(position.offset + len(sample)) > self._max_bytes:
             self._close(split)
-        file, left = self._file(split), memoryview(sample)
-        while left:
-            left = left[file.write(left) :]
-        place.offset += len(sample)
-        place.samples += 1
+        file, remaining = self._file(split), memoryview(sample)
+        while remaining:
+            remaining = remaining[file.write(remaining) :]
+        position.offset += len(sample)
+        position.samples += 1
 
     def note(self, **notes: Any) -> None:
-        """Note how far the shards have come, and what else is true of what they hold now."""
+        """Write the positions to progress.json, together with other values about the samples so far."""
         for file in self._open.values():
             self._sync(file)
         self.notes = notes
-        said = {"notes": notes, "places": {split: asdict(place) for split, place in self._places.items()}}
+        positions = {split: asdict(position) for split, position in self._positions.items()}
         part = self._progress.with_suffix(".part")
-        with part.open("w", encoding="utf-8") as text:
-            json.dump(said, text)
-            text.flush()
-            self._sync(text)
-        part.replace(self._progress)
+        write_json(self._progress, {"notes": notes, "places": positions}, part=part, durable=self._durable)
 
     def seal(self) -> None:
-        """Close the shards that are open: what is added from now on goes into new ones."""
-        for split, place in self._places.items():
-            if place.offset:
+        """Close the shards that are open: later samples go into new ones."""
+        for split, position in self._positions.items():
+            if position.offset:
                 self._close(split)
 
     def sweep(self) -> None:
-        """Remove what an earlier export has left behind its last note."""
-        whole = {self.path(split, n).name for split, place in self._places.items() for n in range(place.shard)}
+        """Remove the shards that an earlier export has written after its last note."""
+        complete = {
+            self.path(split, number).name
+            for split, position in self._positions.items()
+            for number in range(position.shard)
+        }
         for path in self._folder.glob("*.tar*"):
-            if path.name not in whole:
+            if path.name not in complete:
                 path.unlink()
 
     def release(self) -> None:
-        """Close the files, to be gone on with later."""
+        """Close the files; another export may continue them."""
         for file in self._open.values():
             file.close()
         self._open.clear()
 
     def _file(self, split: str) -> IO[bytes]:
         if split not in self._open:
-            place = self._places[split]
-            path, whole = self._part(split, place.shard), self.path(split, place.shard)
-            if place.offset and not path.exists():
-                whole.rename(path)  # it was closed after the last note
-            file = open_shard(path, "r+b" if place.offset else "wb")
-            file.truncate(place.offset)
-            file.seek(place.offset)
+            position = self._positions[split]
+            path = self._part(split, position.shard)
+            if position.offset and not path.exists():
+                self.path(split, position.shard).rename(path)  # it was closed after the last note
+            file = open_shard(path, "r+b" if position.offset else "wb")
+            file.truncate(position.offset)
+            file.seek(position.offset)
             self._open[split] = file
         return self._open[split]
 
     def _close(self, split: str) -> None:
-        file, place = self._file(split), self._places[split]
-        file.write(bytes(_closed_size(place.offset) - place.offset))
+        file, position = self._file(split), self._positions[split]
+        file.write(bytes(_closed_size(position.offset) - position.offset))
         self._sync(file)
         file.close()
         del self._open[split]
-        self._part(split, place.shard).replace(self.path(split, place.shard))
-        place.shard, place.offset = place.shard + 1, 0
+        self._part(split, position.shard).replace(self.path(split, position.shard))
+        position.shard, position.offset = position.shard + 1, 0
 
     def _sync(self, file: IO[Any]) -> None:
         if self._durable:
@@ -160,14 +159,5 @@ def open_shard(path: Path, mode: str) -> IO[bytes]:
 
 
 def _closed_size(offset: int) -> int:
-    """Return how large a shard becomes: two empty blocks end it, and its size is a multiple of a record."""
+    """Return the size of a closed shard: two empty blocks end it, and it is a multiple of a record."""
     return -(-(offset + 2 * _BLOCK) // _RECORD) * _RECORD
-
-
-def key_of(image_id: str) -> str:
-    """Return the key of a sample: its readers take all up to the first dot of the last part of a path.
-
-    >>> key_of("0000048549557964"), key_of("my.photo/1")
-    ('0000048549557964', 'my%2Ephoto%2F1')
-    """
-    return image_id.replace("%", "%25").replace(".", "%2E").replace("/", "%2F")

@@ -1,42 +1,43 @@
-"""What a SAVEPATH holds, for an export: images in order of ImageID, a span at a time, with what is said of them.
+"""The images and rows of one export: read from the saved dataset, prepared once, then handed out in spans.
 
-    manifest.parquet ─┐                       ┌─▶ spans: images, and the rows of each kind
-    bbox/bbox.csv ... ┴─▶ scratch/*.parquet ──┴─▶ what is planned: images of each split, rows of each kind
+    images ───────────┐                               ┌─▶ spans: images in order of ImageID, and their rows by kind
+    boxes, masks ... ─┴─▶ scratch/<kind>.parquet ─────┴─▶ plan: the number of images by split and of rows by kind
 
-The tables are turned once, with the columns that are needed and the rows that are asked for; then a span of images
-finds its rows by the statistics of the row groups. No image is opened: its size stands in the manifest. Blocking.
+The tables are copied once, with the columns and rows that are needed; a span of images then finds its rows by the
+statistics of the row groups. No image is opened: its size is in the manifest. Blocking.
 """
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 
 import polars as pl
 
+from oid_async.dataset.saved import SavedDataset
+from oid_async.dataset.tables import column
 from oid_async.errors import InputError
 from oid_async.formats.classes import ExportClasses
 from oid_async.openimages.ids import HEX_ID, KEY
 from oid_async.openimages.kinds import KINDS, KindName
+from oid_async.openimages.vocabulary import FLAGS, SPLITS
 from oid_async.options.export import ExportOptions, shares
 from oid_async.select.choose import shuffled
-from oid_async.store.folder import Folder
-from oid_async.store.shards_note import packed_in
-from oid_async.tables.reading import TableFile, reading
+from oid_async.tables.reading import reading
 
-# The flags of a box, 1, 0 or -1 for unknown, and what formats call them.
-FLAGS = {
-    "IsOccluded": "occluded",
-    "IsTruncated": "truncated",
-    "IsGroupOf": "group_of",
-    "IsDepiction": "depiction",
-    "IsInside": "inside",
-}
-SIDES = ("XMin", "XMax", "YMin", "YMax")
-# The number of a class, of 0, in rows of boxes and masks.
+# Column of a flag of a box (1, 0, or -1 for unknown) -> what formats call it.
+FLAG_NAMES = {flag: option.removeprefix("is_") for option, flag in FLAGS.items()}
+SIDES = KINDS["bbox"].numbers
+# The number of the class, from 0, in rows of boxes and masks.
 CLASS = "__class"
+SPAN_ROWS = 4096
+_ROW_GROUP = 4096
+# Why a row is left out, null for a row that is exported.
+_REASON = "__reason"
+_SHAPES = ("bbox", "segmentation")
+_SIZES = ("Width", "Height")
 _IMAGE_COLUMNS = (
     "ImageID",
     "Subset",
@@ -54,30 +55,23 @@ _IMAGE_COLUMNS = (
     "OriginalURL",
     "OriginalLandingURL",
 )
-_DRAWN = ("bbox", "segmentation")
-_SIZES = ("Width", "Height")
-# Why a row is left out, null for one that is asked for.
-_WHY = "__why"
-SPAN_ROWS = 4096
-_ROW_GROUP = 4096
-_NARRATIVE = {"image_id": pl.String, "annotator_id": pl.Int64, "caption": pl.String}
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Some images in order of ImageID, and the rows of each kind, by ImageID and then in published order.
+    """Some images in order of ImageID, and their rows of each kind, by ImageID and then in published order.
 
     `images` has ImageID, Subset, FileName, Bytes, MD5, Width, Height, Rotation, License, Author, AuthorProfileURL,
     Title, URL, OriginalURL, OriginalLandingURL, and of the export: KEY (u64, the id as a number), Place (i64, from 1),
     Split, OutWidth and OutHeight in pixels. Rows of boxes and masks have ImageID, CLASS (u32), XMin, XMax, YMin, YMax
-    (f64, of 1) beside what is theirs; other kinds are as published, as text.
+    (f64, fractions) and columns of their own; other kinds are as published, as text.
     """
 
     images: pl.DataFrame
     rows: Mapping[KindName, pl.DataFrame]
 
     def of(self, kind: KindName) -> pl.DataFrame:
-        """Return the rows of a kind beside Split, OutWidth, OutHeight and FileName of their image."""
+        """Return the rows of a kind with Split, OutWidth, OutHeight and FileName of their image."""
         facts = self.images.select("ImageID", "Split", "FileName", "OutWidth", "OutHeight")
         return self.rows[kind].join(facts, on="ImageID", how="inner", maintain_order="left")
 
@@ -91,116 +85,91 @@ class Span:
         return Span(images, rows)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class ExportPlan:
-    """What is to be exported: images of each split, rows of each kind; and rows that are left out, by the reason."""
+    """What is to be exported: the number of images by split, of rows by kind, and of rows left out by reason."""
 
-    images: dict[str, int] = field(default_factory=dict)
-    rows: dict[str, int] = field(default_factory=dict)
-    left_out: dict[str, int] = field(default_factory=dict)
+    images: Mapping[str, int]
+    rows: Mapping[str, int]
+    left_out: Mapping[str, int]
 
 
 class ExportSource:
-    """One SAVEPATH, read for one export. Raises InputError for a folder that no download has filled.
+    """One saved dataset, prepared for one export. Needs a dataset opened to export; raises InputError.
 
-    `kinds` are those that the format has a place for: of them those are read that are saved here. `classes` stands for
-    what the tables say of classes.
+    `kinds` are the kinds that the format can hold; those of them that were saved are exported. `classes` replaces the
+    classes that the tables have.
     """
 
     def __init__(
         self,
-        folder: Folder,
+        dataset: SavedDataset,
         options: ExportOptions,
         kinds: Sequence[KindName],
         scratch: Path,
         *,
         classes: ExportClasses | None = None,
     ) -> None:
-        self.folder = folder
+        self.dataset = dataset
         self._options = options
         self._scratch = scratch
-        self._manifest = folder.manifest
-        self._known_classes = classes
-        self._check_manifest()
+        self._given_classes = classes
         wanted = [kind for kind in kinds if kind != "segmentation" or not options.no_masks]
-        self.kinds = tuple(kind for kind in wanted if (folder.path / KINDS[kind].file).is_file())
-        self.planned = ExportPlan()
+        self.kinds = tuple(kind for kind in wanted if dataset.table(kind).exists)
         self._images = scratch / "images.parquet"
-        with reading(TableFile(self._manifest, str(self._manifest)), into=scratch):
-            self._turn_images()
-        for kind in self.kinds:
-            path = self._path(kind)
-            with reading(TableFile(path, str(path)), into=scratch):
-                turn = self._turn_narratives if KINDS[kind].is_json else self._turn_rows
-                turn(kind)
+        images = self._copy_images()
+        copied = {kind: self._copy_rows(kind) for kind in self.kinds}
+        rows: dict[str, int] = {kind: counts.pop(None, 0) for kind, counts in copied.items()}
+        left_out = {str(reason): count for counts in copied.values() for reason, count in counts.items()}
+        self.planned = ExportPlan(images, rows, left_out)
+
+    @property
+    def total(self) -> int:
+        """The number of images."""
+        return sum(self.planned.images.values())
+
+    @property
+    def has_shapes(self) -> bool:
+        """Whether there are boxes or masks, which have classes."""
+        return any(kind in self.kinds for kind in _SHAPES)
 
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits that have images, the published ones first."""
-        order = {name: at for at, name in enumerate(("train", "validation", "test"))}
+        order: dict[str, int] = {name: place for place, name in enumerate(SPLITS)}
         return tuple(sorted(self.planned.images, key=lambda name: (order.get(name, len(order)), name)))
-
-    def _numbered(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Add CLASS. Here, where a few rows are at hand: Polars maps no values while it streams a table."""
-        numbers = dict(self.classes.numbers)
-        number = pl.col("LabelName").replace_strict(numbers, default=None, return_dtype=pl.UInt32)
-        return rows.with_columns(number.alias(CLASS))
-
-    def short_numbers(self) -> pl.Expr:
-        """Return the expression image -> its number in 53 bits, those that its ImageID begins with.
-
-        Numbers of any language hold that much. Should two images have the same, all are counted from 1 instead.
-        """
-        short = pl.col(KEY) // (1 << 11)
-        unlike = pl.scan_parquet(self._images).select(short.n_unique()).collect(engine="streaming").item()
-        return (short if unlike == sum(self.planned.images.values()) else pl.col("Place")).cast(pl.Int64)
-
-    @property
-    def masks(self) -> Path:
-        """Where the masks lie."""
-        return self.folder.path / KINDS["segmentation"].folder / "masks"
 
     @cached_property
     def classes(self) -> ExportClasses:
-        """The classes of boxes and masks: those that were chosen, then what else the tables hold, or as mapped."""
-        classes = self._known_classes or self._saved_classes()
-        mapped = self._options.class_map
-        return classes if mapped is None else classes.mapped(Path(mapped))
+        """The classes of boxes and masks: the chosen ones, then others in the tables; or as `--class-map` has them."""
+        classes = self._given_classes or self._saved_classes()
+        class_map = self._options.class_map
+        return classes if class_map is None else classes.mapped(Path(class_map))
 
-    def _saved_classes(self) -> ExportClasses:
-        called: list[tuple[str, str]] = []
-        tables = [self.folder.path / "bbox" / "label_data.csv"]
-        tables += [self._path(kind) for kind in self.kinds if kind in ("bbox", "segmentation")]
-        for path in tables:
-            if path.is_file():
-                with reading(TableFile(path, str(path))):
-                    frame = pl.scan_csv(path, infer_schema=False).select("LabelName", "Category")
-                    called += frame.unique().sort("LabelName").collect(engine="streaming").iter_rows()
-        return ExportClasses.of((label, name or label) for label, name in self._in_order(called))
+    def short_numbers(self) -> pl.Expr:
+        """Return the expression image -> its number in 53 bits, the first ones of its ImageID.
 
-    def _in_order(self, called: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Bring what label_data.csv names into its own order: as the categories were asked for."""
-        path = self.folder.path / "bbox" / "label_data.csv"
-        if not path.is_file():
-            return called
-        order = pl.read_csv(path, infer_schema=False).get_column("LabelName").to_list()
-        place = {label: at for at, label in enumerate(order)}
-        return sorted(called, key=lambda row: place.get(row[0], len(place)))
+        Numbers of every programming language hold 53 bits. Should two images have the same number, all images are
+        counted from 1 instead.
+        """
+        short = pl.col(KEY) // (1 << 11)
+        distinct = pl.scan_parquet(self._images).select(short.n_unique()).collect(engine="streaming").item()
+        return (short if distinct == self.total else pl.col("Place")).cast(pl.Int64)
 
     def spans(self, rows: int = SPAN_ROWS) -> Iterator[Span]:
         """Yield every image once, with its rows, so many images at a time."""
         images = pl.scan_parquet(self._images)
-        tables = {kind: self._rows(kind) for kind in self.kinds}
-        for start in range(0, sum(self.planned.images.values()), rows):
+        tables = {kind: self._exported_rows(kind) for kind in self.kinds}
+        for start in range(0, self.total, rows):
             span = images.slice(start, rows).collect()
             ids = span.get_column("ImageID")
             within = pl.col("ImageID").is_between(pl.lit(ids[0]), pl.lit(ids[-1]))
             found = pl.collect_all([table.filter(within) for table in tables.values()])
             rows_of = dict(zip(tables, found, strict=True))
-            yield Span(span, rows_of | {kind: self._numbered(rows_of[kind]) for kind in _DRAWN if kind in rows_of})
+            yield Span(span, rows_of | {kind: self._with_class(rows_of[kind]) for kind in _SHAPES if kind in rows_of})
 
-    def smaller(self) -> int:
-        """Return how many images are to be made smaller."""
+    def count_resized(self) -> int:
+        """Return the number of images that are exported in a smaller size."""
         frame = pl.scan_parquet(self._images).filter(pl.col("OutWidth") != pl.col("Width"))
         return int(frame.select(pl.len()).collect().item())
 
@@ -209,58 +178,46 @@ class ExportSource:
         frame = pl.scan_parquet(self._images).select(pl.col("License").drop_nulls().unique().sort())
         return frame.collect(engine="streaming").to_series().to_list()
 
-    def _path(self, kind: KindName) -> Path:
-        return self.folder.path / KINDS[kind].file
+    def _saved_classes(self) -> ExportClasses:
+        """Return the classes of label_data.csv, in the order of the categories, then the others by MID."""
+        chosen = self.dataset.chosen_classes()
+        frames = [chosen.unique().sort("LabelName")]
+        for kind in (kind for kind in self.kinds if kind in _SHAPES):
+            table = self.dataset.table(kind)
+            with reading(table.file):
+                rows = table.as_text().select("LabelName", "Category")
+                frames.append(rows.unique().sort("LabelName").collect(engine="streaming"))
+        order = {label: place for place, label in enumerate(chosen.get_column("LabelName"))}
+        named = [(label, name or label) for frame in frames for label, name in frame.iter_rows()]
+        return ExportClasses.of(sorted(named, key=lambda row: order.get(row[0], len(order))))
 
-    def _turned(self, kind: KindName) -> Path:
-        return self._scratch / f"{kind}.parquet"
+    def _with_class(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Add CLASS. Not while the table is copied: Polars maps no values while it streams."""
+        numbers = dict(self.classes.numbers)
+        number = pl.col("LabelName").replace_strict(numbers, default=None, return_dtype=pl.UInt32)
+        return rows.with_columns(number.alias(CLASS))
 
-    def _check_manifest(self) -> None:
-        path = self._manifest
-        if (shards := packed_in(self.folder)) is not None:
-            raise InputError(f"{self.folder.path}: its images are in the shards of {shards}, no files to export from")
-        if not path.is_file():
-            raise InputError(f"{path}: there is no manifest to export from; let a download run to its end first")
-        with reading(TableFile(path, str(path))):
-            there = pl.read_parquet_schema(path)
-        for column in ("Status", *_IMAGE_COLUMNS):
-            if column not in there:
-                raise InputError(f"{path}: column {column!r} is missing; it is no manifest of this program's")
-
-    def _turn_images(self) -> None:
-        saved = pl.scan_parquet(self._manifest).filter(Status="ok")
-        odd = pl.col("Width").is_null() | pl.col("Height").is_null() | (pl.col("Width") < 1) | (pl.col("Height") < 1)
-        unknown = saved.filter(odd).select("ImageID").head(1).collect(engine="streaming")
-        if len(unknown):
-            raise InputError(f"{self._manifest}: {unknown.item()} has no width and height; run the download again")
-        outside = pl.col("FileName").is_null() | pl.col("FileName").str.contains(r"[/\x00]|^\.{0,2}$")
-        if len(named := saved.filter(outside).select("ImageID").head(1).collect(engine="streaming")):
-            raise InputError(f"{self._manifest}: FileName of {named.item()} names no file of images/; it was changed")
-        images = saved.select(*_IMAGE_COLUMNS, self._number(saved).alias(KEY))
-        images = images.with_columns(self._split().alias("Split"), *self._out_size())
-        images = images.with_row_index("Place", offset=1).with_columns(pl.col("Place").cast(pl.Int64))
-        images.sink_parquet(self._images, row_group_size=_ROW_GROUP, compression="lz4", maintain_order=True)
-        counted = pl.scan_parquet(self._images).group_by("Split").len().collect(engine="streaming")
-        self.planned.images = dict(counted.iter_rows())
-
-    def _number(self, saved: pl.LazyFrame) -> pl.Expr:
-        """Return the number that an ImageID is; of ids of a user's own the start of their hash."""
-        image_id = pl.col("ImageID")
-        own = saved.select((~image_id.str.contains(HEX_ID)).any()).collect(engine="streaming").item()
-        if not own:
-            return image_id.str.to_integer(base=16, dtype=pl.UInt64)
-
-        def hashed(ids: pl.Series) -> pl.Series:
-            digests = (blake2b(each.encode(), digest_size=8).digest() for each in ids)
-            return pl.Series([int.from_bytes(digest) for digest in digests], dtype=pl.UInt64)
-
-        return image_id.map_batches(hashed, return_dtype=pl.UInt64)
+    def _copy_images(self) -> dict[str, int]:
+        """Write the saved images with the columns of the export; return their number by split."""
+        manifest = self.dataset.manifest
+        saved = self.dataset.images.filter(Status="ok")
+        with reading(manifest, into=self._scratch):
+            width, height = pl.col("Width"), pl.col("Height")
+            unsized = saved.filter(width.is_null() | height.is_null() | (width < 1) | (height < 1)).select("ImageID")
+            if len(first := unsized.head(1).collect(engine="streaming")):
+                raise InputError(f"{manifest.name}: {first.item()} has no width and height; run the download again")
+            images = saved.select(*_IMAGE_COLUMNS, _number(saved).alias(KEY))
+            images = images.with_columns(self._split().alias("Split"), *self._out_size())
+            images = images.with_row_index("Place", offset=1).with_columns(pl.col("Place").cast(pl.Int64))
+            images.sink_parquet(self._images, row_group_size=_ROW_GROUP, compression="lz4", maintain_order=True)
+            counted = pl.scan_parquet(self._images).group_by("Split").len().collect(engine="streaming")
+        return dict(counted.iter_rows())
 
     def _split(self) -> pl.Expr:
         """Return the split of an image: the published one, or by the hash that --shuffle sorts by, of seed 0."""
         parts = self._options.export_splits
         if parts is None:
-            # A table of a user's own may say anything, and this becomes the name of a folder.
+            # A table of a user's own may hold anything, and this becomes the name of a folder.
             return pl.col("Subset").fill_null("train").str.replace_all(r"[^A-Za-z0-9_-]", "_")
         split = pl.lit(None, pl.String)
         for name, end in reversed(shares(parts)):
@@ -278,97 +235,94 @@ class ExportSource:
             for side, name in ((width, "OutWidth"), (height, "OutHeight"))
         ]
 
-    def _turn_rows(self, kind: KindName) -> None:
-        path = self._path(kind)
-        frame = pl.scan_csv(path, infer_schema=False)
-        there = frame.collect_schema().names()
-        if kind in _DRAWN:
-            frame = self._boxes(kind, frame, there)
-        elif "ImageID" not in there:
-            frame = frame.rename({"ImageId": "ImageID"})
-        frame.sink_parquet(self._turned(kind), row_group_size=_ROW_GROUP * 4, compression="lz4", maintain_order=True)
-        self._count(kind)
+    def _copy(self, kind: KindName) -> Path:
+        return self._scratch / f"{kind}.parquet"
 
-    def _rows(self, kind: KindName) -> pl.LazyFrame:
-        """Return the turned rows that are asked for."""
-        rows = pl.scan_parquet(self._turned(kind))
-        if kind not in _DRAWN:
+    def _copy_rows(self, kind: KindName) -> dict[str | None, int]:
+        """Write the rows of a kind; return their number by the reason why they are left out, None for the others."""
+        table, copy = self.dataset.table(kind), self._copy(kind)
+        with reading(table.file, into=self._scratch):
+            if table.kind.is_json:
+                rows, size = (
+                    table.typed().select(pl.col("image_id").alias("ImageID"), "annotator_id", "caption"),
+                    _ROW_GROUP,
+                )
+            else:
+                rows, size = self._shapes(kind) if kind in _SHAPES else table.as_text(), _ROW_GROUP * 4
+            rows.sink_parquet(copy, row_group_size=size, compression="lz4", maintain_order=True)
+            copied = pl.scan_parquet(copy)
+            if kind not in _SHAPES:
+                return {None: copied.select(pl.len()).collect().item()}
+            return dict(copied.group_by(_REASON).len().sort(_REASON).collect(engine="streaming").iter_rows())
+
+    def _exported_rows(self, kind: KindName) -> pl.LazyFrame:
+        """Return the copied rows that are not left out."""
+        rows = pl.scan_parquet(self._copy(kind))
+        if kind not in _SHAPES:
             return rows
-        return rows.filter(pl.col(_WHY).is_null()).drop(
-            _WHY, *(name for name in _SIZES if name in rows.collect_schema())
-        )
+        sizes = [name for name in _SIZES if name in rows.collect_schema()]
+        return rows.filter(pl.col(_REASON).is_null()).drop(_REASON, *sizes)
 
-    def _boxes(self, kind: KindName, frame: pl.LazyFrame, there: Sequence[str]) -> pl.LazyFrame:
-        prefix = "Box" if kind == "segmentation" else ""
-        sides = {side: f"{prefix}{side}" for side in SIDES}
-        for column in ("ImageID", "LabelName", *sides.values()):
-            if column not in there:
-                raise InputError(f"{self._path(kind)}: column {column!r} is missing: there are no boxes to export")
+    def _shapes(self, kind: KindName) -> pl.LazyFrame:
+        """Return the boxes or masks with XMin, XMax, YMin, YMax, the flags, and the reason to leave a row out."""
+        table = self.dataset.table(kind)
+        present = table.columns()
+        for name in ("ImageID", "LabelName", *table.kind.numbers):
+            if name not in present:
+                raise InputError(f"{table.path}: column {name!r} is missing: there are no boxes to export")
         own = ["MaskPath", "BoxID", "PredictedIoU", "Clicks"] if kind == "segmentation" else ["Source", "Confidence"]
-        flags = [
-            _flag(flag) if flag in there else pl.lit(-1, pl.Int8).alias(flag)
-            for flag in (FLAGS if kind == "bbox" else ())
-        ]
-        frame = frame.select(
+        sides = zip(SIDES, table.kind.numbers, strict=True)
+        rows = table.as_text().select(
             "ImageID",
             "LabelName",
-            *(pl.col(name).cast(pl.Float64, strict=False).alias(side) for side, name in sides.items()),
-            *(pl.col(name) for name in own if name in there),
-            *flags,
-            *self._sizes(there),
+            *(column(name, pl.Float64, present).alias(side) for side, name in sides),
+            *(pl.col(name) for name in own if name in present),
+            *(column(flag, pl.Int8, present) for flag in (FLAG_NAMES if kind == "bbox" else ())),
+            *(column(name, pl.Int32, present) for name in _SIZES if name in present),
         )
+        reason = pl.lit(None, pl.String)
+        for name, is_left_out in reversed(self._reasons(kind).items()):
+            reason = pl.when(is_left_out).then(pl.lit(f"{kind}: {name}")).otherwise(reason)
+        return rows.with_columns(reason.alias(_REASON))
+
+    def _reasons(self, kind: KindName) -> dict[str, pl.Expr]:
+        """Return the conditions under which a box or mask is left out, the first one that holds first."""
         reasons = {
             "class": ~pl.col("LabelName").is_in(list(self.classes.numbers)),
             "no numbers": pl.any_horizontal(pl.col(side).is_null() | ~pl.col(side).is_finite() for side in SIDES),
-            "group": pl.col("IsGroupOf") == 1 if kind == "bbox" and self._options.group_boxes == "drop" else None,
-            "area": self._too_small(),
-            "no mask": ~pl.col("MaskPath").is_in(self._masks_there().implode()) if kind == "segmentation" else None,
         }
-        why = pl.lit(None, pl.String)
-        for reason, left_out in reversed(reasons.items()):
-            if left_out is not None:
-                why = pl.when(left_out).then(pl.lit(f"{kind}: {reason}")).otherwise(why)
-        return frame.with_columns(why.alias(_WHY))
+        if kind == "bbox" and self._options.group_boxes == "drop":
+            reasons["group"] = pl.col("IsGroupOf") == 1
+        if self._options.min_box_area:
+            reasons["area"] = self._too_small(self._options.min_box_area)
+        if kind == "segmentation":
+            reasons["no mask"] = ~pl.col("MaskPath").is_in(self._mask_names().implode())
+        return reasons
 
-    def _sizes(self, there: Sequence[str]) -> list[pl.Expr]:
-        return [pl.col(name).cast(pl.Int32, strict=False) for name in _SIZES if name in there]
-
-    def _too_small(self) -> pl.Expr | None:
-        least = self._options.min_box_area
-        if not least:
-            return None
+    def _too_small(self, least: float | str) -> pl.Expr:
         share = (pl.col("XMax") - pl.col("XMin")) * (pl.col("YMax") - pl.col("YMin"))
         if isinstance(least, str):
             return share * 100 < float(least.removesuffix("%"))
         width, height = self._out_size()
         return share * width * height < least
 
-    def _masks_there(self) -> pl.Series:
+    def _mask_names(self) -> pl.Series:
         try:
-            names = os.listdir(self.masks)
+            names = os.listdir(self.dataset.masks_folder)
         except FileNotFoundError:
             names = []
         return pl.Series(names, dtype=pl.String)
 
-    def _turn_narratives(self, kind: KindName) -> None:
-        frame = pl.scan_ndjson(self._path(kind), schema=_NARRATIVE).rename({"image_id": "ImageID"})
-        frame.sink_parquet(self._turned(kind), row_group_size=_ROW_GROUP, compression="lz4", maintain_order=True)
-        self._count(kind)
 
-    def _count(self, kind: KindName) -> None:
-        """Count the rows that are asked for, and of boxes and masks those that are left out, by the reason."""
-        rows = pl.scan_parquet(self._turned(kind))
-        if kind not in _DRAWN:
-            self.planned.rows[kind] = rows.select(pl.len()).collect().item()
-            return
-        counts = dict(rows.group_by(_WHY).len().sort(_WHY).collect(engine="streaming").iter_rows())
-        self.planned.rows[kind] = counts.pop(None, 0)
-        self.planned.left_out |= counts
+def _number(saved: pl.LazyFrame) -> pl.Expr:
+    """Return the expression ImageID -> its number; for ids of a user's own the start of their hash."""
+    image_id = pl.col("ImageID")
+    has_other_ids = saved.select((~image_id.str.contains(HEX_ID)).any()).collect(engine="streaming").item()
+    if not has_other_ids:
+        return image_id.str.to_integer(base=16, dtype=pl.UInt64)
 
+    def hashed(ids: pl.Series) -> pl.Series:
+        digests = (blake2b(each.encode(), digest_size=8).digest() for each in ids)
+        return pl.Series([int.from_bytes(digest) for digest in digests], dtype=pl.UInt64)
 
-def _flag(name: str) -> pl.Expr:
-    """Return a flag as 1, 0 or -1; a table of a user's own may say true and false."""
-    text = pl.col(name)
-    number = text.cast(pl.Float64, strict=False).cast(pl.Int8, strict=False)
-    said = pl.when(text.str.to_lowercase() == "true").then(1).when(text.str.to_lowercase() == "false").then(0)
-    return said.otherwise(number).cast(pl.Int8).fill_null(-1).alias(name)
+    return image_id.map_batches(hashed, return_dtype=pl.UInt64)

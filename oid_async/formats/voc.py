@@ -1,8 +1,8 @@
 """Pascal VOC: Annotations/<stem>.xml, JPEGImages/<FileName>, ImageSets/Main/<split>.txt.
 
-Boxes in whole pixels, the first pixel of a row is 1, both ends belong to the box, so that none is less than a pixel
-wide. `difficult` is a box around a group: evaluation leaves these out, as it should. What VOC has no element of its own
-for (depiction, inside, licence, rotation) stands in elements that its readers pass over.
+Boxes are in whole pixels; the first pixel of a row is 1, and both ends belong to the box, so that no box is narrower
+than a pixel. `difficult` marks a box around a group: evaluation leaves these out. Depiction, inside, licence and
+rotation, which VOC does not know, are in elements that its readers ignore.
 http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html describes the format.
 """
 
@@ -13,11 +13,11 @@ from xml.sax.saxutils import escape
 
 import polars as pl
 
-from oid_async.formats.source import CLASS, FLAGS, Span
+from oid_async.formats.source import CLASS, FLAG_NAMES, Span
 from oid_async.formats.writer import ExportContext
 from oid_async.openimages.kinds import KindName
 
-# Neither written nor escaped may these stand in XML 1.0 (its production Char).
+# Characters that XML 1.0 cannot hold, not even escaped (its production Char).
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _PIXELS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -27,11 +27,11 @@ class Voc:
 
     kinds: ClassVar[Sequence[KindName]] = ("bbox",)
 
-    def __init__(self, job: ExportContext) -> None:
-        self._job = job
+    def __init__(self, context: ExportContext) -> None:
+        self._context = context
         self._sets: dict[str, IO[str]] = {}
-        self._annotations = job.folder("Annotations")
-        self._names = [escape(name) for name in job.source.classes.names]
+        self._annotations = context.folder("Annotations")
+        self._names = [escape(name) for name in context.source.classes.names]
 
     def write(self, span: Span) -> None:
         """Write a span."""
@@ -45,38 +45,38 @@ class Voc:
             text = f"<annotation>\n{_about(image)}{objects}</annotation>\n"
             (self._annotations / f"{stem}.xml").write_text(text, encoding="utf-8")
             self._set(image["Split"]).write(f"{stem}\n")
-        if not self._job.options.no_files:
-            self._job.pictures.place(span.images, self._job.folder("JPEGImages"))
-        self._job.wrote(span.images, {"bbox": written})
+        if not self._context.options.no_files:
+            self._context.pictures.place(span.images, self._context.folder("JPEGImages"))
+        self._context.wrote(span.images, {"bbox": written})
 
     def finish(self) -> None:
-        """Write what stands at the end."""
-        self._job.files.close()
+        """Close the files."""
+        self._context.files.close()
 
     def _set(self, split: str) -> IO[str]:
         if split not in self._sets:
-            path = self._job.folder("ImageSets", "Main") / f"{split}.txt"
-            self._sets[split] = self._job.files.enter_context(path.open("w", encoding="utf-8"))
+            path = self._context.folder("ImageSets", "Main") / f"{split}.txt"
+            self._sets[split] = self._context.files.enter_context(path.open("w", encoding="utf-8"))
         return self._sets[split]
 
     def _object(self, row: dict[str, Any]) -> str:
         box = "".join(f"<{name}>{row[name]}</{name}>" for name in _PIXELS)
-        flags = {name: max(row[flag], 0) for flag, name in FLAGS.items()}
+        flags = {name: max(row[flag], 0) for flag, name in FLAG_NAMES.items()}
         flags["difficult"] = flags.pop("group_of")
-        said = "".join(f"<{name}>{value}</{name}>" for name, value in flags.items())
+        elements = "".join(f"<{name}>{value}</{name}>" for name, value in flags.items())
         return (
-            f"  <object><name>{self._names[row[CLASS]]}</name><pose>Unspecified</pose>{said}<bndbox>{box}</bndbox>"
+            f"  <object><name>{self._names[row[CLASS]]}</name><pose>Unspecified</pose>{elements}<bndbox>{box}</bndbox>"
             "</object>\n"
         )
 
 
 def _with_pixels(boxes: pl.DataFrame) -> pl.DataFrame:
-    """Add xmin, ymin, xmax, ymax: whole pixels from 1, the last one belonging to the box."""
+    """Add xmin, ymin, xmax, ymax: whole pixels from 1, the last one included."""
     found = []
     for axis, side in (("X", "OutWidth"), ("Y", "OutHeight")):
         size = pl.col(side).cast(pl.Float64)
         start, end = ((pl.col(f"{axis}{which}") * size).round().cast(pl.Int64) for which in ("Min", "Max"))
-        # Less than a pixel: the one that its middle lies in.
+        # Narrower than a pixel: the pixel that has its middle.
         middle = ((pl.col(f"{axis}Min") + pl.col(f"{axis}Max")) / 2 * size).floor().cast(pl.Int64)
         middle = pl.min_horizontal(middle, pl.col(side).cast(pl.Int64) - 1)
         start, end = (
@@ -113,5 +113,5 @@ def _lines(image: dict[str, Any]) -> Iterator[str]:
 
 
 def _clean(text: str) -> str:
-    """Return text as XML may hold it: titles have control characters in them, which it has no way to write."""
+    """Return text escaped for XML, without the control characters that it cannot hold; titles have some."""
     return escape(_NOT_XML.sub("", text))

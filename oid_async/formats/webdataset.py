@@ -1,51 +1,52 @@
-"""WebDataset: <split>-000000.tar, ... (see `shards` for what is in one)."""
+"""WebDataset: <split>-000000.tar, ... (see `shards` for the members)."""
 
 import json
 from collections.abc import Iterator, Sequence
 from itertools import repeat
 from typing import Any, ClassVar
 
+from oid_async.dataset.image_store import key_of
 from oid_async.formats.pictures import MaskMap
 from oid_async.formats.samples import SAMPLE_KINDS, counted, samples
-from oid_async.formats.shards import Shards, key_of
+from oid_async.formats.shards import Shards
 from oid_async.formats.source import Span
 from oid_async.formats.writer import ExportContext
 from oid_async.openimages.kinds import KindName
 
-# Samples between two notes of how far it came: what is done twice after a kill.
+# Samples between two notes: at most so many are written twice after a kill.
 _BATCH = 32
 
 
 class WebDataset:
-    """Fills shards span by span; what an earlier, killed export has in them already is passed over."""
+    """Fills shards span by span, and skips the samples that an earlier, killed export has written."""
 
     kinds: ClassVar[Sequence[KindName]] = SAMPLE_KINDS
 
-    def __init__(self, job: ExportContext) -> None:
-        self._job = job
-        self._progress = job.stage / "progress.json"
-        self._shards = Shards(job.stage, job.options.shard_size, self._progress)
-        job.files.callback(self._shards.release)
+    def __init__(self, context: ExportContext) -> None:
+        self._context = context
+        self._progress = context.stage / "progress.json"
+        self._shards = Shards(context.stage, context.options.shard_size, self._progress)
+        context.files.callback(self._shards.release)
         self._seen = 0
-        # What an earlier export has written counts as written.
+        # The rows of an earlier export count as written.
         self._done = int(self._shards.notes.get("done", 0))
-        job.written.rows.update(self._shards.notes.get("rows", {}))
+        context.written.rows.update(self._shards.notes.get("rows", {}))
 
     def write(self, span: Span) -> None:
         """Write a span."""
         before, self._seen = self._seen, self._seen + len(span.images)
         if self._seen > self._done:
-            left = Span(span.images.slice(max(self._done - before, 0)), span.rows)
-            self._done = self._seen - len(left.images)
-            for _ in pack(self._job, left, self._shards):
+            remaining = Span(span.images.slice(max(self._done - before, 0)), span.rows)
+            self._done = self._seen - len(remaining.images)
+            for _ in pack(self._context, remaining, self._shards):
                 self._done += 1
                 if not self._done % _BATCH:
                     self._note()
             self._note()
-        self._job.wrote(span.images, {})
+        self._context.wrote(span.images, {})
 
     def _note(self) -> None:
-        self._shards.note(done=self._done, rows=dict(self._job.written.rows))
+        self._shards.note(done=self._done, rows=dict(self._context.written.rows))
 
     def finish(self) -> None:
         """Close the shards."""
@@ -54,23 +55,23 @@ class WebDataset:
         self._progress.unlink(missing_ok=True)
 
 
-def pack(job: ExportContext, span: Span, shards: Shards) -> Iterator[str]:
-    """Put the samples of a span into shards, count their rows as written, and yield the ImageID of each."""
-    found = list(samples(span, job.source.classes))
-    bodies = job.pictures.bodies(span.images)
+def pack(context: ExportContext, span: Span, shards: Shards) -> Iterator[str]:
+    """Write the samples of a span into shards, count their rows as written, and yield the ImageID of each."""
+    found = list(samples(span, context.source.classes))
+    bodies = context.pictures.bodies(span.images)
     masks: Iterator[MaskMap | None] = repeat(None)
-    if "segmentation" in job.source.kinds:
-        masks = job.pictures.mask_maps(
+    if "segmentation" in context.source.kinds:
+        masks = context.pictures.mask_maps(
             (sample["objects"]["mask"], sample["width"], sample["height"]) for sample in found
         )
     for sample, body, mask in zip(found, bodies, masks, strict=False):
         shards.add(sample["split"], key_of(sample["image_id"]), _members(sample, body, mask))
-        job.written.rows.update(counted(sample))
+        context.written.rows.update(counted(sample))
         yield sample["image_id"]
 
 
 def _members(sample: dict[str, Any], body: bytes, masks: MaskMap | None) -> list[tuple[str, bytes]]:
-    """Return the files of one sample. All samples have the same ones: the datasets library insists."""
+    """Return the members of one sample. The datasets library requires that all samples have the same ones."""
     objects = {name: values for name, values in sample["objects"].items() if name not in ("mask", "has_box")}
     if masks is not None:
         size = [sample["height"], sample["width"]]

@@ -1,4 +1,4 @@
-"""One export under way: what the writer of a format is handed, and what it must be."""
+"""What the writer of a format is given (ExportContext), and the two methods that it has (FormatWriter)."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from oid_async.options.export import ExportOptions
 
 @dataclass(slots=True)
 class Written:
-    """What a writer has written: images of each split, rows of each kind."""
+    """Counts of what was written: images by split, rows by kind."""
 
     images: Counter[str] = field(default_factory=Counter)
     rows: Counter[str] = field(default_factory=Counter)
@@ -25,9 +25,9 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class ExportContext:
-    """What to export from `source` into the folder `stage`, which is empty and becomes the export once it is whole.
+    """One export under way: from `source` into the folder `stage`, which becomes the export when it is complete.
 
-    `files` closes what a writer has open, however the export ends.
+    `stage` is empty at first. `files` closes the open files of a writer, however the export ends.
     """
 
     source: ExportSource
@@ -51,14 +51,14 @@ class ExportContext:
 
 
 class FormatWriter(Protocol):
-    """Writes one format. `kinds` are those that it has a place for."""
+    """Writes one format. `kinds` are the kinds of annotations that the format can hold."""
 
     kinds: ClassVar[Sequence[KindName]]
 
-    def __init__(self, job: ExportContext) -> None: ...
+    def __init__(self, context: ExportContext) -> None: ...
 
     def write(self, span: Span) -> None:
-        """Write a span, and count in the job what was written. Raises OSError, InputError."""
+        """Write a span, and count in the context what was written. Raises OSError, InputError."""
 
     def finish(self) -> None:
-        """Write what stands at the end of the export."""
+        """Write what comes at the end of the export."""

@@ -3,8 +3,8 @@
     class x_center y_center width height          without masks
     class x1 y1 x2 y2 x3 y3 ...                   with masks: their outline, of a box without one its four corners
 
-One file never mixes the two: readers take a whole file for one or the other (ultralytics does). An image that nothing
-is said of has an empty label file: a background. https://docs.ultralytics.com/datasets/ describes both.
+One file never mixes the two: readers take a whole file for one or the other (ultralytics does). An image without an
+object has an empty label file: a background. https://docs.ultralytics.com/datasets/ describes both.
 """
 
 import json
@@ -20,7 +20,7 @@ from oid_async.formats.writer import ExportContext
 from oid_async.openimages.kinds import KindName
 from oid_async.store.disk import OPENER, write_all
 
-# A centre lies between two coordinates of six decimals.
+# A centre is the mean of two coordinates of six decimals.
 _DECIMALS = 7
 _NO_LABELS = pl.DataFrame(schema={"ImageID": pl.String, "text": pl.String})
 _KEYS = {"train": "train", "validation": "val", "test": "test"}
@@ -31,13 +31,13 @@ class Yolo:
 
     kinds: ClassVar[Sequence[KindName]] = ("bbox", "segmentation")
 
-    def __init__(self, job: ExportContext) -> None:
-        self._job = job
-        self._has_classes = bool({"bbox", "segmentation"} & set(job.source.kinds))
-        for split in job.source.splits:
-            job.folder("labels", split)
-            if not job.options.no_files:
-                job.folder("images", split)
+    def __init__(self, context: ExportContext) -> None:
+        self._context = context
+        self._has_classes = context.source.has_shapes
+        for split in context.source.splits:
+            context.folder("labels", split)
+            if not context.options.no_files:
+                context.folder("images", split)
 
     def write(self, span: Span) -> None:
         """Write a span."""
@@ -46,19 +46,19 @@ class Yolo:
         labels = self._labels(span, rows) if rows is not None else _NO_LABELS
         images = span.images.join(labels, on="ImageID", how="left", maintain_order="left")
         for (split,), part in images.group_by("Split", maintain_order=True):
-            folder = f"{self._job.folder('labels', str(split))}{os.sep}"
+            folder = f"{self._context.folder('labels', str(split))}{os.sep}"
             stems = part.get_column("FileName").str.replace(r"\.[^.]*$", "")
             for stem, text in zip(stems, part.get_column("text"), strict=True):
                 _write(f"{folder}{stem}.txt", text)
-            if not self._job.options.no_files:
-                self._job.pictures.place(part, self._job.folder("images", str(split)))
+            if not self._context.options.no_files:
+                self._context.pictures.place(part, self._context.folder("images", str(split)))
         written = 0 if rows is None else int(images.get_column("text").str.count_matches("\n").sum())
         counts = {} if rows is None or written != len(rows) else counted(rows)
-        self._job.wrote(images, counts)
+        self._context.wrote(images, counts)
 
     def finish(self) -> None:
-        """Write what stands at the end."""
-        splits = self._job.source.splits
+        """Write data.yaml."""
+        splits = self._context.source.splits
         first = splits[0] if splits else "train"
         lines = ["# A selection of Open Images; who to credit for each image stands in ATTRIBUTION.csv."]
         for split, key in _KEYS.items():
@@ -66,13 +66,13 @@ class Yolo:
                 lines.append(f"{key}: images/{split}")
             elif key != "test":
                 lines.append(f"{key}: images/{first}  # no {split} images here: readers want the line all the same")
-        names = self._job.source.classes.names if self._has_classes else ()
+        names = self._context.source.classes.names if self._has_classes else ()
         lines += [f"nc: {len(names)}", "names:" if names else "names: []"]
         lines += [f"  {number}: {json.dumps(name, ensure_ascii=False)}" for number, name in enumerate(names)]
-        (self._job.stage / "data.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (self._context.stage / "data.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def _labels(self, span: Span, rows: pl.DataFrame) -> pl.DataFrame:
-        """Return ImageID and `text`, what its label file holds."""
+        """Return ImageID and `text`, the content of its label file."""
         if "segmentation" in span.rows:
             shape = self._outlines(rows)
         else:
@@ -87,7 +87,7 @@ class Yolo:
         corners = [pl.col(name) for name in ("XMin", "YMin", "XMax", "YMin", "XMax", "YMax", "XMin", "YMax")]
         boxes = rows.select(pl.concat_str(_numbers(*corners), separator=" ")).to_series()
         masks = rows.select("MaskPath", "OutWidth", "OutHeight").with_row_index().drop_nulls("MaskPath")
-        outlines = self._job.pictures.polygons(masks.drop("index").rows())
+        outlines = self._context.pictures.polygons(masks.drop("index").rows())
         found = {
             index: " ".join(map(repr, outline))
             for index, outline in zip(masks.get_column("index"), outlines, strict=True)

@@ -1,16 +1,16 @@
-"""One export, top to bottom: SAVEPATH -> what is planned -> a writer, span by span -> what was written -> its name.
+"""One export: a saved folder -> an ExportSource -> the writer of the format, span by span -> counts checked -> renamed.
 
-Everything is written into a folder beside the export, `.<name>.oid_async/`, and gets its name once it is whole and
-holds what was planned. Both doors and `download --format` use it. Blocking work runs in one thread.
+Everything is written into a folder next to the export, `.<name>.oid_async/`, which is renamed when it is complete and
+has what was planned. `oid_async.export`, `oid-async export` and `download --format` use it. Blocking work runs in one
+thread.
 """
 
 import asyncio
-import fcntl
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +20,8 @@ from typing import Any
 import polars as pl
 
 from oid_async.concurrency import until_stopped
-from oid_async.dataset.audit import looking_at
+from oid_async.dataset.read_lock import read_lock
+from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import InputError, LockedError, UsageError, machine_error, storage_error
 from oid_async.events import Event, Exported, Note, Sink
 from oid_async.formats.pictures import Pictures, picture_pool
@@ -28,21 +29,24 @@ from oid_async.formats.registry import WRITERS
 from oid_async.formats.source import SPAN_ROWS, ExportPlan, ExportSource
 from oid_async.formats.writer import ExportContext
 from oid_async.openimages.kinds import KINDS
-from oid_async.options.export import ExportOptions
+from oid_async.options.export import ExportOptions, Format
+from oid_async.store.atomic import write_text
 from oid_async.store.folder import Folder
+from oid_async.store.lock import FileLock
 from oid_async.version import __version__
 
-# What tells an export of ours from a folder of somebody else's. Readers of every format pass over it.
+# Distinguishes an export of ours from another folder. Readers of every format ignore it.
 MARKER = ".oid_async-export.json"
-# Where pictures are made smaller or masks read, a span takes seconds: a stop is heard between two.
-_FEW_ROWS = 256
+# Where pictures are made smaller or masks are read, a span takes seconds: smaller spans let a stop take effect.
+_SLOW_SPAN_ROWS = 256
 _READS_MASKS = ("coco", "yolo", "webdataset", "parquet")
-_CREDITED_BESIDE = ("yolo", "fiftyone")
+# Formats without a place for authors and licences: ATTRIBUTION.csv is copied.
+_NEEDS_ATTRIBUTION = ("yolo", "fiftyone")
 
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What an export holds: images of each split, rows of each kind of annotation, and what was left out by reason."""
+    """The counts of an export: images by split, rows by kind of annotation, rows left out by reason."""
 
     format: str
     savepath: str
@@ -69,9 +73,7 @@ class Export:
         self._options = options
         self._sink = sink
         self._processes = processes
-        self._tell: Callable[[Event], object] = sink
-        self._raised: list[Exception] = []
-        self.format = options.format
+        self.format: Format = options.format
         self.out = options.out if options.out is not None else savepath / "export" / options.format
 
     async def run(self) -> ExportReport:
@@ -80,35 +82,23 @@ class Export:
         Raises InputError for a folder that no download has filled, or whose images are not there; UsageError when
         `out` holds something else; LockedError while a run is on; StorageError.
         """
-        with looking_at(self._folder):
+        with read_lock(self._folder):
             return await self.within()
 
     async def within(self) -> ExportReport:
-        """Export while the folder is held already."""
-        loop, raised = asyncio.get_running_loop(), self._raised
-
-        def hear(event: Event) -> None:
-            try:
-                self._sink(event)
-            except Exception as error:
-                raised.append(error)
-
-        # The work is in a thread; whoever listens is called on the loop, and may stop it by what is raised.
-        self._tell = lambda event: loop.call_soon_threadsafe(hear, event)
-        report = await until_stopped(self._export)
-        self._check_listener()
+        """Export while the folder is locked already."""
+        sink = _SinkOnLoop(asyncio.get_running_loop(), self._sink)
+        report = await until_stopped(self._export, sink)
+        sink.check()
         return report
 
-    def _check_listener(self) -> None:
-        if self._raised:
-            raise self._raised[0]
-
-    def _export(self, stopped: Callable[[], bool]) -> ExportReport:
+    def _export(self, sink: "_SinkOnLoop", stopped: Callable[[], bool]) -> ExportReport:
         started = monotonic()
         try:
             _check_free(self.out)
+            dataset = SavedDataset(self._folder, "export")
             with _stage(self.out) as stage:
-                report = self._fill(stage, started, stopped)
+                report = self._fill(dataset, stage, sink, started, stopped)
                 _give_name(stage / "export", self.out)
                 return report
         except InterruptedError:
@@ -118,85 +108,104 @@ class Export:
                 raise
             raise storage_error(error, self.out) from error
 
-    def _fill(self, stage: Path, started: float, stopped: Callable[[], bool]) -> ExportReport:
+    def _fill(
+        self, dataset: SavedDataset, stage: Path, sink: "_SinkOnLoop", started: float, stopped: Callable[[], bool]
+    ) -> ExportReport:
+        """Write the export into the stage, and its marker."""
         options, export, scratch = self._options, stage / "export", stage / "scratch"
-        _keep_or_clear(stage, export, self._identity(), goes_on=self.format == "webdataset")
+        settings = self._settings()
+        identity = {**dataset.fingerprint(), "options": settings, "program": __version__}
+        _keep_or_clear(stage, export, identity, can_continue=self.format == "webdataset")
         scratch.mkdir()
-        writer_of = WRITERS[self.format]
-        source = ExportSource(self._folder, options, writer_of.kinds, scratch)
-        planned = source.planned
-        self._announce(source)
-        with picture_pool(self._processes, self._pictures(source)) as pool, ExitStack() as files:
-            job = ExportContext(source, export, options, Pictures(source, copy=options.copy, pool=pool), files)
-            writer = writer_of(job)
-            done, total = 0, sum(planned.images.values())
-            slow = options.max_side is not None or "segmentation" in source.kinds
-            for span in source.spans(_FEW_ROWS if slow else SPAN_ROWS):
-                self._check_listener()
+        writer_class = WRITERS[self.format]
+        source = ExportSource(dataset, options, writer_class.kinds, scratch)
+        for note in self._notes(source):
+            sink(Note(note))
+        with picture_pool(self._processes, self._count_pictures(source)) as pool, ExitStack() as files:
+            context = ExportContext(source, export, options, Pictures(dataset, copy=options.copy, pool=pool), files)
+            writer = writer_class(context)
+            done = 0
+            is_slow = options.max_side is not None or "segmentation" in source.kinds
+            for span in source.spans(_SLOW_SPAN_ROWS if is_slow else SPAN_ROWS):
+                sink.check()
                 if stopped():
                     raise InterruptedError("the export was stopped")
                 writer.write(span)
                 done += len(span.images)
-                self._tell(Exported(done, total))
+                sink(Exported(done, source.total))
             writer.finish()
-        check_counts(planned, job)
-        report = ExportReport(
+        check_counts(source.planned, context)
+        report = self._report(source, monotonic() - started)
+        if self.format in _NEEDS_ATTRIBUTION:
+            shutil.copyfile(dataset.attribution, export / "ATTRIBUTION.csv")
+        marker = {"program": f"oid-async {__version__}", **report.as_json(), "options": settings}
+        del marker["seconds"]
+        (export / MARKER).write_text(json.dumps(marker, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        return report
+
+    def _report(self, source: ExportSource, seconds: float) -> ExportReport:
+        planned = source.planned
+        return ExportReport(
             format=self.format,
             savepath=str(self._folder.path),
             out=str(self.out),
-            images=total,
+            images=source.total,
             splits={split: planned.images[split] for split in source.splits},
             annotations=dict(planned.rows),
-            classes=len(source.classes.names) if {"bbox", "segmentation"} & set(source.kinds) else 0,
+            classes=len(source.classes.names) if source.has_shapes else 0,
             left_out=dict(planned.left_out),
-            seconds=monotonic() - started,
+            seconds=seconds,
         )
-        if self.format in _CREDITED_BESIDE:
-            shutil.copyfile(self._folder.path / "ATTRIBUTION.csv", export / "ATTRIBUTION.csv")
-        said = {"program": f"oid-async {__version__}", **report.as_json(), "options": self._said()}
-        del said["seconds"]
-        (export / MARKER).write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        return report
 
-    def _announce(self, source: ExportSource) -> None:
+    def _notes(self, source: ExportSource) -> Iterator[str]:
+        """Yield what is going to be exported and what is not, a line each."""
         planned = source.planned
         if self._options.no_files and self.format in ("webdataset", "parquet"):
-            self._tell(Note(f"--no-files changes nothing here: {self.format} holds the images itself"))
-        rows = ", ".join(f"{count} {KINDS[kind].what}" for kind, count in planned.rows.items())  # type: ignore[index]
+            yield f"--no-files changes nothing here: {self.format} holds the images itself"
+        rows = ", ".join(f"{planned.rows[kind]} {KINDS[kind].what}" for kind in source.kinds)
         images = ", ".join(f"{split} {planned.images[split]}" for split in source.splits)
-        self._tell(Note(f"exporting {sum(planned.images.values())} images ({images or 'none'}), {rows or 'no rows'}"))
-        others = [kind for kind in KINDS.values() if (self._folder.path / kind.file).is_file()]
-        homeless = [kind.what for kind in others if kind.name not in WRITERS[self.format].kinds]
+        yield f"exporting {source.total} images ({images or 'none'}), {rows or 'no rows'}"
+        homeless = [KINDS[kind].what for kind in source.dataset.kinds if kind not in WRITERS[self.format].kinds]
         if homeless:
-            self._tell(Note(f"{self.format} has no place for what was saved of {', '.join(homeless)}"))
+            yield f"{self.format} has no place for what was saved of {', '.join(homeless)}"
         for reason, count in planned.left_out.items():
-            self._tell(Note(f"left out: {count} of {reason}"))
+            yield f"left out: {count} of {reason}"
 
-    def _pictures(self, source: ExportSource) -> int:
-        """Return how many pictures must be read or made smaller."""
+    def _count_pictures(self, source: ExportSource) -> int:
+        """Return the number of pictures to read or to make smaller."""
         masks = source.planned.rows.get("segmentation", 0) if self.format in _READS_MASKS else 0
-        return masks + (source.smaller() if self._options.max_side is not None else 0)
+        return masks + (source.count_resized() if self._options.max_side is not None else 0)
 
-    def _said(self) -> dict[str, Any]:
+    def _settings(self) -> dict[str, Any]:
+        """Return the options of the export as plain JSON values."""
+        values = {name: getattr(self._options, name) for name in ExportOptions.__dataclass_fields__}
         return {
             name: value if value is None or isinstance(value, int | float) else str(value)
-            for name, value in ((name, getattr(self._options, name)) for name in ExportOptions.__dataclass_fields__)
+            for name, value in values.items()
         }
 
-    def _identity(self) -> dict[str, Any]:
-        """Return what the bytes of an export follow from: an unfinished one is gone on with if it is the same."""
-        path = self._folder.path
-        tables = {kind.file: _size(path / kind.file) for kind in KINDS.values()}
+
+class _SinkOnLoop:
+    """Calls a sink on the event loop from the thread that exports; `check` raises what the sink has raised."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, sink: Sink) -> None:
+        self._loop = loop
+        self._sink = sink
+        self._raised: list[Exception] = []
+
+    def __call__(self, event: Event) -> None:
+        self._loop.call_soon_threadsafe(self._call, event)
+
+    def _call(self, event: Event) -> None:
         try:
-            with self._folder.manifest.open("rb") as file:
-                manifest = hashlib.file_digest(file, "sha256").hexdigest()
-        except FileNotFoundError:
-            manifest = ""
-        return {"manifest": manifest, "tables": tables, "options": self._said(), "program": __version__}
+            self._sink(event)
+        except Exception as error:
+            self._raised.append(error)
 
-
-def _size(path: Path) -> int | None:
-    return path.stat().st_size if path.is_file() else None
+    def check(self) -> None:
+        """Raise the first exception of the sink, which stops the export."""
+        if self._raised:
+            raise self._raised[0]
 
 
 def _check_free(out: Path) -> None:
@@ -207,20 +216,16 @@ def _check_free(out: Path) -> None:
 
 @contextmanager
 def _stage(out: Path) -> Iterator[Path]:
-    """Yield the folder beside the export that it is written into, for this process alone.
+    """Yield the locked folder next to the export that it is written into.
 
-    It goes when the export is there; after an error or a stop what can be gone on with stays.
+    It is removed when the export is there; after an error or a stop it stays if the export can be continued.
     """
     stage = out.absolute().parent / f".{out.name}.oid_async"
     stage.mkdir(parents=True, exist_ok=True)
-    held = os.open(stage, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LockedError(f"{out}: another export into it is on; wait for its end, or stop it") from None
-        except OSError:
-            pass  # a file system that knows no locks
+    lock = FileLock.take(stage)
+    if lock is None:
+        raise LockedError(f"{out}: another export into it is on; wait for its end, or stop it")
+    with lock:
         try:
             yield stage
         except BaseException:
@@ -229,40 +234,39 @@ def _stage(out: Path) -> Iterator[Path]:
                 shutil.rmtree(stage, ignore_errors=True)
             raise
         shutil.rmtree(stage)
-    finally:
-        os.close(held)
 
 
-def _keep_or_clear(stage: Path, export: Path, identity: dict[str, Any], *, goes_on: bool) -> None:
-    """Make the folder of the export; what an earlier one has left there stays if it was the same and can go on."""
+def _keep_or_clear(stage: Path, export: Path, identity: dict[str, Any], *, can_continue: bool) -> None:
+    """Make the folder of the export; an unfinished one stays if it has the same identity and can be continued."""
     note = stage / "identity.json"
     text = json.dumps(identity, sort_keys=True)
     try:
-        same = goes_on and note.read_text(encoding="utf-8") == text
+        is_same = can_continue and note.read_text(encoding="utf-8") == text
     except (OSError, UnicodeDecodeError):
-        same = False
-    for path in (stage / "scratch", *(() if same else (export,))):
+        is_same = False
+    for path in (stage / "scratch", *(() if is_same else (export,))):
         shutil.rmtree(path, ignore_errors=True)
     export.mkdir(exist_ok=True)
-    note.write_text(text, encoding="utf-8")
+    write_text(note, text)
 
 
-def check_counts(planned: ExportPlan, job: ExportContext) -> None:
-    """Raise InputError unless what was written is what was planned."""
-    for what, wanted, written in (
-        ("images", planned.images, job.written.images),
-        ("rows", planned.rows, job.written.rows),
-    ):
+def check_counts(planned: ExportPlan, context: ExportContext) -> None:
+    """Raise InputError unless as many images and rows were written as planned."""
+    counts: tuple[tuple[str, Mapping[str, int], Counter[str]], ...] = (
+        ("images", planned.images, context.written.images),
+        ("rows", planned.rows, context.written.rows),
+    )
+    for what, wanted, written in counts:
         for name in sorted(wanted.keys() | written.keys()):
             if wanted.get(name, 0) != written[name]:
                 raise InputError(
-                    f"{job.source.folder.path}: {wanted.get(name, 0)} {what} of {name} were planned and "
+                    f"{context.source.dataset.savepath}: {wanted.get(name, 0)} {what} of {name} were planned and "
                     f"{written[name]} written: the tables do not fit the manifest; run the download again, then export"
                 )
 
 
 def _give_name(stage: Path, out: Path) -> None:
-    """Put a whole export in the place of an earlier one, or of nothing."""
+    """Rename the complete export to its name; an earlier export there is removed."""
     before = stage.parent / "before"
     shutil.rmtree(before, ignore_errors=True)
     if os.path.lexists(out):

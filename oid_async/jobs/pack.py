@@ -15,6 +15,7 @@ from time import monotonic
 import polars as pl
 
 from oid_async.concurrency import in_thread
+from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import machine_error, storage_error
 from oid_async.events import Exported
 from oid_async.formats.classes import ExportClasses
@@ -94,10 +95,10 @@ class SpanPacker:
             with ExitStack() as files:
                 scratch = view.tmp / "export"
                 scratch.mkdir()
-                source = ExportSource(view, options, SAMPLE_KINDS, scratch, classes=self._classes)
-                export = ExportContext(
-                    source, packed.out, options, Pictures(source, copy=False, pool=self._pool), files
-                )
+                dataset = SavedDataset(view, "export")
+                source = ExportSource(dataset, options, SAMPLE_KINDS, scratch, classes=self._classes)
+                pictures = Pictures(dataset, copy=False, pool=self._pool)
+                export = ExportContext(source, packed.out, options, pictures, files)
                 is_slow = "segmentation" in source.kinds or options.max_side is not None
                 names: list[str] = []
                 for span in source.spans(_MASKED_ROWS if is_slow else _SPAN_ROWS):

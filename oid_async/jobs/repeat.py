@@ -1,4 +1,4 @@
-"""A stored query, run again: same tables, same place of the images."""
+"""Running a stored query again, with the same tables and the same place of the images."""
 
 from dataclasses import replace
 
@@ -9,6 +9,6 @@ from oid_async.jobs.download import Run
 
 
 def repeated_run(stored: StoredQuery, sink: Sink, *, retry_failed: bool = False) -> Run:
-    """Return the run that does what query.json tells once more."""
+    """Return the run that repeats the query of query.json."""
     options = replace(stored.options, retry_failed=retry_failed)
     return look_alike_run(options, sink) if stored.site == SITE else Run(options, sink)

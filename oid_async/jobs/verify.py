@@ -1,30 +1,30 @@
-"""`verify`: every file of a finished folder against its manifest, and with `repair` the query once more.
+"""`verify`: compare every file of a finished folder with its manifest; with `repair` run the query again.
 
-Two threads hash, a batch of files at a time, so that a verification can be left at any moment; memory holds the
-findings and no file's worth of anything else for each image.
+Two threads hash, a batch of files at a time, so that a verification can be cancelled at any moment; memory holds the
+findings and eight bytes per image.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from oid_async.concurrency import in_thread
+from oid_async.concurrency import in_thread, single_error
 from oid_async.dataset.audit import (
     FINDINGS,
     Audit,
     FindingKind,
     damaged_folder,
     drop_replaced,
-    left_over,
-    looking_at,
+    not_repaired,
     set_aside,
 )
 from oid_async.dataset.query_file import StoredQuery
+from oid_async.dataset.read_lock import read_lock
+from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import storage_error
 from oid_async.events import Checked, Note, Sink
 from oid_async.store.folder import Folder
@@ -51,16 +51,19 @@ class Finding:
     selected: bool
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain values; the kind is said where it stands."""
+        """Return plain values without the kind: findings are grouped by it."""
         values = asdict(self)
         del values["kind"]
         return values
 
 
 class Verification:
-    """What a verification found. `checked` counts files that should be there, `unselected` those of earlier queries
-    among the files that are, `unhashed` those checked without an MD5, which landed with --no-hash: by size and markers;
-    `repaired` those that a repair has brought back."""
+    """The result of a verification.
+
+    `checked` counts the files that should exist, `unselected` the files of earlier queries among them, `unhashed` the
+    files without an MD5 (saved with --no-hash), which were checked by size and markers, `repaired` the files that a
+    repair has fetched again.
+    """
 
     def __init__(
         self, savepath: str, findings: pl.DataFrame, *, checked: int, unselected: int, unhashed: int, repaired: int = 0
@@ -70,7 +73,7 @@ class Verification:
         self.unselected = unselected
         self.unhashed = unhashed
         self.repaired = repaired
-        # In columns: when a disk was lost there are as many of them as images.
+        # In columns: when a disk was lost there are as many as images.
         self._findings = findings.sort("image_id", "file_name", nulls_last=True)
 
     def __repr__(self) -> str:
@@ -79,17 +82,17 @@ class Verification:
 
     @property
     def clean(self) -> bool:
-        """Whether every file is there and what it was, and no other is."""
+        """Whether every file exists, unchanged, and no other."""
         return not len(self._findings)
 
     @property
     def counts(self) -> dict[FindingKind, int]:
-        """How many findings there are of each kind."""
+        """The number of findings of each kind."""
         return {kind: len(self._findings.filter(kind=kind)) for kind in FINDING_KINDS}
 
     @property
     def missing(self) -> tuple[Finding, ...]:
-        """Files that are not there."""
+        """Files that do not exist."""
         return tuple(self.findings("missing"))
 
     @property
@@ -104,7 +107,7 @@ class Verification:
 
     @property
     def extra(self) -> tuple[Finding, ...]:
-        """Files under images/ that neither the manifest nor the journal knows."""
+        """Files under images/ that neither the manifest nor the journal lists."""
         return tuple(self.findings("extra"))
 
     def findings(self, kind: FindingKind | None = None) -> Iterator[Finding]:
@@ -126,7 +129,7 @@ class Verification:
         }
 
     def after_repair(self, lost: pl.DataFrame, repaired: int) -> "Verification":
-        """Return this verification with what a repair has lost among its findings, and how many files it replaced."""
+        """Return this verification with the images that a repair could not get as findings, and its count."""
         findings = pl.concat([self._findings, lost])
         return Verification(
             self.savepath,
@@ -139,7 +142,7 @@ class Verification:
 
     @property
     def damage(self) -> pl.DataFrame:
-        """The findings that a repair is about, as columns: all but extra files, which are somebody else's."""
+        """The findings that a repair mends, as columns: all but extra files, which are not ours."""
         return self._findings.filter(pl.col("kind") != "extra")
 
 
@@ -152,45 +155,50 @@ class Verify:
         self._repair = repair
 
     async def run(self) -> Verification:
-        """Check every file; with `repair` bring back what is damaged and check again.
+        """Check every file; with `repair` fetch what is damaged again and check once more.
 
-        Raises InputError without a usable manifest (or query.json, to repair), LockedError when a run is on, and when
-        repairing whatever a download raises.
+        Raises InputError without a usable manifest (or query.json, to repair), LockedError while a run is on, and when
+        repairing any error of a download.
         """
-        if not self._repair:
-            async with _looking_at(self._folder):
-                found = await self._check()
-                return found.after_repair(await in_thread(_missing_still, self._folder, found.damage), 0)
+        if self._repair:
+            return await self._run_repair()
+        with read_lock(self._folder):
+            dataset, found = await self._check()
+            return found.after_repair(await in_thread(_not_repaired, dataset, found.damage), 0)
+
+    async def _run_repair(self) -> Verification:
         stored = await in_thread(StoredQuery.read, self._folder.path)
-        async with _looking_at(self._folder):
-            # What an earlier repair could not get is remembered as failed for good: it is asked for once more.
-            tried_before = await in_thread(damaged_folder(self._folder).exists)
-            first = await self._check()
+        damaged = damaged_folder(self._folder)
+        with read_lock(self._folder):
+            # An image that an earlier repair could not get has failed for good: it is requested once more.
+            tried_before = await in_thread(damaged.exists)
+            _, first = await self._check()
             damage = first.damage
-            names = damage.get_column("file_name")
-            moved = await in_thread(_set_aside, self._folder, names)
-        if not len(names) and not await in_thread(damaged_folder(self._folder).exists):
+            moved = await in_thread(_set_aside, self._folder, damage.get_column("file_name"))
+        if not len(damage) and not await in_thread(damaged.exists):
             return first
-        kept = f"; {moved} damaged files wait in {damaged_folder(self._folder)}" if moved else ""
-        self._sink(Note(f"{len(names)} images are to be fetched again{kept}"))
+        kept = f"; {moved} damaged files wait in {damaged}" if moved else ""
+        self._sink(Note(f"{len(damage)} images are to be fetched again{kept}"))
         from oid_async.jobs.repeat import repeated_run
 
         await repeated_run(stored, self._sink, retry_failed=tried_before).download()
-        async with _looking_at(self._folder):
-            return await self._judge(damage, await self._check())
+        with read_lock(self._folder):
+            dataset, again = await self._check()
+            return await self._finish_repair(dataset, damage, again)
 
-    async def _check(self) -> Verification:
+    async def _check(self) -> tuple[SavedDataset, Verification]:
         """Check every file, a batch at a time in each of two threads."""
-        audit = await in_thread(Audit, self._folder)
+        dataset = await in_thread(SavedDataset, self._folder, "verify")
+        audit = await in_thread(Audit, dataset)
         total = audit.selected + audit.unselected
         frames, done = [pl.DataFrame(schema=FINDINGS)], 0
         batches = audit.batches()
-        turn = asyncio.Lock()
+        one_at_a_time = asyncio.Lock()
 
-        async def work() -> None:
+        async def check_batches() -> None:
             nonlocal done
             while True:
-                async with turn:
+                async with one_at_a_time:
                     batch = await in_thread(next, batches, None)
                 if batch is None:
                     return
@@ -200,14 +208,12 @@ class Verify:
                 done += len(batch[0])
                 self._sink(Checked(done, total))
 
-        try:
+        with single_error():
             async with asyncio.TaskGroup() as group:
                 for _ in range(_THREADS):
-                    group.create_task(work())
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from errors
+                    group.create_task(check_batches())
         frames.append(await in_thread(audit.extras))
-        return Verification(
+        return dataset, Verification(
             str(self._folder.path),
             pl.concat(frames),
             checked=total,
@@ -215,30 +221,23 @@ class Verify:
             unhashed=audit.unhashed,
         )
 
-    async def _judge(self, damage: pl.DataFrame, found: Verification) -> Verification:
-        """Say what became of the damage: an image that cannot be had again is a finding, though no manifest lists it.
+    async def _finish_repair(self, dataset: SavedDataset, damage: pl.DataFrame, found: Verification) -> Verification:
+        """Return the verification after a repair: a damaged image that cannot be fetched again is a finding too.
 
         Damaged files are removed once their image is there.
         """
-        lost, back = await in_thread(_what_became, self._folder, damage, found)
-        kept = await in_thread(_drop_replaced, self._folder, back, found)
+        lost, replaced = await in_thread(_outcome_of, dataset, damage, found)
+        kept = await in_thread(_drop_replaced, self._folder, replaced, found)
         if kept:
             where = damaged_folder(self._folder)
             self._sink(Note(f"{len(kept)} of the damaged files are kept in {where}: no image came in their place"))
-        lost = pl.concat([lost, await in_thread(_missing_still, self._folder, pl.concat([lost, found.damage]))])
-        return found.after_repair(lost, len(back))
+        earlier = await in_thread(_not_repaired, dataset, pl.concat([lost, found.damage]))
+        return found.after_repair(pl.concat([lost, earlier]), len(replaced))
 
 
-@asynccontextmanager
-async def _looking_at(folder: Folder) -> AsyncIterator[None]:
-    # Opening and locking a file of our own takes no time worth a thread.
-    with looking_at(folder):
-        yield
-
-
-def _missing_still(folder: Folder, known: pl.DataFrame) -> pl.DataFrame:
-    """Return what an earlier repair could not get and no finding speaks of yet."""
-    return left_over(folder).join(known, on="file_name", how="anti", maintain_order="left")
+def _not_repaired(dataset: SavedDataset, known: pl.DataFrame) -> pl.DataFrame:
+    """Return the images that an earlier repair could not get, without those that are findings already."""
+    return not_repaired(dataset).join(known, on="file_name", how="anti", maintain_order="left")
 
 
 def _set_aside(folder: Folder, names: pl.Series) -> int:
@@ -248,32 +247,31 @@ def _set_aside(folder: Folder, names: pl.Series) -> int:
         raise storage_error(error, folder.path) from error
 
 
-def _what_became(folder: Folder, damage: pl.DataFrame, found: Verification) -> tuple[pl.DataFrame, pl.Series]:
-    """Return the images of the damage that are lost, as FINDINGS, and the names of the files that are replaced."""
-    asked = damage.filter("selected")
+def _outcome_of(dataset: SavedDataset, damage: pl.DataFrame, found: Verification) -> tuple[pl.DataFrame, pl.Series]:
+    """Return the damaged images that are lost, as FINDINGS, and the names of the files that are replaced."""
+    selected = damage.filter("selected")
     now = (
-        pl.scan_parquet(folder.manifest)
-        .filter(pl.col("ImageID").is_in(asked.get_column("image_id").implode()))
+        dataset.images.filter(pl.col("ImageID").is_in(selected.get_column("image_id").implode()))
         .select("ImageID", "Status", "Reason")
         .collect(engine="streaming")
     )
-    asked = asked.join(now, left_on="image_id", right_on="ImageID", how="left", maintain_order="left")
-    is_there = (pl.col("Status") == "ok").fill_null(False)
-    again = found.damage.get_column("image_id").implode()
-    back = asked.filter(is_there & ~pl.col("image_id").is_in(again)).get_column("file_name")
-    why = pl.when(pl.col("Status").is_null()).then(pl.lit("no longer selected")).otherwise("Reason")
-    lost = asked.filter(~is_there).with_columns(
+    selected = selected.join(now, left_on="image_id", right_on="ImageID", how="left", maintain_order="left")
+    is_saved = (pl.col("Status") == "ok").fill_null(False)
+    damaged_again = found.damage.get_column("image_id").implode()
+    replaced = selected.filter(is_saved & ~pl.col("image_id").is_in(damaged_again)).get_column("file_name")
+    reason = pl.when(pl.col("Status").is_null()).then(pl.lit("no longer selected")).otherwise("Reason")
+    lost = selected.filter(~is_saved).with_columns(
         kind=pl.lit("missing"),
-        detail=pl.format("cannot be had again: {}", why),
+        detail=pl.format("cannot be had again: {}", reason),
         bytes=pl.lit(None, pl.Int64),
     )
-    return lost.select(list(FINDINGS)), back
+    return lost.select(list(FINDINGS)), replaced
 
 
-def _drop_replaced(folder: Folder, back: pl.Series, found: Verification) -> list[str]:
+def _drop_replaced(folder: Folder, replaced: pl.Series, found: Verification) -> list[str]:
     """Remove the damaged files whose image is there; also those that an interrupted repair has left."""
     wrong = set(found.damage.get_column("file_name"))
     try:
-        return drop_replaced(folder, back, wrong)
+        return drop_replaced(folder, replaced, wrong)
     except OSError as error:
         raise storage_error(error, folder.path) from error

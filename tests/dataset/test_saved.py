@@ -1,5 +1,6 @@
 """`oid_async.open`: the frames are what the files hold, images are bytes wherever they are, damage is one line."""
 
+import ast
 import asyncio
 import json
 import re
@@ -276,6 +277,21 @@ def test_opening_loads_no_network_library(demo: Path) -> None:
     code = f"import sys, oid_async; oid_async.open({str(demo)!r}).boxes.collect(); print('aiohttp' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "False"
+
+
+def test_export_and_verify_read_through_it_alone() -> None:
+    """Their code names neither the manifest nor a table, takes no images/ of a folder, and imports no schema."""
+    package = ROOT / "oid_async"
+    for file in (*(package / "formats").glob("*.py"), package / "jobs" / "verify.py", package / "jobs" / "export.py"):
+        module = ast.parse(file.read_text(encoding="utf-8"))
+        docstrings = {id(node.value) for node in ast.walk(module) if isinstance(node, ast.Expr)}
+        for node in ast.walk(module):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+                assert not re.search(r"manifest\.parquet|bbox\.csv|label_data|narratives\.jsonl", node.value), file
+            if isinstance(node, ast.Attribute) and node.attr in ("manifest", "images", "file"):
+                assert not ast.unparse(node.value).endswith(("folder", "kind")), f"{file}: {ast.unparse(node)}"
+            if isinstance(node, ast.ImportFrom):
+                assert node.module not in ("oid_async.store.results", "oid_async.store.shards_note"), file
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real Open Images files are not beside the project (../shared/real)")

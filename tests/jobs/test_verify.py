@@ -297,7 +297,7 @@ async def test_a_folder_in_use_is_not_verified(saved: Path) -> None:
 
 async def test_a_lock_that_cannot_be_opened_is_no_obstacle(saved: Path) -> None:
     """A folder whose lock may not be opened, as on a read-only disk of somebody else's, can be verified."""
-    with patch("oid_async.dataset.audit.os.open", side_effect=PermissionError(13, "Permission denied")):
+    with patch("oid_async.store.lock.OPENER", side_effect=PermissionError(13, "Permission denied")):
         assert (await oid_async.verify(savepath=saved)).clean
 
 
