@@ -23,14 +23,14 @@ from oid_async.store.results import MANIFEST_SCHEMA
 from oid_async.store.shards_note import packed_in
 from oid_async.tables.reading import TableFile, reading
 
-# What a folder is opened for, and how messages say it. `read` takes images from files or shards, the others need files.
+# Why a folder is opened, and the words of messages for it. `read` takes images from files or shards, others need files.
 Purpose = Literal["read", "verify", "export"]
-_TO = {"read": "read", "verify": "verify against", "export": "export from"}
-_FILES_TO = {"verify": "verify", "export": "export from"}
+_USE_OF_MANIFEST = {"read": "read", "verify": "verify against", "export": "export from"}
+_USE_OF_FILES = {"verify": "verify", "export": "export from"}
 
 
 class SavedDataset:
-    """What a finished download has left in a folder. Only reads; `oid_async.open(savepath)` makes one.
+    """A folder that a download has filled, opened to read: `oid_async.open(savepath)` returns one.
 
     Polars LazyFrames, in order of ImageID and then as published; a kind that was not saved has no rows:
 
@@ -146,13 +146,15 @@ class SavedDataset:
         `bytes` of the saved images, `bad_rows`, and of masks and recordings selected, present, failed, bytes.
         """
         with reading(self.manifest):
-            images = self.images.select("Status", "Reason", "Source", "Bytes").collect(engine="streaming")
+            groups = self.images.group_by("Status", "Reason", "Source").agg(pl.len().alias("count"), pl.sum("Bytes"))
+            images = groups.collect(engine="streaming")
         saved, failed = images.filter(Status="ok"), images.filter(Status="failed")
+        selected, present, failures = (int(part.get_column("count").sum()) for part in (images, saved, failed))
         report = Report(
-            selected=len(images),
-            present=len(saved),
-            failed=len(failed),
-            pending=len(images) - len(saved) - len(failed),
+            selected=selected,
+            present=present,
+            failed=failures,
+            pending=selected - present - failures,
             bytes=int(saved.get_column("Bytes").sum()),
             failures=_counts(failed, "Reason"),
             sources=_counts(saved, "Source"),
@@ -169,7 +171,7 @@ class SavedDataset:
             report.recordings = _files_of(names, recordings)
         return report
 
-    # What export, verify and other readers inside the package need in addition.
+    # For export, verify and other readers inside the package.
 
     def table(self, kind: KindName) -> SavedTable:
         """Return the table of a kind of annotations."""
@@ -200,7 +202,7 @@ class SavedDataset:
         return ImageShards(noted if noted.is_dir() or not default.is_dir() else default)
 
     def chosen_classes(self) -> pl.DataFrame:
-        """Return LabelName and Category of the classes that were asked for, in order; empty if it is not known."""
+        """Return LabelName and Category of the selected classes, in order; empty if there is no label_data.csv."""
         path = self.savepath / KINDS["bbox"].folder / "label_data.csv"
         if not path.is_file():
             return pl.DataFrame(schema={"LabelName": pl.String, "Category": pl.String})
@@ -218,12 +220,14 @@ class SavedDataset:
     def _check_manifest(self, purpose: Purpose) -> None:
         """Raise InputError unless there is a manifest with its columns, and files if they are needed."""
         path = self.folder.manifest
-        if self._shards is not None and purpose in _FILES_TO:
+        if self._shards is not None and purpose in _USE_OF_FILES:
             raise InputError(
-                f"{self.savepath}: its images are in the shards of {self._shards}, no files to {_FILES_TO[purpose]}"
+                f"{self.savepath}: its images are in the shards of {self._shards}, no files to {_USE_OF_FILES[purpose]}"
             )
         if not path.is_file():
-            raise InputError(f"{path}: there is no manifest to {_TO[purpose]}; let a download run to its end first")
+            raise InputError(
+                f"{path}: there is no manifest to {_USE_OF_MANIFEST[purpose]}; let a download run to its end first"
+            )
         with reading(self.manifest):
             present = pl.scan_parquet(path, glob=False).collect_schema()
         for column in MANIFEST_SCHEMA:
@@ -259,8 +263,8 @@ def _outside(manifest: TableFile, name: str | None) -> InputError:
     return InputError(f"{manifest.name}: FileName {name or ''!r} names no file of images/; the manifest was changed")
 
 
-def _counts(rows: pl.DataFrame, column: str) -> dict[str, int]:
-    return dict(rows.get_column(column).drop_nulls().value_counts().sort(column).iter_rows())
+def _counts(groups: pl.DataFrame, column: str) -> dict[str, int]:
+    return dict(groups.drop_nulls(column).group_by(column).agg(pl.sum("count")).sort(column).iter_rows())
 
 
 def _files_of(names: pl.LazyFrame, folder: Path) -> dict[str, int]:

@@ -161,11 +161,11 @@ def smaller_jpeg(path: str, width: int, height: int) -> bytes:
 
     try:
         with Image.open(path) as image:
-            kept = {name: image.info[name] for name in ("exif", "icc_profile") if name in image.info}
+            metadata = {name: image.info[name] for name in ("exif", "icc_profile") if name in image.info}
             image.draft(image.mode, (2 * width, 2 * height))
             smaller = image.resize((width, height), Image.Resampling.LANCZOS)
             out = io.BytesIO()
-            smaller.save(out, "JPEG", quality=_QUALITY, **kept)
+            smaller.save(out, "JPEG", quality=_QUALITY, **metadata)
             return out.getvalue()
     except FileNotFoundError as error:
         raise missing_file(path) from error
@@ -295,10 +295,10 @@ def polygon(path: str, width: int, height: int) -> list[float]:
     if not outer:
         return []
     outer.sort(key=_area, reverse=True)
-    whole: Any = outer[0]
+    outline: Any = outer[0]
     for part in outer[1:]:
-        whole = _joined(whole, part)
-    points = np.clip(whole / np.array([width, height]), 0, 1)
+        outline = _joined(outline, part)
+    points = np.clip(outline / np.array([width, height]), 0, 1)
     return [float(value) for value in np.round(points, 6).ravel()]
 
 
@@ -309,11 +309,11 @@ def _area(line: Any) -> float:
     return float((x * y[list(following)] - x[list(following)] * y).sum() / 2)
 
 
-def _joined(whole: Any, part: Any) -> Any:
+def _joined(outline: Any, part: Any) -> Any:
     """Return two polygons as one, by a line between their nearest corners, there and back."""
     import numpy as np
 
-    far = ((whole[:, None] - part[None]) ** 2).sum(-1) if len(whole) * len(part) < 1 << 22 else None
+    far = ((outline[:, None] - part[None]) ** 2).sum(-1) if len(outline) * len(part) < 1 << 22 else None
     at, to = (0, 0) if far is None else (int(place) for place in np.unravel_index(int(far.argmin()), far.shape))
-    turned = np.concatenate((part[to:], part[: to + 1]))
-    return np.concatenate((whole[: at + 1], turned, whole[at:]))
+    loop = np.concatenate((part[to:], part[: to + 1]))
+    return np.concatenate((outline[: at + 1], loop, outline[at:]))

@@ -87,7 +87,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class ExportPlan:
-    """What is to be exported: the number of images by split, of rows by kind, and of rows left out by reason."""
+    """The counts of an export before it is written: images by split, rows by kind, rows left out by reason."""
 
     images: Mapping[str, int]
     rows: Mapping[str, int]

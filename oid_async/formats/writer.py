@@ -1,4 +1,4 @@
-"""What the writer of a format is given (ExportContext), and the two methods that it has (FormatWriter)."""
+"""The two methods of the writer of a format (FormatWriter), and what it is given (ExportContext)."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

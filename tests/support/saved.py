@@ -1,4 +1,4 @@
-"""A SAVEPATH as a finished run leaves it, made by hand: images, boxes, masks of a test's own choosing."""
+"""A saved folder like that of a finished run, written by a test: images, boxes, masks of its choosing."""
 
 import csv
 import io
@@ -50,7 +50,7 @@ class SavedImage:
 
 @dataclass(frozen=True, slots=True)
 class SavedFolder:
-    """What to write; masks are box and the picture of the mask."""
+    """The content of a saved folder; a mask is its box and its picture."""
 
     images: Sequence[SavedImage]
     boxes: Sequence[SavedBox] = ()
@@ -116,7 +116,7 @@ def rectangle(width: int, height: int, box: tuple[int, int, int, int], *, bits: 
 
 
 def picture(width: int, height: int, orientation: int | None = None) -> bytes:
-    """Return a JPEG with colours, and how to turn it if that is said."""
+    """Return a JPEG with colours, and with the EXIF orientation if one is given."""
     image = Image.linear_gradient("L").resize((width, height)).convert("RGB")
     exif = Image.Exif()
     if orientation is not None:
