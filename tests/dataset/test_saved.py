@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 import polars as pl
 import pytest
-from support.published import Box, Dataset, Image, read_csv, tree, write_table
+from support.published import Box, Dataset, Image, read_csv, read_manifest, tree, write_table
 from support.saved import SavedBox, SavedFolder, SavedImage
 from support.shards import members
 
@@ -229,6 +229,20 @@ def test_report_counts_masks(demo: Path) -> None:
     found = oid_async.open(demo).report.masks
     assert (found["selected"], found["present"], found["failed"]) == (len(names), len(names), 0)
     assert found["bytes"] == sum(path.stat().st_size for path in masks.iterdir())
+
+
+@pytest.mark.parametrize("name", ["plain", "failures", "exported"])
+def test_folders_of_version_0_1_0_are_read(name: str) -> None:
+    """Old folders have the same frames; their images and failures are counted and read."""
+    folder = ROOT / "tests" / "old_folders" / "0.1.0" / name
+    saved = oid_async.open(folder)
+    rows = read_manifest(folder)
+    assert saved.images.collect().to_dicts() == rows
+    ok = [row for row in rows if row["Status"] == "ok"]
+    assert (saved.report.present, saved.report.failed) == (len(ok), len(rows) - len(ok))
+    assert all(saved.image(row["ImageID"]) == (folder / "images" / row["FileName"]).read_bytes() for row in ok)
+    assert len(saved.boxes.collect()) == len(read_csv(folder / "bbox" / "bbox.csv")) > 0
+    assert {frame: dtypes(getattr(saved, frame)) for frame in FRAMES} == {frame: documented(frame) for frame in FRAMES}
 
 
 def test_reading_writes_nothing_and_takes_no_lock(demo: Path) -> None:
