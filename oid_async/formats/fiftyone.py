@@ -54,7 +54,6 @@ class FiftyOne:
         for name, (_, columns) in _FILES.items():
             self._labels[name] = self._context.files.enter_context((labels / f"{name}.csv").open("wb"))
             self._labels[name].write(f"{','.join(columns)}\n".encode())
-        self._splits: dict[str, IO[str]] = {}
         # The last row of each label file, and the files with an id that does not look like a number.
         self._last: dict[str, pl.DataFrame] = {}
         self._has_text: set[str] = set()
@@ -80,7 +79,7 @@ class FiftyOne:
         if "segmentation" in span.rows:
             self._place_masks(span)
         for split, image_id in span.images.select("Split", "ImageID").iter_rows():
-            self._split(split).write(f"{image_id}\n")
+            self._context.text_file("metadata", f"{split}.txt").write(f"{image_id}\n")
         self._context.wrote(span.images, counts)
 
     def _rows(self, name: str, rows: pl.DataFrame, columns: Sequence[str]) -> None:
@@ -115,12 +114,6 @@ class FiftyOne:
             return self._context.folder("labels", "masks", mask_path[:1].upper()) / mask_path
 
         self._context.pictures.place_masks(masks.drop("ImageID").unique("MaskPath", maintain_order=True), target)
-
-    def _split(self, name: str) -> IO[str]:
-        if name not in self._splits:
-            path = self._context.stage / "metadata" / f"{name}.txt"
-            self._splits[name] = self._context.files.enter_context(path.open("w", encoding="utf-8"))
-        return self._splits[name]
 
     def _collect_classes(self, span: Span) -> None:
         rows = span.rows

@@ -5,7 +5,7 @@ https://huggingface.co/docs/datasets/image_dataset describes it. It cannot hold 
 
 import json
 from collections.abc import Sequence
-from typing import IO, ClassVar
+from typing import ClassVar
 
 from oid_async.formats.samples import counted, samples
 from oid_async.formats.source import Span
@@ -20,18 +20,15 @@ class ImageFolder:
 
     def __init__(self, context: ExportContext) -> None:
         self._context = context
-        self._metadata: dict[str, IO[str]] = {}
 
     def write(self, span: Span) -> None:
         """Write a span."""
         for sample in samples(span, self._context.source.classes):
             split = sample.pop("split")
-            if split not in self._metadata:
-                path = self._context.folder(split) / "metadata.jsonl"
-                self._metadata[split] = self._context.files.enter_context(path.open("w", encoding="utf-8"))
             self._context.written.rows.update(counted(sample))
             del sample["objects"]["mask"], sample["objects"]["has_box"]
-            self._metadata[split].write(json.dumps(sample, ensure_ascii=False) + "\n")
+            lines = self._context.text_file(split, "metadata.jsonl")
+            lines.write(json.dumps(sample, ensure_ascii=False) + "\n")
         if not self._context.options.no_files:
             for (split,), images in span.images.group_by("Split", maintain_order=True):
                 self._context.pictures.place(images, self._context.folder(str(split)))

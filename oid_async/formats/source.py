@@ -38,33 +38,15 @@ _ROW_GROUP = 4096
 _REASON = "__reason"
 _SHAPES = ("bbox", "segmentation")
 _SIZES = ("Width", "Height")
-_IMAGE_COLUMNS = (
-    "ImageID",
-    "Subset",
-    "FileName",
-    "Bytes",
-    "MD5",
-    "Width",
-    "Height",
-    "Rotation",
-    "License",
-    "Author",
-    "AuthorProfileURL",
-    "Title",
-    "URL",
-    "OriginalURL",
-    "OriginalLandingURL",
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
     """Some images in order of ImageID, and their rows of each kind, by ImageID and then in published order.
 
-    `images` has ImageID, Subset, FileName, Bytes, MD5, Width, Height, Rotation, License, Author, AuthorProfileURL,
-    Title, URL, OriginalURL, OriginalLandingURL, and of the export: KEY (u64, the id as a number), Place (i64, from 1),
-    Split, OutWidth and OutHeight in pixels. Rows of boxes and masks have ImageID, CLASS (u32), XMin, XMax, YMin, YMax
-    (f64, fractions) and columns of their own; other kinds are as published, as text.
+    `images` has the columns of SavedDataset.images but Status, Reason and Source, and of the export: KEY (u64, the id
+    as a number), Place (i64, from 1), Split, OutWidth and OutHeight in pixels. Rows of boxes and masks have ImageID,
+    CLASS (u32), XMin, XMax, YMin, YMax (f64, fractions) and columns of their own; other kinds are as published, as text.
     """
 
     images: pl.DataFrame
@@ -206,7 +188,7 @@ class ExportSource:
             unsized = saved.filter(width.is_null() | height.is_null() | (width < 1) | (height < 1)).select("ImageID")
             if len(first := unsized.head(1).collect(engine="streaming")):
                 raise InputError(f"{manifest.name}: {first.item()} has no width and height; run the download again")
-            images = saved.select(*_IMAGE_COLUMNS, _number(saved).alias(KEY))
+            images = saved.drop("Status", "Reason", "Source").with_columns(_number(saved).alias(KEY))
             images = images.with_columns(self._split().alias("Split"), *self._out_size())
             images = images.with_row_index("Place", offset=1).with_columns(pl.col("Place").cast(pl.Int64))
             images.sink_parquet(self._images, row_group_size=_ROW_GROUP, compression="lz4", maintain_order=True)

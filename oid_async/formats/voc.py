@@ -8,7 +8,7 @@ http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html describes
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 from xml.sax.saxutils import escape
 
 import polars as pl
@@ -29,7 +29,6 @@ class Voc:
 
     def __init__(self, context: ExportContext) -> None:
         self._context = context
-        self._sets: dict[str, IO[str]] = {}
         self._annotations = context.folder("Annotations")
         self._names = [escape(name) for name in context.source.classes.names]
 
@@ -44,7 +43,7 @@ class Voc:
             objects = "".join(map(self._object, rows))
             text = f"<annotation>\n{_about(image)}{objects}</annotation>\n"
             (self._annotations / f"{stem}.xml").write_text(text, encoding="utf-8")
-            self._set(image["Split"]).write(f"{stem}\n")
+            self._context.text_file("ImageSets", "Main", f"{image['Split']}.txt").write(f"{stem}\n")
         if not self._context.options.no_files:
             self._context.pictures.place(span.images, self._context.folder("JPEGImages"))
         self._context.wrote(span.images, {"bbox": written})
@@ -52,12 +51,6 @@ class Voc:
     def finish(self) -> None:
         """Close the files."""
         self._context.files.close()
-
-    def _set(self, split: str) -> IO[str]:
-        if split not in self._sets:
-            path = self._context.folder("ImageSets", "Main") / f"{split}.txt"
-            self._sets[split] = self._context.files.enter_context(path.open("w", encoding="utf-8"))
-        return self._sets[split]
 
     def _object(self, row: dict[str, Any]) -> str:
         box = "".join(f"<{name}>{row[name]}</{name}>" for name in _PIXELS)

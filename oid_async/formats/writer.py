@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import IO, ClassVar, Protocol
 
 import polars as pl
 
@@ -36,12 +36,20 @@ class ExportContext:
     pictures: Pictures
     files: ExitStack
     written: Written = field(default_factory=Written)
+    _open: dict[tuple[str, ...], IO[str]] = field(default_factory=dict)
 
     def folder(self, *names: str) -> Path:
         """Make a folder in the stage and return it."""
         path = self.stage.joinpath(*names)
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+    def text_file(self, *names: str) -> IO[str]:
+        """Return the open text file of this path in the stage; it is made the first time, and closed by `files`."""
+        if names not in self._open:
+            path = self.folder(*names[:-1]) / names[-1]
+            self._open[names] = self.files.enter_context(path.open("w", encoding="utf-8"))
+        return self._open[names]
 
     def wrote(self, images: pl.DataFrame, rows: Mapping[str, int]) -> None:
         """Count these images as written, and so many rows of each kind."""
