@@ -18,6 +18,7 @@ import socket
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -51,10 +52,11 @@ _SEND_AT_ONCE = 64
 _SEND_AFTER_S = 0.05
 
 
+@dataclass(eq=False)
 class _ReportingHost(Host):
     """A host as a worker sees it: it reports its trouble to the run, too. A capped one is never requested here."""
 
-    report: Callable[..., None]
+    report: Callable[..., None] = lambda *_: None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -262,9 +264,7 @@ class WorkerProcess:
 
     def _host(self, *args: Any, **settings: Any) -> Host:
         # The run notifies the user of a host's trouble: all of it is reported there.
-        host = _ReportingHost(*args, **(settings | {"tell": _ignore}))
-        host.report = self._report
-        return host
+        return _ReportingHost(*args, **(settings | {"tell": lambda _: None, "report": self._report}))
 
     def _report(
         self, host: Host, method: str, error: FetchError, asked: Endpoint, began: float, silent: bool = False
@@ -299,10 +299,6 @@ async def _run() -> None:
         writer.write_eof()
         while await reader.read(LINE_BYTES):
             pass
-
-
-def _ignore(text: str) -> None:
-    pass
 
 
 if __name__ == "__main__":
