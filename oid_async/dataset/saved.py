@@ -57,7 +57,8 @@ class SavedDataset:
     `images` has one row per selected image, failed ones too (Status is ok or failed); the others have rows of saved
     images alone. Coordinates are fractions of the image, 0 to 1; Width and Height are pixels; a flag is 1, 0, or -1
     for unknown; times are seconds. A column that a table of a user's own has not is null (a flag -1); further columns
-    follow as String. `timed_caption` and `traces` are null unless they were saved (`--traces`).
+    follow as String. `timed_caption` and `traces` are null unless they were saved (`--traces`). Narratives call the id
+    `image_id`, as their file does; all others call it ImageID.
     """
 
     def __init__(self, folder: Folder, purpose: Purpose = "read") -> None:
@@ -163,10 +164,10 @@ class SavedDataset:
         bad_rows = self.savepath / "bad_rows.csv"
         if bad_rows.is_file():
             report.bad_rows = pl.scan_csv(bad_rows, infer_schema=False, glob=False).select(pl.len()).collect().item()
-        if self.masks_folder.is_dir():
+        if self.table("segmentation").exists and self.masks_folder.is_dir():
             report.masks = _files_of(self.masks.select("MaskPath"), self.masks_folder)
         recordings = self.savepath / KINDS["narrative"].folder / "voice"
-        if recordings.is_dir():
+        if self.table("narrative").exists and recordings.is_dir():
             names = self.narratives.select(pl.col("voice_recording").str.split("/").list.last())
             report.recordings = _files_of(names, recordings)
         return report
