@@ -1,7 +1,6 @@
-"""Taking back what is there: files that no journal knows, after a crash or when .oid_async/ was deleted.
+"""Adoption of files that no journal knows, after a crash or when .oid_async/ was deleted.
 
-A file is adopted only if it passes its source's check; anything else under its name is somebody else's and is left
-alone.
+A file is adopted only if it passes its source's check; any other file of its name is somebody else's and is left alone.
 """
 
 from collections.abc import Iterator
@@ -31,8 +30,8 @@ class Adopter:
     def __call__(self, image_id: str, file_name: str, size: str | None, md5: str | None) -> Outcome | None:
         """Return the Outcome of a file that is this image, None if it is not or cannot be read.
 
-        The original's MD5 tells for sure what is an original. Else the markers decide, and the first source that it may
-        be from is credited.
+        The original's MD5 proves an original. Else the markers decide, and the first source that it may be from is
+        credited.
         """
         path = self.folder.images / file_name
         try:
@@ -68,9 +67,9 @@ class Adopter:
 
 
 def from_manifest(folder: Folder, packed: pl.Series | None = None) -> Iterator[list[Outcome]]:
-    """Yield, in batches, the images that the last run's manifest lists and whose files are still what it says.
+    """Yield, in batches, the images that the last run's manifest lists and whose files still match it.
 
-    Images whose names have their hashes in `packed` are in shards: they have no file, and are there all the same.
+    Images whose names have their hashes in `packed` are in shards: they have no file, and count as present.
     """
     table = TableFile(folder.manifest, str(folder.manifest))
     with reading(table):
@@ -81,8 +80,8 @@ def from_manifest(folder: Folder, packed: pl.Series | None = None) -> Iterator[l
             names = rows.get_column("FileName").hash()
             is_packed = names.is_in((packed if packed is not None else names.clear()).implode())
             outcomes = (
-                _outcome(folder, row) if there else _unchanged(folder, row)
-                for row, there in zip(rows.iter_rows(named=True), is_packed, strict=True)
+                _outcome(folder, row) if in_shard else _unchanged(folder, row)
+                for row, in_shard in zip(rows.iter_rows(named=True), is_packed, strict=True)
             )
             yield [outcome for outcome in outcomes if outcome is not None]
 
@@ -94,10 +93,10 @@ def _unchanged(folder: Folder, row: dict[str, Any]) -> Outcome | None:
             return None
         with FileBytes(path) as body:
             if row["MD5"] is None:
-                whole = refuse_start(body[:16]) is None and is_complete(body, read_header(body))
+                is_same = refuse_start(body[:16]) is None and is_complete(body, read_header(body))
             else:
-                whole = md5_base64(body) == row["MD5"]
-        if not whole:
+                is_same = md5_base64(body) == row["MD5"]
+        if not is_same:
             return None
     except OSError:
         return None

@@ -1,4 +1,4 @@
-"""A file's bytes as `bytes` would answer, read in blocks: a large body is checked without being held in memory."""
+"""A file with the methods of `bytes`, read in blocks: a large body is checked without being held in memory."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ _BLOCK_BYTES = 1 << 18
 class FileBytes:
     """The content of one open file; use it as `with FileBytes(path) as body`. Its methods are those of `bytes`.
 
-    Two blocks are what it holds in memory. Raises OSError.
+    It holds two blocks in memory. Raises OSError.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -64,7 +64,7 @@ class FileBytes:
             data = rest + block
             here = data.count(wanted)
             found += here
-            # What may be the start of one more: the last bytes, but for those that one counted here ends with.
+            # The last bytes may start one more, except for those that end one which was counted here.
             keep = len(wanted) - 1
             while keep and data[: len(data) - keep].count(wanted) < here:
                 keep -= 1
@@ -96,7 +96,7 @@ class FileBytes:
             yield self._read(low, min(low + _BLOCK_BYTES, stop))
 
     def _read(self, start: int, stop: int) -> bytes:
-        """Read a span whole; less only where the file ends early, because it was cut meanwhile."""
+        """Read all of a span; less only where the file was cut after it was opened."""
         data = os.pread(self._file, stop - start, start)
         while len(data) < stop - start and (more := os.pread(self._file, stop - start - len(data), start + len(data))):
             data += more

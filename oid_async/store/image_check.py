@@ -1,4 +1,4 @@
-"""Is this body the image, whole and right? A body in, a reason or None out; the most specific kind wins."""
+"""Check that a body is the complete and right image: returns a failure kind or None; the most specific kind wins."""
 
 import hashlib
 import re
@@ -9,7 +9,7 @@ from typing import Self
 from oid_async.store.file_bytes import FileBytes
 
 ImageBytes = bytes | bytearray | FileBytes
-"""A body in memory, or one on the disk that is read in blocks: what follows says the same of both."""
+"""A body in memory, or one on the disk that is read in blocks; the functions below treat both alike."""
 
 _SOI = b"\xff\xd8\xff"
 _EOI = b"\xff\xd9"
@@ -18,7 +18,7 @@ _PICTURES = (b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _NO_PAYLOAD = frozenset({0x01, *range(0xD0, 0xD9)})
 _SOS = 0xDA
-# A header has some dozens of segments. One of millions, of fill bytes or empty segments, is made to keep us busy.
+# A header has some dozens of segments. One of millions, of fill bytes or empty segments, is an attack.
 _MOST_STEPS = 20_000
 _HEX_MD5 = re.compile("[0-9a-fA-F]{32}")
 
@@ -34,32 +34,32 @@ class JpegHeader:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What is known of the original: its size in bytes and its MD5 in base64, as the image table publishes them."""
+    """The published size in bytes and MD5 in base64 of the original; None where the image table has none."""
 
     size: int | None = None
     md5: str | None = None
 
     @classmethod
     def published(cls, size: str | None, md5: str | None) -> Self:
-        """Return what an image table's OriginalSize and OriginalMD5 say.
+        """Read an image table's OriginalSize and OriginalMD5.
 
-        Tables that went through pandas say 123.0; tables of people's own may give the MD5 in hex.
+        Tables that went through pandas have 123.0; tables of people's own may give the MD5 in hex.
 
         >>> Expected.published("123.0", ""), Expected.published(None, None)
         (Expected(size=123, md5=None), Expected(size=None, md5=None))
         >>> Expected.published("0", "d41d8cd98f00b204e9800998ecf8427e")
         Expected(size=0, md5='1B2M2Y8AsgTpgAmY7PhCfg==')
         """
-        whole = (size or "").strip().removesuffix(".0")
+        digits = (size or "").strip().removesuffix(".0")
         if _HEX_MD5.fullmatch(md5 or ""):
             md5 = _from_hex(md5 or "")
-        return cls(int(whole) if whole.isdecimal() else None, md5 or None)
+        return cls(int(digits) if digits.isdecimal() else None, md5 or None)
 
 
 def read_header(body: ImageBytes) -> JpegHeader:
     """Walk a JPEG's segments to its frame size. Never raises; a header that cannot be walked yields None.
 
-    The walk skips what embedded thumbnails bring along, so their markers are not mistaken for the picture's own.
+    The walk skips embedded thumbnails, so that their markers are not mistaken for the picture's own.
     """
     width = height = None
     at, end = 2, len(body) - 4
@@ -101,7 +101,7 @@ def refuse_start(start: bytes | bytearray) -> str | None:
 
 
 def refuse(body: ImageBytes, header: JpegHeader, md5: str | None, expected: Expected) -> str | None:
-    """Return the failure kind of a whole body, None when it is the image.
+    """Return the failure kind of a body, None when it is the image.
 
     `expected` holds for the original alone: the bucket's copies and the thumbnails are other bytes. `md5` is the
     body's, which must be known if one is expected.

@@ -1,6 +1,6 @@
-"""How an image lands: checked, written to a temporary, renamed, journalled. A name under images/ is always whole.
+"""Store an image: check it, write it to a temporary file, rename it, journal it. A name under images/ is complete.
 
-A batch of arrivals is one call in a thread, because a thread hop costs more than a small image's write. The order that
+A batch of images is one call in a thread, because a thread hop costs more than a small image's write. The order that
 survives a crash holds within the batch: every temporary is written and renamed before its line goes to the journal.
 Images are not synced one by one: `oid_async.store.disk` says why, and what makes up for it.
 """
@@ -22,7 +22,7 @@ from oid_async.store.naming import clash_name
 
 @dataclass(slots=True)
 class ReceivedImage:
-    """A body that has arrived whole as far as HTTP can tell: in `chunks`, or `spooled` to its temporary file."""
+    """A body that is complete as far as HTTP can tell: in `chunks`, or `spooled` to its temporary file."""
 
     image_id: str
     file_name: str
@@ -39,7 +39,7 @@ class ReceivedImage:
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """What became of an arrival: its Outcome once it is stored and journalled, or the reason why it is refused."""
+    """The result of one write: the image's Outcome once it is stored, or the reason why it is refused."""
 
     reason: str | None
     outcome: Outcome | None = None
@@ -47,16 +47,16 @@ class WriteResult:
 
 
 class OutcomeLog(Protocol):
-    """Where outcomes are written down: the journal, or the way to the process that writes it."""
+    """A log of outcomes: the journal, or the connection to the process that writes it."""
 
     def append(self, outcomes: Iterable[Outcome]) -> None:
-        """Write down what is true of these images now; from any thread. Raises StorageError."""
+        """Write down the outcomes of these images; from any thread. Raises StorageError."""
 
 
 class ImageWriter:
-    """Stores arrivals in one folder and writes the journal; batches may be landed from several threads at once.
+    """Writes received images into one folder and their outcomes to the journal; from several threads at once.
 
-    Without `hashed` no MD5 is kept, and none is computed but to hold an original against its published one.
+    Without `hashed` no MD5 is kept, and none is computed but to compare an original with its published one.
     """
 
     def __init__(self, folder: Folder, journal: OutcomeLog, *, hashed: bool = True, opener: Opener = OPENER) -> None:
@@ -66,79 +66,79 @@ class ImageWriter:
         self._images = f"{folder.images}{os.sep}"
         self._journal = journal
 
-    def land(self, batch: Sequence[ReceivedImage | Outcome]) -> list[WriteResult]:
-        """Store a batch: arrivals are checked and stored, failed Outcomes are journalled. Returns one Landing each.
+    def write_batch(self, batch: Sequence[ReceivedImage | Outcome]) -> list[WriteResult]:
+        """Check, store and journal images, journal failed Outcomes. Returns one result each.
 
-        Raises StorageError when the disk is full or not writable; what was renamed before is journalled all the same.
+        Raises StorageError when the disk is full or not writable; images that were renamed before are journalled.
         """
-        landings: list[WriteResult] = []
+        results: list[WriteResult] = []
         try:
             for entry in batch:
                 if isinstance(entry, Outcome):
-                    landings.append(WriteResult(None, entry))
+                    results.append(WriteResult(None, entry))
                 else:
-                    landings.append(self.write_one(entry))
+                    results.append(self.write_one(entry))
         finally:
-            self.book(landings)
-        return landings
+            self.record(results)
+        return results
 
-    def book(self, landings: Iterable[WriteResult]) -> None:
-        """Journal what has landed. Raises StorageError."""
-        self._journal.append([landing.outcome for landing in landings if landing.outcome is not None])
+    def record(self, results: Iterable[WriteResult]) -> None:
+        """Journal the outcomes of writes. Raises StorageError."""
+        self._journal.append([result.outcome for result in results if result.outcome is not None])
 
-    def write_one(self, arrival: ReceivedImage) -> WriteResult:
-        """Check and store one arrival, which is to be journalled then. Raises StorageError."""
+    def write_one(self, image: ReceivedImage) -> WriteResult:
+        """Check and store one image, which the caller records after that. Raises StorageError."""
         # Plain strings, not paths: pathlib's parsing would cost more here than opening and renaming the file.
-        part = self._folder.temporary(arrival.image_id)
+        part = self._folder.temporary(image.image_id)
         try:
-            landing = self._check(arrival, part)
-            if landing.outcome is None and arrival.spooled:
+            result = self._store(image, part)
+            if result.outcome is None and image.spooled:
                 os.unlink(part)
         except OSError as error:
             discard(part)
             raise storage_error(error, self._folder.path) from error
-        return landing
+        return result
 
-    def _check(self, arrival: ReceivedImage, part: str) -> WriteResult:
-        """Check a body and store it if it is the image. What was spooled is read in blocks, not into memory."""
-        if arrival.spooled:
+    def _store(self, image: ReceivedImage, part: str) -> WriteResult:
+        """Store an image if its body is the image. A spooled body is read in blocks, not into memory."""
+        if image.spooled:
             with FileBytes(part) as file:
-                return self._judge(arrival, part, file)
-        chunks, arrival.chunks = arrival.chunks, ()
-        return self._judge(arrival, part, chunks[0] if len(chunks) == 1 else b"".join(chunks))
+                return self._store_body(image, part, file)
+        chunks, image.chunks = image.chunks, ()
+        return self._store_body(image, part, chunks[0] if len(chunks) == 1 else b"".join(chunks))
 
-    def _judge(self, arrival: ReceivedImage, part: str, body: ImageBytes) -> WriteResult:
-        if len(body) != arrival.size:
-            return WriteResult("truncated")  # what was spooled is not what came: it is asked for again
+    def _store_body(self, image: ReceivedImage, part: str, body: ImageBytes) -> WriteResult:
+        if len(body) != image.size:
+            return WriteResult("truncated")  # the spooled file is not what was received: it is requested again
         header = read_header(body)
-        md5 = md5_base64(body) if self._hashed or arrival.expected.md5 else None
-        reason = refuse(body, header, md5, arrival.expected)
+        md5 = md5_base64(body) if self._hashed or image.expected.md5 else None
+        reason = refuse(body, header, md5, image.expected)
         note = None
-        if reason is None and (mismatch := arrival.etags.contradicts(arrival.etag, md5)):
+        if reason is None and (mismatch := image.etags.contradicts(image.etag, md5)):
             reason, note = mismatch
         if reason is not None:
             return WriteResult(reason)
         if not isinstance(body, FileBytes):
             self._write(part, body)
         outcome = Outcome(
-            arrival.image_id,
+            image.image_id,
             "downloaded",
-            f"{self._images}{self._place(part, arrival)}",
-            source=arrival.source,
-            url=arrival.url,
+            f"{self._images}{self._rename(part, image)}",
+            source=image.source,
+            url=image.url,
             bytes=len(body),
             md5=md5 if self._hashed else None,
             width=header.width,
             height=header.height,
-            attempts=arrival.attempts,
+            attempts=image.attempts,
         )
         return WriteResult(None, outcome, note)
 
-    def _place(self, part: str, arrival: ReceivedImage) -> str:
+    def _rename(self, part: str, image: ReceivedImage) -> str:
         """Rename the temporary to its final name. A file that appeared there since the plan is somebody else's."""
-        name = arrival.file_name
+        name = image.file_name
         while os.path.lexists(final := f"{self._images}{name}"):
-            name = clash_name(name, arrival.image_id)
+            name = clash_name(name, image.image_id)
         os.rename(part, final)
         return name
 

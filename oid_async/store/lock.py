@@ -1,8 +1,8 @@
 """Locks on files and folders: flock, which the system gives back however a process ends.
 
-Used by the folder of a run, the shards and exports that are being written, the entries of the metadata cache, and by
-whoever only looks at a folder. Some file systems know no flock (some NFS, some FUSE): then there is a lock that holds
-nothing, `is_held` says so, and whoever needs to keep others out does it by names of its own.
+Used for the folder of a run, shards and exports that are being written, entries of the metadata cache, and, shared, for
+a folder that is only read. Some file systems know no flock (some NFS, some FUSE): there a lock holds nothing, `is_held`
+is False, and a run that must not meet another uses file names of its own.
 """
 
 import errno

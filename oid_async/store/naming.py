@@ -1,4 +1,4 @@
-"""What a file is called: from its URL or its id, safe on every file system, unique without regard to case. Pure."""
+"""File names from URLs and ids: safe on every file system, unique without regard to case. Pure."""
 
 import hashlib
 import re
@@ -8,10 +8,10 @@ from urllib.parse import unquote
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 _RESERVED = re.compile(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])$", re.IGNORECASE)
 _MOST_BYTES = 240  # file systems allow 255 with the suffix
-_ROOM = 40  # what a clash may add: an underscore and an id
-_LONG_MARK = 39
+_MARK_BYTES = 40  # a clash may add so many: an underscore and an id
+_LONG_MARK = _MARK_BYTES - 1
 
-# A name that needs none of the care below: Polars recognises it in bulk, so that only odd URLs cost Python calls.
+# A name that is safe as it is: Polars recognises it in bulk, so that only odd URLs cost Python calls.
 PLAIN_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_\-]{4,100}\.jpg$"
 
 
@@ -50,7 +50,7 @@ def safe_name(name: str) -> str:
         return ""
     if _RESERVED.match(stem.split(".", 1)[0]):
         stem = f"_{stem}"
-    return _cut(stem, _MOST_BYTES - _ROOM) + suffix
+    return _cut(stem, _MOST_BYTES - _MARK_BYTES) + suffix
 
 
 def clash_name(name: str, image_id: str) -> str:
@@ -66,7 +66,7 @@ def clash_name(name: str, image_id: str) -> str:
     clashing = f"{_cut(stem, _MOST_BYTES - len(mark.encode()) - 1)}_{mark}{suffix}"
     if clashing != name:
         return clashing
-    # A long name that is cut and marked as before would stay what it is, and taken, for ever.
+    # A long name that is cut and marked as before would stay the same, and taken, for ever.
     return f"{hashlib.sha256(name.encode()).hexdigest()[:16]}_{mark}{suffix}"
 
 
@@ -76,7 +76,7 @@ def _cut(text: str, most_bytes: int) -> str:
 
 
 def fold(name: str) -> str:
-    """Return what two names have in common that some file system would take for one: NFC, case-folded.
+    """Return the form in which two names are equal that some file system takes for one: NFC, case-folded.
 
     >>> fold("STRASSE_o.JPG") == fold("Straße_o.jpg")
     True

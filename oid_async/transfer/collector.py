@@ -122,7 +122,7 @@ class Collector:
     ) -> None:
         self._may_wait = own_loop and recipients.deliver is None
         self._image_writer = writer
-        self._store_batch = aiofiles.os.wrap(writer.land)
+        self._store_batch = aiofiles.os.wrap(writer.write_batch)
         self._report = recipients.report
         self._sink = recipients.sink
         self._deliver = recipients.deliver
@@ -184,7 +184,7 @@ class Collector:
         if not batch:
             return
         results = [result for _, result in batch]
-        self._image_writer.book(results)
+        self._image_writer.record(results)
         self._count(results)
         self._finish_all(batch)
 
@@ -205,7 +205,7 @@ class Collector:
     async def record(self, outcomes: Sequence[Outcome]) -> None:
         """Journal and count what another process has stored."""
         if self._is_quick:
-            self._count(self._image_writer.land(outcomes))
+            self._count(self._image_writer.write_batch(outcomes))
         else:
             await self._store(outcomes)
 

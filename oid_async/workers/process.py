@@ -157,7 +157,7 @@ class WorkerProcess:
                     if isinstance(transfer, ImageTransfer):
                         self._todo.put_nowait(transfer)
                     else:
-                        self._image_writer.land([transfer.outcome])
+                        self._image_writer.write_batch([transfer.outcome])
             else:
                 self._apply_host(*content)
 
@@ -216,15 +216,15 @@ class WorkerProcess:
             os._exit(1)  # the run has died: another one may be at work in its folder now
         self._fetcher.release_memory(transfer)
         if isinstance(end, Failed):
-            self._image_writer.land([end.outcome])
+            self._image_writer.write_batch([end.outcome])
             return
-        [result] = self._image_writer.land([end])
+        [result] = self._image_writer.write_batch([end])
         if result.note is not None:
             self._send("note", result.note)
         if result.reason is not None:
             refused = self._fetcher.handle_refusal(transfer, result.reason)
             if isinstance(refused, Failed):
-                self._image_writer.land([refused.outcome])
+                self._image_writer.write_batch([refused.outcome])
             else:
                 self._give_back(transfer, refused.delay_s)
 

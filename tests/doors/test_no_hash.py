@@ -47,8 +47,8 @@ def hashes(savepath: Path) -> list[str | None]:
 
 
 @pytest.fixture
-def lander(tmp_path: Path) -> Iterator[ImageWriter]:
-    """Yield a lander that keeps no MD5."""
+def writer(tmp_path: Path) -> Iterator[ImageWriter]:
+    """Yield a writer that keeps no MD5."""
     folder = Folder(tmp_path / "landed")
     lock = FolderLock.take(folder)
     journal = Journal(folder.journal)
@@ -58,12 +58,12 @@ def lander(tmp_path: Path) -> Iterator[ImageWriter]:
 
 
 @pytest.mark.parametrize("etag", [None, '"0123456789abcdef0123456789abcdef"'])
-def test_a_copy_is_not_hashed(lander: ImageWriter, etag: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_is_not_hashed(writer: ImageWriter, etag: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has no published MD5 lands without one, and is not held against an ETag; its end must be there."""
     monkeypatch.setattr("oid_async.store.image_writer.md5_base64", lambda _: 1 / 0)
     trust = EtagTrust("h", is_md5=True)
     bodies = {IDS[0]: BODY, IDS[1]: BODY[:-9]}
-    landed, cut = lander.land(
+    landed, cut = writer.write_batch(
         [
             ReceivedImage(
                 image_id, f"{image_id}.jpg", "cvdf", "http://h/x", [body], False, len(body), Expected(), etag, trust
@@ -76,9 +76,9 @@ def test_a_copy_is_not_hashed(lander: ImageWriter, etag: str | None, monkeypatch
     assert (cut.reason, cut.outcome) == ("truncated", None)
 
 
-def test_an_original_is_held_against_its_md5(lander: ImageWriter) -> None:
+def test_an_original_is_held_against_its_md5(writer: ImageWriter) -> None:
     """The MD5 of the image table decides as ever; it is not kept either."""
-    landings = lander.land(
+    results = writer.write_batch(
         [
             ReceivedImage(
                 image_id, f"{image_id}.jpg", "original", "http://h/x", [BODY], False, len(BODY),
@@ -87,9 +87,9 @@ def test_an_original_is_held_against_its_md5(lander: ImageWriter) -> None:
             for image_id, published in ((IDS[0], BODY), (IDS[1], b"another picture"))
         ]
     )  # fmt: skip
-    assert [landing.reason for landing in landings] == [None, "checksum"]
-    assert landings[0].outcome is not None
-    assert landings[0].outcome.md5 is None
+    assert [landing.reason for landing in results] == [None, "checksum"]
+    assert results[0].outcome is not None
+    assert results[0].outcome.md5 is None
 
 
 async def test_the_same_files_but_for_the_md5(mirror: Path, saved: Path, tmp_path: Path) -> None:

@@ -251,10 +251,10 @@ def test_message_says_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("oid_async.store.image_writer.ImageWriter._place", refuse)
-    with writing_to(tmp_path / "out") as (folder, lander):
+    monkeypatch.setattr("oid_async.store.image_writer.ImageWriter._rename", refuse)
+    with writing_to(tmp_path / "out") as (folder, writer):
         with pytest.raises(StorageError) as caught:
-            lander.land([arrival(folder, tiny_jpeg("a"))])
+            writer.write_batch([arrival(folder, tiny_jpeg("a"))])
         assert list(folder.tmp.iterdir()) == list(folder.images.iterdir()) == []
     assert caught.value.exit_code == 3
     assert words in str(caught.value)
@@ -351,11 +351,11 @@ def test_without_descriptors_for_good_it_says_what_to_raise(tmp_path: Path, monk
     """When no descriptor comes free in time, the run stops with a line that names ulimit -n."""
     time = FakeTime()
     opener = Opener(clock=time.clock, sleep=time.sleep)
-    with writing_to(tmp_path / "out", opener=opener) as (folder, lander):
+    with writing_to(tmp_path / "out", opener=opener) as (folder, writer):
         with monkeypatch.context() as patch:
             failing_open(patch, errno.EMFILE, 10_000)
             with pytest.raises(StorageError, match="ulimit -n"):
-                lander.land([arrival(folder, tiny_jpeg("a"))])
+                writer.write_batch([arrival(folder, tiny_jpeg("a"))])
         assert 15 < time.now - 100 < 60
         assert list(folder.tmp.iterdir()) == list(folder.images.iterdir()) == []
 
@@ -473,8 +473,8 @@ def test_what_a_run_does_is_tried_first(tmp_path: Path, monkeypatch: pytest.Monk
 
 async def test_failures_are_kept_though_no_image_came(pictures: Pictures, tmp_path: Path) -> None:
     """A new folder into which nothing landed but lines of failures keeps them when the run is stopped."""
-    with writing_to(tmp_path / "out") as (_, lander):
-        lander.land([Outcome(IDS[0], "failed", None, "gone", "cvdf:gone", "cvdf", "http://h/x.jpg", attempts=1)])
+    with writing_to(tmp_path / "out") as (_, writer):
+        writer.write_batch([Outcome(IDS[0], "failed", None, "gone", "cvdf:gone", "cvdf", "http://h/x.jpg", attempts=1)])
     assert scan_journal(tmp_path / "out" / ".oid_async" / "journal.tsv").collect().height == 1
 
 
@@ -699,7 +699,7 @@ def test_boot_is_noted_once_it_was_looked_at(tmp_path: Path, monkeypatch: pytest
     """A check that was cut short is made again: until its end the note speaks of the boot before."""
     with locked(tmp_path / "out") as (lock, writer):
         recover_after_boot(lock, "first")
-        writer.land([arrival(lock.folder, tiny_jpeg("a"))])
+        writer.write_batch([arrival(lock.folder, tiny_jpeg("a"))])
     note = lock.folder.state / "lock"
     note.write_text(f"process 7 on a machine that went down{note.read_text()}")
     with locked(tmp_path / "out") as (lock, _):
@@ -718,10 +718,10 @@ def test_boot_is_noted_once_it_was_looked_at(tmp_path: Path, monkeypatch: pytest
 
 def test_latest_line_of_a_file_decides(tmp_path: Path) -> None:
     """A file that was fetched again, as other bytes, is held against its latest line."""
-    with writing_to(tmp_path / "out") as (folder, lander):
+    with writing_to(tmp_path / "out") as (folder, writer):
         for text in ("before", "after"):
             (folder.images / f"{IDS[0]}.jpg").unlink(missing_ok=True)
-            lander.land([arrival(folder, tiny_jpeg(text))])
+            writer.write_batch([arrival(folder, tiny_jpeg(text))])
     with locked(tmp_path / "out") as (lock, _):
         assert recover_after_boot(lock, "another") == RecoveryReport(read=2)
         assert (lock.folder.images / f"{IDS[0]}.jpg").read_bytes() == tiny_jpeg("after")
@@ -779,19 +779,19 @@ def test_large_bodies_land_without_being_held_in_memory(tmp_path: Path) -> None:
     """A spooled body of 24 MB is checked and landed with a megabyte of memory, and refused all the same when wrong."""
     small = tiny_jpeg("large", 640, 480)
     body = small[:2] + (b"\xff\xfe\xff\xff" + bytes(65533)) * 370 + small[2:]
-    with writing_to(tmp_path / "out") as (folder, lander):
+    with writing_to(tmp_path / "out") as (folder, writer):
         whole = arrival(folder, body, spooled=True, expected=Expected(len(body), md5_base64(body)))
         cut = arrival(folder, body[:-2], spooled=True, image_id=IDS[1])
         tracemalloc.start()
         try:
-            landings = lander.land([whole, cut])
+            results = writer.write_batch([whole, cut])
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
         assert peak < 1 << 20
-        assert [landing.reason for landing in landings] == [None, "truncated"]
-        assert landings[0].outcome is not None
-        assert (landings[0].outcome.width, landings[0].outcome.height) == (640, 480)
+        assert [landing.reason for landing in results] == [None, "truncated"]
+        assert results[0].outcome is not None
+        assert (results[0].outcome.width, results[0].outcome.height) == (640, 480)
         assert [path.name for path in folder.images.iterdir()] == [f"{IDS[0]}.jpg"]
         assert list(folder.tmp.iterdir()) == []
 

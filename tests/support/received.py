@@ -41,7 +41,7 @@ class StoredImages:
         self.writer = ImageWriter(self.folder, self.journal, **settings)
 
     def write(self, *entries: ReceivedImage | Outcome) -> list[WriteResult]:
-        return self.writer.land(entries)
+        return self.writer.write_batch(entries)
 
     def spool(self, image_id: str, body: bytes) -> None:
         Path(self.folder.temporary(image_id)).write_bytes(body)
