@@ -229,7 +229,7 @@ def remembered_reason(known: str, sources: Sequence[str]) -> str | None:
 def _failures(facts: FolderState) -> tuple[pl.Expr, pl.Expr]:
     """Return what a journal line tells of failures: those that are remembered, and why one failed in this run."""
     failed, line = pl.col("Status") == "failed", pl.col("line")
-    known = pl.when(failed & (line >= max(facts.remembered_from, facts.lines.forgotten + 1))).then("Detail")
+    known = pl.when(failed & (line >= max(facts.remembered_from, facts.lines.last_forget + 1))).then("Detail")
     if facts.run_from is None:
         return known, pl.lit(None, pl.String)
     return known, pl.when(failed & (line >= facts.run_from)).then("Reason")

@@ -6,7 +6,7 @@ Everything that is written under a name that others read goes through here, exce
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,17 @@ def replacing(path: Path, *, part: Path | None = None, durable: bool = False) ->
     except BaseException:
         discard(part)
         raise
+
+
+def rename_all(names: Mapping[Path, Path]) -> None:
+    """Rename temporary files (the keys), each once the bytes of all are on the disk. Raises OSError.
+
+    Syncing the folders of the new names is left to the caller.
+    """
+    for part in names:
+        sync_file(part)
+    for part, path in names.items():
+        os.replace(part, path)
 
 
 def write_text(path: Path, text: str, *, part: Path | None = None, durable: bool = False) -> None:

@@ -1,16 +1,16 @@
-"""The calls to the disk that need care: opening when descriptors run out, and what is synced.
+"""Disk calls that need care: opening when descriptors run out, and syncing.
 
 What is synced, and why no more. A power cut may lose whatever the machine has not yet written back (some 30 s of it):
 
     image              not synced one by one. An fdatasync each costs 2 to 5 ms on a local SSD, three to seven times the
-                       whole landing, and tens of ms on a spinning or network disk. Instead the first run after another
-                       boot checks what landed last before it believes the journal: see `oid_async.store.recovery`.
+                       whole write, and tens of ms on a spinning or network disk. Instead the first run after another
+                       boot checks the latest images before it believes the journal: see `oid_async.store.recovery`.
     journal            synced once, when the run ends, however it ends: after an orderly end no file lacks its line.
     result tables      each file before any is renamed, their folders and images/ after: they are few.
     lock and its note  not synced: a note that is lost or torn only makes the next run check.
 
 No order among images and journal is needed. A line that outlives its file, or finds it torn, is found out by that
-check; a file that outlives its line is adopted by the next run if it is whole, and removed if it is not.
+check; a file that outlives its line is adopted by the next run if it is complete, and removed if it is not.
 """
 
 import errno
@@ -62,7 +62,7 @@ def write_all(file: int, data: bytes | bytearray | memoryview) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Have a file's bytes on the disk before anything is built on them. Raises OSError."""
+    """Wait until a file's bytes are on the disk. Raises OSError."""
     file = OPENER(path, os.O_RDONLY)
     try:
         os.fsync(file)
@@ -71,7 +71,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Have the names in a folder on the disk. A file system that cannot sync folders is left at that."""
+    """Wait until the names in a folder are on the disk, where the file system can sync folders."""
     try:
         sync_file(path)
     except OSError as error:

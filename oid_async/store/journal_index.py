@@ -1,10 +1,11 @@
-"""The journal in columns: what it says last of each image, without reading all of its text again.
+"""The journal in columns: the last line of each image, without reading all of the text again.
 
-    .oid_async/lines/<SHA-256 of a block>.parquet     the whole lines of one block of the journal, in order
+    .oid_async/lines/<SHA-256 of a block>-<schema>.parquet     the lines of one block of the journal, in order
 
 A block is some 4 MiB of the journal up to the end of a line; only what is appended later changes the last one, which is
-read as text every time. A block's file is called by the hash of the bytes that it was made from, so that it never
-speaks for a journal that was changed, cut or exchanged. All of them may be deleted at any time.
+read as text every time. A block's file is named by the hash of the bytes that it was made from, so that it is never
+used for a journal that was changed, cut or exchanged, and by the schema of its columns, so that a version with other
+columns makes its own (0.1.0 wrote no schema). All of them may be deleted at any time.
 """
 
 import hashlib
@@ -15,15 +16,17 @@ from pathlib import Path
 import polars as pl
 
 from oid_async.openimages.ids import KEY, IdForm, within
-from oid_async.store.disk import sync_file
-from oid_async.store.journal import FORGET, SCHEMA, parse_lines, whole_bytes
+from oid_async.store.atomic import replacing
+from oid_async.store.journal import FORGET, SCHEMA, complete_bytes, parse_lines
 
 _BLOCK_BYTES = 4 << 20
+# Raise it with every change of the journal's columns or of how they are read.
+_SCHEMA_NUMBER = 1
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """The lines of one block: to be scanned, their keys lie between two. The number of its first line is added."""
+    """The lines of one block, not read yet: their keys are between two. `line` is the number in the journal."""
 
     rows: pl.LazyFrame
     least: int | str
@@ -31,55 +34,54 @@ class _Block:
 
 
 class JournalIndex:
-    """What a journal says at one moment. Blocking.
+    """The lines of a journal at one moment. Blocking.
 
-    `forgotten` is the number of its last line that forgets failures, -1 without one; `following` is the number that the
-    next line appended will have. Blocks are looked for in `kept`, and in `fresh`, where those are written that are not
-    there: the same folder, unless nothing may be written to SAVEPATH.
+    `last_forget` is the number of its last line that forgets failures, -1 without one; `next_line` is the number that
+    the next line appended will have. Blocks are looked for in `cached`, and in `fresh`, where missing ones are written:
+    the same folder, unless nothing may be written to SAVEPATH.
     """
 
-    def __init__(self, journal: Path, ids: IdForm, kept: Path, fresh: Path) -> None:
+    def __init__(self, journal: Path, ids: IdForm, cached: Path, fresh: Path) -> None:
         self._ids = ids
-        self._kept = kept
+        self._cached = cached
         self._fresh = fresh
         self._blocks: list[_Block] = []
-        self.forgotten = -1
-        self.following = 0
+        self.last_forget = -1
+        self.next_line = 0
         used: set[str] = set()
         for block, is_full in _read_blocks(journal):
-            name = f"{hashlib.sha256(block).hexdigest()}.parquet"
-            self._add(self._full(name, block) if is_full else parse_lines(block).lazy())
-            self.following += block.count(b"\n")
+            name = f"{hashlib.sha256(block).hexdigest()}-{_SCHEMA_NUMBER}.parquet"
+            self._add(self._columns(name, block) if is_full else parse_lines(block).lazy())
+            self.next_line += block.count(b"\n")
             used.add(name)
-        if kept == fresh:
-            _drop_others(kept, used)
+        if cached == fresh:
+            _drop_others(cached, used)
 
-    def _full(self, name: str, block: bytes) -> pl.LazyFrame:
-        """Return the lines of a block that will not change, read from its file, which is made if it is not there."""
-        for folder in (self._kept, self._fresh):
+    def _columns(self, name: str, block: bytes) -> pl.LazyFrame:
+        """Return the lines of a block that will not change, from its file, which is made if it is missing."""
+        for folder in (self._cached, self._fresh):
             if (folder / name).exists():
                 return pl.scan_parquet(folder / name, glob=False)
         self._fresh.mkdir(parents=True, exist_ok=True)
-        part = self._fresh / f"{name}.part"
-        parse_lines(block).write_parquet(part, compression="lz4", statistics=False)
-        # Its name vouches for it: it must not be there before its bytes are.
-        sync_file(part)
-        part.replace(self._fresh / name)
-        return pl.scan_parquet(self._fresh / name, glob=False)
+        path = self._fresh / name
+        # Its name is proof of its content: it must not be there before its bytes are on the disk.
+        with replacing(path, durable=True) as part:
+            parse_lines(block).write_parquet(part, compression="lz4", statistics=False)
+        return pl.scan_parquet(path, glob=False)
 
     def _add(self, rows: pl.LazyFrame) -> None:
-        rows = rows.with_columns(pl.col("line") + self.following)
+        rows = rows.with_columns(pl.col("line") + self.next_line)
         forget = pl.col("Status") == FORGET
         keyed = rows.filter(~forget).with_columns(self._ids.key()).filter(pl.col(KEY).is_not_null())
-        said = rows.select(last=pl.col("line").filter(forget).max())
+        forgets = rows.select(last=pl.col("line").filter(forget).max())
         span = keyed.select(least=pl.col(KEY).min(), greatest=pl.col(KEY).max())
-        last, least, greatest = pl.concat([said, span], how="horizontal").collect().row(0)
-        self.forgotten = self.forgotten if last is None else last
+        last, least, greatest = pl.concat([forgets, span], how="horizontal").collect().row(0)
+        self.last_forget = self.last_forget if last is None else last
         if least is not None:
             self._blocks.append(_Block(keyed, least, greatest))
 
     def all_latest(self, **columns: pl.Expr) -> pl.DataFrame:
-        """Return KEY and these of the last line of each image, in order of KEY: numbers, as all are held at once."""
+        """Return KEY and these columns (numbers: all are held in memory) of each image's last line, in order of KEY."""
         frames = [block.rows.select(KEY, **columns).collect() for block in self._blocks]
         return _last(pl.concat(frames)) if frames else _nothing(self._ids).select(KEY, **columns)
 
@@ -104,8 +106,8 @@ def _nothing(ids: IdForm) -> pl.DataFrame:
 
 
 def _read_blocks(journal: Path) -> Iterator[tuple[bytes, bool]]:
-    """Yield the whole lines of a journal in blocks, and whether a block will stay as it is."""
-    left = whole_bytes(journal)
+    """Yield the complete lines of a journal in blocks, and whether a block will not change any more."""
+    left = complete_bytes(journal)
     if not left:
         return
     with journal.open("rb") as file:
@@ -119,7 +121,7 @@ def _read_blocks(journal: Path) -> Iterator[tuple[bytes, bool]]:
 
 
 def _drop_others(folder: Path, used: Iterable[str]) -> None:
-    """Remove what a journal that is no more has left, and what a killed run was writing."""
+    """Remove the blocks of older journals and versions, and files that a killed run was writing."""
     if folder.is_dir():
         for path in folder.iterdir():
             if path.name not in used:

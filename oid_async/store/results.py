@@ -1,7 +1,7 @@
-"""The result tables: what a finished run leaves for people and trainers, written span by span from plan and journal.
+"""The result tables of a finished run, for people and trainers, written span by span from plan and journal.
 
-Every table is written to a temporary and renamed, so that a name at the top of SAVEPATH is always a whole table of one
-query. Rows stand in order of ImageID; a span of images is what is held in memory.
+Every table is written to a temporary and renamed, so that a name at the top of SAVEPATH is always a complete table of
+one query. Rows are in order of ImageID; one span of images is held in memory.
 """
 
 import json
@@ -17,7 +17,8 @@ import polars as pl
 from oid_async.errors import machine_error, storage_error
 from oid_async.openimages.ids import KEY, ROW, IdForm, within
 from oid_async.openimages.kinds import KINDS, Kind
-from oid_async.store.disk import sync_file, sync_folder
+from oid_async.store.atomic import rename_all
+from oid_async.store.disk import sync_folder
 from oid_async.store.folder import Folder
 from oid_async.store.journal_index import JournalIndex
 from oid_async.tables.reading import TableFile, columns_of, reading
@@ -45,12 +46,12 @@ MANIFEST_SCHEMA = {
 }
 ATTRIBUTION_COLUMNS = ("ImageID", "FileName", "Author", "AuthorProfileURL", "License", "Title", "OriginalLandingURL")
 FAILURE_COLUMNS = ("ImageID", "URL", "Reason", "Detail", "Attempts")
-# Behind the columns as published, and what the classes in them are called.
+# Added to the columns as published, after the names of their classes.
 IMAGE_FIELDS = ("FileName", "OriginalURL", "Width", "Height")
 _ROW_GROUP = 4096
 _TABLE = "__table"
 _LABEL_DATA = "bbox/label_data.csv"
-_NOT_ALWAYS = (
+_OPTIONAL = (
     "failures.csv",
     "bad_rows.csv",
     "unknown_ids.txt",
@@ -61,7 +62,7 @@ _NOT_ALWAYS = (
 
 @dataclass(frozen=True, slots=True)
 class SavedAnnotations:
-    """Annotations that are saved: where they come from, and the labels of those that are meant, None for all."""
+    """Annotations to save: their source, and the labels whose rows are saved, None for all."""
 
     source: RowSource
     labels: tuple[str, ...] | None
@@ -83,50 +84,44 @@ class Results:
         bad_rows: pl.DataFrame,
         unknown_ids: Iterable[str],
     ) -> None:
-        """Write every table, then give all of them their names. Raises StorageError or InputError.
+        """Write every table, then rename all of them to their names. Raises StorageError or InputError.
 
-        Of kinds that are not among `annotations` there is no table; `bad_rows` has File, Line, Reason; `unknown_ids`
-        are the lines of an id list that name no image.
+        A kind that is not among `annotations` has no table; `bad_rows` has File, Line, Reason; `unknown_ids` are the
+        lines of an id list that name no image.
         """
-        made: list[Path] = []
+        stage = _Stage(self.folder)
         try:
-            images = self._images(made)
-            self._manifest(images, made)
+            images = self._write_images(stage)
+            _write_manifest(images, stage.file("manifest.parquet"))
             for saved in annotations:
-                self._annotations(saved, images, made)
+                self._write_annotations(saved, images, stage.file(saved.source.kind.file))
                 if saved.source.kind.name == "bbox":
-                    self._labels(saved, made)
-            self._bad_rows(bad_rows, made)
-            self._unknown_ids(unknown_ids, made)
-            self._query(query, made)
-            self._give_names(made)
-            self._drop_stale(made)
+                    _label_data(saved).write_csv(stage.file(_LABEL_DATA))
+            if len(bad_rows):
+                bad_rows.write_csv(stage.file("bad_rows.csv"))
+            if lines := list(unknown_ids):
+                stage.file("unknown_ids.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+            text = json.dumps(query, indent=2, ensure_ascii=False)
+            stage.file("query.json").write_text(text + "\n", encoding="utf-8")
+            stage.publish()
         except (OSError, pl.exceptions.PolarsError) as error:
             if machine_error(error) is None:
                 raise
             raise storage_error(error, self.folder.path) from error
 
-    @property
-    def _stage(self) -> Path:
-        return self.folder.tmp / "results"
+    def _write_images(self, stage: "_Stage") -> list[Path]:
+        """Join plan and journal span by span into parts of the manifest, which are returned.
 
-    def _new(self, name: str, made: list[Path]) -> Path:
-        path = self._stage / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        (self.folder.path / name).parent.mkdir(exist_ok=True)
-        made.append(path)
-        return path
-
-    def _images(self, made: list[Path]) -> list[Path]:
-        """Join plan and journal span by span into parts of the manifest; write what is one row an image on the way."""
-        lines = JournalIndex(self.folder.journal, self.ids, self.folder.index, self.folder.new_index)
+        The tables with one row an image are written at the same time.
+        """
+        index = JournalIndex(self.folder.journal, self.ids, self.folder.index, self.folder.new_index)
         parts: list[Path] = []
         with ExitStack() as files:
-            attribution = files.enter_context(self._new("ATTRIBUTION.csv", made).open("wb"))
+            attribution = files.enter_context(stage.file("ATTRIBUTION.csv").open("wb"))
             failures: IO[bytes] | None = None
             pl.DataFrame(schema=dict.fromkeys(ATTRIBUTION_COLUMNS, pl.String)).write_csv(attribution)
             for number, plan in enumerate(self.plan):
-                frame = self._span(plan, lines)
+                frame = self._span(plan, index)
                 part = self.folder.tmp / f"manifest-{number:05}.parquet"
                 frame.select(KEY, *MANIFEST_SCHEMA).write_parquet(part, compression="lz4", statistics=False)
                 parts.append(part)
@@ -136,14 +131,14 @@ class Results:
                 if len(failed):
                     first = failures is None
                     if failures is None:
-                        failures = files.enter_context(self._new("failures.csv", made).open("wb"))
+                        failures = files.enter_context(stage.file("failures.csv").open("wb"))
                     failed.write_csv(failures, include_header=first)
         return parts
 
-    def _span(self, plan: Path, lines: JournalIndex) -> pl.DataFrame:
-        """Return one span of the manifest, with the columns of the failure table beside its own."""
+    def _span(self, plan: Path, index: JournalIndex) -> pl.DataFrame:
+        """Return one span of the manifest, with the columns of the failure table in addition to its own."""
         frame = pl.read_parquet(plan).rename({"FileName": "Planned", "Reason": "Remembered"})
-        latest = lines.latest(frame.get_column(KEY)).drop("ImageID")
+        latest = index.latest(frame.get_column(KEY)).drop("ImageID")
         frame = frame.join(latest, on=KEY, how="left", maintain_order="left")
         ok = pl.col("Status") == "ok"
         frame = frame.with_columns(URL=pl.when(pl.col("URL") != "-").then("URL"))
@@ -157,7 +152,7 @@ class Results:
         ).with_columns(pl.col(name).cast(dtype) for name, dtype in MANIFEST_SCHEMA.items())
 
     def _urls(self, frame: pl.DataFrame, adopted: pl.Series) -> pl.Series:
-        """Fill in where adopted files come from: nobody asked for them in this folder's memory."""
+        """Fill in the URLs of adopted files: no request for them is journalled here."""
         rows = zip(*(frame.get_column(name) for name in ("ImageID", "Subset", "Source", "OriginalURL")), strict=True)
         urls = [
             (self.source_url(image_id, subset, source) or original) if is_adopted else url
@@ -167,23 +162,15 @@ class Results:
         ]
         return pl.Series("URL", urls, pl.String)
 
-    def _manifest(self, parts: Sequence[Path], made: list[Path]) -> None:
-        path = self._new("manifest.parquet", made)
-        if not parts:
-            pl.DataFrame(schema=MANIFEST_SCHEMA).write_parquet(path)
-            return
-        frame = pl.scan_parquet(list(parts)).select(list(MANIFEST_SCHEMA))
-        frame.sink_parquet(path, row_group_size=_ROW_GROUP, maintain_order=True)
+    def _write_annotations(self, saved: SavedAnnotations, parts: Sequence[Path], path: Path) -> None:
+        """Write the rows of one kind as published, then the names of their classes and IMAGE_FIELDS.
 
-    def _annotations(self, saved: SavedAnnotations, parts: Sequence[Path], made: list[Path]) -> None:
-        """Write the rows of one kind as published, then what their classes are called and IMAGE_FIELDS.
-
-        Of narratives the JSON objects themselves, a line each. Saved images only, in order of ImageID and row.
+        Narratives are written as their JSON objects, a line each. Saved images only, in order of ImageID and row.
         """
         source = saved.source
-        kind, sources = source.kind, source.tables
-        with (self._new(kind.file, made)).open("wb") as file:
-            published = list(dict.fromkeys(name for table in sources for name in columns_of(table)))
+        kind, tables = source.kind, source.tables
+        with path.open("wb") as file:
+            published = list(dict.fromkeys(name for table in tables for name in columns_of(table)))
             joined = () if kind.is_json else (*kind.categories, *IMAGE_FIELDS)
             # A table of a user's own may have columns of these names already; ours keep the name, theirs are marked.
             renamed = dict(zip(published, _renamed(published, joined), strict=True))
@@ -192,31 +179,31 @@ class Results:
                 header.write_csv(file)
             if not parts:
                 return
-            tables = [self._rows(number, saved, parts, renamed) for number in range(len(sources))]
-            read_from = TableFile(self.folder.path, ", ".join(table.name for table in sources))
+            rows_of_tables = [self._rows(number, saved, parts, renamed) for number in range(len(tables))]
+            read_from = TableFile(self.folder.path, ", ".join(table.name for table in tables))
             # The next span is read and sorted while one is written: of two processors neither waits.
-            with ThreadPoolExecutor(1) as beside:
+            with ThreadPoolExecutor(1) as writer:
                 written: Future[None] | None = None
                 for part in parts:
                     with reading(read_from, into=self.folder.path):
-                        rows = self._join(tables, part, source, header.columns)
+                        rows = _join(rows_of_tables, part, source, header.columns)
                     if written is not None:
                         written.result()
-                    written = beside.submit(_write_rows, rows, kind, file)
+                    written = writer.submit(_write_rows, rows, kind, file)
                 if written is not None:
                     written.result()
 
     def _rows(
         self, number: int, saved: SavedAnnotations, parts: Sequence[Path], renamed: dict[str, str]
     ) -> pl.LazyFrame:
-        """Return the rows of one table that may be wanted: KEY, ROW and the columns under their new names.
+        """Return the rows of one table that may be saved: KEY, ROW and the columns under their new names.
 
-        The cache's own form is read where it lies: a class stands in order of its keys, so that the statistics of its
-        row groups find a span of images. Any other table's rows of the saved images are copied first, as they come.
+        The cache's own form is read in place: each class is in order of its keys, so that the statistics of its row
+        groups find a span of images. Any other table's rows of the saved images are copied first, unsorted.
         """
         table = saved.source.tables[number]
         there = columns_of(table)
-        # The same columns in the same order from every table, whatever order each one has them in.
+        # The same columns in the same order from every table, in whatever order each one has them.
         columns = [
             (pl.col(name) if name in there else pl.lit(None, pl.String)).alias(new) for name, new in renamed.items()
         ]
@@ -230,64 +217,70 @@ class Results:
             rows.sink_parquet(copy, row_group_size=_ROW_GROUP, compression="lz4", maintain_order=False)
             return pl.scan_parquet(copy)
 
-    def _join(self, tables: Sequence[pl.LazyFrame], part: Path, source: RowSource, columns: list[str]) -> pl.DataFrame:
-        kind, called = source.kind, dict(source.class_names)
-        images = pl.read_parquet(part, columns=[KEY, "Status", "FileName", "OriginalURL", "Width", "Height"])
-        saved = images.filter(Status="ok")
-        is_wanted = within(images.get_column(KEY)) & pl.col(KEY).is_in(saved.get_column(KEY).implode())
-        return (
-            pl.concat(rows.filter(is_wanted).with_columns(pl.lit(at).alias(_TABLE)) for at, rows in enumerate(tables))
-            .sort(KEY, _TABLE, ROW)
-            .join(saved.lazy(), on=KEY, how="inner", maintain_order="left")
-            .with_columns(
-                pl.col(label).replace(called).alias(category)
-                for label, category in zip(kind.labels, kind.categories, strict=True)
-            )
-            .select(columns)
-            .collect(engine="streaming")
-        )
 
-    def _labels(self, saved: SavedAnnotations, made: list[Path]) -> None:
-        called = saved.source.class_names
-        labels = saved.labels if saved.labels is not None else tuple(called)
-        frame = pl.DataFrame(
-            {"LabelName": labels, "Category": [called.get(label, label) for label in labels]},
-            schema={"LabelName": pl.String, "Category": pl.String},
-        )
-        frame.write_csv(self._new(_LABEL_DATA, made))
+class _Stage:
+    """The new tables of one SAVEPATH, under temporary names until all of them are written."""
 
-    def _bad_rows(self, bad_rows: pl.DataFrame, made: list[Path]) -> None:
-        if len(bad_rows):
-            bad_rows.write_csv(self._new("bad_rows.csv", made))
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._names: dict[Path, Path] = {}
 
-    def _unknown_ids(self, unknown_ids: Iterable[str], made: list[Path]) -> None:
-        lines = list(unknown_ids)
-        if lines:
-            self._new("unknown_ids.txt", made).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    def file(self, name: str) -> Path:
+        """Return the temporary path of a table."""
+        part, path = self._folder.tmp / "results" / name, self._folder.path / name
+        part.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
+        self._names[part] = path
+        return part
 
-    def _query(self, query: dict[str, Any], made: list[Path]) -> None:
-        text = json.dumps(query, indent=2, ensure_ascii=False)
-        self._new("query.json", made).write_text(text + "\n", encoding="utf-8")
-
-    def _give_names(self, made: Sequence[Path]) -> None:
-        """Rename the tables, each once its bytes are on the disk, then have the names there too: they are few."""
-        for path in made:
-            sync_file(path)
-        final = [self.folder.path / path.relative_to(self._stage) for path in made]
-        for path, name in zip(made, final, strict=True):
-            path.replace(name)
-        for parent in {name.parent for name in final} | {self.folder.images}:
+    def publish(self) -> None:
+        """Rename the tables and sync their folders, which are few; remove tables that only an earlier query had."""
+        rename_all(self._names)
+        names = set(self._names.values())
+        for parent in {name.parent for name in names} | {self._folder.images}:
             sync_folder(parent)
-
-    def _drop_stale(self, made: Sequence[Path]) -> None:
-        """Remove what an earlier query left and this one has not: all tables describe one query."""
-        names = {str(path.relative_to(self._stage)) for path in made}
-        for name in _NOT_ALWAYS:
-            if name not in names:
-                (self.folder.path / name).unlink(missing_ok=True)
+        for name in _OPTIONAL:
+            if (path := self._folder.path / name) not in names:
+                path.unlink(missing_ok=True)
         for kind in KINDS.values():
             with suppress(OSError):
-                (self.folder.path / kind.folder).rmdir()
+                (self._folder.path / kind.folder).rmdir()
+
+
+def _write_manifest(parts: Sequence[Path], path: Path) -> None:
+    if not parts:
+        pl.DataFrame(schema=MANIFEST_SCHEMA).write_parquet(path)
+        return
+    frame = pl.scan_parquet(list(parts)).select(list(MANIFEST_SCHEMA))
+    frame.sink_parquet(path, row_group_size=_ROW_GROUP, maintain_order=True)
+
+
+def _join(tables: Sequence[pl.LazyFrame], part: Path, source: RowSource, columns: list[str]) -> pl.DataFrame:
+    """Return the rows of the saved images of one span, sorted, with the names of their classes and IMAGE_FIELDS."""
+    kind, class_names = source.kind, dict(source.class_names)
+    images = pl.read_parquet(part, columns=[KEY, "Status", "FileName", "OriginalURL", "Width", "Height"])
+    saved = images.filter(Status="ok")
+    is_wanted = within(images.get_column(KEY)) & pl.col(KEY).is_in(saved.get_column(KEY).implode())
+    return (
+        pl.concat(rows.filter(is_wanted).with_columns(pl.lit(at).alias(_TABLE)) for at, rows in enumerate(tables))
+        .sort(KEY, _TABLE, ROW)
+        .join(saved.lazy(), on=KEY, how="inner", maintain_order="left")
+        .with_columns(
+            pl.col(label).replace(class_names).alias(category)
+            for label, category in zip(kind.labels, kind.categories, strict=True)
+        )
+        .select(columns)
+        .collect(engine="streaming")
+    )
+
+
+def _label_data(saved: SavedAnnotations) -> pl.DataFrame:
+    class_names = saved.source.class_names
+    labels = saved.labels if saved.labels is not None else tuple(class_names)
+    return pl.DataFrame(
+        {"LabelName": labels, "Category": [class_names.get(label, label) for label in labels]},
+        schema={"LabelName": pl.String, "Category": pl.String},
+    )
 
 
 def _write_rows(rows: pl.DataFrame, kind: Kind, file: IO[bytes]) -> None:
@@ -299,7 +292,7 @@ def _write_rows(rows: pl.DataFrame, kind: Kind, file: IO[bytes]) -> None:
 
 
 def _renamed(published: Sequence[str], ours: Sequence[str]) -> Iterator[str]:
-    """Yield the published names, those that are ours or taken with a mark behind them."""
+    """Yield the published column names, with a suffix where one is taken by ours."""
     taken = {*published, *ours}
     for name in published:
         fresh = name

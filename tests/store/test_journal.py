@@ -12,7 +12,7 @@ from oid_async.errors import LockedError, StorageError
 from oid_async.report import Outcome
 from oid_async.store.folder import Folder
 from oid_async.store.folder_lock import FolderLock
-from oid_async.store.journal import SCHEMA, Journal, SavedLine, saved_last, scan_journal, whole_bytes
+from oid_async.store.journal import SCHEMA, Journal, SavedLine, complete_bytes, saved_last, scan_journal
 
 
 def test_what_is_appended_is_read_back(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_line_breaks_inside_a_field_cost_no_line(tmp_path: Path, text: str) -> N
 def test_journal_that_is_not_there_is_empty(tmp_path: Path) -> None:
     """No journal, or one without a byte, reads as a table without rows that has every column."""
     path = tmp_path / "journal.tsv"
-    assert whole_bytes(path) == 0
+    assert complete_bytes(path) == 0
     for _ in range(2):
         frame = scan_journal(path).collect()
         assert frame.is_empty()
@@ -158,7 +158,7 @@ def test_torn_line_is_cut_off_before_the_next_append(tmp_path: Path) -> None:
     path = tmp_path / "journal.tsv"
     for kept in range(len(last)):
         path.write_bytes(before + last[:kept])
-        assert whole_bytes(path) == len(before)
+        assert complete_bytes(path) == len(before)
         write(path, saved("third"))
         assert ids(path) == ["first", "second", "third"], kept
         assert path.read_bytes().startswith(before)
@@ -197,9 +197,9 @@ def test_long_torn_line_is_found(tmp_path: Path) -> None:
     path = tmp_path / "journal.tsv"
     for length in (65_535, 65_536, 65_537, 200_000):
         path.write_bytes(before + b"x" * length)
-        assert whole_bytes(path) == len(before)
+        assert complete_bytes(path) == len(before)
     path.write_bytes(b"x" * 200_000)
-    assert whole_bytes(path) == 0
+    assert complete_bytes(path) == 0
 
 
 def test_journal_cut_at_any_byte_is_usable(tmp_path: Path) -> None:

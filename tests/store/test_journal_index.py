@@ -57,7 +57,7 @@ def journal_of_many(folder: Path) -> Path:
 def test_blocks_say_what_the_text_says(tmp_path: Path, parsed: list[int]) -> None:
     """The last line of every image is the same, whichever block it stands in, at first and when blocks are kept."""
     path = journal_of_many(tmp_path)
-    assert opened(tmp_path).forgotten == -1
+    assert opened(tmp_path).last_forget == -1
     journal = Journal(path)
     journal.forget_failures()
     journal.close()
@@ -65,8 +65,8 @@ def test_blocks_say_what_the_text_says(tmp_path: Path, parsed: list[int]) -> Non
     for _ in range(2):
         assert latest(tmp_path) == as_written(tmp_path)
         lines = opened(tmp_path)
-        assert lines.forgotten == 65
-        assert lines.following == next_line(path) == 67
+        assert lines.last_forget == 65
+        assert lines.next_line == next_line(path) == 67
     names = lines.all_latest(is_ok=pl.col("Status") == "ok")
     assert names.get_column(KEY).to_list() == sorted(int(image_id, 16) for image_id in IDS)
     assert lines.latest(pl.Series(KEY, [7, 9], pl.UInt64)).get_column(KEY).to_list() == [7, 8, 9]
@@ -125,6 +125,21 @@ def test_half_written_block_is_swept(tmp_path: Path, parsed: list[int]) -> None:
     for block in folder.iterdir():
         block.unlink()
     assert latest(tmp_path) == as_written(tmp_path)
+
+
+def test_columns_of_another_schema_are_made_anew(
+    tmp_path: Path, parsed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of a version with other columns, or of 0.1.0, which gave no number, are not read, and go away."""
+    journal_of_many(tmp_path)
+    opened(tmp_path)
+    old = {block.name for block in (tmp_path / "lines").iterdir()}
+    (tmp_path / "lines" / f"{'0' * 64}.parquet").write_bytes(b"of 0.1.0")
+    monkeypatch.setattr(lines_module, "_SCHEMA_NUMBER", 2)
+    assert latest(tmp_path) == as_written(tmp_path)
+    new = {block.name for block in (tmp_path / "lines").iterdir()}
+    assert len(new) == len(old)
+    assert not new & old
 
 
 def test_looking_writes_nothing_where_blocks_are_kept(tmp_path: Path, parsed: list[int]) -> None:
