@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import blake2b
 from pathlib import Path
 
 import polars as pl
@@ -20,7 +19,7 @@ from oid_async.dataset.saved import SavedDataset
 from oid_async.dataset.tables import column
 from oid_async.errors import InputError
 from oid_async.formats.classes import ExportClasses
-from oid_async.openimages.ids import HEX_ID, KEY
+from oid_async.openimages.ids import HEX_ID, KEY, export_number
 from oid_async.openimages.kinds import KINDS, KindName
 from oid_async.openimages.vocabulary import FLAGS, SPLITS
 from oid_async.options.export import ExportOptions, shares
@@ -304,7 +303,6 @@ def _number(saved: pl.LazyFrame) -> pl.Expr:
         return image_id.str.to_integer(base=16, dtype=pl.UInt64)
 
     def hashed(ids: pl.Series) -> pl.Series:
-        digests = (blake2b(each.encode(), digest_size=8).digest() for each in ids)
-        return pl.Series([int.from_bytes(digest) for digest in digests], dtype=pl.UInt64)
+        return pl.Series(map(export_number, ids), dtype=pl.UInt64)
 
     return image_id.map_batches(hashed, return_dtype=pl.UInt64)

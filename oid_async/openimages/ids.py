@@ -1,25 +1,26 @@
-"""ImageIDs and their keys: what rows are joined and sorted by, 8 bytes an image."""
+"""ImageIDs and their keys: rows are joined and sorted by keys, 8 bytes an image."""
 
+import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
 
 import polars as pl
 
-# Tables of a user's own may well have a column called key; none is called so.
+# A table of a user's own may well have a column named key; none has one of these names.
 KEY = "__key"
 ROW = "__row"
 HEX_ID = r"^[0-9a-f]{16}$"
-# What tables call the id; the point labels alone spell it the second way.
+# The names of the id column: the point labels alone spell it the second way.
 ID_COLUMNS = ("ImageID", "ImageId")
 
 
 def id_column(columns: Collection[str]) -> str:
-    """Return what a table with these columns calls the ImageID."""
+    """Return the name of the ImageID in a table with these columns."""
     return next((name for name in ID_COLUMNS if name in columns), ID_COLUMNS[0])
 
 
 def within(span: pl.Series) -> pl.Expr:
-    """Return the condition that a key lies within a span of sorted keys; literals, because text would name columns."""
+    """Return the condition that a key is within a span of sorted keys; literals, because text would name columns."""
     return pl.col(KEY).is_between(pl.lit(span[0], dtype=span.dtype), pl.lit(span[-1], dtype=span.dtype))
 
 
@@ -29,9 +30,23 @@ def hexadecimal() -> pl.Expr:
     return pl.concat_str([pl.lit("0123456789abcdef").str.slice(digit.cast(pl.Int64), 1) for digit in digits])
 
 
+def shuffle_number(image_id: str) -> int:
+    """Return the 64-bit number by which --shuffle orders an id of a user's own: the start of its SHA-256.
+
+    It is another one than `export_number`, and both must stay: one decides which images a seed selects, the other the
+    ids in exported files.
+    """
+    return int.from_bytes(hashlib.sha256(image_id.encode("utf-8", "surrogatepass")).digest()[:8])
+
+
+def export_number(image_id: str) -> int:
+    """Return the 64-bit number of an id of a user's own in exported files: its BLAKE2b of 8 bytes."""
+    return int.from_bytes(hashlib.blake2b(image_id.encode(), digest_size=8).digest())
+
+
 @dataclass(frozen=True, slots=True)
 class IdForm:
-    """How ImageIDs become keys: 16 hex digits as a number, or `hexadecimal=False` for ids taken as they stand."""
+    """The form of ImageIDs: 16 hex digits, whose key is a number, or `hexadecimal=False` for ids that are keys."""
 
     hexadecimal: bool = True
 

@@ -12,7 +12,6 @@ The images stand in order of their keys, and every set of them is a column of on
 question about a million of them cost a tenth of a second. A join costs four times as much (measured).
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -21,7 +20,7 @@ from operator import and_
 import polars as pl
 
 from oid_async.openimages.classes import Category
-from oid_async.openimages.ids import KEY
+from oid_async.openimages.ids import KEY, shuffle_number
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.select.idlist import IdList
 from oid_async.select.parts import Part
@@ -329,13 +328,8 @@ def _order(keys: pl.Series, seed: int | None) -> pl.Series | None:
     if seed is None:
         return None
     if keys.dtype != pl.UInt64:
-        keys = pl.Series(KEY, [_number(image_id) for image_id in keys], pl.UInt64)
+        keys = pl.Series(KEY, list(map(shuffle_number, keys)), pl.UInt64)
     return keys.to_frame().select(shuffled(seed)).to_series()
-
-
-def _number(image_id: str) -> int:
-    """Return what stands for an id that is no number: the first eight bytes of its SHA-256."""
-    return int.from_bytes(hashlib.sha256(image_id.encode("utf-8", "surrogatepass")).digest()[:8])
 
 
 def _named(categories: Sequence[Category], counts: Iterable[int]) -> dict[str, int]:
