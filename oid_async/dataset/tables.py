@@ -6,9 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from oid_async.openimages.ids import id_column
-from oid_async.openimages.kinds import KINDS, Kind, KindName
-from oid_async.openimages.published import (
+from oid_async.openimages.catalogue_tables import (
     BOX_COLUMNS,
     CLICK_COLUMNS,
     LABEL_COLUMNS,
@@ -16,6 +14,8 @@ from oid_async.openimages.published import (
     POINT_COLUMNS,
     RELATIONSHIP_COLUMNS,
 )
+from oid_async.openimages.ids import id_column
+from oid_async.openimages.kinds import KINDS, Kind, KindName
 from oid_async.openimages.vocabulary import FLAGS
 from oid_async.store.results import IMAGE_FIELDS
 from oid_async.tables.reading import TableFile, reading

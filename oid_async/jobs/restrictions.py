@@ -14,9 +14,9 @@ import polars as pl
 
 from oid_async.errors import UsageError
 from oid_async.jobs.table_files import TableFiles
+from oid_async.openimages.catalogue import TableKind
 from oid_async.openimages.classes import Category, Classes
 from oid_async.openimages.kinds import KINDS, Kind, KindName, table_of
-from oid_async.openimages.published import TableKind
 from oid_async.options.query import Options
 from oid_async.select.query import Restriction, Term
 from oid_async.select.where import Both, Either, Name, Where, names, parse, wanted

@@ -8,7 +8,7 @@ import polars as pl
 from oid_async.masks.archive import kept_directory
 from oid_async.masks.fetch import BUCKET
 from oid_async.masks.ranges import choose_ranges
-from oid_async.openimages.annotations import mask_archive
+from oid_async.openimages.catalogue import mask_archive
 from oid_async.openimages.vocabulary import Split
 from oid_async.report import size_text
 

@@ -23,8 +23,7 @@ from oid_async.masks.archive import Archive, ArchiveError, ChangedError, NoRange
 from oid_async.masks.members import MemberError, ZipMember, unpack
 from oid_async.masks.ranges import Ranges, choose_ranges
 from oid_async.masks.resize import resized
-from oid_async.openimages.annotations import mask_archive
-from oid_async.openimages.catalogue import object_url
+from oid_async.openimages.catalogue import mask_archive, object_url
 from oid_async.openimages.vocabulary import Split
 from oid_async.report import size_text
 

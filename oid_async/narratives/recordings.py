@@ -17,8 +17,7 @@ from oid_async.concurrency import in_thread, single_error
 from oid_async.errors import storage_error
 from oid_async.http.retry import FetchError
 from oid_async.http.small_get import SmallBody, small_get
-from oid_async.openimages.annotations import NARRATIVES_BUCKET
-from oid_async.openimages.catalogue import object_url
+from oid_async.openimages.catalogue import NARRATIVES_BUCKET, object_url
 from oid_async.store.atomic import replacing
 
 if TYPE_CHECKING:

@@ -23,8 +23,7 @@ from oid_async.concurrency import in_thread
 from oid_async.errors import storage_error
 from oid_async.events import Note, Sink, TableProgress
 from oid_async.http.retry import FetchError, with_retries
-from oid_async.openimages.annotations import NARRATIVES_BUCKET, trace_keys
-from oid_async.openimages.catalogue import object_url
+from oid_async.openimages.catalogue import NARRATIVES_BUCKET, object_url, trace_keys
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.vocabulary import Split
 from oid_async.store.atomic import replacing

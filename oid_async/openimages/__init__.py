@@ -1,1 +1,1 @@
-"""What Open Images publishes: the catalogue, its tables and its classes."""
+"""Facts about Open Images: vocabulary, catalogue of published files, kinds of annotations, classes, ids."""

@@ -1,19 +1,19 @@
-"""The published files as data: where each table stands, its columns, its size where it is known.
+"""The catalogue of published objects: which tables a release has, and the URLs of tables, images and archives.
 
 V7 is the current release; it re-uses most V4 to V6 files, so a release is a set of paths, not a folder: its class names
-are V7's, its train boxes V6's, its other boxes V5's, its image tables V4's. Sources, as
-checked in 2026-11: the download pages of Open Images V5 and V7 (paths), the git-annex records of another institution
-(bytes and MD5, 2020) and HEAD probes (bytes, 2026). What no source states is None here and asserted nowhere.
+are V7's, its train boxes V6's, its other boxes V5's, its image tables V4's. The tables themselves are listed in
+`openimages.catalogue_tables`.
 """
 
 from collections.abc import Sequence
 
-from oid_async.openimages.annotations import ANNOTATION_TABLES
-from oid_async.openimages.published import (
+from oid_async.openimages.catalogue_tables import (
     BOX_COLUMNS,
     CLASS_COLUMNS,
     CLICK_COLUMNS,
     IMAGE_COLUMNS,
+    NARRATIVES_BUCKET,
+    TABLES,
     PublishedTable,
     TableKind,
 )
@@ -27,160 +27,26 @@ __all__ = [
     "IMAGE_BUCKET",
     "IMAGE_COLUMNS",
     "MEAN_IMAGE_BYTES",
+    "NARRATIVES_BUCKET",
     "TABLES",
     "PublishedTable",
     "TableKind",
+    "mask_archive",
     "object_url",
     "published",
+    "trace_keys",
 ]
 
 # Each published object is (bucket, key); these are the buckets' public addresses.
 BUCKETS = {
     "openimages": "https://storage.googleapis.com/openimages",
-    "localized-narratives": "https://storage.googleapis.com/localized-narratives",
+    NARRATIVES_BUCKET: "https://storage.googleapis.com/localized-narratives",
     "open-images-dataset": "https://open-images-dataset.s3.amazonaws.com",
 }
 IMAGE_BUCKET = "open-images-dataset"
 
 # The bucket's copies have a mean of about 315 kB (train tar bytes over images), used where no size is known.
 MEAN_IMAGE_BYTES = 315_000
-
-TABLES: tuple[PublishedTable, ...] = (
-    PublishedTable(
-        "classes",
-        None,
-        ("v4",),
-        "openimages",
-        "2018_04/class-descriptions-boxable.csv",
-        CLASS_COLUMNS,
-        rows=601,
-    ),
-    PublishedTable(
-        "classes",
-        None,
-        ("v5", "v6"),
-        "openimages",
-        "v5/class-descriptions-boxable.csv",
-        CLASS_COLUMNS,
-        bytes=12_011,
-        md5="9846fd22fd2e68b45e3f3810a4c2a32a",
-        rows=601,
-    ),
-    PublishedTable(
-        "classes",
-        None,
-        ("v7",),
-        "openimages",
-        "v7/oidv7-class-descriptions-boxable.csv",
-        CLASS_COLUMNS,
-        bytes=12_064,
-        md5="c5e7cb6b85d0539b2105db2d1974681f",
-    ),
-    PublishedTable(
-        "hierarchy",
-        None,
-        ("v4", "v5", "v6", "v7"),
-        "openimages",
-        "2018_04/bbox_labels_600_hierarchy.json",
-        (),
-    ),
-    PublishedTable(
-        "boxes",
-        "train",
-        ("v4", "v5"),
-        "openimages",
-        "2018_04/train/train-annotations-bbox.csv",
-        BOX_COLUMNS,
-        bytes=1_194_033_454,
-        md5="dc89115275ad6d0c771bd6590aa71ac3",
-        rows=14_610_229,
-    ),
-    PublishedTable(
-        "boxes",
-        "train",
-        ("v6", "v7"),
-        "openimages",
-        "v6/oidv6-train-annotations-bbox.csv",
-        BOX_COLUMNS + CLICK_COLUMNS,
-        bytes=2_258_447_590,
-        md5="3c3e70cfaba5757ea5c2604b19cac3b2",
-        rows=14_610_229,
-    ),
-    PublishedTable(
-        "boxes",
-        "validation",
-        ("v4",),
-        "openimages",
-        "2018_04/validation/validation-annotations-bbox.csv",
-        BOX_COLUMNS,
-        rows=204_621,
-    ),
-    PublishedTable(
-        "boxes",
-        "validation",
-        ("v5", "v6", "v7"),
-        "openimages",
-        "v5/validation-annotations-bbox.csv",
-        BOX_COLUMNS,
-        bytes=25_105_048,
-        md5="c5e8200df129ea6867e913e8b21fcab9",
-        rows=303_980,
-    ),
-    PublishedTable(
-        "boxes",
-        "test",
-        ("v4",),
-        "openimages",
-        "2018_04/test/test-annotations-bbox.csv",
-        BOX_COLUMNS,
-        rows=625_282,
-    ),
-    PublishedTable(
-        "boxes",
-        "test",
-        ("v5", "v6", "v7"),
-        "openimages",
-        "v5/test-annotations-bbox.csv",
-        BOX_COLUMNS,
-        bytes=77_484_237,
-        md5="1cc058a7003b4e73d47642276e9b123b",
-        rows=937_327,
-    ),
-    PublishedTable(
-        "images",
-        "train",
-        ("v4", "v5", "v6", "v7"),
-        "openimages",
-        "2018_04/train/train-images-boxable-with-rotation.csv",
-        IMAGE_COLUMNS,
-        bytes=638_407_721,
-        md5="a4ac0bcedb5c2df4d1b1230dc6b41b8f",
-        rows=1_743_042,
-    ),
-    PublishedTable(
-        "images",
-        "validation",
-        ("v4", "v5", "v6", "v7"),
-        "openimages",
-        "2018_04/validation/validation-images-with-rotation.csv",
-        IMAGE_COLUMNS,
-        bytes=15_245_485,
-        md5="643a54e43b0bab8acce8817b4a569780",
-        rows=41_620,
-    ),
-    PublishedTable(
-        "images",
-        "test",
-        ("v4", "v5", "v6", "v7"),
-        "openimages",
-        "2018_04/test/test-images-with-rotation.csv",
-        IMAGE_COLUMNS,
-        bytes=45_227_339,
-        md5="d832feb775b3cb78077bf8ae350adce5",
-        rows=125_436,
-    ),
-    *ANNOTATION_TABLES,
-)
 
 
 def published(kind: TableKind, splits: Sequence[Split], release: Release = "v7") -> list[PublishedTable]:
@@ -194,7 +60,7 @@ def published(kind: TableKind, splits: Sequence[Split], release: Release = "v7")
 
 
 def object_url(bucket: str, key: str, mirror: str | None = None) -> str:
-    """Return where an object is fetched from: its public address, or MIRROR/<bucket>/<key>.
+    """Return the URL of an object: its public address, or MIRROR/<bucket>/<key>.
 
     >>> object_url("open-images-dataset", "train/000002b66c9c498e.jpg")
     'https://open-images-dataset.s3.amazonaws.com/train/000002b66c9c498e.jpg'
@@ -203,3 +69,32 @@ def object_url(bucket: str, key: str, mirror: str | None = None) -> str:
     """
     base = f"{mirror.rstrip('/')}/{bucket}" if mirror else BUCKETS[bucket]
     return f"{base}/{key}"
+
+
+def trace_keys(split: Split) -> list[tuple[str, int | None]]:
+    """Return the keys of a split's full narratives, with traces, in order, and their bytes where known."""
+    if split == "train":
+        sizes = (
+            1_670_796_438,
+            1_660_754_136,
+            1_664_364_631,
+            1_670_967_039,
+            1_665_523_338,
+            1_668_790_337,
+            1_674_287_330,
+            1_665_195_554,
+            1_665_105_792,
+            1_660_651_072,
+        )
+        name = "annotations/open_images_train_v6_localized_narratives-{:05}-of-00010.jsonl"
+        return [(name.format(number), size) for number, size in enumerate(sizes)]
+    return [(f"annotations/open_images_{split}_localized_narratives.jsonl", None)]
+
+
+def mask_archive(split: Split, digit: str) -> str:
+    """Return the key of the archive that holds the masks of the images whose id begins with this hex digit.
+
+    >>> mask_archive("train", "0")
+    'v5/train-masks/train-masks-0.zip'
+    """
+    return f"v5/{split}-masks/{split}-masks-{digit}.zip"

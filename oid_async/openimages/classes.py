@@ -1,4 +1,4 @@
-"""Classes: what a category name means. Keyed on MIDs, because display names changed between releases and may repeat."""
+"""Classes by name. Keyed on MIDs, because display names changed between releases and may repeat."""
 
 import difflib
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from typing import Self
 from oid_async.errors import UsageError
 from oid_async.openimages.hierarchy import Hierarchy
 
-# Names of V4, and what V5 and later call the same class (a V4 and a later class table side by side).
+# Names of V4, and the names of the same classes in V5 and later (from a V4 and a later class table).
 _RENAMED = (
     ("asparagus", "garden asparagus"),
     ("bat", "bat (animal)"),
@@ -33,9 +33,9 @@ _OTHER_NAME = dict(_RENAMED) | {new: old for old, new in _RENAMED}
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """A category as asked for: the class_name it resolved to and every label (MID) that counts as it.
+    """A category of a query: its class_name, and every label (MID) that counts as it.
 
-    `below` holds the labels of its subclasses that do not count, because nobody asked for them.
+    `below` holds the labels of its subclasses that do not count, because the query does not include them.
     """
 
     class_name: str
@@ -43,7 +43,7 @@ class Category:
     below: tuple[str, ...] = ()
 
     def with_subclasses(self, hierarchy: Hierarchy, *, included: bool) -> Self:
-        """Return this category with its subclasses among its labels, or beside them."""
+        """Return this category with its subclasses among its labels, or apart in `below`."""
         below = [label for own in self.labels for label in hierarchy.below(own) if label not in self.labels]
         below = list(dict.fromkeys(below))
         return replace(self, labels=(*self.labels, *below)) if included else replace(self, below=tuple(below))
@@ -56,31 +56,31 @@ class Classes:
     names: dict[str, str]
 
     def resolve(self, word: str) -> Category:
-        """Return what a display name (any case, _ for space) or a MID means. Raises UsageError with nearest names.
+        """Return the category of a display name (any case, _ for space) or a MID. Raises UsageError with nearest names.
 
-        A name that the class bears in another release will do.
+        The name of the class in another release is accepted.
         """
         if word.strip() in self.names:
             label = word.strip()
             return Category(self.names[label], (label,))
         wanted = _fold(word)
-        labels = self._called(wanted) or self._called(_OTHER_NAME.get(wanted))
+        labels = self._labels_named(wanted) or self._labels_named(_OTHER_NAME.get(wanted))
         if labels:
             return Category(self.names[labels[0]], labels)
         raise UsageError(f"unknown class {word!r}; {self.nearest(word)}")
 
     def resolve_all(self, words: Iterable[str]) -> tuple[Category, ...]:
-        """Return the categories of all words, each set of labels once, in the order first asked for."""
+        """Return the categories of all words, each set of labels once, in the order first named."""
         return distinct(map(self.resolve, words))
 
     def matching(self, pattern: str) -> tuple[str, ...]:
-        """Return the labels whose name holds a pattern (any case, _ for space) or whose MID it is, in table order."""
+        """Return the labels whose name contains a pattern (any case, _ for space) or whose MID it is, in order."""
         wanted = _fold(pattern)
         found = (label for label, name in self.names.items() if wanted in _fold(name) or pattern.strip() == label)
-        return tuple(found) or self._called(_OTHER_NAME.get(wanted))
+        return tuple(found) or self._labels_named(_OTHER_NAME.get(wanted))
 
     def nearest(self, word: str) -> str:
-        """Say in words which names are like a word that is none."""
+        """Return the part of a message that lists the names nearest to an unknown one."""
         wanted = _fold(word)
         by_fold = {_fold(name): name for name in self.names.values()}
         near = difflib.get_close_matches(wanted, by_fold, n=3, cutoff=0.5)
@@ -89,12 +89,12 @@ class Classes:
             return f"no class of the {len(self.names)} has a name like it"
         return f"nearest: {', '.join(by_fold[name] for name in near)}"
 
-    def _called(self, wanted: str | None) -> tuple[str, ...]:
+    def _labels_named(self, wanted: str | None) -> tuple[str, ...]:
         return tuple(label for label, name in self.names.items() if _fold(name) == wanted)
 
 
 def distinct(categories: Iterable[Category]) -> tuple[Category, ...]:
-    """Return the categories that count different labels, each set of labels once, in order."""
+    """Return the categories with different labels, each set of labels once, in order."""
     found: dict[frozenset[str], Category] = {}
     for category in categories:
         found.setdefault(frozenset(category.labels), category)
@@ -102,7 +102,7 @@ def distinct(categories: Iterable[Category]) -> tuple[Category, ...]:
 
 
 def is_other_name(word: str, category: Category) -> bool:
-    """Return whether a word that means this category is neither its name nor its MID: it was renamed since."""
+    """Return whether a word for this category is neither its name nor its MID: the class was renamed."""
     return word.strip() not in category.labels and _fold(word) != _fold(category.class_name)
 
 

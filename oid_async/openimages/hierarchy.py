@@ -1,9 +1,9 @@
-"""The class hierarchy: which classes stand below which. A directed acyclic graph that is published as a tree.
+"""The class hierarchy: the subclasses of each class. A directed acyclic graph that is published as a tree.
 
     {"LabelName": "/m/0bl9f", "Subcategory": [{"LabelName": ..., "Subcategory": [...], "Part": [...]}, ...]}
 
-A class that stands below several others is repeated in full or in part, so everything here is sets. Only `Subcategory`
-is descent: a Part of a class (a Human face of a Person) is no kind of it.
+A class below several others is repeated in full or in part, so everything here is sets. Only `Subcategory`
+is descent: a Part of a class (a Human face of a Person) is no subclass of it.
 """
 
 import json
@@ -31,7 +31,7 @@ class Hierarchy:
         return cls(str(tree["LabelName"]), {label: tuple(below) for label, below in found.items()})
 
     def below(self, label: str) -> tuple[str, ...]:
-        """Return every class below a label at any depth, once each, in order of first sight; () for a leaf.
+        """Return every class below a label at any depth, once each, breadth first; () for a leaf.
 
         >>> Hierarchy("e", {"e": ("a", "b"), "a": ("c",), "b": ("c", "d")}).below("e")
         ('a', 'b', 'c', 'd')

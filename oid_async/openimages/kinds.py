@@ -1,6 +1,6 @@
-"""The six kinds of annotations: what each is read from, what of it names a class, where it is saved.
+"""The six kinds of annotations: the tables of each, the columns that name a class, the file where it is saved.
 
-One table, read by whoever fetches, selects, counts or saves annotations; no kind has code of its own beyond what is its
+One table for all code that fetches, selects, counts or saves annotations. A kind has code of its own only for its
 nature: a narrative is a JSON object, a mask has a picture.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from oid_async.openimages.published import TableKind
+from oid_async.openimages.catalogue import TableKind
 from oid_async.openimages.vocabulary import LabelSource
 
 KindName = Literal["bbox", "segmentation", "relationship", "narrative", "label", "point"]
@@ -16,12 +16,12 @@ KindName = Literal["bbox", "segmentation", "relationship", "narrative", "label",
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind.
+    """One kind of annotations.
 
-    `labels` are the columns that name a class, by MID; `categories` are the joined columns that say their names.
-    `class_tables` say what these MIDs are called, the first one what may be asked for. `numbers` are the columns that
-    must hold a number, `maybe` those that may be empty instead. `is_sorted`: large tables of it are kept sorted by
-    class, because classes are what is asked for.
+    `labels` are the columns that name a class, by MID; `categories` are the added columns with the readable names.
+    `class_tables` give the names of these MIDs; categories are looked up in the first one. `numbers` are the columns
+    that must hold a number, `maybe` those that may be empty instead. `what` is the kind in messages. `is_sorted`: large
+    tables of it are kept sorted by class, because queries are by class.
     """
 
     name: KindName
@@ -37,17 +37,17 @@ class Kind:
 
     @property
     def has_classes(self) -> bool:
-        """Return whether its rows name classes."""
+        """Whether its rows name classes."""
         return bool(self.labels)
 
     @property
     def folder(self) -> str:
-        """Return the folder under SAVEPATH."""
+        """The folder under SAVEPATH."""
         return self.file.partition("/")[0]
 
     @property
     def is_json(self) -> bool:
-        """Return whether it is published as JSON Lines, not as CSV."""
+        """Whether it is published as JSON Lines, not as CSV."""
         return not self.labels
 
 
@@ -116,7 +116,7 @@ NAMES: tuple[KindName, ...] = get_args(KindName)
 
 
 def named(words: Sequence[str]) -> tuple[Kind, ...]:
-    """Return the kinds that words name, in the order of the table; `all` names every one, `none` none.
+    """Return the kinds with these names, in the order of KINDS; `all` names every one, `none` none.
 
     >>> [kind.name for kind in named(["label", "bbox"])], len(named(["all"])), named(["none"])
     (['bbox', 'label'], 6, ())
@@ -125,5 +125,5 @@ def named(words: Sequence[str]) -> tuple[Kind, ...]:
 
 
 def table_of(kind: Kind, source: LabelSource) -> TableKind:
-    """Return which tables a kind is read from: image-level labels come from people or from a machine."""
+    """Return the table that a kind is read from: image-level labels come from people or from a machine."""
     return "machine_labels" if kind.name == "label" and source == "machine" else kind.table

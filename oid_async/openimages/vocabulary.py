@@ -4,14 +4,14 @@ from typing import Literal, get_args
 
 Split = Literal["train", "validation", "test"]
 Release = Literal["v4", "v5", "v6", "v7"]
-# Where an image may be had: the public bucket's copy, the original at Flickr, its thumbnail of 300,000 pixels.
+# The sources of an image: the public bucket's copy, the original at Flickr, its thumbnail of 300,000 pixels.
 Source = Literal["cvdf", "original", "thumbnail"]
 LabelSource = Literal["human", "machine"]
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 RELEASES: tuple[Release, ...] = get_args(Release)
 SOURCES: tuple[Source, ...] = get_args(Source)
-# What a box may be flagged as: the option's name, and the column of the box table (1, 0, or -1 for unknown).
+# The flags of a box: the option's name, and the column of the box table (1, 0, or -1 for unknown).
 FLAGS = {
     "is_occluded": "IsOccluded",
     "is_truncated": "IsTruncated",

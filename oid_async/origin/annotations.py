@@ -2,7 +2,7 @@
 
 Masks are ellipses within the objects' boxes, smaller than the pictures as the published ones are of other sizes than
 theirs. Relationships are between neighbours, and attributes; labels are what is drawn and what is not; points lie in
-the middle of things, some beside them. Sources of the forms: as in `openimages.annotations`.
+the middle of things, some beside them. Sources of the forms: as in `openimages.catalogue_tables`.
 """
 
 import csv
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any, Protocol
 
-from oid_async.openimages.published import PublishedTable, TableKind
+from oid_async.openimages.catalogue import PublishedTable, TableKind
 from oid_async.openimages.vocabulary import Split
 
 # Classes that only image-level labels and points know, and attributes, which no class table knows.

@@ -21,14 +21,16 @@ from typing import Any
 
 from aiohttp import web
 
-from oid_async.openimages.annotations import NARRATIVES_BUCKET, mask_archive, trace_keys
 from oid_async.openimages.catalogue import (
     BOX_COLUMNS,
     CLASS_COLUMNS,
     IMAGE_BUCKET,
     IMAGE_COLUMNS,
+    NARRATIVES_BUCKET,
     TABLES,
     PublishedTable,
+    mask_archive,
+    trace_keys,
 )
 from oid_async.openimages.vocabulary import SPLITS, Split
 from oid_async.origin.annotations import Annotations

@@ -18,7 +18,7 @@ from oid_async.http.hosts import Hosts
 from oid_async.http.retry import Limits
 from oid_async.narratives.recordings import RecordingFetcher
 from oid_async.narratives.traces import NarrativeFilter, TraceReport, fetch_traces
-from oid_async.openimages.annotations import trace_keys
+from oid_async.openimages.catalogue import trace_keys
 from oid_async.openimages.ids import KEY
 from oid_async.origin.server import Origin, published_object
 

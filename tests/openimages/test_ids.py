@@ -1,4 +1,4 @@
-"""Numbers of ids of a user's own: they decide the images of a seed and the ids in exported files, so they never change."""
+"""Numbers of ids of a user's own decide the images of a seed and the ids in exported files: they never change."""
 
 from oid_async.openimages.ids import export_number, shuffle_number
 

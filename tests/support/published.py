@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 import polars as pl
 from aiohttp import web
 
-from oid_async.openimages.annotations import NARRATIVES_BUCKET
-from oid_async.openimages.catalogue import IMAGE_BUCKET, TABLES
+from oid_async.openimages.catalogue import IMAGE_BUCKET, NARRATIVES_BUCKET, TABLES
 from oid_async.openimages.vocabulary import Split
 from oid_async.origin.lookalike import Lookalike, with_comment
 from oid_async.origin.server import Origin, folder

@@ -1,23 +1,142 @@
-"""The published files of the kinds beside boxes, and of the names they use: part of the catalogue.
+"""The published tables as data: path, columns, and bytes, MD5 and rows as far as any source states them.
 
-Two traps: V7's label and point files say `val` where everything else says `validation`, and no V7 masks, relationships
-or narratives were ever named so: they are those of V5 and V6.
+Sources, as checked in 2026-11: the download pages of Open Images V5 and V7 (paths), the headers of real files and the
+readers of public tools (columns), the git-annex records of another institution (bytes and MD5, 2020) and HEAD probes
+(bytes, 2026). Of the point labels' header line no copy was found, its columns are those that a public reader names, in
+its order. An unknown size, MD5 or count is None here and asserted nowhere.
+
+Two traps: V7's label and point files have `val` where all others have `validation`, and no V7 masks, relationships or
+narratives were ever published: they are those of V5 and V6.
 """
 
-from oid_async.openimages.published import (
-    CLASS_COLUMNS,
-    LABEL_COLUMNS,
-    MASK_COLUMNS,
-    POINT_COLUMNS,
-    RELATIONSHIP_COLUMNS,
-    PublishedTable,
-    TableKind,
-)
+from dataclasses import dataclass
+from typing import Literal
+
 from oid_async.openimages.vocabulary import SPLITS, Split
 
+TableKind = Literal[
+    "classes",
+    "all_classes",
+    "mask_classes",
+    "attributes",
+    "predicates",
+    "hierarchy",
+    "images",
+    "boxes",
+    "masks",
+    "relationships",
+    "captions",
+    "human_labels",
+    "machine_labels",
+    "points",
+]
+
+CLASS_COLUMNS = ("LabelName", "DisplayName")
+BOX_COLUMNS = (
+    "ImageID",
+    "Source",
+    "LabelName",
+    "Confidence",
+    "XMin",
+    "XMax",
+    "YMin",
+    "YMax",
+    "IsOccluded",
+    "IsTruncated",
+    "IsGroupOf",
+    "IsDepiction",
+    "IsInside",
+)
+# The V6 train boxes append the four extreme clicks: every X first, then every Y.
+CLICK_COLUMNS = tuple(f"XClick{number}{axis}" for axis in "XY" for number in (1, 2, 3, 4))
+MASK_COLUMNS = (
+    "MaskPath",
+    "ImageID",
+    "LabelName",
+    "BoxID",
+    "BoxXMin",
+    "BoxXMax",
+    "BoxYMin",
+    "BoxYMax",
+    "PredictedIoU",
+    "Clicks",
+)
+RELATIONSHIP_COLUMNS = (
+    "ImageID",
+    "LabelName1",
+    "LabelName2",
+    "XMin1",
+    "XMax1",
+    "YMin1",
+    "YMax1",
+    "XMin2",
+    "XMax2",
+    "YMin2",
+    "YMax2",
+    "RelationshipLabel",
+)
+LABEL_COLUMNS = ("ImageID", "Source", "LabelName", "Confidence")
+# The only tables that write ImageId.
+POINT_COLUMNS = (
+    "ImageId",
+    "X",
+    "Y",
+    "Label",
+    "EstimatedYesNo",
+    "Source",
+    "YesVotes",
+    "NoVotes",
+    "UnsureVotes",
+    "TextLabel",
+)
+IMAGE_COLUMNS = (
+    "ImageID",
+    "Subset",
+    "OriginalURL",
+    "OriginalLandingURL",
+    "License",
+    "AuthorProfileURL",
+    "Author",
+    "Title",
+    "OriginalSize",
+    "OriginalMD5",
+    "Thumbnail300KURL",
+    "Rotation",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedTable:
+    """One published table. `split` is None where one file serves all; bytes, md5 (hex) and rows are None if unknown."""
+
+    kind: TableKind
+    split: Split | None
+    releases: tuple[str, ...]
+    bucket: str
+    key: str
+    columns: tuple[str, ...]
+    bytes: int | None = None
+    md5: str | None = None
+    rows: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The file's own name, for messages."""
+        return self.key.rsplit("/", 1)[-1]
+
+
 NARRATIVES_BUCKET = "localized-narratives"
-# Bytes and MD5 of the files, as far as any source states them.
+# Bytes and MD5 of the files.
 _FILES: dict[str, tuple[int, str | None]] = {
+    "v5/class-descriptions-boxable.csv": (12_011, "9846fd22fd2e68b45e3f3810a4c2a32a"),
+    "v7/oidv7-class-descriptions-boxable.csv": (12_064, "c5e7cb6b85d0539b2105db2d1974681f"),
+    "2018_04/train/train-annotations-bbox.csv": (1_194_033_454, "dc89115275ad6d0c771bd6590aa71ac3"),
+    "v6/oidv6-train-annotations-bbox.csv": (2_258_447_590, "3c3e70cfaba5757ea5c2604b19cac3b2"),
+    "v5/validation-annotations-bbox.csv": (25_105_048, "c5e8200df129ea6867e913e8b21fcab9"),
+    "v5/test-annotations-bbox.csv": (77_484_237, "1cc058a7003b4e73d47642276e9b123b"),
+    "2018_04/train/train-images-boxable-with-rotation.csv": (638_407_721, "a4ac0bcedb5c2df4d1b1230dc6b41b8f"),
+    "2018_04/validation/validation-images-with-rotation.csv": (15_245_485, "643a54e43b0bab8acce8817b4a569780"),
+    "2018_04/test/test-images-with-rotation.csv": (45_227_339, "d832feb775b3cb78077bf8ae350adce5"),
     "v7/oidv7-class-descriptions.csv": (501_178, "2aacb919b207c50f2a084822a5c2736c"),
     "v5/classes-segmentation.txt": (3_352, "f53e4734bb4132b256e8eb408f761108"),
     "2019_01/challenge-2018-attributes-description.csv": (107, "5c17d3b7f1be317b653f2a9cda471479"),
@@ -53,8 +172,33 @@ def _table(
     return PublishedTable(kind, split, tuple(releases.split()), bucket, key, columns, size, md5, rows)
 
 
+def _boxes() -> list[PublishedTable]:
+    kind: TableKind = "boxes"
+    train, columns = "train-annotations-bbox.csv", BOX_COLUMNS
+    return [
+        _table(kind, "train", "v4 v5", f"2018_04/train/{train}", columns, rows=14_610_229),
+        _table(kind, "train", "v6 v7", f"v6/oidv6-{train}", columns + CLICK_COLUMNS, rows=14_610_229),
+        _table(kind, "validation", "v4", "2018_04/validation/validation-annotations-bbox.csv", columns, rows=204_621),
+        _table(kind, "validation", "v5 v6 v7", "v5/validation-annotations-bbox.csv", columns, rows=303_980),
+        _table(kind, "test", "v4", "2018_04/test/test-annotations-bbox.csv", columns, rows=625_282),
+        _table(kind, "test", "v5 v6 v7", "v5/test-annotations-bbox.csv", columns, rows=937_327),
+    ]
+
+
+def _images() -> list[PublishedTable]:
+    known: dict[Split, tuple[str, int]] = {
+        "train": ("train-images-boxable-with-rotation.csv", 1_743_042),
+        "validation": ("validation-images-with-rotation.csv", 41_620),
+        "test": ("test-images-with-rotation.csv", 125_436),
+    }
+    return [
+        _table("images", split, "v4 v5 v6 v7", f"2018_04/{split}/{name}", IMAGE_COLUMNS, rows=rows)
+        for split, (name, rows) in known.items()
+    ]
+
+
 def _names() -> list[PublishedTable]:
-    """Return the tables that say what MIDs and words mean. The full one has every class that labels and points use."""
+    """Return the tables of names. The full one has every class that labels and points use."""
     full: TableKind = "all_classes"
     return [
         _table(full, None, "v4", "2018_04/class-descriptions.csv", CLASS_COLUMNS),
@@ -120,7 +264,7 @@ def _labels() -> list[PublishedTable]:
     return [*tables, _label_table("human_labels", "train", "v6", "v6/oidv6-train-annotations-human-imagelabels.csv")]
 
 
-# Rows of the label tables, as far as any source states them.
+# Rows of the label tables.
 _LABEL_ROWS = {
     "2018_04/train/train-annotations-human-imagelabels.csv": 27_894_289,
     "2018_04/validation/validation-annotations-human-imagelabels.csv": 551_390,
@@ -149,7 +293,13 @@ def _points() -> list[PublishedTable]:
     ]
 
 
-ANNOTATION_TABLES: tuple[PublishedTable, ...] = (
+TABLES: tuple[PublishedTable, ...] = (
+    _table("classes", None, "v4", "2018_04/class-descriptions-boxable.csv", CLASS_COLUMNS, rows=601),
+    _table("classes", None, "v5 v6", "v5/class-descriptions-boxable.csv", CLASS_COLUMNS, rows=601),
+    _table("classes", None, "v7", "v7/oidv7-class-descriptions-boxable.csv", CLASS_COLUMNS),
+    _table("hierarchy", None, "v4 v5 v6 v7", "2018_04/bbox_labels_600_hierarchy.json"),
+    *_boxes(),
+    *_images(),
     *_names(),
     *_masks(),
     *_relationships(),
@@ -157,32 +307,3 @@ ANNOTATION_TABLES: tuple[PublishedTable, ...] = (
     *_labels(),
     *_points(),
 )
-
-
-def trace_keys(split: Split) -> list[tuple[str, int | None]]:
-    """Return the keys of a split's full narratives, with traces, in order, and their bytes where known."""
-    if split == "train":
-        sizes = (
-            1_670_796_438,
-            1_660_754_136,
-            1_664_364_631,
-            1_670_967_039,
-            1_665_523_338,
-            1_668_790_337,
-            1_674_287_330,
-            1_665_195_554,
-            1_665_105_792,
-            1_660_651_072,
-        )
-        name = "annotations/open_images_train_v6_localized_narratives-{:05}-of-00010.jsonl"
-        return [(name.format(number), size) for number, size in enumerate(sizes)]
-    return [(f"annotations/open_images_{split}_localized_narratives.jsonl", None)]
-
-
-def mask_archive(split: Split, digit: str) -> str:
-    """Return the key of the archive that holds the masks of the images whose id begins with this hex digit.
-
-    >>> mask_archive("train", "0")
-    'v5/train-masks/train-masks-0.zip'
-    """
-    return f"v5/{split}-masks/{split}-masks-{digit}.zip"
