@@ -25,8 +25,9 @@ from oid_async.openimages.vocabulary import Split
 from oid_async.options.query import Options
 from oid_async.report import size_text
 from oid_async.tables.class_tables import read_classes, read_hierarchy
-from oid_async.tables.damage import RowForm, bad_rows, without_damage
+from oid_async.tables.damage import bad_rows, without_damage
 from oid_async.tables.reading import TableFile, columns_of, reading, require_rows, scan
+from oid_async.tables.row_rules import RowRules
 
 _MOST_HASHED = 256 << 20
 # Smaller tables are there before a line about them is read.
@@ -184,9 +185,9 @@ class TableFiles:
         if table.columns is not None:
             return table
         columns = columns_of(table)
-        form = RowForm.of_images(columns, ids)
+        form = RowRules.of_images(columns, ids)
         if kind == "boxes":
-            form = RowForm.of_kind(KINDS["bbox"], columns, ids, self._options.flags)
+            form = RowRules.of_kind(KINDS["bbox"], columns, ids, self._options.flags)
         folder.mkdir(exist_ok=True)
         notes = self._cache.cache.root / WHOLE
         return without_damage(table, form, folder, most=self._options.max_bad_rows, notes=notes, stopped=stopped)

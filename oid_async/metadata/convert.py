@@ -22,9 +22,10 @@ from oid_async.errors import InputError
 from oid_async.openimages.ids import KEY, ROW, IdForm, id_column
 from oid_async.openimages.kinds import Kind
 from oid_async.openimages.vocabulary import FLAGS
-from oid_async.tables.damage import RowForm, StoppedError, without_damage
+from oid_async.tables.damage import StoppedError, without_damage
 from oid_async.tables.narrative_lines import LINE_COLUMNS, NO_NARRATIVE, scan_lines
 from oid_async.tables.reading import TableFile, columns_of, reading, require, scan_keyed
+from oid_async.tables.row_rules import RowRules
 
 _SORTED_FROM_ROWS = 1_000_000
 _SLICE_ROWS = 700_000
@@ -57,10 +58,10 @@ def convert(
     with reading(raw, into=folder):
         columns = columns_of(raw)
         require(raw, [id_column(columns), *(kind.labels if kind is not None else ())])
-        form = RowForm.of_images(columns, ids)
+        form = RowRules.of_images(columns, ids)
         if kind is not None:
             # What will be asked of it is not known yet: every flag must be one.
-            form = RowForm.of_kind(kind, columns, ids, FLAGS.values())
+            form = RowRules.of_kind(kind, columns, ids, FLAGS.values())
         whole = without_damage(raw, form, folder, stopped=stopped)
         frame = scan_keyed(whole, ids, [], numbered=True)
         frame.sink_parquet(copy, row_group_size=group, compression="lz4")

@@ -1,1 +1,1 @@
-"""Reading tables: CSV, gzipped CSV, Parquet and the cache's own form, and the check of their rows."""
+"""Tables: CSV, gzipped CSV, Parquet and the cache's own form, read lazily; the rules for their rows."""

@@ -1,7 +1,7 @@
 """Localized narratives: JSON Lines, one object for each image and annotator.
 
-An object is kept as the line that was published: what is saved says what is published, whatever keys it has. At least
-`image_id` and `caption` are there; an image may have several.
+An object is kept as the line that was published, whatever keys it has. It has at least `image_id` and `caption`; an
+image may have several.
 """
 
 import polars as pl

@@ -1,7 +1,7 @@
-"""Reading a table where it lies: CSV, gzipped CSV, Parquet or the cache's own form, every column as text, lazily.
+"""Read a table in place: CSV, gzipped CSV, Parquet or the cache's own form, every column as text, lazily.
 
 No type is ever inferred. ImageIDs such as 0000048549557964 and 00e4060885034751 would become numbers, coordinates would
-change their spelling, and what is saved must read as published. A header row may start with a byte order mark, lines
+change their spelling, and saved rows must be as published. A header row may start with a byte order mark, lines
 may end in CRLF, fields may be quoted and hold line breaks.
 """
 
@@ -26,11 +26,11 @@ _SNIFF_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class TableFile:
-    """A table on this disk: where it lies, and what to call it in a message (the path or URL that was asked for).
+    """A table on this disk: its path, and its name in messages (the path or URL that the user gave).
 
     `columns` is set for a published table in the metadata cache's own form: `path` is then a folder of sorted Parquet
-    parts (see `metadata.convert`), which hold KEY and ROW beside the published columns. `bad` is set for a copy without
-    the damaged rows of a table: it lists them (see `openimages.damage`).
+    parts (see `metadata.convert`), which hold KEY and ROW in addition to the published columns. `bad` is set for a copy
+    without the damaged rows of a table: the file that lists them (see `tables.damage`).
     """
 
     path: Path
@@ -40,7 +40,7 @@ class TableFile:
 
     @property
     def is_parquet(self) -> bool:
-        """Whether the name says Parquet; everything else but a converted table is read as CSV."""
+        """Whether the name ends in .parquet; every other table that is not converted is read as CSV."""
         return self.path.name.lower().endswith(".parquet")
 
     @property
@@ -50,17 +50,17 @@ class TableFile:
 
     @property
     def is_sorted(self) -> bool:
-        """Whether the rows are known to stand in an order of their own, by their keys (within each class, of boxes)."""
+        """Whether the rows are known to be in order of their keys (boxes: within each class)."""
         return self.columns is not None and len(self.parts) > 1
 
     @property
     def damaged(self) -> Path | None:
-        """Where (Line, Reason) of the rows that were left out stand; None or absent when there are none."""
+        """The file with Line and Reason of the rows that were left out; None or missing when there are none."""
         return self.bad if self.columns is None else self.path / "damaged.parquet"
 
 
 def columns_of(table: TableFile) -> list[str]:
-    """Return the column names (a CSV's first row, spaces stripped). Raises InputError for what is no table."""
+    """Return the column names (a CSV's first row, spaces stripped). Raises InputError for a file that is no table."""
     if table.columns is not None:
         return list(table.columns)
     if table.is_parquet:
@@ -70,7 +70,7 @@ def columns_of(table: TableFile) -> list[str]:
 
 
 def require_rows(table: TableFile) -> None:
-    """Raise InputError for a table that holds nothing but a header: whoever gives one meant another."""
+    """Raise InputError for a table of a header and no rows: the user meant another one."""
     if table.is_parquet:
         with reading(table):
             is_bare = not pl.scan_parquet(table.path).select(pl.len()).collect().item()
@@ -85,7 +85,7 @@ def require_rows(table: TableFile) -> None:
 
 
 def require_line_ends(table: TableFile, start: bytes) -> None:
-    """Raise InputError for a file that starts like this when its lines end in CR alone: Polars takes it for one."""
+    """Raise InputError if the lines of a file end in CR alone, by its start: Polars would read one line."""
     first = re.sub(rb'"[^"]*"', b"", start).partition(b"\n")[0]
     if b"\r" in first.rstrip(b"\r"):
         raise InputError(f"{table.name}: its lines end in CR alone; save it with LF or CRLF line ends")
@@ -109,7 +109,7 @@ def scan(
 
 
 def require(table: TableFile, required: Sequence[str]) -> list[str]:
-    """Return the column names of a table that has the required ones. Raises InputError for one that has not."""
+    """Return the column names of a table. Raises InputError if a required one is missing."""
     names = columns_of(table)
     for column in required:
         if column not in names:
@@ -131,7 +131,7 @@ def scan_keyed(
 ) -> pl.LazyFrame:
     """Scan as `scan` does, with each row's KEY in front, and its ROW (place in the published order) if `numbered`.
 
-    Its rows are whole: see `openimages.damage`.
+    Its rows are valid: see `tables.damage`.
     """
     if table.columns is None:
         image_id = id_column(columns_of(table))
@@ -144,9 +144,9 @@ def scan_keyed(
 
 @contextmanager
 def reading(table: TableFile, *, into: Path | None = None) -> Iterator[None]:
-    """Turn what Polars or the disk says of a table into one InputError that names it.
+    """Raise errors of Polars and of the disk as one InputError that names the table.
 
-    `into` is where rows are copied to meanwhile: a full disk there is a StorageError and no fault of the table's.
+    `into` is where rows are copied to in the block: a full disk there is a StorageError and no fault of the table's.
     """
     try:
         yield
@@ -184,7 +184,7 @@ def _scan_all(table: TableFile, names: list[str], row: str | None = None) -> pl.
 
 
 def _first_row(table: TableFile) -> list[str]:
-    """Return the header. What stands behind it may be damaged; a header that is makes another table of it."""
+    """Return the header. Rows below it may be damaged; with a damaged header it is no table."""
     with reading(table):
         start = _start(table)
         if not start.strip(b" \t\r\n") or start == b"\xef\xbb\xbf":
@@ -202,5 +202,5 @@ def _start(table: TableFile) -> bytes:
 
 
 def _text(start: bytes) -> StringIO:
-    """Return bytes as text; those that are no UTF-8 become characters that no text holds."""
+    """Return bytes as text; those that are not UTF-8 become characters that no text holds."""
     return StringIO(start.decode("utf-8-sig", errors="surrogateescape"), newline="")

@@ -1,8 +1,8 @@
-"""Annotation rows of any kind: which of them are meant, how many there are of each class, those of given images.
+"""Annotation rows of any kind: those that match a query, their number by class, those of given images.
 
 A flag (IsOccluded, ...) is 1, 0 or -1; -1 means that nobody looked, and is neither yes nor no. A table of a user's own
-may say true and false. An image-level label of Confidence 0 is a verified absence: such a row says that a class is not
-there, so it never selects an image.
+may have true and false. An image-level label of Confidence 0 is a verified absence: the class is not in the image, so
+such a row never selects it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ PREDICATE = "RelationshipLabel"
 
 @dataclass(frozen=True, slots=True)
 class Triplet:
-    """Which relationships are meant: MIDs of the first and the second object, predicates; None for any."""
+    """The relationships of a --triplet: MIDs of the first and the second object, predicates; None for any."""
 
     first: tuple[str, ...] | None
     predicates: tuple[str, ...] | None
@@ -34,10 +34,10 @@ class Triplet:
 
 @dataclass(frozen=True, slots=True)
 class RowSource:
-    """The rows of one kind that a run asks about: its tables, what their labels are called, which rows are meant.
+    """The rows of one kind that a run reads: its tables, the class_names of its labels, the conditions on its rows.
 
-    `flags` says what a box must be by column, `least` what Confidence a label must have to count, `triplets` which
-    relationships are meant (empty: any).
+    `flags` are the values of a box's flags by column, `least` is the least Confidence of a label that counts,
+    `triplets` are the relationships that match (empty: any).
     """
 
     kind: Kind
@@ -49,12 +49,12 @@ class RowSource:
 
     @property
     def is_plain(self) -> bool:
-        """Return whether every row counts."""
+        """Whether every row counts."""
         return not (self.flags or self.triplets or self.kind.name == "label")
 
     @property
     def columns(self) -> list[str]:
-        """Return the columns that the conditions ask about, beside the labels."""
+        """The columns that the conditions need, in addition to the labels."""
         names = [*self.flags, *([PREDICATE] if self.triplets else [])]
         return [*names, CONFIDENCE] if self.kind.name == "label" else names
 
@@ -64,7 +64,7 @@ class RowSource:
         return fits(self.flags) & triplets
 
     def present(self) -> pl.Expr:
-        """Return the condition that a row says that something is there: a label of Confidence 0 says the opposite."""
+        """Return the condition that the class of a row is in the image: a label of Confidence 0 states the opposite."""
         if self.kind.name != "label":
             return pl.lit(True)
         confidence = pl.col(CONFIDENCE).cast(pl.Float32, strict=False)
@@ -76,12 +76,12 @@ class RowSource:
 
 
 def absent() -> pl.Expr:
-    """Return the condition that a person has verified that a label's class is not there."""
+    """Return the condition that a person has verified that a label's class is not in the image."""
     return pl.col(CONFIDENCE).cast(pl.Float32, strict=False) == 0
 
 
 def fits(flags: Mapping[str, bool]) -> pl.Expr:
-    """Return the condition that a box is what the flags ask for: 1 is yes, 0 is no, -1 (unknown) is neither."""
+    """Return the condition that a box has these flags: 1 is yes, 0 is no, -1 (unknown) is neither."""
     wanted = []
     for name, yes in flags.items():
         number = pl.col(name).cast(pl.Float32, strict=False) == int(yes)
@@ -94,7 +94,7 @@ def rows_of(
 ) -> pl.LazyFrame:
     """Return the rows of these images (None: of all): KEY, ROW and every column as published, in no order.
 
-    `labels` are those wanted, None for every class; rows must be what the source means.
+    `labels` are the wanted ones, None for every class; rows must meet the source's conditions.
     """
     frame = scan_keyed(table, ids, source.kind.labels, numbered=True).filter(source.saved())
     if labels is not None and source.kind.has_classes:
@@ -103,7 +103,7 @@ def rows_of(
 
 
 def count_rows(source: RowSource, ids: IdForm, keys: pl.Series, labels: Sequence[str] | None) -> int:
-    """Return how many rows that are saved these images have."""
+    """Return how many of the rows to save these images have."""
     total = 0
     for table in source.tables:
         needed = [*source.kind.labels, *source.columns]
@@ -116,9 +116,9 @@ def count_rows(source: RowSource, ids: IdForm, keys: pl.Series, labels: Sequence
 
 
 def scan_pairs(table: TableFile) -> pl.LazyFrame | None:
-    """Scan what a sorted table says of each image and label: LabelName, KEY, boxes (u32), in that order.
+    """Scan the counts of a sorted table: LabelName, KEY, boxes (u32) of each image and label, in that order.
 
-    Return None for a table that does not say it.
+    Return None for a table without them.
     """
     pairs = sorted(table.path.glob("pairs-*.parquet")) if table.columns is not None else []
     return pl.scan_parquet(pairs, glob=False) if pairs else None

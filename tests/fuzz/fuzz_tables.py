@@ -14,8 +14,8 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["oid_async.tables.damage"]):
-    from oid_async.tables import damage  # noqa: F401
+with atheris.instrument_imports(include=["oid_async.tables.csv_records", "oid_async.tables.damage"]):
+    from oid_async.tables import csv_records, damage  # noqa: F401
 
 from support.damaged_tables import TITLES, check_damaged
 

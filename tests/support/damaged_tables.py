@@ -5,8 +5,9 @@ from pathlib import Path
 
 from oid_async.openimages.ids import IdForm
 from oid_async.openimages.kinds import KINDS
-from oid_async.tables.damage import RowForm, bad_rows, without_damage
+from oid_async.tables.damage import bad_rows, without_damage
 from oid_async.tables.reading import TableFile, columns_of, scan
+from oid_async.tables.row_rules import RowRules
 
 HEADER = "ImageID,LabelName,XMin,Title\n"
 
@@ -18,7 +19,7 @@ def whole(
     path = folder / name
     path.write_bytes(body.encode() if isinstance(body, str) else body)
     table = TableFile(path, name)
-    form = RowForm.of_kind(KINDS["bbox"], columns_of(table), IdForm(not own_ids), flags)
+    form = RowRules.of_kind(KINDS["bbox"], columns_of(table), IdForm(not own_ids), flags)
     found = without_damage(table, form, folder)
     rows = scan(found, ["ImageID"]).collect().fill_null("").rows()
     return rows, bad_rows(found).collect().rows(), found

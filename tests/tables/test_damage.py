@@ -24,10 +24,11 @@ from oid_async.events import Event, Note
 from oid_async.openimages.catalogue import published
 from oid_async.openimages.ids import IdForm
 from oid_async.openimages.kinds import KINDS
-from oid_async.tables import damage
+from oid_async.tables import class_tables, csv_records, damage
 from oid_async.tables.class_tables import read_classes
-from oid_async.tables.damage import RowForm, StoppedError, bad_rows, looks_hexadecimal, without_damage
+from oid_async.tables.damage import StoppedError, bad_rows, looks_hexadecimal, without_damage
 from oid_async.tables.reading import TableFile, columns_of, scan
+from oid_async.tables.row_rules import RowRules
 
 BALL = "/m/018xm"
 ONE, TWO, THREE, FOUR = "0000000000000001", "0000000000000002", "00e4060885034751", "ffffffffffffffff"
@@ -119,15 +120,15 @@ def test_quotes_reach_as_far_as_they_are_meant(tmp_path: Path, rows: str, lines:
 
 def test_a_quote_is_looked_for_so_far_and_no_further(tmp_path: Path) -> None:
     """However much stands behind an open quote, only so many lines are read ahead for its end."""
-    text = "no row\n" * (damage._MOST_LINES + 1)
+    text = "no row\n" * (csv_records.MOST_LINES + 1)
     rows, bad_lines, _ = whole(tmp_path, f'{HEADER}{TWO},/m/2,0.5,"a\n{text}b"\n{LAST}')
     assert [row[0] for row in rows] == [THREE]
-    assert [line for line, _ in bad_lines] == list(range(2, damage._MOST_LINES + 5))
+    assert [line for line, _ in bad_lines] == list(range(2, csv_records.MOST_LINES + 5))
 
 
 def test_a_line_without_end_is_one_bad_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is longer than any row is one, and is not held in memory."""
-    monkeypatch.setattr(damage, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(csv_records, "MOST_BYTES", 1000)
     for length in (1000, 1001, 2000, 2500):
         rows, bad_lines, _ = whole(tmp_path, f"{HEADER}{FIRST}{'x' * (length - 1)}\n{LAST}")
         assert [row[0] for row in rows] == [ONE, THREE]
@@ -154,13 +155,13 @@ def test_a_large_table_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.Mon
     """That it is whole is remembered until it changes, or until more is asked of it; not of a small or new one."""
     path, notes = tmp_path / "boxes.csv", tmp_path / "cache/whole"
     looks: list[str] = []
-    look = damage._lines_are_whole
+    look = damage._all_lines_are_valid
 
-    def count(table: TableFile, form: RowForm) -> bool:
+    def count(table: TableFile, form: RowRules) -> bool:
         looks.append(table.name)
         return look(table, form)
 
-    monkeypatch.setattr(damage, "_lines_are_whole", count)
+    monkeypatch.setattr(damage, "_all_lines_are_valid", count)
 
     def looked(body: str, age_s: float, flags: tuple[str, ...] = ()) -> bool:
         before = len(looks)
@@ -168,7 +169,7 @@ def test_a_large_table_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.Mon
             path.write_text(body)
             os.utime(path, (time.time() - age_s, time.time() - age_s))
         table = TableFile(path, "boxes.csv")
-        form = RowForm.of_kind(KINDS["bbox"], columns_of(table), IdForm(), flags)
+        form = RowRules.of_kind(KINDS["bbox"], columns_of(table), IdForm(), flags)
         assert (without_damage(table, form, tmp_path, notes=notes) is table) == ("bad" not in body)
         return len(looks) > before
 
@@ -200,7 +201,7 @@ def test_image_rows_have_sizes_and_rotations(tmp_path: Path) -> None:
     lines = [f"{ONE},{size},{turn}\n" for size, turn in (*fine, *bad)]
     table = TableFile(tmp_path / "i.csv", "i.csv")
     table.path.write_text("ImageID,OriginalSize,Rotation\n" + "".join(lines))
-    found = without_damage(table, RowForm.of_images(columns_of(table), IdForm()), tmp_path)
+    found = without_damage(table, RowRules.of_images(columns_of(table), IdForm()), tmp_path)
     assert scan(found, [], ["OriginalSize", "Rotation"]).collect().fill_null("").rows() == fine
     assert bad_rows(found).collect().get_column("Line").to_list() == [7, 8, 9, 10, 11]
 
@@ -210,7 +211,7 @@ def test_an_md5_is_whole_or_a_bad_row(tmp_path: Path) -> None:
     fine = ["", "1B2M2Y8AsgTpgAmY7PhCfg==", "d41d8cd98f00b204e9800998ecf8427e", "D41D8CD98F00B204E9800998ECF8427E"]
     bad = ["1B2M2Y8AsgTpgAmY7PhCfg=", "1B2M2Y8AsgTpgAmY7PhCfg", "1B2M2Y8A-gTpgAmY7PhCfg==", "d41d8cd98f00b204", "?"]
     table = TableFile(tmp_path / "i.csv", "i.csv")
-    form = RowForm.of_images(["ImageID", "OriginalMD5"], IdForm())
+    form = RowRules.of_images(["ImageID", "OriginalMD5"], IdForm())
     table.path.write_text("ImageID,OriginalMD5\n" + "".join(f"{ONE},{md5}\n" for md5 in (*fine, *bad)))
     found = without_damage(table, form, tmp_path)
     assert scan(found, ["OriginalMD5"], []).collect().fill_null("").to_series().to_list() == fine
@@ -245,7 +246,7 @@ def test_damaged_rows_of_a_parquet(tmp_path: Path) -> None:
     columns = {"ImageID": [ONE, "x", TWO, None, THREE], "XMin": [0.5, 0.5, None, 0.5, 1e-7]}
     pl.DataFrame(columns).write_parquet(path)
     table = TableFile(path, "boxes.parquet")
-    found = without_damage(table, RowForm.of_kind(KINDS["bbox"], columns_of(table), IdForm()), tmp_path)
+    found = without_damage(table, RowRules.of_kind(KINDS["bbox"], columns_of(table), IdForm()), tmp_path)
     assert scan(found, ["ImageID"]).collect().get_column("ImageID").to_list() == [ONE, THREE]
     reasons = ("ImageID 'x' is not 16 lower-case hex digits", "XMin '' is not a number")
     assert bad_rows(found).collect().rows() == [
@@ -254,7 +255,7 @@ def test_damaged_rows_of_a_parquet(tmp_path: Path) -> None:
         (5, "ImageID '' is not 16 lower-case hex digits"),
     ]
     pl.DataFrame({"ImageID": [ONE], "XMin": [0.5]}).write_parquet(path)
-    assert without_damage(table, RowForm.of_kind(KINDS["bbox"], columns_of(table), IdForm()), tmp_path) is table
+    assert without_damage(table, RowRules.of_kind(KINDS["bbox"], columns_of(table), IdForm()), tmp_path) is table
 
 
 def test_damaged_rows_of_a_class_table(tmp_path: Path) -> None:
@@ -294,7 +295,7 @@ def test_a_class_table_of_nothing_usable_is_refused(tmp_path: Path) -> None:
 
 def test_a_box_table_is_no_class_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has far more rows than there are classes is refused before it fills the memory."""
-    monkeypatch.setattr(damage, "_MOST_HEADLESS", 3)
+    monkeypatch.setattr(class_tables, "_MOST_ROWS", 3)
     path = tmp_path / "classes.csv"
     for rows in (3, 4):
         path.write_text("".join(f"/m/{row},Name\n" for row in range(rows)))
@@ -312,7 +313,7 @@ def test_the_slow_look_stops_when_asked(tmp_path: Path) -> None:
     table = TableFile(path, "boxes.csv")
     with pytest.raises(StoppedError):
         without_damage(
-            table, RowForm.of_kind(KINDS["bbox"], columns_of(table), IdForm()), tmp_path, stopped=lambda: True
+            table, RowRules.of_kind(KINDS["bbox"], columns_of(table), IdForm()), tmp_path, stopped=lambda: True
         )
 
 

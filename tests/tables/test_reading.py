@@ -11,8 +11,8 @@ import pytest
 
 from oid_async.errors import InputError, UsageError
 from oid_async.openimages.classes import Category, Classes
-from oid_async.tables.class_tables import read_classes
-from oid_async.tables.damage import looks_hexadecimal, read_headless
+from oid_async.tables.class_tables import read_classes, read_headless
+from oid_async.tables.damage import looks_hexadecimal
 from oid_async.tables.reading import TableFile, columns_of, reading, scan
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real"

@@ -27,8 +27,7 @@ from oid_async.errors import InputError, OidError, UsageError
 from oid_async.openimages.catalogue import BOX_COLUMNS, CLICK_COLUMNS, IMAGE_COLUMNS, published
 from oid_async.options.query import QueryOptions
 from oid_async.origin.server import Origin
-from oid_async.tables.class_tables import read_classes
-from oid_async.tables.damage import read_headless
+from oid_async.tables.class_tables import read_classes, read_headless
 from oid_async.tables.reading import TableFile, columns_of, scan
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
