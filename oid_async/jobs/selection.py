@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from oid_async.jobs.gather import GatheredTables
 from oid_async.openimages.classes import Category
 from oid_async.select.choose import NO_TOP_UP, Selection, TopUpState, choose
-from oid_async.select.query import annotated, listed, nothing_annotated, restricted
+from oid_async.select.query import no_label_counts, read_image_keys, read_label_counts, restricted_keys
 from oid_async.tables.rows import count_rows
 
 _MOST_NAMED = 5
@@ -26,9 +26,9 @@ def select_images(tables: GatheredTables, all_boxes: bool, top_up: TopUpState = 
     """Read the tables and decide; a topped up selection with what was given out so far. Raises InputError."""
     query, ids = tables.query, tables.ids
     annotations: dict[str, int] = {}
-    images = listed(tables.images, ids, tables.splits)
-    pairs = nothing_annotated(ids) if tables.selecting is None else annotated(tables.selecting, ids, query)
-    among = restricted(query.restriction, ids) if query.restriction is not None else None
+    images = read_image_keys(tables.images, ids, tables.splits)
+    pairs = no_label_counts(ids) if tables.selecting is None else read_label_counts(tables.selecting, ids, query)
+    among = restricted_keys(query.restriction, ids) if query.restriction is not None else None
     selection = choose(pairs, images, query, top_up, among)
     for source in tables.saved:
         labels = tables.saved_labels(source, all_boxes=all_boxes)

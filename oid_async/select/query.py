@@ -1,7 +1,7 @@
-"""What is asked of the tables, and what is read of them to answer it.
+"""The query, every name resolved, and the reading of the columns that it needs.
 
-The tables are read once each, lazily, two or three columns wide. What grows with the result is columns of numbers: a
-key is the ImageID as UInt64 (8 bytes), or the id itself where a table of a user's own names its images otherwise.
+Each table is read once, lazily, two or three columns wide. Only columns of numbers grow with the result: a key is the
+ImageID as UInt64 (8 bytes), or the id itself in a table of a user's own with other ids.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,12 @@ from oid_async.tables.rows import RowSource, scan_pairs
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is asked of the tables, every name resolved.
+    """A query with every name resolved.
 
-    `flags` says what a box must be by column; without `by_boxes` every image of the image table is selected to begin
-    with. `seed` is None for the order of ImageIDs. `limit_per_class` without categories means every label there is.
-    With `top_up` both limits count the images that did not fail. Of what is selected then, `part` alone is wanted.
-    `restriction` is what an image must be beside all that.
+    `flags` are the values that a box must have by column; without `by_boxes` every image of the image table is a
+    candidate. `seed` is None for the order of ImageIDs. `limit_per_class` without categories is for every label. With
+    `top_up` both limits count the images that did not fail. Only `part` of the selected images is returned.
+    `restriction` is one more condition on an image.
     """
 
     categories: tuple[Category, ...] = ()
@@ -45,14 +45,14 @@ class Query:
 
     @property
     def labels(self) -> list[str]:
-        """Every label that is looked for, sorted: of the categories, of what stands below them, of the excluded."""
+        """Every label of the query, sorted: of the categories, their subclasses, the excluded ones."""
         wanted = {label for category in self.categories for label in (*category.labels, *category.below)}
         return sorted(wanted | {label for category in self.excluded for label in category.labels})
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A question about an image: has it a row of these tables that meets the condition, which asks these columns?"""
+    """A question about an image: is there a row in these tables that meets the condition on these columns?"""
 
     tables: tuple[TableFile, ...]
     columns: tuple[str, ...]
@@ -61,76 +61,76 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Restriction:
-    """What must be true of an image, of any kind of annotation: a condition on the answers to some questions.
+    """A condition on an image, over annotations of any kind: `where` combines the results of `terms`.
 
-    `where` speaks of them as columns t0, t1, ...; no image of which all are false is meant.
+    They are its columns t0, t1, ...; an image of which all are false never meets it.
     """
 
     terms: tuple[Term, ...]
     where: pl.Expr
 
 
-def restricted(restriction: Restriction, ids: IdForm) -> pl.Series:
-    """Return the keys of the images that a restriction lets pass: one lazy query, however many kinds it asks about."""
-    asked: dict[tuple[TableFile, ...], list[tuple[str, Term]]] = {}
+def restricted_keys(restriction: Restriction, ids: IdForm) -> pl.Series:
+    """Return the keys of the images that meet a restriction: one lazy query, however many kinds it reads."""
+    terms_of: dict[tuple[TableFile, ...], list[tuple[str, Term]]] = {}
     for number, term in enumerate(restriction.terms):
-        asked.setdefault(term.tables, []).append((f"t{number}", term))
+        terms_of.setdefault(term.tables, []).append((f"t{number}", term))
     frames = []
-    for tables, terms in asked.items():
+    for tables, terms in terms_of.items():
         columns = list(dict.fromkeys(name for _, term in terms for name in term.columns))
-        answers = [term.condition.fill_null(False).alias(name) for name, term in terms]
+        results = [term.condition.fill_null(False).alias(name) for name, term in terms]
         for table in tables:
-            rows = scan_keyed(table, ids, columns, []).select(KEY, *answers)
+            rows = scan_keyed(table, ids, columns, []).select(KEY, *results)
             frames.append(rows.filter(pl.any_horizontal(name for name, _ in terms)))
     every = [f"t{number}" for number in range(len(restriction.terms))]
-    # What a frame does not ask about is null there, and false in the end.
+    # Terms that a frame has no column of are null there, and false in the end.
     images = pl.concat(frames, how="diagonal").group_by(KEY).agg(pl.col(every).max().fill_null(False))
     with reading(restriction.terms[0].tables[0]):
         return images.filter(restriction.where).select(KEY).collect(engine="streaming").to_series()
 
 
-def annotated(source: RowSource, ids: IdForm, query: Query) -> pl.DataFrame:
+def read_label_counts(source: RowSource, ids: IdForm, query: Query) -> pl.DataFrame:
     """Return key, label (u16), rows (u32): one row per image and label that it has rows of, in no order.
 
-    `label` is a place in `query.labels`, or behind its end for every other class, which counts only without categories;
-    `rows` counts those that fit the flags, maybe none: for an exclusion any box will do. Numbers, because a group by
-    text costs some hundred bytes an image. A relationship counts for each of its two classes.
+    `label` is an index into `query.labels`, or its length for every other class, which counts only without categories;
+    `rows` counts those with the flags, maybe none: for an exclusion any box counts. Numbers, because a group by text
+    costs some hundred bytes an image. A relationship counts for each of its two classes.
     """
     labels = query.labels
     if not query.categories and query.limit_per_class is not None:
         labels += [label for label in _all_labels(source) if label not in labels]
-    others = not query.categories
+    with_others = not query.categories
     frames = []
     for table in source.tables:
-        # Where every row counts a sorted table has the counts ready, of each image and label.
+        # Where every row counts, a sorted table has the counts of each image and label ready.
         counted = scan_pairs(table) if source.is_plain else None
         frame = _label_rows(source, table, ids) if counted is None else counted.rename({"boxes": "rows"})
-        if not others:
+        if not with_others:
             frame = frame.filter(pl.col("LabelName").is_in(labels))
-        label = _place("LabelName", labels, len(labels) if others else None)
+        label = _index("LabelName", labels, len(labels) if with_others else None)
         frame = frame.select(KEY, "rows", label=label)
-        if counted is None or others:
+        if counted is None or with_others:
             frame = frame.group_by(KEY, "label").agg(pl.col("rows").sum())
         frames.append(frame.select(KEY, "label", "rows"))
     pairs = _collect(frames, source.tables)
     return pairs if len(source.tables) == 1 else pairs.group_by(KEY, "label").agg(pl.col("rows").sum())
 
 
-def nothing_annotated(ids: IdForm) -> pl.DataFrame:
-    """Return what `annotated` returns when there is nothing to read."""
+def no_label_counts(ids: IdForm) -> pl.DataFrame:
+    """Return the result of `read_label_counts` when no rows are read."""
     return pl.DataFrame(schema={KEY: ids.dtype, "label": pl.UInt16, "rows": pl.UInt32})
 
 
-def listed(images: Sequence[TableFile], ids: IdForm, splits: Sequence[Split]) -> pl.DataFrame:
+def read_image_keys(images: Sequence[TableFile], ids: IdForm, splits: Sequence[Split]) -> pl.DataFrame:
     """Return key and split (u8 index into SPLITS, null if unknown) of the image tables' rows, in published order.
 
-    `splits` keeps the rows of these splits only, where the table says which; empty keeps all.
+    `splits` keeps the rows of these splits only, where the table has them; empty keeps all.
     """
     frames = []
     for table in images:
         frame = scan_keyed(table, ids, [], ["Subset"])
         if "Subset" in frame.collect_schema():
-            split = _place("Subset", list(SPLITS), None, pl.UInt8)
+            split = _index("Subset", list(SPLITS), None, pl.UInt8)
             frame = in_splits(frame, splits)
         else:
             split = pl.lit(None, pl.UInt8)
@@ -139,18 +139,18 @@ def listed(images: Sequence[TableFile], ids: IdForm, splits: Sequence[Split]) ->
 
 
 def in_splits(images: pl.LazyFrame, splits: Sequence[Split]) -> pl.LazyFrame:
-    """Keep the image rows of these splits; a table without Subset cannot tell and keeps all."""
+    """Keep the image rows of these splits; a table without Subset keeps all."""
     if not splits or "Subset" not in images.collect_schema():
         return images
     return images.filter(pl.col("Subset").is_in(list(splits)))
 
 
-def _place(column: str, values: Sequence[str], rest: int | None, dtype: type[pl.DataType] = pl.UInt16) -> pl.Expr:
-    """Return the expression text -> its place among `values`, `rest` for any other."""
+def _index(column: str, values: Sequence[str], rest: int | None, dtype: type[pl.DataType] = pl.UInt16) -> pl.Expr:
+    """Return the expression text -> its index in `values`, `rest` for any other."""
     if not values:
         return pl.lit(rest, dtype)
-    places = list(range(len(values)))
-    return pl.col(column).replace_strict(list(values), places, default=rest, return_dtype=dtype)
+    indices = list(range(len(values)))
+    return pl.col(column).replace_strict(list(values), indices, default=rest, return_dtype=dtype)
 
 
 def _label_rows(source: RowSource, table: TableFile, ids: IdForm) -> pl.LazyFrame:
