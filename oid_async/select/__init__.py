@@ -1,1 +1,1 @@
-"""What is wanted: the query as lazy frames, the file names, the plan on disk."""
+"""Selection: the query, the decision which images, their file names, the plan on disk."""

@@ -1,7 +1,7 @@
 """Lists of images from a file: one ImageID or split/ImageID a line, as the official downloader script takes them.
 
-`.jpg` (or .jpeg, .png) behind an id, upper-case digits, blank lines, spaces around, CR, a byte order mark and a first
-line that says ImageID are tolerated. A line that is none of this names an unknown image: it is listed, never dropped.
+`.jpg` (or .jpeg, .png) behind an id, upper-case digits, blank lines, spaces around, CR, a byte order mark and a header
+`ImageID` are tolerated. Any other line names an unknown image: it is listed, never dropped.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,8 +27,8 @@ class IdList:
     """The images that a list names.
 
     `rows` has KEY, split (u8 index into SPLITS; null where the line names none) and line (u32, physical), one row per
-    distinct image and reading of a line. `odd` are the lines that name no image: (line, text). `splits` are those that
-    lines name; `is_complete` says that every line that names an image names its split.
+    distinct image and reading of a line. `odd` are the lines that name no image: (line, text). `splits` are the named
+    splits; `is_complete` is True if every line that names an image names its split.
     """
 
     name: str
@@ -38,7 +38,7 @@ class IdList:
     is_complete: bool
 
     def text_of(self, lines: pl.Series) -> list[str]:
-        """Return what these lines say, in order: split/ImageID or ImageID, an odd line as it stands."""
+        """Return the text of these lines, in order: split/ImageID or ImageID, an odd line as it is."""
         text = dict(self.odd)
         rows = self.rows.filter(pl.col("line").is_in(lines.implode()))
         image_id = hexadecimal() if rows.schema[KEY] == pl.UInt64 else pl.col(KEY)
@@ -94,33 +94,33 @@ def _batches(file: TextIO) -> Iterator[pl.DataFrame]:
 def _parse(frame: pl.DataFrame, ids: IdForm) -> pl.DataFrame:
     """Add KEY (null for what names no image) and split to lines of text.
 
-    An id of a user's own may look like a path or a file's name: its line is taken both as it stands and in parts.
+    An id of a user's own may look like a path or a file name: its line is read both as one id and in parts.
     """
     if not ids.hexadecimal:
-        as_it_stands = frame.with_columns(ImageID="text", split=pl.lit(None, pl.UInt8)).with_columns(ids.key())
+        as_one_id = frame.with_columns(ImageID="text", split=pl.lit(None, pl.UInt8)).with_columns(ids.key())
         in_parts = _in_parts(frame, ids)
         columns = ["line", "text", "split", KEY]
         fresh = in_parts.filter(pl.col(KEY).is_not_null(), pl.col(KEY) != pl.col("text"))
-        return pl.concat([as_it_stands.select(columns), fresh.select(columns)]).sort("line", maintain_order=True)
+        return pl.concat([as_one_id.select(columns), fresh.select(columns)]).sort("line", maintain_order=True)
     return _in_parts(frame, ids)
 
 
 def _in_parts(frame: pl.DataFrame, ids: IdForm) -> pl.DataFrame:
-    said = pl.col("text").str.extract(_PARTS, 1).str.to_lowercase()
+    word = pl.col("text").str.extract(_PARTS, 1).str.to_lowercase()
     image_id = pl.col("text").str.extract(_PARTS, 2)
     frame = frame.with_columns(
         ImageID=image_id.str.to_lowercase() if ids.hexadecimal else image_id,
-        split=said.replace_strict(list(SPLITS), range(len(SPLITS)), default=None, return_dtype=pl.UInt8),
-        is_known=said.is_null() | said.is_in(SPLITS),
+        split=word.replace_strict(list(SPLITS), range(len(SPLITS)), default=None, return_dtype=pl.UInt8),
+        is_known=word.is_null() | word.is_in(SPLITS),
     )
     return frame.with_columns(pl.when("is_known").then(ids.key()).alias(KEY))
 
 
 def as_image_rows(images: IdList, splits: Iterable[Split]) -> pl.LazyFrame:
-    """Return ImageID and Subset of a complete list of Open Images ids: what an image table would say at least."""
+    """Return ImageID and Subset of a complete list of Open Images ids: the least columns of an image table."""
     codes = [SPLITS.index(split) for split in splits] or list(range(len(SPLITS)))
     rows = images.rows.filter(pl.col("split").is_in(codes)).sort(KEY, maintain_order=True)
     rows = rows.filter((pl.col(KEY) != pl.col(KEY).shift()).fill_null(True))
     subset = pl.col("split").replace_strict(range(len(SPLITS)), list(SPLITS), return_dtype=pl.String)
-    # Lazily: to write a number in hex takes sixteen texts of one digit, 250 bytes an image.
+    # Lazily: a number in hex is made of sixteen texts of one digit, 250 bytes an image.
     return rows.lazy().select(ImageID=hexadecimal(), Subset=subset)

@@ -1,6 +1,6 @@
-"""What each image of a plan is called: the name it has, else its natural one, else one with its id.
+"""File names for the images of a plan: the name that an image has, else the one of its URL, else one with its id.
 
-Names are compared without regard to case and composition, by their hashes: 8 bytes a name, whatever its length.
+Names are compared without regard to case and composition, by their hashes: 8 bytes a name of any length.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ from oid_async.store.naming import PLAIN_NAME, clash_name, fold, id_name, url_na
 _LISTED_AT_ONCE = 65536
 
 Adopt = Callable[[str, str, str | None, str | None], Outcome | None]
-"""(image_id, file_name, original_size, original_md5) -> the Outcome of a file that is there and passes its check."""
+"""(image_id, file_name, original_size, original_md5) -> the Outcome of a file that exists and passes its check."""
 
 _NONE = pl.Series("hash", [], pl.UInt64)
 _GIVEN = pl.when(pl.col("Status") == "ok").then("FileName")
@@ -26,55 +26,54 @@ _GIVEN = pl.when(pl.col("Status") == "ok").then("FileName")
 
 @dataclass(frozen=True, slots=True)
 class NameHashes:
-    """The names that are there, as hashes (u64) in no order: as they are, and without regard to case."""
+    """The names of existing files, as hashes (u64) in no order: as they are, and without regard to case."""
 
     exact: pl.Series
     folded: pl.Series
 
     @classmethod
     def of(cls, names: Iterable[str]) -> "NameHashes":
-        """List names, a batch at a time: a million of them are never held as text."""
+        """Hash names, a batch at a time: a million of them are never held as text."""
         exact, folded = [_NONE], [_NONE]
         rest = iter(names)
         while batch := list(islice(rest, _LISTED_AT_ONCE)):
-            called = pl.Series("hash", batch, pl.String)
-            exact.append(called.hash())
-            folded.append(folded_hashes(called))
+            texts = pl.Series("hash", batch, pl.String)
+            exact.append(texts.hash())
+            folded.append(folded_hashes(texts))
         return cls(pl.concat(exact), pl.concat(folded))
 
 
 class NameAssigner:
-    """The file names that are spoken for: those of the journal and those that are there.
+    """Gives images their file names; those in the journal and those of existing files are taken.
 
-    `present` are the keys, sorted, of the saved images whose file is there. What no selected image needs to know is not
-    worked out: when all of `keys` (sorted, unique) have names no other name can clash with one.
+    `present` are the keys, sorted, of the saved images whose file exists. When all of `keys` (sorted, unique) have
+    names, no new name can clash, and the hashes for that are not computed.
     """
 
-    def __init__(self, there: NameHashes, lines: JournalIndex, keys: pl.Series) -> None:
-        given = lines.all_latest(name=pl.when(_GIVEN.is_not_null()).then(_GIVEN.hash())).drop_nulls("name")
+    def __init__(self, existing: NameHashes, index: JournalIndex, keys: pl.Series) -> None:
+        given = index.all_latest(name=pl.when(_GIVEN.is_not_null()).then(_GIVEN.hash())).drop_nulls("name")
         is_fresh = not keys.is_in(given.get_column(KEY).implode()).all()
-        self.present = given.filter(pl.col("name").is_in(there.exact.implode())).get_column(KEY)
+        self.present = given.filter(pl.col("name").is_in(existing.exact.implode())).get_column(KEY)
         self._keys = keys
         given_folded = _NONE
         if is_fresh:
             folds = _GIVEN.map_batches(folded_hashes, return_dtype=pl.UInt64)
-            known = lines.all_latest(is_given=_GIVEN.is_not_null(), folded=folds)
+            known = index.all_latest(is_given=_GIVEN.is_not_null(), folded=folds)
             given_folded = known.filter("is_given").get_column("folded")
-        self._there = _Hashes(there.exact if is_fresh else _NONE)
+        self._existing = _Hashes(existing.exact if is_fresh else _NONE)
         self._given = _Hashes(given_folded)
-        self._folded = _Hashes(there.folded if is_fresh else _NONE, given_folded)
+        self._folded = _Hashes(existing.folded if is_fresh else _NONE, given_folded)
 
     @property
     def unselected(self) -> int:
-        """How many saved images the selection does not hold."""
+        """How many saved images are not selected."""
         return int((~self.present.is_in(self._keys.implode())).sum())
 
-    def name(self, frame: pl.DataFrame, names: NameStyle, adopt: Adopt) -> tuple[pl.DataFrame, list[Outcome]]:
-        """Give every image of a span its file name; return also what was adopted for it.
+    def assign(self, frame: pl.DataFrame, names: NameStyle, adopt: Adopt) -> tuple[pl.DataFrame, list[Outcome]]:
+        """Add FileName and `present` to the images of a span; return also the Outcomes of adopted files.
 
-        The frame has KEY, ImageID, OriginalURL, OriginalSize, OriginalMD5, Given; FileName and `present` come to it.
-        Spans come in order of ImageID, so that of two images with one name the lower id keeps it; a name once given is
-        held against lower ids too.
+        The frame has KEY, ImageID, OriginalURL, OriginalSize, OriginalMD5, Given. Call it in order of ImageID: of two
+        images with one name the lower id keeps it; a name once given is taken for lower ids too.
         """
         frame = frame.with_columns(present=pl.col(KEY).is_in(_part(self.present, frame.get_column(KEY)).implode()))
         fresh = frame.get_column("Given").is_null()
@@ -83,11 +82,11 @@ class NameAssigner:
         unnamed = frame.filter(fresh)
         unnamed = unnamed.with_columns(_natural(unnamed, names).alias("FileName"))
         unnamed = unnamed.with_columns(folded_hashes(unnamed.get_column("FileName")).alias("folded"))
-        is_taken = self._folded.having(unnamed.get_column("folded"))
+        is_taken = self._folded.contains(unnamed.get_column("folded"))
         unnamed = unnamed.with_columns(clash=is_taken | ~unnamed.get_column("folded").is_first_distinct())
         outcomes: list[Outcome] = []
         if unnamed.get_column("clash").any():
-            unnamed, outcomes = self._settle(unnamed, adopt)
+            unnamed, outcomes = self._resolve_clashes(unnamed, adopt)
         self._folded.add(unnamed.get_column("folded"))
         named = frame.join(unnamed.select(KEY, "FileName", "present"), on=KEY, how="left", maintain_order="left")
         return (
@@ -98,48 +97,50 @@ class NameAssigner:
             outcomes,
         )
 
-    def _settle(self, frame: pl.DataFrame, adopt: Adopt) -> tuple[pl.DataFrame, list[Outcome]]:
-        """Settle the names that are taken: adopt the file if it is this image, else add the id to the name."""
-        held = set(frame.get_column("folded"))
+    def _resolve_clashes(self, frame: pl.DataFrame, adopt: Adopt) -> tuple[pl.DataFrame, list[Outcome]]:
+        """Find names for images whose own is taken: adopt the file if it is this image, else add the id to the name."""
+        taken = set(frame.get_column("folded"))
         adopted: set[int] = set()
         outcomes: list[Outcome] = []
-        settled: list[tuple[int, str, bool]] = []
+        resolved: list[tuple[int, str, bool]] = []
         clashing = frame.with_row_index("at").filter("clash")
-        is_there = self._there.having(clashing.get_column("FileName").hash())
-        owned = self._given.having(clashing.get_column("folded"))
+        exists = self._existing.contains(clashing.get_column("FileName").hash())
+        given = self._given.contains(clashing.get_column("folded"))
         columns = clashing.select("at", "ImageID", "FileName", "OriginalSize", "OriginalMD5", "folded")
-        for (at, image_id, name, size, md5, folded), there, is_owned in zip(
-            columns.iter_rows(), is_there, owned, strict=True
+        for (at, image_id, name, size, md5, folded), is_there, is_given in zip(
+            columns.iter_rows(), exists, given, strict=True
         ):
             while True:
-                outcome = adopt(image_id, name, size, md5) if there and not is_owned and folded not in adopted else None
+                outcome = (
+                    adopt(image_id, name, size, md5) if is_there and not is_given and folded not in adopted else None
+                )
                 if outcome is not None:
                     outcomes.append(outcome)
                     adopted.add(folded)
                     break
                 name = clash_name(name, image_id)
-                called = pl.Series([name], dtype=pl.String)
-                folds = folded_hashes(called)
+                text = pl.Series([name], dtype=pl.String)
+                folds = folded_hashes(text)
                 folded = folds[0]
-                there, is_owned = self._there.having(called.hash())[0], self._given.having(folds)[0]
-                if folded not in held and not self._folded.having(folds)[0]:
+                is_there, is_given = self._existing.contains(text.hash())[0], self._given.contains(folds)[0]
+                if folded not in taken and not self._folded.contains(folds)[0]:
                     break
-            held.add(folded)
-            settled.append((at, name, outcome is not None))
-        schema = {"at": pl.UInt32, "Settled": pl.String, "Adopted": pl.Boolean}
+            taken.add(folded)
+            resolved.append((at, name, outcome is not None))
+        schema = {"at": pl.UInt32, "Resolved": pl.String, "Adopted": pl.Boolean}
         frame = frame.with_row_index("at").join(
-            pl.DataFrame(settled, schema=schema, orient="row"), on="at", how="left", maintain_order="left"
+            pl.DataFrame(resolved, schema=schema, orient="row"), on="at", how="left", maintain_order="left"
         )
         frame = frame.with_columns(
-            FileName=pl.coalesce("Settled", "FileName"), present=pl.col("Adopted").fill_null(False)
+            FileName=pl.coalesce("Resolved", "FileName"), present=pl.col("Adopted").fill_null(False)
         )
         return frame.with_columns(folded_hashes(frame.get_column("FileName")).alias("folded")), outcomes
 
 
 class _Hashes:
-    """A growing set of hashes, in sorted runs of which each is longer than all behind it together.
+    """A growing set of hashes, in sorted runs, each longer than all later ones together.
 
-    A set that Polars makes for one question costs more than the question, at a million names and a question a span.
+    A set that Polars makes for one look-up costs more than the look-up, at a million names and one look-up a span.
     """
 
     def __init__(self, *hashes: pl.Series) -> None:
@@ -153,8 +154,8 @@ class _Hashes:
         if len(run):
             self._runs.append(run)
 
-    def having(self, hashes: pl.Series) -> pl.Series:
-        """Return whether each of these is in the set."""
+    def contains(self, hashes: pl.Series) -> pl.Series:
+        """Return for each hash whether it is in the set."""
         found = pl.repeat(False, len(hashes), dtype=pl.Boolean, eager=True)
         for run in self._runs:
             found |= run.gather(run.search_sorted(hashes).clip(0, len(run) - 1)) == hashes
@@ -169,13 +170,13 @@ def folded_hashes(names: pl.Series) -> pl.Series:
 
 
 def _part(keys: pl.Series, span: pl.Series) -> pl.Series:
-    """Return those of sorted keys that lie within a span of sorted keys."""
+    """Return those of sorted keys that are within a span of sorted keys."""
     first, last = keys.search_sorted(span[0], "left"), keys.search_sorted(span[-1], "right")
     return keys.slice(first, last - first)
 
 
 def _natural(frame: pl.DataFrame, names: NameStyle) -> pl.Series:
-    """Return what an image is called by itself; only what is odd costs a Python call."""
+    """Return the names of images without regard to clashes; only odd URLs and ids cost a Python call."""
     image_id, url = frame.get_column("ImageID"), frame.get_column("OriginalURL")
     if names == "id":
         plain = image_id.str.contains(HEX_ID)

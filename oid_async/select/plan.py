@@ -1,10 +1,10 @@
-"""The plan: the selected images as a table on disk, each with its file name and what is to be done about it.
+"""The plan: the selected images as a table on disk, each with its file name and the action it needs.
 
 plan/00000.parquet, 00001.parquet, ...: spans of the selection in order of ImageID, one row an image, the columns of
-`PLAN_COLUMNS`. A span is what is held in memory at a time: the plan's cost does not grow with the selection.
+`PLAN_COLUMNS`. One span is held in memory at a time, so that memory does not grow with the selection.
 
-Action is `fetch`, `present` (journalled or adopted, and the name is there) or `failed` (every source is known to
-fail for good).
+Action is `fetch`, `present` (journalled or adopted, and the file exists) or `failed` (every source is known to fail for
+good).
 """
 
 import shutil
@@ -23,7 +23,7 @@ from oid_async.select.query import in_splits
 from oid_async.store.journal_index import JournalIndex
 from oid_async.tables.reading import TableFile, reading, scan_keyed
 
-# What the image table may hold beyond ImageID; what it does not hold is null.
+# Columns of the image table in addition to ImageID; a missing one is null.
 _CARRIED = (
     "Subset",
     "OriginalURL",
@@ -37,10 +37,10 @@ _CARRIED = (
     "Thumbnail300KURL",
     "Rotation",
 )
-# What a dry run asks of it: names and sizes. Reading them alone takes half the time.
+# Columns that a dry run needs: names and sizes. Reading them alone takes half the time.
 _COUNTED = ("Subset", "OriginalURL", "OriginalSize", "OriginalMD5", "Thumbnail300KURL")
 PLAN_COLUMNS = (KEY, "ImageID", "FileName", "Action", "Known", "Reason", "CopyBytes", *_CARRIED)
-# Where a source's URL stands; the bucket's copies are at an address that no table names.
+# The column of a source's URL; the addresses of the bucket's copies are in no table.
 _ADDRESSES: Mapping[Source, str] = {"original": "OriginalURL", "thumbnail": "Thumbnail300KURL"}
 # The hosts that transfer.hosts knows as one.
 _ON_FLICKR = r"^(?i)\s*https?://(?:[^/?#]*@)?(?:[^/?#@:]*\.)?staticflickr\.com\.?(?:[:/?#]|\s*$)"
@@ -51,14 +51,14 @@ _ROW_GROUP = 4096
 
 @dataclass(frozen=True, slots=True)
 class FolderState:
-    """What the plan must know of SAVEPATH: the journal, the file names that are there, and how to adopt a file.
+    """The state of SAVEPATH for the plan: the journal, the names of existing files, and how to adopt a file.
 
-    Final failures are `remembered_from` this line of the journal on; whatever failed from line `run_from` on has failed
-    in this run, which does not ask for it again.
+    Final failures are `remembered_from` this line of the journal on; images that failed from line `run_from` on have
+    failed in this run, which does not request them again.
     """
 
-    lines: JournalIndex
-    there: NameHashes
+    index: JournalIndex
+    existing: NameHashes
     adopt: Adopt
     remembered_from: int = 0
     run_from: int | None = None
@@ -66,12 +66,13 @@ class FolderState:
 
 @dataclass(slots=True)
 class Summary:
-    """What the plan holds, counted while it is written. `known_bytes` adds up the sizes of what is to be fetched from
-    its first source, where they are known: for `sizes_known` images; `unlisted` of them a listing of the bucket does
-    not have. `ambiguous` counts images that the image table
-    lists with more than one OriginalURL, of which the first holds (a dry run does not look at those that are there);
-    `on_flickr` those to be fetched whose first source's URL is on Flickr's image hosts, which are asked ten times a
-    second and no more."""
+    """Counts of a plan, made while it is written.
+
+    `known_bytes` is the sum of the sizes at the first source of the images to fetch, as far as they are known: for
+    `sizes_known` images; `unlisted` of them are missing in the bucket's listing. `ambiguous` counts images that the
+    image table lists with more than one OriginalURL, of which the first counts (a dry run does not look at present
+    ones); `on_flickr` those to fetch whose first source's URL is on Flickr's image hosts, with their rate cap.
+    """
 
     present: int = 0
     to_fetch: int = 0
@@ -89,8 +90,8 @@ class Summary:
 class Planner:
     """Writes the plan of one selection into `folder`. Blocking: run it in a thread.
 
-    A `dry` plan is only counted: of the image table it holds no more than that takes. `sizes` are the bucket's
-    listings, of every split or of none (see `metadata.sizes`).
+    A `dry` plan is only counted, and holds only the columns for that. `sizes` are the bucket's listings, of every split
+    or of none (see `metadata.sizes`).
     """
 
     folder: Path
@@ -102,19 +103,19 @@ class Planner:
     dry: bool = False
     sizes: tuple[Path, ...] = ()
 
-    def write(self, keys: pl.Series, facts: FolderState) -> Summary:
-        """Write the plan of these keys (sorted, unique) and return what it holds."""
+    def write(self, keys: pl.Series, state: FolderState) -> Summary:
+        """Write the plan of these keys (sorted, unique) and return its counts."""
         summary = Summary()
-        taken = NameAssigner(facts.there, facts.lines, keys)
-        summary.unselected = taken.unselected
+        names = NameAssigner(state.existing, state.index, keys)
+        summary.unselected = names.unselected
         if self.dry:
-            # What is there needs no look at its row.
-            keys, selected = keys.filter(~keys.is_in(taken.present.implode())), len(keys)
+            # The rows of present images are not needed.
+            keys, selected = keys.filter(~keys.is_in(names.present.implode())), len(keys)
             summary.present = selected - len(keys)
         rows = self._rows(keys) if len(keys) else []
         for number, span in enumerate(spans(keys)):
-            frame = self._span(rows, facts, span, summary)
-            frame, adopted = taken.name(frame, self.names, facts.adopt)
+            frame = self._span(rows, state, span, summary)
+            frame, adopted = names.assign(frame, self.names, state.adopt)
             summary.adopted += adopted
             frame = _with_action(frame, self.sources)
             frame = self._with_sizes(frame, span)
@@ -124,36 +125,36 @@ class Planner:
                 frame.select(PLAN_COLUMNS).write_parquet(
                     part, row_group_size=_ROW_GROUP, compression="lz4", statistics=False
                 )
-        self._forget_rows()
+        self._remove_rows()
         return summary
 
     def _with_sizes(self, frame: pl.DataFrame, span: pl.Series) -> pl.DataFrame:
-        """Add CopyBytes: how many bytes the bucket's copy of each image has, null where no listing says."""
+        """Add CopyBytes: the size of the bucket's copy of each image, null without a listing."""
         if not self.sizes:
             return frame.with_columns(CopyBytes=pl.lit(None, pl.Int64))
         listed = pl.scan_parquet(list(self.sizes), glob=False).filter(within(span))
         known = listed.select(KEY, CopyBytes="Bytes").collect().unique(KEY)
         return frame.join(known, on=KEY, how="left", maintain_order="left")
 
-    def failed(self, facts: FolderState) -> pl.Series:
+    def failed(self, state: FolderState) -> pl.Series:
         """Return the keys, sorted, of the images of any query that are known to fail: for good, or in this run."""
-        known, lost = _failures(facts)
-        is_known = facts.lines.all_latest(is_known=known.is_not_null() | lost.is_not_null())
+        known, lost = _failures(state)
+        is_known = state.index.all_latest(is_known=known.is_not_null() | lost.is_not_null())
         keys = is_known.filter("is_known").get_column(KEY)
         rows = self._rows(keys) if len(keys) else []
         failed = [keys.clear()]
         for span in spans(keys):
-            frame = self._span(rows, facts, span, Summary()).with_columns(present=False)
+            frame = self._span(rows, state, span, Summary()).with_columns(present=False)
             failed.append(_with_action(frame, self.sources).filter(Action="failed").get_column(KEY))
-        self._forget_rows()
+        self._remove_rows()
         return pl.concat(failed)
 
     def _rows(self, keys: pl.Series) -> list[pl.LazyFrame]:
         """Return the image rows of each table that hold the selected ones, with `row`, their published order.
 
-        A table that is sorted by its keys is read where it lies. Of any other the selected rows are copied to Parquet,
-        as they come. A filter, not a semi join: the join holds back what it reads (2.5 GB against 0.3 GB for 14M box
-        rows, measured).
+        A table that is sorted by its keys is read in place. The selected rows of any other are copied to Parquet,
+        unsorted. A filter, not a semi join: the join buffers its input (2.5 GB against 0.3 GB for 14M box rows,
+        measured).
         """
         tables = []
         for number, table in enumerate(self.images):
@@ -173,14 +174,14 @@ class Planner:
             tables.append(frame)
         return tables
 
-    def _forget_rows(self) -> None:
+    def _remove_rows(self) -> None:
         for path in self.folder.glob("rows-*.parquet"):
             path.unlink()
 
-    def _span(self, rows: list[pl.LazyFrame], facts: FolderState, span: pl.Series, summary: Summary) -> pl.DataFrame:
-        """Return the image rows of a span of keys, first published row of each, beside what the journal knows."""
-        known, lost = _failures(facts)
-        journal = facts.lines.latest(span).select(
+    def _span(self, rows: list[pl.LazyFrame], state: FolderState, span: pl.Series, summary: Summary) -> pl.DataFrame:
+        """Return the image rows of a span of keys, the first published row of each, joined with the journal."""
+        known, lost = _failures(state)
+        journal = state.index.latest(span).select(
             KEY, Given=pl.when(Status="ok").then("FileName"), Known=known, KnownURL="URL", Lost=lost
         )
         is_wanted = within(span) & pl.col(KEY).is_in(span.implode())
@@ -191,7 +192,7 @@ class Planner:
             listed = listed.unique(KEY, keep="first", maintain_order=True)
         return (
             listed.join(journal, on=KEY, how="left", maintain_order="left")
-            # A table that was mended has another URL: what is remembered speaks of the old one.
+            # A table that was mended has another URL: the remembered failure is of the old one.
             .with_columns(Known=pl.when(_same_address()).then("Known"))
         )
 
@@ -215,7 +216,7 @@ def clear_plan(folder: Path) -> None:
 
 
 def remembered_reason(known: str, sources: Sequence[str]) -> str | None:
-    """Return why an image needs no request: the last source's kind when every source is known to fail for good.
+    """Return the failure kind of an image that needs no request: of the last source when all fail for good, else None.
 
     >>> remembered_reason("cvdf:not_found; original:gone", ["cvdf", "original"])
     'gone'
@@ -226,24 +227,24 @@ def remembered_reason(known: str, sources: Sequence[str]) -> str | None:
     return reasons[-1] if all(reason in FINAL_KINDS for reason in reasons) else None
 
 
-def _failures(facts: FolderState) -> tuple[pl.Expr, pl.Expr]:
-    """Return what a journal line tells of failures: those that are remembered, and why one failed in this run."""
+def _failures(state: FolderState) -> tuple[pl.Expr, pl.Expr]:
+    """Return the failures in a journal line: the Detail that is remembered, and the Reason of one in this run."""
     failed, line = pl.col("Status") == "failed", pl.col("line")
-    known = pl.when(failed & (line >= max(facts.remembered_from, facts.lines.last_forget + 1))).then("Detail")
-    if facts.run_from is None:
+    known = pl.when(failed & (line >= max(state.remembered_from, state.index.last_forget + 1))).then("Detail")
+    if state.run_from is None:
         return known, pl.lit(None, pl.String)
-    return known, pl.when(failed & (line >= facts.run_from)).then("Reason")
+    return known, pl.when(failed & (line >= state.run_from)).then("Reason")
 
 
 def _same_address() -> pl.Expr:
-    """Whether the URL that failed last is still one of the image's: its copy's, which no table names, or a table's."""
+    """Return the condition that the URL that failed last is still the image's: its copy's, or one of the table."""
     url = pl.col("KnownURL")
     copy = url.str.ends_with(pl.format("/{}.jpg", "ImageID")) | (url == "-")
     return copy | url.eq_missing(pl.col("OriginalURL")) | url.eq_missing(pl.col("Thumbnail300KURL"))
 
 
 def _with_action(frame: pl.DataFrame, sources: Sequence[str]) -> pl.DataFrame:
-    """Say what is to be done about each image, and why one that is known to fail does."""
+    """Add the Action for each image, and the Reason of those that are known to fail."""
     known = frame.get_column("Known")
     reasons = {text: remembered_reason(text, sources) for text in known.unique().drop_nulls()}
     reason = known.replace_strict(reasons, default=None, return_dtype=pl.String)

@@ -1,4 +1,4 @@
-"""The algebra of classes: `--where "(Dog & Person) - Cat"`, read into a tree and turned into one condition. Pure.
+"""The expressions of `--where`, such as "(Dog & Person) - Cat", parsed into a tree. Pure.
 
     expression  = product { "|" product }                    images of either
     product     = operand { ("&" | "-") operand }            images of both; of the first and not of the second
@@ -11,8 +11,8 @@ within a word belongs to it (`T-shirt`); names that hold `& | ( ) "` or ` - ` st
 in any case (`_` for a space) or a MID; behind it `/` takes its subclasses too. Without a kind it is the one that
 selects; `absent:Cat` are the images that a person has verified to show no cat.
 
-Unlabelled is not verified absent. `Dog - Cat` are images with a dog that nobody has labelled with a cat; whether one is
-there nobody says. `Dog & absent:Cat` are those of which somebody does.
+Unlabelled is not verified absent. `Dog - Cat` are images with a dog and without the label cat, with or without a cat.
+`Dog & absent:Cat` are those that were verified to show none.
 """
 
 import re
@@ -32,7 +32,7 @@ _DEEPEST = 100
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A class as it is written: of which kind (None: the one that selects), and whether with its subclasses."""
+    """A class in an expression: of which kind (None: the one that selects), and whether with its subclasses."""
 
     kind: str | None
     word: str
@@ -67,7 +67,7 @@ Where = Name | Both | Either | Without
 
 
 def parse(text: str) -> Where:
-    """Return the tree of an expression. Raises UsageError that points at what it cannot read.
+    """Return the tree of an expression. Raises UsageError that marks the place of the fault.
 
     >>> parse("Dog | Cat - Person")
     Either(left=Name(kind=None, word='Dog', below=False), right=Without(left=Name(kind=None, word='Cat', \
@@ -77,7 +77,7 @@ below=False), right=Name(kind=None, word='Person', below=False)))
 
 
 def names(where: Where) -> Iterator[Name]:
-    """Yield the names of an expression, from left to right, as often as they stand in it."""
+    """Yield the names of an expression, from left to right, with repetitions."""
     if isinstance(where, Name):
         yield where
     else:
@@ -86,7 +86,7 @@ def names(where: Where) -> Iterator[Name]:
 
 
 def wanted(where: Where) -> Iterator[Name]:
-    """Yield the names that an image may have for being selected: all but those behind a minus."""
+    """Yield the names that may select an image: all but those behind a minus."""
     if isinstance(where, Name):
         yield where
     else:
