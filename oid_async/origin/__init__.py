@@ -1,1 +1,1 @@
-"""The embedded origin: a loopback server that plays the public buckets from a folder or a drawn look-alike."""
+"""The embedded origin: a loopback server that serves the public buckets from a folder or a drawn look-alike."""

@@ -1,8 +1,8 @@
-"""The look-alike's annotations beside boxes: made from the objects in its drawn scenes, in the published formats.
+"""The look-alike's annotations other than boxes, made from the objects in its drawn scenes, in the published formats.
 
-Masks are ellipses within the objects' boxes, smaller than the pictures as the published ones are of other sizes than
-theirs. Relationships are between neighbours, and attributes; labels are what is drawn and what is not; points lie in
-the middle of things, some beside them. Sources of the forms: as in `openimages.catalogue_tables`.
+Masks are ellipses within the objects' boxes, smaller than the pictures: published masks have other sizes than their
+images, too. Relationships are between neighbours, and attributes; labels are of drawn objects and of absent ones;
+points are in the middle of objects. Sources of the formats: as in `openimages.catalogue_tables`.
 """
 
 import csv
@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from oid_async.openimages.catalogue import PublishedTable, TableKind
 from oid_async.openimages.vocabulary import Split
 
-# Classes that only image-level labels and points know, and attributes, which no class table knows.
+# Classes of image-level labels and points alone; and attributes, which are in no class table.
 MORE_CLASSES = {"/m/0bl9f": "Entity", "/m/01ctsf": "Atmosphere", "/m/0d1n2": "Meadow", "/m/01bqvp": "Sky, cloudy"}
 ATTRIBUTES = {"/m/083vt": "(made of)Wood", "/m/02gy9n": "Transparent"}
 PREDICATES = {"at": "at", "on": "on (top of)", "inside_of": "inside of", "holds": "holds", "is": "is"}
@@ -29,7 +29,7 @@ _STAMP = (2019, 5, 8, 0, 0, 0)
 
 
 class Picture(Protocol):
-    """A photo as this module sees it."""
+    """A photo, as far as this module needs it."""
 
     @property
     def image_id(self) -> str:
@@ -40,12 +40,12 @@ class Picture(Protocol):
         """Return the split."""
 
 
-Things = list[dict[str, Any]]
-Pictures = list[tuple[Picture, Things]]
+Objects = list[dict[str, Any]]
+Pictures = list[tuple[Picture, Objects]]
 
 
 class Annotations:
-    """Makes tables, archives and narratives from pictures and the `labels` (MIDs by class_name) of what is in them."""
+    """Makes tables, archives and narratives from pictures and the `labels` (MIDs by class_name) of their objects."""
 
     def __init__(self, pictures: Pictures, labels: dict[str, str]) -> None:
         self._pictures = pictures
@@ -53,9 +53,9 @@ class Annotations:
 
     def table(self, table: PublishedTable) -> bytes:
         """Return one published table."""
-        of_split = [(picture, things) for picture, things in self._pictures if picture.split == table.split]
+        of_split = [(picture, objects) for picture, objects in self._pictures if picture.split == table.split]
         if table.kind == "captions":
-            return _json_lines(_caption(story) for story in self.stories(of_split))
+            return _json_lines(_caption(narrative) for narrative in self.narratives(of_split))
         if not table.columns:
             return "".join(f"{label}\n" for label in sorted(self._labels.values())).encode()
         rows: dict[TableKind, Any] = {
@@ -66,8 +66,8 @@ class Annotations:
             "points": self._point_rows,
         }
         if table.kind in rows:
-            return _csv(
-                table.columns, (row for picture, things in of_split for row in rows[table.kind](picture, things))
+            return csv_bytes(
+                table.columns, (row for picture, objects in of_split for row in rows[table.kind](picture, objects))
             )
         names = {
             "all_classes": {label: name for name, label in self._labels.items()} | MORE_CLASSES,
@@ -76,47 +76,48 @@ class Annotations:
         }[table.kind]
         has_header = table.kind == "all_classes" and bool({"v6", "v7"} & set(table.releases))
         line_end = "\r\n" if "v7" in table.releases and has_header else "\n"
-        return _csv(table.columns if has_header else None, names.items(), line_end)
+        return csv_bytes(table.columns if has_header else None, names.items(), line_end)
 
     def traces(self, split: Split) -> bytes:
         """Return the full narratives of a split."""
-        return _json_lines(self.stories([entry for entry in self._pictures if entry[0].split == split]))
+        return _json_lines(self.narratives([entry for entry in self._pictures if entry[0].split == split]))
 
-    def stories(self, pictures: Pictures) -> Iterator[dict[str, Any]]:
+    def narratives(self, pictures: Pictures) -> Iterator[dict[str, Any]]:
         """Yield a narrative of each picture, two of every fifth."""
-        for picture, things in pictures:
+        for picture, objects in pictures:
             chance = _chance("story", picture.image_id)
             for annotator in range(1 + (chance.randrange(5) == 0)):
-                yield _story(picture, things, annotator + chance.randrange(90), chance)
+                yield _narrative(picture, objects, annotator + chance.randrange(90), chance)
 
     def voices(self) -> dict[str, bytes]:
-        """Return every recording by its key: the start of an OGG file, and what tells it from the others."""
+        """Return every recording by its key: the start of an OGG file, and a hash that makes it unique."""
         return {
-            f"voice-recordings/{story['voice_recording']}": b"OggS\0\2" + hashlib.sha256(repr(story).encode()).digest()
-            for story in self.stories(self._pictures)
+            f"voice-recordings/{narrative['voice_recording']}": b"OggS\0\2"
+            + hashlib.sha256(repr(narrative).encode()).digest()
+            for narrative in self.narratives(self._pictures)
         }
 
     def archive(self, split: Split, digit: str) -> bytes:
         """Return the archive of the masks of a split whose ids begin with a digit."""
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-            for picture, things in self._pictures:
+            for picture, objects in self._pictures:
                 if picture.split == split and picture.image_id[0] == digit:
-                    for path, _, box in self._masks(picture, things):
+                    for path, _, box in self._masks(picture, objects):
                         archive.writestr(zipfile.ZipInfo(path, _STAMP), mask_png(box), zipfile.ZIP_DEFLATED)
         return packed.getvalue()
 
-    def _masks(self, picture: Picture, things: Things) -> Iterator[tuple[str, str, list[float]]]:
-        for number, thing in enumerate(things[:2]):
-            if thing["group_of"] == 1 or thing["depiction"] == 1:
+    def _masks(self, picture: Picture, objects: Objects) -> Iterator[tuple[str, str, list[float]]]:
+        for number, each in enumerate(objects[:2]):
+            if each["group_of"] == 1 or each["depiction"] == 1:
                 continue
-            label = self._labels[thing["class_name"]]
+            label = self._labels[each["class_name"]]
             box_id = hashlib.sha256(f"{picture.image_id} {number}".encode()).hexdigest()[:8]
             name = label.strip("/").replace("/", "")
-            yield f"{picture.image_id}_{name}_{box_id}.png", label, thing["box"]
+            yield f"{picture.image_id}_{name}_{box_id}.png", label, each["box"]
 
-    def _mask_rows(self, picture: Picture, things: Things) -> Iterator[list[str]]:
-        for path, label, (left, right, top, bottom) in self._masks(picture, things):
+    def _mask_rows(self, picture: Picture, objects: Objects) -> Iterator[list[str]]:
+        for path, label, (left, right, top, bottom) in self._masks(picture, objects):
             box = [f"{edge:.6f}" for edge in (left, right, top, bottom)]
             is_train = picture.split == "train"
             clicks = f"{(left + right) / 2:.5f} {(top + bottom) / 2:.5f} 1;{left:.5f} {top:.5f} 0"
@@ -130,19 +131,19 @@ class Annotations:
                 clicks if is_train else "",
             ]
 
-    def _relationship_rows(self, picture: Picture, things: Things) -> Iterator[list[str]]:
+    def _relationship_rows(self, picture: Picture, objects: Objects) -> Iterator[list[str]]:
         chance = _chance("relationship", picture.image_id)
-        boxes = [(self._labels[thing["class_name"]], [f"{edge:.6f}" for edge in thing["box"]]) for thing in things]
+        boxes = [(self._labels[each["class_name"]], [f"{edge:.6f}" for edge in each["box"]]) for each in objects]
         for (first, one), (second, other) in pairwise(boxes[:3]):
             yield [picture.image_id, first, second, *one, *other, chance.choice(("at", "on", "holds", "inside_of"))]
         first, one = boxes[0]
         yield [picture.image_id, first, chance.choice(list(ATTRIBUTES)), *one, *one, "is"]
 
-    def _human_rows(self, picture: Picture, things: Things) -> Iterator[list[str]]:
+    def _human_rows(self, picture: Picture, objects: Objects) -> Iterator[list[str]]:
         chance = _chance("label", picture.image_id)
-        there = sorted({self._labels[thing["class_name"]] for thing in things})
+        there = sorted({self._labels[each["class_name"]] for each in objects})
         for label in there:
-            # Both spellings of one stand in the V7 files.
+            # The V7 files have both spellings of one.
             source, one = chance.choice((("verification", "1.0"), ("crowdsource-verification", "1")))
             yield [picture.image_id, source, label, one]
         not_there = [label for label in sorted(self._labels.values()) if label not in there]
@@ -151,21 +152,21 @@ class Annotations:
         if chance.randrange(3) == 0:
             yield [picture.image_id, "verification", chance.choice(sorted(MORE_CLASSES)[1:]), "1"]
 
-    def _machine_rows(self, picture: Picture, things: Things) -> Iterator[list[str]]:
+    def _machine_rows(self, picture: Picture, objects: Objects) -> Iterator[list[str]]:
         chance = _chance("machine", picture.image_id)
-        for label in sorted({self._labels[thing["class_name"]] for thing in things}):
+        for label in sorted({self._labels[each["class_name"]] for each in objects}):
             yield [picture.image_id, "machine", label, f"{chance.randrange(5, 11) / 10:g}"]
         yield [picture.image_id, "machine", chance.choice(sorted(self._labels.values())), "0.5"]
 
-    def _point_rows(self, picture: Picture, things: Things) -> Iterator[list[str]]:
+    def _point_rows(self, picture: Picture, objects: Objects) -> Iterator[list[str]]:
         chance = _chance("point", picture.image_id)
-        for thing in things[:2]:
-            left, right, top, bottom = thing["box"]
+        for each in objects[:2]:
+            left, right, top, bottom = each["box"]
             votes = [chance.randrange(4) for _ in range(3)]
             verdict = ("yes", "no", "unsure")[votes.index(max(votes))]
             x, y = f"{(left + right) / 2:.6f}", f"{(top + bottom) / 2:.6f}"
-            label = self._labels[thing["class_name"]]
-            text = thing["class_name"] if chance.randrange(2) else ""
+            label = self._labels[each["class_name"]]
+            text = each["class_name"] if chance.randrange(2) else ""
             yield [picture.image_id, x, y, label, verdict, "ih", *map(str, votes), text]
 
 
@@ -187,8 +188,8 @@ def mask_png(box: list[float]) -> bytes:
     )
 
 
-def _story(picture: Picture, things: Things, annotator: int, chance: random.Random) -> dict[str, Any]:
-    seen = [thing["class_name"].lower() for thing in things[:4]]
+def _narrative(picture: Picture, objects: Objects, annotator: int, chance: random.Random) -> dict[str, Any]:
+    seen = [each["class_name"].lower() for each in objects[:4]]
     caption = f"In this image I can see {', '.join(seen)}. In the background there is “a scene”, drawn — not real."
     words = caption.split(" ")
     spoken = [{"utterance": word, "start_time": at * 0.3, "end_time": at * 0.3 + 0.25} for at, word in enumerate(words)]
@@ -197,7 +198,7 @@ def _story(picture: Picture, things: Things, annotator: int, chance: random.Rand
             {"x": round(chance.uniform(-0.02, 1.02), 4), "y": round(chance.random(), 4), "t": round(at * 0.1, 3)}
             for at in range(8)
         ]
-        for _ in things[:2]
+        for _ in objects[:2]
     ]
     dataset = f"open_images_{picture.split}"
     return {
@@ -211,8 +212,8 @@ def _story(picture: Picture, things: Things, annotator: int, chance: random.Rand
     }
 
 
-def _caption(story: dict[str, Any]) -> dict[str, Any]:
-    return {name: story[name] for name in ("dataset_id", "image_id", "annotator_id", "caption")}
+def _caption(narrative: dict[str, Any]) -> dict[str, Any]:
+    return {name: narrative[name] for name in ("dataset_id", "image_id", "annotator_id", "caption")}
 
 
 def _json_lines(objects: Iterable[dict[str, Any]]) -> bytes:
@@ -223,7 +224,8 @@ def _chance(what: str, image_id: str) -> random.Random:
     return random.Random(f"{what} {image_id}")
 
 
-def _csv(columns: Iterable[str] | None, rows: Iterable[Iterable[str]], line_end: str = "\n") -> bytes:
+def csv_bytes(columns: Iterable[str] | None, rows: Iterable[Iterable[str]], line_end: str = "\n") -> bytes:
+    """Return rows as CSV; without `columns` there is no header."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator=line_end)
     if columns is not None:

@@ -1,15 +1,13 @@
 """A small look-alike of Open Images: format-exact tables, a few hundred decodable JPEGs, some objects that fail.
 
-The pictures are twenty drawn scenes; a comment segment with the ImageID makes each copy other bytes. Everything follows
-from a seed, so that two runs meet the same objects. Ids include those that type inference ruins: all decimal digits, or
-the look of a float in exponent form.
+The pictures are twenty drawn scenes; a comment segment with the ImageID makes the bytes of each copy differ. Everything
+is made from a seed, so that two runs get the same objects. Ids include those that type inference ruins: all decimal
+digits, or the look of a float in exponent form.
 """
 
 import asyncio
 import base64
-import csv
 import hashlib
-import io
 import json
 import random
 from collections import Counter
@@ -33,7 +31,7 @@ from oid_async.openimages.catalogue import (
     trace_keys,
 )
 from oid_async.openimages.vocabulary import SPLITS, Split
-from oid_async.origin.annotations import Annotations
+from oid_async.origin.annotations import Annotations, csv_bytes
 from oid_async.origin.server import published_object
 
 CLASSES = {
@@ -67,7 +65,7 @@ CLASSES = {
     "/m/0d4v4": "Window",
     "/m/03bt1vf": "Woman",
 }
-# What V4 calls some of them, and which stand below which; a Human face is a Part, no kind of Person.
+# The names of some of them in V4, and their subclasses; a Human face is a Part of Person, not a subclass.
 V4_NAMES = {"Common sunflower": "Sunflower", "Donut": "Doughnut"}
 SUBCLASSES = {
     "Person": ("Man", "Woman"),
@@ -81,10 +79,10 @@ _AUTHORS = ("Ana Lima", 'Bo "the lens" Berg', "Chen, Wei", "Žofie Nováková", 
 _TITLES = ("Sunday, late", "IMG 0042", "Goal!", 'The "big" one', "", "Am Strand — Juli", "first & last")
 _HARD_IDS = ("0000048549557964", "00e4060885034751", "0012e45111111111")
 
-# What fails on purpose, and the failure kind that a truthful run reports for it. The last in order of ImageID gets the
+# The failure kinds of the objects that fail on purpose, as a run reports them. The last in order of ImageID gets the
 # wrong checksum: by then the run has seen that this host's ETags are MD5s.
 STAGED_FAILURES = ("not_found", "not_found", "forbidden", "gone", "placeholder", "not_image", "empty", "checksum")
-# What goes wrong once and is well when asked again.
+# The faults of objects that fail once and are right at the second request.
 STAGED_HICCUPS = ("busy", "cut", "reset")
 _PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -93,7 +91,7 @@ _PNG = base64.b64decode(
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """One image of the look-alike: its id, its split, the scene it shows, what is staged for it ('' for nothing)."""
+    """One image of the look-alike: its id, its split, the number of its scene, its staged fault ('' for none)."""
 
     image_id: str
     split: Split
@@ -103,7 +101,7 @@ class Photo:
 
 @dataclass
 class Lookalike:
-    """The objects and how they answer. `requests` counts what was asked for by key; `staged=False` lets none fail."""
+    """The published objects and their responses. `requests` counts requests by key; without `staged` none fails."""
 
     staged: bool = True
     requests: Counter[str] = field(default_factory=Counter)
@@ -126,7 +124,7 @@ class Lookalike:
 
     @cached_property
     def annotations(self) -> Annotations:
-        """What is said of the photos beside boxes."""
+        """The annotations of the photos other than boxes."""
         labels = {name: label for label, name in CLASSES.items()}
         return Annotations([(photo, self.scenes[photo.scene][1]) for photo in self.photos.values()], labels)
 
@@ -141,7 +139,7 @@ class Lookalike:
 
     @cached_property
     def narratives(self) -> dict[str, bytes]:
-        """Every object of the bucket of narratives that is no table: traces and recordings, by key."""
+        """The traces and recordings of the bucket of narratives, by key."""
         traces: dict[str, bytes] = {}
         for split in SPLITS:
             lines = self.annotations.traces(split).splitlines(keepends=True)
@@ -162,7 +160,7 @@ class Lookalike:
         return with_comment(self.scenes[photo.scene][0], photo.image_id)
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
-        """Answer a request for /<bucket>/<key>; this is what an Origin is made from."""
+        """Return the response to a request for /<bucket>/<key>; an Origin is made with this."""
         bucket, _, key = request.match_info["key"].partition("/")
         self.requests[key] += 1
         if key in self.tables and bucket in ("openimages", NARRATIVES_BUCKET):
@@ -174,9 +172,9 @@ class Lookalike:
         photo = self.photos.get(key) if bucket == IMAGE_BUCKET else None
         if photo is None:
             raise web.HTTPNotFound
-        return await self._answer(request, photo, again=self.requests[key] > 1)
+        return await self._respond(request, photo, again=self.requests[key] > 1)
 
-    async def _answer(self, request: web.Request, photo: Photo, *, again: bool) -> web.StreamResponse:
+    async def _respond(self, request: web.Request, photo: Photo, *, again: bool) -> web.StreamResponse:
         body = self.body(photo)
         match photo.staged:
             case "not_found":
@@ -205,17 +203,17 @@ class Lookalike:
 
     def _box_table(self, table: PublishedTable) -> bytes:
         clicks = len(table.columns) > len(BOX_COLUMNS)
-        return _csv(
+        return csv_bytes(
             table.columns, (row for photo in self._of_split(table) for row in self._boxes(photo, clicks=clicks))
         )
 
     def _boxes(self, photo: Photo, *, clicks: bool) -> Iterator[list[str]]:
         labels = {name: label for label, name in CLASSES.items()}
-        for thing in self.scenes[photo.scene][1]:
-            left, right, top, bottom = thing["box"]
-            box = [f"{edge:.6f}" for edge in thing["box"]]
-            flags = [str(thing[name]) for name in ("occluded", "truncated", "group_of", "depiction", "inside")]
-            row = [photo.image_id, "xclick", labels[thing["class_name"]], "1", *box, *flags]
+        for drawn in self.scenes[photo.scene][1]:
+            left, right, top, bottom = drawn["box"]
+            box = [f"{edge:.6f}" for edge in drawn["box"]]
+            flags = [str(drawn[name]) for name in ("occluded", "truncated", "group_of", "depiction", "inside")]
+            row = [photo.image_id, "xclick", labels[drawn["class_name"]], "1", *box, *flags]
             if clicks:
                 middle_x, middle_y = (left + right) / 2, (top + bottom) / 2
                 row += [f"{x:.6f}" for x in (left, middle_x, right, middle_x)]
@@ -225,7 +223,7 @@ class Lookalike:
     def _image_table(self, table: PublishedTable) -> bytes:
         photos = self._of_split(table)
         shuffled = random.Random(7).sample(photos, len(photos))
-        return _csv(IMAGE_COLUMNS, map(_image_row, shuffled))
+        return csv_bytes(IMAGE_COLUMNS, map(_image_row, shuffled))
 
 
 def with_comment(jpeg: bytes, text: str) -> bytes:
@@ -275,15 +273,15 @@ def _image_row(photo: Photo) -> list[str]:
 
 
 def _class_table(table: PublishedTable) -> bytes:
-    """V4's says other names; only V7's has a header, and ends its lines in CRLF as V5's does."""
+    """Return a class table: V4's has other names; only V7's has a header; V5's and V7's lines end in CRLF."""
     names = {label: V4_NAMES.get(name, name) if "v4" in table.releases else name for label, name in CLASSES.items()}
     if "v7" in table.releases:
-        return _csv(CLASS_COLUMNS, names.items(), line_end="\r\n")
-    return _csv(None, names.items(), line_end="\n" if "v4" in table.releases else "\r\n")
+        return csv_bytes(CLASS_COLUMNS, names.items(), line_end="\r\n")
+    return csv_bytes(None, names.items(), line_end="\n" if "v4" in table.releases else "\r\n")
 
 
 def _hierarchy(_: PublishedTable) -> bytes:
-    """A tree under a root without a name; Football stands twice, as classes with two parents do."""
+    """Return a tree under a root without a name; Football is in it twice, as classes with two parents are."""
     labels = {name: label for label, name in CLASSES.items()}
 
     def node(name: str) -> dict[str, Any]:
@@ -301,17 +299,8 @@ def _hierarchy(_: PublishedTable) -> bytes:
     return json.dumps(tree).encode()
 
 
-def _csv(columns: Any, rows: Any, line_end: str = "\n") -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator=line_end)
-    if columns is not None:
-        writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue().encode()
-
-
 async def _break_off(request: web.Request, body: bytes, *, sent: int) -> web.StreamResponse:
-    """Promise a whole body, send some of it (nothing at all: not even the headers), hang up."""
+    """Announce a body, send the first `sent` bytes (for 0 not even the headers), hang up."""
     response = web.StreamResponse(headers={"Content-Length": str(len(body)), "Content-Type": "image/jpeg"})
     if sent:
         await response.prepare(request)

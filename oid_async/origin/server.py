@@ -1,6 +1,6 @@
-"""The embedded origin: aiohttp.web on a loopback port, playing the public buckets as /<bucket>/<key>.
+"""The embedded origin: an aiohttp.web server on a loopback port that serves the public buckets as /<bucket>/<key>.
 
-It serves a folder (`--mirror DIR`), or objects made on the fly (the demo and the tests). The real download runs against
+It serves a folder (`--mirror DIR`), or objects made on request (the demo and the tests). The real download runs against
 it; only the address differs.
 """
 
@@ -49,7 +49,7 @@ def folder(root: Path) -> Serve:
 
 
 def published_object(request: web.Request, body: bytes, content_type: str) -> web.Response:
-    """Answer with an object as the public buckets do: its MD5 as ETag, 304 to whom has it already, 206 for a part."""
+    """Return an object as the public buckets do: its MD5 as ETag, 304 if the client has it, 206 for a range."""
     etag = f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'
     headers = {"ETag": etag, "Accept-Ranges": "bytes"}
     if request.headers.get("If-None-Match") == etag:
@@ -67,7 +67,7 @@ def published_object(request: web.Request, body: bytes, content_type: str) -> we
 
 
 def _part(request: web.Request, size: int) -> tuple[int, int] | None:
-    """Return which bytes are asked for, None for all; what makes no sense is as if it were not there."""
+    """Return the requested range of bytes, None for all; a malformed Range header is ignored."""
     try:
         part = request.http_range
     except ValueError:
