@@ -1,8 +1,8 @@
 """Where we may connect: to the public internet, and to the few host:port pairs a user has named.
 
-A table from the internet may say http://169.254.169.254/, and so may any redirect. What counts is the address that is
-really connected to, so the policy is asked twice: `refuse` before a request, for what stands in the URL itself, and
-`AddressGuard.make_socket` at every connect, for what a name turned out to mean (this time: names change their answers).
+A table from the internet may contain http://169.254.169.254/, and so may any redirect. The address that is really
+connected to counts, so the policy is applied twice: `refuse` before a request, to the host as written in the URL, and
+`AddressGuard.make_socket` at every connect, to the address that a name was resolved to (which may change any time).
 """
 
 import ipaddress
@@ -26,7 +26,7 @@ _LOCAL = tuple(map(ipaddress.IPv6Network, ("64:ff9b:1::/48", "fec0::/10")))
 
 
 def endpoint(url: URL) -> Endpoint:
-    """Return the host and port that a URL names.
+    """Return the host and port of a URL.
 
     >>> endpoint(URL("https://X.org./a.jpg")), endpoint(URL("http://[::1]:8080/"))
     (('x.org', 443), ('::1', 8080))
@@ -48,7 +48,7 @@ def parse_endpoint(text: str) -> Endpoint:
 
 
 def literal(host: str) -> IPAddress | None:
-    """Return the address that a host of a URL is, in any spelling that a resolver would take for one; None for a name.
+    """Return the IP address that a URL's host is, in any spelling that a resolver accepts; None for a name.
 
     >>> literal("127.0.0.1"), literal("2130706433"), literal("0x7f.1"), literal("x.org")
     (IPv4Address('127.0.0.1'), IPv4Address('127.0.0.1'), IPv4Address('127.0.0.1'), None)
@@ -58,14 +58,14 @@ def literal(host: str) -> IPAddress | None:
     except ValueError:
         pass
     try:
-        # What every C library takes for an IPv4 address: one to four parts, decimal, octal or hexadecimal.
+        # Every C library accepts these as IPv4 addresses: one to four parts, decimal, octal or hexadecimal.
         return ipaddress.IPv4Address(socket.inet_aton(host))
     except (OSError, ValueError):
         return None
 
 
 def is_public(address: IPAddress) -> bool:
-    """Return whether an address belongs to the public internet, looking into those that carry another one.
+    """Return whether an address belongs to the public internet; one that carries another address is judged by that.
 
     >>> is_public(ipaddress.ip_address("::ffff:127.0.0.1")), is_public(ipaddress.ip_address("8.8.8.8"))
     (False, True)
@@ -89,15 +89,15 @@ def _is_carrier(address: ipaddress.IPv6Address) -> bool:
 
 @dataclass(slots=True)
 class _ConnectAttempt:
-    """One connection being made: to whom, and which addresses were tried and refused on the way."""
+    """One connection being made: to which endpoint, how many addresses were tried, and which were refused."""
 
-    asked: Endpoint
+    endpoint: Endpoint
     is_trusted: bool = False
     tried: int = 0
     refused: list[str] = field(default_factory=list)
 
 
-_VISIT: ContextVar[_ConnectAttempt | None] = ContextVar("oid_async_visit", default=None)
+_ATTEMPT: ContextVar[_ConnectAttempt | None] = ContextVar("oid_async_connect_attempt", default=None)
 
 
 class AddressGuard:
@@ -110,27 +110,27 @@ class AddressGuard:
         self._allowed = frozenset(allowed)
 
     def refuse(self, url: URL) -> str | None:
-        """Return why a URL must not be asked, as far as the URL itself tells; None if it may."""
-        asked = endpoint(url)
-        if asked in self._allowed:
+        """Return why a URL must not be requested, judged by the URL alone; None if it may."""
+        target = endpoint(url)
+        if target in self._allowed:
             return None
-        address = literal(asked[0])
-        if (address is not None and not is_public(address)) or _is_local_name(asked[0]):
-            return refusal(asked, asked[0])
+        address = literal(target[0])
+        if (address is not None and not is_public(address)) or _is_local_name(target[0]):
+            return refusal(target, target[0])
         return None
 
     def is_allowed(self, url: URL) -> bool:
-        """Return whether the user has named this endpoint."""
+        """Return whether the user has allowed this endpoint."""
         return endpoint(url) in self._allowed
 
-    def visit(self, asked: Endpoint, *, trusted: bool = False) -> _ConnectAttempt:
-        """Say who is asked by the connections that this task makes from here on; `was_refused` tells afterwards.
+    def connect_attempt(self, target: Endpoint, *, trusted: bool = False) -> _ConnectAttempt:
+        """Begin to record the connections that this task makes from here on, to `target`; see `refused_for`.
 
-        A proxy is `trusted`: it stands in the user's environment, mostly at a private address.
+        A proxy is `trusted`: the user's environment names it, mostly at a private address.
         """
-        visit = _ConnectAttempt(asked, trusted)
-        _VISIT.set(visit)
-        return visit
+        attempt = _ConnectAttempt(target, trusted)
+        _ATTEMPT.set(attempt)
+        return attempt
 
     def make_socket(self, info: tuple[Any, ...]) -> socket.socket:
         """Make the socket for one address; aiohttp calls it at every connect, with the address itself.
@@ -138,27 +138,28 @@ class AddressGuard:
         Raises PermissionError for an address that is not allowed.
         """
         family, kind, protocol, _, where = info
-        visit = _VISIT.get()
-        if visit is not None:
-            visit.tried += 1
-        is_open = visit is not None and (visit.is_trusted or visit.asked in self._allowed)
+        attempt = _ATTEMPT.get()
+        if attempt is not None:
+            attempt.tried += 1
+        is_open = attempt is not None and (attempt.is_trusted or attempt.endpoint in self._allowed)
         if not is_open and not is_public(ipaddress.ip_address(where[0])):
-            if visit is not None:
-                visit.refused.append(str(where[0]))
+            if attempt is not None:
+                attempt.refused.append(str(where[0]))
             raise PermissionError(f"{where[0]} is not a public address")
         return socket.socket(family=family, type=kind, proto=protocol)
 
 
-def was_refused(visit: _ConnectAttempt) -> str | None:
-    """Return why no connection was made, if it was for the addresses alone that the host turned out to have."""
-    return refusal(visit.asked, visit.refused[0]) if visit.refused and len(visit.refused) == visit.tried else None
+def refused_for(attempt: _ConnectAttempt) -> str | None:
+    """Return why no connection was made, if every address that was tried was refused; else None."""
+    refused = attempt.refused
+    return refusal(attempt.endpoint, refused[0]) if refused and len(refused) == attempt.tried else None
 
 
-def refusal(asked: Endpoint, address: str) -> str:
-    """Say what is refused and what would allow it."""
-    host = f"[{asked[0]}]" if ":" in asked[0] else asked[0]
-    means = "" if address == asked[0] else f" (which is {address})"
-    return f"{host}:{asked[1]}{means} is not a public address; --allow-host {host}:{asked[1]} would allow it"
+def refusal(target: Endpoint, address: str) -> str:
+    """Return a message on what is refused and what would allow it."""
+    host, port = f"[{target[0]}]" if ":" in target[0] else target[0], target[1]
+    means = "" if address == target[0] else f" (which is {address})"
+    return f"{host}:{port}{means} is not a public address; --allow-host {host}:{port} would allow it"
 
 
 def _is_local_name(host: str) -> bool:

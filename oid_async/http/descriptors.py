@@ -1,11 +1,11 @@
-"""How many files and connections this process may have open at once, and how many transfers that allows."""
+"""The limit on open files and connections of this process, and how many transfers it allows."""
 
 import resource
 from contextlib import suppress
 
-# What a run has open beside its connections: the interpreter and the loop, tables, the journal, files that land.
+# What a run has open in addition to connections: the interpreter, the loop, tables, the journal, files being stored.
 _OWN = 64
-# A transfer's share: its connection, the other end of it where the origin is embedded, and the file that end reads.
+# What a transfer has open: its connection and, with an embedded origin, the other end of it and the file read there.
 _EACH = 3
 _FEWEST = 2
 
@@ -17,7 +17,7 @@ def allowed() -> int | None:
 
 
 def most_workers(wanted: int, limit: int | None) -> int:
-    """Return how many of the wanted transfers a limit of descriptors leaves room for; two always go.
+    """Return how many of the wanted transfers a limit of descriptors allows, two at least.
 
     >>> most_workers(64, 1024), most_workers(64, 128), most_workers(64, 64), most_workers(1, 64), most_workers(64, None)
     (64, 21, 2, 1, 64)
@@ -28,9 +28,9 @@ def most_workers(wanted: int, limit: int | None) -> int:
 
 
 def raise_limit() -> None:
-    """Allow this process as many descriptors as it may have. For the command line alone: it is global state."""
+    """Raise the limit as far as the system allows. For the command line alone: it is global state."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        # Some systems name a hard limit that they do not grant; then the soft one stays.
+        # Some systems report a hard limit that they do not grant; then the soft one stays.
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,18 +1,18 @@
-"""How many transfers one host can use at once, found out from how fast they come. Pure.
+"""How many transfers one host can use at once, estimated from the rate and the duration of transfers. Pure.
 
-What is under way when a host and the line to it are just busy is the rate at which images come times the time one
-takes when nothing holds it up; with fewer the line is idle in between, with more they wait for one another. Twice that
-leaves room to find out that there is more to be had: while there is, each round trip doubles it (as TCP's BBR does).
+The number in flight that just keeps a host and the line to it busy is the rate at which images come times the time one
+takes when nothing delays it; with fewer the line is idle in between, with more they wait for one another. Twice that
+number shows whether a higher rate is possible: while it is, each round trip doubles it (as TCP's BBR does).
 """
 
 from collections import deque
 from dataclasses import dataclass, field
 
-# Fewer are no help on any line, and on a short one more than needed do no harm: they keep every processor busy.
+# Fewer help on no line, and on a short one more than needed do no harm: they keep every processor busy.
 FLOOR = 64
 MOST = 512
 _GAIN = 2.0
-# All that is under way together: four fifths of a second of a 1 Gbit line.
+# All bodies in flight together: four fifths of a second of a 1 Gbit line.
 BYTES_UNDER_WAY = 96 << 20
 _FEW = 8
 _LEAST_S = 0.1
@@ -21,10 +21,10 @@ _ROUNDS = 10
 
 @dataclass(slots=True)
 class ConcurrencyEstimator:
-    """`limit` is how many transfers may be under way to a host: `floor` at least, `most` at most.
+    """Estimates `limit`, how many transfers may be in flight to a host: `floor` at least, `most` at most.
 
-    A round lasts as long as an image takes. The shortest time is the mean of a few images in a row, the least of the
-    run: what is small for once does not count, and what has waited for others never does.
+    A round lasts as long as an image takes. The time of an undelayed image is the least mean of a few images in a row:
+    one small image does not count, nor do images that waited for others.
     """
 
     floor: float = FLOOR
@@ -43,7 +43,7 @@ class ConcurrencyEstimator:
         self.limit = self.floor
 
     def delivered(self, size: int, seconds: float, now: float) -> None:
-        """Note an image of so many bytes that has come, and how long it took from its request on."""
+        """Note an image of so many bytes that was received, and how long it took since its request."""
         if self._began is None:
             self._began = now - seconds
         self._images += 1
@@ -59,6 +59,6 @@ class ConcurrencyEstimator:
         if passed_s >= max(_LEAST_S, mean_s):
             self._rates.append(self._images / passed_s)
             wanted = _GAIN * max(self._rates) * self._shortest_s
-            bearable = BYTES_UNDER_WAY * self._images / max(1, self._bytes)
-            self.limit = max(self.floor, min(wanted, bearable, self.most))
+            by_bytes = BYTES_UNDER_WAY * self._images / max(1, self._bytes)
+            self.limit = max(self.floor, min(wanted, by_bytes, self.most))
             self._began, self._images, self._bytes = now, 0, 0

@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-# One fresh try for what a broken proxy or a torn cache may have caused, before the verdict is final.
+# Retried once, since a broken proxy or a torn cache may be the cause; then final.
 ONCE_MORE = frozenset({"checksum", "empty", "not_image"})
 _STATUS_KINDS = {401: "forbidden", 403: "forbidden", 404: "not_found", 408: "timeout", 410: "gone", 429: "rate_limited"}
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one transfer may cost. Times in seconds, sizes in bytes.
+    """The limits of one transfer. Times in seconds, sizes in bytes.
 
     `retries` counts attempts after the first; a retry waits a random time of up to `backoff_s` x 2^n, at most
     `backoff_cap_s` (full jitter: a thousand clients that failed together must not come back together). `max_wait_s` is
     how long a host that asks us to wait, or is down, is waited for in all.
 
-    An attempt ends as `timeout` when no connection was made in `connect_s`, the answer's head was not there
+    An attempt ends as `timeout` when no connection was made in `connect_s`, the response's head had not come
     `first_byte_s` after the request, nothing came for `silence_s`, fewer than `slow_bytes_s` a second came over
     `slow_s`, or it took `attempt_s`.
 
-    Bodies above `memory_bytes` are streamed to disk; one that broke off beyond `resume_bytes` is gone on with. All
-    bodies together take at most `rate_bytes_s` (None: no limit).
+    Bodies above `memory_bytes` are streamed to disk; one that broke off beyond `resume_bytes` is resumed. All bodies
+    together take at most `rate_bytes_s` (None: no limit).
     """
 
     retries: int = RETRIES
@@ -76,12 +76,12 @@ class Limits:
 
 
 class FetchError(Exception):
-    """One attempt failed: a failure kind and what happened in words.
+    """One attempt failed: a failure kind and a message.
 
-    `retry_after_s` is how long the host asks us to wait, if it does; `hopeless` says that no further try of this run
-    can help; `status` is the HTTP status, if it came to one. `unsent` says that no connection was made, so that nothing
-    was asked; `exhausted` that this machine had no descriptor left for one, which is no fault of the image's;
-    `unknown_name` that there is no host of that name.
+    `retry_after_s` is how long the host asks us to wait, if it does; `hopeless`: no further try of this run can help;
+    `status` is the HTTP status, if there was one. `unsent`: no connection was made, so that no request was sent;
+    `exhausted`: this machine had no descriptor left for one, which is no fault of the image's; `unknown_name`: there is
+    no host of that name.
     """
 
     def __init__(
@@ -111,16 +111,16 @@ class FetchError(Exception):
 
 @dataclass(slots=True)
 class Attempts:
-    """How often one thing was asked for and what went wrong: decides whether to ask again, and how soon."""
+    """The attempts made for one object and how they failed: decides whether to retry, and how soon."""
 
     limits: Limits
     made: int = 0
     seen: dict[str, int] = field(default_factory=dict)
 
     def wait_s(self, error: FetchError, jitter: float, limits: Limits | None = None) -> float | None:
-        """Return how long to wait before asking again, None to give up; `limits` replaces the usual ones this once.
+        """Return how long to wait before the next attempt, None to give up; `limits` replaces the usual ones this once.
 
-        No wait of our own when the host has named one: the host as a whole is then left alone for that long.
+        No additional wait when the host has asked for one: the host as a whole is then paused for that long.
         """
         if error.hopeless or not may_retry(error.kind, self.made, self.seen, limits or self.limits):
             return None
@@ -157,12 +157,12 @@ async def with_retries(
 
 
 def is_final(kind: str) -> bool:
-    """Return whether a failure kind is final for the object; everything else passes and may be asked again."""
+    """Return whether a failure kind is final for the object; all others pass and may be retried."""
     return kind in FINAL_KINDS
 
 
 def may_retry(kind: str, attempts: int, seen: Mapping[str, int], limits: Limits) -> bool:
-    """Return whether to ask again after this many attempts, `seen` counting the earlier failures by kind."""
+    """Return whether to retry after this many attempts; `seen` counts the earlier failures by kind."""
     if kind in ONCE_MORE:
         return not seen.get(kind)
     return not is_final(kind) and attempts <= limits.retries
@@ -178,7 +178,7 @@ def backoff_s(attempts: int, limits: Limits, jitter: float) -> float:
 
 
 def status_error(status: int, headers: Mapping[str, str]) -> FetchError:
-    """Return what an answer that is neither 200 nor a redirect means."""
+    """Return the failure that a response means which is neither a success nor a redirect."""
     kind = _STATUS_KINDS.get(status, "server_error" if status >= 500 else "bad_response")
     wait = retry_after_s(headers) if kind in ("rate_limited", "server_error") else None
     return FetchError(kind, f"HTTP {status}", retry_after_s=wait, status=status)
@@ -187,8 +187,8 @@ def status_error(status: int, headers: Mapping[str, str]) -> FetchError:
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Return the seconds a Retry-After asks for, None if there is none or it makes no sense.
 
-    A date is taken relative to the answer's own Date, so that a wrong local clock does no harm; without one the local
-    clock is all there is.
+    A date is taken relative to the response's own Date, so that a wrong local clock does no harm; without one the local
+    clock has to do.
 
     >>> retry_after_s({"Retry-After": "7"})
     7.0
@@ -201,15 +201,15 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     until = _instant(value)
     if until is None:
         return None
-    told = _instant(headers.get("Date", ""))
-    return max(0.0, until - (told if told is not None else time.time()))
+    sent = _instant(headers.get("Date", ""))
+    return max(0.0, until - (sent if sent is not None else time.time()))
 
 
 _SECONDS = re.compile(r"[0-9]{1,300}(?:\.[0-9]{1,300})?")
 
 
 def _instant(text: str) -> float | None:
-    """Return the Unix time of an HTTP date; of the old form that names no zone it is UTC's, as HTTP says."""
+    """Return the Unix time of an HTTP date; the old form that names no zone is in UTC, as HTTP specifies."""
     try:
         date = email.utils.parsedate_to_datetime(text)
         seconds = (date if date.tzinfo is not None else date.replace(tzinfo=datetime.UTC)).timestamp()
@@ -218,13 +218,13 @@ def _instant(text: str) -> float | None:
     return seconds if math.isfinite(seconds) else None
 
 
-# What a resolver says of a name that is none; anything else it may say passes.
+# A resolver's errors for a name that does not exist; its other errors may pass.
 _NO_SUCH_NAME = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 
 
 def connection_error(error: BaseException) -> FetchError:
-    """Return what an exception of aiohttp's means: the only place that knows its error tree."""
-    # Whoever has such an error has imported it; a run that asks nobody need not.
+    """Return the failure that an exception of aiohttp's means: the only place that knows its error tree."""
+    # Imported here: a run that sends no request need not load it.
     import aiohttp
 
     text = " ".join(str(error).split())[:200] or type(error).__name__

@@ -8,29 +8,29 @@ from oid_async.http.address_guard import Endpoint, endpoint
 from oid_async.http.hosts import host_name
 from oid_async.http.retry import FetchError
 
-# What yarl 1.25 says of text that is no URL; the IndexError is of "http://[::f[a:3]2%@//", found by fuzzing.
+# What yarl 1.25 raises for text that is no URL; the IndexError is of "http://[::f[a:3]2%@//", found by fuzzing.
 _NO_URL = (ValueError, TypeError, IndexError)
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who is asked: what the URLs of one scheme, host and port have in common. `site` is one of them.
+    """Scheme, host and port of a URL, parsed once for all URLs that share them. `site` is one of these URLs.
 
-    `asked` is where the request goes, `host` the key of the state that is kept of it, `header` the request's Host.
+    `endpoint` is where the request is sent, `host` the key of the host's state, `header` the request's Host.
     """
 
     site: URL
     scheme: str
-    asked: Endpoint
+    endpoint: Endpoint
     host: str
     header: str
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where one request goes: to whom, and for which path, escaped and with its query.
+    """Where one request goes: its origin, and its path, escaped and with its query.
 
-    A million images on one host share its Origin: taking a URL apart costs as much as a good part of the request.
+    A million images on one host share its Origin: parsing a URL costs as much as a good part of the request.
     """
 
     origin: Origin
@@ -38,17 +38,17 @@ class Route:
 
     @classmethod
     def of(cls, url: URL) -> "Route":
-        """Return the route that a URL names.
+        """Return the route to a URL.
 
         >>> route = Route.of(URL("http://X.org:80/a b.jpg?c=1#d"))
-        >>> route.path, route.origin.asked, route.url()
+        >>> route.path, route.origin.endpoint, route.url()
         ('/a%20b.jpg?c=1', ('x.org', 80), URL('http://x.org/a%20b.jpg?c=1'))
         """
         origin = Origin(url, url.scheme, endpoint(url), host_name(url), url.host_port_subcomponent or "")
         return cls(origin, url.raw_path_qs)
 
     def url(self) -> URL:
-        """Return the whole URL."""
+        """Return the URL."""
         return URL(f"{self.origin.scheme}://{self.origin.header}{self.path}", encoded=True)
 
 
@@ -56,7 +56,7 @@ def parse_url(text: str) -> URL:
     """Return a URL that may be fetched. Raises FetchError `bad_url`, or `blocked` for a scheme but http and https."""
     try:
         url = URL(text.strip())
-        # The host is decoded only when it is looked at.
+        # yarl decodes the host only when it is read.
         host, port = url.host, url.port
     except _NO_URL as error:
         raise FetchError("bad_url", f"not a URL: {text[:100]!r}") from error
@@ -68,7 +68,7 @@ def parse_url(text: str) -> URL:
 
 
 def next_hop(at: URL, location: str) -> URL:
-    """Return where a redirect leads. Flickr sends dead photos to a picture that says so: that is a `placeholder`."""
+    """Return where a redirect leads. Raises FetchError: `placeholder` for Flickr's picture in place of a dead photo."""
     if "photo_unavailable" in location:
         raise FetchError("placeholder", f"redirect to {location[:100]}")
     try:
@@ -84,5 +84,5 @@ def next_hop(at: URL, location: str) -> URL:
 
 
 def _is_usable(host: str | None) -> bool:
-    """Return whether a host can be one: some resolvers read an address in front of a space and ignore the rest."""
+    """Return whether a host has no space in it: some resolvers read an address before a space and ignore the rest."""
     return bool(host) and not any(letter.isspace() or not letter.isprintable() for letter in host or "")

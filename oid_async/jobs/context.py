@@ -102,7 +102,7 @@ async def open_run(
             estimates_concurrency=options.concurrency is None,
             max_wait_s=limits.max_wait_s,
             patience_s=limits.first_byte_s,
-            tell=lambda text: sink(Note(text)),
+            notify=lambda text: sink(Note(text)),
         )
         client = None
         if not dry_run:

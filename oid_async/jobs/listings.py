@@ -228,7 +228,7 @@ class Listings:
     async def _open(self) -> "AsyncIterator[tuple[MetadataCache, Client | None, str | None]]":
         """Yield the cache, the client (None offline) and the mirror's URL."""
         options, limits = self._options, Limits()
-        hosts = Hosts(None, 1.0, tell=lambda text: self._sink(Note(text)))
+        hosts = Hosts(None, 1.0, notify=lambda text: self._sink(Note(text)))
         async with (
             open_site(options.mirror, offline=options.offline) as site,
             open_tables(options, self._sink, site, hosts, limits) as (client, cache),

@@ -167,7 +167,7 @@ class Archive:
         size, block = 0, bytearray()
         file: IO[bytes] = await in_thread(path.open, "wb")
         try:
-            async with aclosing(answer.chunks(endless=True)) as chunks:
+            async with aclosing(answer.chunks(no_deadline=True)) as chunks:
                 async for chunk in chunks:
                     block += chunk
                     if len(block) >= _BLOCK_BYTES:

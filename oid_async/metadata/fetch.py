@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import IO, TYPE_CHECKING
 
 from oid_async.concurrency import in_thread, wait_until_done
-from oid_async.http.resume import ask_for_rest, is_strong, whole_length
+from oid_async.http.resume import complete_length, is_strong, request_rest
 from oid_async.http.retry import FetchError, with_retries
 from oid_async.metadata.entry import CacheEntry, Identity
 from oid_async.store.atomic import read_json, write_json
@@ -108,7 +108,7 @@ class FileFetch:
         if response.status == 206:
             length = None
             if promise is not None:
-                length = whole_length(response.headers, have=have, total=promise.total, etag=promise.etag)
+                length = complete_length(response.headers, have=have, total=promise.total, etag=promise.etag)
             if promise is None or length is None:
                 await in_thread(self._entry.forget_raw)
                 said = response.headers.get("Content-Range", "no Content-Range")
@@ -134,7 +134,7 @@ class FileFetch:
         if promise is not None and promise.etag is not None:
             if have == promise.total:
                 return {"If-None-Match": promise.etag}
-            return ask_for_rest(have, promise.etag)
+            return request_rest(have, promise.etag)
         kept = self._kept
         if kept is None:
             return {}
@@ -151,7 +151,7 @@ class FileFetch:
         block = bytearray()
         try:
             try:
-                async with aclosing(response.chunks(endless=True)) as chunks:
+                async with aclosing(response.chunks(no_deadline=True)) as chunks:
                     block += await _meanwhile(anext(chunks, b""), in_thread(spool.open))
                     async for chunk in chunks:
                         block += chunk

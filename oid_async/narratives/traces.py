@@ -204,7 +204,7 @@ async def _feed(
     """Pass a body to the filter in large blocks, except its first `skip` bytes; bytes before a break are not lost."""
     block = bytearray()
     try:
-        async with aclosing(response.chunks(endless=True)) as chunks:
+        async with aclosing(response.chunks(no_deadline=True)) as chunks:
             async for chunk in chunks:
                 drop = min(skip, len(chunk))
                 skip -= drop

@@ -81,7 +81,7 @@ class Fetcher:
         are plain; the result is then that of `chain.transfer`, the last one.
         """
         chain.transfer = transfer
-        if (gone := transfer.host.given_up(transfer.route.origin.asked)) is not None:
+        if (gone := transfer.host.given_up(transfer.route.origin.endpoint)) is not None:
             error = gone.again()
         else:
             transfer.attempts.made += 1
@@ -179,7 +179,7 @@ class Fetcher:
     async def _receive_in_chain(self, chain: KeepAliveChain) -> ReceivedImage:
         """Request the image of the chain and those that follow; return the last one."""
         try:
-            response = await self.client.ask(chain.transfer.route, chain=chain.start())
+            response = await self.client.request(chain.transfer.route, chain=chain.start())
         finally:
             self.release_memory(chain.transfer)
             if chain.failed is not None:
@@ -205,7 +205,7 @@ class Fetcher:
     ) -> ReceivedImage:
         """Return the image of a plain response, to be stored."""
         host = transfer.host
-        host.answered(began)
+        host.responded(began)
         self._count_body(host, len(body), began, now)
         return self._received_image(transfer, [body], len(body), etag, host.etags)
 
@@ -223,13 +223,13 @@ class Fetcher:
         body = ResponseBody(self._part(target.image_id), self.client.limits, expected, self._memory, partial)
         try:
             if response is None:
-                response = await self.client.ask(transfer.route, body.conditions())
+                response = await self.client.request(transfer.route, body.conditions())
             try:
                 await body.receive(response, in_pieces=self.client.is_throttled)
                 etag, host = response.connection.etag, response.host
                 self._count_body(host, body.size, response.began, self.client.hosts.clock())
             except FetchError as error:
-                response.blame(error)
+                response.record_failure(error)
                 raise
             finally:
                 response.close()

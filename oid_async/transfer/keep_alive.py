@@ -56,19 +56,19 @@ class KeepAliveChain:
         self.transfer = transfer
         self.route = transfer.route
         self.began = 0.0
-        self.has_gone_on = False
+        self.has_advanced = False
         self.failed: BaseException | None = None
 
     def start(self) -> "KeepAliveChain":
         """Start with `transfer`, and return the chain."""
-        self.route, self.has_gone_on = self.transfer.route, False
+        self.route, self.has_advanced = self.transfer.route, False
         return self
 
-    def takes(self, connection: "Connection") -> bool:
+    def accepts(self, connection: "Connection") -> bool:
         """Return whether a response is plain so far."""
         return self._responses.accepts_plain(self.transfer, connection)
 
-    def goes_on(self, connection: "Connection", body: bytes | bytearray) -> bytes | None:
+    def next_request(self, connection: "Connection", body: bytes | bytearray) -> bytes | None:
         """Store the body and return the next request; None if the task has to go on from here."""
         try:
             return self._go_on(connection, body)
@@ -84,9 +84,9 @@ class KeepAliveChain:
             return None
         began = client.hosts.clock()
         image = self._responses.receive_plain(done, body, connection.etag, self.began, began)
-        self.transfer, self.route, self.began, self.has_gone_on = transfer, transfer.route, began, True
+        self.transfer, self.route, self.began, self.has_advanced = transfer, transfer.route, began, True
         self._store(done, image)
         transfer.attempts.made += 1
         transfer.host.requests += 1
         client.requests += 1
-        return client.request_for(transfer.route)
+        return client.encode_request(transfer.route)

@@ -13,7 +13,7 @@ import aiofiles.os
 
 from oid_async.concurrency import run_to_end
 from oid_async.errors import storage_error
-from oid_async.http.resume import ask_for_rest, is_strong, whole_length
+from oid_async.http.resume import complete_length, is_strong, request_rest
 from oid_async.http.retry import FetchError, Limits, is_final
 from oid_async.store.image_check import Expected, refuse_start
 from oid_async.transfer.image_transfer import PartialBody
@@ -64,7 +64,7 @@ class ResponseBody:
 
     def conditions(self) -> dict[str, str]:
         """Return the headers of the request: for the rest of the body, if its first part is here already."""
-        return ask_for_rest(self._partial.size, self._partial.etag) if self._partial is not None else {}
+        return request_rest(self._partial.size, self._partial.etag) if self._partial is not None else {}
 
     async def receive(self, response: "Response", *, in_pieces: bool = False) -> None:
         """Read the whole body. Raises FetchError as soon as it cannot be the image any more."""
@@ -99,7 +99,7 @@ class ResponseBody:
         try:
             return await response.read_whole()
         except FetchError:
-            self._start = response.connection.start
+            self._start = response.connection.body_start
             raise
         finally:
             self._memory.held -= length
@@ -139,7 +139,7 @@ class ResponseBody:
         """Find out whether the response is the complete body or the rest of it. Raises FetchError if it is neither."""
         partial = self._partial
         if response.status == 206 and partial is not None:
-            length = whole_length(response.headers, have=partial.size, total=partial.total, etag=partial.etag)
+            length = complete_length(response.headers, have=partial.size, total=partial.total, etag=partial.etag)
             if length is not None and not response.connection.encoding:
                 self._start = b"\xff\xd8\xff"  # its start was checked when it was received
                 return

@@ -128,7 +128,7 @@ class WorkerPool:
     def _assign(self, target: Target, host: Host) -> bool:
         worker = min(self._workers, key=_load)
         now = self.hosts.clock()
-        if not worker.has_space or not host.is_well(now):
+        if not worker.has_space or not host.is_healthy(now):
             return False
         worker.assign(target, host, now)
         return True
@@ -307,7 +307,7 @@ class _Worker:
         elif kind == "trouble":
             self._apply_trouble(*content)
         elif kind == "note":
-            self._pool.hosts.tell_once(content[0])
+            self._pool.hosts.notify_once(content[0])
         elif kind == "stopped":
             self._apply_stopped(*content)
 
@@ -357,9 +357,9 @@ class _Worker:
         if method == "asked_to_wait":
             host.asked_to_wait(error, began, now)
         elif method == "unreachable":
-            host.unreachable(error, (asked[0], asked[1]), began, now)
+            host.connect_failed(error, (asked[0], asked[1]), began, now)
         else:
-            host.stumbled(error, began, now, silent=silent)
+            host.request_failed(error, began, now, no_response=silent)
         self.send_host(host)
 
     async def _recover(self, code: int) -> None:

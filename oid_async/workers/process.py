@@ -68,15 +68,15 @@ class _ReportingHost(Host):
         super().asked_to_wait(error, began, now)
         self.report(self, "asked_to_wait", error, ("", 0), began)
 
-    def unreachable(self, error: FetchError, asked: Endpoint, began: float, now: float) -> None:
+    def connect_failed(self, error: FetchError, endpoint: Endpoint, began: float, now: float) -> None:
         """Apply it, and report it."""
-        super().unreachable(error, asked, began, now)
-        self.report(self, "unreachable", error, asked, began)
+        super().connect_failed(error, endpoint, began, now)
+        self.report(self, "unreachable", error, endpoint, began)
 
-    def stumbled(self, error: FetchError, began: float, now: float, *, silent: bool) -> None:
+    def request_failed(self, error: FetchError, began: float, now: float, *, no_response: bool) -> None:
         """Apply it, and report it."""
-        super().stumbled(error, began, now, silent=silent)
-        self.report(self, "stumbled", error, ("", 0), began, silent)
+        super().request_failed(error, began, now, no_response=no_response)
+        self.report(self, "stumbled", error, ("", 0), began, no_response)
 
 
 class WorkerProcess:
@@ -100,8 +100,8 @@ class WorkerProcess:
             floor=settings.floor,
             max_wait_s=limits.max_wait_s,
             patience_s=limits.first_byte_s,
-            tell=lambda text: self._send("note", text),
-            kind=self._host,
+            notify=lambda text: self._send("note", text),
+            host_type=self._host,
         )
         self._client = Client(
             self._hosts, limits, connections=settings.max_transfers, allowed=settings.allowed, reports_closed_hosts=True
@@ -264,7 +264,7 @@ class WorkerProcess:
 
     def _host(self, *args: Any, **settings: Any) -> Host:
         # The run notifies the user of a host's trouble: all of it is reported there.
-        return _ReportingHost(*args, **(settings | {"tell": lambda _: None, "report": self._report}))
+        return _ReportingHost(*args, **(settings | {"notify": lambda _: None, "report": self._report}))
 
     def _report(
         self, host: Host, method: str, error: FetchError, asked: Endpoint, began: float, silent: bool = False

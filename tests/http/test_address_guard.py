@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from oid_async.http.address_guard import AddressGuard, endpoint, is_public, literal, parse_endpoint, was_refused
+from oid_async.http.address_guard import AddressGuard, endpoint, is_public, literal, parse_endpoint, refused_for
 from oid_async.http.retry import FetchError
 from oid_async.http.urls import parse_url
 
@@ -134,14 +134,14 @@ def test_the_socket_is_made_for_what_is_public_or_allowed_alone() -> None:
     guard = AddressGuard([("inside.example", 80)])
 
     def connect(asked: str, address: str) -> bool:
-        visit = guard.visit((asked, 80))
+        visit = guard.connect_attempt((asked, 80))
         info = (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80))
         try:
             guard.make_socket(info).close()
         except PermissionError:
-            assert was_refused(visit) is not None
+            assert refused_for(visit) is not None
             return False
-        return was_refused(visit) is None
+        return refused_for(visit) is None
 
     assert connect("outside.example", "8.8.8.8")
     assert not connect("outside.example", "10.0.0.1")
@@ -151,11 +151,11 @@ def test_the_socket_is_made_for_what_is_public_or_allowed_alone() -> None:
 def test_a_name_with_one_public_address_is_not_refused_for_its_others() -> None:
     """If the public one does not answer, that is the network's fault and may be asked again."""
     guard = AddressGuard(())
-    visit = guard.visit(("both.example", 80))
+    visit = guard.connect_attempt(("both.example", 80))
     with pytest.raises(PermissionError):
         guard.make_socket((socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 80)))
     guard.make_socket((socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", 80))).close()
-    assert was_refused(visit) is None
+    assert refused_for(visit) is None
 
 
 @settings(derandomize=True, deadline=None, max_examples=500)

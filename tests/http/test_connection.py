@@ -137,7 +137,7 @@ def test_an_answer_is_the_same_however_it_is_cut(
         async with wired() as (connection, theirs, _):
             _, body = await asyncio.gather(tell(theirs, answer, cuts, hang_up=hangs_up), fetch(connection, whole=whole))
             assert (connection.status, connection.etag, body) == (200, '"a"', BODY)
-            assert connection.can_go_on == goes_on
+            assert connection.is_reusable == goes_on
 
     async def job() -> None:
         chance = random.Random(5)

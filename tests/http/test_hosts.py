@@ -74,10 +74,10 @@ def test_host_name(url: str, name: str) -> None:
 def test_host_state_is_shared_by_urls_of_one_host() -> None:
     """Two URLs of one host meet the same state, and another port another one."""
     hosts = Hosts(None, 1.0)
-    assert hosts.of(FLICKR_PHOTO) is hosts.of(URL("https://c1.staticflickr.com/6/a_z.jpg"))
-    assert hosts.of(CVDF) is hosts.of(CVDF.with_path("/test/00e4060885034751.jpg"))
-    assert hosts.of(URL("http://127.0.0.1:1/")) is not hosts.of(URL("http://127.0.0.1:2/"))
-    assert hosts.of(CVDF).etags.host == host_name(CVDF)
+    assert hosts.named(host_name(FLICKR_PHOTO)) is hosts.named(host_name(URL("https://c1.staticflickr.com/6/a_z.jpg")))
+    assert hosts.named(host_name(CVDF)) is hosts.named(host_name(CVDF.with_path("/test/00e4060885034751.jpg")))
+    assert hosts.named(host_name(URL("http://127.0.0.1:1/"))) is not hosts.named(host_name(URL("http://127.0.0.1:2/")))
+    assert hosts.named(host_name(CVDF)).etags.host == host_name(CVDF)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_host_state_is_shared_by_urls_of_one_host() -> None:
 )
 def test_who_is_capped(rate: float | None, url: URL, capped: bool) -> None:
     """By default Flickr alone is capped; a given rate holds for every host, 0 for none."""
-    assert (Hosts(rate, 1.0).of(url).limiter is not None) is capped
+    assert (Hosts(rate, 1.0).named(host_name(url)).limiter is not None) is capped
 
 
 def test_no_cap_is_no_limiter() -> None:
@@ -97,7 +97,7 @@ def test_no_cap_is_no_limiter() -> None:
         hosts = hosts_on_loop_time(0.0)
         start = asyncio.get_running_loop().time()
         for _ in range(5000):
-            await hosts.admit(hosts.of(CVDF), HERE)
+            await hosts.admit(hosts.named(host_name(CVDF)), HERE)
         return asyncio.get_running_loop().time() - start
 
     assert run_fast(ask()) == 0.0
@@ -109,7 +109,7 @@ def test_rate_holds_in_every_second(rate: int) -> None:
 
     async def ask() -> list[float]:
         hosts = hosts_on_loop_time(float(rate))
-        return await admissions(hosts, hosts.of(CVDF), 5.0, workers=64)
+        return await admissions(hosts, hosts.named(host_name(CVDF)), 5.0, workers=64)
 
     times = run_fast(ask())
     assert most_in_a_window(times, 1.0) <= rate + max(1, 0.03 * rate)
@@ -125,7 +125,7 @@ def test_rate_holds_in_every_period(rate: float, period: float, seconds: float) 
 
     async def ask() -> list[float]:
         hosts = hosts_on_loop_time(rate, period)
-        return await admissions(hosts, hosts.of(CVDF), seconds, workers=16)
+        return await admissions(hosts, hosts.named(host_name(CVDF)), seconds, workers=16)
 
     times = run_fast(ask())
     assert most_in_a_window(times, period) <= max(1, rate + max(1, 0.03 * rate))
@@ -139,9 +139,9 @@ def test_idle_time_is_not_saved_up() -> None:
 
     async def ask() -> list[float]:
         hosts = hosts_on_loop_time(100.0)
-        await admissions(hosts, hosts.of(CVDF), 1.0, workers=32)
+        await admissions(hosts, hosts.named(host_name(CVDF)), 1.0, workers=32)
         await asyncio.sleep(60.0)
-        return await admissions(hosts, hosts.of(CVDF), 3.0, workers=32)
+        return await admissions(hosts, hosts.named(host_name(CVDF)), 3.0, workers=32)
 
     assert most_in_a_window(run_fast(ask()), 1.0) <= 103
 
@@ -155,7 +155,7 @@ def test_flickr_is_asked_ten_times_a_second_by_default() -> None:
         start = loop.time()
         times: list[float] = []
         while loop.time() - start < 5.0:
-            await hosts.admit(hosts.of(URL(f"https://farm{len(times) % 9}.staticflickr.com/a.jpg")), HERE)
+            await hosts.admit(hosts.named(host_name(URL(f"https://farm{len(times) % 9}.staticflickr.com/a.jpg"))), HERE)
             times.append(loop.time() - start)
         return times
 
@@ -169,7 +169,10 @@ def test_hosts_do_not_slow_each_other() -> None:
 
     async def ask() -> tuple[list[float], list[float]]:
         hosts = hosts_on_loop_time(20.0)
-        jobs = [admissions(hosts, hosts.of(URL(f"http://127.0.0.1:{port}/")), 5.0, workers=8) for port in (1, 2)]
+        jobs = [
+            admissions(hosts, hosts.named(host_name(URL(f"http://127.0.0.1:{port}/"))), 5.0, workers=8)
+            for port in (1, 2)
+        ]
         one, other = await asyncio.gather(*jobs)
         return one, other
 
@@ -191,7 +194,7 @@ def test_pause_is_never_violated(rate: float) -> None:
 
     async def ask() -> list[float]:
         hosts = hosts_on_loop_time(rate)
-        host = hosts.of(CVDF)
+        host = hosts.named(host_name(CVDF))
         start = hosts.clock()
         async with asyncio.TaskGroup() as group:
             group.create_task(pause_often(hosts, host, start))
@@ -219,7 +222,7 @@ def test_pause_is_never_violated(rate: float) -> None:
 
 def test_pauses_do_not_add_up() -> None:
     """The latest end holds; what is counted as waited is the time covered, once."""
-    host = Hosts(None, 1.0).of(CVDF)
+    host = Hosts(None, 1.0).named(host_name(CVDF))
     host.pause(10.0, now=100.0)
     assert (host.not_before, host.waited_s) == (110.0, 10.0)
     host.pause(5.0, now=101.0)
@@ -235,7 +238,7 @@ def test_burst_after_a_pause_keeps_to_the_rate() -> None:
 
     async def ask() -> list[float]:
         hosts = hosts_on_loop_time(20.0)
-        host = hosts.of(CVDF)
+        host = hosts.named(host_name(CVDF))
         host.pause(30.0, now=hosts.clock())
         return await admissions(hosts, host, 35.0, workers=64)
 
@@ -250,7 +253,7 @@ def test_waiting_can_be_cancelled() -> None:
 
     async def ask() -> float:
         hosts = hosts_on_loop_time(1.0)
-        host = hosts.of(CVDF)
+        host = hosts.named(host_name(CVDF))
         start = hosts.clock()
         host.pause(5.0, now=start)
         waiting = [asyncio.create_task(hosts.admit(host, HERE)) for _ in range(4)]
@@ -290,7 +293,7 @@ def test_the_window_doubles_with_each_round_trip_up_to_what_is_allowed() -> None
     rounds = []
     for _ in range(4):
         for _ in range(int(host.window)):
-            host.answered(1.0)
+            host.responded(1.0)
         rounds.append(host.window)
     assert rounds == [16.0, 32.0, 64.0, 64.0]
     assert make_host(most=2.0).window == 2.0
@@ -304,10 +307,10 @@ def test_trouble_halves_once_for_all_that_was_under_way() -> None:
     assert host.window == 32.0
     host.asked_to_wait(FetchError("server_error", "HTTP 503"), began=2.5, now=3.0)
     assert host.window == 16.0
-    host.answered(began=1.5)
+    host.responded(began=1.5)
     assert host.window == 16.0, "what began before the trouble tells nothing of what came after"
     for _ in range(16):
-        host.answered(began=4.0)
+        host.responded(began=4.0)
     assert 16.5 < host.window < 17.5, "behind the threshold it grows by one with each round trip"
 
 
@@ -320,7 +323,7 @@ def test_after_a_pause_one_image_finds_out() -> None:
     assert host.may_take(12.0)
     host.in_flight = 1
     assert not host.may_take(12.0)
-    host.answered(began=12.0)
+    host.responded(began=12.0)
     assert host.may_take(12.1)
     assert host.waited_s == 10.0
 
@@ -338,16 +341,16 @@ def test_a_bare_429_pauses_longer_each_time() -> None:
 def test_a_host_that_cannot_be_reached_is_probed_ever_more_seldom_and_given_up() -> None:
     """Three refused connections close it; probes come after 1, 2, 4, ... 120 s; a quarter of an hour is the end."""
     told: list[str] = []
-    host = make_host(tell=told.append)
+    host = make_host(notify=told.append)
     now, probes = 0.0, []
     for _ in range(3):
-        host.unreachable(refused(), HERE, began=now, now=now)
+        host.connect_failed(refused(), HERE, began=now, now=now)
     while host.gave_up is None:
         assert host.is_closed(now)
         assert host.may_take(host.not_before)
         probes.append(host.not_before - now)
         now = host.not_before
-        host.unreachable(refused(), HERE, began=now, now=now)
+        host.connect_failed(refused(), HERE, began=now, now=now)
     assert probes == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, *[120.0] * 6]
     assert now <= 900.0
     assert host.gave_up.hopeless
@@ -359,11 +362,11 @@ def test_a_probe_that_is_answered_ends_the_down_time() -> None:
     """One answer, and it takes three refusals again; what was waited for so far counts on: patience is for the run."""
     host = make_host()
     for began in (0.0, 0.0, 0.0, 1.0, 3.0, 7.0):
-        host.unreachable(refused(), HERE, began=began, now=began)
+        host.connect_failed(refused(), HERE, began=began, now=began)
     assert host.waited_s > 10.0
-    host.answered(began=30.0)
+    host.responded(began=30.0)
     assert (host.waited_s, host.window) == (15.0, 2.0)
-    host.unreachable(refused(), HERE, began=31.0, now=31.0)
+    host.connect_failed(refused(), HERE, began=31.0, now=31.0)
     assert not host.is_closed(31.0), "one refused connection says nothing yet"
 
 
@@ -385,11 +388,11 @@ def test_broken_objects_do_not_look_like_a_broken_host() -> None:
     """Time-outs and hang-ups shrink the window only when nothing else comes back, and never below four."""
     host = make_host(window=32.0)
     for _ in range(63):
-        host.stumbled(hung_up(), began=1.0, now=1.0, silent=False)
+        host.request_failed(hung_up(), began=1.0, now=1.0, no_response=False)
     assert host.window == 32.0
-    host.answered(began=1.0)
+    host.responded(began=1.0)
     for number in range(1000):
-        host.stumbled(hung_up(), began=2.0 + number, now=2.0 + number, silent=False)
+        host.request_failed(hung_up(), began=2.0 + number, now=2.0 + number, no_response=False)
     assert host.window == 4.0
     assert not host.is_closed(2000.0)
     assert host.gave_up is None
@@ -400,34 +403,34 @@ def test_a_host_that_never_answers_is_down_in_the_end() -> None:
     host, now = make_host(patience_s=30.0, max_wait_s=20.0), 0.0
     for number in range(15):
         now = 30.0 * (number // 8)
-        host.stumbled(hung_up(), began=now, now=now, silent=True)
+        host.request_failed(hung_up(), began=now, now=now, no_response=True)
     assert not host.is_closed(now)
     while host.gave_up is None:
         now = max(now + 30.0, host.not_before)
-        host.stumbled(hung_up(), began=now, now=now, silent=True)
+        host.request_failed(hung_up(), began=now, now=now, no_response=True)
     assert now < 300.0
     quick = make_host()
     for number in range(1000):
-        quick.stumbled(hung_up(), began=number / 100, now=number / 100, silent=True)
+        quick.request_failed(hung_up(), began=number / 100, now=number / 100, no_response=True)
     assert not quick.is_closed(10.0), "images that fail at once have their own tries"
 
 
 def test_one_name_of_flickr_is_not_all_of_it() -> None:
     """A name that is none, or has the wrong certificate, is given up alone; the others of its host go on."""
     told: list[str] = []
-    host = Host(FLICKR, None, EtagTrust(FLICKR), jitter=lambda: 0.5, tell=told.append)
+    host = Host(FLICKR, None, EtagTrust(FLICKR), jitter=lambda: 0.5, notify=told.append)
     good, bad, dead = ("live.staticflickr.com", 443), ("a.b.staticflickr.com", 443), ("farm1.staticflickr.com", 4443)
-    host.unreachable(FetchError("network", "certificate", hopeless=True, unsent=True), bad, began=0.0, now=0.0)
+    host.connect_failed(FetchError("network", "certificate", hopeless=True, unsent=True), bad, began=0.0, now=0.0)
     assert host.given_up(bad) is not None
     assert host.given_up(good) is None
-    host.answered(began=0.1)
+    host.responded(began=0.1)
     for number in range(20):
-        host.unreachable(refused(), dead, began=number, now=number)
+        host.connect_failed(refused(), dead, began=number, now=number)
         if number % 2:
-            host.answered(began=number)
+            host.responded(began=number)
     assert host.gave_up is None
     for number in range(20, 26):
-        host.unreachable(refused(), dead, began=1e3 + number, now=1e3 + number)
+        host.connect_failed(refused(), dead, began=1e3 + number, now=1e3 + number)
     assert host.given_up(dead) is not None
     assert host.given_up(good) is None
     assert len(told) == 2
@@ -448,7 +451,7 @@ def test_a_host_that_was_given_up_admits_nobody() -> None:
 
     async def ask() -> None:
         hosts = hosts_on_loop_time(None)
-        host = hosts.of(CVDF)
+        host = hosts.named(host_name(CVDF))
         host.gave_up = FetchError("network", "gone", hopeless=True)
         raised = []
         for _ in range(2):
@@ -463,27 +466,27 @@ def test_a_host_that_was_given_up_admits_nobody() -> None:
 def test_hosts_are_forgotten_when_there_are_too_many() -> None:
     """A table may name a new host in every row: idle ones are let go, those in trouble or in use are not."""
     hosts = Hosts(None, 1.0, clock=lambda: 0.0)
-    busy, closed = hosts.of(URL("http://busy.org/")), hosts.of(URL("http://closed.org/"))
+    busy, closed = hosts.named(host_name(URL("http://busy.org/"))), hosts.named(host_name(URL("http://closed.org/")))
     busy.in_flight = 1
     closed.pause(60.0, now=0.0)
     for number in range(20_000):
-        hosts.of(URL(f"http://h{number}.org/"))
+        hosts.named(host_name(URL(f"http://h{number}.org/")))
     assert len(hosts._known) <= 4098
-    assert hosts.of(URL("http://busy.org/")) is busy
-    assert hosts.of(URL("http://closed.org/")) is closed
+    assert hosts.named(host_name(URL("http://busy.org/"))) is busy
+    assert hosts.named(host_name(URL("http://closed.org/"))) is closed
 
 
 def test_a_capped_host_takes_no_more_than_its_rate_can_use() -> None:
     """Ten a second keep twenty images in flight busy; more would only hold places that others could use."""
     hosts = Hosts(None, 1.0, most=64)
-    assert hosts.of(FLICKR_PHOTO).most == 20.0
-    assert hosts.of(CVDF).most == 64.0
+    assert hosts.named(host_name(FLICKR_PHOTO)).most == 20.0
+    assert hosts.named(host_name(CVDF)).most == 64.0
 
 
 def test_what_is_told_of_many_images_is_told_once() -> None:
     """The same line comes once, and after ten different ones no more."""
     told: list[str] = []
-    hosts = Hosts(None, 1.0, tell=told.append)
+    hosts = Hosts(None, 1.0, notify=told.append)
     for number in range(40):
-        hosts.tell_once(f"blocked: {number // 2}")
+        hosts.notify_once(f"blocked: {number // 2}")
     assert told == [f"blocked: {number}" for number in range(10)]

@@ -128,8 +128,8 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Taken:
     """
     counter, chunks = Taken(), Response.chunks
 
-    async def counted(self: Response, *, endless: bool = False) -> AsyncGenerator[bytes, None]:
-        async with aclosing(chunks(self, endless=endless)) as pieces:
+    async def counted(self: Response, *, no_deadline: bool = False) -> AsyncGenerator[bytes, None]:
+        async with aclosing(chunks(self, no_deadline=no_deadline)) as pieces:
             async for piece in pieces:
                 counter.count += len(piece)
                 yield piece

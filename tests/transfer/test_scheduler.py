@@ -283,14 +283,18 @@ def test_whatever_hosts_do_every_image_ends_once(seed: int) -> None:
             if what == 0:
                 one.pause(chance.uniform(0.01, 5), now=loop.time())
             elif what == 1:
-                one.unreachable(FetchError("network", "refused", unsent=True), (one.name, 80), loop.time(), loop.time())
+                one.connect_failed(
+                    FetchError("network", "refused", unsent=True), (one.name, 80), loop.time(), loop.time()
+                )
             elif what == 2:
                 error = FetchError("rate_limited", "HTTP 429", retry_after_s=chance.choice((None, 0.5, 3.0)))
                 one.asked_to_wait(error, loop.time(), loop.time())
             elif what == 3:
-                one.answered(loop.time())
+                one.responded(loop.time())
             else:
-                one.stumbled(FetchError("network", "reset"), loop.time(), loop.time(), silent=chance.random() < 0.5)
+                one.request_failed(
+                    FetchError("network", "reset"), loop.time(), loop.time(), no_response=chance.random() < 0.5
+                )
 
     async def go() -> None:
         troubling = asyncio.create_task(trouble())

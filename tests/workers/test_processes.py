@@ -58,7 +58,7 @@ class HeldBack:
 
 
 def hosts_are_well(pool: Any) -> bool:
-    return any(host.is_well(pool.hosts.clock()) for host in pool.hosts._known.values())
+    return any(host.is_healthy(pool.hosts.clock()) for host in pool.hosts._known.values())
 
 
 class Watched:
