@@ -240,14 +240,14 @@ def _counts(cache: Cache, release: Release, split: Split) -> dict[str, tuple[int
     """Return (images, boxes) of each label in a split's cached box table, None if it is not cached."""
     for table in published("boxes", [split], release):
         entry = cache.entry(table)
-        kept = entry.kept()
+        kept = entry.current_version()
         if kept is not None:
             return count_labels(entry.table(kept))
     return None
 
 
 def _table_row(table: PublishedTable, entry: CacheEntry, url: str, asked: int | None) -> TableRow:
-    kept = entry.kept()
+    kept = entry.current_version()
     size = asked if asked is not None else (kept.identity.bytes if kept is not None else table.bytes)
     age_s = max(0.0, time.time() - kept.made_s) if kept is not None else None
     return TableRow(

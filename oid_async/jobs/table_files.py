@@ -147,12 +147,12 @@ class TableFiles:
             for kind in kinds
             if self._given.get(kind) is None
             for table in published(kind, splits, self._options.release)
-            if self._cache.cache.entry(table).kept() is None
+            if self._cache.cache.entry(table).current_version() is None
         ]
         size = sum(table.bytes or 0 for table in tables)
         if size > _WORTH_A_LINE and self._cache.is_public:
             named = ", ".join(f"{table.name} {size_text(table.bytes or 0)}" for table in tables)
-            free = self._cache.room_for(tables)
+            free = self._cache.check_space(tables)
             self._sink(Note(f"tables to fetch first: {size_text(size)} ({named}); {size_text(free)} free there"))
 
     def bad_rows(self) -> pl.DataFrame:

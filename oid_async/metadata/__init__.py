@@ -1,1 +1,1 @@
-"""The metadata cache: published tables on this disk, fetched once, kept in a form that answers at once."""
+"""The metadata cache: published tables on this disk, fetched once and converted to a form that is fast to query."""

@@ -1,6 +1,6 @@
-"""The metadata cache: tables that stand on a server, fetched once, turned into Parquet once, kept.
+"""The metadata cache: tables of a server, fetched once, converted to Parquet once, kept.
 
-A table that is there is asked for with its validators: 304 costs one small answer, a changed file is noticed. Two runs
+A cached table is requested with its validators: a 304 costs one small response, a changed file is noticed. Two runs
 that want the same table share the work: one does it, the other waits.
 """
 
@@ -39,16 +39,17 @@ _CONVERTED: dict[TableKind, Kind | None] = {
     **{kind.table: kind for kind in KINDS.values()},
     "machine_labels": KINDS["label"],
 }
-# Beside the raw file the conversion needs the rows twice: 0.55 times the size of the train boxes, 0.9 of the images.
-_CONVERSION_ROOM = 1.0
-_WORTH_A_LINE = 256 << 20
-_LOOK_AGAIN_S = 0.1
-_SAY_WAITING_S = 1.0
+# In addition to the raw file the conversion needs the rows twice: 0.55 times the size of the train boxes, 0.9 of the
+# images.
+_CONVERSION_SHARE = 1.0
+_WORTH_A_NOTE_BYTES = 256 << 20
+_RETRY_LOCK_S = 0.1
+_NOTE_WAITING_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How a table is turned into the cache's own form: by the kind of its annotations, None for an image table."""
+    """How a table is converted to the cache's own form: by the kind of its annotations, None for an image table."""
 
     kind: Kind | None
 
@@ -58,14 +59,14 @@ def _form_of(table: PublishedTable) -> Form | None:
 
 
 def every_entry(root: Path) -> list[CacheEntry]:
-    """Return the places of all objects of all sites that the cache folder holds."""
+    """Return the entries of all objects of all sites in the cache folder."""
     return [CacheEntry(folder, folder.name.removesuffix(SUFFIX)) for folder in sorted(root.rglob(f"*{SUFFIX}"))]
 
 
 class Cache:
-    """The places of one site's objects. Reading what is there needs nothing more; `MetadataCache` brings what is not.
+    """The cache entries of one site. Enough to read what is cached; `MetadataCache` also fetches.
 
-    `site` is what a mirror is known by over runs; None means the public buckets.
+    `site` is the lasting name of a mirror; None means the public buckets.
     """
 
     def __init__(self, root: Path, site: str | None) -> None:
@@ -74,23 +75,24 @@ class Cache:
 
     @property
     def objects(self) -> Path:
-        """Where what is known of the site's objects stands, by bucket and key."""
+        """The folder of the site's objects, by bucket and key."""
         return site_folder(self.root, self._site)
 
     def entry(self, table: PublishedTable) -> CacheEntry:
-        """Return where a published table is kept."""
+        """Return the entry of a published table."""
         return CacheEntry(published_folder(self.root, self._site, table), table.name)
 
     def given_entry(self, url: str) -> CacheEntry:
-        """Return where a table that the user named by URL is kept."""
+        """Return the entry of a table that the user gave by URL."""
         name = url.split("?", 1)[0].rstrip("/").rsplit("/", 1)[-1] or "table.csv"
         return CacheEntry(given_folder(self.root, url), name)
 
 
 class MetadataCache:
-    """Brings tables into the cache and keeps them there while the run reads them: use it as `async with`.
+    """Fetches tables into the cache and pins them while the run reads them: use it as `async with`.
 
-    `fetched_bytes` counts what this run moved. Without a client no request is made: what is not there is unavailable.
+    `fetched_bytes` counts the bytes that this run has fetched. Without a client no request is made: what is not cached
+    is unavailable.
     """
 
     def __init__(
@@ -118,103 +120,108 @@ class MetadataCache:
         """Whether tables come from the public buckets, so that the catalogue's sizes hold."""
         return self._mirror is None and self._client is not None
 
-    def room_for(self, tables: Sequence[PublishedTable]) -> int:
-        """Return the free bytes where tables are kept. Raises StorageError when these cannot fit, as published."""
+    def check_space(self, tables: Sequence[PublishedTable]) -> int:
+        """Return the free bytes where tables are cached. Raises StorageError when these, as published, cannot fit."""
         need = 0
         for table in tables:
             have = min(self.cache.entry(table).raw_bytes(), table.bytes or 0)
             need += _need(table.bytes or 0, have, converted=table.kind in _CONVERTED)
-        return _check_room("the tables", self.cache.root, need)
+        return _check_space("the tables", self.cache.root, need)
 
     async def published(self, table: PublishedTable, *, patient: bool = True) -> tuple[TableFile, Identity]:
         """Return a published table on this disk. Raises UnavailableError when it cannot be had.
 
-        What can be done without is asked for once and no more: not `patient`.
+        `patient`: retry; for a table that the caller can do without one attempt is enough.
         """
         url = object_url(table.bucket, table.key, self._mirror)
         written = object_url(table.bucket, table.key, self.site)
-        file, identity = await self._bring(self.cache.entry(table), url, written, _form_of(table), patient)
+        file, identity = await self._fetch(self.cache.entry(table), url, written, _form_of(table), patient)
         return file, replace(identity, url=written)
 
     async def given(self, url: str) -> tuple[TableFile, Identity]:
-        """Return a table that the user named by URL, as it is. Raises UnavailableError when it cannot be had."""
-        file, identity = await self._bring(self.cache.given_entry(url), url, url, None, True)
+        """Return a table that the user gave by URL, as it is. Raises UnavailableError when it cannot be had."""
+        file, identity = await self._fetch(self.cache.given_entry(url), url, url, None, True)
         return TableFile(file.path, url), identity
 
-    async def _bring(
+    async def _fetch(
         self, entry: CacheEntry, url: str, written: str, form: Form | None, patient: bool
     ) -> tuple[TableFile, Identity]:
         try:
             if self._client is None:
-                kept = await in_thread(self._pinned, entry)
-                if kept is None:
+                cached = await in_thread(self._pinned, entry)
+                if cached is None:
                     raise UnavailableError(
                         f"{entry.name}: not in the cache, and --offline makes no request; "
                         f"run once without it, or oid-async metadata pull"
                     )
-                return entry.table(kept), kept.identity
+                return entry.table(cached), cached.identity
             began = time.time()
-            async with self._alone(entry):
-                kept = await asyncio.to_thread(entry.kept)
-                # Somebody else asked while this run waited; a time to come is a wrong clock's, and says nothing.
-                if kept is None or not began <= kept.checked_s <= time.time():
-                    kept = await self._refresh(self._client, entry, kept, url, written, form, patient)
-                await in_thread(self._pin, entry, kept)
+            async with self._locked(entry):
+                cached = await asyncio.to_thread(entry.current_version)
+                # Another run may have checked it while this one waited; a time in the future is a wrong clock's.
+                if cached is None or not began <= cached.checked_s <= time.time():
+                    cached = await self._refresh(self._client, entry, cached, url, written, form, patient)
+                await in_thread(self._pin, entry, cached)
         except OSError as error:
             raise storage_error(error, entry.folder) from error
-        return entry.table(kept), kept.identity
+        return entry.table(cached), cached.identity
 
     async def _refresh(
         self,
         client: "Client",
         entry: CacheEntry,
-        kept: CachedVersion | None,
+        cached: CachedVersion | None,
         url: str,
         written: str,
         form: Form | None,
         patient: bool,
     ) -> CachedVersion:
-        """Return the latest version: the kept one if the server says so, or cannot be asked, else a new one."""
+        """Return the latest version: the cached one if it is still that or the server fails, else a new one."""
 
-        # Offline nothing is fetched, and what fetches takes a while to import.
+        # Imported here: it takes a while, and offline nothing is fetched.
         from oid_async.metadata.fetch import FileFetch
 
-        def moved(count: int, done: int, total: int | None) -> None:
+        def stored(count: int, done: int, total: int | None) -> None:
             self.fetched_bytes += count
             self._sink(TableProgress(entry.name, done, total))
 
-        def room(total: int | None, have: int) -> None:
+        def check_space(total: int | None, have: int) -> None:
             if total is not None:
-                _check_room(entry.name, entry.folder, _need(total, have, converted=form is not None))
+                _check_space(entry.name, entry.folder, _need(total, have, converted=form is not None))
 
         try:
-            fetch = FileFetch(
-                client, entry, url, kept.identity if kept else None, moved=moved, room=room, patient=patient
-            )
-            identity = await fetch.run()
+            identity, is_unsure = await FileFetch(
+                client,
+                entry,
+                url,
+                cached.identity if cached else None,
+                stored=stored,
+                check_space=check_space,
+                patient=patient,
+            ).run()
         except FetchError as error:
-            if kept is None or error.kind in ("not_found", "gone", "forbidden", "bad_url", "blocked"):
+            if cached is None or error.kind in ("not_found", "gone", "forbidden", "bad_url", "blocked"):
                 raise _unavailable(error, written, entry.name) from error
             self._sink(Note(f"{entry.name}: {written} cannot be asked ({error}); using the copy in the cache"))
-            return kept
+            return cached
         if identity is None:
-            assert kept is not None
-            await in_thread(entry.checked, kept)
-            return kept
-        if fetch.is_unsure:
-            said = "did not say how long it is; if it was cut off at the end of a line nobody can tell"
-            self._sink(Note(f"{entry.name}: {written} {said}"))
+            assert cached is not None
+            await in_thread(entry.note_checked, cached)
+            return cached
+        if is_unsure:
+            text = "did not say how long it is; if it was cut off at the end of a line nobody can tell"
+            self._sink(Note(f"{entry.name}: {written} {text}"))
         self._sink(TableProgress(entry.name, identity.bytes, identity.bytes, finished=True))
-        return await self._keep(entry, identity, form)
+        return await self._make_version(entry, identity, form)
 
-    async def _keep(self, entry: CacheEntry, identity: Identity, form: Form | None) -> CachedVersion:
-        """Make a version of what has arrived. When cancelled, stop at the next step and wait for that."""
-        if identity.bytes > _WORTH_A_LINE and form is not None:
+    async def _make_version(self, entry: CacheEntry, identity: Identity, form: Form | None) -> CachedVersion:
+        """Make a version of the fetched file. When cancelled, stop at the next step and wait for that."""
+        if identity.bytes > _WORTH_A_NOTE_BYTES and form is not None:
             self._sink(Note(f"{entry.name}: turning it into Parquet, once"))
         loop = asyncio.get_running_loop()
         raised: list[BaseException] = []
 
-        def tell(event: TableProgress) -> None:
+        def emit(event: TableProgress) -> None:
             try:
                 self._sink(event)
             except BaseException as error:
@@ -222,72 +229,70 @@ class MetadataCache:
 
         def progress(done: int, total: int) -> None:
             event = TableProgress(f"{entry.name} to Parquet", done, total, finished=done == total, unit="step")
-            loop.call_soon_threadsafe(tell, event)
+            loop.call_soon_threadsafe(emit, event)
 
         def work(stopped: Callable[[], bool]) -> CachedVersion:
             folder = entry.build()
             if form is None:
                 entry.raw.replace(folder / entry.name)
-                return entry.keep(identity, None)
+                return entry.publish(identity, None)
             raw = TableFile(entry.raw, entry.name)
             try:
                 columns = convert(
                     raw, folder, kind=form.kind, progress=progress, stopped=lambda: stopped() or bool(raised)
                 )
             except InputError:
-                # Fetched again next time: what cannot be read may have been cut or mixed up on its way here.
+                # Fetched again next time: an unreadable file may have been cut or mixed up on its way here.
                 entry.forget_raw()
                 raise
-            return entry.keep(identity, columns)
+            return entry.publish(identity, columns)
 
         try:
-            kept = await until_stopped(work)
+            version = await until_stopped(work)
         except StoppedError:
             raise raised[0] from None
-        # The last step may have been told, and refused, after the work was done.
+        # The sink may have refused the last step after the work was done.
         await asyncio.sleep(0)
         if raised:
             raise raised[0]
-        return kept
+        return version
 
     @asynccontextmanager
-    async def _alone(self, entry: CacheEntry) -> AsyncIterator[None]:
-        """Have a place to oneself: wait for whoever is at it."""
-        began, said = time.monotonic(), False
-        while (lock := await acquired(_try_lock, entry, release=_give_back)) is None:
-            if not said and time.monotonic() - began > _SAY_WAITING_S:
-                said = True
+    async def _locked(self, entry: CacheEntry) -> AsyncIterator[None]:
+        """Hold the lock of an entry; wait while another run has it."""
+        began, is_noted = time.monotonic(), False
+        while (lock := await acquired(_try_lock, entry, release=_release)) is None:
+            if not is_noted and time.monotonic() - began > _NOTE_WAITING_S:
+                is_noted = True
                 self._sink(Note(f"{entry.name}: another run is fetching it; waiting for that"))
-            await asyncio.sleep(_LOOK_AGAIN_S)
-        try:
+            await asyncio.sleep(_RETRY_LOCK_S)
+        with lock:
             yield
-        finally:
-            lock.release()
 
     def _pinned(self, entry: CacheEntry) -> CachedVersion | None:
-        """Return the current version, pinned; a run that replaces it meanwhile makes us look again."""
-        while (kept := entry.kept()) is not None:
-            if self._pin(entry, kept):
-                return kept
+        """Return the current version, pinned; try again if another run replaces it meanwhile."""
+        while (cached := entry.current_version()) is not None:
+            if self._pin(entry, cached):
+                return cached
         return None
 
-    def _pin(self, entry: CacheEntry, kept: CachedVersion) -> bool:
-        """Keep a version where it is until the run ends; noted at once, so that a cancelled run gives it back too."""
-        pin = entry.pin(kept)
+    def _pin(self, entry: CacheEntry, cached: CachedVersion) -> bool:
+        """Pin a version until the run ends. The pin is recorded at once, so that a cancelled run releases it too."""
+        pin = entry.pin(cached)
         if pin is not None:
             self._pins.append(pin)
         return pin is not None
 
 
 def local_table(given: str) -> TableFile | None:
-    """Return the table a path or file: URL names, None for an http URL. Raises InputError if the file is not there."""
+    """Return the table at a path or file: URL, None for an http URL. Raises InputError if there is no such file."""
     if given.lower().startswith(("http://", "https://")):
         return None
     return TableFile(local_file(given), given)
 
 
 def local_file(given: str) -> Path:
-    """Return the path that a path or file: URL names. Raises InputError if there is no file to read."""
+    """Return the path of a path or file: URL. Raises InputError if there is no readable file."""
     path = file_url_path(given) or Path(given)
     if not path.is_file():
         raise InputError(f"{given}: {'not a file' if path.exists() else 'no such file'}")
@@ -296,30 +301,30 @@ def local_file(given: str) -> Path:
     return path
 
 
-def _give_back(lock: FileLock | None) -> None:
+def _release(lock: FileLock | None) -> None:
     if lock is not None:
         lock.release()
 
 
 def _try_lock(entry: CacheEntry) -> FileLock | None:
-    """Return the lock of a place; of one that may only be read, such as a cache for many users, there is none to take.
+    """Return the lock of an entry, or of a read-only one (such as in a cache for many users) a lock on nothing.
 
-    What is kept there can be used all the same, as long as it is the latest.
+    Its cached version can be used all the same, as long as it is the latest.
     """
     try:
         return entry.lock()
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM) and entry.kept() is not None:
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM) and entry.current_version() is not None:
             return FileLock.nothing()
         raise
 
 
 def _need(total: int, have: int, *, converted: bool) -> int:
-    """Return the bytes that fetching the rest of a file and turning it takes."""
-    return total - have + (int(total * _CONVERSION_ROOM) if converted else 0)
+    """Return the bytes of disk that fetching the rest of a file and converting it take."""
+    return total - have + (int(total * _CONVERSION_SHARE) if converted else 0)
 
 
-def _check_room(what: str, folder: Path, need: int) -> int:
+def _check_space(what: str, folder: Path, need: int) -> int:
     free = free_bytes(folder)
     if need > free:
         raise StorageError(

@@ -1,16 +1,16 @@
-"""Turning a published table into the cache's own form, once: what every later question is answered from.
+"""Conversion of a published table to the cache's own form, made once and read by every later query.
 
     FOLDER/part-00000.parquet ...   the rows: published columns as text, KEY (u64), ROW (u32: published order)
     FOLDER/pairs-00000.parquet ...  of a sorted box table: LabelName, KEY, boxes (u32), one row per image and label
                                     of narratives: image_id, caption, line (the JSON object as published), always sorted
     FOLDER/damaged.parquet          Line (physical, header = 1), Reason of rows that were left out; absent without any
 
-A table of up to a million rows is one part in published order: any question reads it in a blink, and turning it takes
-no memory to speak of. Larger ones are sorted: box rows by LabelName, KEY, ROW (a class is then a few row groups, found
+A table of up to a million rows is one part in published order: any query reads it in an instant, and converting it
+takes little memory. Larger ones are sorted: box rows by LabelName, KEY, ROW (a class is then a few row groups, found
 by their statistics), image rows by KEY, ROW. Their rows are copied once as they come, then sorted a slice at a time:
 one sort of all train boxes needs 2.7 GB.
 
-Nothing here is atomic; whoever calls makes FOLDER known when it is whole.
+Nothing here is atomic; the caller publishes FOLDER when it is complete.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +29,7 @@ from oid_async.tables.row_rules import RowRules
 
 _SORTED_FROM_ROWS = 1_000_000
 _SLICE_ROWS = 700_000
-# What is being written is held in memory a row group at a time; larger ones are read faster, over and over.
+# A row group is held in memory while it is written; larger ones are faster to read, again and again.
 _SMALL_GROUP = 1 << 12
 _LARGE_GROUP = 1 << 16
 _LARGE_BYTES = 256 << 20
@@ -45,10 +45,10 @@ def convert(
     progress: Callable[[int, int], None],
     stopped: Callable[[], bool],
 ) -> tuple[str, ...]:
-    """Write a table's converted form into an existing, empty folder and return its columns.
+    """Write a table's converted form into an existing, empty folder and return its columns. Blocking.
 
-    `kind` is that of its annotations, None for an image table. Blocking; `progress` gets (done, total) steps. Raises
-    InputError for what is no such table, StorageError for a full disk, StoppedError when asked to stop.
+    `kind` is that of its annotations, None for an image table; `progress` gets (done, total) steps. Raises InputError
+    if it is no such table, StorageError for a full disk, StoppedError once `stopped` returns True.
     """
     if kind is not None and kind.is_json:
         return _convert_lines(raw, folder, progress=progress, stopped=stopped)
@@ -60,13 +60,13 @@ def convert(
         require(raw, [id_column(columns), *(kind.labels if kind is not None else ())])
         form = RowRules.of_images(columns, ids)
         if kind is not None:
-            # What will be asked of it is not known yet: every flag must be one.
+            # Later queries may use any flag: all of them are checked.
             form = RowRules.of_kind(kind, columns, ids, FLAGS.values())
-        whole = without_damage(raw, form, folder, stopped=stopped)
-        frame = scan_keyed(whole, ids, [], numbered=True)
+        undamaged = without_damage(raw, form, folder, stopped=stopped)
+        frame = scan_keyed(undamaged, ids, [], numbered=True)
         frame.sink_parquet(copy, row_group_size=group, compression="lz4")
-        if whole.path != raw.path:
-            whole.path.unlink()
+        if undamaged.path != raw.path:
+            undamaged.path.unlink()
         rows = pl.scan_parquet(copy)
         count = int(rows.select(pl.len()).collect(engine="streaming").item())
         if count > _SORTED_FROM_ROWS:
@@ -81,15 +81,15 @@ def convert(
 def _convert_lines(
     raw: TableFile, folder: Path, *, progress: Callable[[int, int], None], stopped: Callable[[], bool]
 ) -> tuple[str, ...]:
-    """Turn JSON Lines of narratives: `line` is an object as published, `caption` what is asked of it."""
+    """Convert JSON Lines of narratives: `line` is an object as published, `caption` the field that is searched."""
     copy, ids = folder / "rows.parquet", IdForm()
     with reading(raw, into=folder):
         rows = scan_lines(raw).with_columns(
             ids.key("image_id"), pl.col("line").str.json_path_match("$.caption").alias("caption")
         )
-        whole = pl.col(KEY).is_not_null() & pl.col("caption").is_not_null()
-        rows.filter(whole).select(KEY, ROW, *LINE_COLUMNS).sink_parquet(copy, compression="lz4")
-        damaged = rows.filter(~whole & (pl.col("line") != "")).select(
+        is_narrative = pl.col(KEY).is_not_null() & pl.col("caption").is_not_null()
+        rows.filter(is_narrative).select(KEY, ROW, *LINE_COLUMNS).sink_parquet(copy, compression="lz4")
+        damaged = rows.filter(~is_narrative & (pl.col("line") != "")).select(
             (pl.col(ROW).cast(pl.Int64) + 1).alias("Line"), pl.lit(NO_NARRATIVE).alias("Reason")
         )
         bad = damaged.collect(engine="streaming")
@@ -114,7 +114,7 @@ def _sort(
     progress: Callable[[int, int], None],
     stopped: Callable[[], bool],
 ) -> None:
-    """Write the rows of each slice as a part, sorted; the slices themselves follow one another in order."""
+    """Write the rows of each slice as a sorted part; the slices themselves are in order."""
     order = ["LabelName", KEY, ROW] if by_label else [KEY, ROW]
     for number, condition in enumerate(slices):
         if stopped():
@@ -128,7 +128,7 @@ def _sort(
 
 
 def _label_slices(rows: pl.LazyFrame) -> Iterator[pl.Expr]:
-    """Yield conditions that cut the rows into runs of neighbouring labels; a large label is cut by its keys."""
+    """Yield conditions that divide the rows into runs of neighbouring labels; a large label is divided by its keys."""
     counts = rows.group_by("LabelName").len().collect(engine="streaming").sort("LabelName")
     label = pl.col("LabelName")
     if counts.get_column("LabelName").null_count():
@@ -149,7 +149,7 @@ def _label_slices(rows: pl.LazyFrame) -> Iterator[pl.Expr]:
 
 
 def _key_ranges(count: int) -> Iterator[pl.Expr]:
-    """Yield conditions that cut all keys into ranges of one width: ids are spread nearly evenly (0... 1.4 times)."""
+    """Yield conditions that divide all keys into ranges of one width: ids are spread nearly evenly (0... 1.4 times)."""
     width = 2**64 // count
     for number in range(count):
         last = 2**64 - 1 if number == count - 1 else (number + 1) * width - 1

@@ -1,12 +1,12 @@
-"""One object's place in the cache: its versions, its lock, what has arrived of it so far. Blocking, all of it quick.
+"""One object's entry in the cache: its versions, its lock, the bytes fetched so far. Blocking, all of it quick.
 
-    FOLDER/lock           held by the run that asks for the object, fetches and converts it; the others wait for it
-    FOLDER/raw.part       what has arrived so far; raw.json beside it says of what, so that it can be resumed
-    FOLDER/building/      a version in the making; whatever lies there belongs to whoever has the lock
-    FOLDER/<version>/     a whole version: the file as published, or its converted form
-    FOLDER/current.json   which version that is and where it came from; written last, by renaming
+    FOLDER/lock           held by the run that requests the object, fetches and converts it; others wait for the lock
+    FOLDER/raw.part       the bytes fetched so far; raw.json next to it describes the file, so that it can be resumed
+    FOLDER/building/      a version in the making; belongs to the run that has the lock
+    FOLDER/<version>/     a complete version: the file as published, or its converted form
+    FOLDER/current.json   the current version and where it came from; written last, by renaming
 
-A version that a run reads from is pinned by a shared lock on its `in_use`: a newer version does not take it away.
+A version that a run reads from is pinned by a shared lock on its `in_use`: a newer version does not remove it.
 """
 
 import errno
@@ -25,7 +25,7 @@ from oid_async.tables.reading import TableFile
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What tells one state of an object from another; a validator is None if the server gives none. `md5` is hex."""
+    """One state of an object on its server; a validator is None if the server gives none. `md5` is hex."""
 
     url: str
     bytes: int
@@ -36,7 +36,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class CachedVersion:
-    """A version on the shelf. `columns` are those of a converted table, None for a file as published.
+    """A version in the cache. `columns` are those of a converted table, None for a file as published.
 
     `made_s` is when it was made, `checked_s` when it was last known to be the latest (Unix time).
     """
@@ -49,7 +49,7 @@ class CachedVersion:
 
 
 class CacheEntry:
-    """The folder of one object; `name` is what messages call it and what its file is called."""
+    """The cache entry of one object: its `folder`; `name` is used in messages and for its file."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder = folder
@@ -59,22 +59,20 @@ class CacheEntry:
         self.building = folder / "building"
         self._current = folder / "current.json"
 
-    def kept(self) -> CachedVersion | None:
-        """Return the current version, None if there is none that is whole.
-
-        A run that replaces it meanwhile makes us look again: the version that a note names is gone a moment later.
-        """
+    def current_version(self) -> CachedVersion | None:
+        """Return the current version, None if there is none that is complete."""
         while True:
             note = read_json(self._current)
-            kept = self._read(note)
-            if kept is not None or read_json(self._current) == note:
-                return kept
+            version = self._read(note)
+            # Another run may replace it meanwhile: the version that the note names is then removed.
+            if version is not None or read_json(self._current) == note:
+                return version
 
     def _read(self, note: Any) -> CachedVersion | None:
         with suppress(OSError, TypeError, KeyError):
             columns = note["columns"]
             version = str(note["version"])
-            # A power cut may leave the note on the disk and not all of what it speaks of.
+            # A power cut may leave the note on the disk but not all of the files that it describes.
             if _size(self.folder / version) == note["size"]:
                 made_s = self._in_use(version).stat().st_mtime
                 columns = None if columns is None else tuple(columns)
@@ -83,21 +81,21 @@ class CacheEntry:
                 )
         return None
 
-    def table(self, kept: CachedVersion) -> TableFile:
+    def table(self, cached: CachedVersion) -> TableFile:
         """Return a version as a table to read."""
-        folder = self.folder / kept.version
-        if kept.columns is None:
+        folder = self.folder / cached.version
+        if cached.columns is None:
             return TableFile(folder / self.name, self.name)
-        return TableFile(folder, self.name, kept.columns)
+        return TableFile(folder, self.name, cached.columns)
 
     def lock(self) -> FileLock | None:
         """Return the exclusive lock of this entry, None while another run has it. Raises OSError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return _take_lock(self.folder / "lock")
 
-    def pin(self, kept: CachedVersion) -> FileLock | None:
-        """Return a shared lock that keeps a version where it is, None if it is already gone."""
-        path = self._in_use(kept.version)
+    def pin(self, cached: CachedVersion) -> FileLock | None:
+        """Return a shared lock that protects a version from removal, None if it is already removed."""
+        path = self._in_use(cached.version)
         with suppress(FileNotFoundError):
             lock = _take_lock(path, shared=True)
             if lock is None or path.exists():
@@ -107,13 +105,13 @@ class CacheEntry:
         return None
 
     def build(self) -> Path:
-        """Return an empty folder to make a version in. Only for who has the lock, as everything below."""
+        """Return an empty folder to make a version in. Needs the lock, as the methods below do."""
         shutil.rmtree(self.building, ignore_errors=True)
         self.building.mkdir()
         return self.building
 
-    def keep(self, identity: Identity, columns: tuple[str, ...] | None) -> CachedVersion:
-        """Make what was built the current version and remove what nobody reads any more."""
+    def publish(self, identity: Identity, columns: tuple[str, ...] | None) -> CachedVersion:
+        """Make the version that was built the current one and remove versions that no run reads any more."""
         version = secrets.token_hex(6)
         with replacing(self.folder / version, part=self.building) as built:
             (built / "in_use").touch()
@@ -125,23 +123,23 @@ class CacheEntry:
         made_s = self._in_use(version).stat().st_mtime
         return CachedVersion(version, identity, columns, made_s, self._current.stat().st_mtime)
 
-    def checked(self, kept: CachedVersion) -> None:
+    def note_checked(self, cached: CachedVersion) -> None:
         """Note that a version is still the latest, for a run that waits for the lock meanwhile; remove older ones."""
         with suppress(OSError):
             os.utime(self._current)
-            self.sweep(kept.version)
+            self.sweep(cached.version)
 
     def raw_bytes(self) -> int:
-        """Return how much of the file has arrived."""
+        """Return how many bytes of the file have been fetched."""
         return self.raw.stat().st_size if self.raw.exists() else 0
 
     def forget_raw(self) -> None:
-        """Remove what has arrived so far."""
+        """Remove the bytes fetched so far."""
         for path in (self.raw_note, self.raw):
             path.unlink(missing_ok=True)
 
     def sweep(self, current: str | None) -> int:
-        """Remove every version but the current one that no run reads from; return how many stay for that reason."""
+        """Remove every version but `current`; return how many stay because a run reads from them."""
         busy = 0
         for path in list(self.folder.iterdir()):
             if not path.is_dir() or path.name == current:
@@ -155,30 +153,30 @@ class CacheEntry:
         return busy
 
     def try_clear(self) -> bool:
-        """Remove everything of this object, for who has not got the lock; return whether no run was in the way."""
+        """Remove everything of this entry, with the lock taken here; return False if another run uses it."""
         lock = self.lock()
         if lock is None:
             return False
         with lock:
-            if not self._is_free(self.kept()):
+            if not self._is_free(self.current_version()):
                 return False
             self._current.unlink(missing_ok=True)
             self.forget_raw()
             return self.sweep(None) == 0
 
-    def _is_free(self, kept: CachedVersion | None) -> bool:
+    def _is_free(self, cached: CachedVersion | None) -> bool:
         """Return whether no run reads from a version."""
-        if kept is None:
+        if cached is None:
             return True
-        lock = _take_lock(self._in_use(kept.version))
+        lock = _take_lock(self._in_use(cached.version))
         if lock is not None:
             lock.release()
         return lock is not None
 
     def size(self) -> int:
-        """Return the bytes that this object takes on the disk."""
+        """Return the bytes that this entry takes on the disk."""
         total = 0
-        # Files come and go while another run is at it.
+        # Files come and go while another run works on it.
         with suppress(FileNotFoundError):
             for path in self.folder.iterdir():
                 with suppress(FileNotFoundError):

@@ -1,7 +1,7 @@
-"""Fetching one file for the cache: asked for with validators, resumed where it was cut, checked when it is whole.
+"""Fetching one file for the cache: requested with validators, resumed after a break, checked when complete.
 
-A cut costs what was in flight: the next attempt, of this run or a later one, asks for the rest with Range and If-Range.
-Only a strong ETag vouches that it is the rest of the same file; without one the file is fetched from its start.
+A break costs what was in flight: the next attempt, of this run or a later one, requests the rest with Range and
+If-Range. Only a strong ETag guarantees the rest of the same file; without one the file is fetched from its start.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ _BLOCK = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class _Promise:
-    """What the server said of the file whose first bytes are here; `md5` is base64, as x-goog-hash gives it."""
+class _RemoteFile:
+    """The file as the server described it with its first bytes; `md5` is base64, as x-goog-hash gives it."""
 
     url: str
     total: int | None
@@ -41,113 +41,115 @@ class _Promise:
 
 
 class FileFetch:
-    """One file on its way to `entry.raw`. `moved` is told of each block's bytes, `room` asked, in a
-    thread, before the body comes."""
+    """Fetches one file to `entry.raw`; `cached` is the identity of the cached version.
+
+    `stored` is called with (bytes of the block, bytes so far, total or None) after each block; `check_space` with
+    (total or None, bytes so far) before the body comes, in a thread. Without `patient` there is one attempt.
+    """
 
     def __init__(
         self,
         client: "Client",
         entry: CacheEntry,
         url: str,
-        kept: Identity | None,
+        cached: Identity | None,
         *,
-        moved: Callable[[int, int, int | None], None],
-        room: Callable[[int | None, int], None],
+        stored: Callable[[int, int, int | None], None],
+        check_space: Callable[[int | None, int], None],
         patient: bool = True,
     ) -> None:
         self._client = client
         self._entry = entry
         self._url = url
-        self._kept = kept
-        self._moved = moved
-        self._room = room
-        # A person waits for the first table: an address with nobody behind it is said so within two seconds.
+        self._cached = cached
+        self._stored = stored
+        self._check_space = check_space
+        # A person waits for the first table: an address where nothing responds is reported within two seconds.
         self._limits = client.limits if patient else replace(client.limits, retries=0)
         self._impatient = replace(client.limits, retries=min(self._limits.retries, 2))
         self._reached = 0
-        self._progress = False
-        self.is_unsure = False
-        """Whether the server said neither how long the file is nor its MD5, and ended it by hanging up."""
+        self._has_progressed = False
 
-    async def run(self) -> Identity | None:
-        """Return the identity of the whole file in `entry.raw`, None if the kept version is still the latest.
+    async def run(self) -> tuple[Identity | None, bool]:
+        """Return the identity of the complete file in `entry.raw`, None if the cached version is still the latest.
 
-        Raises FetchError. An attempt that got further than any before counts as none: a bad line gets there in the end.
+        The second value is True if the server stated neither length nor MD5 and ended the file by hanging up: then it
+        may be cut. Raises FetchError. An attempt that got further than any before does not count.
         """
         return await with_retries(
             self._attempt,
             self._limits,
             sleep=self._client.hosts.sleep,
-            has_progressed=lambda: self._progress,
+            has_progressed=lambda: self._has_progressed,
             network_limits=self._impatient,
         )
 
-    async def _attempt(self) -> Identity | None:
-        self._progress = False
-        promise, have = await asyncio.to_thread(self._so_far)
+    async def _attempt(self) -> tuple[Identity | None, bool]:
+        self._has_progressed = False
+        remote, have = await asyncio.to_thread(self._so_far)
         try:
-            async with self._client.get(self._url, self._conditions(promise, have)) as response:
+            async with self._client.get(self._url, self._conditions(remote, have)) as response:
                 if response.status != 304:
-                    return await self._body(response, promise, have)
+                    return await self._body(response, remote, have)
         except FetchError as error:
             if error.status != 416 or not have:
                 raise
-            # There is no such rest: the file has become shorter, and the server does not heed If-Range.
+            # There is no such rest: the file has become shorter, and the server ignores If-Range.
             await in_thread(self._entry.forget_raw)
             raise FetchError("truncated", f"asked for the rest from byte {have}: {error}") from error
-        if promise is not None and have == promise.total:
-            return await self._whole(promise, have, await in_thread(self._hash_so_far))
-        if self._kept is not None:
-            return None
+        if remote is not None and have == remote.total:
+            return await self._checked(remote, have, await in_thread(self._hash_so_far)), False
+        if self._cached is not None:
+            return None, False
         raise FetchError("bad_response", "HTTP 304 to what is not here")
 
-    async def _body(self, response: "Response", promise: _Promise | None, have: int) -> Identity:
-        """Receive the file or the rest of it."""
+    async def _body(self, response: "Response", remote: _RemoteFile | None, have: int) -> tuple[Identity, bool]:
+        """Receive the file or the rest of it; return what `run` returns."""
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise FetchError("bad_response", "the table was sent compressed although not asked for so")
         if response.status == 206:
             length = None
-            if promise is not None:
-                length = complete_length(response.headers, have=have, total=promise.total, etag=promise.etag)
-            if promise is None or length is None:
+            if remote is not None:
+                length = complete_length(response.headers, have=have, total=remote.total, etag=remote.etag)
+            if remote is None or length is None:
                 await in_thread(self._entry.forget_raw)
-                said = response.headers.get("Content-Range", "no Content-Range")
-                raise FetchError("truncated", f"asked for the rest from byte {have}, got {said}")
-            promise = replace(promise, total=length)
+                content_range = response.headers.get("Content-Range", "no Content-Range")
+                raise FetchError("truncated", f"asked for the rest from byte {have}, got {content_range}")
+            remote = replace(remote, total=length)
         else:
-            promise, have = _promise(self._url, response), 0
+            remote, have = _remote_file(self._url, response), 0
         chunked = "Transfer-Encoding" in response.headers
-        self.is_unsure = promise.total is None and promise.md5 is None and not chunked
-        size, md5 = await self._receive(response, promise, have)
-        return await self._whole(promise, size, md5)
+        size, md5 = await self._receive(response, remote, have)
+        is_unsure = remote.total is None and remote.md5 is None and not chunked
+        return await self._checked(remote, size, md5), is_unsure
 
-    def _so_far(self) -> tuple[_Promise | None, int]:
-        """Return what is here of the file and how much; nothing if it could not be resumed anyway."""
-        with suppress(OSError, ValueError, TypeError):
-            promise = _Promise(**read_json(self._entry.raw_note))
+    def _so_far(self) -> tuple[_RemoteFile | None, int]:
+        """Return the file of which bytes are here and how many; None and 0 if it cannot be resumed."""
+        with suppress(OSError, TypeError):
+            remote = _RemoteFile(**read_json(self._entry.raw_note))
             have = self._entry.raw.stat().st_size
-            if promise.url == self._url and promise.can_resume and 0 < have <= (promise.total or have):
-                return promise, have
+            if remote.url == self._url and remote.can_resume and 0 < have <= (remote.total or have):
+                return remote, have
         return None, 0
 
-    def _conditions(self, promise: _Promise | None, have: int) -> dict[str, str]:
-        if promise is not None and promise.etag is not None:
-            if have == promise.total:
-                return {"If-None-Match": promise.etag}
-            return request_rest(have, promise.etag)
-        kept = self._kept
-        if kept is None:
+    def _conditions(self, remote: _RemoteFile | None, have: int) -> dict[str, str]:
+        if remote is not None and remote.etag is not None:
+            if have == remote.total:
+                return {"If-None-Match": remote.etag}
+            return request_rest(have, remote.etag)
+        cached = self._cached
+        if cached is None:
             return {}
-        conditions = {"If-None-Match": kept.etag, "If-Modified-Since": None if kept.etag else kept.last_modified}
+        conditions = {"If-None-Match": cached.etag, "If-Modified-Since": None if cached.etag else cached.last_modified}
         return {name: value for name, value in conditions.items() if value}
 
-    async def _receive(self, response: "Response", promise: _Promise, have: int) -> tuple[int, str]:
+    async def _receive(self, response: "Response", remote: _RemoteFile, have: int) -> tuple[int, str]:
         """Stream the body to disk in large blocks, each a thread hop; return the file's size and hex MD5.
 
-        The first read follows the headers at once: what a connection has brought and nobody has read when it breaks is
+        The first read follows the headers at once: bytes that have come but are not read when the connection breaks are
         lost.
         """
-        spool = _Spool(self._entry, promise, have, self._room)
+        spool = _Spool(self._entry, remote, have, self._check_space)
         block = bytearray()
         try:
             try:
@@ -157,33 +159,33 @@ class FileFetch:
                         block += chunk
                         if len(block) >= _BLOCK:
                             full, block = block, bytearray()
-                            await self._store(spool, full, promise.total)
+                            await self._store(spool, full, remote.total)
             finally:
-                # What came before a cut is kept: the next attempt goes on from there.
+                # Bytes before a break are kept: the next attempt resumes after them.
                 if block:
-                    await self._store(spool, block, promise.total)
+                    await self._store(spool, block, remote.total)
         finally:
             await in_thread(spool.close)
         return spool.size, spool.md5.hexdigest()
 
     async def _store(self, spool: "_Spool", block: bytearray, total: int | None) -> None:
         await in_thread(spool.write, block)
-        self._progress |= spool.size > self._reached
+        self._has_progressed |= spool.size > self._reached
         self._reached = max(self._reached, spool.size)
-        self._moved(len(block), spool.size, total)
+        self._stored(len(block), spool.size, total)
 
-    async def _whole(self, promise: _Promise, size: int, md5: str) -> Identity:
-        """Return the identity of a file that is whole. Raises FetchError `truncated` or `checksum`."""
-        if promise.total is not None and size != promise.total:
-            raise FetchError("truncated", f"{size} of {promise.total} bytes arrived")
-        if promise.md5 is not None and promise.md5 != base64.b64encode(bytes.fromhex(md5)).decode():
+    async def _checked(self, remote: _RemoteFile, size: int, md5: str) -> Identity:
+        """Return the identity of a complete file. Raises FetchError `truncated` or `checksum`."""
+        if remote.total is not None and size != remote.total:
+            raise FetchError("truncated", f"{size} of {remote.total} bytes arrived")
+        if remote.md5 is not None and remote.md5 != base64.b64encode(bytes.fromhex(md5)).decode():
             await in_thread(self._entry.forget_raw)
-            self._progress = False
-            raise FetchError("checksum", f"its MD5 is not {promise.md5}, which the server says it is")
-        if promise.total is None:
-            # Now it is known: should the run end before the file is used, the next one sees that it is whole.
-            await in_thread(_note, self._entry, replace(promise, total=size))
-        return Identity(self._url, size, promise.etag, promise.last_modified, md5)
+            self._has_progressed = False
+            raise FetchError("checksum", f"its MD5 is not {remote.md5}, which the server says it is")
+        if remote.total is None:
+            # Now it is known: if the run ends before the file is used, the next one sees that it is complete.
+            await in_thread(_write_note, self._entry, replace(remote, total=size))
+        return Identity(self._url, size, remote.etag, remote.last_modified, md5)
 
     def _hash_so_far(self) -> str:
         with self._entry.raw.open("rb") as file:
@@ -193,26 +195,26 @@ class FileFetch:
 class _Spool:
     """The file being written, hashed as it grows: hashing a gigabyte afterwards would take seconds. Blocking.
 
-    It goes on behind the first `have` bytes, or starts anew with 0; the note beside it says of what before any byte is
-    there, once there is room.
+    `open` checks the space on the disk and writes the note on the file; writing continues behind the first `have`
+    bytes, with 0 from the start.
     """
 
     def __init__(
-        self, entry: CacheEntry, promise: _Promise, have: int, room: Callable[[int | None, int], None]
+        self, entry: CacheEntry, remote: _RemoteFile, have: int, check_space: Callable[[int | None, int], None]
     ) -> None:
         self._entry = entry
-        self._promise = promise
+        self._remote = remote
         self._have = have
-        self._room = room
+        self._check_space = check_space
         self._file: IO[bytes] | None = None
         self.size = 0
         self.md5 = hashlib.md5(usedforsecurity=False)
 
     def open(self) -> None:
-        self._room(self._promise.total, self._have)
+        self._check_space(self._remote.total, self._have)
         if not self._have:
             self._entry.forget_raw()
-        _note(self._entry, self._promise)
+        _write_note(self._entry, self._remote)
         self._file = self._entry.raw.open("r+b" if self._have else "wb")
         while self.size < self._have and (block := self._file.read(min(_BLOCK, self._have - self.size))):
             self.md5.update(block)
@@ -231,7 +233,7 @@ class _Spool:
 
 
 async def _meanwhile(read: Awaitable[bytes], opening: Awaitable[None]) -> bytes:
-    """Return what is read, once the other is done too; if that fails, the reading is called off."""
+    """Return what is read, once `opening` is done too; if that fails, cancel the reading."""
     reading = asyncio.ensure_future(read)
     try:
         await opening
@@ -244,12 +246,12 @@ async def _meanwhile(read: Awaitable[bytes], opening: Awaitable[None]) -> bytes:
     return await reading
 
 
-def _note(entry: CacheEntry, promise: _Promise) -> None:
-    write_json(entry.raw_note, asdict(promise))
+def _write_note(entry: CacheEntry, remote: _RemoteFile) -> None:
+    write_json(entry.raw_note, asdict(remote))
 
 
-def _promise(url: str, response: "Response") -> _Promise:
+def _remote_file(url: str, response: "Response") -> _RemoteFile:
     hashes = ",".join(response.headers.getall("x-goog-hash", []))
     md5 = re.search(r"(?:^|[,\s])md5=([A-Za-z0-9+/]{22}==)", hashes)
     headers = response.headers
-    return _Promise(url, response.length, headers.get("ETag"), headers.get("Last-Modified"), md5[1] if md5 else None)
+    return _RemoteFile(url, response.length, headers.get("ETag"), headers.get("Last-Modified"), md5[1] if md5 else None)

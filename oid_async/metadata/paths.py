@@ -1,9 +1,9 @@
-"""Where tables lie in the cache folder and beside it. Light to import: the program asks before anything else is loaded.
+"""The paths in the cache folder and of mirrors. Light to import: the command line needs it before anything else.
 
-    CACHE/<site>/<bucket>/<key>.table/      one published object (see `metadata.shelf`)
-    CACHE/<site>/<bucket>/<key>.directory/  which members an archive of masks has (see `masks.archive`)
-    CACHE/given/<digest>.table/             a table that the user named by URL
-    CACHE/whole/<digest>                    empty: a large table of the user's was found to hold no damaged row
+    CACHE/<site>/<bucket>/<key>.table/      one published object (see `metadata.entry`)
+    CACHE/<site>/<bucket>/<key>.directory/  the members of an archive of masks (see `masks.archive`)
+    CACHE/given/<digest>.table/             a table that the user gave by URL
+    CACHE/whole/<digest>                    empty: a large table of the user's was found to have no damaged row
 
 <site> is `published`, or a name made from the mirror's address.
 """
@@ -21,22 +21,22 @@ WHOLE = "whole"
 
 
 def cache_root(cache_dir: Path | None) -> Path:
-    """Return the cache folder: the one asked for, else the user's."""
+    """Return the cache folder: the given one, else the user's."""
     return cache_dir or user_cache_path("oid-async")
 
 
 def published_folder(root: Path, site: str | None, table: PublishedTable) -> Path:
-    """Return the folder of a published table; `site` is what a mirror is known by, None for the public buckets."""
+    """Return the folder of a published table; `site` is the lasting name of a mirror, None for the public buckets."""
     return site_folder(root, site) / table.bucket / f"{table.key}{SUFFIX}"
 
 
 def site_folder(root: Path, site: str | None) -> Path:
-    """Return the folder of all that a site publishes."""
+    """Return the folder of all objects of a site."""
     return root / ("published" if site is None else f"mirror-{_digest(site)}")
 
 
 def given_folder(root: Path, url: str) -> Path:
-    """Return the folder of a table that the user named by URL."""
+    """Return the folder of a table that the user gave by URL."""
     return root / "given" / f"{_digest(url)}{SUFFIX}"
 
 

@@ -1,11 +1,11 @@
 """The sizes of the hosted images: the bucket's own listing, fetched once, as a table.
 
     CACHE/<site>/open-images-dataset/<split>.sizes/sizes.parquet    KEY (u64), Bytes (i64), ETag; sorted by KEY
-    CACHE/<site>/open-images-dataset/<split>.sizes/pages/<p>.parquet  what is there so far, by the id's first two digits
+    CACHE/<site>/open-images-dataset/<split>.sizes/pages/<p>.parquet  the same so far, by the id's first two digits
 
-S3's ListObjectsV2, unsigned: a thousand keys an answer, 1,911 answers for all splits. Ids are not spread evenly, yet
-each of the 256 prefixes of a split has about seven pages: so they are asked for side by side, and a listing that was
-interrupted goes on with those that are missing. (API reference of Amazon S3, ListObjectsV2, checked 2026-11.)
+S3's ListObjectsV2, unsigned: a thousand keys a response, 1,911 responses for all splits. Ids are not spread evenly, yet
+each of the 256 prefixes of a split has about seven pages: so prefixes are listed concurrently, and an interrupted
+listing continues with those that are missing. (API reference of Amazon S3, ListObjectsV2, checked 2026-11.)
 """
 
 import asyncio
@@ -44,7 +44,7 @@ _SCHEMA = {KEY: pl.UInt64, "Bytes": pl.Int64, "ETag": pl.String}
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One answer: (ImageID, bytes, ETag) of the images in it, and where the next one begins, None for the last."""
+    """One response: (ImageID, bytes, ETag) of its images, and the token of the next page, None for the last."""
 
     images: list[tuple[str, int, str]]
     token: str | None
@@ -60,25 +60,25 @@ class Sizes:
 
     @property
     def path(self) -> Path:
-        """Return where the table stands, once it is there."""
+        """Return the path of the table, which need not exist yet."""
         return self._folder / "sizes.parquet"
 
     @property
     def is_there(self) -> bool:
-        """Return whether the listing is whole."""
+        """Return whether the listing is complete."""
         return self.path.exists()
 
     @property
     def age_s(self) -> float | None:
-        """Return how old it is."""
+        """Return the age of the table, None if there is none."""
         return max(0.0, time.time() - self.path.stat().st_mtime) if self.is_there else None
 
     def clear(self) -> None:
-        """Remove it."""
+        """Remove the table and its pages."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def pull(self, client: "Client", sink: Sink, mirror: str | None) -> int:
-        """List the split, going on with what is missing; return how many images it has.
+        """List the prefixes of the split that are missing; return how many images the split has.
 
         Raises UnavailableError when the bucket cannot be listed, StorageError.
         """
@@ -149,7 +149,7 @@ class Sizes:
 
 
 def read_page(body: bytes | bytearray, split: Split) -> Page:
-    """Return what a page lists. Raises FetchError for what is no whole listing; other objects are passed over."""
+    """Parse a page of the listing; other objects are ignored. Raises FetchError if it is no complete listing."""
     try:
         root = ElementTree.fromstring(body)
     except ElementTree.ParseError as error:

@@ -673,7 +673,7 @@ async def test_the_md5_that_a_server_names_decides(cache_dir: Path, lines: list[
         assert [asked.start for asked in store.log[1:]] == [0, 0]
         entry = place_of(store.url, cache_dir)
         assert versions(entry) == []
-        assert entry.kept() is None
+        assert entry.current_version() is None
         assert not entry.raw.exists()
         # One fresh try may be all it takes.
         store.objects[path_of(CLASSES)] = Held(body, lines=wrong.lines, then=right)
@@ -751,7 +751,7 @@ async def test_what_is_no_box_table_is_refused_by_name_and_asked_for_again(cache
             with pytest.raises(InputError, match=f"^{BOXES.name}: "):
                 await plan(store.url)
         assert store.bodies[path_of(BOXES)] == 2
-        assert place_of(store.url, cache_dir, BOXES).kept() is None
+        assert place_of(store.url, cache_dir, BOXES).current_version() is None
         store.objects[path_of(BOXES)] = good
         assert (await plan(store.url))["selected"] == 40
         assert len(versions(place_of(store.url, cache_dir, BOXES))) == 1
@@ -1058,19 +1058,19 @@ async def test_room_is_asked_for_only_what_is_not_there_yet(cache_dir: Path, mon
         MetadataCache(client, ignore, root=cache_dir, mirror=None, site=None) as cache,
     ):
         with pytest.raises(StorageError, match="--cache-dir") as caught:
-            cache.room_for([table])
+            cache.check_space([table])
         needed = re.search(r"([\d.]+) GB are needed", str(caught.value))
         assert needed is not None
         free = int(float(needed[1]) * 1e9) - 1_000_000_000
         with pytest.raises(StorageError, match="--cache-dir"):
-            cache.room_for([table])
+            cache.check_space([table])
         entry = cache.cache.entry(table)
         entry.folder.mkdir(parents=True)
         with entry.raw.open("wb") as raw:
             raw.truncate(2_000_000_000)
         note = {"url": object_url(table.bucket, table.key), "total": table.bytes, "etag": '"a"'}
         entry.raw_note.write_text(json.dumps({**note, "last_modified": None, "md5": None}))
-        assert cache.room_for([table]) == free
+        assert cache.check_space([table]) == free
 
 
 async def test_a_disk_that_fills_up_in_a_block_leaves_no_byte_twice(
@@ -1193,7 +1193,7 @@ async def test_a_plan_can_be_cancelled_while_a_table_is_turned(
         assert open_below(cache_dir) == []
         assert 0 < len(steps) < steps[0].total  # type: ignore[operator]
         entry = place_of(store.url, cache_dir, BOXES)
-        assert entry.kept() is None
+        assert entry.current_version() is None
         assert await plan(store.url) == expected
         assert store.bodies[path_of(BOXES)] == 1
         assert "building" not in versions(entry)

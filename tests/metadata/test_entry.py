@@ -416,14 +416,14 @@ async def test_a_conversion_that_is_killed_is_made_again_from_what_was_fetched(
             began = time.time()
             process = start_plan(IN_SLICES, url, cache_dir, out)
             assert await kill_when_made(entry.building / name, process, began) == -9
-            assert entry.kept() is None
+            assert entry.current_version() is None
             assert entry.raw.stat().st_size == (large / key_of(BOXES)).stat().st_size
         assert await finished_plan(IN_SLICES, url, cache_dir, out) == calm
         assert bodies(answers)[key_of(BOXES)] == 1
         assert len(versions(entry)) == 1
         assert not entry.raw.exists()
         assert not entry.raw_note.exists()
-        kept = entry.kept()
+        kept = entry.current_version()
         assert kept is not None
         table = entry.table(kept)
         assert len(table.parts) > 20
@@ -452,7 +452,7 @@ def dies_behind_the_note(self: CacheEntry) -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "death"), [("keep", dies_before_the_note), ("forget_raw", dies_behind_the_note)], ids=["before", "behind"]
+    ("step", "death"), [("publish", dies_before_the_note), ("forget_raw", dies_behind_the_note)], ids=["before", "behind"]
 )
 async def test_a_run_that_ends_as_it_makes_a_version_known_leaves_nothing_that_stays(
     lookalike: Path, cache_dir: Path, step: str, death: Any
@@ -466,7 +466,7 @@ async def test_a_run_that_ends_as_it_makes_a_version_known_leaves_nothing_that_s
                 await rows_of(url, cache_dir)
         assert len(versions(entry)) == 1
         assert entry.raw.exists()
-        assert (entry.kept() is None) == (step == "keep")
+        assert (entry.current_version() is None) == (step == "publish")
         for _ in range(2):
             assert await rows_of(url, cache_dir) == read_rows(lookalike / key_of(BOXES))
             assert len(versions(entry)) == 1
@@ -540,7 +540,7 @@ async def test_a_torn_version_is_never_read(
         published_rows = await rows_of(url, cache_dir)
         (version,) = versions(entry)
         TORN[tear](entry.folder / version)
-        assert entry.kept() is None
+        assert entry.current_version() is None
         with pytest.raises(UnavailableError, match=f"^{BOXES.name}: not in the cache.*--offline"):
             await rows_of(None, cache_dir, site=url)
         assert await rows_of(url, cache_dir) == published_rows == read_rows(lookalike / key_of(BOXES))
@@ -559,7 +559,7 @@ IDENTITY = Identity("http://127.0.0.1/x", 3, '"e"', None, None)
 def make(entry: CacheEntry, body: bytes = b"abc") -> None:
     """Make a version as a run does that has the lock."""
     (entry.build() / entry.name).write_bytes(body)
-    entry.keep(IDENTITY, None)
+    entry.publish(IDENTITY, None)
 
 
 @pytest.fixture
@@ -586,18 +586,18 @@ def test_only_one_has_the_lock_and_it_is_free_again_at_once(entry: CacheEntry) -
 
 def test_a_pinned_version_outlives_newer_ones_and_a_clear(entry: CacheEntry) -> None:
     """However many versions follow, what is pinned stays whole; once nobody reads it, it goes with the next sweep."""
-    old = entry.kept()
+    old = entry.current_version()
     assert old is not None
     pins = [entry.pin(old), entry.pin(old)]
     for body in (b"de", b"fghi"):
         make(entry, body)
-        new = entry.kept()
+        new = entry.current_version()
         assert new is not None
         assert entry.table(new).path.read_bytes() == body
         assert entry.table(old).path.read_bytes() == b"abc"
         assert versions(entry) == sorted([old.version, new.version])
     assert not entry.try_clear()
-    assert entry.kept() is None
+    assert entry.current_version() is None
     assert versions(entry) == [old.version]
     for pin in pins:
         assert not entry.try_clear()
