@@ -1,1 +1,1 @@
-"""Masks out of remote archives: only the members that are wanted, by Range."""
+"""Masks from remote archives: only the wanted members are fetched, by Range requests."""

@@ -1,10 +1,10 @@
-"""One remote archive: its directory, fetched once and kept in the cache as Parquet, and any part of it.
+"""One remote archive: its directory, fetched once and cached as Parquet, and any part of it.
 
-    FOLDER/<state>.parquet   the directory (see `masks.directory`) of the archive in one state
-    FOLDER/state.json        which state that is: its size and ETag; written last, by renaming
+    FOLDER/<state>.parquet   the directory (see `masks.zip_directory`) of the archive in one state
+    FOLDER/state.json        that state: the archive's size and ETag; written last, by renaming
 
-That an archive has changed shows in the answer to any later request (If-Range, and its length), so that a directory in
-the cache costs no request.
+A change of the archive is noticed in the response to any later request (If-Range, and its length), so that a cached
+directory costs no request.
 """
 
 import hashlib
@@ -30,28 +30,31 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
 class ChangedError(Exception):
-    """The archive is another one than its directory was read from."""
+    """The archive has changed since its directory was read."""
 
 
 class NoRangeError(Exception):
-    """The server sends all of the archive, whatever part is asked for."""
+    """The server sends all of the archive, whatever part is requested."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveState:
-    """What tells one state of an archive from another: its size in bytes, its ETag."""
+    """One state of an archive: its size in bytes, its ETag."""
 
     bytes: int
     etag: str | None
 
     @property
     def name(self) -> str:
-        """Return what files are called that speak of this state."""
+        """Return the name of files that belong to this state."""
         return hashlib.sha256(f"{self.bytes} {self.etag}".encode()).hexdigest()[:16]
 
 
 class Archive:
-    """An archive at `url`; `folder` keeps its directory, `scratch` all of it if it cannot be had in parts."""
+    """An archive at `url`; `folder` caches its directory, `scratch` is for all of it if the server sends no parts.
+
+    `is_fresh`: the directory was fetched by this run, not taken from the cache; `directory_bytes` were fetched for it.
+    """
 
     def __init__(self, client: "Client", url: str, folder: Path, scratch: Path) -> None:
         self._client = client
@@ -61,27 +64,29 @@ class Archive:
         self._local: Path | None = None
         self.state: ArchiveState | None = None
         self.is_fresh = False
-        """Whether the directory was fetched just now, not taken from the cache."""
         self.directory_bytes = 0
-        """How much this run has fetched of its directory."""
 
     async def directory(self) -> Path:
-        """Return where its directory lies. Raises FetchError, ArchiveError."""
-        kept = await in_thread(self._kept)
-        if kept is not None:
-            return kept
+        """Return the path of its directory. Raises FetchError, ArchiveError."""
+        cached = await in_thread(cached_directory, self._folder)
+        if cached is not None:
+            path, self.state = cached
+            return path
         with suppress(NoRangeError):
             return await self._fetch_directory()
         await self.fetch_whole()
         return await self._fetch_directory()
 
     def forget(self) -> None:
-        """Forget a directory that is out of date."""
+        """Drop a directory that is out of date."""
         (self._folder / "state.json").unlink(missing_ok=True)
         self.state = self._local = None
 
     async def read(self, start: int, stop: int) -> bytes | bytearray:
-        """Return the bytes from start to stop. Raises FetchError, ChangedError, NoRangeError."""
+        """Return the bytes from start to stop, or the last ones with a negative start and 0.
+
+        Raises FetchError, ChangedError, NoRangeError.
+        """
         if self._local is not None:
             return await in_thread(_read_file, self._local, start, stop)
         state = self.state
@@ -127,10 +132,10 @@ class Archive:
         data = b"".join(parts)
         self.is_fresh = True
         self.directory_bytes += len(tail) + sum(map(len, parts[:-1]))
-        return await in_thread(self._keep, data, end)
+        return await in_thread(self._cache_directory, data, end)
 
     async def _end(self) -> tuple[bytes, CentralDirectoryEnd]:
-        """Return the archive's last bytes, and where they say that the directory lies."""
+        """Return the archive's last bytes, and the place of the directory that they state."""
         if self._local is not None:
             assert self.state is not None
             total = self.state.bytes
@@ -138,10 +143,10 @@ class Archive:
             return last, find_end(last, total)
         self.state = None
         tail = bytes(await self.read(-TAIL_BYTES, 0))
-        return tail, find_end(tail, self._needed().bytes)
+        return tail, find_end(tail, self._known_state().bytes)
 
-    def _needed(self) -> ArchiveState:
-        assert self.state is not None, "an answer has told of it"
+    def _known_state(self) -> ArchiveState:
+        assert self.state is not None, "every response sets it"
         return self.state
 
     def _check(self, response: "Response", start: int, stop: int) -> int:
@@ -163,11 +168,11 @@ class Archive:
             raise NoRangeError
         return stop - start
 
-    async def _save(self, answer: "Response", path: Path) -> int:
+    async def _save(self, response: "Response", path: Path) -> int:
         size, block = 0, bytearray()
         file: IO[bytes] = await in_thread(path.open, "wb")
         try:
-            async with aclosing(answer.chunks(no_deadline=True)) as chunks:
+            async with aclosing(response.chunks(no_deadline=True)) as chunks:
                 async for chunk in chunks:
                     block += chunk
                     if len(block) >= _BLOCK_BYTES:
@@ -178,16 +183,9 @@ class Archive:
             await in_thread(file.close)
         return size
 
-    def _kept(self) -> Path | None:
-        kept = kept_directory(self._folder)
-        if kept is None:
-            return None
-        path, self.state = kept
-        return path
-
-    def _keep(self, data: bytes, end: CentralDirectoryEnd) -> Path:
-        """Read a directory and keep it."""
-        state = self._needed()
+    def _cache_directory(self, data: bytes, end: CentralDirectoryEnd) -> Path:
+        """Read a directory and cache it."""
+        state = self._known_state()
         frame = read_directory(data, end)
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{state.name}.parquet"
@@ -201,8 +199,8 @@ class Archive:
         return path
 
 
-def kept_directory(folder: Path) -> tuple[Path, ArchiveState] | None:
-    """Return the directory that a folder keeps, and of which state of its archive; None if there is none."""
+def cached_directory(folder: Path) -> tuple[Path, ArchiveState] | None:
+    """Return the path of the directory in a cache folder, and the state of the archive; None if there is none."""
     stored = read_json(folder / "state.json")
     try:
         state = ArchiveState(int(stored["bytes"]), stored["etag"])
@@ -222,4 +220,4 @@ def _read_file(path: Path, start: int, stop: int) -> bytes:
         return file.read(stop - start)
 
 
-__all__ = ["Archive", "ArchiveError", "ArchiveState", "ChangedError", "NoRangeError", "kept_directory"]
+__all__ = ["Archive", "ArchiveError", "ArchiveState", "ChangedError", "NoRangeError", "cached_directory"]

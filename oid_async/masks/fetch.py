@@ -1,8 +1,8 @@
-"""The masks of a run: which archives have them, which parts of these to ask for, each member checked and stored.
+"""Fetching the masks of a run: from which archives, by which ranges; each member is checked and stored.
 
     wanted ─by split and first digit─▶ archive: directory ─▶ ranges ─▶ part ─▶ thread: unpack, check, write, rename
 
-A mask that is there is there: its name appears when its bytes are whole. A mask that fails costs no other one.
+A mask's file has its name only once it is complete. A mask that fails affects no other one.
 """
 
 import asyncio
@@ -31,18 +31,21 @@ if TYPE_CHECKING:
     from oid_async.http.client import Client
 
 BUCKET = "openimages"
-# How many parts are on their way at once, each of up to 8 MiB, and how many archives are looked into.
+# How many parts, each of up to 8 MiB, and how many archives are fetched at once.
 PARTS_AT_ONCE = 6
 _ARCHIVES_AT_ONCE = 3
-# The parts of smaller archives are there before a line about them is read.
-_WORTH_A_LINE = 10_000_000
+# Smaller archives are fetched faster than a note on them is read.
+_WORTH_A_NOTE_BYTES = 10_000_000
 # As published: ImageID, label without slashes, BoxID. No name leads out of the folder.
 _NAME = re.compile(r"[0-9a-f]{16}_[0-9A-Za-z_-]{1,60}\.png")
 
 
 @dataclass(slots=True)
 class MaskReport:
-    """What became of the masks: selected = present + downloaded + failed. `bytes` and `requests` are this run's."""
+    """Counts of masks: selected = present + downloaded + failed; `failures` are (MaskPath, reason, detail).
+
+    `bytes` and `directory_bytes` were fetched by this run.
+    """
 
     selected: int = 0
     present: int = 0
@@ -53,14 +56,15 @@ class MaskReport:
 
     @property
     def failed(self) -> int:
-        """How many could not be had."""
+        """How many failed."""
         return len(self.failures)
 
 
 class MaskFetcher:
-    """Fetches masks into `folder`. `cache` keeps directories, `scratch` is for temporaries on the same disk.
+    """Fetches masks into `folder`. `cache` is for archives' directories, `scratch` for temporaries on the same disk.
 
-    `to_image_size` gives each mask its image's size in pixels; `again` says that those that are there have another one.
+    `to_image_size` resizes each mask to its image's size in pixels; `again`: the masks in `folder` have another size
+    and are replaced.
     """
 
     def __init__(
@@ -88,9 +92,9 @@ class MaskFetcher:
         self.report = MaskReport()
 
     async def fetch(self, wanted: pl.LazyFrame) -> MaskReport:
-        """Fetch what is not there of the masks: MaskPath, Subset, Width and Height of the image. Raises StorageError.
+        """Fetch the masks that are missing: MaskPath, Subset, Width and Height of the image. Raises StorageError.
 
-        Masks that cannot be had are data: see the report.
+        Masks that fail are listed in the report.
         """
         frame = await in_thread(_grouped, wanted)
         self.report.selected = len(frame)
@@ -99,12 +103,12 @@ class MaskFetcher:
         with single_error():
             async with asyncio.TaskGroup() as tasks:
                 for (split, digit), group in sorted(groups.items()):
-                    tasks.create_task(self._of_archive(cast("Split", split), str(digit), group))
+                    tasks.create_task(self._fetch_from_archive(cast("Split", split), str(digit), group))
         if self.report.selected:
             self._progress(finished=True)
         return self.report
 
-    async def _of_archive(self, split: Split, digit: str, masks: pl.DataFrame) -> None:
+    async def _fetch_from_archive(self, split: Split, digit: str, masks: pl.DataFrame) -> None:
         async with self._archives:
             missing = masks if self._again else await in_thread(self._missing, masks)
             self.report.present += len(masks) - len(missing)
@@ -115,7 +119,7 @@ class MaskFetcher:
             archive = Archive(self._client, url, self._cache / f"{key}.directory", self._scratch)
             for tries_left in (2, 1, 0):
                 try:
-                    await self._get(archive, key.rpartition("/")[2], missing)
+                    await self._fetch_members(archive, key.rpartition("/")[2], missing)
                     return
                 except (ChangedError, NoRangeError) as error:
                     changed = isinstance(error, ChangedError)
@@ -130,15 +134,15 @@ class MaskFetcher:
                     except FetchError as error:
                         self._fail(missing.get_column("MaskPath"), error.kind, f"{key}: {error}")
                         return
-                # What has landed by now counts already.
+                # Masks that were stored by now count already.
                 missing = await in_thread(self._missing, missing)
 
-    async def _get(self, archive: Archive, name: str, masks: pl.DataFrame) -> None:
+    async def _fetch_members(self, archive: Archive, name: str, masks: pl.DataFrame) -> None:
         missing = masks.get_column("MaskPath")
         try:
             members = await in_thread(_find, await archive.directory(), masks)
             if len(members) < len(masks) and not archive.is_fresh:
-                # What an old directory does not have may have come since.
+                # Members that an old directory does not have may have been added since.
                 archive.forget()
                 members = await in_thread(_find, await archive.directory(), masks)
         except FetchError as error:
@@ -153,21 +157,21 @@ class MaskFetcher:
         assert archive.state is not None
         spans = list(zip(members.get_column("start"), members.get_column("stop"), strict=True))
         ranges = choose_ranges(spans, archive.state.bytes)
-        if archive.state.bytes >= _WORTH_A_LINE:
+        if archive.state.bytes >= _WORTH_A_NOTE_BYTES:
             self._sink(Note(_announcement(name, len(members), ranges, archive.state.bytes)))
         with single_error():
             async with asyncio.TaskGroup() as tasks:
                 for start, stop in ranges.parts:
                     await self._parts.acquire()
                     within = members.filter((pl.col("start") >= start) & (pl.col("stop") <= stop))
-                    task = tasks.create_task(self._part(archive, start, stop, within))
+                    task = tasks.create_task(self._fetch_part(archive, start, stop, within))
                     task.add_done_callback(lambda _: self._parts.release())
-        # Not before all has come: it may have shown that the directory is that of another archive.
+        # Only after all parts have come: they may have shown that the archive has changed.
         found = members.get_column("name")
         if len(found) < len(missing):
             self._fail(missing.filter(~missing.is_in(found.implode())), "not_found", f"{name} has no such member")
 
-    async def _part(self, archive: Archive, start: int, stop: int, members: pl.DataFrame) -> None:
+    async def _fetch_part(self, archive: Archive, start: int, stop: int, members: pl.DataFrame) -> None:
         try:
             data = await archive.read(start, stop)
         except FetchError as error:
@@ -215,14 +219,14 @@ class MaskFetcher:
 
 
 def _grouped(wanted: pl.LazyFrame) -> pl.DataFrame:
-    """Return the masks that are wanted, each once, and the digit of their archive; what names no mask is left out."""
+    """Return the wanted masks, each once, and the digit of their archive; paths that are no mask's are left out."""
     named = pl.col("MaskPath").str.contains(f"^{_NAME.pattern}$")
     frame = wanted.select("MaskPath", "Subset", "Width", "Height").filter(named).unique("MaskPath")
     return frame.with_columns(digit=pl.col("MaskPath").str.slice(0, 1)).sort("MaskPath").collect(engine="streaming")
 
 
 def _find(directory: Path, masks: pl.DataFrame) -> pl.DataFrame:
-    """Return the members of these names, in order of their place: the fields of Member, then Width and Height."""
+    """Return the members of these names, in order of their place: the fields of ZipMember, then Width and Height."""
     names = masks.get_column("MaskPath")
     rows = pl.scan_parquet(directory).filter(pl.col("name").is_in(names.implode())).unique("name", keep="last")
     sizes = masks.lazy().select(pl.col("MaskPath").alias("name"), "Width", "Height")
@@ -232,7 +236,7 @@ def _find(directory: Path, masks: pl.DataFrame) -> pl.DataFrame:
 def _announcement(name: str, count: int, ranges: Ranges, archive_bytes: int) -> str:
     how = (
         "all of it, which is cheaper"
-        if ranges.is_whole
+        if ranges.is_complete
         else f"{len(ranges.parts)} part{'s' if len(ranges.parts) > 1 else ''}"
     )
     return f"{name}: {count} masks in {how}: {size_text(ranges.bytes)} of {size_text(archive_bytes)}"

@@ -1,4 +1,4 @@
-"""The masks of a folder: those that its tables speak of, and what became of them.
+"""The masks of a folder: those that its table names, and those that failed.
 
 segmentation/masks/<MaskPath>      the masks, as published or in their image's size
 segmentation/failures.csv          MaskPath, ImageID, Reason, Detail; absent when none failed
@@ -38,8 +38,8 @@ class MaskFolder:
         self._note = folder.state / "masks.json"
 
     async def fetch(self, client: "Client", sink: Sink, *, mirror: str | None, cache: Path) -> MaskReport:
-        """Fetch what is not there. Raises StorageError."""
-        before = await in_thread(self._noted)
+        """Fetch the masks that are missing. Raises StorageError."""
+        before = await in_thread(self._read_note)
         masks = MaskFetcher(
             client,
             sink,
@@ -50,7 +50,7 @@ class MaskFolder:
             to_image_size=self._size == "image",
             again=before not in (None, self._size),
         )
-        # Until all are there in the new size, another run must not take the old ones for them.
+        # Until all are stored in the new size, another run must not take the old ones for them.
         await in_thread(self._write_note, self._size if before in (None, self._size) else "mixed")
         report = await masks.fetch(self._wanted())
         await in_thread(self._write_note, self._size if before in (None, self._size) or not report.failed else "mixed")
@@ -64,7 +64,7 @@ class MaskFolder:
         sizes = [pl.col(name).cast(pl.Int64) for name in ("Width", "Height")]
         return text.select(self._ids.key(), "MaskPath", *sizes).join(manifest, on=KEY).drop(KEY)
 
-    def _noted(self) -> str | None:
+    def _read_note(self) -> str | None:
         try:
             return str(read_json(self._note)["size"])
         except (KeyError, TypeError):

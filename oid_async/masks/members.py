@@ -1,4 +1,4 @@
-"""Members out of the bytes of an archive: unpacked, and held against their checksum. Pure; run it in a thread."""
+"""Members of an archive: unpacked from its bytes and checked by their checksum. Pure; run it in a thread."""
 
 import struct
 import zlib
@@ -10,7 +10,7 @@ _STORED, _DEFLATED = 0, 8
 
 @dataclass(frozen=True, slots=True)
 class ZipMember:
-    """An entry of a central directory; places are bytes from the archive's start."""
+    """An entry of a central directory; `start` and `stop` are offsets in the archive, sizes are in bytes."""
 
     name: str
     start: int
@@ -22,7 +22,7 @@ class ZipMember:
 
 
 class MemberError(Exception):
-    """A member is not what the directory says: `kind` is the failure kind."""
+    """A member is not as the directory describes it: `kind` is the failure kind."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
@@ -53,7 +53,7 @@ def unpack(data: memoryview, member: ZipMember) -> bytes:
 def _inflate(packed: memoryview, size: int) -> bytes:
     decoder = zlib.decompressobj(-15)
     try:
-        # One byte more than there should be shows that there is more; a bomb does not go off.
+        # One byte more than stated is enough to notice that there is more: a bomb is not unpacked.
         return decoder.decompress(packed, size + 1)
     except zlib.error as error:
         raise MemberError("checksum", f"it cannot be unpacked: {error}") from error

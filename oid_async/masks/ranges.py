@@ -1,11 +1,11 @@
-"""Which bytes of an archive to ask for, so that some of its members come: few requests, few bytes. Pure."""
+"""The choice of an archive's byte ranges that hold the wanted members: few requests, few bytes. Pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-# Members that lie close share a request; what lies between them is fetched for nothing: at most so much of it.
+# Members that are close share a request; at most this share of it may be bytes between them, which are not needed.
 _WASTE = 0.15
-# What one request takes is held in memory, and asked for once more when it breaks off.
+# A range is held in memory, and requested again when it breaks off.
 _MOST_BYTES = 8 << 20
 # A request costs about as much time as these bytes: 50 ms of a 10 Mbit/s line.
 _REQUEST_BYTES = 64 << 10
@@ -13,21 +13,21 @@ _REQUEST_BYTES = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """What to ask for: `parts` are (start, stop) in order, `is_whole` says that they are all of the archive.
+    """Ranges to request: `parts` are (start, stop) in order, `is_complete`: they cover all of the archive.
 
-    `bytes` is what comes, `members` what the wanted members take of it.
+    `bytes` is the sum of their sizes, `members` that of the wanted members.
     """
 
     parts: tuple[tuple[int, int], ...]
-    is_whole: bool
+    is_complete: bool
     bytes: int
     members: int
 
 
 def choose_ranges(members: Sequence[tuple[int, int]], archive_bytes: int) -> Ranges:
-    """Return what to ask for to get members that take these bytes (start, stop), in order.
+    """Return the ranges to request for members at these offsets (start, stop), in order.
 
-    All of the archive, in large parts, when that is cheaper: a request counts as much as 64 KiB.
+    All of the archive, in large parts, if that is cheaper: a request counts as much as 64 KiB.
 
     >>> choose_ranges([(0, 100), (110, 200), (9_000_000, 9_000_100)], 10**9).parts
     ((0, 200), (9000000, 9000100))
@@ -42,7 +42,7 @@ def choose_ranges(members: Sequence[tuple[int, int]], archive_bytes: int) -> Ran
 
 
 def _joined(members: Iterable[tuple[int, int]], waste: float) -> list[tuple[int, int]]:
-    """Join neighbours, as long as the bytes between them are a small part of what is wanted of the whole."""
+    """Join neighbours as long as the bytes between them are a small share of the wanted bytes."""
     parts: list[tuple[int, int]] = []
     start = stop = wanted = between = 0
     for first, last in members:

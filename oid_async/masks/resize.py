@@ -1,4 +1,4 @@
-"""Masks as pictures: brought to their image's size."""
+"""Masks as pictures: resized to their image's size."""
 
 import io
 
@@ -8,7 +8,7 @@ from oid_async.masks.members import MemberError
 def resized(png: bytes, width: int, height: int) -> bytes:
     """Return a mask of this size in pixels, nearest neighbour: no grey between 0 and 255 appears.
 
-    The published masks have up to 1600 pixels a side, the bucket's images 1024. Raises MemberError for what is no PNG.
+    The published masks have up to 1600 pixels a side, the bucket's images 1024. Raises MemberError if it is no PNG.
     """
     from PIL import Image
 

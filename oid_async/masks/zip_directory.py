@@ -3,8 +3,8 @@
     ... members ... | central directory | ZIP64 end, locator | end of central directory, comment
                     ^ offset            ^ end.stop
 
-PKWARE's APPNOTE 6.3 says what each field is. Sizes come from the directory alone: a member with a data descriptor has
-none in front of it. What stands before the first member (a program, say) shifts every offset by as much.
+PKWARE's APPNOTE 6.3 describes each field. Sizes come from the directory alone: a member with a data descriptor has
+none in its local header. Data before the first member (a program, say) shifts every offset by its size.
 """
 
 import struct
@@ -19,7 +19,7 @@ _LOCATOR = struct.Struct("<4sLQL")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _ENTRY = struct.Struct("<4s4B4HL2L5H2L")
 _LOCAL_BYTES = 30
-# What a member's local header may be longer than its entry here says; beyond that something else lies between.
+# How much longer a member's local header may be than its entry states; beyond that there is other data in between.
 _MORE_LOCAL_BYTES = 1024
 _FULL_32, _FULL_16 = 0xFFFFFFFF, 0xFFFF
 _ENCRYPTED = 0x1
@@ -35,14 +35,14 @@ SCHEMA = {
 
 
 class ArchiveError(Exception):
-    """The bytes are no ZIP archive, or none that can be read."""
+    """The bytes are no ZIP archive, or one that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class CentralDirectoryEnd:
-    """Where the central directory lies in the archive, from `start` to `stop`, and how many entries it has.
+    """The place of the central directory in the archive, from `start` to `stop`, and how many entries it has.
 
-    `shift` is what has to be added to the offsets in it.
+    `shift` has to be added to the offsets in it.
     """
 
     start: int
@@ -52,7 +52,7 @@ class CentralDirectoryEnd:
 
 
 def find_end(tail: bytes, total: int) -> CentralDirectoryEnd:
-    """Return where the directory lies, from the last bytes of an archive of `total` bytes. Raises ArchiveError."""
+    """Return the place of the directory, from the last bytes of an archive of `total` bytes. Raises ArchiveError."""
     at = tail.rfind(b"PK\5\6")
     while at >= 0:
         if len(tail) - at >= _END.size and at + _END.size + _END.unpack_from(tail, at)[7] == len(tail):
@@ -77,9 +77,9 @@ def _end64(tail: bytes, at: int, total: int) -> tuple[int, int, int, int]:
     before = at - _LOCATOR.size
     if before < 0 or tail[before : before + 4] != b"PK\6\7":
         raise ArchiveError("its ZIP64 locator is missing")
-    # Where the locator says, but for what stands before the archive; in front of the locator without one.
-    said = _LOCATOR.unpack_from(tail, before)[2] - (total - len(tail))
-    for place in (before - _END64.size, said, tail.rfind(b"PK\6\6", 0, before)):
+    # At the locator's offset, shifted by data before the archive; or just before the locator.
+    stated = _LOCATOR.unpack_from(tail, before)[2] - (total - len(tail))
+    for place in (before - _END64.size, stated, tail.rfind(b"PK\6\6", 0, before)):
         if place >= 0 and tail[place : place + 4] == b"PK\6\6":
             _, _, _, _, _, _, _, entries, size, offset = _END64.unpack_from(tail, place)
             return entries, size, offset, total - len(tail) + place
@@ -89,7 +89,7 @@ def _end64(tail: bytes, at: int, total: int) -> tuple[int, int, int, int]:
 def read_directory(data: bytes, end: CentralDirectoryEnd) -> pl.DataFrame:
     """Return the members in order of their place, one row each with SCHEMA. Raises ArchiveError.
 
-    A member takes the bytes from `start` to `stop`, its local header included; `packed` and `size` are its bytes as
+    A member's bytes go from `start` to `stop`, its local header included; `packed` and `size` are its sizes in bytes as
     stored and unpacked.
     """
     columns: tuple[list[str], list[int], list[int], list[int], list[int], list[int]] = ([], [], [], [], [], [])
@@ -114,17 +114,17 @@ def read_directory(data: bytes, end: CentralDirectoryEnd) -> pl.DataFrame:
         packed_sizes.append(packed)
         sizes.append(size)
         crcs.append(crc)
-        # No method that anybody has: what is encrypted cannot be unpacked.
+        # Encrypted members get a method that does not exist: they cannot be unpacked.
         methods.append(_FULL_16 if flags & _ENCRYPTED else method)
     frame = pl.DataFrame(dict(zip([name for name in SCHEMA if name != "stop"], columns, strict=True)))
     frame = frame.sort("start").with_columns(pl.col("start").shift(-1).fill_null(end.start).alias("stop"))
     longest = pl.col("packed") + pl.col("name").str.len_bytes() + (_LOCAL_BYTES + _MORE_LOCAL_BYTES)
-    whole = frame.with_columns(pl.min_horizontal("stop", pl.col("start") + longest))
-    return whole.select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())
+    bounded = frame.with_columns(pl.min_horizontal("stop", pl.col("start") + longest))
+    return bounded.select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())
 
 
 def _large(extra: bytes, size: int, packed: int, offset: int) -> tuple[int, int, int]:
-    """Return size, packed size and offset, those that do not fit into 32 bits from the ZIP64 field."""
+    """Return size, packed size and offset; values that do not fit into 32 bits are taken from the ZIP64 field."""
     at = 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)

@@ -1,6 +1,6 @@
-"""The recordings of the saved narratives: one OGG file each, named as published, side by side.
+"""The recordings of the saved narratives: one OGG file each, named as published, in one folder.
 
-narrative/voice/<name>.ogg         what `voice_recording` of a narrative names, without its folder
+narrative/voice/<name>.ogg         the file that `voice_recording` of a narrative names, without its folder
 narrative/failures.csv             Recording, ImageID, Reason, Detail; absent when none failed
 """
 
@@ -32,7 +32,10 @@ _PATH = re.compile(r"(?:[0-9A-Za-z_-]{1,100}/){0,4}([0-9A-Za-z_-]{1,150}\.ogg)")
 
 @dataclass(slots=True)
 class RecordingReport:
-    """What became of the recordings: selected = present + downloaded + failed; `unnamed` narratives name none."""
+    """Counts of recordings: selected = present + downloaded + failed; `unnamed` narratives name none.
+
+    `failures` are (path, ImageID, reason, detail).
+    """
 
     selected: int = 0
     present: int = 0
@@ -53,7 +56,7 @@ class RecordingFetcher:
         self.report = RecordingReport()
 
     async def fetch(self, narratives: Path) -> RecordingReport:
-        """Fetch what is not there of the recordings that narratives name. Raises StorageError."""
+        """Fetch the recordings of narratives (a path) that are missing. Raises StorageError."""
         try:
             await in_thread(lambda: self._folder.mkdir(parents=True, exist_ok=True))
             todo: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue(2 * _AT_ONCE)
@@ -64,14 +67,14 @@ class RecordingFetcher:
                     blocks = _blocks(narratives)
                     while named := await in_thread(next, blocks, None):
                         for recording in named:
-                            await self._hand_out(recording, todo)
+                            await self._enqueue(recording, todo)
                     for _ in range(_AT_ONCE):
                         await todo.put(None)
         except OSError as error:
             raise storage_error(error, self._folder) from error
         return self.report
 
-    async def _hand_out(self, named: tuple[str, str] | None, todo: "asyncio.Queue[tuple[str, str] | None]") -> None:
+    async def _enqueue(self, named: tuple[str, str] | None, todo: "asyncio.Queue[tuple[str, str] | None]") -> None:
         if named is None:
             self.report.unnamed += 1
             return
@@ -107,7 +110,7 @@ class RecordingFetcher:
 
 
 async def _as_ogg(body: SmallBody) -> bytearray:
-    """Return the bytes of a recording. Raises FetchError for what is none."""
+    """Return the bytes of a recording. Raises FetchError if they are none."""
     if not body.data:
         raise FetchError("empty", "no byte came")
     if not body.data.startswith(b"OggS"):
@@ -120,9 +123,9 @@ def _blocks(narratives: Path) -> Iterator[list[tuple[str, str] | None]]:
     block: list[tuple[str, str] | None] = []
     with narratives.open("rb") as lines:
         for line in lines:
-            said = json.loads(line)
-            path = said.get("voice_recording")
-            block.append((str(said["image_id"]), path) if isinstance(path, str) else None)
+            narrative = json.loads(line)
+            path = narrative.get("voice_recording")
+            block.append((str(narrative["image_id"]), path) if isinstance(path, str) else None)
             if len(block) == _READ_LINES:
                 yield block
                 block = []

@@ -159,15 +159,15 @@ def test_ranges_waste_little_and_hold_every_member() -> None:
         ranges = choose_ranges(members, 10**12)
         assert all(any(a <= start and stop <= b for a, b in ranges.parts) for start, stop in members)
         assert ranges.bytes <= 1.2 * ranges.members
-        assert not ranges.is_whole
+        assert not ranges.is_complete
         assert all(one[1] <= other[0] for one, other in zip(ranges.parts, ranges.parts[1:], strict=False))
 
 
 def test_all_of_it_when_that_is_cheaper() -> None:
     """A request counts as much as 64 KiB: most of a small archive is had by having all of it."""
     members = [(at, at + 1000) for at in range(0, 1_000_000, 2000)]
-    assert choose_ranges(members, 1_000_000).is_whole
-    assert not choose_ranges(members[:3], 1_000_000).is_whole
+    assert choose_ranges(members, 1_000_000).is_complete
+    assert not choose_ranges(members[:3], 1_000_000).is_complete
 
 
 # --- from a server -------------------------------------------------------------------------------------------------

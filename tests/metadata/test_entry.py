@@ -452,7 +452,9 @@ def dies_behind_the_note(self: CacheEntry) -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "death"), [("publish", dies_before_the_note), ("forget_raw", dies_behind_the_note)], ids=["before", "behind"]
+    ("step", "death"),
+    [("publish", dies_before_the_note), ("forget_raw", dies_behind_the_note)],
+    ids=["before", "behind"],
 )
 async def test_a_run_that_ends_as_it_makes_a_version_known_leaves_nothing_that_stays(
     lookalike: Path, cache_dir: Path, step: str, death: Any
