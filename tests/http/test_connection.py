@@ -52,8 +52,8 @@ def on_connection(made: Made) -> Connection:
 
 
 @asynccontextmanager
-async def wired() -> AsyncGenerator[tuple[Connection, socket.socket, Made]]:
-    """Yield a wire, the other end of its connection, and the connection."""
+async def connected_pair() -> AsyncGenerator[tuple[Connection, socket.socket, Made]]:
+    """Yield a connection, the socket at its other end, and what aiohttp would have made."""
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     transport, protocol = await asyncio.get_running_loop().create_connection(Connected, sock=ours)
@@ -67,8 +67,8 @@ async def wired() -> AsyncGenerator[tuple[Connection, socket.socket, Made]]:
         await asyncio.sleep(0)
 
 
-async def tell(theirs: socket.socket, answer: bytes, cuts: list[int], *, hang_up: bool = False) -> None:
-    """Send an answer cut at these places, each part by itself."""
+async def send_bytes(theirs: socket.socket, answer: bytes, cuts: list[int], *, hang_up: bool = False) -> None:
+    """Send a response cut at these places, each part by itself."""
     loop = asyncio.get_running_loop()
     for start, end in zip([0, *cuts], [*cuts, len(answer)], strict=True):
         await loop.sock_sendall(theirs, answer[start:end])
@@ -134,8 +134,10 @@ def test_an_answer_is_the_same_however_it_is_cut(
     """Status, ETag and body come out whole, read in one go or piece by piece, and the connection's future is known."""
 
     async def check(cuts: list[int], *, whole: bool) -> None:
-        async with wired() as (connection, theirs, _):
-            _, body = await asyncio.gather(tell(theirs, answer, cuts, hang_up=hangs_up), fetch(connection, whole=whole))
+        async with connected_pair() as (connection, theirs, _):
+            _, body = await asyncio.gather(
+                send_bytes(theirs, answer, cuts, hang_up=hangs_up), fetch(connection, whole=whole)
+            )
             assert (connection.status, connection.etag, body) == (200, '"a"', BODY)
             assert connection.is_reusable == goes_on
 
@@ -175,13 +177,13 @@ BROKEN: list[tuple[str, bytes, str]] = [
 @pytest.mark.parametrize(("answer", "kind"), [row[1:] for row in BROKEN], ids=[row[0] for row in BROKEN])
 async def test_a_broken_answer_has_its_kind(answer: bytes, kind: str) -> None:
     """What is no whole answer raises one FetchError, and the connection is closed, for aiohttp's books too."""
-    async with wired() as (connection, theirs, made):
-        telling = asyncio.create_task(tell(theirs, answer, [], hang_up=True))
+    async with connected_pair() as (connection, theirs, made):
+        sending_all = asyncio.create_task(send_bytes(theirs, answer, [], hang_up=True))
         with pytest.raises(FetchError) as caught:
             await fetch(connection, whole=True)
         assert caught.value.kind == kind
-        telling.cancel()
-        await asyncio.wait([telling])
+        sending_all.cancel()
+        await asyncio.wait([sending_all])
         await asyncio.sleep(0.01)
         assert not connection.is_usable
         assert (made.closed, made.protocol.is_lost) == (1, True)
@@ -232,7 +234,7 @@ async def _ask(client: Client, url: str) -> None:
 
 async def test_a_body_in_pieces_is_not_read_faster_than_it_is_taken() -> None:
     """What the server sends meanwhile stays in the sockets: memory holds a bounded part of a large body."""
-    async with wired() as (connection, theirs, _):
+    async with connected_pair() as (connection, theirs, _):
         loop = asyncio.get_running_loop()
         size = 32 << 20
         sending = asyncio.create_task(

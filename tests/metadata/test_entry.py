@@ -2,8 +2,10 @@
 
 import asyncio
 import csv
+import errno
 import io
 import json
+import os
 import random
 import re
 import shutil
@@ -584,6 +586,25 @@ def test_only_one_has_the_lock_and_it_is_free_again_at_once(entry: CacheEntry) -
     again = entry.lock()
     assert again is not None
     again.release()
+
+
+def test_without_locks_nothing_is_taken(entry: CacheEntry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the file system has no locks an entry cannot be locked: two runs would write to it at the same time."""
+    make(entry)
+    version = entry.current_version()
+    assert version is not None
+
+    def no_lock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", no_lock)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOLCK)):
+        entry.lock()
+    with pytest.raises(OSError, match=os.strerror(errno.ENOLCK)):
+        entry.pin(version)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOLCK)):
+        entry.sweep(None)
+    assert entry.current_version() == version
 
 
 def test_a_pinned_version_outlives_newer_ones_and_a_clear(entry: CacheEntry) -> None:

@@ -11,7 +11,7 @@ Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
 def http(status: int, body: bytes = b"", length: int | None = -1, **headers: str) -> bytes:
-    """Return the bytes of an answer; `length` None sends no Content-Length, a number replaces the true one."""
+    """Return the bytes of a response; `length` None sends no Content-Length, a number replaces the true one."""
     lines = [f"HTTP/1.1 {status} X", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
     if length is not None:
         lines.append(f"Content-Length: {len(body) if length == -1 else length}")
@@ -42,7 +42,7 @@ class Counted:
 
 @dataclass
 class Scripted:
-    """Answers each path with its script, one step a request, the last step for ever; 404 where there is none."""
+    """Serves each path by its script, one step a request, the last step for ever; 404 where there is none."""
 
     scripts: dict[str, list[Answer]] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
