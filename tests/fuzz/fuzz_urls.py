@@ -1,10 +1,10 @@
 """Look for a URL, a redirect or an id that leads where it must not. By hand, not by pytest:
 
     pip install atheris
-    python tests/fuzz/fuzz_urls.py [-max_total_time=600] [CORPUS_FOLDER]
+    PYTHONPATH=tests python tests/fuzz/fuzz_urls.py [-max_total_time=600] [CORPUS_FOLDER]
 
-It stops at the first input that breaks a promise and leaves it as crash-...; `python tests/fuzz/fuzz_urls.py crash-...`
-repeats it. Arguments are those of libFuzzer.
+It stops at the first input that breaks a promise and leaves it as crash-...; the same command with that
+file as its argument repeats it. Arguments are those of libFuzzer.
 """
 
 import os
