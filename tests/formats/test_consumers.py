@@ -1,4 +1,4 @@
-"""The programs that people load exports with, real ones: the lines of the README, then every sample.
+"""The programs that people load exports with, real ones: the lines of docs/formats.md, then every sample.
 
 supervision, webdataset and datasets come with the extra `consumers`; FiftyOne is used where it is installed (see
 docs/formats.md). What is not installed is skipped by name.
@@ -21,8 +21,8 @@ from oid_async.events import ignore
 from oid_async.jobs.demo import demo_run
 from oid_async.options.export import FORMATS
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-LINES = dict(re.findall(r"^\| `(\w+)` \|.*\| `(import [^`]*|from [^`]*)` \|$", README, re.MULTILINE))
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+LINES = dict(re.findall(r"^\| `(\w+)` \|.*\| `(import [^`]*|from [^`]*)` \|$", PAGE, re.MULTILINE))
 LIGHT = ("coco", "parquet")
 SPLITS = ("train", "validation", "test")
 # What these libraries warn of among themselves is not for us to mend.
@@ -61,16 +61,16 @@ def boxes_of(root: Path, name: str, width: int, height: int) -> list[tuple[float
     return sorted((row["Category"], *(float(row[side]) * size for side, size in sides)) for row in rows)
 
 
-def test_the_readme_has_a_line_for_every_format() -> None:
-    """Each format stands in the table with a line that loads it."""
+def test_the_page_has_a_line_for_every_format() -> None:
+    """Each format is in the table, with a line that loads it."""
     assert tuple(LINES) == FORMATS
 
 
 @pytest.mark.parametrize(
     "name", [name if name in LIGHT else pytest.param(name, marks=pytest.mark.slow) for name in FORMATS]
 )
-def test_the_readmes_line_loads_it(demo: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """The line of the README runs as it stands, where `oid-async demo` and `export` have been run."""
+def test_the_pages_line_loads_it(demo: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The line of docs/formats.md runs as it is, where `oid-async demo` and `export` have been run."""
     for module in re.findall(r"(?:import|from) (\w+)", LINES[name]):
         if module not in ("COCO", "glob"):
             pytest.importorskip(module)
