@@ -16,16 +16,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from oid_async.concurrency import acquired, in_thread, until_stopped
-from oid_async.errors import InputError, StorageError, UnavailableError, storage_error
+from oid_async.errors import InputError, UnavailableError, storage_error
 from oid_async.events import Note, Sink, TableProgress
 from oid_async.http.retry import FetchError
 from oid_async.metadata.convert import convert
 from oid_async.metadata.entry import CachedVersion, CacheEntry, Identity
 from oid_async.metadata.paths import SUFFIX, file_url_path, given_folder, published_folder, site_folder
+from oid_async.metadata.space import check_space, needed_bytes
 from oid_async.openimages.catalogue import PublishedTable, TableKind, object_url
 from oid_async.openimages.kinds import KINDS, Kind
-from oid_async.report import size_text
-from oid_async.store.disk import free_bytes
 from oid_async.store.lock import FileLock
 from oid_async.tables.damage import StoppedError
 from oid_async.tables.reading import TableFile
@@ -39,9 +38,6 @@ _CONVERTED: dict[TableKind, Kind | None] = {
     **{kind.table: kind for kind in KINDS.values()},
     "machine_labels": KINDS["label"],
 }
-# In addition to the raw file the conversion needs the rows twice: 0.55 times the size of the train boxes, 0.9 of the
-# images.
-_CONVERSION_SHARE = 1.0
 _WORTH_A_NOTE_BYTES = 256 << 20
 _RETRY_LOCK_S = 0.1
 _NOTE_WAITING_S = 1.0
@@ -125,8 +121,8 @@ class MetadataCache:
         need = 0
         for table in tables:
             have = min(self.cache.entry(table).raw_bytes(), table.bytes or 0)
-            need += _need(table.bytes or 0, have, converted=table.kind in _CONVERTED)
-        return _check_space("the tables", self.cache.root, need)
+            need += needed_bytes(table.bytes or 0, have, converted=table.kind in _CONVERTED)
+        return check_space("the tables", self.cache.root, need)
 
     async def published(self, table: PublishedTable, *, patient: bool = True) -> tuple[TableFile, Identity]:
         """Return a published table on this disk. Raises UnavailableError when it cannot be had.
@@ -185,9 +181,9 @@ class MetadataCache:
             self.fetched_bytes += count
             self._sink(TableProgress(entry.name, done, total))
 
-        def check_space(total: int | None, have: int) -> None:
+        def check(total: int | None, have: int) -> None:
             if total is not None:
-                _check_space(entry.name, entry.folder, _need(total, have, converted=form is not None))
+                check_space(entry.name, entry.folder, needed_bytes(total, have, converted=form is not None))
 
         try:
             identity, is_unsure = await FileFetch(
@@ -196,7 +192,7 @@ class MetadataCache:
                 url,
                 cached.identity if cached else None,
                 stored=stored,
-                check_space=check_space,
+                check_space=check,
                 patient=patient,
             ).run()
         except FetchError as error:
@@ -317,21 +313,6 @@ def _try_lock(entry: CacheEntry) -> FileLock | None:
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM) and entry.current_version() is not None:
             return FileLock.nothing()
         raise
-
-
-def _need(total: int, have: int, *, converted: bool) -> int:
-    """Return the bytes of disk that fetching the rest of a file and converting it take."""
-    return total - have + (int(total * _CONVERSION_SHARE) if converted else 0)
-
-
-def _check_space(what: str, folder: Path, need: int) -> int:
-    free = free_bytes(folder)
-    if need > free:
-        raise StorageError(
-            f"{what}: {size_text(need)} are needed in {folder} and {size_text(free)} are free; "
-            "free some space or choose another --cache-dir"
-        )
-    return free
 
 
 def _unavailable(error: FetchError, url: str, name: str) -> UnavailableError:
