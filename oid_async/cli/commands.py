@@ -7,7 +7,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -84,13 +84,9 @@ def run_plan(arguments: argparse.Namespace) -> int:
         plan, code = _run_to_end(Run(options, screen.show).plan)
     if plan is None:
         return _interrupted(arguments, code)
-    if arguments.json:
-        print_result(json.dumps(plan.as_json()))
-    elif not arguments.quiet:
-        from oid_async.cli.screen import plan_lines
+    from oid_async.cli.screen import plan_lines
 
-        print_result("\n".join(plan_lines(plan)))
-    return 0
+    return _finish(arguments, plan.as_json(), plan_lines(plan))
 
 
 def run_classes(arguments: argparse.Namespace) -> int:
@@ -104,11 +100,7 @@ def run_classes(arguments: argparse.Namespace) -> int:
         classes, code = _run_to_end(lambda: listings.classes(arguments.pattern, tree=arguments.tree))
     if classes is None:
         return _interrupted(arguments, code)
-    if arguments.json:
-        print_result(json.dumps(classes.as_json()))
-    elif not arguments.quiet:
-        print_result("\n".join(class_lines(classes, tree=arguments.tree)))
-    return 0
+    return _finish(arguments, classes.as_json(), class_lines(classes, tree=arguments.tree))
 
 
 def run_metadata(arguments: argparse.Namespace) -> int:
@@ -127,11 +119,8 @@ def run_metadata(arguments: argparse.Namespace) -> int:
         tables, code = _run_to_end(jobs[arguments.action])
     if tables is None:
         return _interrupted(arguments, code)
-    if arguments.json:
-        print_result(json.dumps({"cache_dir": str(listings.root), "tables": [table.as_json() for table in tables]}))
-    elif not arguments.quiet:
-        print_result("\n".join(table_lines(tables, listings.root)))
-    return 0
+    document = {"cache_dir": str(listings.root), "tables": [table.as_json() for table in tables]}
+    return _finish(arguments, document, table_lines(tables, listings.root))
 
 
 def run_demo(arguments: argparse.Namespace) -> int:
@@ -192,6 +181,15 @@ def run_export(arguments: argparse.Namespace) -> int:
         return _interrupted(arguments, code)
     if arguments.json:
         print_result(json.dumps(report.as_json()))
+    return 0
+
+
+def _finish(arguments: argparse.Namespace, document: dict[str, Any], lines: Sequence[str]) -> int:
+    """Print a result as JSON or as lines, as asked for, and return exit code 0."""
+    if arguments.json:
+        print_result(json.dumps(document))
+    elif not arguments.quiet:
+        print_result("\n".join(lines))
     return 0
 
 

@@ -43,6 +43,47 @@ def _help_formatter(prog: str) -> argparse.HelpFormatter:
     return Formatter(prog, max_help_position=30, console=Console(file=forgiving(sys.stdout)))
 
 
+# Each command: its usage, what it is for in the list of commands, and its own description.
+_COMMANDS = {
+    "download": (
+        "[OPTIONS]",
+        "select images and fetch them with their boxes",
+        "Select images by class, fetch them with their boxes into a folder; run again to go on.",
+    ),
+    "plan": (
+        "[OPTIONS]",
+        "say what a download would take",
+        "Say what a download with the same options would do. Fetches tables, no image.",
+    ),
+    "classes": (
+        "[PATTERN] [OPTIONS]",
+        "which classes there are",
+        "List the classes: names, MIDs, and images and boxes of each split whose box table is cached.",
+    ),
+    "metadata": (
+        "list|pull|clear [OPTIONS]",
+        "the published tables and what of them is cached",
+        "List the published tables, fetch them ahead (pull), or remove them from the cache (clear).",
+    ),
+    "verify": (
+        "SAVEPATH [OPTIONS]",
+        "check every file that was saved",
+        "Check every file against the manifest: missing, truncated, altered, extra. Exit 0: all whole.",
+    ),
+    "export": (
+        "SAVEPATH --format NAME [OPTIONS]",
+        "turn what was saved into what trainers read",
+        "Write what a download has saved in a format that trainers read; docs/formats.md compares them.",
+    ),
+    "demo": (
+        "[SAVEPATH]",
+        "the main job, offline, against a small look-alike",
+        "Run the real download against an embedded look-alike of Open Images, offline.",
+    ),
+}
+_ABOUT_SAVEPATH = "a folder that a download has filled"
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; `name` is the command that was typed."""
     parser = Parser(
@@ -53,98 +94,32 @@ def make_parser() -> argparse.ArgumentParser:
     _add_help(parser)
     parser.add_argument("--version", action="version", version=f"oid-async {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="name", prog="oid-async")
-    for add in (_add_download, _add_plan, _add_classes, _add_metadata, _add_verify, _add_export, _add_demo):
-        add(commands)
-    return parser
-
-
-def _add_download(commands: "argparse._SubParsersAction[Parser]") -> None:
-    download = commands.add_parser(
-        "download",
-        usage="oid-async download [OPTIONS]",
-        help="select images and fetch them with their boxes",
-        description="Select images by class, fetch them with their boxes into a folder; run again to go on.",
-    )
+    made = {
+        name: commands.add_parser(name, usage=f"oid-async {name} {usage}", help=about, description=description)
+        for name, (usage, about, description) in _COMMANDS.items()
+    }
+    download, plan, classes, metadata, verify, export, demo = made.values()
     _add_query(download)
-    download.under["output"].add_argument(
-        "--dry-run", action="store_true", help="say what it would take, fetch no image: as plan"
-    )
-
-
-def _add_plan(commands: "argparse._SubParsersAction[Parser]") -> None:
-    plan = commands.add_parser(
-        "plan",
-        usage="oid-async plan [OPTIONS]",
-        help="say what a download would take",
-        description="Say what a download with the same options would do. Fetches tables, no image.",
-    )
+    about = "say what it would take, fetch no image: as plan"
+    download.under["output"].add_argument("--dry-run", action="store_true", help=about)
     _add_query(plan)
-
-
-def _add_classes(commands: "argparse._SubParsersAction[Parser]") -> None:
-    classes = commands.add_parser(
-        "classes",
-        usage="oid-async classes [PATTERN] [OPTIONS]",
-        help="which classes there are",
-        description="List the classes: names, MIDs, and images and boxes of each split whose box table is cached.",
-    )
     classes.add_argument("pattern", nargs="?", metavar="PATTERN", help="only names that hold this, or this MID")
-    classes.under["output"].add_argument(
-        "--tree", action="store_true", help="as a tree, with every class below what PATTERN finds"
-    )
+    about = "as a tree, with every class below what PATTERN finds"
+    classes.under["output"].add_argument("--tree", action="store_true", help=about)
     _add_query(classes, ("label", "release", "mirror", "cache_dir", "offline"))
-
-
-def _add_metadata(commands: "argparse._SubParsersAction[Parser]") -> None:
-    metadata = commands.add_parser(
-        "metadata",
-        usage="oid-async metadata list|pull|clear [OPTIONS]",
-        help="the published tables and what of them is cached",
-        description="List the published tables, fetch them ahead (pull), or remove them from the cache (clear).",
-    )
     metadata.add_argument("action", choices=("list", "pull", "clear"), metavar="list|pull|clear", help="what to do")
-    metadata.under["tables and sources"].add_argument(
-        "--sizes",
-        action="store_true",
-        help="list: ask for the published sizes; pull: list the image bucket, so that plans are exact",
-    )
+    about = "list: ask for the published sizes; pull: list the image bucket, so that plans are exact"
+    metadata.under["tables and sources"].add_argument("--sizes", action="store_true", help=about)
     _add_query(metadata, ("splits", "kinds", "label_source", "release", "mirror", "cache_dir"))
-
-
-def _add_verify(commands: "argparse._SubParsersAction[Parser]") -> None:
-    verify = commands.add_parser(
-        "verify",
-        usage="oid-async verify SAVEPATH [OPTIONS]",
-        help="check every file that was saved",
-        description="Check every file against the manifest: missing, truncated, altered, extra. Exit 0: all whole.",
-    )
-    verify.add_argument("savepath", metavar="SAVEPATH", help="a folder that a download has filled")
-    verify.under["failures"].add_argument(
-        "--repair", action="store_true", help="fetch what is missing, truncated or altered again, then check once more"
-    )
+    verify.add_argument("savepath", metavar="SAVEPATH", help=_ABOUT_SAVEPATH)
+    about = "fetch what is missing, truncated or altered again, then check once more"
+    verify.under["failures"].add_argument("--repair", action="store_true", help=about)
     _add_output(verify)
-
-
-def _add_export(commands: "argparse._SubParsersAction[Parser]") -> None:
-    export = commands.add_parser(
-        "export",
-        usage="oid-async export SAVEPATH --format NAME [OPTIONS]",
-        help="turn what was saved into what trainers read",
-        description="Write what a download has saved in a format that trainers read; docs/formats.md compares them.",
-    )
-    export.add_argument("savepath", metavar="SAVEPATH", help="a folder that a download has filled")
+    export.add_argument("savepath", metavar="SAVEPATH", help=_ABOUT_SAVEPATH)
     _add_query(export, (*ExportOptions.__dataclass_fields__, "processes"), heading="export")
-
-
-def _add_demo(commands: "argparse._SubParsersAction[Parser]") -> None:
-    demo = commands.add_parser(
-        "demo",
-        usage="oid-async demo [SAVEPATH]",
-        help="the main job, offline, against a small look-alike",
-        description="Run the real download against an embedded look-alike of Open Images, offline.",
-    )
     demo.add_argument("savepath", nargs="?", default="demo_data", metavar="SAVEPATH", help="default demo_data")
     _add_output(demo)
+    return parser
 
 
 def _add_query(parser: Parser, only: Container[str] | None = None, *, heading: Heading | None = None) -> None:
