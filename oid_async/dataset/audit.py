@@ -21,8 +21,7 @@ from oid_async.errors import InputError
 from oid_async.store.folder import Folder
 from oid_async.store.image_check import is_complete, read_header, refuse_start
 from oid_async.store.journal import scan_journal
-from oid_async.tables.reading import reading
-from oid_async.tables.text import is_text
+from oid_async.tables.reading import is_text, reading
 
 FindingKind = Literal["missing", "truncated", "altered", "extra"]
 

@@ -18,9 +18,8 @@ from oid_async.errors import InputError
 from oid_async.openimages.kinds import KINDS, KindName
 from oid_async.options.query import Options
 from oid_async.report import Report
-from oid_async.store.folder import Folder
+from oid_async.store.folder import Folder, packed_in
 from oid_async.store.results import MANIFEST_SCHEMA
-from oid_async.store.shards_note import packed_in
 from oid_async.tables.reading import TableFile, reading
 
 # Why a folder is opened, and the words of messages for it. `read` takes images from files or shards, others need files.

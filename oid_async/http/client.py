@@ -20,8 +20,7 @@ from oid_async.errors import UsageError
 from oid_async.http.address_guard import AddressGuard, Endpoint, endpoint, literal, refused_for
 from oid_async.http.connection import Connection, KeepAliveHandler
 from oid_async.http.hosts import ClosedHostError, Host, Hosts
-from oid_async.http.pool import ConnectionPool
-from oid_async.http.resolver import Resolver
+from oid_async.http.pool import ConnectionPool, Resolver
 from oid_async.http.retry import FetchError, Limits, connection_error, status_error
 from oid_async.http.urls import Origin, Route, next_hop, parse_url
 from oid_async.version import __version__

@@ -20,8 +20,7 @@ from oid_async.openimages.kinds import KINDS, Kind, KindName, named, table_of
 from oid_async.openimages.vocabulary import SPLITS, Source, Split
 from oid_async.options.query import NameStyle, Options
 from oid_async.select.idlist import IdList, as_image_rows, read_ids
-from oid_async.select.parts import Part
-from oid_async.select.query import Query
+from oid_async.select.query import Part, Query
 from oid_async.store.results import SavedAnnotations
 from oid_async.tables.damage import looks_hexadecimal
 from oid_async.tables.reading import TableFile, columns_of, reading, scan

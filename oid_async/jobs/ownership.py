@@ -12,11 +12,10 @@ from oid_async.events import Note, Sink
 from oid_async.options.query import Options
 from oid_async.store.adoption import from_manifest
 from oid_async.store.atomic import read_json, write_json
-from oid_async.store.folder import Folder
+from oid_async.store.folder import Folder, packed_in
 from oid_async.store.folder_lock import FolderLock
 from oid_async.store.journal import Journal, has_failed
 from oid_async.store.recovery import boot_id, recover_after_boot
-from oid_async.store.shards_note import packed_in
 
 if TYPE_CHECKING:
     from oid_async.jobs.packed_shards import PackedShards

@@ -24,9 +24,8 @@ from oid_async.errors import LockedError, UsageError
 from oid_async.formats.shards import Shards
 from oid_async.options.query import Options
 from oid_async.select.names import NameHashes
-from oid_async.store.folder import Folder
+from oid_async.store.folder import Folder, note_packed
 from oid_async.store.lock import FileLock
-from oid_async.store.shards_note import note_packed
 
 # Options that make no difference to what is in a shard.
 _NOT_IN_SHARDS = (

@@ -16,8 +16,7 @@ from oid_async.masks.fetch import BUCKET, MaskFetcher, MaskReport
 from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.kinds import KINDS
 from oid_async.options.query import MaskSize
-from oid_async.store.atomic import read_json, write_json
-from oid_async.store.failure_table import write_failures
+from oid_async.store.atomic import read_json, write_failures, write_json
 from oid_async.store.folder import Folder
 
 if TYPE_CHECKING:

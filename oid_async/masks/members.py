@@ -1,5 +1,6 @@
 """Members of an archive: unpacked from its bytes and checked by their checksum. Pure; run it in a thread."""
 
+import io
 import struct
 import zlib
 from dataclasses import dataclass
@@ -57,3 +58,21 @@ def _inflate(packed: memoryview, size: int) -> bytes:
         return decoder.decompress(packed, size + 1)
     except zlib.error as error:
         raise MemberError("checksum", f"it cannot be unpacked: {error}") from error
+
+
+def resized(png: bytes, width: int, height: int) -> bytes:
+    """Return a mask of this size in pixels, nearest neighbour: no grey between 0 and 255 appears.
+
+    The published masks have up to 1600 pixels a side, the bucket's images 1024. Raises MemberError if it is no PNG.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+            if image.size == (width, height):
+                return png
+            fresh = io.BytesIO()
+            image.resize((width, height), Image.Resampling.NEAREST).save(fresh, "PNG")
+            return fresh.getvalue()
+    except (OSError, ValueError, SyntaxError) as error:
+        raise MemberError("not_image", f"no PNG: {error}") from error

@@ -23,8 +23,16 @@ from oid_async.openimages.ids import KEY, ROW, IdForm, id_column
 from oid_async.openimages.kinds import Kind
 from oid_async.openimages.vocabulary import FLAGS
 from oid_async.tables.damage import StoppedError, without_damage
-from oid_async.tables.narrative_lines import LINE_COLUMNS, NO_NARRATIVE, scan_lines
-from oid_async.tables.reading import TableFile, columns_of, reading, require, scan_keyed
+from oid_async.tables.reading import (
+    LINE_COLUMNS,
+    NO_NARRATIVE,
+    TableFile,
+    columns_of,
+    reading,
+    require,
+    scan_keyed,
+    scan_lines,
+)
 from oid_async.tables.row_rules import RowRules
 
 _SORTED_FROM_ROWS = 1_000_000

@@ -23,8 +23,7 @@ from oid_async.openimages.classes import Category
 from oid_async.openimages.ids import KEY, shuffle_number
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.select.idlist import IdList
-from oid_async.select.parts import Part
-from oid_async.select.query import Query
+from oid_async.select.query import Part, Query
 
 
 @dataclass(frozen=True, slots=True)

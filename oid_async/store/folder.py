@@ -17,7 +17,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Self
 
-from oid_async.tables.text import is_text
+from oid_async.store.atomic import read_json, write_json
+from oid_async.tables.reading import is_text
 
 # A million names are looked at in half a second this way, one by one in two (measured).
 _LISTED_AT_ONCE = 16384
@@ -76,3 +77,20 @@ class Folder:
             found = map(attrgetter("name"), entries)
             while names := list(islice(found, _LISTED_AT_ONCE)):
                 yield from names if "".join(names).isascii() else filter(is_text, names)
+
+
+SHARDS_NOTE = "shards.json"
+
+
+def note_packed(folder: Folder, shards: Path) -> None:
+    """Note that the images of this folder are in the shards there."""
+    write_json(folder.state / SHARDS_NOTE, {"shards": str(shards.absolute())}, part=folder.tmp / SHARDS_NOTE)
+
+
+def packed_in(folder: Folder) -> str | None:
+    """Return the place of the shards of a folder without image files, None for a folder of files."""
+    for path in (folder.state / SHARDS_NOTE, folder.path / "query.json"):
+        note = read_json(path)
+        if isinstance(note, dict) and isinstance(shards := note.get("shards"), str):
+            return shards
+    return None

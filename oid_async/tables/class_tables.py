@@ -13,9 +13,8 @@ from oid_async.openimages.classes import Classes
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.tables.csv_records import MOST_BYTES, Lines, records
 from oid_async.tables.damage import BAD_ROWS_SCHEMA
-from oid_async.tables.reading import TableFile, reading, require_line_ends, scan
+from oid_async.tables.reading import TableFile, open_bytes, reading, require_line_ends, scan
 from oid_async.tables.row_rules import counted
-from oid_async.tables.text import open_bytes
 
 # Headers of the label column in class tables of people's own.
 _HEADER_WORDS = ("mid", "label", "id", "label_name")

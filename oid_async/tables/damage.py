@@ -24,9 +24,8 @@ import polars as pl
 from oid_async.errors import InputError
 from oid_async.openimages.ids import ROW
 from oid_async.tables.csv_records import Lines, Record, rows_and_records, split, take_header
-from oid_async.tables.reading import TableFile, columns_of, reading, scan
+from oid_async.tables.reading import TableFile, columns_of, open_bytes, reading, scan
 from oid_async.tables.row_rules import HEX, RowRules, Rule
-from oid_async.tables.text import open_bytes
 
 BAD_ROWS_SCHEMA = {"Line": pl.Int64, "Reason": pl.String}
 # Beyond the limit counting goes on for a while, so that the message can say how many there are.

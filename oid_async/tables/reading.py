@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from typing import IO, cast
 
 import polars as pl
 
 from oid_async.errors import InputError, machine_error, storage_error
 from oid_async.openimages.ids import KEY, ROW, IdForm, id_column
-from oid_async.tables.text import is_text, open_bytes
 
 _SNIFF_BYTES = 1 << 20
 
@@ -204,3 +204,34 @@ def _start(table: TableFile) -> bytes:
 def _text(start: bytes) -> StringIO:
     """Return bytes as text; those that are not UTF-8 become characters that no text holds."""
     return StringIO(start.decode("utf-8-sig", errors="surrogateescape"), newline="")
+
+
+def is_text(name: str) -> bool:
+    """Return whether a name that was decoded with `surrogateescape` was UTF-8."""
+    return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """Open a file of text, gzipped if its name says so."""
+    return cast("IO[bytes]", gzip.open(path)) if path.name.lower().endswith(".gz") else path.open("rb")
+
+
+LINE_COLUMNS = ("image_id", "caption", "line")
+NO_NARRATIVE = "no JSON object with an image_id of 16 lower-case hex digits and a caption"
+# A character that no JSON text holds as it is, so that Polars takes a line for a field.
+_NEVER = "\x01"
+
+
+def scan_lines(table: TableFile) -> pl.LazyFrame:
+    """Scan JSON Lines: ROW (u32, from 0; blank lines count), image_id and line as text, null where there is none."""
+    lines = pl.scan_csv(
+        table.path,
+        has_header=False,
+        separator=_NEVER,
+        quote_char=None,
+        infer_schema=False,
+        new_columns=["line"],
+        row_index_name=ROW,
+        encoding="utf8-lossy",
+    )
+    return lines.with_columns(pl.col("line").str.json_path_match("$.image_id").alias("image_id"))

@@ -20,8 +20,7 @@ from oid_async.errors import UsageError
 from oid_async.openimages.classes import Category
 from oid_async.openimages.ids import KEY
 from oid_async.select.choose import TopUpState, choose
-from oid_async.select.parts import Part
-from oid_async.select.query import Query
+from oid_async.select.query import Part, Query
 
 LABELS = ("/m/0", "/m/1", "/m/2")
 
