@@ -36,10 +36,7 @@ _WORTH_A_LINE = 10_000_000
 _MOST_COUNTED = 100_000
 NO_BAD_ROWS = pl.DataFrame(schema={"File": pl.String, "Line": pl.Int64, "Reason": pl.String})
 # The columns that a given table must have.
-_NEEDED: dict[TableKind, tuple[str, ...]] = {
-    "boxes": ("ImageID", "LabelName"),
-    "images": ("ImageID", "OriginalURL"),
-}
+_NEEDED: dict[TableKind, tuple[str, ...]] = {"boxes": ("ImageID", "LabelName"), "images": ("ImageID", "OriginalURL")}
 
 
 class TableFiles:

@@ -13,15 +13,7 @@ from typing import Any
 import polars as pl
 
 from oid_async.concurrency import in_thread, single_error
-from oid_async.dataset.audit import (
-    FINDINGS,
-    Audit,
-    FindingKind,
-    damaged_folder,
-    drop_replaced,
-    not_repaired,
-    set_aside,
-)
+from oid_async.dataset.audit import FINDINGS, Audit, FindingKind, damaged_folder, drop_replaced, not_repaired, set_aside
 from oid_async.dataset.query_file import StoredQuery
 from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.saved import SavedDataset
@@ -263,9 +255,7 @@ def _outcome_of(dataset: SavedDataset, damage: pl.DataFrame, found: Verification
     replaced = selected.filter(is_saved & ~pl.col("image_id").is_in(damaged_again)).get_column("file_name")
     reason = pl.when(pl.col("Status").is_null()).then(pl.lit("no longer selected")).otherwise("Reason")
     lost = selected.filter(~is_saved).with_columns(
-        kind=pl.lit("missing"),
-        detail=pl.format("cannot be had again: {}", reason),
-        bytes=pl.lit(None, pl.Int64),
+        kind=pl.lit("missing"), detail=pl.format("cannot be had again: {}", reason), bytes=pl.lit(None, pl.Int64)
     )
     return lost.select(list(FINDINGS)), replaced
 

@@ -51,13 +51,7 @@ IMAGE_FIELDS = ("FileName", "OriginalURL", "Width", "Height")
 _ROW_GROUP = 4096
 _TABLE = "__table"
 _LABEL_DATA = "bbox/label_data.csv"
-_OPTIONAL = (
-    "failures.csv",
-    "bad_rows.csv",
-    "unknown_ids.txt",
-    _LABEL_DATA,
-    *(kind.file for kind in KINDS.values()),
-)
+_OPTIONAL = ("failures.csv", "bad_rows.csv", "unknown_ids.txt", _LABEL_DATA, *(kind.file for kind in KINDS.values()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,12 +175,7 @@ def _scan_all(table: TableFile, names: list[str], row: str | None = None) -> pl.
                 raise InputError(f"{table.name}: column {name!r} holds {dtype}, not text or numbers; leave it out")
         return pl.scan_parquet(table.path, row_index_name=row).with_columns(pl.col(names).cast(pl.String))
     with reading(table):
-        return pl.scan_csv(
-            table.path,
-            infer_schema=False,
-            with_column_names=lambda _: names,
-            row_index_name=row,
-        )
+        return pl.scan_csv(table.path, infer_schema=False, with_column_names=lambda _: names, row_index_name=row)
 
 
 def _first_row(table: TableFile) -> list[str]:

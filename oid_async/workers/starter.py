@@ -11,7 +11,6 @@ import sys
 from asyncio.subprocess import DEVNULL, Process
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 from oid_async.concurrency import run_to_end, wait_until_done
@@ -45,9 +44,7 @@ class WorkerStarter:
         self._starting = [asyncio.create_task(start()) for _ in range(self._count)]
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await run_to_end(self.stop_unused())
 
     @property
