@@ -4,7 +4,7 @@ Each has its own folder: one that cannot be had costs no image, is named in that
 again by the next run.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from oid_async.tables.rows import rows_of
 
 _NARRATIVES = KINDS["narrative"]
 _SEGMENTATION = KINDS["segmentation"]
+# What the report counts of masks and of recordings.
+_COUNTS = ("selected", "present", "downloaded", "failed", "bytes")
 
 
 class Attachments:
@@ -76,14 +78,8 @@ class Attachments:
         objects = context.cache.cache.objects
         found = await masks.fetch(context.client, context.sink, mirror=context.site.url, cache=objects)
         fetched_bytes = found.bytes + found.directory_bytes
-        context.report.masks = _added(
-            context.report.masks,
-            selected=found.selected,
-            present=found.present,
-            downloaded=found.downloaded,
-            failed=found.failed,
-            bytes=fetched_bytes,
-        )
+        counts = (found.selected, found.present, found.downloaded, found.failed, fetched_bytes)
+        context.report.masks = _added(context.report.masks, counts)
         there = f"{found.present} there already, {found.failed} failed"
         context.note(f"{found.selected} masks: {found.downloaded} fetched ({size_text(fetched_bytes)}), {there}")
         self._note_failures("masks", found.failed, folder.path / _SEGMENTATION.folder)
@@ -118,14 +114,8 @@ class Attachments:
             context.client, mirror=context.site.url, folder=place / "voice", scratch=folder.tmp
         )
         found = await recordings.fetch(folder.path / _NARRATIVES.file)
-        context.report.recordings = _added(
-            {},
-            selected=found.selected,
-            present=found.present,
-            downloaded=found.downloaded,
-            failed=len(found.failures),
-            bytes=found.bytes,
-        )
+        counts = (found.selected, found.present, found.downloaded, len(found.failures), found.bytes)
+        context.report.recordings = _added({}, counts)
         if found.unnamed:
             context.note(f"{found.unnamed} narratives name no recording; with --traces they do")
         write = partial(write_failures, place / "failures.csv", found.failures, column="Recording", scratch=folder.tmp)
@@ -143,5 +133,5 @@ class Attachments:
             self._context.sink(Note(text))
 
 
-def _added(before: Mapping[str, int], **counts: int) -> dict[str, int]:
-    return {name: count + before.get(name, 0) for name, count in counts.items()}
+def _added(before: Mapping[str, int], counts: Sequence[int]) -> dict[str, int]:
+    return {name: count + before.get(name, 0) for name, count in zip(_COUNTS, counts, strict=True)}

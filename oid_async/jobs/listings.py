@@ -115,16 +115,10 @@ class Listings:
         for label in sorted(labels, key=lambda label: (classes.names[label].casefold(), label)):
             known = {split: found.get(label, (0, 0)) for split, found in counts.items() if found is not None}
             children = hierarchy.children.get(label, ()) if hierarchy is not None else ()
-            rows.append(
-                ClassRow(
-                    label=label,
-                    class_name=classes.names[label],
-                    kinds=("bbox",),
-                    images={split: images for split, (images, _) in known.items()},
-                    boxes={split: boxes for split, (_, boxes) in known.items()},
-                    subclasses=tuple(classes.names.get(child, child) for child in children),
-                )
-            )
+            images: dict[str, int] = {split: images for split, (images, _) in known.items()}
+            boxes: dict[str, int] = {split: boxes for split, (_, boxes) in known.items()}
+            subclasses = tuple(classes.names.get(child, child) for child in children)
+            rows.append(ClassRow(label, classes.names[label], ("bbox",), images, boxes, subclasses))
         nothing = f"no class has {pattern!r} in its name; {classes.nearest(pattern)}" if pattern and not rows else None
         return ClassList(tuple(rows), hierarchy, nothing)
 
@@ -250,30 +244,11 @@ def _table_row(table: PublishedTable, entry: CacheEntry, url: str, asked: int | 
     kept = entry.current_version()
     size = asked if asked is not None else (kept.identity.bytes if kept is not None else table.bytes)
     age_s = max(0.0, time.time() - kept.made_s) if kept is not None else None
-    return TableRow(
-        kind=table.kind,
-        split=table.split,
-        releases=table.releases,
-        name=table.name,
-        url=url,
-        bytes=size,
-        cached=kept is not None,
-        cached_bytes=entry.size(),
-        age_s=age_s,
-    )
+    is_cached, size_here = kept is not None, entry.size()
+    return TableRow(table.kind, table.split, table.releases, table.name, url, size, is_cached, size_here, age_s)
 
 
 def _size_row(sizes: Sizes, url: str) -> TableRow:
     size = sizes.path.stat().st_size if sizes.is_there else None
-    name = sizes.path.parent.name
-    return TableRow(
-        kind="sizes",
-        split=sizes.split,
-        releases=get_args(Release),
-        name=name,
-        url=url,
-        bytes=None,
-        cached=size is not None,
-        cached_bytes=size or 0,
-        age_s=sizes.age_s,
-    )
+    name, releases, is_cached = sizes.path.parent.name, get_args(Release), size is not None
+    return TableRow("sizes", sizes.split, releases, name, url, None, is_cached, size or 0, sizes.age_s)

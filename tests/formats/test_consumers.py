@@ -71,7 +71,7 @@ def test_the_page_has_a_line_for_every_format() -> None:
 )
 def test_the_pages_line_loads_it(demo: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The line of docs/formats.md runs as it is, where `oid-async demo` and `export` have been run."""
-    for module in re.findall(r"(?:import|from) (\w+)", LINES[name]):
+    for module in re.findall(r"(?:import|from|,) (\w+)", LINES[name].partition(";")[0]):
         if module not in ("COCO", "glob"):
             pytest.importorskip(module)
     export_of(demo, name)
