@@ -20,7 +20,7 @@ from oid_async.store.disk import discard, sync_file
 def replacing(path: Path, *, part: Path | None = None, durable: bool = False) -> Iterator[Path]:
     """Yield the temporary name of a file, or of a folder, which becomes `path` when the block ends well.
 
-    `part` is on the same file system, by default beside it with `.part` behind its name; it is removed if the block
+    `part` is on the same file system, by default next to it with `.part` behind its name; it is removed if the block
     raises. With `durable` the bytes are on the disk before the name is. Raises OSError.
     """
     part = part if part is not None else path.with_name(f"{path.name}.part")

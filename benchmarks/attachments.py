@@ -1,7 +1,7 @@
 """Masks out of a remote archive and narratives out of gigabytes of traces, from nginx on loopback.
 
 Usage:
-    python benchmarks/beside.py [masks|traces ...] [--entries 168000] [--gigabytes 2] [--work-dir FOLDER]
+    python benchmarks/attachments.py [masks|traces ...] [--entries 168000] [--gigabytes 2] [--work-dir FOLDER]
 
 Prints bytes, requests, seconds and peak memory.  Exit status 2 if no measurement was possible.
 """
