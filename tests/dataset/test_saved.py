@@ -305,7 +305,8 @@ def test_export_and_verify_read_through_it_alone() -> None:
             if isinstance(node, ast.Attribute) and node.attr in ("manifest", "images", "file"):
                 assert not ast.unparse(node.value).endswith(("folder", "kind")), f"{file}: {ast.unparse(node)}"
             if isinstance(node, ast.ImportFrom):
-                assert node.module not in ("oid_async.store.results", "oid_async.store.folder"), file
+                assert node.module != "oid_async.store.results", file
+                assert "packed_in" not in [alias.name for alias in node.names], file
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real Open Images files are not beside the project (../shared/real)")
