@@ -16,8 +16,7 @@ from typing import IO, ClassVar
 
 import polars as pl
 
-from oid_async.formats.objects import counted, objects
-from oid_async.formats.source import CLASS, FLAG_NAMES, Span
+from oid_async.formats.source import CLASS, FLAG_NAMES, Span, count_objects, objects
 from oid_async.formats.writer import ExportContext
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.kinds import KindName
@@ -50,7 +49,7 @@ class Coco:
         if self._has_shapes:
             rows = self._with_masks(objects(span))
             annotations = self._annotations(span, rows)
-            counts |= counted(rows)
+            counts |= count_objects(rows)
         if self._has_captions:
             captions = self._captions(span)
             counts["narrative"] = sum(map(len, captions.values()))

@@ -11,8 +11,7 @@ from typing import Any
 import polars as pl
 
 from oid_async.formats.classes import ExportClasses
-from oid_async.formats.objects import objects
-from oid_async.formats.source import CLASS, FLAG_NAMES, SIDES, Span
+from oid_async.formats.source import CLASS, FLAG_NAMES, SIDES, Span, objects
 from oid_async.openimages.kinds import KindName
 
 SAMPLE_KINDS: Sequence[KindName] = ("bbox", "segmentation", "narrative", "label", "relationship", "point")

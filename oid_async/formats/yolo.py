@@ -14,8 +14,7 @@ from typing import ClassVar
 
 import polars as pl
 
-from oid_async.formats.objects import counted, objects
-from oid_async.formats.source import CLASS, Span
+from oid_async.formats.source import CLASS, Span, count_objects, objects
 from oid_async.formats.writer import ExportContext
 from oid_async.openimages.kinds import KindName
 from oid_async.store.disk import OPENER, write_all
@@ -53,7 +52,7 @@ class Yolo:
             if not self._context.options.no_files:
                 self._context.pictures.place(part, self._context.folder("images", str(split)))
         written = 0 if rows is None else int(images.get_column("text").str.count_matches("\n").sum())
-        counts = {} if rows is None or written != len(rows) else counted(rows)
+        counts = {} if rows is None or written != len(rows) else count_objects(rows)
         self._context.wrote(images, counts)
 
     def finish(self) -> None:

@@ -12,6 +12,8 @@ response at all is the host taken for one that is down.
 
 import asyncio
 import random
+import re
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -22,7 +24,6 @@ from yarl import URL
 
 from oid_async.http.address_guard import Endpoint
 from oid_async.http.estimator import FLOOR, ConcurrencyEstimator
-from oid_async.http.etags import EtagTrust
 from oid_async.http.retry import FetchError
 from oid_async.options.defaults import FLICKR_RATE, MAX_WAIT_S, TIMEOUT_S
 
@@ -42,6 +43,34 @@ _SPACING_S = 0.05
 _CAPPED_S = 2.0
 _MOST_KNOWN = 4096
 _MOST_NOTIFIED = 10
+_MD5_ETAG = re.compile(r'"([0-9a-fA-F]{32})"')
+
+
+@dataclass(slots=True)
+class EtagTrust:
+    """Whether one host's ETags are the MD5s of its bodies: None until seen, then True or False for the run.
+
+    No document states it for the bucket, so a mismatch counts only after a match.
+    """
+
+    host: str
+    is_md5: bool | None = None
+
+    def contradicts(self, etag: str | None, md5: str | None) -> tuple[str | None, str | None] | None:
+        """Compare a body's MD5 with its ETag; return (reason to refuse it, note to the user) when they differ.
+
+        A body that was not hashed (None) is not compared.
+        """
+        stated = etag_md5(etag)
+        if stated is None or md5 is None or self.is_md5 is False:
+            return None
+        if stated == md5:
+            self.is_md5 = True
+            return None
+        if self.is_md5:
+            return "checksum", None
+        self.is_md5 = False
+        return None, f"{self.host}: its ETags are not the MD5s of what it sends; that check is off for this run"
 
 
 @dataclass(slots=True, eq=False)
@@ -397,3 +426,13 @@ def make_limiter(rate: float, period: float) -> AsyncLimiter | None:
     bucket = max(1.0, 0.03 * rate)
     drain = 0.97 * rate
     return AsyncLimiter(bucket, bucket * period / drain)
+
+
+def etag_md5(etag: str | None) -> str | None:
+    """Return the base64 MD5 that a strong ETag of 32 hex digits states, None for any other form (S3 multipart, weak).
+
+    >>> etag_md5('"d41d8cd98f00b204e9800998ecf8427e"'), etag_md5('"abc-2"')
+    ('1B2M2Y8AsgTpgAmY7PhCfg==', None)
+    """
+    digits = _MD5_ETAG.fullmatch(etag or "")
+    return b64encode(bytes.fromhex(digits[1])).decode() if digits else None

@@ -26,8 +26,7 @@ from oid_async.options.query import Options
 from oid_async.report import Report
 from oid_async.store.folder import Folder
 from oid_async.store.journal import Journal
-from oid_async.workers.count import early_workers
-from oid_async.workers.starter import WorkerStarter
+from oid_async.workers.starter import WorkerStarter, early_workers
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client

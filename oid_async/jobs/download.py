@@ -31,7 +31,7 @@ from oid_async.transfer.collector import Deliver, Recipients
 from oid_async.transfer.fetch import Fetcher
 from oid_async.transfer.pipeline import Pipeline
 from oid_async.transfer.targets import Targets
-from oid_async.workers.count import process_count
+from oid_async.workers.starter import process_count
 
 if TYPE_CHECKING:
     from oid_async.jobs.pack import SpanPacker

@@ -19,8 +19,6 @@ from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import storage_error
 from oid_async.events import Checked, Note, Sink
-from oid_async.jobs.demo import SITE, look_alike_run
-from oid_async.jobs.download import Run
 from oid_async.store.folder import Folder
 
 FINDING_KINDS: tuple[FindingKind, ...] = ("missing", "truncated", "altered", "extra")
@@ -173,9 +171,12 @@ class Verify:
             return first
         kept = f"; {moved} damaged files wait in {damaged}" if moved else ""
         self._sink(Note(f"{len(damage)} images are to be fetched again{kept}"))
-        from oid_async.jobs.verify import repeated_run
+        from oid_async.jobs.demo import SITE, look_alike_run
+        from oid_async.jobs.download import Run
 
-        await repeated_run(stored, self._sink, retry_failed=tried_before).download()
+        options = replace(stored.options, retry_failed=tried_before)
+        run = look_alike_run(options, self._sink) if stored.site == SITE else Run(options, self._sink)
+        await run.download()
         with read_lock(self._folder):
             dataset, again = await self._check()
             return await self._finish_repair(dataset, damage, again)
@@ -267,9 +268,3 @@ def _drop_replaced(folder: Folder, replaced: pl.Series, found: Verification) -> 
         return drop_replaced(folder, replaced, wrong)
     except OSError as error:
         raise storage_error(error, folder.path) from error
-
-
-def repeated_run(stored: StoredQuery, sink: Sink, *, retry_failed: bool = False) -> Run:
-    """Return the run that repeats the query of query.json."""
-    options = replace(stored.options, retry_failed=retry_failed)
-    return look_alike_run(options, sink) if stored.site == SITE else Run(options, sink)

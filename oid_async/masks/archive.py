@@ -1,6 +1,6 @@
 """One remote archive: its directory, fetched once and cached as Parquet, and any part of it.
 
-    FOLDER/<state>.parquet   the directory (see `masks.zip_directory`) of the archive in one state
+    FOLDER/<state>.parquet   the directory (see `masks.zip_archive`) of the archive in one state
     FOLDER/state.json        that state: the archive's size and ETag; written last, by renaming
 
 A change of the archive is noticed in the response to any later request (If-Range, and its length), so that a cached
@@ -18,7 +18,7 @@ from oid_async.concurrency import in_thread
 from oid_async.http.resume import is_strong
 from oid_async.http.retry import FetchError, with_retries
 from oid_async.http.small_get import SmallBody, small_get
-from oid_async.masks.zip_directory import TAIL_BYTES, ArchiveError, CentralDirectoryEnd, find_end, read_directory
+from oid_async.masks.zip_archive import TAIL_BYTES, CentralDirectoryEnd, find_end, read_directory
 from oid_async.store.atomic import read_json, replacing, write_json
 
 if TYPE_CHECKING:
@@ -218,6 +218,3 @@ def _read_file(path: Path, start: int, stop: int) -> bytes:
     with path.open("rb") as file:
         file.seek(start)
         return file.read(stop - start)
-
-
-__all__ = ["Archive", "ArchiveError", "ArchiveState", "ChangedError", "NoRangeError", "cached_directory"]

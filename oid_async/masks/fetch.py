@@ -19,9 +19,9 @@ from oid_async.concurrency import in_thread, single_error
 from oid_async.errors import storage_error
 from oid_async.events import Note, Sink, TableProgress
 from oid_async.http.retry import FetchError
-from oid_async.masks.archive import Archive, ArchiveError, ChangedError, NoRangeError
-from oid_async.masks.members import MemberError, ZipMember, resized, unpack
+from oid_async.masks.archive import Archive, ChangedError, NoRangeError
 from oid_async.masks.ranges import Ranges, choose_ranges
+from oid_async.masks.zip_archive import ArchiveError, MemberError, ZipMember, resized, unpack
 from oid_async.openimages.catalogue import mask_archive, object_url
 from oid_async.openimages.vocabulary import Split
 from oid_async.report import size_text

@@ -19,9 +19,8 @@ from oid_async.errors import InputError, UnavailableError, storage_error
 from oid_async.events import Note, Sink, TableProgress
 from oid_async.http.retry import FetchError
 from oid_async.metadata.convert import convert
-from oid_async.metadata.entry import CachedVersion, CacheEntry, Identity
+from oid_async.metadata.entry import CachedVersion, CacheEntry, Identity, check_space, needed_bytes
 from oid_async.metadata.paths import SUFFIX, file_url_path, given_folder, published_folder, site_folder
-from oid_async.metadata.space import check_space, needed_bytes
 from oid_async.openimages.catalogue import PublishedTable, TableKind, object_url
 from oid_async.openimages.kinds import KINDS, Kind
 from oid_async.store.lock import FileLock

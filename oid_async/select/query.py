@@ -6,7 +6,7 @@ ImageID as UInt64 (8 bytes), or the id itself in a table of a user's own with ot
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import polars as pl
 
@@ -18,8 +18,38 @@ from oid_async.select.idlist import IdList
 from oid_async.tables.reading import TableFile, reading, scan, scan_keyed
 from oid_async.tables.rows import RowSource, scan_pairs
 
-if TYPE_CHECKING:
-    import polars as pl
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The `number`-th, from 1, of `count` disjoint parts of a sequence: every `count`-th row."""
+
+    number: int
+    count: int
+
+    @classmethod
+    def of(cls, shard: str | None) -> Self | None:
+        """Return the part that --shard names, as `Options` has checked it: 'K/N' with K from 1; None for everything."""
+        if shard is None:
+            return None
+        number, count = map(int, shard.split("/"))
+        return cls(number, count)
+
+    def holds(self, place: pl.Expr) -> pl.Expr:
+        """Return the condition that the row at a place (a whole number from 0) belongs to this part.
+
+        >>> rows = pl.LazyFrame({"place": range(7)})
+        >>> [rows.filter(Part(k, 3).holds(pl.col("place"))).collect().to_series().to_list() for k in (1, 2, 3)]
+        [[0, 3, 6], [1, 4], [2, 5]]
+        """
+        return place % self.count == self.number - 1
+
+    def share(self, total: int) -> int:
+        """Return how many of so many rows belong to this part.
+
+        >>> [Part(k, 3).share(7) for k in (1, 2, 3)]
+        [3, 2, 2]
+        """
+        return (total - self.number + self.count) // self.count
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +73,7 @@ class Query:
     seed: int | None = None
     top_up: bool = False
     by_boxes: bool = True
-    part: "Part | None" = None
+    part: Part | None = None
     restriction: "Restriction | None" = None
 
     @property
@@ -181,37 +211,3 @@ def _collect(frames: Sequence[pl.LazyFrame], tables: Sequence[TableFile]) -> pl.
         with reading(table):
             parts.append(frame.collect(engine="streaming"))
     return pl.concat(parts)
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The `number`-th, from 1, of `count` parts; together they hold every row once."""
-
-    number: int
-    count: int
-
-    @classmethod
-    def of(cls, shard: str | None) -> Self | None:
-        """Return the part that --shard names, as `Options` has checked it: 'K/N' with K from 1; None for everything."""
-        if shard is None:
-            return None
-        number, count = map(int, shard.split("/"))
-        return cls(number, count)
-
-    def holds(self, place: "pl.Expr") -> "pl.Expr":
-        """Return the condition that the row at a place (a whole number from 0) belongs to this part.
-
-        >>> import polars as pl
-        >>> rows = pl.LazyFrame({"place": range(7)})
-        >>> [rows.filter(Part(k, 3).holds(pl.col("place"))).collect().to_series().to_list() for k in (1, 2, 3)]
-        [[0, 3, 6], [1, 4], [2, 5]]
-        """
-        return place % self.count == self.number - 1
-
-    def share(self, total: int) -> int:
-        """Return how many of so many rows belong to this part.
-
-        >>> [Part(k, 3).share(7) for k in (1, 2, 3)]
-        [3, 2, 2]
-        """
-        return (total - self.number + self.count) // self.count

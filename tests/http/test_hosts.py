@@ -9,8 +9,7 @@ import pytest
 from support.fasttime import run_fast
 from yarl import URL
 
-from oid_async.http.etags import EtagTrust
-from oid_async.http.hosts import FLICKR, Host, Hosts, host_name, make_limiter
+from oid_async.http.hosts import FLICKR, EtagTrust, Host, Hosts, host_name, make_limiter
 from oid_async.http.retry import FetchError
 from oid_async.options.defaults import FLICKR_RATE
 

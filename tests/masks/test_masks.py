@@ -25,9 +25,8 @@ from oid_async.http.client import Client
 from oid_async.http.hosts import Hosts
 from oid_async.http.retry import Limits
 from oid_async.masks.fetch import MaskFetcher, MaskReport
-from oid_async.masks.members import ZipMember, unpack
 from oid_async.masks.ranges import choose_ranges
-from oid_async.masks.zip_directory import TAIL_BYTES, ArchiveError, find_end, read_directory
+from oid_async.masks.zip_archive import TAIL_BYTES, ArchiveError, ZipMember, find_end, read_directory, unpack
 from oid_async.origin.annotations import mask_png
 from oid_async.origin.server import Origin, published_object
 

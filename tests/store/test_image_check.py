@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oid_async.http.etags import EtagTrust, etag_md5
+from oid_async.http.hosts import EtagTrust, etag_md5
 from oid_async.store.image_check import Expected, JpegHeader, is_complete, md5_base64, read_header, refuse
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real"

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.fasttime import run_fast
 
-from oid_async.http.etags import EtagTrust
-from oid_async.http.hosts import Host
+from oid_async.http.hosts import EtagTrust, Host
 from oid_async.http.retry import FetchError
 from oid_async.transfer.scheduler import HostScheduler
 

@@ -1,4 +1,4 @@
-"""The central directory of a ZIP archive, read from its last bytes. Pure.
+"""The ZIP format: the central directory, read from an archive's last bytes, and its members, unpacked. Pure.
 
     ... members ... | central directory | ZIP64 end, locator | end of central directory, comment
                     ^ offset            ^ end.stop
@@ -7,7 +7,9 @@ PKWARE's APPNOTE 6.3 describes each field. Sizes come from the directory alone: 
 none in its local header. Data before the first member (a program, say) shifts every offset by its size.
 """
 
+import io
 import struct
+import zlib
 from dataclasses import dataclass
 
 import polars as pl
@@ -18,7 +20,8 @@ _END = struct.Struct("<4s4H2LH")
 _LOCATOR = struct.Struct("<4sLQL")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _ENTRY = struct.Struct("<4s4B4HL2L5H2L")
-_LOCAL_BYTES = 30
+_LOCAL = struct.Struct("<4s5H3L2H")
+_STORED, _DEFLATED = 0, 8
 # How much longer a member's local header may be than its entry states; beyond that there is other data in between.
 _MORE_LOCAL_BYTES = 1024
 _FULL_32, _FULL_16 = 0xFFFFFFFF, 0xFFFF
@@ -118,7 +121,7 @@ def read_directory(data: bytes, end: CentralDirectoryEnd) -> pl.DataFrame:
         methods.append(_FULL_16 if flags & _ENCRYPTED else method)
     frame = pl.DataFrame(dict(zip([name for name in SCHEMA if name != "stop"], columns, strict=True)))
     frame = frame.sort("start").with_columns(pl.col("start").shift(-1).fill_null(end.start).alias("stop"))
-    longest = pl.col("packed") + pl.col("name").str.len_bytes() + (_LOCAL_BYTES + _MORE_LOCAL_BYTES)
+    longest = pl.col("packed") + pl.col("name").str.len_bytes() + (_LOCAL.size + _MORE_LOCAL_BYTES)
     bounded = frame.with_columns(pl.min_horizontal("stop", pl.col("start") + longest))
     return bounded.select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())
 
@@ -139,3 +142,72 @@ def _large(extra: bytes, size: int, packed: int, offset: int) -> tuple[int, int,
             return size, packed, offset
         at += 4 + length
     raise ArchiveError("a ZIP64 field is missing in its directory")
+
+
+@dataclass(frozen=True, slots=True)
+class ZipMember:
+    """An entry of a central directory; `start` and `stop` are offsets in the archive, sizes are in bytes."""
+
+    name: str
+    start: int
+    stop: int
+    packed: int
+    size: int
+    crc: int
+    method: int
+
+
+class MemberError(Exception):
+    """A member is not as the directory describes it: `kind` is the failure kind."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+def unpack(data: memoryview, member: ZipMember) -> bytes:
+    """Return a member's bytes; `data` begins with its local header. Raises MemberError."""
+    if len(data) < _LOCAL.size or bytes(data[:4]) != b"PK\3\4":
+        raise MemberError("checksum", "no member of the archive begins where its directory says")
+    fields = _LOCAL.unpack_from(data)
+    name_bytes, extra_bytes = fields[9], fields[10]
+    start = _LOCAL.size + name_bytes + extra_bytes
+    packed = data[start : start + member.packed]
+    if len(packed) != member.packed:
+        raise MemberError("truncated", f"{len(packed)} of its {member.packed} bytes are there")
+    if member.method == _STORED:
+        body = bytes(packed)
+    elif member.method == _DEFLATED:
+        body = _inflate(packed, member.size)
+    else:
+        raise MemberError("bad_response", f"packed by a method that cannot be read ({member.method})")
+    if len(body) != member.size or zlib.crc32(body) != member.crc:
+        raise MemberError("checksum", "its bytes are not those that the archive's directory tells of")
+    return body
+
+
+def _inflate(packed: memoryview, size: int) -> bytes:
+    decoder = zlib.decompressobj(-15)
+    try:
+        # One byte more than stated is enough to notice that there is more: a bomb is not unpacked.
+        return decoder.decompress(packed, size + 1)
+    except zlib.error as error:
+        raise MemberError("checksum", f"it cannot be unpacked: {error}") from error
+
+
+def resized(png: bytes, width: int, height: int) -> bytes:
+    """Return a mask of this size in pixels, nearest neighbour: no grey between 0 and 255 appears.
+
+    The published masks have up to 1600 pixels a side, the bucket's images 1024. Raises MemberError if it is no PNG.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+            if image.size == (width, height):
+                return png
+            fresh = io.BytesIO()
+            image.resize((width, height), Image.Resampling.NEAREST).save(fresh, "PNG")
+            return fresh.getvalue()
+    except (OSError, ValueError, SyntaxError) as error:
+        raise MemberError("not_image", f"no PNG: {error}") from error
