@@ -13,6 +13,7 @@ from oid_async.openimages.catalogue_tables import (
     MASK_COLUMNS,
     POINT_COLUMNS,
     RELATIONSHIP_COLUMNS,
+    VOTES,
 )
 from oid_async.openimages.ids import id_column
 from oid_async.openimages.kinds import KINDS, Kind, KindName
@@ -23,7 +24,6 @@ from oid_async.tables.reading import TableFile, reading
 Schema = dict[str, pl.DataType | type[pl.DataType]]
 
 _FLAGS = tuple(FLAGS.values())
-_VOTES = ("YesVotes", "NoVotes", "UnsureVotes")
 _PUBLISHED: dict[KindName, tuple[str, ...]] = {
     "bbox": (*BOX_COLUMNS, *CLICK_COLUMNS),
     "segmentation": MASK_COLUMNS,
@@ -35,7 +35,7 @@ _DTYPES: Schema = {
     **dict.fromkeys((name for kind in KINDS.values() for name in (*kind.numbers, *kind.maybe)), pl.Float64),
     **dict.fromkeys(("Confidence", *CLICK_COLUMNS), pl.Float64),
     **dict.fromkeys(_FLAGS, pl.Int8),
-    **dict.fromkeys(_VOTES, pl.Int64),
+    **dict.fromkeys(VOTES, pl.Int64),
     **dict.fromkeys(("Width", "Height"), pl.Int32),
 }
 # Columns and dtypes of each kind: as published, then the names of the classes and the facts about the image.

@@ -19,26 +19,29 @@ from typing import IO, ClassVar
 import polars as pl
 
 from oid_async.errors import InputError
-from oid_async.formats.source import FLAG_NAMES, SIDES, Span
+from oid_async.formats.source import FLAG_NAMES, Span
 from oid_async.formats.writer import ExportContext
+from oid_async.openimages.catalogue_tables import (
+    BOX_COLUMNS,
+    LABEL_COLUMNS,
+    MASK_COLUMNS,
+    MASK_SIDES,
+    POINT_COLUMNS,
+    RELATIONSHIP_COLUMNS,
+    SIDES,
+)
 from oid_async.openimages.kinds import KindName
 
-_VRD = ("XMin1", "XMax1", "YMin1", "YMax1", "XMin2", "XMax2", "YMin2", "YMax2")
-_VOTES = ("EstimatedYesNo", "Source", "YesVotes", "NoVotes", "UnsureVotes", "TextLabel")
 # Ids that pandas reads as numbers: 0000048549557964, and 00012e4511111111 too.
 _NUMBER = r"^[0-9]+(e[0-9]+)?$"
 _NO_IMAGE = "no-image"
-_BOX_SIDES = {side: f"Box{side}" for side in SIDES}
-# File -> its kind and its columns as the importer reads them.
+# File -> its kind and its columns, which the importer reads as they are published.
 _FILES: dict[str, tuple[KindName, tuple[str, ...]]] = {
-    "classifications": ("label", ("ImageID", "Source", "LabelName", "Confidence")),
-    "detections": ("bbox", ("ImageID", "Source", "LabelName", "Confidence", *SIDES, *FLAG_NAMES)),
-    "relationships": ("relationship", ("ImageID", "LabelName1", "LabelName2", *_VRD, "RelationshipLabel")),
-    "segmentations": (
-        "segmentation",
-        ("MaskPath", "ImageID", "LabelName", "BoxID", *_BOX_SIDES.values(), "PredictedIoU", "Clicks"),
-    ),
-    "points": ("point", ("ImageId", "X", "Y", "Label", *_VOTES)),
+    "classifications": ("label", LABEL_COLUMNS),
+    "detections": ("bbox", BOX_COLUMNS),
+    "relationships": ("relationship", RELATIONSHIP_COLUMNS),
+    "segmentations": ("segmentation", MASK_COLUMNS),
+    "points": ("point", POINT_COLUMNS),
 }
 
 
@@ -84,7 +87,7 @@ class FiftyOne:
 
     def _rows(self, name: str, rows: pl.DataFrame, columns: Sequence[str]) -> None:
         if name == "segmentations":
-            rows = rows.rename(_BOX_SIDES)
+            rows = rows.rename(dict(zip(SIDES, MASK_SIDES, strict=True)))
         elif name == "points":
             rows = rows.rename({"ImageID": "ImageId"})
         missing = [pl.lit(_default(column)).alias(column) for column in columns if column not in rows.columns]

@@ -11,7 +11,8 @@ from typing import Any
 import polars as pl
 
 from oid_async.formats.classes import ExportClasses
-from oid_async.formats.source import CLASS, FLAG_NAMES, SIDES, Span, objects
+from oid_async.formats.source import CLASS, FLAG_NAMES, Span, objects
+from oid_async.openimages.catalogue_tables import PAIR_SIDES, SIDES, VOTES
 from oid_async.openimages.kinds import KindName
 
 SAMPLE_KINDS: Sequence[KindName] = ("bbox", "segmentation", "narrative", "label", "relationship", "point")
@@ -171,10 +172,7 @@ def _captions(span: Span) -> dict[str, Any]:
 def _relationships(span: Span) -> dict[str, Any]:
     if "relationship" not in span.rows:
         return {}
-    rows = span.of("relationship").with_columns(
-        _pixels("XMin1", "XMax1", "YMin1", "YMax1").alias("one"),
-        _pixels("XMin2", "XMax2", "YMin2", "YMax2").alias("two"),
-    )
+    rows = span.of("relationship").with_columns(one=_pixels(*PAIR_SIDES[:4]), two=_pixels(*PAIR_SIDES[4:]))
     columns = {
         "subject": "Category1",
         "subject_label": "LabelName1",
@@ -197,7 +195,7 @@ def _points(span: Span) -> dict[str, Any]:
         "Category",
         "Label",
         _column(rows, "EstimatedYesNo"),
-        *(_number(rows, name) for name in ("YesVotes", "NoVotes", "UnsureVotes")),
+        *(_number(rows, name) for name in VOTES),
         xy=pl.concat_list(x.round(_DECIMALS), y.round(_DECIMALS)),
     )
     columns = {"xy": "xy", "category": "Category", "label": "Label", "answer": "EstimatedYesNo"}

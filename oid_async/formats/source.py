@@ -19,8 +19,9 @@ from oid_async.dataset.saved import SavedDataset
 from oid_async.dataset.tables import column
 from oid_async.errors import InputError
 from oid_async.formats.classes import ExportClasses
+from oid_async.openimages.catalogue_tables import SIDES
 from oid_async.openimages.ids import HEX_ID, KEY, export_number
-from oid_async.openimages.kinds import KINDS, KindName
+from oid_async.openimages.kinds import KindName
 from oid_async.openimages.vocabulary import FLAGS, SPLITS
 from oid_async.options.export import ExportOptions, shares
 from oid_async.select.choose import shuffled
@@ -28,7 +29,6 @@ from oid_async.tables.reading import reading
 
 # Column of a flag of a box (1, 0, or -1 for unknown) -> what formats call it.
 FLAG_NAMES = {flag: option.removeprefix("is_") for option, flag in FLAGS.items()}
-SIDES = KINDS["bbox"].numbers
 # The number of the class, from 0, in rows of boxes and masks.
 CLASS = "__class"
 SPAN_ROWS = 4096

@@ -12,7 +12,7 @@ narratives were ever published: they are those of V5 and V6.
 from dataclasses import dataclass
 from typing import Literal
 
-from oid_async.openimages.vocabulary import SPLITS, Split
+from oid_async.openimages.vocabulary import FLAGS, SPLITS, Split
 
 TableKind = Literal[
     "classes",
@@ -32,63 +32,18 @@ TableKind = Literal[
 ]
 
 CLASS_COLUMNS = ("LabelName", "DisplayName")
-BOX_COLUMNS = (
-    "ImageID",
-    "Source",
-    "LabelName",
-    "Confidence",
-    "XMin",
-    "XMax",
-    "YMin",
-    "YMax",
-    "IsOccluded",
-    "IsTruncated",
-    "IsGroupOf",
-    "IsDepiction",
-    "IsInside",
-)
+LABEL_COLUMNS = ("ImageID", "Source", "LabelName", "Confidence")
+SIDES = ("XMin", "XMax", "YMin", "YMax")
+BOX_COLUMNS = (*LABEL_COLUMNS, *SIDES, *FLAGS.values())
 # The V6 train boxes append the four extreme clicks: every X first, then every Y.
 CLICK_COLUMNS = tuple(f"XClick{number}{axis}" for axis in "XY" for number in (1, 2, 3, 4))
-MASK_COLUMNS = (
-    "MaskPath",
-    "ImageID",
-    "LabelName",
-    "BoxID",
-    "BoxXMin",
-    "BoxXMax",
-    "BoxYMin",
-    "BoxYMax",
-    "PredictedIoU",
-    "Clicks",
-)
-RELATIONSHIP_COLUMNS = (
-    "ImageID",
-    "LabelName1",
-    "LabelName2",
-    "XMin1",
-    "XMax1",
-    "YMin1",
-    "YMax1",
-    "XMin2",
-    "XMax2",
-    "YMin2",
-    "YMax2",
-    "RelationshipLabel",
-)
-LABEL_COLUMNS = ("ImageID", "Source", "LabelName", "Confidence")
+MASK_SIDES = tuple(f"Box{side}" for side in SIDES)
+MASK_COLUMNS = ("MaskPath", "ImageID", "LabelName", "BoxID", *MASK_SIDES, "PredictedIoU", "Clicks")
+PAIR_SIDES = tuple(f"{side}{number}" for number in (1, 2) for side in SIDES)
+RELATIONSHIP_COLUMNS = ("ImageID", "LabelName1", "LabelName2", *PAIR_SIDES, "RelationshipLabel")
+VOTES = ("YesVotes", "NoVotes", "UnsureVotes")
 # The only tables that write ImageId.
-POINT_COLUMNS = (
-    "ImageId",
-    "X",
-    "Y",
-    "Label",
-    "EstimatedYesNo",
-    "Source",
-    "YesVotes",
-    "NoVotes",
-    "UnsureVotes",
-    "TextLabel",
-)
+POINT_COLUMNS = ("ImageId", "X", "Y", "Label", "EstimatedYesNo", "Source", *VOTES, "TextLabel")
 IMAGE_COLUMNS = (
     "ImageID",
     "Subset",
@@ -156,6 +111,21 @@ _FILES: dict[str, tuple[int, str | None]] = {
     "v7/oidv7-val-annotations-human-imagelabels.csv": (28_392_297, None),
     "v7/oidv7-test-annotations-human-imagelabels.csv": (93_606_939, None),
 }
+# Rows of the label tables.
+_LABEL_ROWS = {
+    "2018_04/train/train-annotations-human-imagelabels.csv": 27_894_289,
+    "2018_04/validation/validation-annotations-human-imagelabels.csv": 551_390,
+    "2018_04/test/test-annotations-human-imagelabels.csv": 1_667_399,
+    "2018_04/train/train-annotations-machine-imagelabels.csv": 78_977_695,
+    "2018_04/validation/validation-annotations-machine-imagelabels.csv": 512_093,
+    "2018_04/test/test-annotations-machine-imagelabels.csv": 1_545_835,
+    "v5/validation-annotations-human-imagelabels.csv": 595_339,
+    "v5/test-annotations-human-imagelabels.csv": 1_799_883,
+    "v5/train-annotations-machine-imagelabels.csv": 164_819_642,
+    "v5/validation-annotations-machine-imagelabels.csv": 681_179,
+    "v5/test-annotations-machine-imagelabels.csv": 2_061_177,
+    "v6/oidv6-train-annotations-human-imagelabels.csv": 57_524_352,
+}
 
 
 def _table(
@@ -169,6 +139,7 @@ def _table(
     bucket: str = "openimages",
 ) -> PublishedTable:
     size, md5 = _FILES.get(key, (None, None))
+    rows = _LABEL_ROWS.get(key) if rows is None else rows
     return PublishedTable(kind, split, tuple(releases.split()), bucket, key, columns, size, md5, rows)
 
 
@@ -251,39 +222,19 @@ def _captions() -> list[PublishedTable]:
 
 def _labels() -> list[PublishedTable]:
     tables = []
-    for source, kind in (("human", "human_labels"), ("machine", "machine_labels")):
+    kinds: dict[str, TableKind] = {"human": "human_labels", "machine": "machine_labels"}
+    for source, kind in kinds.items():
         for split in SPLITS:
             name = f"annotations-{source}-imagelabels.csv"
             short = "val" if split == "validation" else split
             early = "v5" if source == "human" and split == "train" else "v5 v6"
             tables += [
-                _label_table(kind, split, "v4", f"2018_04/{split}/{split}-{name}"),
-                _label_table(kind, split, early, f"v5/{split}-{name}"),
-                _label_table(kind, split, "v7", f"v7/oidv7-{short}-{name}"),
+                _table(kind, split, "v4", f"2018_04/{split}/{split}-{name}", LABEL_COLUMNS),
+                _table(kind, split, early, f"v5/{split}-{name}", LABEL_COLUMNS),
+                _table(kind, split, "v7", f"v7/oidv7-{short}-{name}", LABEL_COLUMNS),
             ]
-    return [*tables, _label_table("human_labels", "train", "v6", "v6/oidv6-train-annotations-human-imagelabels.csv")]
-
-
-# Rows of the label tables.
-_LABEL_ROWS = {
-    "2018_04/train/train-annotations-human-imagelabels.csv": 27_894_289,
-    "2018_04/validation/validation-annotations-human-imagelabels.csv": 551_390,
-    "2018_04/test/test-annotations-human-imagelabels.csv": 1_667_399,
-    "2018_04/train/train-annotations-machine-imagelabels.csv": 78_977_695,
-    "2018_04/validation/validation-annotations-machine-imagelabels.csv": 512_093,
-    "2018_04/test/test-annotations-machine-imagelabels.csv": 1_545_835,
-    "v5/validation-annotations-human-imagelabels.csv": 595_339,
-    "v5/test-annotations-human-imagelabels.csv": 1_799_883,
-    "v5/train-annotations-machine-imagelabels.csv": 164_819_642,
-    "v5/validation-annotations-machine-imagelabels.csv": 681_179,
-    "v5/test-annotations-machine-imagelabels.csv": 2_061_177,
-    "v6/oidv6-train-annotations-human-imagelabels.csv": 57_524_352,
-}
-
-
-def _label_table(kind: str, split: Split, releases: str, key: str) -> PublishedTable:
-    table_kind: TableKind = "human_labels" if kind == "human_labels" else "machine_labels"
-    return _table(table_kind, split, releases, key, LABEL_COLUMNS, rows=_LABEL_ROWS.get(key))
+    late = "v6/oidv6-train-annotations-human-imagelabels.csv"
+    return [*tables, _table("human_labels", "train", "v6", late, LABEL_COLUMNS)]
 
 
 def _points() -> list[PublishedTable]:

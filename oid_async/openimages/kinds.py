@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from oid_async.openimages.catalogue import TableKind
+from oid_async.openimages.catalogue_tables import MASK_SIDES, PAIR_SIDES, SIDES, VOTES, TableKind
 from oid_async.openimages.vocabulary import LabelSource
 
 KindName = Literal["bbox", "segmentation", "relationship", "narrative", "label", "point"]
@@ -51,29 +51,22 @@ class Kind:
         return not self.labels
 
 
+_LABEL, _NAME = ("LabelName",), ("Category",)
+_BOXABLE: tuple[TableKind, ...] = ("classes",)
+_ALL: tuple[TableKind, ...] = ("all_classes",)
 KINDS: dict[KindName, Kind] = {
     kind.name: kind
     for kind in (
-        Kind(
-            "bbox",
-            "boxes",
-            ("LabelName",),
-            ("Category",),
-            ("classes",),
-            "bbox/bbox.csv",
-            "boxes",
-            ("XMin", "XMax", "YMin", "YMax"),
-            is_sorted=True,
-        ),
+        Kind("bbox", "boxes", _LABEL, _NAME, _BOXABLE, "bbox/bbox.csv", "boxes", SIDES, is_sorted=True),
         Kind(
             "segmentation",
             "masks",
-            ("LabelName",),
-            ("Category",),
-            ("classes",),
+            _LABEL,
+            _NAME,
+            _BOXABLE,
             "segmentation/segmentation.csv",
             "masks",
-            ("BoxXMin", "BoxXMax", "BoxYMin", "BoxYMax"),
+            MASK_SIDES,
             ("PredictedIoU",),
             is_sorted=True,
         ),
@@ -85,31 +78,13 @@ KINDS: dict[KindName, Kind] = {
             ("classes", "attributes"),
             "relationship/relationship.csv",
             "relationships",
-            ("XMin1", "XMax1", "YMin1", "YMax1", "XMin2", "XMax2", "YMin2", "YMax2"),
+            PAIR_SIDES,
         ),
         Kind("narrative", "captions", (), (), (), "narrative/narratives.jsonl", "narratives"),
         Kind(
-            "label",
-            "human_labels",
-            ("LabelName",),
-            ("Category",),
-            ("all_classes",),
-            "label/labels.csv",
-            "labels",
-            ("Confidence",),
-            is_sorted=True,
+            "label", "human_labels", _LABEL, _NAME, _ALL, "label/labels.csv", "labels", ("Confidence",), is_sorted=True
         ),
-        Kind(
-            "point",
-            "points",
-            ("Label",),
-            ("Category",),
-            ("all_classes",),
-            "point/points.csv",
-            "points",
-            ("X", "Y"),
-            ("YesVotes", "NoVotes", "UnsureVotes"),
-        ),
+        Kind("point", "points", ("Label",), ("Category",), _ALL, "point/points.csv", "points", ("X", "Y"), VOTES),
     )
 }
 NAMES: tuple[KindName, ...] = get_args(KindName)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
+from oid_async.openimages.catalogue import IMAGE_COLUMNS
 from oid_async.openimages.ids import KEY, ROW, IdForm, within
 from oid_async.openimages.vocabulary import Source, Split
 from oid_async.options.query import NameStyle
@@ -24,19 +25,7 @@ from oid_async.store.journal_index import JournalIndex
 from oid_async.tables.reading import TableFile, reading, scan_keyed
 
 # Columns of the image table in addition to ImageID; a missing one is null.
-_CARRIED = (
-    "Subset",
-    "OriginalURL",
-    "OriginalLandingURL",
-    "License",
-    "AuthorProfileURL",
-    "Author",
-    "Title",
-    "OriginalSize",
-    "OriginalMD5",
-    "Thumbnail300KURL",
-    "Rotation",
-)
+_CARRIED = IMAGE_COLUMNS[1:]
 # Columns that a dry run needs: names and sizes. Reading them alone takes half the time.
 _COUNTED = ("Subset", "OriginalURL", "OriginalSize", "OriginalMD5", "Thumbnail300KURL")
 PLAN_COLUMNS = (KEY, "ImageID", "FileName", "Action", "Known", "Reason", "CopyBytes", *_CARRIED)
