@@ -10,6 +10,8 @@ OidError                    base; `kind` names the branch, `exit_code` is the co
 
 import errno
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -84,6 +86,15 @@ def storage_error(error: Exception, where: Path) -> StorageError:
         return StorageError(f"{where}: {_MACHINE[number]}")
     reason = getattr(error, "strerror", None) or str(error).split("\n", 1)[0] or type(error).__name__
     return StorageError(f"{where}: cannot be written to ({reason}); mend that or choose another folder, then run again")
+
+
+@contextmanager
+def storage_errors(where: Path) -> Iterator[None]:
+    """Raise an OSError of the block as a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, where) from error
 
 
 def machine_error(error: Exception) -> int | None:

@@ -8,16 +8,13 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from oid_async.cli.commands import COMMANDS
 from oid_async.cli.parser import make_parser
 from oid_async.cli.stdio import OutputError, error_document, flush_streams, print_message, print_result
 from oid_async.errors import OidError
 from oid_async.http.descriptors import raise_limit
-
-if TYPE_CHECKING:
-    pass
 
 _SWITCH_S = 0.0005
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from oid_async.errors import UsageError
+from oid_async.openimages.classes import fold_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class ExportClasses:
 
         The numbers follow the order in which the new names appear. A name may be a MID, in any case, `_` for a space.
         """
-        known = {_folded(name): name for name in self.names}
+        known = {fold_name(name): name for name in self.names}
         by_name: dict[str, list[str]] = {}
         for label, number in self.numbers.items():
             by_name.setdefault(self.names[number], []).append(label)
@@ -54,10 +55,10 @@ class ExportClasses:
             new = row[1].strip() if len(row) > 1 and row[1].strip() else ""
             if old in self.numbers:
                 named.append((old, new or self.names[self.numbers[old]]))
-            elif (name := known.get(_folded(old))) is not None:
+            elif (name := known.get(fold_name(old))) is not None:
                 named += [(label, new or name) for label in by_name[name]]
             else:
-                near = difflib.get_close_matches(_folded(old), known, n=3)
+                near = difflib.get_close_matches(fold_name(old), known, n=3)
                 hint = f"; nearest: {', '.join(known[name] for name in near)}" if near else ""
                 raise UsageError(f"--class-map {path}, line {line}: no class {old!r} among the saved ones{hint}")
         if not named:
@@ -71,7 +72,3 @@ def _rows(path: Path) -> Sequence[Sequence[str]]:
             return list(csv.reader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"--class-map {path} cannot be read ({error})") from error
-
-
-def _folded(name: str) -> str:
-    return " ".join(name.replace("_", " ").casefold().split())

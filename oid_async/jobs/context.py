@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oid_async.concurrency import available_processors, in_thread
+from oid_async.concurrency import acquired, available_processors, in_thread
 from oid_async.events import Note, Sink
 from oid_async.http.descriptors import allowed, most_workers
 from oid_async.http.estimator import MOST
@@ -172,14 +172,8 @@ def _transfers(options: Options) -> int:
 @asynccontextmanager
 async def _scratch() -> AsyncIterator[Path]:
     """Yield a temporary folder; it is removed however this ends, also while it is being made."""
-    made: list[Path] = []
-
-    def make() -> None:
-        made.append(Path(tempfile.mkdtemp(prefix="oid-async-")))
-
+    folder = await acquired(tempfile.mkdtemp, None, "oid-async-", release=shutil.rmtree)
     try:
-        await in_thread(make)
-        yield made[0]
+        yield Path(folder)
     finally:
-        for folder in made:
-            await in_thread(shutil.rmtree, folder, True)
+        await in_thread(shutil.rmtree, folder, True)

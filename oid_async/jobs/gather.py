@@ -18,7 +18,7 @@ from oid_async.openimages.classes import distinct, is_other_name
 from oid_async.openimages.ids import IdForm
 from oid_async.openimages.kinds import KINDS, Kind, KindName, named, table_of
 from oid_async.openimages.vocabulary import SPLITS, Source, Split
-from oid_async.options.query import NameStyle, Options
+from oid_async.options.query import Options
 from oid_async.select.idlist import IdList, as_image_rows, read_ids
 from oid_async.select.query import Part, Query
 from oid_async.store.results import SavedAnnotations
@@ -339,8 +339,3 @@ def choose_sources(options: Options, tables: GatheredTables, *, mirrored: bool) 
     if mirrored:
         return ("cvdf",), "images from the mirror alone: it has the bucket's copies (cvdf), not Flickr's originals"
     return ("cvdf", "original"), "images from cvdf, then original"
-
-
-def choose_names(options: Options, tables: GatheredTables) -> NameStyle:
-    """Return what files are called by: without an image table nothing but the id is known."""
-    return "id" if tables.bare else options.names

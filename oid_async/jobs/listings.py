@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
-from oid_async.errors import InputError, UnavailableError, storage_error
+from oid_async.errors import InputError, UnavailableError, storage_errors
 from oid_async.events import Note, Sink
 from oid_async.http.hosts import Hosts
 from oid_async.http.retry import FetchError, Limits
@@ -172,10 +172,8 @@ class Listings:
             for split in (self._options.splits or SPLITS) if not everything else SPLITS:
                 await asyncio.to_thread(Sizes(cache.cache.objects, split).clear)
             entries = every_entry(self.root) if everything else [cache.cache.entry(table) for table in wanted]
-            try:
+            with storage_errors(self.root):
                 freed = await asyncio.to_thread(self._clear, list(entries))
-            except OSError as error:
-                raise storage_error(error, self.root) from error
             self._sink(Note(f"{size_text(freed)} freed"))
             return [await self._row(cache, table) for table in wanted]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from oid_async.concurrency import in_thread
-from oid_async.errors import InputError, UsageError, storage_error
+from oid_async.errors import InputError, UsageError, storage_errors
 from oid_async.events import Note, Sink
 from oid_async.options.query import Options
 from oid_async.store.adoption import from_manifest
@@ -51,10 +51,8 @@ def _own(folder: Folder, options: Options, held: ExitStack, notes: list[str]) ->
         )
     if not lock.is_held:
         notes.append(f"{folder.path}: its file system has no locks; start no second run in this folder meanwhile")
-    try:
+    with storage_errors(folder.path):
         check = recover_after_boot(lock, boot_id())
-    except OSError as error:
-        raise storage_error(error, folder.path) from error
     if text := check.note():
         notes.append(text)
     is_fresh = not folder.journal.exists()

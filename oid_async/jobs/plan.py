@@ -13,7 +13,7 @@ from oid_async.concurrency import in_thread
 from oid_async.errors import StorageError, machine_error, storage_error
 from oid_async.jobs.attachments import Attachments
 from oid_async.jobs.context import RunContext
-from oid_async.jobs.gather import GatheredTables, choose_names, choose_sources, gather_tables
+from oid_async.jobs.gather import GatheredTables, choose_sources, gather_tables
 from oid_async.jobs.ownership import forget_outdated_failures
 from oid_async.jobs.selection import SelectionResult, remarks, select_images
 from oid_async.jobs.site import Site
@@ -81,7 +81,8 @@ class Planning:
             tables.ids,
             tables.splits,
             sources,
-            choose_names(options, tables),
+            # Without an image table nothing but the id is known.
+            "id" if tables.bare else options.names,
             context.journal is None,
             await in_thread(_size_listings, context, tables) if "cvdf" in sources else (),
         )

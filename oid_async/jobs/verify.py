@@ -17,7 +17,7 @@ from oid_async.dataset.audit import FINDINGS, Audit, FindingKind, damaged_folder
 from oid_async.dataset.query_file import StoredQuery
 from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.saved import SavedDataset
-from oid_async.errors import storage_error
+from oid_async.errors import storage_errors
 from oid_async.events import Checked, Note, Sink
 from oid_async.store.folder import Folder
 
@@ -166,7 +166,9 @@ class Verify:
             tried_before = await in_thread(damaged.exists)
             _, first = await self._check()
             damage = first.damage
-            moved = await in_thread(_set_aside, self._folder, damage.get_column("file_name"))
+            names = damage.get_column("file_name")
+            with storage_errors(self._folder.path):
+                moved = await in_thread(set_aside, self._folder, names) if len(names) else 0
         if not len(damage) and not await in_thread(damaged.exists):
             return first
         kept = f"; {moved} damaged files wait in {damaged}" if moved else ""
@@ -222,7 +224,10 @@ class Verify:
         Damaged files are removed once their image is there.
         """
         lost, replaced = await in_thread(_outcome_of, dataset, damage, found)
-        kept = await in_thread(_drop_replaced, self._folder, replaced, found)
+        # Also those that an interrupted repair has left.
+        wrong = set(found.damage.get_column("file_name"))
+        with storage_errors(self._folder.path):
+            kept = await in_thread(drop_replaced, self._folder, replaced, wrong)
         if kept:
             where = damaged_folder(self._folder)
             self._sink(Note(f"{len(kept)} of the damaged files are kept in {where}: no image came in their place"))
@@ -233,13 +238,6 @@ class Verify:
 def _not_repaired(dataset: SavedDataset, known: pl.DataFrame) -> pl.DataFrame:
     """Return the images that an earlier repair could not get, without those that are findings already."""
     return not_repaired(dataset).join(known, on="file_name", how="anti", maintain_order="left")
-
-
-def _set_aside(folder: Folder, names: pl.Series) -> int:
-    try:
-        return set_aside(folder, names) if len(names) else 0
-    except OSError as error:
-        raise storage_error(error, folder.path) from error
 
 
 def _outcome_of(dataset: SavedDataset, damage: pl.DataFrame, found: Verification) -> tuple[pl.DataFrame, pl.Series]:
@@ -259,12 +257,3 @@ def _outcome_of(dataset: SavedDataset, damage: pl.DataFrame, found: Verification
         kind=pl.lit("missing"), detail=pl.format("cannot be had again: {}", reason), bytes=pl.lit(None, pl.Int64)
     )
     return lost.select(list(FINDINGS)), replaced
-
-
-def _drop_replaced(folder: Folder, replaced: pl.Series, found: Verification) -> list[str]:
-    """Remove the damaged files whose image is there; also those that an interrupted repair has left."""
-    wrong = set(found.damage.get_column("file_name"))
-    try:
-        return drop_replaced(folder, replaced, wrong)
-    except OSError as error:
-        raise storage_error(error, folder.path) from error

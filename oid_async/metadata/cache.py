@@ -10,12 +10,12 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from oid_async.concurrency import acquired, in_thread, until_stopped
-from oid_async.errors import InputError, UnavailableError, storage_error
+from oid_async.errors import InputError, UnavailableError, storage_errors
 from oid_async.events import Note, Sink, TableProgress
 from oid_async.http.retry import FetchError
 from oid_async.metadata.convert import convert
@@ -39,17 +39,6 @@ _CONVERTED: dict[TableKind, Kind | None] = {
 _WORTH_A_NOTE_BYTES = 256 << 20
 _RETRY_LOCK_S = 0.1
 _NOTE_WAITING_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """How a table is converted to the cache's own form: by the kind of its annotations, None for an image table."""
-
-    kind: Kind | None
-
-
-def _form_of(table: PublishedTable) -> Form | None:
-    return Form(_CONVERTED[table.kind]) if table.kind in _CONVERTED else None
 
 
 def every_entry(root: Path) -> list[CacheEntry]:
@@ -127,7 +116,8 @@ class MetadataCache:
         """
         url = object_url(table.bucket, table.key, self._mirror)
         written = object_url(table.bucket, table.key, self.site)
-        file, identity = await self._fetch(self.cache.entry(table), url, written, _form_of(table), patient)
+        form = table.kind if table.kind in _CONVERTED else None
+        file, identity = await self._fetch(self.cache.entry(table), url, written, form, patient)
         return file, replace(identity, url=written)
 
     async def given(self, url: str) -> tuple[TableFile, Identity]:
@@ -136,9 +126,9 @@ class MetadataCache:
         return TableFile(file.path, url), identity
 
     async def _fetch(
-        self, entry: CacheEntry, url: str, written: str, form: Form | None, patient: bool
+        self, entry: CacheEntry, url: str, written: str, form: TableKind | None, patient: bool
     ) -> tuple[TableFile, Identity]:
-        try:
+        with storage_errors(entry.folder):
             if self._client is None:
                 cached = await in_thread(self._pinned, entry)
                 if cached is None:
@@ -154,8 +144,6 @@ class MetadataCache:
                 if cached is None or not began <= cached.checked_s <= time.time():
                     cached = await self._refresh(self._client, entry, cached, url, written, form, patient)
                 await in_thread(self._pin, entry, cached)
-        except OSError as error:
-            raise storage_error(error, entry.folder) from error
         return entry.table(cached), cached.identity
 
     async def _refresh(
@@ -165,7 +153,7 @@ class MetadataCache:
         cached: CachedVersion | None,
         url: str,
         written: str,
-        form: Form | None,
+        form: TableKind | None,
         patient: bool,
     ) -> CachedVersion:
         """Return the latest version: the cached one if it is still that or the server fails, else a new one."""
@@ -206,7 +194,7 @@ class MetadataCache:
         self._sink(TableProgress(entry.name, identity.bytes, identity.bytes, finished=True))
         return await self._make_version(entry, identity, form)
 
-    async def _make_version(self, entry: CacheEntry, identity: Identity, form: Form | None) -> CachedVersion:
+    async def _make_version(self, entry: CacheEntry, identity: Identity, form: TableKind | None) -> CachedVersion:
         """Make a version of the fetched file. When cancelled, stop at the next step and wait for that."""
         if identity.bytes > _WORTH_A_NOTE_BYTES and form is not None:
             self._sink(Note(f"{entry.name}: turning it into Parquet, once"))
@@ -231,7 +219,7 @@ class MetadataCache:
             raw = TableFile(entry.raw, entry.name)
             try:
                 columns = convert(
-                    raw, folder, kind=form.kind, progress=progress, stopped=lambda: stopped() or bool(raised)
+                    raw, folder, kind=_CONVERTED[form], progress=progress, stopped=lambda: stopped() or bool(raised)
                 )
             except InputError:
                 # Fetched again next time: an unreadable file may have been cut or mixed up on its way here.

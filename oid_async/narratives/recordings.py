@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oid_async.concurrency import in_thread, single_error
-from oid_async.errors import storage_error
+from oid_async.errors import storage_errors
 from oid_async.http.retry import FetchError
 from oid_async.http.small_get import SmallBody, small_get
 from oid_async.openimages.catalogue import NARRATIVES_BUCKET, object_url
@@ -57,7 +57,7 @@ class RecordingFetcher:
 
     async def fetch(self, narratives: Path) -> RecordingReport:
         """Fetch the recordings of narratives (a path) that are missing. Raises StorageError."""
-        try:
+        with storage_errors(self._folder):
             await in_thread(lambda: self._folder.mkdir(parents=True, exist_ok=True))
             todo: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue(2 * _AT_ONCE)
             with single_error():
@@ -70,8 +70,6 @@ class RecordingFetcher:
                             await self._enqueue(recording, todo)
                     for _ in range(_AT_ONCE):
                         await todo.put(None)
-        except OSError as error:
-            raise storage_error(error, self._folder) from error
         return self.report
 
     async def _enqueue(self, named: tuple[str, str] | None, todo: "asyncio.Queue[tuple[str, str] | None]") -> None:
@@ -102,11 +100,9 @@ class RecordingFetcher:
             self.report.bytes += len(body)
 
     def _store(self, name: str, body: bytes | bytearray) -> None:
-        try:
-            with replacing(self._folder / name, part=self._scratch / f"{name}.part") as part:
-                part.write_bytes(body)
-        except OSError as error:
-            raise storage_error(error, self._folder) from error
+        part = self._scratch / f"{name}.part"
+        with storage_errors(self._folder), replacing(self._folder / name, part=part):
+            part.write_bytes(body)
 
 
 async def _as_ogg(body: SmallBody) -> bytearray:

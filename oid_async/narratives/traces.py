@@ -13,14 +13,13 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import polars as pl
 
 from oid_async.concurrency import in_thread
-from oid_async.errors import storage_error
+from oid_async.errors import storage_errors
 from oid_async.events import Note, Sink, TableProgress
 from oid_async.http.retry import FetchError, with_retries
 from oid_async.openimages.catalogue import NARRATIVES_BUCKET, object_url, trace_keys
@@ -143,15 +142,14 @@ async def fetch_traces(
     wanted = array("Q", keys.sort().to_list())
     spool = scratch / "traces.jsonl"
     try:
-        with spool.open("wb") as file:
+        with storage_errors(target), spool.open("wb") as file:
             lines = NarrativeFilter(wanted, file, report)
             for split in splits:
                 for key, size in trace_keys(split):
                     await _read_shard(client, sink, object_url(NARRATIVES_BUCKET, key, mirror), size, lines, report)
         if not report.lost:
-            await in_thread(_write_sorted, spool, lines.index(), target)
-    except OSError as error:
-        raise storage_error(error, target) from error
+            with storage_errors(target):
+                await in_thread(_write_sorted, spool, lines.index(), target)
     finally:
         await in_thread(lambda: spool.unlink(missing_ok=True))
     return report
@@ -179,8 +177,7 @@ async def _read_shard(
             if have and current != etag:
                 raise FetchError("bad_response", "it has changed while it was read", hopeless=True)
             etag, total = current, size if response.length is None else response.length + have - skip
-            progress = partial(_report_progress, sink, name, lines, total)
-            await _feed(response, lines, skip, report, progress)
+            await _feed(response, lines, skip, report, lambda: sink(TableProgress(name, lines.complete_bytes, total)))
             await in_thread(lines.end)
 
     try:
@@ -192,10 +189,6 @@ async def _read_shard(
         sink(Note(f"{name}: cannot be had ({error.kind}: {error})"))
         return
     sink(TableProgress(name, lines.complete_bytes, lines.complete_bytes, finished=True))
-
-
-def _report_progress(sink: Sink, name: str, lines: NarrativeFilter, total: int | None) -> None:
-    sink(TableProgress(name, lines.complete_bytes, total))
 
 
 async def _feed(

@@ -63,7 +63,7 @@ class Classes:
         if word.strip() in self.names:
             label = word.strip()
             return Category(self.names[label], (label,))
-        wanted = _fold(word)
+        wanted = fold_name(word)
         labels = self._labels_named(wanted) or self._labels_named(_OTHER_NAME.get(wanted))
         if labels:
             return Category(self.names[labels[0]], labels)
@@ -75,14 +75,14 @@ class Classes:
 
     def matching(self, pattern: str) -> tuple[str, ...]:
         """Return the labels whose name contains a pattern (any case, _ for space) or whose MID it is, in order."""
-        wanted = _fold(pattern)
-        found = (label for label, name in self.names.items() if wanted in _fold(name) or pattern.strip() == label)
+        wanted = fold_name(pattern)
+        found = (label for label, name in self.names.items() if wanted in fold_name(name) or pattern.strip() == label)
         return tuple(found) or self._labels_named(_OTHER_NAME.get(wanted))
 
     def nearest(self, word: str) -> str:
         """Return the part of a message that lists the names nearest to an unknown one."""
-        wanted = _fold(word)
-        by_fold = {_fold(name): name for name in self.names.values()}
+        wanted = fold_name(word)
+        by_fold = {fold_name(name): name for name in self.names.values()}
         near = difflib.get_close_matches(wanted, by_fold, n=3, cutoff=0.5)
         near += [name for name in by_fold if wanted in name.split() and name not in near][: 5 - len(near)]
         if not near:
@@ -90,7 +90,7 @@ class Classes:
         return f"nearest: {', '.join(by_fold[name] for name in near)}"
 
     def _labels_named(self, wanted: str | None) -> tuple[str, ...]:
-        return tuple(label for label, name in self.names.items() if _fold(name) == wanted)
+        return tuple(label for label, name in self.names.items() if fold_name(name) == wanted)
 
 
 def distinct(categories: Iterable[Category]) -> tuple[Category, ...]:
@@ -103,8 +103,9 @@ def distinct(categories: Iterable[Category]) -> tuple[Category, ...]:
 
 def is_other_name(word: str, category: Category) -> bool:
     """Return whether a word for this category is neither its name nor its MID: the class was renamed."""
-    return word.strip() not in category.labels and _fold(word) != _fold(category.class_name)
+    return word.strip() not in category.labels and fold_name(word) != fold_name(category.class_name)
 
 
-def _fold(name: str) -> str:
+def fold_name(name: str) -> str:
+    """Return the form in which two names are the same: any case, `_` for a space."""
     return " ".join(name.replace("_", " ").casefold().split())

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from oid_async.errors import LockedError, storage_error
+from oid_async.errors import LockedError, storage_errors
 from oid_async.store.disk import OPENER, discard, write_all
 from oid_async.store.folder import Folder
 from oid_async.store.lock import FileLock
@@ -68,7 +68,7 @@ class FolderLock:
 
         Raises LockedError or StorageError, and then leaves nothing behind that was not there before.
         """
-        try:
+        with storage_errors(folder.path):
             own = cls(folder, *_lock_folder(folder))
             try:
                 own._write_note(_this_process(), own.last_run.boot)
@@ -79,8 +79,6 @@ class FolderLock:
             except OSError:
                 own.release()
                 raise
-        except OSError as error:
-            raise storage_error(error, folder.path) from error
         return own
 
     def confirm(self, boot: str) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import polars as pl
 
-from oid_async.errors import storage_error
+from oid_async.errors import storage_error, storage_errors
 from oid_async.report import Outcome
 from oid_async.store.disk import OPENER, write_all
 
@@ -59,7 +59,7 @@ class Journal:
         self._lock = threading.Lock()
         # The end of the complete lines, when a batch was torn and could not be cut off: it must be, before the next.
         self._torn_at: int | None = None
-        try:
+        with storage_errors(path.parent):
             self._file = OPENER(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
             try:
                 # In this order: where there are no locks, another run's lines may come in between.
@@ -69,8 +69,6 @@ class Journal:
             except OSError:
                 os.close(self._file)
                 raise
-        except OSError as error:
-            raise storage_error(error, path.parent) from error
 
     def append(self, outcomes: Iterable[Outcome]) -> None:
         """Write one line for each outcome, all of them or none. Raises StorageError."""
@@ -100,9 +98,8 @@ class Journal:
     def close(self) -> None:
         """Sync the lines to the disk and close the file. Raises StorageError; the file is closed all the same."""
         try:
-            os.fsync(self._file)
-        except OSError as error:
-            raise storage_error(error, self._path.parent) from error
+            with storage_errors(self._path.parent):
+                os.fsync(self._file)
         finally:
             os.close(self._file)
 

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ class WorkerPool:
         return is_new and self._assign(transfer.target, transfer.host)
 
     def _assign(self, target: Target, host: Host) -> bool:
-        worker = min(self._workers, key=_load)
+        worker = min(self._workers, key=attrgetter("load"))
         now = self.hosts.clock()
         if not worker.has_space or not host.is_healthy(now):
             return False
@@ -434,7 +435,3 @@ class _Worker:
     def _send(self, *message: Any) -> None:
         if self._may_send and self._writer is not None and not self._writer.is_closing():
             self._writer.write(encode(*message))
-
-
-def _load(worker: _Worker) -> int:
-    return worker.load
