@@ -32,7 +32,8 @@ from oid_async.http.hosts import Hosts
 from oid_async.http.retry import Limits
 from oid_async.masks.fetch import MaskFetcher
 from oid_async.narratives.traces import fetch_traces
-from oid_async.openimages.catalogue import NARRATIVES_BUCKET, mask_archive, trace_keys
+from oid_async.openimages.catalogue import mask_archive, trace_keys
+from oid_async.openimages.catalogue_tables import NARRATIVES_BUCKET
 from oid_async.openimages.ids import KEY
 
 WANTED = 100

@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from oid_async.errors import OidError
 
@@ -22,10 +22,7 @@ async def in_thread(function: Callable[..., Result], *args: object) -> Result:
 
 
 async def until_stopped(function: Callable[..., Result], *args: object) -> Result:
-    """Run work in a thread that calls its last argument now and then, and stops when that returns True.
-
-    When cancelled, let it stop and wait for its end.
-    """
+    """Run work in a thread that stops soon after its last argument, a function, returns True; so when cancelled."""
     stop = threading.Event()
     return await run_to_end(asyncio.to_thread(function, *args, stop.is_set), on_cancel=stop.set)
 
@@ -68,6 +65,35 @@ async def wait_until_done(work: asyncio.Future[Result]) -> None:
             continue
 
 
+class CallsOnLoop:
+    """Calls a function on the running event loop, from any thread; `check` raises what the function has raised."""
+
+    def __init__(self, function: Callable[[Any], object]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._function = function
+        self._raised: BaseException | None = None
+
+    def __call__(self, value: object) -> None:
+        """Let the loop call the function with a value; do not wait for that."""
+        self._loop.call_soon_threadsafe(self._call, value)
+
+    def _call(self, value: object) -> None:
+        try:
+            self._function(value)
+        except BaseException as error:
+            self._raised = self._raised or error
+
+    @property
+    def has_failed(self) -> bool:
+        """Return whether the function has raised an exception."""
+        return self._raised is not None
+
+    def check(self) -> None:
+        """Raise the first exception of the function."""
+        if self._raised is not None:
+            raise self._raised
+
+
 class WaitQueue(deque["asyncio.Future[None]"]):
     """Tasks that wait to be woken, in order of arrival. True while any wait."""
 
@@ -102,10 +128,7 @@ def single_error() -> Iterator[None]:
 
 
 def most_telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the exception of a group, nested or not, that says most: an OidError, else the first one.
-
-    What one task raises first is the cause; what others raise because of it follows. An OidError is meant for people.
-    """
+    """Return the exception of a group, nested or not, that says most: an OidError, else the first, the cause."""
     leaves = leaf_errors(group)
     return next((error for error in leaves if isinstance(error, OidError)), leaves[0])
 

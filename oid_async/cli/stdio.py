@@ -1,7 +1,6 @@
 """Writing to stdout and stderr, which may be closed, full, or have no reader.
 
-Messages on stderr are a courtesy: one that cannot be written is dropped, and the work goes on. Results on stdout were
-asked for: one that cannot be written is an error, after the work is done.
+A message on stderr that cannot be written is dropped; a result on stdout that cannot be written is an error.
 """
 
 import sys

@@ -39,10 +39,7 @@ class ExportClasses:
         return cls(tuple(names), numbers, tuple(labels))
 
     def mapped(self, path: Path) -> "ExportClasses":
-        """Return the classes that a file keeps: `NAME` or `NAME,NEW NAME` a line. Raises UsageError.
-
-        The numbers follow the order in which the new names appear. A name may be a MID, in any case, `_` for a space.
-        """
+        """Return the classes of a file, `NAME` or `NAME,NEW NAME` a line, numbered in its order. Raises UsageError."""
         known = {fold_name(name): name for name in self.names}
         by_name: dict[str, list[str]] = {}
         for label, number in self.numbers.items():

@@ -1,7 +1,4 @@
-"""Pictures for an export: images linked, copied or made smaller, masks as run lengths or polygons.
-
-Work that takes processor time is a function of plain values, run in a pool of processes if there is one.
-"""
+"""Pictures for an export: linked, copied or made smaller; masks as run lengths or polygons; in processes, if many."""
 
 import errno
 import io

@@ -17,7 +17,7 @@ from oid_async.formats.source import CLASS, FLAG_NAMES, Span
 from oid_async.formats.writer import ExportContext
 from oid_async.openimages.kinds import KindName
 
-# Characters that XML 1.0 cannot hold, not even escaped (its production Char).
+# Characters that XML 1.0 cannot hold, not even escaped (its production Char); titles have some.
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _PIXELS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -41,7 +41,8 @@ class Voc:
             rows = found.get(image["ImageID"], [])
             written += len(rows)
             objects = "".join(map(self._object, rows))
-            text = f"<annotation>\n{_about(image)}{objects}</annotation>\n"
+            about = "".join(f"  {line}\n" for line in _lines(image))
+            text = f"<annotation>\n{about}{objects}</annotation>\n"
             (self._annotations / f"{stem}.xml").write_text(text, encoding="utf-8")
             self._context.text_file("ImageSets", "Main", f"{image['Split']}.txt").write(f"{stem}\n")
         if not self._context.options.no_files:
@@ -86,13 +87,9 @@ def _by_image(rows: pl.DataFrame) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _about(image: dict[str, Any]) -> str:
-    return "".join(f"  {line}\n" for line in _lines(image))
-
-
 def _lines(image: dict[str, Any]) -> Iterator[str]:
     def element(name: str, value: Any) -> str:
-        return "" if value is None else f"<{name}>{_clean(str(value))}</{name}>"
+        return "" if value is None else f"<{name}>{escape(_NOT_XML.sub('', str(value)))}</{name}>"
 
     yield "<folder>JPEGImages</folder>"
     yield element("filename", image["FileName"])
@@ -103,8 +100,3 @@ def _lines(image: dict[str, Any]) -> Iterator[str]:
     yield f"<owner>{element('flickrid', image['AuthorProfileURL'])}{element('name', image['Author'])}</owner>"
     yield f"<size><width>{image['OutWidth']}</width><height>{image['OutHeight']}</height><depth>3</depth></size>"
     yield "<segmented>0</segmented>"
-
-
-def _clean(text: str) -> str:
-    """Return text escaped for XML, without the control characters that it cannot hold; titles have some."""
-    return escape(_NOT_XML.sub("", text))

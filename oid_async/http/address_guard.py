@@ -71,7 +71,8 @@ def is_public(address: IPAddress) -> bool:
     (False, True)
     """
     if isinstance(address, ipaddress.IPv6Address):
-        carried = [ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)] if _is_carrier(address) else []
+        carries = int(address) > 1 and any(address in network for network in _CARRIERS)
+        carried = [ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)] if carries else []
         if address.sixtofour is not None:
             carried.append(address.sixtofour)
         if address.teredo is not None:
@@ -81,10 +82,6 @@ def is_public(address: IPAddress) -> bool:
         if any(address in network for network in _LOCAL):
             return False
     return address.is_global and not address.is_multicast and not address.is_reserved and not address.is_unspecified
-
-
-def _is_carrier(address: ipaddress.IPv6Address) -> bool:
-    return any(address in network for network in _CARRIERS) and int(address) > 1
 
 
 @dataclass(slots=True)
@@ -114,9 +111,10 @@ class AddressGuard:
         target = endpoint(url)
         if target in self._allowed:
             return None
-        address = literal(target[0])
-        if (address is not None and not is_public(address)) or _is_local_name(target[0]):
-            return refusal(target, target[0])
+        host, address = target[0], literal(target[0])
+        is_local_name = host == "localhost" or host.endswith(".localhost")
+        if is_local_name or (address is not None and not is_public(address)):
+            return refusal(target, host)
         return None
 
     def is_allowed(self, url: URL) -> bool:
@@ -133,10 +131,7 @@ class AddressGuard:
         return attempt
 
     def make_socket(self, info: tuple[Any, ...]) -> socket.socket:
-        """Make the socket for one address; aiohttp calls it at every connect, with the address itself.
-
-        Raises PermissionError for an address that is not allowed.
-        """
+        """Make the socket for one address; aiohttp calls it at every connect. Raises PermissionError if not allowed."""
         family, kind, protocol, _, where = info
         attempt = _ATTEMPT.get()
         if attempt is not None:
@@ -160,7 +155,3 @@ def refusal(target: Endpoint, address: str) -> str:
     host, port = f"[{target[0]}]" if ":" in target[0] else target[0], target[1]
     means = "" if address == target[0] else f" (which is {address})"
     return f"{host}:{port}{means} is not a public address; --allow-host {host}:{port} would allow it"
-
-
-def _is_local_name(host: str) -> bool:
-    return host == "localhost" or host.endswith(".localhost")

@@ -57,10 +57,7 @@ class EtagTrust:
     is_md5: bool | None = None
 
     def contradicts(self, etag: str | None, md5: str | None) -> tuple[str | None, str | None] | None:
-        """Compare a body's MD5 with its ETag; return (reason to refuse it, note to the user) when they differ.
-
-        A body that was not hashed (None) is not compared.
-        """
+        """Compare an MD5, None if unknown, with an ETag; if they differ return (reason to refuse, note to the user)."""
         stated = etag_md5(etag)
         if stated is None or md5 is None or self.is_md5 is False:
             return None
@@ -135,10 +132,7 @@ class Host:
         return self.gave_up or self.lost.get(endpoint)
 
     def responded(self, began: float) -> None:
-        """Note a response that shows the host at work: any status but a plea to wait or an error of its own.
-
-        A request that began before the last trouble does not count: it shows nothing about the time after it.
-        """
+        """Note a response that shows the host at work, unless its request began before the last trouble."""
         if began < self._shrunk_at:
             return
         self._has_responded = True
@@ -363,10 +357,7 @@ class Hosts:
         )
 
     async def admit(self, host: Host, endpoint: Endpoint) -> None:
-        """Wait until one more request may be sent to an endpoint of the host. Call it where requests are really sent.
-
-        Raises FetchError if it was given up.
-        """
+        """Wait until one more request may be sent to an endpoint of the host. Raises FetchError if it was given up."""
         while True:
             await self.until_open(host, endpoint)
             if host.limiter is None:

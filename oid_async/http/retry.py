@@ -20,6 +20,8 @@ from oid_async.report import FINAL_KINDS
 if TYPE_CHECKING:
     import aiohttp
 
+    from oid_async.options.query import Options
+
 Result = TypeVar("Result")
 
 # Retried once, since a broken proxy or a torn cache may be the cause; then final.
@@ -60,18 +62,16 @@ class Limits:
     redirects: int = 5
 
     @classmethod
-    def of(
-        cls, *, retries: int, timeout_s: float, max_wait_s: float, max_image_bytes: int, rate_bytes_s: float | None
-    ) -> Self:
-        """Return the limits that options describe; a time-out under the default one limits the first byte, too."""
+    def of(cls, options: "Options") -> Self:
+        """Return the limits that options ask for; a time-out under the default one limits the first byte, too."""
         return cls(
-            retries=retries,
-            first_byte_s=min(cls().first_byte_s, timeout_s),
-            silence_s=timeout_s,
-            slow_s=timeout_s,
-            max_wait_s=max_wait_s,
-            max_image_bytes=max_image_bytes,
-            rate_bytes_s=rate_bytes_s,
+            retries=options.retries,
+            first_byte_s=min(TIMEOUT_S, options.timeout),
+            silence_s=options.timeout,
+            slow_s=options.timeout,
+            max_wait_s=options.max_wait,
+            max_image_bytes=options.max_image_bytes,
+            rate_bytes_s=options.limit_rate,
         )
 
 

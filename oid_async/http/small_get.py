@@ -30,11 +30,6 @@ class SmallBody:
     headers: CIMultiDict[str]
 
 
-def stated_length(response: "Response") -> int | None:
-    """Return the length that the response's head states, None where it states none."""
-    return response.length
-
-
 async def small_get(
     client: "Client",
     url: str,
@@ -42,7 +37,7 @@ async def small_get(
     *,
     max_bytes: int,
     headers: Mapping[str, str] = _NO_HEADERS,
-    expect: Callable[["Response"], int | None] = stated_length,
+    expect: Callable[["Response"], int | None] = lambda response: response.length,
     excess: str = "bad_response",
     jitter: Callable[[], float] = random.random,
 ) -> Result:

@@ -1,7 +1,6 @@
-"""Attachments of images: masks, traces, recordings. Fetched last, for the images that are saved.
+"""Attachments of the saved images, fetched last: masks, traces, recordings.
 
-Each has its own folder: one that cannot be had costs no image, is named in that folder's failures.csv and is asked for
-again by the next run.
+One that fails costs no image, is named in its folder's failures.csv and requested again by the next run.
 """
 
 from collections.abc import Mapping, Sequence

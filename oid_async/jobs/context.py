@@ -152,17 +152,6 @@ async def open_tables(
         )
 
 
-def limits_of(options: Options) -> Limits:
-    """Return what one transfer may cost, as asked for."""
-    return Limits.of(
-        retries=options.retries,
-        timeout_s=options.timeout,
-        max_wait_s=options.max_wait,
-        max_image_bytes=options.max_image_bytes,
-        rate_bytes_s=options.limit_rate,
-    )
-
-
 def _transfers(options: Options) -> int:
     """Return how many transfers may be on at once: with a limit on bytes no more than have something to share."""
     transfers = most_workers(options.concurrency or MOST, allowed())

@@ -18,7 +18,7 @@ from oid_async.events import Finished, Note, Planned, Sink
 from oid_async.http.estimator import FLOOR
 from oid_async.http.retry import Limits
 from oid_async.jobs.attachments import Attachments
-from oid_async.jobs.context import RunContext, limits_of, open_run
+from oid_async.jobs.context import RunContext, open_run
 from oid_async.jobs.plan import Decision, Planning, check_space, make_plan, tops_up
 from oid_async.jobs.results import query_document, results_writer
 from oid_async.jobs.site import allowed_endpoints
@@ -67,7 +67,7 @@ class Run:
         self._deliver = deliver
         self._serve = serve
         self._site_name = site
-        self._limits = limits or limits_of(options)
+        self._limits = limits or Limits.of(options)
         self._own_loop = own_loop
 
     async def plan(self) -> Plan:
@@ -215,10 +215,7 @@ class _Download:
         return packer
 
     async def _worker_pool(self, decision: Decision) -> "WorkerPool | None":
-        """Return processes that share the work, not started yet; None if one process is to do it all.
-
-        Each may have its part of the transfers on at once.
-        """
+        """Return processes that share the work, not started yet; None if one process is to do it all."""
         context, options = self._context, self._context.options
         # Spans are fetched one after the other: no worker process would be worth its start.
         processes = process_count(options, decision.uncapped, context.transfers, available_processors())

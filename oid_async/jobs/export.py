@@ -5,12 +5,10 @@ has what was planned. `oid_async.export`, `oid-async export` and `download --for
 thread.
 """
 
-import asyncio
 import json
 import os
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,11 +17,11 @@ from typing import Any
 
 import polars as pl
 
-from oid_async.concurrency import until_stopped
+from oid_async.concurrency import CallsOnLoop, until_stopped
 from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import InputError, LockedError, UsageError, machine_error, storage_error
-from oid_async.events import Event, Exported, Note, Sink
+from oid_async.events import Exported, Note, Sink
 from oid_async.formats.pictures import Pictures, picture_pool
 from oid_async.formats.registry import WRITERS
 from oid_async.formats.source import SPAN_ROWS, ExportPlan, ExportSource
@@ -87,12 +85,12 @@ class Export:
 
     async def within(self) -> ExportReport:
         """Export while the folder is locked already."""
-        sink = _SinkOnLoop(asyncio.get_running_loop(), self._sink)
+        sink = CallsOnLoop(self._sink)
         report = await until_stopped(self._export, sink)
         sink.check()
         return report
 
-    def _export(self, sink: "_SinkOnLoop", stopped: Callable[[], bool]) -> ExportReport:
+    def _export(self, sink: CallsOnLoop, stopped: Callable[[], bool]) -> ExportReport:
         started = monotonic()
         try:
             _check_free(self.out)
@@ -109,7 +107,7 @@ class Export:
             raise storage_error(error, self.out) from error
 
     def _fill(
-        self, dataset: SavedDataset, stage: Path, sink: "_SinkOnLoop", started: float, stopped: Callable[[], bool]
+        self, dataset: SavedDataset, stage: Path, sink: CallsOnLoop, started: float, stopped: Callable[[], bool]
     ) -> ExportReport:
         """Write the export into the stage, and its marker."""
         options, export, scratch = self._options, stage / "export", stage / "scratch"
@@ -185,29 +183,6 @@ class Export:
         }
 
 
-class _SinkOnLoop:
-    """Calls a sink on the event loop from the thread that exports; `check` raises what the sink has raised."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, sink: Sink) -> None:
-        self._loop = loop
-        self._sink = sink
-        self._raised: list[Exception] = []
-
-    def __call__(self, event: Event) -> None:
-        self._loop.call_soon_threadsafe(self._call, event)
-
-    def _call(self, event: Event) -> None:
-        try:
-            self._sink(event)
-        except Exception as error:
-            self._raised.append(error)
-
-    def check(self) -> None:
-        """Raise the first exception of the sink, which stops the export."""
-        if self._raised:
-            raise self._raised[0]
-
-
 def _check_free(out: Path) -> None:
     """Raise UsageError if a folder is there that is no earlier export."""
     if os.path.lexists(out) and not (out / MARKER).is_file() and (not out.is_dir() or any(out.iterdir())):
@@ -216,10 +191,7 @@ def _check_free(out: Path) -> None:
 
 @contextmanager
 def _stage(out: Path) -> Iterator[Path]:
-    """Yield the locked folder next to the export that it is written into.
-
-    It is removed when the export is there; after an error or a stop it stays if the export can be continued.
-    """
+    """Yield the locked folder in which the export is written; it stays if the export can be continued."""
     stage = out.absolute().parent / f".{out.name}.oid_async"
     stage.mkdir(parents=True, exist_ok=True)
     lock = FileLock.take(stage)
@@ -252,16 +224,13 @@ def _keep_or_clear(stage: Path, export: Path, identity: dict[str, Any], *, can_c
 
 def check_counts(planned: ExportPlan, context: ExportContext) -> None:
     """Raise InputError unless as many images and rows were written as planned."""
-    counts: tuple[tuple[str, Mapping[str, int], Counter[str]], ...] = (
-        ("images", planned.images, context.written.images),
-        ("rows", planned.rows, context.written.rows),
-    )
-    for what, wanted, written in counts:
-        for name in sorted(wanted.keys() | written.keys()):
-            if wanted.get(name, 0) != written[name]:
+    written = context.written
+    for what, wanted, found in (("images", planned.images, written.images), ("rows", planned.rows, written.rows)):
+        for name in sorted(wanted.keys() | found.keys()):
+            if wanted.get(name, 0) != found[name]:
                 raise InputError(
                     f"{context.source.dataset.savepath}: {wanted.get(name, 0)} {what} of {name} were planned and "
-                    f"{written[name]} written: the tables do not fit the manifest; run the download again, then export"
+                    f"{found[name]} written: the tables do not fit the manifest; run the download again, then export"
                 )
 
 

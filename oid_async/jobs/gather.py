@@ -13,7 +13,8 @@ from oid_async.events import Note, Sink
 from oid_async.jobs.restrictions import RestrictionReader, RestrictionTerms
 from oid_async.jobs.table_files import NO_BAD_ROWS, TableFiles
 from oid_async.metadata.cache import MetadataCache, local_file
-from oid_async.openimages.catalogue import TableKind, published
+from oid_async.openimages.catalogue import published
+from oid_async.openimages.catalogue_tables import TableKind
 from oid_async.openimages.classes import distinct, is_other_name
 from oid_async.openimages.ids import IdForm
 from oid_async.openimages.kinds import KINDS, Kind, KindName, named, table_of

@@ -17,7 +17,8 @@ from oid_async.metadata.cache import Cache, MetadataCache, every_entry, local_ta
 from oid_async.metadata.entry import CacheEntry
 from oid_async.metadata.paths import cache_root
 from oid_async.metadata.sizes import Sizes
-from oid_async.openimages.catalogue import IMAGE_BUCKET, PublishedTable, TableKind, object_url, published
+from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url, published
+from oid_async.openimages.catalogue_tables import PublishedTable, TableKind
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.kinds import named, table_of
 from oid_async.openimages.vocabulary import SPLITS, Release, Split
@@ -84,10 +85,7 @@ class Listings:
         self._sink = sink
 
     async def classes(self, pattern: str | None, *, tree: bool = False) -> ClassList:
-        """Return the classes whose name holds the pattern, all without one; as a `tree` with every class below them.
-
-        Fetches the class table and the hierarchy, no other.
-        """
+        """Return the classes whose name holds the pattern, all without; as a `tree` with all classes below them."""
         options = self._options
         async with self._open() as (cache, _, _):
             table = await asyncio.to_thread(local_table, options.label) if options.label is not None else None
@@ -161,10 +159,7 @@ class Listings:
             return rows
 
     async def clear(self, *, everything: bool = False) -> list[TableRow]:
-        """Remove cached tables: those of the release, splits and mirror asked for, or all there are.
-
-        A table that a run reads from is kept, and named.
-        """
+        """Remove cached tables, all or those asked for. A table that a run reads from is kept, and named."""
         async with self._open() as (cache, _, _):
             wanted = [*self._wanted(self._options.splits or SPLITS)]
             if self._options.splits:

@@ -38,10 +38,7 @@ async def owned_folder(
 
 
 def _own(folder: Folder, options: Options, held: ExitStack, notes: list[str]) -> "tuple[Journal, PackedShards | None]":
-    """Take the lock, check for damage by a power cut, open the journal and the shards. `held` closes them.
-
-    A journal that was deleted is made anew from the manifest and the files.
-    """
+    """Lock, check for damage by a power cut, open journal (made anew if deleted) and shards; `held` closes them."""
     lock = FolderLock.take(folder)
     held.callback(lock.release)
     if not options.packs and (shards := packed_in(folder)) is not None:

@@ -100,10 +100,7 @@ class PackedShards:
     @classmethod
     @contextmanager
     def locked(cls, folder: Folder, options: Options) -> "Iterator[PackedShards]":
-        """Own the shards and go on where the last note ends. Raises UsageError, LockedError, OSError.
-
-        The folder is owned already.
-        """
+        """Own the shards of an owned folder and go on behind the last note. Raises UsageError, LockedError, OSError."""
         out = shards_folder(options)
         state = out / ".oid_async"
         progress = state / "progress.json"

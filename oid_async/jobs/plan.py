@@ -90,10 +90,7 @@ class Planning:
         return cls(context, tables, planner, await in_thread(next_line, folder.journal) if remembers else None)
 
     async def decide(self, given_out: pl.Series | None = None) -> Decision:
-        """Select, plan, and bring the report up to that.
-
-        `given_out` are the keys that earlier decisions of this run gave out: the selection is topped up.
-        """
+        """Select, plan, and bring the report up to that; topped up, if earlier decisions of this run gave out keys."""
         context = self._context
         selected, summary = await in_thread(self._select, given_out)
         if given_out is None and summary.ambiguous:
@@ -190,10 +187,7 @@ def tops_up(options: Options) -> bool:
 
 
 def check_space(plan: Plan, site: Site) -> None:
-    """Stop before the first image when they cannot fit. A mirror may hold anything: only facts count there.
-
-    Raises StorageError.
-    """
+    """Raise StorageError if the images cannot fit. A mirror may hold anything: only facts count there."""
     if plan.bytes > plan.disk_free and (plan.bytes_exact or site.url is None):
         about = "" if plan.bytes_exact else "about "
         raise StorageError(

@@ -14,7 +14,7 @@ import polars as pl
 
 from oid_async.errors import UsageError
 from oid_async.jobs.table_files import TableFiles
-from oid_async.openimages.catalogue import TableKind
+from oid_async.openimages.catalogue_tables import TableKind
 from oid_async.openimages.classes import Category, Classes
 from oid_async.openimages.kinds import KINDS, Kind, KindName, table_of
 from oid_async.options.query import Options
@@ -122,7 +122,8 @@ class RestrictionReader:
 
     async def _named(self, name: Name) -> tuple[Kind, Category]:
         """Return what a name of an expression means. Raises UsageError with the nearest names."""
-        kind = self._selecting if name.kind is None else KINDS["label" if name.kind == "absent" else _kind(name.kind)]
+        kind_name = "label" if name.kind == "absent" else name.kind
+        kind = next((kind for kind in KINDS.values() if kind.name == kind_name), self._selecting)
         if not kind.has_classes:
             raise UsageError(f"--where: {kind.what} name no class; write bbox:{name.word}, for example")
         classes = await self._files.classes_of(kind)
@@ -156,10 +157,6 @@ class RestrictionReader:
             return classes.resolve(word).labels
         except UsageError as error:
             raise UsageError(f"--triplet: {str(error).replace('class', 'name', 1)}") from error
-
-
-def _kind(word: str) -> KindName:
-    return next(name for name in KINDS if name == word)
 
 
 def _readable(pattern: str) -> str:

@@ -16,7 +16,8 @@ from oid_async.events import Note, Sink
 from oid_async.metadata.cache import MetadataCache, local_table
 from oid_async.metadata.entry import Identity
 from oid_async.metadata.paths import WHOLE
-from oid_async.openimages.catalogue import TableKind, published
+from oid_async.openimages.catalogue import published
+from oid_async.openimages.catalogue_tables import TableKind
 from oid_async.openimages.classes import Classes
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.ids import IdForm
@@ -118,10 +119,7 @@ class TableFiles:
         return self._classes[table_kind]
 
     async def hierarchy(self, *, needed: bool) -> Hierarchy | None:
-        """Return the class hierarchy; when it is not needed it is only for a hint, and not worth a failure.
-
-        A run on given tables alone asks nobody for a hint.
-        """
+        """Return the class hierarchy, None if it is not `needed` (for a hint alone) and not easily had."""
         (published_table,) = published("hierarchy", (), self._options.release)
         if not needed and None not in self._given.values():
             return None

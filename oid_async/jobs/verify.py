@@ -219,10 +219,7 @@ class Verify:
         )
 
     async def _finish_repair(self, dataset: SavedDataset, damage: pl.DataFrame, found: Verification) -> Verification:
-        """Return the verification after a repair: a damaged image that cannot be fetched again is a finding too.
-
-        Damaged files are removed once their image is there.
-        """
+        """Return the verification after a repair, with images that are lost; remove damaged files that are replaced."""
         lost, replaced = await in_thread(_outcome_of, dataset, damage, found)
         # Also those that an interrupted repair has left.
         wrong = set(found.damage.get_column("file_name"))

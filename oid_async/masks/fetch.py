@@ -41,10 +41,7 @@ _NAME = re.compile(r"[0-9a-f]{16}_[0-9A-Za-z_-]{1,60}\.png")
 
 @dataclass(slots=True)
 class MaskReport:
-    """Counts of masks: selected = present + downloaded + failed; `failures` are (MaskPath, reason, detail).
-
-    `bytes` and `directory_bytes` were fetched by this run.
-    """
+    """Counts of masks, and bytes fetched by this run; `failures` are (MaskPath, reason, detail)."""
 
     selected: int = 0
     present: int = 0
@@ -91,10 +88,7 @@ class MaskFetcher:
         self.report = MaskReport()
 
     async def fetch(self, wanted: pl.LazyFrame) -> MaskReport:
-        """Fetch the masks that are missing: MaskPath, Subset, Width and Height of the image. Raises StorageError.
-
-        Masks that fail are listed in the report.
-        """
+        """Fetch the missing masks; `wanted`: MaskPath, Subset, Width and Height of the image. Raises StorageError."""
         frame = await in_thread(_grouped, wanted)
         self.report.selected = len(frame)
         groups = frame.partition_by("Subset", "digit", as_dict=True, include_key=False)

@@ -6,6 +6,7 @@ segmentation/failures.csv          MaskPath, ImageID, Reason, Detail; absent whe
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,8 @@ class MaskFolder:
         await in_thread(self._write_note, self._size if before in (None, self._size) else "mixed")
         report = await masks.fetch(self._wanted())
         await in_thread(self._write_note, self._size if before in (None, self._size) or not report.failed else "mixed")
-        await in_thread(self._write_failures, report)
+        rows = [(name, name[:16], reason, detail) for name, reason, detail in report.failures]
+        await in_thread(partial(write_failures, self._failures, rows, column="MaskPath", scratch=self._folder.tmp))
         return report
 
     def _wanted(self) -> pl.LazyFrame:
@@ -78,16 +80,9 @@ class MaskFolder:
     def _write_note(self, size: str) -> None:
         write_json(self._note, {"size": size}, part=self._folder.tmp / self._note.name)
 
-    def _write_failures(self, report: MaskReport) -> None:
-        rows = [(name, name[:16], reason, detail) for name, reason, detail in report.failures]
-        write_failures(self._failures, rows, column="MaskPath", scratch=self._folder.tmp)
-
 
 def estimate_masks(masks: Sequence[tuple[Split, pl.LazyFrame]], cache: Path) -> str:
-    """Return a message on the masks (MaskPath) of each split: how many, from how many archives, in how many requests.
-
-    Bytes and requests are known for archives whose directory is cached.
-    """
+    """Return a message on the masks (MaskPath) of each split: archives; requests and bytes as far as known."""
     count = archives = unknown = requests = size = complete = 0
     for split, frame in masks:
         paths = frame.select("MaskPath").unique().with_columns(digit=pl.col("MaskPath").str.slice(0, 1))

@@ -13,10 +13,7 @@ _REQUEST_BYTES = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """Ranges to request: `parts` are (start, stop) in order, `is_complete`: they cover all of the archive.
-
-    `bytes` is the sum of their sizes, `members` that of the wanted members.
-    """
+    """Ranges to request, (start, stop) in order; `bytes` of all, `members` of the wanted members alone."""
 
     parts: tuple[tuple[int, int], ...]
     is_complete: bool

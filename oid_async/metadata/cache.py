@@ -14,14 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from oid_async.concurrency import acquired, in_thread, until_stopped
+from oid_async.concurrency import CallsOnLoop, acquired, in_thread, until_stopped
 from oid_async.errors import InputError, UnavailableError, storage_errors
 from oid_async.events import Note, Sink, TableProgress
 from oid_async.http.retry import FetchError
 from oid_async.metadata.convert import convert
 from oid_async.metadata.entry import CachedVersion, CacheEntry, Identity, check_space, needed_bytes
 from oid_async.metadata.paths import SUFFIX, file_url_path, given_folder, published_folder, site_folder
-from oid_async.openimages.catalogue import PublishedTable, TableKind, object_url
+from oid_async.openimages.catalogue import object_url
+from oid_async.openimages.catalogue_tables import PublishedTable, TableKind
 from oid_async.openimages.kinds import KINDS, Kind
 from oid_async.store.lock import FileLock
 from oid_async.tables.damage import StoppedError
@@ -47,10 +48,7 @@ def every_entry(root: Path) -> list[CacheEntry]:
 
 
 class Cache:
-    """The cache entries of one site. Enough to read what is cached; `MetadataCache` also fetches.
-
-    `site` is the lasting name of a mirror; None means the public buckets.
-    """
+    """The cache entries of one site, to read; `site` is the lasting name of a mirror, None for the public buckets."""
 
     def __init__(self, root: Path, site: str | None) -> None:
         self.root = root
@@ -110,10 +108,7 @@ class MetadataCache:
         return check_space("the tables", self.cache.root, need)
 
     async def published(self, table: PublishedTable, *, patient: bool = True) -> tuple[TableFile, Identity]:
-        """Return a published table on this disk. Raises UnavailableError when it cannot be had.
-
-        `patient`: retry; for a table that the caller can do without one attempt is enough.
-        """
+        """Return a published table on this disk; one attempt if not `patient`. Raises UnavailableError."""
         url = object_url(table.bucket, table.key, self._mirror)
         written = object_url(table.bucket, table.key, self.site)
         form = table.kind if table.kind in _CONVERTED else None
@@ -198,18 +193,10 @@ class MetadataCache:
         """Make a version of the fetched file. When cancelled, stop at the next step and wait for that."""
         if identity.bytes > _WORTH_A_NOTE_BYTES and form is not None:
             self._sink(Note(f"{entry.name}: turning it into Parquet, once"))
-        loop = asyncio.get_running_loop()
-        raised: list[BaseException] = []
-
-        def emit(event: TableProgress) -> None:
-            try:
-                self._sink(event)
-            except BaseException as error:
-                raised.append(error)
+        sink = CallsOnLoop(self._sink)
 
         def progress(done: int, total: int) -> None:
-            event = TableProgress(f"{entry.name} to Parquet", done, total, finished=done == total, unit="step")
-            loop.call_soon_threadsafe(emit, event)
+            sink(TableProgress(f"{entry.name} to Parquet", done, total, finished=done == total, unit="step"))
 
         def work(stopped: Callable[[], bool]) -> CachedVersion:
             folder = entry.build()
@@ -219,7 +206,7 @@ class MetadataCache:
             raw = TableFile(entry.raw, entry.name)
             try:
                 columns = convert(
-                    raw, folder, kind=_CONVERTED[form], progress=progress, stopped=lambda: stopped() or bool(raised)
+                    raw, folder, kind=_CONVERTED[form], progress=progress, stopped=lambda: stopped() or sink.has_failed
                 )
             except InputError:
                 # Fetched again next time: an unreadable file may have been cut or mixed up on its way here.
@@ -230,11 +217,11 @@ class MetadataCache:
         try:
             version = await until_stopped(work)
         except StoppedError:
-            raise raised[0] from None
+            sink.check()
+            raise
         # The sink may have refused the last step after the work was done.
         await asyncio.sleep(0)
-        if raised:
-            raise raised[0]
+        sink.check()
         return version
 
     @asynccontextmanager
@@ -287,10 +274,7 @@ def _release(lock: FileLock | None) -> None:
 
 
 def _try_lock(entry: CacheEntry) -> FileLock | None:
-    """Return the lock of an entry, or of a read-only one (such as in a cache for many users) a lock on nothing.
-
-    Its cached version can be used all the same, as long as it is the latest.
-    """
+    """Return the lock of an entry, a lock on nothing for a read-only one (of many users) that has a version."""
     try:
         return entry.lock()
     except OSError as error:

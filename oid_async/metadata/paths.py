@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from platformdirs import user_cache_path
 
-from oid_async.openimages.catalogue import PublishedTable
+from oid_async.openimages.catalogue_tables import PublishedTable
 
 SUFFIX = ".table"
 WHOLE = "whole"

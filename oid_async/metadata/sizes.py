@@ -78,10 +78,7 @@ class Sizes:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def pull(self, client: "Client", sink: Sink, mirror: str | None) -> int:
-        """List the prefixes of the split that are missing; return how many images the split has.
-
-        Raises UnavailableError when the bucket cannot be listed, StorageError.
-        """
+        """List the missing prefixes of the split and return its images. Raises UnavailableError, StorageError."""
         try:
             await in_thread(lambda: self._pages.mkdir(parents=True, exist_ok=True))
             missing = [prefix for prefix in PREFIXES if not (self._pages / f"{prefix}.parquet").exists()]

@@ -17,7 +17,8 @@ from oid_async.concurrency import in_thread, single_error
 from oid_async.errors import storage_errors
 from oid_async.http.retry import FetchError
 from oid_async.http.small_get import SmallBody, small_get
-from oid_async.openimages.catalogue import NARRATIVES_BUCKET, object_url
+from oid_async.openimages.catalogue import object_url
+from oid_async.openimages.catalogue_tables import NARRATIVES_BUCKET
 from oid_async.store.atomic import replacing
 
 if TYPE_CHECKING:
@@ -32,10 +33,7 @@ _PATH = re.compile(r"(?:[0-9A-Za-z_-]{1,100}/){0,4}([0-9A-Za-z_-]{1,150}\.ogg)")
 
 @dataclass(slots=True)
 class RecordingReport:
-    """Counts of recordings: selected = present + downloaded + failed; `unnamed` narratives name none.
-
-    `failures` are (path, ImageID, reason, detail).
-    """
+    """Counts of recordings; `unnamed` narratives name none; `failures` are (path, ImageID, reason, detail)."""
 
     selected: int = 0
     present: int = 0

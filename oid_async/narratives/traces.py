@@ -22,7 +22,8 @@ from oid_async.concurrency import in_thread
 from oid_async.errors import storage_errors
 from oid_async.events import Note, Sink, TableProgress
 from oid_async.http.retry import FetchError, with_retries
-from oid_async.openimages.catalogue import NARRATIVES_BUCKET, object_url, trace_keys
+from oid_async.openimages.catalogue import object_url, trace_keys
+from oid_async.openimages.catalogue_tables import NARRATIVES_BUCKET
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.vocabulary import Split
 from oid_async.store.atomic import replacing
@@ -42,10 +43,7 @@ _HEX = re.compile(rb"[0-9a-f]{16}")
 
 @dataclass(slots=True)
 class TraceReport:
-    """Lines that were read and found; `damaged` has (shard, line) of those that are no narrative.
-
-    `lost` has a message for each shard that failed.
-    """
+    """Counts of lines; (shard, line) of each that is no narrative; a message for each shard that failed."""
 
     bytes: int = 0
     lines: int = 0
@@ -134,10 +132,7 @@ async def fetch_traces(
     scratch: Path,
     target: Path,
 ) -> TraceReport:
-    """Write the narratives of these images (KEY, u64) to `target`. Raises StorageError.
-
-    A shard that cannot be had is named in the report; `target` is then not written.
-    """
+    """Write the narratives of these images (KEY, u64) to `target`, unless a shard is lost. Raises StorageError."""
     report = TraceReport()
     wanted = array("Q", keys.sort().to_list())
     spool = scratch / "traces.jsonl"

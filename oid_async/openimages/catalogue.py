@@ -7,35 +7,8 @@ are V7's, its train boxes V6's, its other boxes V5's, its image tables V4's. The
 
 from collections.abc import Sequence
 
-from oid_async.openimages.catalogue_tables import (
-    BOX_COLUMNS,
-    CLASS_COLUMNS,
-    CLICK_COLUMNS,
-    IMAGE_COLUMNS,
-    NARRATIVES_BUCKET,
-    TABLES,
-    PublishedTable,
-    TableKind,
-)
+from oid_async.openimages.catalogue_tables import NARRATIVES_BUCKET, TABLES, PublishedTable, TableKind
 from oid_async.openimages.vocabulary import Release, Split
-
-__all__ = [
-    "BOX_COLUMNS",
-    "BUCKETS",
-    "CLASS_COLUMNS",
-    "CLICK_COLUMNS",
-    "IMAGE_BUCKET",
-    "IMAGE_COLUMNS",
-    "MEAN_IMAGE_BYTES",
-    "NARRATIVES_BUCKET",
-    "TABLES",
-    "PublishedTable",
-    "TableKind",
-    "mask_archive",
-    "object_url",
-    "published",
-    "trace_keys",
-]
 
 # Each published object is (bucket, key); these are the buckets' public addresses.
 BUCKETS = {

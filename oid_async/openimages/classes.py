@@ -33,10 +33,7 @@ _OTHER_NAME = dict(_RENAMED) | {new: old for old, new in _RENAMED}
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """A category of a query: its class_name, and every label (MID) that counts as it.
-
-    `below` holds the labels of its subclasses that do not count, because the query does not include them.
-    """
+    """A class_name of a query, the labels (MIDs) that count as it, and those `below` it that do not."""
 
     class_name: str
     labels: tuple[str, ...]

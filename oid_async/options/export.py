@@ -46,10 +46,7 @@ _option = partial(option, heading="export")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """The options of one export. Values are checked when the object is made; raises UsageError, naming the option.
-
-    Without `format` there is no export: the other options may then not be given.
-    """
+    """The options of one export, checked when made; without `format` none may be given. Raises UsageError."""
 
     format: Format | None = _option(
         None,

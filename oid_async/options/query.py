@@ -8,7 +8,7 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, fields
 from fractions import Fraction
 from functools import partial
@@ -115,16 +115,9 @@ def _flag_option(flag: str, box: str) -> Any:
     return _which_images(None, read.YES_OR_NO, flag, help=help)
 
 
-def _in_order(words: Iterable[str]) -> tuple[str, ...]:
-    return tuple(split for split in SPLITS if split in words or "all" in words)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options(ExportOptions):
-    """One query and how to carry it out. Values are checked and normalised when the object is made.
-
-    Raises UsageError, naming the option, for a value that cannot be used.
-    """
+    """One query and how to carry it out, checked and normalised when made. Raises UsageError, naming the option."""
 
     categories: tuple[str, ...] = _which_images(
         (),
@@ -186,7 +179,7 @@ class Options(ExportOptions):
     seed: int = _which_images(0, read.number(int, "takes a whole number"), "--seed", help="which shuffled order")
     splits: tuple[Split, ...] = _which_images(
         (),
-        read.several_of((*SPLITS, "all"), _in_order),
+        read.several_of((*SPLITS, "all"), lambda words: (each for each in SPLITS if each in words or "all" in words)),
         "--split",
         help="splits to select from, repeatable",
         default_text="train, or what the given tables or id lists say",
@@ -502,10 +495,7 @@ class Options(ExportOptions):
 
     @classmethod
     def from_json(cls, query: Mapping[str, Any], *, savepath: Path) -> Self:
-        """Make Options from the content of a query.json, for the folder that it was found in.
-
-        Raises UsageError for an unknown option or value. The mirror is the stored one, not that of the environment.
-        """
+        """Make Options from a query.json, with its own mirror, for the folder that it is in. Raises UsageError."""
         if unknown := query.keys() - {option.name for option in fields(cls)}:
             raise UsageError(f"no option {min(unknown)!r} in this version")
         options = cls(**{**query, "savepath": savepath})

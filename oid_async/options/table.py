@@ -22,10 +22,7 @@ def option(
     metavar: str | None = None,
     default_text: str | None = None,
 ) -> Any:
-    """Return a dataclass field for one option; its metadata is all that the command line and the pages need.
-
-    `metadata["help"]` is `help` followed by the default, derived from the value unless `default_text` describes it.
-    """
+    """Return a dataclass field for one option, with all that the command line and the pages need as metadata."""
     default_text = _default_text(default, reader) if default_text is None else default_text
     ending = f"; default{':' if ' ' in default_text else ''} {default_text}" if default_text else ""
     metadata = {
@@ -55,10 +52,7 @@ def label_of(option: Field[Any]) -> str:
 
 
 def read_values(options: "DataclassInstance") -> None:
-    """Replace each value by what its reader returns. Raises UsageError, naming the option.
-
-    None stays None where it is the default: the option was not given.
-    """
+    """Let the reader of each option replace its value, but for a None that is the default. Raises UsageError."""
     for option in fields(options):
         reader: Reader = option.metadata["reader"]
         value = getattr(options, option.name)

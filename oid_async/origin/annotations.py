@@ -14,10 +14,11 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
-from oid_async.openimages.catalogue import PublishedTable, TableKind
+from oid_async.openimages.catalogue_tables import PublishedTable, TableKind
 from oid_async.openimages.vocabulary import Split
 
 # Classes of image-level labels and points alone; and attributes, which are in no class table.
@@ -28,20 +29,18 @@ _MASK_SIZE = (160, 120)
 _STAMP = (2019, 5, 8, 0, 0, 0)
 
 
-class Picture(Protocol):
-    """A photo, as far as this module needs it."""
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """One image of the look-alike: its id, its split, the number of its scene, its staged fault ('' for none)."""
 
-    @property
-    def image_id(self) -> str:
-        """Return the ImageID."""
-
-    @property
-    def split(self) -> Split:
-        """Return the split."""
+    image_id: str
+    split: Split
+    scene: int
+    staged: str = ""
 
 
 Objects = list[dict[str, Any]]
-Pictures = list[tuple[Picture, Objects]]
+Pictures = list[tuple[Photo, Objects]]
 
 
 class Annotations:
@@ -55,7 +54,8 @@ class Annotations:
         """Return one published table."""
         of_split = [(picture, objects) for picture, objects in self._pictures if picture.split == table.split]
         if table.kind == "captions":
-            return _json_lines(_caption(narrative) for narrative in self.narratives(of_split))
+            fields = ("dataset_id", "image_id", "annotator_id", "caption")
+            return _json_lines({name: each[name] for name in fields} for each in self.narratives(of_split))
         if not table.columns:
             return "".join(f"{label}\n" for label in sorted(self._labels.values())).encode()
         rows: dict[TableKind, Any] = {
@@ -107,7 +107,7 @@ class Annotations:
                         archive.writestr(zipfile.ZipInfo(path, _STAMP), mask_png(box), zipfile.ZIP_DEFLATED)
         return packed.getvalue()
 
-    def _masks(self, picture: Picture, objects: Objects) -> Iterator[tuple[str, str, list[float]]]:
+    def _masks(self, picture: Photo, objects: Objects) -> Iterator[tuple[str, str, list[float]]]:
         for number, each in enumerate(objects[:2]):
             if each["group_of"] == 1 or each["depiction"] == 1:
                 continue
@@ -116,7 +116,7 @@ class Annotations:
             name = label.strip("/").replace("/", "")
             yield f"{picture.image_id}_{name}_{box_id}.png", label, each["box"]
 
-    def _mask_rows(self, picture: Picture, objects: Objects) -> Iterator[list[str]]:
+    def _mask_rows(self, picture: Photo, objects: Objects) -> Iterator[list[str]]:
         for path, label, (left, right, top, bottom) in self._masks(picture, objects):
             box = [f"{edge:.6f}" for edge in (left, right, top, bottom)]
             is_train = picture.split == "train"
@@ -131,7 +131,7 @@ class Annotations:
                 clicks if is_train else "",
             ]
 
-    def _relationship_rows(self, picture: Picture, objects: Objects) -> Iterator[list[str]]:
+    def _relationship_rows(self, picture: Photo, objects: Objects) -> Iterator[list[str]]:
         chance = _chance("relationship", picture.image_id)
         boxes = [(self._labels[each["class_name"]], [f"{edge:.6f}" for edge in each["box"]]) for each in objects]
         for (first, one), (second, other) in pairwise(boxes[:3]):
@@ -139,7 +139,7 @@ class Annotations:
         first, one = boxes[0]
         yield [picture.image_id, first, chance.choice(list(ATTRIBUTES)), *one, *one, "is"]
 
-    def _human_rows(self, picture: Picture, objects: Objects) -> Iterator[list[str]]:
+    def _human_rows(self, picture: Photo, objects: Objects) -> Iterator[list[str]]:
         chance = _chance("label", picture.image_id)
         there = sorted({self._labels[each["class_name"]] for each in objects})
         for label in there:
@@ -152,13 +152,13 @@ class Annotations:
         if chance.randrange(3) == 0:
             yield [picture.image_id, "verification", chance.choice(sorted(MORE_CLASSES)[1:]), "1"]
 
-    def _machine_rows(self, picture: Picture, objects: Objects) -> Iterator[list[str]]:
+    def _machine_rows(self, picture: Photo, objects: Objects) -> Iterator[list[str]]:
         chance = _chance("machine", picture.image_id)
         for label in sorted({self._labels[each["class_name"]] for each in objects}):
             yield [picture.image_id, "machine", label, f"{chance.randrange(5, 11) / 10:g}"]
         yield [picture.image_id, "machine", chance.choice(sorted(self._labels.values())), "0.5"]
 
-    def _point_rows(self, picture: Picture, objects: Objects) -> Iterator[list[str]]:
+    def _point_rows(self, picture: Photo, objects: Objects) -> Iterator[list[str]]:
         chance = _chance("point", picture.image_id)
         for each in objects[:2]:
             left, right, top, bottom = each["box"]
@@ -188,7 +188,7 @@ def mask_png(box: list[float]) -> bytes:
     )
 
 
-def _narrative(picture: Picture, objects: Objects, annotator: int, chance: random.Random) -> dict[str, Any]:
+def _narrative(picture: Photo, objects: Objects, annotator: int, chance: random.Random) -> dict[str, Any]:
     seen = [each["class_name"].lower() for each in objects[:4]]
     caption = f"In this image I can see {', '.join(seen)}. In the background there is “a scene”, drawn — not real."
     words = caption.split(" ")
@@ -210,10 +210,6 @@ def _narrative(picture: Picture, objects: Objects, annotator: int, chance: rando
         "traces": traces,
         "voice_recording": f"{dataset}/{dataset}_{picture.image_id}_{annotator}.ogg",
     }
-
-
-def _caption(narrative: dict[str, Any]) -> dict[str, Any]:
-    return {name: narrative[name] for name in ("dataset_id", "image_id", "annotator_id", "caption")}
 
 
 def _json_lines(objects: Iterable[dict[str, Any]]) -> bytes:

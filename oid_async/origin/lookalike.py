@@ -19,19 +19,17 @@ from typing import Any
 
 from aiohttp import web
 
-from oid_async.openimages.catalogue import (
+from oid_async.openimages.catalogue import IMAGE_BUCKET, mask_archive, trace_keys
+from oid_async.openimages.catalogue_tables import (
     BOX_COLUMNS,
     CLASS_COLUMNS,
-    IMAGE_BUCKET,
     IMAGE_COLUMNS,
     NARRATIVES_BUCKET,
     TABLES,
     PublishedTable,
-    mask_archive,
-    trace_keys,
 )
 from oid_async.openimages.vocabulary import SPLITS, Split
-from oid_async.origin.annotations import Annotations, csv_bytes
+from oid_async.origin.annotations import Annotations, Photo, csv_bytes
 from oid_async.origin.server import published_object
 
 CLASSES = {
@@ -87,16 +85,6 @@ STAGED_HICCUPS = ("busy", "cut", "reset")
 _PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Photo:
-    """One image of the look-alike: its id, its split, the number of its scene, its staged fault ('' for none)."""
-
-    image_id: str
-    split: Split
-    scene: int
-    staged: str = ""
 
 
 @dataclass

@@ -173,10 +173,7 @@ class _Images:
 
 
 class _LabelSets:
-    """Sets of the images by their labels, made from the pairs of a query.
-
-    `unlisted` counts labelled images without a row in the image table.
-    """
+    """Sets of the images by their labels, from the pairs of a query; `unlisted` counts images without a row."""
 
     def __init__(self, images: _Images, pairs: pl.DataFrame, query: Query) -> None:
         self._images = images
@@ -306,10 +303,7 @@ def _certain(
 
 
 def _head(images: pl.Series, order: pl.Series | None, count: int, failed: pl.Series | None = None) -> pl.Series:
-    """Return the positions, in order, of the first images of a set until `count` of them have not failed.
-
-    Without an `order` they are in order of the keys.
-    """
+    """Return the positions, by `order` or key, of the first images of a set until `count` of them have not failed."""
     positions = images.arg_true()
     if failed is not None and failed.any():
         positions = _sorted(positions, order)

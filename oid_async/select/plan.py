@@ -14,7 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
-from oid_async.openimages.catalogue import IMAGE_COLUMNS
+from oid_async.openimages.catalogue_tables import IMAGE_COLUMNS
 from oid_async.openimages.ids import KEY, ROW, IdForm, within
 from oid_async.openimages.vocabulary import Source, Split
 from oid_async.options.query import NameStyle

@@ -94,10 +94,7 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Restriction:
-    """A condition on an image, over annotations of any kind: `where` combines the results of `terms`.
-
-    They are its columns t0, t1, ...; an image of which all are false never meets it.
-    """
+    """A condition on an image, over annotations of any kind: `where`, on the results t0, t1, ... of `terms`."""
 
     terms: tuple[Term, ...]
     where: pl.Expr

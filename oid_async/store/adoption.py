@@ -67,10 +67,7 @@ class Adopter:
 
 
 def from_manifest(folder: Folder, packed: pl.Series | None = None) -> Iterator[list[Outcome]]:
-    """Yield, in batches, the images that the last run's manifest lists and whose files still match it.
-
-    Images whose names have their hashes in `packed` are in shards: they have no file, and count as present.
-    """
+    """Yield, in batches, images of the last manifest whose files still match it, or whose name is `packed` (hashes)."""
     table = TableFile(folder.manifest, str(folder.manifest))
     with reading(table):
         saved = pl.scan_parquet(folder.manifest).filter(pl.col("Status") == "ok")

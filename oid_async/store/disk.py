@@ -27,10 +27,7 @@ from oid_async.errors import NO_DESCRIPTORS
 
 @dataclass(frozen=True, slots=True)
 class Opener:
-    """Opens files, waiting while there is no descriptor left: connections that end give some back.
-
-    After `wait_s` seconds in vain it raises the OSError. Only for threads: it sleeps.
-    """
+    """Opens files, sleeping up to `wait_s` while there is no descriptor left. For threads. Raises OSError."""
 
     wait_s: float = 20.0
     pause_s: float = 0.05

@@ -13,10 +13,7 @@ _BLOCK_BYTES = 1 << 18
 
 
 class FileBytes:
-    """The content of one open file; use it as `with FileBytes(path) as body`. Its methods are those of `bytes`.
-
-    It holds two blocks in memory. Raises OSError.
-    """
+    """The content of one open file, a context with the methods of `bytes`; holds two blocks. Raises OSError."""
 
     def __init__(self, path: str | Path) -> None:
         self._file = OPENER(path, os.O_RDONLY)

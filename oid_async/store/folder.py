@@ -58,10 +58,7 @@ class Folder:
         self._temporaries = f"{self.tmp}{os.sep}"
 
     def temporary(self, image_id: str) -> str:
-        """Return the path of the temporary file of one image, of a name that no other run uses.
-
-        An id of a user's own may hold any character: its hash is the name then.
-        """
+        """Return the path of an image's temporary file, which no other run uses; odd ids are hashed."""
         if not image_id.isalnum() or len(image_id) > 64:
             image_id = hashlib.sha256(image_id.encode("utf-8", "surrogatepass")).hexdigest()
         return f"{self._temporaries}{image_id}-{self.token}.part"

@@ -64,10 +64,7 @@ class FolderLock:
 
     @classmethod
     def take(cls, folder: Folder) -> Self:
-        """Make the folder, lock it, sweep what a killed run left, and try what a run will do.
-
-        Raises LockedError or StorageError, and then leaves nothing behind that was not there before.
-        """
+        """Make, lock, sweep and try the folder. Raises LockedError, StorageError, and then leaves nothing behind."""
         with storage_errors(folder.path):
             own = cls(folder, *_lock_folder(folder))
             try:
@@ -87,10 +84,7 @@ class FolderLock:
         self._is_confirmed = True
 
     def release(self) -> None:
-        """Sweep and unlock. The lock's file stays: without it two runs could hold two locks of the same name.
-
-        Safe to call twice.
-        """
+        """Sweep and unlock; safe to call twice. The lock's file stays: without it two runs could hold two locks."""
         if self._lock.descriptor is None:
             return
         self.folder.sweep()
@@ -139,10 +133,7 @@ class FolderLock:
 
 
 def _lock_folder(folder: Folder) -> tuple[FileLock, list[Path]]:
-    """Make the folders and lock them; return also those that were not there, the innermost first.
-
-    A run that ends may remove its empty folder at the same time: then they are made once more.
-    """
+    """Make and lock the folders, again if a run that ends removes them; return also the new ones, innermost first."""
     path = folder.state / "lock"
     for tries_left in reversed(range(20)):
         wanted = (folder.images, folder.state, folder.path, *folder.path.absolute().parents)

@@ -52,15 +52,12 @@ class Expected:
         """
         digits = (size or "").strip().removesuffix(".0")
         if _HEX_MD5.fullmatch(md5 or ""):
-            md5 = _from_hex(md5 or "")
+            md5 = b64encode(bytes.fromhex(md5 or "")).decode()
         return cls(int(digits) if digits.isdecimal() else None, md5 or None)
 
 
 def read_header(body: ImageBytes) -> JpegHeader:
-    """Walk a JPEG's segments to its frame size. Never raises; a header that cannot be walked yields None.
-
-    The walk skips embedded thumbnails, so that their markers are not mistaken for the picture's own.
-    """
+    """Walk a JPEG's segments, past thumbnails, to its frame size. Never raises: None where it cannot be walked."""
     width = height = None
     at, end = 2, len(body) - 4
     for _ in range(_MOST_STEPS):
@@ -128,7 +125,3 @@ def md5_base64(body: ImageBytes) -> str:
     if isinstance(body, FileBytes):
         return body.md5_base64()
     return b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
-
-
-def _from_hex(md5: str) -> str:
-    return b64encode(bytes.fromhex(md5)).decode()

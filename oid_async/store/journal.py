@@ -185,10 +185,7 @@ class SavedLine:
 
 
 def saved_last(path: Path) -> Iterator[list[SavedLine]]:
-    """Yield the downloaded files, the last line first, a block of lines at a time; adopted files are left out.
-
-    It reads from the end, so that a caller who needs the latest stops early. An image may have several lines.
-    """
+    """Yield the downloaded files (not adopted ones), the last line first, in blocks, for who needs the latest alone."""
     end = complete_bytes(path)
     if not end:
         return

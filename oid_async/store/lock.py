@@ -34,10 +34,7 @@ class FileLock:
 
     @classmethod
     def take(cls, path: Path, *, shared: bool = False) -> Self | None:
-        """Return the lock, None while another process has it; a file is made if need be, unless it is shared.
-
-        Raises OSError when the file cannot be opened.
-        """
+        """Return the lock, None while another process has it; an exclusive one makes its file. Raises OSError."""
         flags = os.O_RDONLY if shared or path.is_dir() else os.O_RDWR | os.O_CREAT
         descriptor = OPENER(path, flags)
         try:

@@ -97,12 +97,14 @@ def _differing(folder: Folder, lines: Iterable[SavedLine]) -> list[SavedLine]:
 def _remove_torn(images: Path, since: float, until: float) -> int:
     """Remove the files of those minutes that have the shape of a torn image, of any writer; return how many."""
     removed = 0
-    for path in _changed_between(images, since, until):
-        with FileBytes(path) as body:
-            torn = is_torn(body)
-        if torn:
-            path.unlink(missing_ok=True)
-            removed += 1
+    with os.scandir(images) as entries:
+        for entry in entries:
+            if entry.is_file(follow_symlinks=False) and since <= entry.stat(follow_symlinks=False).st_mtime <= until:
+                with FileBytes(entry.path) as body:
+                    torn = is_torn(body)
+                if torn:
+                    Path(entry.path).unlink(missing_ok=True)
+                    removed += 1
     return removed
 
 
@@ -148,10 +150,3 @@ def _changed(path: Path) -> float:
         return path.lstat().st_mtime
     except (OSError, ValueError):
         return 0.0
-
-
-def _changed_between(images: Path, since: float, until: float) -> Iterator[Path]:
-    with os.scandir(images) as entries:
-        for entry in entries:
-            if entry.is_file(follow_symlinks=False) and since <= entry.stat(follow_symlinks=False).st_mtime <= until:
-                yield Path(entry.path)

@@ -104,10 +104,7 @@ class Results:
             raise storage_error(error, self.folder.path) from error
 
     def _write_images(self, stage: "_Stage") -> list[Path]:
-        """Join plan and journal span by span into parts of the manifest, which are returned.
-
-        The tables with one row an image are written at the same time.
-        """
+        """Join plan and journal span by span into parts of the manifest; write the tables with one row an image."""
         index = JournalIndex(self.folder.journal, self.ids, self.folder.index, self.folder.new_index)
         parts: list[Path] = []
         with ExitStack() as files:

@@ -8,7 +8,7 @@ from itertools import islice
 import polars as pl
 
 from oid_async.errors import InputError
-from oid_async.openimages.catalogue import CLASS_COLUMNS
+from oid_async.openimages.catalogue_tables import CLASS_COLUMNS
 from oid_async.openimages.classes import Classes
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.tables.csv_records import MOST_BYTES, Lines, records

@@ -22,11 +22,10 @@ _BLANK = (b"\n", b"\r\n", b"\r")
 
 
 class _RowShape(Protocol):
-    def has_width(self, width: int) -> bool:
-        """Return whether a row may have so many fields."""
+    """What is known of the rows of a table: see `RowRules`."""
 
-    def is_row(self, fields: Sequence[bytes]) -> bool:
-        """Return whether fields look like a row."""
+    def has_width(self, width: int) -> bool: ...
+    def is_row(self, fields: Sequence[bytes]) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +73,7 @@ class Record:
 
 
 class Lines:
-    """The physical lines of a file, one after the other, with a look ahead. `number` is that of the last one taken.
-
-    A line that is too long is cut, and the rest of it is left out.
-    """
+    """The lines of a file, with a look ahead, a long one cut; `number` is that of the last one taken."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

@@ -85,10 +85,7 @@ def bad_rows(table: TableFile) -> pl.LazyFrame:
 
 
 def looks_hexadecimal(table: TableFile) -> bool:
-    """Return whether any ImageID of the table is 16 lower-case hex digits, as every Open Images id is.
-
-    A table of a user's own may have other ids; they are used as they are.
-    """
+    """Return whether any ImageID is 16 lower-case hex digits, as all of Open Images are; else it is a user's own."""
     if not table.is_parquet:
         with reading(table):
             if _finds_hexadecimal(table, _LOOK_UP_LINES):

@@ -129,10 +129,7 @@ def scan_keyed(
     *,
     numbered: bool = False,
 ) -> pl.LazyFrame:
-    """Scan as `scan` does, with each row's KEY in front, and its ROW (place in the published order) if `numbered`.
-
-    Its rows are valid: see `tables.damage`.
-    """
+    """Scan as `scan` does a table without damage, with KEY in front, and ROW (place as published) if `numbered`."""
     if table.columns is None:
         image_id = id_column(columns_of(table))
         frame = scan(table, [image_id, *required], optional, row=ROW if numbered else None)

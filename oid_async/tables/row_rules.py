@@ -1,7 +1,4 @@
-"""The rules for the rows of a table: how many fields a valid row has, and what some of them must hold.
-
-Polars applies them to whole lines and to Parquet columns, Python to single rows.
-"""
+"""The rules for the rows of a table: the number of fields, and what some must hold; for lines, columns and rows."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

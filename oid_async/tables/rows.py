@@ -5,7 +5,7 @@ may have true and false. An image-level label of Confidence 0 is a verified abse
 such a row never selects it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -29,7 +29,8 @@ class Triplet:
     def fits(self) -> pl.Expr:
         """Return the condition on a relationship's row."""
         sides = (("LabelName1", self.first), (PREDICATE, self.predicates), ("LabelName2", self.second))
-        return _all_of(pl.col(name).is_in(list(wanted)) for name, wanted in sides if wanted is not None)
+        wanted = (pl.col(name).is_in(list(labels)) for name, labels in sides if labels is not None)
+        return pl.all_horizontal(pl.lit(True), *wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +117,7 @@ def count_rows(source: RowSource, ids: IdForm, keys: pl.Series, labels: Sequence
 
 
 def scan_pairs(table: TableFile) -> pl.LazyFrame | None:
-    """Scan the counts of a sorted table: LabelName, KEY, boxes (u32) of each image and label, in that order.
-
-    Return None for a table without them.
-    """
+    """Scan LabelName, KEY, boxes (u32) of each image and label of a sorted table, in order; None without them."""
     pairs = sorted(table.path.glob("pairs-*.parquet")) if table.columns is not None else []
     return pl.scan_parquet(pairs, glob=False) if pairs else None
 
@@ -134,8 +132,3 @@ def count_labels(boxes: TableFile) -> dict[str, tuple[int, int]]:
     with reading(boxes):
         found = counts.collect(engine="streaming")
     return {label: (images, count) for label, images, count in found.iter_rows() if label is not None}
-
-
-def _all_of(conditions: Iterable[pl.Expr]) -> pl.Expr:
-    listed = list(conditions)
-    return pl.all_horizontal(listed) if listed else pl.lit(True)

@@ -133,10 +133,7 @@ class Fetcher:
     def _choose_source(
         self, target: Target, history: dict[str, str], earlier_attempts: int, transfer: ImageTransfer | None
     ) -> ImageTransfer | Failed:
-        """Move on to the first source that may have the image and is not known to have failed for good.
-
-        Changes the transfer, if there is one already, and returns it.
-        """
+        """Return a transfer, the given one or a new one, at the first source not known to have failed for good."""
         reason, last = "bad_url", self._sources[0]
         recorded_url = transfer.recorded_url if transfer is not None else None
         for source in self._sources:
@@ -213,10 +210,7 @@ class Fetcher:
         self._memory.most = max(LEAST_HELD_BYTES, min(BYTES_UNDER_WAY, int(host.window) * _HELD_EACH))
 
     async def _receive(self, transfer: ImageTransfer, response: "Response | None" = None) -> ReceivedImage:
-        """Return the body of a response, a small one in memory, a large one spooled to a temporary file.
-
-        Without a response one request is made.
-        """
+        """Make one request, if there is no response yet; return the body, in memory or spooled to a temporary file."""
         target, expected = transfer.target, transfer.target.expected(transfer.source)
         partial, transfer.partial = transfer.partial, None
         body = ResponseBody(self._part(target.image_id), self.client.limits, expected, self._memory, partial)

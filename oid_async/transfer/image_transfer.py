@@ -39,10 +39,7 @@ class Target:
         return self.original_url if source == "original" else self.thumbnail_url
 
     def expected(self, source: Source) -> Expected:
-        """Return what is known of a source's bytes: OriginalSize and OriginalMD5 are the original's.
-
-        `copy_bytes` is the size of the bucket's copy, where its listing was fetched.
-        """
+        """Return what is known of a source's bytes: of the original, and the size of the bucket's copy if listed."""
         if source == "original":
             return self.original
         return _NOTHING if source != "cvdf" or self.copy_bytes is None else Expected(self.copy_bytes, None)
@@ -86,10 +83,7 @@ class ImageTransfer:
 
     @property
     def saved_state(self) -> str | None:
-        """Return as text what `Fetcher.restore` needs in addition to the target.
-
-        None once this source was requested.
-        """
+        """The text that `Fetcher.restore` needs in addition to the target; None once this source was requested."""
         returned = _RETURNED if self.was_returned else ""
         return None if self.attempts.made else f"{returned}{self.earlier_attempts} {write_detail(self.history)}"
 

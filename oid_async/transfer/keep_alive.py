@@ -19,18 +19,15 @@ if TYPE_CHECKING:
     from oid_async.http.connection import Connection
 
 
-class PlainResponses(Protocol):
+class _PlainResponses(Protocol):
     """Receives plain responses: status 200, a known length, and a body that is complete and fits into memory."""
 
     client: "Client"
 
-    def accepts_plain(self, transfer: ImageTransfer, connection: "Connection") -> bool:
-        """Return whether the response whose head is there is plain."""
-
+    def accepts_plain(self, transfer: ImageTransfer, connection: "Connection") -> bool: ...
     def receive_plain(
         self, transfer: ImageTransfer, body: bytes | bytearray, etag: str | None, began: float, now: float
-    ) -> ReceivedImage:
-        """Return the image of a plain response."""
+    ) -> ReceivedImage: ...
 
 
 class KeepAliveChain:
@@ -43,7 +40,7 @@ class KeepAliveChain:
 
     def __init__(
         self,
-        responses: PlainResponses,
+        responses: _PlainResponses,
         transfer: ImageTransfer,
         *,
         next_transfer: Callable[[ImageTransfer], ImageTransfer | None],

@@ -24,22 +24,15 @@ from oid_async.transfer.scheduler import HostScheduler
 from oid_async.transfer.targets import Targets
 
 
-class ExternalWorkers(Protocol):
-    """The worker processes that share the work of a pipeline."""
+class _ExternalWorkers(Protocol):
+    """The worker processes that share the work of a pipeline: see `workers.pool.WorkerPool`."""
 
-    def accept_target(self, target: Target) -> bool:
-        """Give an image of the plan to a process that has space for it; return whether one had."""
-
-    def accept(self, transfer: ImageTransfer) -> bool:
-        """Give a process an image for which no request was made yet; return whether one had space for it."""
-
+    def accept_target(self, target: Target) -> bool: ...
+    def accept(self, transfer: ImageTransfer) -> bool: ...
     def supervise(
         self, fetcher: Fetcher, collector: Collector, scheduler: HostScheduler[ImageTransfer]
-    ) -> Iterable[Coroutine[Any, Any, None]]:
-        """Return one coroutine for each process, which runs as long as the process is needed."""
-
-    def stop(self) -> None:
-        """Let the processes and their coroutines end: nothing is left to fetch."""
+    ) -> Iterable[Coroutine[Any, Any, None]]: ...
+    def stop(self) -> None: ...
 
 
 class Pipeline:
@@ -56,7 +49,7 @@ class Pipeline:
         recipients: Recipients,
         *,
         max_transfers: int,
-        pool: ExternalWorkers | None = None,
+        pool: _ExternalWorkers | None = None,
         own_loop: bool = False,
     ) -> None:
         self._targets = targets
@@ -142,10 +135,7 @@ class Pipeline:
         return self._scheduler.take_next_for(transfer) if self._collector.has_space(transfer.held_bytes) else None
 
     def _finish(self, transfer: ImageTransfer | None, result: WriteResult) -> Outcome | None:
-        """Finish or requeue an image that was stored or refused; return the Outcome of one that has thereby failed.
-
-        None stands for an image that had no source to request.
-        """
+        """Finish or requeue an image that was stored or refused; return the Outcome of one that has thereby failed."""
         if transfer is None:
             self._scheduler.finish_external(1)
             return None

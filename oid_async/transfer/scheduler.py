@@ -23,29 +23,22 @@ from oid_async.concurrency import WaitQueue
 from oid_async.http.hosts import Host
 
 
-class Schedulable(Protocol):
-    """An item that waits for its host to be free."""
+class _Schedulable(Protocol):
+    """An item that waits for its host to be free: see `ImageTransfer`. `place` is its place in the plan.
+
+    `saved_state` is kept with the place, as text; None if it is between two attempts and must stay an object.
+    """
 
     @property
-    def host(self) -> Host:
-        """Return the host that it waits for."""
-
+    def host(self) -> Host: ...
     @property
-    def place(self) -> int:
-        """Return its place in the plan."""
-
+    def place(self) -> int: ...
     @property
-    def saved_state(self) -> str | None:
-        """Return as text what must be kept in addition to its place.
-
-        None if it must stay an object, because it is between two attempts.
-        """
-
-    def can_follow(self, other: Any) -> bool:
-        """Return whether it can be requested on the connection on which another item's body has arrived."""
+    def saved_state(self) -> str | None: ...
+    def can_follow(self, other: Any) -> bool: ...
 
 
-Item = TypeVar("Item", bound=Schedulable)
+Item = TypeVar("Item", bound=_Schedulable)
 _STATE_BITS = 16
 _YIELD_EVERY = 64
 _STUCK_S = 0.05
@@ -230,10 +223,7 @@ class HostScheduler(Generic[Item]):
         return queue.ready.popleft()
 
     def requeue(self, item: Item, delay_s: float, *, taken_from: Host | None = None) -> None:
-        """Take back an item that is to be requested after a delay, or from another host than before.
-
-        `taken_from` is None if its host was released before.
-        """
+        """Take back an item, after a delay or for another host; `taken_from` is the host to release, if any."""
         if taken_from is not None:
             self.release_host(taken_from)
         self._enqueue(item, delay_s)

@@ -35,7 +35,8 @@ from oid_async.transfer.image_transfer import Target
 LINE_BYTES = 16 << 20
 Fields = Sequence[Any]
 _PLAN_FIELDS = ("image_id", "file_name", "subset", "original_url", "original.size", "original.md5", "thumbnail_url")
-_target_fields: Callable[[Target], Fields] = attrgetter(*_PLAN_FIELDS, "known", "copy_bytes")
+# The fields of a target without its place, which only the run needs.
+pack_target: Callable[[Target], Fields] = attrgetter(*_PLAN_FIELDS, "known", "copy_bytes")
 _outcome_fields: Callable[[Outcome], Fields] = attrgetter(
     *("file_name" if name == "file" else name for name in Outcome.__dataclass_fields__)
 )
@@ -92,11 +93,6 @@ async def read_line(reader: asyncio.StreamReader) -> bytes:
     except ConnectionError:
         return b""
     return line if line.endswith(b"\n") else b""
-
-
-def pack_target(target: Target) -> Fields:
-    """Return the fields of a target without its place, which only the run needs."""
-    return _target_fields(target)
 
 
 def unpack_target(fields: Fields) -> Target:

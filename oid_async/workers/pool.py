@@ -114,10 +114,7 @@ class WorkerPool:
             yield worker.run()
 
     def accept_target(self, target: Target) -> bool:
-        """Give an image of the plan to a worker that has space for it; return whether one had.
-
-        Only an image that is first requested from the bucket, as nearly all are: that needs no parsing.
-        """
+        """Give an image, first requested from the bucket, to a worker with space for it; return whether one had."""
         plain = self._bucket is not None and target.known is None and target.subset in SPLITS
         return plain and self._assign(target, self.hosts.named(self._bucket or ""))
 
@@ -310,13 +307,11 @@ class _Worker:
         elif kind == "note":
             self._pool.hosts.notify_once(content[0])
         elif kind == "stopped":
-            self._apply_stopped(*content)
-
-    def _apply_stopped(self, kind: str, text: str) -> None:
-        if kind == StorageError.kind:
-            self._results.put_nowait(StorageError(text))  # ends the run, once all earlier results are recorded
-            return
-        self._pool.notify(f"a worker process has failed, which is a bug: {text}")
+            stopped_by, text = content
+            if stopped_by == StorageError.kind:
+                self._results.put_nowait(StorageError(text))  # ends the run, once all earlier results are recorded
+            else:
+                self._pool.notify(f"a worker process has failed, which is a bug: {text}")
 
     async def _record(self, packed: list[Fields]) -> None:
         outcomes = unpack_outcomes(packed, self._pool.images)

@@ -34,7 +34,8 @@ from yarl import URL
 import oid_async
 from oid_async.events import Event, Note
 from oid_async.http.hosts import FLICKR, host_name
-from oid_async.openimages.catalogue import BOX_COLUMNS, CLICK_COLUMNS, IMAGE_BUCKET, published
+from oid_async.openimages.catalogue import IMAGE_BUCKET, published
+from oid_async.openimages.catalogue_tables import BOX_COLUMNS, CLICK_COLUMNS
 from oid_async.openimages.vocabulary import SPLITS, Split
 from oid_async.origin.lookalike import STAGED_FAILURES, Lookalike
 

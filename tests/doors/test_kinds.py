@@ -16,7 +16,8 @@ from support.published import read_csv, run_cli, write_bytes
 import oid_async
 from oid_async.cli.main import main
 from oid_async.errors import UsageError
-from oid_async.openimages.catalogue import TABLES, published
+from oid_async.openimages.catalogue import published
+from oid_async.openimages.catalogue_tables import TABLES
 from oid_async.openimages.kinds import KINDS, Kind
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.origin.annotations import ATTRIBUTES, MORE_CLASSES, PREDICATES

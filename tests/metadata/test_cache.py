@@ -40,7 +40,8 @@ from oid_async.jobs.listings import Listings, TableRow
 from oid_async.metadata import convert, fetch
 from oid_async.metadata.cache import Cache, MetadataCache
 from oid_async.metadata.entry import CacheEntry, Identity
-from oid_async.openimages.catalogue import TABLES, PublishedTable, object_url, published
+from oid_async.openimages.catalogue import object_url, published
+from oid_async.openimages.catalogue_tables import TABLES, PublishedTable
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.options.query import Options
 from oid_async.origin.lookalike import Lookalike

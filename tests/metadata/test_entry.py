@@ -40,7 +40,8 @@ from oid_async.metadata import convert as convert_module
 from oid_async.metadata.cache import Cache, MetadataCache
 from oid_async.metadata.convert import convert
 from oid_async.metadata.entry import CacheEntry, Identity
-from oid_async.openimages.catalogue import BOX_COLUMNS, IMAGE_COLUMNS, published
+from oid_async.openimages.catalogue import published
+from oid_async.openimages.catalogue_tables import BOX_COLUMNS, IMAGE_COLUMNS
 from oid_async.openimages.ids import KEY, ROW
 from oid_async.openimages.kinds import KINDS
 from oid_async.origin.server import Origin, folder

@@ -7,18 +7,15 @@ from typing import get_args
 
 import pytest
 
-from oid_async.openimages.catalogue import (
+from oid_async.openimages.catalogue import BUCKETS, IMAGE_BUCKET, object_url, published
+from oid_async.openimages.catalogue_tables import (
     BOX_COLUMNS,
-    BUCKETS,
     CLASS_COLUMNS,
     CLICK_COLUMNS,
-    IMAGE_BUCKET,
     IMAGE_COLUMNS,
     TABLES,
     PublishedTable,
     TableKind,
-    object_url,
-    published,
 )
 from oid_async.openimages.vocabulary import SPLITS, Release, Split
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from oid_async.openimages.catalogue import TABLES
+from oid_async.openimages.catalogue_tables import TABLES
 from oid_async.openimages.ids import HEX_ID
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.origin.lookalike import CLASSES, STAGED_FAILURES, STAGED_HICCUPS, Lookalike, with_comment

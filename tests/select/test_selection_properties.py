@@ -27,7 +27,8 @@ from oid_async.jobs.selection import SelectionResult, remarks, select_images
 from oid_async.metadata.cache import MetadataCache
 from oid_async.metadata.convert import convert
 from oid_async.metadata.entry import Identity
-from oid_async.openimages.catalogue import BOX_COLUMNS, CLICK_COLUMNS, PublishedTable, TableKind, published
+from oid_async.openimages.catalogue import published
+from oid_async.openimages.catalogue_tables import BOX_COLUMNS, CLICK_COLUMNS, PublishedTable, TableKind
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.kinds import KINDS
 from oid_async.openimages.vocabulary import FLAGS, SPLITS, Split

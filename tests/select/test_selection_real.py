@@ -23,7 +23,8 @@ from oid_async.jobs.gather import gather_tables
 from oid_async.jobs.selection import SelectionResult, select_images
 from oid_async.metadata import convert
 from oid_async.metadata.cache import MetadataCache
-from oid_async.openimages.catalogue import BOX_COLUMNS, IMAGE_BUCKET, IMAGE_COLUMNS, published
+from oid_async.openimages.catalogue import IMAGE_BUCKET, published
+from oid_async.openimages.catalogue_tables import BOX_COLUMNS, IMAGE_COLUMNS
 from oid_async.openimages.vocabulary import FLAGS, SPLITS
 from oid_async.options.query import Options, QueryOptions
 from oid_async.tables.class_tables import read_hierarchy

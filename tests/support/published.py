@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import polars as pl
 from aiohttp import web
 
-from oid_async.openimages.catalogue import IMAGE_BUCKET, NARRATIVES_BUCKET, TABLES
+from oid_async.openimages.catalogue import IMAGE_BUCKET
+from oid_async.openimages.catalogue_tables import NARRATIVES_BUCKET, TABLES
 from oid_async.openimages.vocabulary import Split
 from oid_async.origin.lookalike import Lookalike, with_comment
 from oid_async.origin.server import Origin, folder

@@ -24,7 +24,8 @@ from aiohttp import web
 
 import oid_async
 from oid_async.errors import InputError, OidError, UsageError
-from oid_async.openimages.catalogue import BOX_COLUMNS, CLICK_COLUMNS, IMAGE_COLUMNS, published
+from oid_async.openimages.catalogue import published
+from oid_async.openimages.catalogue_tables import BOX_COLUMNS, CLICK_COLUMNS, IMAGE_COLUMNS
 from oid_async.options.query import QueryOptions
 from oid_async.origin.server import Origin
 from oid_async.tables.class_tables import read_classes, read_headless
