@@ -22,7 +22,7 @@ async def in_thread(function: Callable[..., Result], *args: object) -> Result:
 
 
 async def until_stopped(function: Callable[..., Result], *args: object) -> Result:
-    """Run work in a thread that stops soon after its last argument, a function, returns True; so when cancelled."""
+    """Run work in a thread that calls its last argument and stops once that returns True; so when cancelled."""
     stop = threading.Event()
     return await run_to_end(asyncio.to_thread(function, *args, stop.is_set), on_cancel=stop.set)
 

@@ -52,6 +52,7 @@ def run_download(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return run_plan(arguments)
     options = _query_options(arguments)
+    from oid_async.cli.screen import summary_lines
     from oid_async.jobs.download import Run
 
     with _screen(arguments) as screen:
@@ -61,14 +62,14 @@ def run_download(arguments: argparse.Namespace) -> int:
 
         def on_forced_end() -> None:
             run.report.interrupted, run.report.seconds = True, monotonic() - started
-            screen.summary(run.report)
+            screen.say(summary_lines(run.report))
             screen.close()
             if arguments.json:
                 print_result(json.dumps(run.report.as_json()))
 
         _, code = _run_to_end(run.download, on_forced_end)
         run.report.interrupted |= code != 0
-        screen.summary(run.report)
+        screen.say(summary_lines(run.report))
     if arguments.json:
         _print_report(run.report, code)
     within = options.allows(run.report.failed, run.report.selected) and not run.report.failed_attachments
@@ -145,20 +146,19 @@ def run_verify(arguments: argparse.Namespace) -> int:
     """Run `oid-async verify`."""
     savepath = Options(savepath=arguments.savepath).savepath
     set_up_polars(StoredQuery.read(savepath).options if arguments.repair else None)
+    from oid_async.cli.screen import finding_lines, verification_lines
     from oid_async.jobs.verify import Verify
 
     with _screen(arguments) as screen:
         verify = Verify(savepath, screen.show, repair=arguments.repair)
         found, code = _run_to_end(verify.run)
         if found is not None:
-            screen.verified(found)
+            screen.say(verification_lines(found))
     if found is None:
         return _interrupted(arguments, code)
     if arguments.json:
         print_result(json.dumps(found.as_json()))
     elif not arguments.quiet:
-        from oid_async.cli.screen import finding_lines
-
         for line in finding_lines(found):
             print_result(line)
     return 0 if found.clean else 1
@@ -170,13 +170,14 @@ def run_export(arguments: argparse.Namespace) -> int:
     options = ExportOptions(**{name: value for name, value in vars(arguments).items() if name in fields})
     also = Options(savepath=arguments.savepath, processes=vars(arguments).get("processes", "auto"))
     set_up_polars(None)
+    from oid_async.cli.screen import export_lines
     from oid_async.jobs.export import Export
 
     with _screen(arguments) as screen:
         export = Export(also.savepath, options, screen.show, processes=also.processes)
         report, code = _run_to_end(export.run)
         if report is not None:
-            screen.exported(report)
+            screen.say(export_lines(report))
     if report is None:
         return _interrupted(arguments, code)
     if arguments.json:

@@ -1,7 +1,4 @@
-"""The command line: arguments -> Options -> job -> exit code. It owns the signals, the screen and stdout.
-
-Nothing heavy is imported before a command really runs: `--help` and `--version` must answer at once.
-"""
+"""The command line: arguments -> Options -> job -> exit code. `--help` and `--version` must answer at once."""
 
 import json
 import os

@@ -1,7 +1,7 @@
 """The screen of the command line, on stderr: progress bars on a terminal, plain lines elsewhere."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Self
@@ -87,22 +87,10 @@ class Screen:
             case Finished():
                 pass
 
-    def verified(self, found: "Verification") -> None:
-        """Say in two lines what a verification found and what to do about it."""
+    def say(self, lines: Iterable[str]) -> None:
+        """Show what a job has come to, unless `quiet`."""
         if not self._quiet:
-            self._line("\n".join(verification_lines(found)))
-
-    def exported(self, report: "ExportReport") -> None:
-        """Say in a line or two what was exported and where to."""
-        if not self._quiet:
-            self._line("\n".join(export_lines(report)))
-
-    def summary(self, report: Report) -> None:
-        """Say in two or three lines what a run did and what to do about what failed."""
-        if not self._quiet:
-            self._line("\n".join(summary_lines(report)))
-            if report.export:
-                self._line(f"exported as {report.export['format']}: {report.export['out']}")
+            self._line("\n".join(lines))
 
     def _line(self, text: str) -> None:
         if self._bars is not None:
@@ -224,4 +212,6 @@ def summary_lines(report: Report) -> list[str]:
     elif report.savepath:
         there = [name for name in _RESULTS if (Path(report.savepath) / name).exists()]
         lines.append(f"saved in {report.savepath}: {', '.join(there)}")
+    if report.export:
+        lines.append(f"exported as {report.export['format']}: {report.export['out']}")
     return lines

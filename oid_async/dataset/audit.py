@@ -57,7 +57,10 @@ class Audit:
             names = self._saved.select(pl.col("FileName").hash()).collect(engine="streaming").to_series()
         self.selected = len(names)
         self._others, self._extra, self._not_text = self._unlisted(names)
-        self.unhashed = self._without_md5()
+        # Files, selected or not, without a known MD5: they were saved with --no-hash.
+        with reading(self._manifest):
+            selected = self._saved.select(pl.col("MD5").null_count()).collect(engine="streaming").item()
+        self.unhashed = int(selected) + self._others.get_column("MD5").null_count()
 
     @property
     def unselected(self) -> int:
@@ -95,12 +98,6 @@ class Audit:
                 found.append(("extra", None, name, detail, _size(path), None, False))
             frames.append(pl.DataFrame(found, schema=FINDINGS, orient="row"))
         return pl.concat(frames)
-
-    def _without_md5(self) -> int:
-        """Return the number of files, selected or not, without a known MD5: they were saved with --no-hash."""
-        with reading(self._manifest):
-            selected = self._saved.select(pl.col("MD5").null_count()).collect(engine="streaming").item()
-        return int(selected) + self._others.get_column("MD5").null_count()
 
     def _unlisted(self, listed: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame, list[str]]:
         """Return the files that are not among these hashes of names.
@@ -194,8 +191,8 @@ def drop_replaced(folder: Folder, replaced: Iterable[str], wrong: Container[str]
     return kept
 
 
-def not_repaired(dataset: SavedDataset) -> pl.DataFrame:
-    """Return, as FINDINGS, the selected images that an earlier repair could not get; their damaged files are kept."""
+def not_repaired(dataset: SavedDataset, found: pl.DataFrame) -> pl.DataFrame:
+    """Return, as FINDINGS, the selected images that an earlier repair could not get, without those found already."""
     folder = dataset.folder
     damaged = damaged_folder(folder)
     names = sorted({name.rstrip("~") for name in os.listdir(damaged)}) if damaged.is_dir() else []
@@ -219,6 +216,7 @@ def not_repaired(dataset: SavedDataset) -> pl.DataFrame:
         .sort("image_id")
         .collect(engine="streaming")
         .select(list(FINDINGS))
+        .join(found, on="file_name", how="anti", maintain_order="left")
     )
 
 

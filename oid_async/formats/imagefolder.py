@@ -1,4 +1,7 @@
-"""Hugging Face's imagefolder: <split>/metadata.jsonl, one sample a line. It has no masks: every picture is an image."""
+"""Hugging Face's imagefolder: <split>/<FileName> and <split>/metadata.jsonl, one sample a line (see `samples`).
+
+https://huggingface.co/docs/datasets/image_dataset describes it. It cannot hold masks: every picture is an image.
+"""
 
 import json
 from collections.abc import Sequence

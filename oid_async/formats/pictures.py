@@ -1,4 +1,4 @@
-"""Pictures for an export: linked, copied or made smaller; masks as run lengths or polygons; in processes, if many."""
+"""Pictures for an export: linked, copied or made smaller; masks as run lengths or polygons; in a process pool."""
 
 import errno
 import io

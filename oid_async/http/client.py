@@ -48,7 +48,10 @@ class _OriginAccess:
 
 
 class RequestChain(KeepAliveHandler, Protocol):
-    """Continues with the next request to an origin; `route`, `began`: the request in progress; see `Client.request`."""
+    """Continues from a plain response with the next request to the same origin: see `Client.request`.
+
+    `route` and `began` are those of the request in progress; `has_advanced` is False for the first one.
+    """
 
     route: Route
     began: float
@@ -161,7 +164,7 @@ class Client:
     async def _send(
         self, method: str, route: Route, headers: Mapping[str, str], first: float | None, chain: RequestChain | None
     ) -> "Response":
-        """Send one request, return its response with the head; `first`: when the first hop was admitted, if another."""
+        """Send one request, return the response with its head. `first` is when an earlier hop was admitted, if any."""
         access = self._accesses.get((route.origin.scheme, route.origin.endpoint)) or self._find_access(route.origin)
         if access.refusal:
             self._notify_refusal(access.refusal)
@@ -324,7 +327,7 @@ class Client:
 
 
 class Response:
-    """The response to a request; whoever gets it reads its body and closes it. `began`: when it was admitted."""
+    """The response to a request, its body still to be read; close it. `began` is when the request was admitted."""
 
     __slots__ = ("_access", "_client", "began", "connection", "host")
 
@@ -357,7 +360,10 @@ class Response:
         return await self.connection.read_whole()
 
     async def chunks(self, *, no_deadline: bool = False) -> AsyncGenerator[bytes, None]:
-        """Yield the body as it arrives. `no_deadline` lifts the limit on the whole attempt. Raises FetchError."""
+        """Yield the body as it arrives, as sent. Raises FetchError, also when it is too slow or takes too long.
+
+        `no_deadline` lifts the limit on the whole attempt, for a table of gigabytes on a slow line.
+        """
         if no_deadline:
             self.connection.set_time_left(None)
         while chunk := await self.connection.read():

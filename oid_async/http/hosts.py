@@ -57,7 +57,7 @@ class EtagTrust:
     is_md5: bool | None = None
 
     def contradicts(self, etag: str | None, md5: str | None) -> tuple[str | None, str | None] | None:
-        """Compare an MD5, None if unknown, with an ETag; if they differ return (reason to refuse, note to the user)."""
+        """Compare an MD5 with an ETag, if both are known; return (reason to refuse, note for the user) if not equal."""
         stated = etag_md5(etag)
         if stated is None or md5 is None or self.is_md5 is False:
             return None
@@ -132,7 +132,10 @@ class Host:
         return self.gave_up or self.lost.get(endpoint)
 
     def responded(self, began: float) -> None:
-        """Note a response that shows the host at work, unless its request began before the last trouble."""
+        """Note a response that shows the host at work: any status but a plea to wait or an error of its own.
+
+        A request that began before the last trouble does not count: it shows nothing about the time after it.
+        """
         if began < self._shrunk_at:
             return
         self._has_responded = True
@@ -335,7 +338,8 @@ class Hosts:
         return [host for host in self._known.values() if host.gave_up is not None or now < host.not_before]
 
     def _make(self, name: str) -> Host:
-        rate, period = self._rate_of(name), self.period if self.rate else 1.0
+        rate = (FLICKR_RATE if name == FLICKR else 0.0) if self.rate is None else self.rate
+        period = self.period if self.rate else 1.0
         limiter = make_limiter(rate, period)
         # Images that only wait for a capped host would occupy the transfers of those that need not wait.
         most = float(self.most) if limiter is None else min(self.most, max(_LEAST, _CAPPED_S * rate / period))
@@ -376,11 +380,6 @@ class Hosts:
             if wait <= 0:
                 return
             await self.sleep(wait)
-
-    def _rate_of(self, name: str) -> float:
-        if self.rate is not None:
-            return self.rate
-        return FLICKR_RATE if name == FLICKR else 0.0
 
     def _forget_idle(self) -> None:
         """Keep the number of hosts bounded: a table may name a new one in every row."""

@@ -55,7 +55,9 @@ class ConnectionPool:
     def connecting(self) -> Iterator[None]:
         """Count a connection that is being made; if there are too many, close the one that has been idle longest."""
         if len(self._all) + self._pending >= self._most:
-            self._drop_oldest_idle()
+            queues = [connections for connections in self._idle.values() if connections]
+            if queues:
+                self.drop(min(queues, key=lambda connections: connections[0].idle_since).popleft())
         self._pending += 1
         try:
             yield
@@ -87,11 +89,6 @@ class ConnectionPool:
         """Close a connection."""
         self._all.discard(connection)
         connection.abort()
-
-    def _drop_oldest_idle(self) -> None:
-        queues = [connections for connections in self._idle.values() if connections]
-        if queues:
-            self.drop(min(queues, key=lambda connections: connections[0].idle_since).popleft())
 
     def _check(self) -> None:
         now = self._loop.time()

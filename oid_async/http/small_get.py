@@ -1,8 +1,4 @@
-"""GET of a small body: bounded in bytes, held in memory, retried by the policy of `http.retry`.
-
-Used for listing pages, recordings and parts of archives. Large bodies are streamed by their own code, which shares
-`with_retries`.
-"""
+"""GET of a small body: bounded in bytes, held in memory, retried by the policy of `http.retry`."""
 
 import random
 from collections.abc import Awaitable, Callable, Mapping

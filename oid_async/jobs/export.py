@@ -75,11 +75,7 @@ class Export:
         self.out = options.out if options.out is not None else savepath / "export" / options.format
 
     async def run(self) -> ExportReport:
-        """Export, and return what was exported.
-
-        Raises InputError for a folder that no download has filled, or whose images are not there; UsageError when
-        `out` holds something else; LockedError while a run is on; StorageError.
-        """
+        """Export and return the counts. Raises InputError, UsageError, LockedError (a run is on), StorageError."""
         with read_lock(self._folder):
             return await self.within()
 

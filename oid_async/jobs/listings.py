@@ -85,7 +85,7 @@ class Listings:
         self._sink = sink
 
     async def classes(self, pattern: str | None, *, tree: bool = False) -> ClassList:
-        """Return the classes whose name holds the pattern, all without; as a `tree` with all classes below them."""
+        """Return the classes whose name holds the pattern, or all; with `tree` also all classes below them."""
         options = self._options
         async with self._open() as (cache, _, _):
             table = await asyncio.to_thread(local_table, options.label) if options.label is not None else None
@@ -159,7 +159,7 @@ class Listings:
             return rows
 
     async def clear(self, *, everything: bool = False) -> list[TableRow]:
-        """Remove cached tables, all or those asked for. A table that a run reads from is kept, and named."""
+        """Remove cached tables: those asked for, or all. A table that a run reads from is kept, and named."""
         async with self._open() as (cache, _, _):
             wanted = [*self._wanted(self._options.splits or SPLITS)]
             if self._options.splits:

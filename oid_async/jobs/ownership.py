@@ -38,7 +38,7 @@ async def owned_folder(
 
 
 def _own(folder: Folder, options: Options, held: ExitStack, notes: list[str]) -> "tuple[Journal, PackedShards | None]":
-    """Lock, check for damage by a power cut, open journal (made anew if deleted) and shards; `held` closes them."""
+    """Lock the folder, check it after a power cut, open journal (restored if it is gone) and shards into `held`."""
     lock = FolderLock.take(folder)
     held.callback(lock.release)
     if not options.packs and (shards := packed_in(folder)) is not None:

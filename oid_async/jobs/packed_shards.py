@@ -28,24 +28,11 @@ from oid_async.store.folder import Folder, note_packed
 from oid_async.store.lock import FileLock
 
 # Options that make no difference to what is in a shard.
-_NOT_IN_SHARDS = (
-    "savepath",
-    "mirror",
-    "cache_dir",
-    "offline",
-    "concurrency",
-    "rate",
-    "period",
-    "processes",
-    "allow_hosts",
-    "retries",
-    "timeout",
-    "max_wait",
-    "limit_rate",
-    "retry_failed",
-    "max_failures",
-    "max_bad_rows",
-    "out",
+_NOT_IN_SHARDS = frozenset(
+    """
+    savepath mirror cache_dir offline concurrency rate period processes allow_hosts retries timeout max_wait limit_rate
+    retry_failed max_failures max_bad_rows out
+    """.split()  # noqa: SIM905 (as below)
 )
 # The options whose values version 0.1.0 hashed, all of them.
 _HASHED_BY_0_1_0 = frozenset(

@@ -90,7 +90,7 @@ class Planning:
         return cls(context, tables, planner, await in_thread(next_line, folder.journal) if remembers else None)
 
     async def decide(self, given_out: pl.Series | None = None) -> Decision:
-        """Select, plan, and bring the report up to that; topped up, if earlier decisions of this run gave out keys."""
+        """Select, plan, update the report. With `given_out`, keys of earlier decisions, the selection is topped up."""
         context = self._context
         selected, summary = await in_thread(self._select, given_out)
         if given_out is None and summary.ambiguous:

@@ -19,7 +19,7 @@ from oid_async.openimages.classes import Category, Classes
 from oid_async.openimages.kinds import KINDS, Kind, KindName, table_of
 from oid_async.options.query import Options
 from oid_async.select.query import Restriction, Term
-from oid_async.select.where import Both, Either, Name, Where, names, parse, wanted
+from oid_async.select.where import Both, Either, Name, Where, names, parse
 from oid_async.tables.reading import TableFile
 from oid_async.tables.rows import CONFIDENCE, RowSource, Triplet, absent
 
@@ -86,7 +86,7 @@ class RestrictionReader:
     async def _where(self, where: Where) -> pl.Expr:
         kinds: dict[KindName, list[str]] = {}
         meant = {name: (await self._named(name)) for name in names(where)}
-        for name in wanted(where):
+        for name in names(where, wanted=True):
             kind, category = meant[name]
             # Like a category, a name without a kind selects the rows to save of every kind.
             meant_kinds = [kind] if name.kind is not None else [each for each in KINDS.values() if each.has_classes]

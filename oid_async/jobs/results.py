@@ -32,7 +32,10 @@ def results_writer(context: RunContext, tables: GatheredTables, folder: Folder, 
 def query_document(
     context: RunContext, tables: GatheredTables, sources: Sequence[Source], names: Iterable[str]
 ) -> dict[str, Any]:
-    """Return what query.json holds. `names` are those of the categories, as the plan tells equal ones apart."""
+    """Return what query.json holds: the query, the state of each table, the program's version.
+
+    `names` are those of the categories: two MIDs may have one name, and then the plan tells them apart.
+    """
     options = context.options
     document: dict[str, Any] = {
         "program": f"oid-async {__version__}",

@@ -147,16 +147,12 @@ class Verify:
         self._repair = repair
 
     async def run(self) -> Verification:
-        """Check every file; with `repair` fetch what is damaged again and check once more.
-
-        Raises InputError without a usable manifest (or query.json, to repair), LockedError while a run is on, and when
-        repairing any error of a download.
-        """
+        """Check every file; with `repair` mend, check again. Raises InputError, LockedError, errors of a download."""
         if self._repair:
             return await self._run_repair()
         with read_lock(self._folder):
             dataset, found = await self._check()
-            return found.after_repair(await in_thread(_not_repaired, dataset, found.damage), 0)
+            return found.after_repair(await in_thread(not_repaired, dataset, found.damage), 0)
 
     async def _run_repair(self) -> Verification:
         stored = await in_thread(StoredQuery.read, self._folder.path)
@@ -219,7 +215,7 @@ class Verify:
         )
 
     async def _finish_repair(self, dataset: SavedDataset, damage: pl.DataFrame, found: Verification) -> Verification:
-        """Return the verification after a repair, with images that are lost; remove damaged files that are replaced."""
+        """Return the verification after a repair, with lost images as findings; remove files that are replaced."""
         lost, replaced = await in_thread(_outcome_of, dataset, damage, found)
         # Also those that an interrupted repair has left.
         wrong = set(found.damage.get_column("file_name"))
@@ -228,13 +224,8 @@ class Verify:
         if kept:
             where = damaged_folder(self._folder)
             self._sink(Note(f"{len(kept)} of the damaged files are kept in {where}: no image came in their place"))
-        earlier = await in_thread(_not_repaired, dataset, pl.concat([lost, found.damage]))
+        earlier = await in_thread(not_repaired, dataset, pl.concat([lost, found.damage]))
         return found.after_repair(pl.concat([lost, earlier]), len(replaced))
-
-
-def _not_repaired(dataset: SavedDataset, known: pl.DataFrame) -> pl.DataFrame:
-    """Return the images that an earlier repair could not get, without those that are findings already."""
-    return not_repaired(dataset).join(known, on="file_name", how="anti", maintain_order="left")
 
 
 def _outcome_of(dataset: SavedDataset, damage: pl.DataFrame, found: Verification) -> tuple[pl.DataFrame, pl.Series]:

@@ -83,7 +83,10 @@ class Archive:
         self.state = self._local = None
 
     async def read(self, start: int, stop: int) -> bytes | bytearray:
-        """Return bytes; the last ones for a negative start and 0. Raises FetchError, ChangedError, NoRangeError."""
+        """Return the bytes from start to stop, or the last ones with a negative start and 0.
+
+        Raises FetchError, ChangedError, NoRangeError.
+        """
         if self._local is not None:
             return await in_thread(_read_file, self._local, start, stop)
         state = self.state

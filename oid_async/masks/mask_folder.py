@@ -82,7 +82,10 @@ class MaskFolder:
 
 
 def estimate_masks(masks: Sequence[tuple[Split, pl.LazyFrame]], cache: Path) -> str:
-    """Return a message on the masks (MaskPath) of each split: archives; requests and bytes as far as known."""
+    """Return a message on the masks (MaskPath) of each split: how many, from how many archives, in how many requests.
+
+    Bytes and requests are known for archives whose directory is cached.
+    """
     count = archives = unknown = requests = size = complete = 0
     for split, frame in masks:
         paths = frame.select("MaskPath").unique().with_columns(digit=pl.col("MaskPath").str.slice(0, 1))

@@ -13,7 +13,7 @@ _REQUEST_BYTES = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """Ranges to request, (start, stop) in order; `bytes` of all, `members` of the wanted members alone."""
+    """Ranges (start, stop) to request, in order. `bytes` is the sum of their sizes, `members` of the wanted members."""
 
     parts: tuple[tuple[int, int], ...]
     is_complete: bool

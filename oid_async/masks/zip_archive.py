@@ -43,7 +43,7 @@ class ArchiveError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CentralDirectoryEnd:
-    """The place of the central directory in the archive, its entries, and `shift`, to be added to the offsets in it."""
+    """Where the central directory is, how many entries it has, and the `shift` to add to the offsets in it."""
 
     start: int
     stop: int
@@ -87,7 +87,11 @@ def _end64(tail: bytes, at: int, total: int) -> tuple[int, int, int, int]:
 
 
 def read_directory(data: bytes, end: CentralDirectoryEnd) -> pl.DataFrame:
-    """Return the members in order of their place as SCHEMA, local headers from `start` on. Raises ArchiveError."""
+    """Return the members in order of their place, one row each with SCHEMA. Raises ArchiveError.
+
+    A member's bytes go from `start` to `stop`, its local header included; `packed` and `size` are its sizes in bytes as
+    stored and unpacked.
+    """
     columns: tuple[list[str], list[int], list[int], list[int], list[int], list[int]] = ([], [], [], [], [], [])
     names, starts, packed_sizes, sizes, crcs, methods = columns
     at = 0

@@ -274,7 +274,10 @@ def _release(lock: FileLock | None) -> None:
 
 
 def _try_lock(entry: CacheEntry) -> FileLock | None:
-    """Return the lock of an entry, a lock on nothing for a read-only one (of many users) that has a version."""
+    """Return the lock of an entry, or of a read-only one (such as in a cache for many users) a lock on nothing.
+
+    Its cached version can be used all the same, as long as it is the latest.
+    """
     try:
         return entry.lock()
     except OSError as error:

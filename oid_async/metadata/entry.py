@@ -43,7 +43,10 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class CachedVersion:
-    """A version: `columns` of a converted table; when it was made, and last known to be the latest (Unix time)."""
+    """A version in the cache. `columns` are those of a converted table, None for a file as published.
+
+    `made_s` is when it was made, `checked_s` when it was last known to be the latest (Unix time).
+    """
 
     version: str
     identity: Identity

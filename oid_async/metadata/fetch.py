@@ -184,7 +184,7 @@ class FileFetch:
             raise FetchError("checksum", f"its MD5 is not {remote.md5}, which the server says it is")
         if remote.total is None:
             # Now it is known: if the run ends before the file is used, the next one sees that it is complete.
-            await in_thread(_write_note, self._entry, replace(remote, total=size))
+            await in_thread(write_json, self._entry.raw_note, asdict(replace(remote, total=size)))
         return Identity(self._url, size, remote.etag, remote.last_modified, md5)
 
     def _hash_so_far(self) -> str:
@@ -214,7 +214,7 @@ class _Spool:
         self._check_space(self._remote.total, self._have)
         if not self._have:
             self._entry.forget_raw()
-        _write_note(self._entry, self._remote)
+        write_json(self._entry.raw_note, asdict(self._remote))
         self._file = self._entry.raw.open("r+b" if self._have else "wb")
         while self.size < self._have and (block := self._file.read(min(_BLOCK, self._have - self.size))):
             self.md5.update(block)
@@ -244,10 +244,6 @@ async def _meanwhile(read: Awaitable[bytes], opening: Awaitable[None]) -> bytes:
             reading.exception()
         raise
     return await reading
-
-
-def _write_note(entry: CacheEntry, remote: _RemoteFile) -> None:
-    write_json(entry.raw_note, asdict(remote))
 
 
 def _remote_file(url: str, response: "Response") -> _RemoteFile:

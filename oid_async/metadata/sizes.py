@@ -78,7 +78,7 @@ class Sizes:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def pull(self, client: "Client", sink: Sink, mirror: str | None) -> int:
-        """List the missing prefixes of the split and return its images. Raises UnavailableError, StorageError."""
+        """List the missing prefixes; return the number of images. Raises UnavailableError, StorageError."""
         try:
             await in_thread(lambda: self._pages.mkdir(parents=True, exist_ok=True))
             missing = [prefix for prefix in PREFIXES if not (self._pages / f"{prefix}.parquet").exists()]

@@ -33,7 +33,7 @@ _OTHER_NAME = dict(_RENAMED) | {new: old for old, new in _RENAMED}
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """A class_name of a query, the labels (MIDs) that count as it, and those `below` it that do not."""
+    """A category of a query: its class_name, the labels (MIDs) that count as it, and subclasses `below` that do not."""
 
     class_name: str
     labels: tuple[str, ...]

@@ -46,7 +46,7 @@ _option = partial(option, heading="export")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """The options of one export, checked when made; without `format` none may be given. Raises UsageError."""
+    """The options of one export, checked when made. Without `format` the others may not be given. Raises UsageError."""
 
     format: Format | None = _option(
         None,

@@ -495,7 +495,7 @@ class Options(ExportOptions):
 
     @classmethod
     def from_json(cls, query: Mapping[str, Any], *, savepath: Path) -> Self:
-        """Make Options from a query.json, with its own mirror, for the folder that it is in. Raises UsageError."""
+        """Make Options from a query.json, with the mirror stored there, for the folder it is in. Raises UsageError."""
         if unknown := query.keys() - {option.name for option in fields(cls)}:
             raise UsageError(f"no option {min(unknown)!r} in this version")
         options = cls(**{**query, "savepath": savepath})

@@ -63,6 +63,7 @@ CLASSES = {
     "/m/0d4v4": "Window",
     "/m/03bt1vf": "Woman",
 }
+_LABELS = {name: label for label, name in CLASSES.items()}
 # The names of some of them in V4, and their subclasses; a Human face is a Part of Person, not a subclass.
 V4_NAMES = {"Common sunflower": "Sunflower", "Donut": "Doughnut"}
 SUBCLASSES = {
@@ -113,8 +114,7 @@ class Lookalike:
     @cached_property
     def annotations(self) -> Annotations:
         """The annotations of the photos other than boxes."""
-        labels = {name: label for label, name in CLASSES.items()}
-        return Annotations([(photo, self.scenes[photo.scene][1]) for photo in self.photos.values()], labels)
+        return Annotations([(photo, self.scenes[photo.scene][1]) for photo in self.photos.values()], _LABELS)
 
     @cached_property
     def archives(self) -> dict[str, bytes]:
@@ -196,12 +196,11 @@ class Lookalike:
         )
 
     def _boxes(self, photo: Photo, *, clicks: bool) -> Iterator[list[str]]:
-        labels = {name: label for label, name in CLASSES.items()}
         for drawn in self.scenes[photo.scene][1]:
             left, right, top, bottom = drawn["box"]
             box = [f"{edge:.6f}" for edge in drawn["box"]]
             flags = [str(drawn[name]) for name in ("occluded", "truncated", "group_of", "depiction", "inside")]
-            row = [photo.image_id, "xclick", labels[drawn["class_name"]], "1", *box, *flags]
+            row = [photo.image_id, "xclick", _LABELS[drawn["class_name"]], "1", *box, *flags]
             if clicks:
                 middle_x, middle_y = (left + right) / 2, (top + bottom) / 2
                 row += [f"{x:.6f}" for x in (left, middle_x, right, middle_x)]
@@ -270,19 +269,17 @@ def _class_table(table: PublishedTable) -> bytes:
 
 def _hierarchy(_: PublishedTable) -> bytes:
     """Return a tree under a root without a name; Football is in it twice, as classes with two parents are."""
-    labels = {name: label for label, name in CLASSES.items()}
 
     def node(name: str) -> dict[str, Any]:
         below = [node(child) for child in SUBCLASSES.get(name, ())]
         parts = [node(child) for child in _PARTS.get(name, ())]
-        return (
-            {"LabelName": labels[name]} | ({"Subcategory": below} if below else {}) | ({"Part": parts} if parts else {})
-        )
+        tree = {"LabelName": _LABELS[name], "Subcategory": below, "Part": parts}
+        return {key: value for key, value in tree.items() if value}
 
     nested = {child for below in SUBCLASSES.values() for child in below}
     tree = {
         "LabelName": "/m/0bl9f",
-        "Subcategory": [node(name) for name in labels if name not in nested or name == "Football"],
+        "Subcategory": [node(name) for name in _LABELS if name not in nested or name == "Football"],
     }
     return json.dumps(tree).encode()
 

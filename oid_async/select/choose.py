@@ -303,7 +303,7 @@ def _certain(
 
 
 def _head(images: pl.Series, order: pl.Series | None, count: int, failed: pl.Series | None = None) -> pl.Series:
-    """Return the positions, by `order` or key, of the first images of a set until `count` of them have not failed."""
+    """Return the first positions of a set, by `order` or by key, until `count` of the images have not failed."""
     positions = images.arg_true()
     if failed is not None and failed.any():
         positions = _sorted(positions, order)

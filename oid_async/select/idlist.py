@@ -92,7 +92,10 @@ def _batches(file: TextIO) -> Iterator[pl.DataFrame]:
 
 
 def _parse(frame: pl.DataFrame, ids: IdForm) -> pl.DataFrame:
-    """Add KEY (null: no image) and split to lines; an id of a user's own is read both as one id and in parts."""
+    """Add KEY (null for what names no image) and split to lines of text.
+
+    An id of a user's own may look like a path or a file name: its line is read both as one id and in parts.
+    """
     if not ids.hexadecimal:
         as_one_id = frame.with_columns(ImageID="text", split=pl.lit(None, pl.UInt8)).with_columns(ids.key())
         in_parts = _in_parts(frame, ids)

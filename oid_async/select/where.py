@@ -76,23 +76,14 @@ below=False), right=Name(kind=None, word='Person', below=False)))
     return _Parser(text).parse()
 
 
-def names(where: Where) -> Iterator[Name]:
-    """Yield the names of an expression, from left to right, with repetitions."""
+def names(where: Where, *, wanted: bool = False) -> Iterator[Name]:
+    """Yield the names of an expression, from left to right, with repetitions; if `wanted`, none behind a minus."""
     if isinstance(where, Name):
         yield where
     else:
-        yield from names(where.left)
-        yield from names(where.right)
-
-
-def wanted(where: Where) -> Iterator[Name]:
-    """Yield the names that may select an image: all but those behind a minus."""
-    if isinstance(where, Name):
-        yield where
-    else:
-        yield from wanted(where.left)
-        if not isinstance(where, Without):
-            yield from wanted(where.right)
+        yield from names(where.left, wanted=wanted)
+        if not (wanted and isinstance(where, Without)):
+            yield from names(where.right, wanted=wanted)
 
 
 class _Parser:

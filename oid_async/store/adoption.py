@@ -67,7 +67,7 @@ class Adopter:
 
 
 def from_manifest(folder: Folder, packed: pl.Series | None = None) -> Iterator[list[Outcome]]:
-    """Yield, in batches, images of the last manifest whose files still match it, or whose name is `packed` (hashes)."""
+    """Yield, in batches, the images of the manifest whose files match it or whose names are `packed` (hashes)."""
     table = TableFile(folder.manifest, str(folder.manifest))
     with reading(table):
         saved = pl.scan_parquet(folder.manifest).filter(pl.col("Status") == "ok")

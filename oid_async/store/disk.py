@@ -27,7 +27,7 @@ from oid_async.errors import NO_DESCRIPTORS
 
 @dataclass(frozen=True, slots=True)
 class Opener:
-    """Opens files, sleeping up to `wait_s` while there is no descriptor left. For threads. Raises OSError."""
+    """Opens files; waits up to `wait_s` while there is no descriptor left, by sleeping in a thread. Raises OSError."""
 
     wait_s: float = 20.0
     pause_s: float = 0.05

@@ -13,7 +13,7 @@ _BLOCK_BYTES = 1 << 18
 
 
 class FileBytes:
-    """The content of one open file, a context with the methods of `bytes`; holds two blocks. Raises OSError."""
+    """The content of a file, with the methods of `bytes`, read in blocks. A context that closes it. Raises OSError."""
 
     def __init__(self, path: str | Path) -> None:
         self._file = OPENER(path, os.O_RDONLY)

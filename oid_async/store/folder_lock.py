@@ -64,11 +64,15 @@ class FolderLock:
 
     @classmethod
     def take(cls, folder: Folder) -> Self:
-        """Make, lock, sweep and try the folder. Raises LockedError, StorageError, and then leaves nothing behind."""
+        """Make the folder, lock it, sweep what a killed run left, and try what a run will do.
+
+        Raises LockedError or StorageError, and then leaves nothing behind that was not there before.
+        """
         with storage_errors(folder.path):
             own = cls(folder, *_lock_folder(folder))
             try:
-                own._write_note(_this_process(), own.last_run.boot)
+                since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+                own._write_note(f"process {os.getpid()} on {socket.gethostname()} since {since}", own.last_run.boot)
                 own._sweep_others()
                 for path in (folder.plan, folder.tmp):
                     path.mkdir(parents=True, exist_ok=True)
@@ -133,7 +137,10 @@ class FolderLock:
 
 
 def _lock_folder(folder: Folder) -> tuple[FileLock, list[Path]]:
-    """Make and lock the folders, again if a run that ends removes them; return also the new ones, innermost first."""
+    """Make the folders and lock them; return also those that were not there, the innermost first.
+
+    A run that ends may remove its empty folder at the same time: then they are made once more.
+    """
     path = folder.state / "lock"
     for tries_left in reversed(range(20)):
         wanted = (folder.images, folder.state, folder.path, *folder.path.absolute().parents)
@@ -178,11 +185,6 @@ def _remove_made(folder: Folder, made: list[Path], *, is_owned: bool) -> None:
                 shutil.rmtree(path)
             else:
                 path.rmdir()
-
-
-def _this_process() -> str:
-    since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-    return f"process {os.getpid()} on {socket.gethostname()} since {since}"
 
 
 def lock_owner(path: Path) -> str:

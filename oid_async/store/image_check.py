@@ -57,7 +57,7 @@ class Expected:
 
 
 def read_header(body: ImageBytes) -> JpegHeader:
-    """Walk a JPEG's segments, past thumbnails, to its frame size. Never raises: None where it cannot be walked."""
+    """Walk a JPEG's segments, past embedded thumbnails, to its frame size. Never raises; None if that is impossible."""
     width = height = None
     at, end = 2, len(body) - 4
     for _ in range(_MOST_STEPS):

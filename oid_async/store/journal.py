@@ -28,19 +28,11 @@ from oid_async.errors import storage_error, storage_errors
 from oid_async.report import Outcome
 from oid_async.store.disk import OPENER, write_all
 
+_NUMBERS = ("Bytes", "Width", "Height", "Attempts")
 SCHEMA: dict[str, type[pl.DataType]] = {
-    "ImageID": pl.String,
-    "Status": pl.String,
-    "Source": pl.String,
-    "FileName": pl.String,
-    "Bytes": pl.Int64,
-    "MD5": pl.String,
-    "Width": pl.Int64,
-    "Height": pl.Int64,
-    "Reason": pl.String,
-    "Detail": pl.String,
-    "Attempts": pl.Int64,
-    "URL": pl.String,
+    **dict.fromkeys(("ImageID", "Status", "Source", "FileName", "Bytes", "MD5", "Width", "Height"), pl.String),
+    **dict.fromkeys(("Reason", "Detail", "Attempts", "URL"), pl.String),
+    **dict.fromkeys(_NUMBERS, pl.Int64),
 }
 FORGET = "forget"
 # No line of ours holds a control character but the tab: split at this one a line is one text.
@@ -168,11 +160,10 @@ def _fields(frame: pl.LazyFrame) -> pl.LazyFrame:
 
 def _valid_lines(fields: pl.LazyFrame) -> pl.LazyFrame:
     """Keep the valid lines, their numbers as numbers."""
-    numbers = [name for name, dtype in SCHEMA.items() if dtype == pl.Int64]
     return fields.filter(
         _is_valid(),
-        *(pl.col(name).is_null() | pl.col(name).cast(pl.Int64, strict=False).is_not_null() for name in numbers),
-    ).with_columns(pl.col(name).cast(pl.Int64, strict=False) for name in numbers)
+        *(pl.col(name).is_null() | pl.col(name).cast(pl.Int64, strict=False).is_not_null() for name in _NUMBERS),
+    ).with_columns(pl.col(name).cast(pl.Int64, strict=False) for name in _NUMBERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +176,7 @@ class SavedLine:
 
 
 def saved_last(path: Path) -> Iterator[list[SavedLine]]:
-    """Yield the downloaded files (not adopted ones), the last line first, in blocks, for who needs the latest alone."""
+    """Yield the downloaded files (adopted ones are left out), the last line first, a block of lines at a time."""
     end = complete_bytes(path)
     if not end:
         return

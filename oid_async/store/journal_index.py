@@ -9,7 +9,7 @@ columns makes its own (0.1.0 wrote no schema). All of them may be deleted at any
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,8 +54,11 @@ class JournalIndex:
             self._add(self._columns(name, block) if is_full else parse_lines(block).lazy())
             self.next_line += block.count(b"\n")
             used.add(name)
-        if cached == fresh:
-            _drop_others(cached, used)
+        if cached == fresh and cached.is_dir():
+            # Blocks of older journals and versions, and files that a killed run was writing.
+            for path in cached.iterdir():
+                if path.name not in used:
+                    path.unlink(missing_ok=True)
 
     def _columns(self, name: str, block: bytes) -> pl.LazyFrame:
         """Return the lines of a block that will not change, from its file, which is made if it is missing."""
@@ -118,11 +121,3 @@ def _read_blocks(journal: Path) -> Iterator[tuple[bytes, bool]]:
                 block += file.readline(left - len(block))
             left -= len(block)
             yield block, is_full
-
-
-def _drop_others(folder: Path, used: Iterable[str]) -> None:
-    """Remove the blocks of older journals and versions, and files that a killed run was writing."""
-    if folder.is_dir():
-        for path in folder.iterdir():
-            if path.name not in used:
-                path.unlink(missing_ok=True)

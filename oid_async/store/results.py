@@ -24,25 +24,14 @@ from oid_async.store.journal_index import JournalIndex
 from oid_async.tables.reading import TableFile, columns_of, reading
 from oid_async.tables.rows import RowSource, rows_of
 
-MANIFEST_SCHEMA = {
-    "ImageID": pl.String,
-    "Subset": pl.String,
-    "FileName": pl.String,
-    "Status": pl.String,
-    "Reason": pl.String,
-    "Source": pl.String,
-    "URL": pl.String,
+MANIFEST_SCHEMA: dict[str, type[pl.DataType]] = {
+    **dict.fromkeys(("ImageID", "Subset", "FileName", "Status", "Reason", "Source", "URL"), pl.String),
     "Bytes": pl.Int64,
     "MD5": pl.String,
     "Width": pl.Int32,
     "Height": pl.Int32,
     "Rotation": pl.Float64,
-    "License": pl.String,
-    "Author": pl.String,
-    "AuthorProfileURL": pl.String,
-    "Title": pl.String,
-    "OriginalURL": pl.String,
-    "OriginalLandingURL": pl.String,
+    **dict.fromkeys(("License", "Author", "AuthorProfileURL", "Title", "OriginalURL", "OriginalLandingURL"), pl.String),
 }
 ATTRIBUTION_COLUMNS = ("ImageID", "FileName", "Author", "AuthorProfileURL", "License", "Title", "OriginalLandingURL")
 FAILURE_COLUMNS = ("ImageID", "URL", "Reason", "Detail", "Attempts")

@@ -73,7 +73,7 @@ class Record:
 
 
 class Lines:
-    """The lines of a file, with a look ahead, a long one cut; `number` is that of the last one taken."""
+    """The lines of a file, with a look ahead; one that is too long is cut. `number` is that of the last one taken."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

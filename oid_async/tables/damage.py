@@ -85,7 +85,7 @@ def bad_rows(table: TableFile) -> pl.LazyFrame:
 
 
 def looks_hexadecimal(table: TableFile) -> bool:
-    """Return whether any ImageID is 16 lower-case hex digits, as all of Open Images are; else it is a user's own."""
+    """Return whether any ImageID is 16 lower-case hex digits, as in Open Images; a user's own table may have others."""
     if not table.is_parquet:
         with reading(table):
             if _finds_hexadecimal(table, _LOOK_UP_LINES):

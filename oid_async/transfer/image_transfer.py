@@ -39,7 +39,7 @@ class Target:
         return self.original_url if source == "original" else self.thumbnail_url
 
     def expected(self, source: Source) -> Expected:
-        """Return what is known of a source's bytes: of the original, and the size of the bucket's copy if listed."""
+        """Return what is known of a source's bytes: of an original, or the size of the bucket's copy, if listed."""
         if source == "original":
             return self.original
         return _NOTHING if source != "cvdf" or self.copy_bytes is None else Expected(self.copy_bytes, None)

@@ -31,6 +31,7 @@ from oid_async.http.urls import parse_url
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.report import Outcome
+from oid_async.select.names import Adopt
 from oid_async.transfer.collector import Collector
 from oid_async.transfer.fetch import Fetcher
 from oid_async.transfer.image_transfer import Failed, ImageTransfer, PartialBody, Target
@@ -46,8 +47,6 @@ from oid_async.workers.messages import (
     unpack_outcomes,
 )
 from oid_async.workers.starter import WorkerStarter, kill
-
-Adopt = Callable[[str, str, str | None, str | None], Outcome | None]
 
 # How many images a worker is given in addition to those that it transfers: enough while the run is busy.
 _AHEAD = 192
@@ -114,7 +113,7 @@ class WorkerPool:
             yield worker.run()
 
     def accept_target(self, target: Target) -> bool:
-        """Give an image, first requested from the bucket, to a worker with space for it; return whether one had."""
+        """Give a worker with space an image that is first requested from the bucket; return whether one had space."""
         plain = self._bucket is not None and target.known is None and target.subset in SPLITS
         return plain and self._assign(target, self.hosts.named(self._bucket or ""))
 
