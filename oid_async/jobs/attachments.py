@@ -18,8 +18,8 @@ from oid_async.openimages.ids import KEY
 from oid_async.openimages.kinds import KINDS
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.report import size_text
-from oid_async.store.atomic import write_failures
 from oid_async.store.folder import Folder
+from oid_async.store.results import write_failures
 from oid_async.tables.rows import rows_of
 
 _NARRATIVES = KINDS["narrative"]

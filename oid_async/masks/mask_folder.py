@@ -23,8 +23,9 @@ from oid_async.openimages.kinds import KINDS
 from oid_async.openimages.vocabulary import Split
 from oid_async.options.query import MaskSize
 from oid_async.report import size_text
-from oid_async.store.atomic import read_json, write_failures, write_json
+from oid_async.store.atomic import read_json, write_json
 from oid_async.store.folder import Folder
+from oid_async.store.results import write_failures
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client

@@ -6,12 +6,10 @@ Everything that is written under a name that others read goes through here, exce
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import polars as pl
 
 from oid_async.store.disk import discard, sync_file
 
@@ -62,16 +60,3 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def write_failures(path: Path, rows: Sequence[tuple[str, str, str, str]], *, column: str, scratch: Path) -> None:
-    """Write the rows, sorted, as `column`, ImageID, Reason, Detail; without any remove the file. Raises OSError.
-
-    `scratch` is a folder for temporaries on the same file system.
-    """
-    if not rows:
-        path.unlink(missing_ok=True)
-        return
-    names = (column, "ImageID", "Reason", "Detail")
-    with replacing(path, part=scratch / f"{path.parent.name}-failures.csv") as part:
-        pl.DataFrame(sorted(rows), schema=dict.fromkeys(names, pl.String), orient="row").write_csv(part)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Self
 
 from oid_async.store.atomic import read_json, write_json
-from oid_async.tables.reading import is_text
 
 # A million names are looked at in half a second this way, one by one in two (measured).
 _LISTED_AT_ONCE = 16384
@@ -70,6 +69,9 @@ class Folder:
 
     def names(self) -> Iterator[str]:
         """Yield the names of the files under images/, in no order; a name that is not UTF-8 is none of ours."""
+        # Imported here: it takes Polars with it, which a worker process has no need of.
+        from oid_async.tables.reading import is_text
+
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.images) as entries:
             found = map(attrgetter("name"), entries)
             while names := list(islice(found, _LISTED_AT_ONCE)):

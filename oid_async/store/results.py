@@ -17,7 +17,7 @@ import polars as pl
 from oid_async.errors import machine_error, storage_error
 from oid_async.openimages.ids import KEY, ROW, IdForm, within
 from oid_async.openimages.kinds import KINDS, Kind
-from oid_async.store.atomic import rename_all
+from oid_async.store.atomic import rename_all, replacing
 from oid_async.store.disk import sync_folder
 from oid_async.store.folder import Folder
 from oid_async.store.journal_index import JournalIndex
@@ -280,3 +280,16 @@ def _renamed(published: Sequence[str], ours: Sequence[str]) -> Iterator[str]:
             fresh = f"{fresh}_published"
         taken.add(fresh)
         yield fresh
+
+
+def write_failures(path: Path, rows: Sequence[tuple[str, str, str, str]], *, column: str, scratch: Path) -> None:
+    """Write the rows, sorted, as `column`, ImageID, Reason, Detail; without any remove the file. Raises OSError.
+
+    `scratch` is a folder for temporaries on the same file system.
+    """
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    names = (column, "ImageID", "Reason", "Detail")
+    with replacing(path, part=scratch / f"{path.parent.name}-failures.csv") as part:
+        pl.DataFrame(sorted(rows), schema=dict.fromkeys(names, pl.String), orient="row").write_csv(part)

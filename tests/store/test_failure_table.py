@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from oid_async.store.atomic import write_failures
+from oid_async.store.results import write_failures
 
 
 def test_failures_are_sorted_and_the_file_goes_with_them(tmp_path: Path) -> None:
