@@ -88,6 +88,13 @@ class CallsOnLoop:
         """Return whether the function has raised an exception."""
         return self._raised is not None
 
+    def wait_and_check(self) -> None:
+        """From another thread: wait until the loop has made all calls so far, then raise what the first one raised."""
+        made = threading.Event()
+        self._loop.call_soon_threadsafe(made.set)
+        made.wait()
+        self.check()
+
     def check(self) -> None:
         """Raise the first exception of the function."""
         if self._raised is not None:

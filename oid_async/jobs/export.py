@@ -93,6 +93,8 @@ class Export:
             dataset = SavedDataset(self._folder, "export")
             with _stage(self.out) as stage:
                 report = self._fill(dataset, stage, sink, started, stopped)
+                # A listener that wants to stop the export is heard before the export has its name.
+                sink.wait_and_check()
                 _give_name(stage / "export", self.out)
                 return report
         except InterruptedError:

@@ -882,8 +882,18 @@ async def test_whoever_listens_is_called_on_the_loop_and_may_stop_it(demo: Path,
         assert asyncio.get_running_loop() is loop
         raise RuntimeError("enough")
 
-    with pytest.raises(RuntimeError, match="enough"):
-        await exported(demo, "coco", out=tmp_path / "out" / "c", on_event=listen)
+    async def hold_up_the_loop() -> None:
+        while True:
+            time.sleep(0.1)
+            await asyncio.sleep(0)
+
+    # The export is done before a loop that is busy has called the sink even once.
+    busy = asyncio.create_task(hold_up_the_loop())
+    try:
+        with pytest.raises(RuntimeError, match="enough"):
+            await exported(demo, "coco", out=tmp_path / "out" / "c", on_event=listen)
+    finally:
+        busy.cancel()
     assert list((tmp_path / "out").iterdir()) == []
 
 
