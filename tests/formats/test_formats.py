@@ -884,7 +884,7 @@ async def test_whoever_listens_is_called_on_the_loop_and_may_stop_it(demo: Path,
 
     async def hold_up_the_loop() -> None:
         while True:
-            time.sleep(0.1)
+            time.sleep(0.1)  # noqa: ASYNC251 - on purpose
             await asyncio.sleep(0)
 
     # The export is done before a loop that is busy has called the sink even once.
