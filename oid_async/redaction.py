@@ -1,0 +1,49 @@
+"""URLs without their secrets, for messages and files. Pure and light to import."""
+
+import re
+
+REDACTED = "REDACTED"
+# Scheme, //, login up to the last @ of the authority (WHATWG URL, section 4.4), the rest up to the query, the query.
+_URL = re.compile(r"(?P<start>[A-Za-z][A-Za-z0-9+.-]*://)(?P<login>[^/?#]*@)?(?P<middle>[^?#]*)(?P<query>\?[^#]*)?")
+# A URL within a text, up to a blank, a quote or a bracket.
+_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>()]+")
+
+
+def redacted(url: str) -> str:
+    """Return a URL without login and fragment, its query replaced: what may be printed and stored. Other text stays.
+
+    >>> redacted("https://user:pa55@x.org/a.csv?token=secret#part"), redacted("/home/me/a?.csv")
+    ('https://x.org/a.csv?REDACTED', '/home/me/a?.csv')
+    """
+    parts = _URL.match(url)
+    if parts is None:
+        return url
+    return f"{parts['start']}{parts['middle']}{f'?{REDACTED}' if parts['query'] else ''}"
+
+
+def redacted_text(text: str) -> str:
+    """Return a text in which every URL is redacted.
+
+    >>> redacted_text("redirect to 'http://u:p@x.org/a?b=c', which is no URL")
+    "redirect to 'http://x.org/a?REDACTED', which is no URL"
+    """
+    return _IN_TEXT.sub(lambda found: redacted(found[0]), text)
+
+
+def has_login(url: str) -> bool:
+    """Return whether a URL holds a user name or a password.
+
+    >>> has_login("http://user@x.org/"), has_login("http://x.org/a@b?c=d@e"), has_login("me@x.org")
+    (True, False, False)
+    """
+    parts = _URL.match(url)
+    return parts is not None and parts["login"] is not None
+
+
+def is_redacted(url: str) -> bool:
+    """Return whether the query of a URL was cut: it cannot be fetched.
+
+    >>> is_redacted("https://x.org/a.csv?REDACTED"), is_redacted("https://x.org/a.csv")
+    (True, False)
+    """
+    return url.endswith(f"?{REDACTED}")
