@@ -40,6 +40,15 @@ def has_login(url: str) -> bool:
     return parts is not None and parts["login"] is not None
 
 
+def is_http(text: str) -> bool:
+    """Return whether a text is an http or https URL.
+
+    >>> is_http("HTTPS://x.org/"), is_http("file:///a"), is_http("http")
+    (True, False, False)
+    """
+    return text.lower().startswith(("http://", "https://"))
+
+
 def is_redacted(url: str) -> bool:
     """Return whether the query of a URL was cut: it cannot be fetched.
 

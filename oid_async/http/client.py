@@ -23,6 +23,7 @@ from oid_async.http.hosts import ClosedHostError, Host, Hosts
 from oid_async.http.pool import ConnectionPool, Resolver
 from oid_async.http.retry import FetchError, Limits, connection_error, status_error
 from oid_async.http.urls import Origin, Route, next_hop, parse_url
+from oid_async.redaction import redacted
 from oid_async.version import __version__
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -407,12 +408,15 @@ def _proxies() -> dict[str, URL]:
     for scheme, text in urllib.request.getproxies().items():
         if scheme not in _PROXY_SCHEMES:
             continue
+        url = text if "://" in text else f"http://{text}"
         try:
-            proxy = URL(text if "://" in text else f"http://{text}")
+            proxy = URL(url)
             is_usable = proxy.scheme in _PROXY_SCHEMES and proxy.host and proxy.port
         except (ValueError, IndexError):
             is_usable = False
         if not is_usable:
-            raise UsageError(f"{scheme}_proxy is {text!r} in the environment; only http and https proxies can be used")
+            raise UsageError(
+                f"{scheme}_proxy is {redacted(url)!r} in the environment; only http and https proxies can be used"
+            )
         proxies[scheme] = proxy
     return proxies

@@ -20,7 +20,7 @@ from oid_async.events import Note, Sink, TableProgress
 from oid_async.http.retry import FetchError
 from oid_async.metadata.convert import convert
 from oid_async.metadata.entry import CachedVersion, CacheEntry, Identity, check_space, needed_bytes
-from oid_async.metadata.paths import SUFFIX, file_url_path, given_folder, published_folder, site_folder
+from oid_async.metadata.paths import SUFFIX, file_url_path, given_folder, published_folder, recorded_url, site_folder
 from oid_async.openimages.catalogue import object_url
 from oid_async.openimages.catalogue_tables import PublishedTable, TableKind
 from oid_async.openimages.kinds import KINDS, Kind
@@ -117,8 +117,9 @@ class MetadataCache:
 
     async def given(self, url: str) -> tuple[TableFile, Identity]:
         """Return a table that the user gave by URL, as it is. Raises UnavailableError when it cannot be had."""
-        file, identity = await self._fetch(self.cache.given_entry(url), url, url, None, True)
-        return TableFile(file.path, url), identity
+        name = recorded_url(url)
+        file, identity = await self._fetch(self.cache.given_entry(url), url, name, None, True)
+        return TableFile(file.path, name), identity
 
     async def _fetch(
         self, entry: CacheEntry, url: str, written: str, form: TableKind | None, patient: bool

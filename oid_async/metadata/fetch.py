@@ -17,6 +17,7 @@ from oid_async.concurrency import in_thread, wait_until_done
 from oid_async.http.resume import complete_length, is_strong, request_rest
 from oid_async.http.retry import FetchError, with_retries
 from oid_async.metadata.entry import CacheEntry, Identity
+from oid_async.redaction import redacted
 from oid_async.store.atomic import read_json, write_json
 
 if TYPE_CHECKING:
@@ -27,7 +28,10 @@ _BLOCK = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class _RemoteFile:
-    """The file as the server described it with its first bytes; `md5` is base64, as x-goog-hash gives it."""
+    """The file as the server described it with its first bytes; `md5` is base64, as x-goog-hash gives it.
+
+    `url` is without its query, which may hold a secret; the folder of the entry tells URLs apart.
+    """
 
     url: str
     total: int | None
@@ -61,6 +65,7 @@ class FileFetch:
         self._client = client
         self._entry = entry
         self._url = url
+        self._recorded_url = redacted(url)
         self._cached = cached
         self._stored = stored
         self._check_space = check_space
@@ -117,7 +122,7 @@ class FileFetch:
                 raise FetchError("truncated", f"asked for the rest from byte {have}, got {content_range}")
             remote = replace(remote, total=length)
         else:
-            remote, have = _remote_file(self._url, response), 0
+            remote, have = _remote_file(self._recorded_url, response), 0
         chunked = "Transfer-Encoding" in response.headers
         size, md5 = await self._receive(response, remote, have)
         is_unsure = remote.total is None and remote.md5 is None and not chunked
@@ -128,7 +133,7 @@ class FileFetch:
         with suppress(OSError, TypeError):
             remote = _RemoteFile(**read_json(self._entry.raw_note))
             have = self._entry.raw.stat().st_size
-            if remote.url == self._url and remote.can_resume and 0 < have <= (remote.total or have):
+            if remote.url == self._recorded_url and remote.can_resume and 0 < have <= (remote.total or have):
                 return remote, have
         return None, 0
 
@@ -185,7 +190,7 @@ class FileFetch:
         if remote.total is None:
             # Now it is known: if the run ends before the file is used, the next one sees that it is complete.
             await in_thread(write_json, self._entry.raw_note, asdict(replace(remote, total=size)))
-        return Identity(self._url, size, remote.etag, remote.last_modified, md5)
+        return Identity(self._recorded_url, size, remote.etag, remote.last_modified, md5)
 
     def _hash_so_far(self) -> str:
         with self._entry.raw.open("rb") as file:

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from platformdirs import user_cache_path
 
 from oid_async.openimages.catalogue_tables import PublishedTable
+from oid_async.redaction import redacted
 
 SUFFIX = ".table"
 WHOLE = "whole"
@@ -38,6 +39,11 @@ def site_folder(root: Path, site: str | None) -> Path:
 def given_folder(root: Path, url: str) -> Path:
     """Return the folder of a table that the user gave by URL."""
     return root / "given" / f"{_digest(url)}{SUFFIX}"
+
+
+def recorded_url(url: str) -> str:
+    """Return what is printed and stored of the URL of a table that the user gave; its folder tells queries apart."""
+    return redacted(url)
 
 
 def mirror_folder(mirror: str | None) -> Path | None:

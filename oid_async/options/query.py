@@ -21,7 +21,8 @@ from oid_async.openimages.vocabulary import FLAGS, RELEASES, SOURCES, SPLITS, La
 from oid_async.options import readers as read
 from oid_async.options.defaults import MAX_IMAGE_BYTES, MAX_WAIT_S, PERIOD_S, RETRIES, TIMEOUT_S
 from oid_async.options.export import ExportOptions
-from oid_async.options.table import HEADINGS, option, read_values
+from oid_async.options.table import HEADINGS, label_of, option, read_values
+from oid_async.redaction import has_login, is_http, is_redacted, redacted
 
 Match = Literal["any", "all"]
 NameStyle = Literal["url", "id"]
@@ -264,7 +265,7 @@ class Options(ExportOptions):
     )
     label: str | None = _tables_and_sources(
         None,
-        read.INPUT,
+        read.TABLE,
         "--label",
         "--classes-file",
         metavar="PATH_OR_URL",
@@ -272,7 +273,7 @@ class Options(ExportOptions):
     )
     annotation: str | None = _tables_and_sources(
         None,
-        read.INPUT,
+        read.TABLE,
         "--annotation",
         "--boxes-file",
         metavar="PATH_OR_URL",
@@ -280,7 +281,7 @@ class Options(ExportOptions):
     )
     image_url: str | None = _tables_and_sources(
         None,
-        read.INPUT,
+        read.TABLE,
         "--imageURL",
         "--image-url",
         metavar="PATH_OR_URL",
@@ -420,9 +421,23 @@ class Options(ExportOptions):
 
     def __post_init__(self) -> None:
         read_values(self)
+        self._check_addresses()
         self._check_selection()
         self._check_annotations()
         self._check_export()
+
+    def _check_addresses(self) -> None:
+        """Refuse URLs with a login, which would be stored and printed, and a mirror to which no key can be added."""
+        for each in fields(self):
+            url = getattr(self, each.name)
+            if not isinstance(url, str) or each.metadata["reader"] not in (read.TABLE, read.MIRROR):
+                continue
+            if has_login(url):
+                raise UsageError(f"{label_of(each)} holds a user name or a password; they are not supported")
+            if is_redacted(url):
+                raise UsageError(f"{label_of(each)}: the query of {url} was not stored, as it may be a secret: give it")
+        if self.mirror is not None and is_http(self.mirror) and re.search("[?#]", self.mirror):
+            raise UsageError(f"--mirror {redacted(self.mirror)}: a query or fragment is not supported: keys are added")
 
     def _check_selection(self) -> None:
         """Refuse options of a selection that contradict each other."""
@@ -513,5 +528,7 @@ def _plain(value: Any, *, is_absolute: bool) -> Any:
         return list(value)
     text = str(value) if isinstance(value, Path) else value
     # A query may be repeated from any working directory; a URL stays as it is.
-    is_path = is_absolute and text is not None and not re.match(r"(https?|file):", text, re.IGNORECASE)
-    return os.path.abspath(text) if is_path else text
+    if not is_absolute or text is None or text.lower().startswith("file:"):
+        return text
+    # The query of a URL may hold a secret.
+    return redacted(text) if is_http(text) else os.path.abspath(text)
