@@ -1,10 +1,14 @@
 """The results of a run: one Outcome for each image, one Plan before, one Report after. Plain values, no I/O."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+# Of the `;` in a Detail those that end a source's part.
+_NEXT_SOURCE = re.compile(r"; (?=[a-z]+:)")
 
 Status = Literal["present", "downloaded", "failed"]
 
@@ -14,8 +18,8 @@ FINAL_KINDS: Mapping[str, str] = {
     "not_found": "404",
     "gone": "410",
     "forbidden": "401 or 403",
-    "placeholder": "another picture in its place",
-    "not_image": "the bytes are not the image",
+    "placeholder": "another picture in its place; only JPEG is saved",
+    "not_image": "no JPEG that can be read",
     "checksum": "size or MD5 differ",
     "too_large": "larger than it may be",
     "empty": "no bytes",
@@ -137,15 +141,26 @@ class Plan:
 
 
 def parse_detail(detail: str | None) -> dict[str, str]:
-    """Return source to failure kind from a Detail.
+    """Return source to failure kind from a Detail; a kind may have words behind it, which `kind_of` takes off.
 
     >>> parse_detail("cvdf:not_found; original:gone")
     {'cvdf': 'not_found', 'original': 'gone'}
+    >>> parse_detail("original:not_image (a PNG; only JPEG is saved); thumbnail:gone")
+    {'original': 'not_image (a PNG; only JPEG is saved)', 'thumbnail': 'gone'}
     """
     if not detail:
         return {}
-    pairs = (part.partition(":") for part in detail.split("; ") if part)
+    pairs = (part.partition(":") for part in _NEXT_SOURCE.split(detail) if part)
     return {source: kind for source, _, kind in pairs}
+
+
+def kind_of(text: str) -> str:
+    """Return the failure kind without the words behind it.
+
+    >>> kind_of("not_image (a PNG; only JPEG is saved)"), kind_of("gone")
+    ('not_image', 'gone')
+    """
+    return text.partition(" ")[0]
 
 
 def write_detail(kinds: Mapping[str, str]) -> str:

@@ -18,7 +18,7 @@ from oid_async.openimages.catalogue_tables import IMAGE_COLUMNS
 from oid_async.openimages.ids import KEY, ROW, IdForm, within
 from oid_async.openimages.vocabulary import Source, Split
 from oid_async.options.query import NameStyle
-from oid_async.report import FINAL_KINDS, Outcome, parse_detail
+from oid_async.report import FINAL_KINDS, Outcome, kind_of, parse_detail
 from oid_async.select.names import Adopt, NameAssigner, NameHashes
 from oid_async.select.query import in_splits
 from oid_async.store.journal_index import JournalIndex
@@ -212,7 +212,7 @@ def remembered_reason(known: str, sources: Sequence[str]) -> str | None:
     >>> remembered_reason("cvdf:not_found; original:timeout", ["cvdf", "original"])
     """
     kinds = parse_detail(known)
-    reasons = [kinds.get(source) for source in sources]
+    reasons = [kind_of(kinds.get(source, "")) for source in sources]
     return reasons[-1] if all(reason in FINAL_KINDS for reason in reasons) else None
 
 

@@ -68,6 +68,16 @@ class FileBytes:
             rest = data[len(data) - keep :] if keep else b""
         return found
 
+    def find(self, wanted: bytes, start: int = 0) -> int:
+        """Return where one byte occurs first, at `start` or behind it; -1 if it does not."""
+        low = start
+        for block in self._blocks(start, self._size):
+            at = block.find(wanted)
+            if at >= 0:
+                return low + at
+            low += len(block)
+        return -1
+
     def rfind(self, wanted: bytes, start: int = 0) -> int:
         """Return where it occurs last, at `start` or behind it; -1 if it does not."""
         stop, block = self._size, max(_BLOCK_BYTES, len(wanted))

@@ -14,7 +14,7 @@ from oid_async.http.retry import Attempts, FetchError, is_final
 from oid_async.http.urls import Route, parse_url
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.openimages.vocabulary import Source
-from oid_async.report import Outcome, parse_detail, write_detail
+from oid_async.report import Outcome, kind_of, parse_detail, write_detail
 from oid_async.store.image_writer import ReceivedImage
 from oid_async.transfer.image_transfer import Failed, ImageTransfer, Retry, Target, parse_state
 from oid_async.transfer.keep_alive import KeepAliveChain
@@ -99,11 +99,11 @@ class Fetcher:
         return end
 
     def handle_refusal(self, transfer: ImageTransfer, reason: str) -> Retry | Failed:
-        """Decide what follows when a body was not the image."""
-        return self._handle_error(transfer, FetchError(reason, "the body is not the image"))
+        """Decide what follows when a body was not the image; `reason` is a kind, perhaps with words behind it."""
+        return self._handle_error(transfer, FetchError(kind_of(reason), "the body is not the image"), reason)
 
-    def _handle_error(self, transfer: ImageTransfer, error: FetchError) -> Retry | Failed:
-        """Decide what follows after an error."""
+    def _handle_error(self, transfer: ImageTransfer, error: FetchError, reason: str | None = None) -> Retry | Failed:
+        """Decide what follows after an error; `reason` is written down for it, by default its kind."""
         if error.exhausted:
             transfer.attempts.made -= 1
             return Retry(_NO_DESCRIPTOR_WAIT_S, exhausted=True)
@@ -116,7 +116,7 @@ class Fetcher:
         if wait_s is not None:
             # All images of a closed host wait, this one behind the others, so that they take turns as its probe.
             return Retry(0.0 if transfer.host.is_closed(now) else max(wait_s, transfer.host.retry_delay_s(now)))
-        transfer.history[transfer.source] = error.kind
+        transfer.history[transfer.source] = reason or error.kind
         transfer.earlier_attempts += transfer.attempts.made
         if not is_final(error.kind):
             return _failed(
@@ -137,8 +137,8 @@ class Fetcher:
         reason, last = "bad_url", self._sources[0]
         recorded_url = transfer.recorded_url if transfer is not None else None
         for source in self._sources:
-            if source in history and is_final(history[source]):
-                reason, last = history[source], source
+            if source in history and is_final(kind := kind_of(history[source])):
+                reason, last = kind, source
                 continue
             last = source
             recorded = target.url(source, self._recorded_mirror)

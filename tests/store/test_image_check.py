@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oid_async.http.hosts import EtagTrust, etag_md5
-from oid_async.store.image_check import Expected, JpegHeader, is_complete, md5_base64, read_header, refuse
+from oid_async.report import kind_of
+from oid_async.store.image_check import Expected, JpegHeader, is_complete, md5_base64, read_header, refuse, refuse_start
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
 SCENES = files("oid_async.origin") / "scenes"
@@ -114,7 +115,7 @@ def test_any_bytes_are_judged(rest: bytes) -> None:
     body = SOI + b"\xff" + rest
     header = read_header(body)
     assert header.scan_at is None or body[header.scan_at : header.scan_at + 2] == b"\xff\xda"
-    assert refuse(body, header, md5_base64(body), Expected()) in (None, "truncated")
+    assert refuse(body, header, md5_base64(body), Expected()) in (None, "truncated", "not_image")
 
 
 @pytest.mark.parametrize("share", [0.5, 0.99])
@@ -161,11 +162,60 @@ def test_end_marker_of_the_thumbnail_does_not_count(body: bytes) -> None:
     assert not is_complete(body, read_header(body))
 
 
-def test_end_marker_alone_serves_where_the_header_cannot_be_walked() -> None:
-    """Between start and end marker an unknown way to write segments is left to the decoders."""
-    odd = SOI + b"\xff\xe0" + b"\x00\x04ab" + b"odd bytes instead of a marker" * 3
-    assert is_complete(odd + EOI, read_header(odd + EOI))
-    assert not is_complete(odd, read_header(odd))
+def test_bytes_between_segments_are_skipped_as_decoders_do() -> None:
+    """Odd bytes where a marker should be do not hide the picture behind them."""
+    body = jpeg(segment(0xE0, b"ab") + b"odd bytes" * 9 + b"\xff\x00", frame(30, 40))
+    header = read_header(body)
+    assert header == JpegHeader(30, 40, body.rindex(b"\xff\xda"))
+    assert refuse(body, header, None, Expected()) is None
+
+
+SCAN = segment(0xDA, b"\x03\x01\x00\x02\x11\x03\x11\x00\x3f\x00")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(SOI + b"\xff" + EOI[1:], id="markers-alone"),
+        pytest.param(SOI + segment(0xE0, b"JFIF\0") + EOI, id="nothing-but-a-start"),
+        pytest.param(jpeg(TABLES), id="no-frame"),
+        pytest.param(jpeg(EXIF, TABLES), id="no-frame-but-the-thumbnails"),
+        pytest.param(SOI + TABLES + frame(9, 9) + EOI, id="no-scan"),
+        pytest.param(SOI + frame(9, 9) + SCAN + EOI, id="scan-without-data"),
+        pytest.param(SOI + SCAN + CODED + frame(9, 9) + EOI, id="scan-before-its-frame"),
+        pytest.param(jpeg(frame(0, 0)), id="no-pixels"),
+        pytest.param(jpeg(frame(640, 0)), id="no-height"),
+        pytest.param(jpeg(frame(0, 480)), id="no-width"),
+        pytest.param(jpeg(frame(65535, 480)), id="wider-than-decoders-go"),
+        pytest.param(jpeg(b"\xff\xe0\xff\xff", frame(9, 9)), id="segment-longer-than-the-file"),
+    ],
+)
+def test_jpeg_without_size_or_scan_is_no_image(body: bytes) -> None:
+    """A JPEG that no decoder opens is not_image, whatever was expected of it; a cut of it is still truncated."""
+    header = read_header(body)
+    assert not header.is_readable
+    for expected in (Expected(), Expected(1, WRONG), Expected(len(body), md5_base64(body))):
+        assert refuse(body, header, md5_base64(body), expected) == "not_image"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"\x89PNG\r\n\x1a\n" + bytes(40), "a PNG"),
+        (b"GIF89a" + bytes(20), "a GIF"),
+        (b"RIFF\x10\0\0\0WEBPVP8 ", "a WebP"),
+        (b"<!DOCTYPE html>", "no JPEG"),
+    ],
+)
+def test_other_format_that_was_published_is_named(body: bytes, words: str) -> None:
+    """A picture that is byte for byte the published one is no placeholder: it is told that only JPEG is saved."""
+    text = f"not_image ({words}; only JPEG is saved)"
+    assert kind_of(text) == "not_image"
+    md5 = md5_base64(body)
+    for expected in (Expected(len(body), md5), Expected(None, md5), Expected(len(body))):
+        assert refuse(body, read_header(body), md5, expected) == text
+    for expected in (Expected(), Expected(len(body), WRONG), Expected(len(body) + 1)):
+        assert refuse(body, read_header(body), md5, expected) == refuse_start(body)
 
 
 WHOLE = jpeg(TABLES, frame(64, 48))
