@@ -73,7 +73,7 @@ def run_download(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_report(run.report, code)
     within = options.allows(run.report.failed, run.report.selected) and not run.report.failed_attachments
-    return code or (0 if within else 1)
+    return code or (0 if within and not run.report.pending else 1)
 
 
 def run_plan(arguments: argparse.Namespace) -> int:

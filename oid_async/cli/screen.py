@@ -208,8 +208,13 @@ def summary_lines(report: Report) -> list[str]:
             again = "; run again to ask for what may come back" if set(report.failures) & set(PASSING_KINDS) else ""
             lines.append(f"each is named in {report.savepath}/failures.csv{again}")
     if report.interrupted:
-        lines.append("interrupted; run the same command again to go on")
+        saved = report.present + report.downloaded
+        works = f": {saved} of {report.selected} images are saved; export, verify and oid_async.open work on them"
+        lines.append(f"interrupted{works if report.selected else ''}; run the same command again to go on")
     elif report.savepath:
+        if report.pending:
+            what = "1 image is" if report.pending == 1 else f"{report.pending} images are"
+            lines.append(f"{what} pending: nothing is requested with --offline; run again without it to fetch them")
         there = [name for name in _RESULTS if (Path(report.savepath) / name).exists()]
         lines.append(f"saved in {report.savepath}: {', '.join(there)}")
     if report.export:

@@ -9,23 +9,25 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from oid_async.concurrency import available_processors, in_thread, single_error
+from oid_async.errors import storage_errors
 from oid_async.events import Finished, Note, Planned, Sink
 from oid_async.http.estimator import FLOOR
 from oid_async.http.retry import Limits
 from oid_async.jobs.attachments import Attachments
 from oid_async.jobs.context import RunContext, open_run
 from oid_async.jobs.plan import Decision, Planning, check_space, make_plan, tops_up
-from oid_async.jobs.results import query_document, results_writer
+from oid_async.jobs.results import note_start, query_document, results_writer
 from oid_async.jobs.site import allowed_endpoints
 from oid_async.options.query import Options
 from oid_async.report import PASSING_KINDS, Plan, Report
 from oid_async.select.plan import plan_files
 from oid_async.store.adoption import Adopter
+from oid_async.store.folder import PLAN_NOTE
 from oid_async.store.image_writer import ImageWriter
 from oid_async.transfer.collector import Deliver, Recipients
 from oid_async.transfer.fetch import Fetcher
@@ -119,6 +121,7 @@ class _Download:
         decision = await self._planning.decide()
         context.sink(Planned(decision.plan))
         check_space(decision.plan, context.site)
+        await in_thread(self._note_start, decision)
         packer = None
         if context.packed is not None:
             packer = await self._transfer_and_pack(decision)
@@ -163,6 +166,7 @@ class _Download:
                 more = report.selected - before
                 self._context.note(f"{fresh} failed; {more or 'no'} more images take their place")
             check_space(decision.plan, self._context.site)
+            await in_thread(self._note_start, decision)
             await self._transfer(decision, given_out)
         return decision
 
@@ -178,6 +182,13 @@ class _Download:
         client, journal, folder, options = context.client, context.journal, context.folder, context.options
         assert client is not None
         assert journal is not None
+        files = files if files is not None else await asyncio.to_thread(plan_files, folder.plan)
+        targets = Targets(files, folder.images, self._deliver, given_out)
+        if options.offline:
+            # Nothing is requested, so nothing fails: what is not there stays pending. What is there is delivered.
+            async for _ in targets:
+                pass
+            return
         pool = await self._worker_pool(decision)
         transfers = context.transfers - (pool.max_transfers if pool is not None else 0)
         writer = ImageWriter(folder, journal, hashed=not options.no_hash)
@@ -189,8 +200,6 @@ class _Download:
             recorded_mirror=context.site.name,
             part=folder.temporary,
         )
-        files = files if files is not None else await asyncio.to_thread(plan_files, folder.plan)
-        targets = Targets(files, folder.images, self._deliver, given_out)
         try:
             pipeline = Pipeline(
                 targets, fetcher, writer, recipients, max_transfers=transfers, pool=pool, own_loop=self._own_loop
@@ -211,7 +220,7 @@ class _Download:
                     await self._transfer(decision, files=[file])
                     if before is not None:
                         await before
-                    before = group.create_task(packer.pack(file))
+                    before = group.create_task(packer.pack(file, decision.first_line))
         return packer
 
     async def _worker_pool(self, decision: Decision) -> "WorkerPool | None":
@@ -252,9 +261,22 @@ class _Download:
             starter=context.starter,
         )
 
+    def _note_start(self, decision: Decision) -> None:
+        """Write query.json, and note what the plan is of: with both, what an interrupted run has saved can be read."""
+        ids = self._planning.tables.ids
+        with storage_errors(self._context.folder.path):
+            note_start(self._context.folder, self._query(decision), decision.first_line, ids)
+
     def _write_results(self, decision: Decision) -> None:
         context, tables = self._context, self._planning.tables
-        query = query_document(context, tables, self._planning.planner.sources, decision.plan.classes)
-        results = results_writer(context, tables, context.folder, plan_files(context.folder.plan))
+        folder = context.folder
+        results = results_writer(context.site.name, tables.ids, folder, plan_files(folder.plan), decision.first_line)
         saved = tables.saved_annotations(all_boxes=context.options.all_boxes)
-        results.write(saved, query, tables.bad_rows, decision.selected.unknown_ids)
+        results.write(saved, self._query(decision), tables.bad_rows, decision.selected.unknown_ids)
+        (folder.plan / PLAN_NOTE).unlink(missing_ok=True)
+
+    def _query(self, decision: Decision) -> dict[str, Any]:
+        """Return the content of query.json."""
+        return query_document(
+            self._context, self._planning.tables, self._planning.planner.sources, decision.plan.classes
+        )

@@ -58,9 +58,12 @@ class SpanPacker:
         with picture_pool(options.processes, count) as pool:
             yield cls(context, tables, pool)
 
-    async def pack(self, plan: Path) -> None:
-        """Pack what was saved of one span of the plan, and remove the files. Raises OidError."""
-        view = await in_thread(self._view, plan)
+    async def pack(self, plan: Path, first_line: int) -> None:
+        """Pack what was saved of one span of the plan, and remove the files. Raises OidError.
+
+        `first_line` is the number of the journal's first line of this run.
+        """
+        view = await in_thread(self._view, plan, first_line)
         if view is None:
             return
         try:
@@ -72,7 +75,7 @@ class SpanPacker:
         finally:
             await in_thread(shutil.rmtree, view.path, True)
 
-    def _view(self, plan: Path) -> Folder | None:
+    def _view(self, plan: Path, first_line: int) -> Folder | None:
         """Return a folder with the tables of a span's images that are not packed yet, None if there is none."""
         rows = self._packed.unpacked(plan)
         if not len(rows):
@@ -86,7 +89,8 @@ class SpanPacker:
         part = view.tmp / "00000.parquet"
         rows.write_parquet(part)
         nothing = pl.DataFrame(schema={"File": pl.String, "Line": pl.Int64, "Reason": pl.String})
-        results_writer(self._context, self._tables, view, [part]).write(self._saved, {}, nothing, ())
+        results = results_writer(self._context.site.name, self._tables.ids, view, [part], first_line)
+        results.write(self._saved, {}, nothing, ())
         return view
 
     def _pack(self, view: Folder) -> None:

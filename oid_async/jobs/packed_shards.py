@@ -9,8 +9,6 @@ The note is on the disk before a file is removed. The next run cuts off what was
 images again, from their files; so the shards end in the same bytes, however often they were interrupted.
 """
 
-import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,30 +18,13 @@ from typing import Any
 
 import polars as pl
 
+from oid_async.dataset.query_digest import shard_digests
 from oid_async.errors import LockedError, UsageError
 from oid_async.formats.shards import Shards
 from oid_async.options.query import Options
 from oid_async.select.names import NameHashes
 from oid_async.store.folder import Folder, note_packed
 from oid_async.store.lock import FileLock
-
-# Options that make no difference to what is in a shard.
-_NOT_IN_SHARDS = frozenset(
-    """
-    savepath mirror cache_dir offline concurrency rate period processes allow_hosts retries timeout max_wait limit_rate
-    retry_failed max_failures max_bad_rows out
-    """.split()  # noqa: SIM905 (as below)
-)
-# The options whose values version 0.1.0 hashed, all of them.
-_HASHED_BY_0_1_0 = frozenset(
-    """
-    all_boxes annotation caption categories category_file class_map copy exclude exclude_ids export_splits format
-    group_boxes image_ids image_url is_depiction is_group_of is_inside is_occluded is_truncated kinds label label_source
-    limit limit_per_class mask_size match max_image_bytes max_side min_box_area min_confidence names no_files no_hash
-    no_masks only_matching release seed select_by shard shard_size shuffle source splits top_up traces triplet
-    verified_absent voice where with_subclasses
-    """.split()  # noqa: SIM905 (four lines, not fifty)
-)
 
 
 def shards_folder(options: Options) -> Path:
@@ -69,7 +50,7 @@ class PackedShards:
         self.shards = shards
         self._folder = folder
         self._list = self.out / ".oid_async" / "packed.txt"
-        self._query, of_0_1_0 = query_digests(options)
+        self._query, of_0_1_0 = shard_digests(options)
         notes = shards.notes
         if notes and notes["query"] not in (self._query, of_0_1_0):
             raise UsageError(
@@ -149,21 +130,3 @@ class PackedShards:
         size = self._list.stat().st_size
         self._note(size, size)
         self.shards.sweep()
-
-
-def query_digests(options: Options) -> tuple[str, str | None]:
-    """Return the hash of a query and of how its samples are made, and the hash that version 0.1.0 wrote for it.
-
-    Only options that differ from their default are hashed, so that an option of a later version leaves the hash as it
-    is. 0.1.0 hashed them all; it has no hash of a query that names an option which it did not know.
-    """
-    usual = Options().as_json()
-    values = {name: value for name, value in options.as_json().items() if name not in _NOT_IN_SHARDS}
-    changed = {name: value for name, value in values.items() if value != usual[name]}
-    if changed.keys() - _HASHED_BY_0_1_0:
-        return _digest(changed), None
-    return _digest(changed), _digest({name: values[name] for name in _HASHED_BY_0_1_0})
-
-
-def _digest(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

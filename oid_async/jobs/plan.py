@@ -28,7 +28,6 @@ from oid_async.select.names import NameHashes
 from oid_async.select.plan import FolderState, Planner, Summary, clear_plan
 from oid_async.store.adoption import Adopter
 from oid_async.store.disk import free_bytes
-from oid_async.store.journal import next_line
 from oid_async.store.journal_index import JournalIndex
 
 
@@ -36,7 +35,8 @@ from oid_async.store.journal_index import JournalIndex
 class Decision:
     """What is selected and planned, and how many had failed and were downloaded in this run when that was decided.
 
-    `uncapped` counts the images to fetch whose first request goes to no host that has a cap by default.
+    `uncapped` counts the images to fetch whose first request goes to no host that has a cap by default; `first_line` is
+    the number of the journal's first line of this run.
     """
 
     plan: Plan
@@ -45,6 +45,7 @@ class Decision:
     downloaded: int
     failures: dict[str, int]
     uncapped: int
+    first_line: int
 
 
 async def make_plan(context: RunContext) -> Plan:
@@ -57,16 +58,14 @@ async def make_plan(context: RunContext) -> Plan:
 
 
 class Planning:
-    """Decides what a run does: from its tables, gathered once, by a planner that writes the plan to the disk.
+    """Decides what a run does: from its tables, gathered once, by a planner that writes the plan to the disk."""
 
-    `first_line` is the number of the journal's first line of this run, None where nobody needs to know.
-    """
-
-    def __init__(self, context: RunContext, tables: GatheredTables, planner: Planner, first_line: int | None) -> None:
+    def __init__(self, context: RunContext, tables: GatheredTables, planner: Planner) -> None:
         self.tables = tables
         self.planner = planner
         self._context = context
-        self._first_line = first_line
+        # The number of the journal's first line of this run, known once the folder was looked at.
+        self._first_line: int | None = None
 
     @classmethod
     async def of(cls, context: RunContext) -> Self:
@@ -86,8 +85,7 @@ class Planning:
             context.journal is None,
             await in_thread(_size_listings, context, tables) if "cvdf" in sources else (),
         )
-        remembers = options.retry_failed or options.top_up
-        return cls(context, tables, planner, await in_thread(next_line, folder.journal) if remembers else None)
+        return cls(context, tables, planner)
 
     async def decide(self, given_out: pl.Series | None = None) -> Decision:
         """Select, plan, update the report. With `given_out`, keys of earlier decisions, the selection is topped up."""
@@ -112,7 +110,13 @@ class Planning:
         plan = self._plan(selected, summary, free)
         on_flickr = summary.on_flickr if context.options.rate is None else 0
         return Decision(
-            plan, selected, report.failed, report.downloaded, dict(report.failures), summary.to_fetch - on_flickr
+            plan,
+            selected,
+            report.failed,
+            report.downloaded,
+            dict(report.failures),
+            uncapped=summary.to_fetch - on_flickr,
+            first_line=self._first_line or 0,
         )
 
     def _select(self, given_out: pl.Series | None) -> tuple[SelectionResult, Summary]:
@@ -143,14 +147,17 @@ class Planning:
 
     def _look_at_folder(self) -> FolderState:
         """Return what the plan must know of SAVEPATH."""
-        context, planner, first = self._context, self.planner, self._first_line
+        context, planner = self._context, self.planner
         folder, options = context.folder, context.options
+        index = JournalIndex(folder.journal, planner.ids, folder.index, folder.new_index)
+        if self._first_line is None:
+            self._first_line = index.next_line
         return FolderState(
-            JournalIndex(folder.journal, planner.ids, folder.index, folder.new_index),
+            index,
             NameHashes.of(chain(folder.names(), _packed_names(options))),
             Adopter(folder, planner.sources, hashed=not options.no_hash),
-            remembered_from=first if first is not None and options.retry_failed else 0,
-            run_from=first if context.journal is not None else None,
+            remembered_from=self._first_line if options.retry_failed else 0,
+            run_from=self._first_line if context.journal is not None else None,
         )
 
     def _plan(self, selected: SelectionResult, summary: Summary, free: int) -> Plan:

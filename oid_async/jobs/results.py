@@ -1,16 +1,20 @@
 """The result tables of a run, and query.json: what is handed to the writer of them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from oid_async.dataset.completion import is_finished, stored_digest
+from oid_async.dataset.query_digest import query_digest
 from oid_async.jobs.context import RunContext
 from oid_async.jobs.gather import GatheredTables
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
+from oid_async.openimages.ids import IdForm
 from oid_async.openimages.vocabulary import Source
 from oid_async.options.export import ExportOptions
-from oid_async.store.folder import Folder
-from oid_async.store.results import Results
+from oid_async.store.atomic import write_text
+from oid_async.store.folder import Folder, PlanNote
+from oid_async.store.results import Results, query_text
 from oid_async.version import __version__
 
 # How many processes share the work is no part of a query, and differs between the doors; an export is made of what a
@@ -18,15 +22,17 @@ from oid_async.version import __version__
 _NO_QUERY = frozenset(("processes", *ExportOptions.__dataclass_fields__))
 
 
-def results_writer(context: RunContext, tables: GatheredTables, folder: Folder, plan: Sequence[Path]) -> Results:
-    """Return the writer of the result tables of these files of the plan, into a folder."""
-    site = context.site.name
+def results_writer(site: str | None, ids: IdForm, folder: Folder, plan: Sequence[Path], first_line: int) -> Results:
+    """Return the writer of the result tables of these files of the plan, into a folder.
+
+    `site` is the lasting name of the mirror, None for the public buckets; `first_line` the journal's first of this run.
+    """
 
     def source_url(image_id: str, subset: str | None, source: str) -> str | None:
         is_known = source == "cvdf" and subset is not None
         return object_url(IMAGE_BUCKET, f"{subset}/{image_id}.jpg", site) if is_known else None
 
-    return Results(folder, plan, tables.ids, source_url)
+    return Results(folder, plan, ids, source_url, first_line)
 
 
 def query_document(
@@ -46,7 +52,20 @@ def query_document(
             name: list(category.labels) for name, category in zip(names, tables.query.categories, strict=True)
         },
         "tables": list(tables.identities),
+        "digest": query_digest(options, tables.identities),
     }
     if context.packed is not None:
         document["shards"] = str(context.packed.out.absolute())
     return document
+
+
+def note_start(folder: Folder, query: Mapping[str, Any], first_line: int, ids: IdForm) -> None:
+    """Write query.json before the first request for an image, and note what the plan is of. Raises OSError.
+
+    A finished run of the same query has left tables that are true until this run's replace them: they, and its
+    query.json, stay as they are. Otherwise query.json says `unfinished` from now on, until the run's tables are there.
+    """
+    if not is_finished(folder) or stored_digest(folder.path) != query["digest"]:
+        text = query_text({**query, "unfinished": {"first_line": first_line}})
+        write_text(folder.path / "query.json", text, part=folder.tmp / "query.json", durable=True)
+    PlanNote(query["digest"], first_line, ids.hexadecimal).write(folder.plan)

@@ -12,6 +12,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
@@ -62,10 +63,14 @@ class Folder:
             image_id = hashlib.sha256(image_id.encode("utf-8", "surrogatepass")).hexdigest()
         return f"{self._temporaries}{image_id}-{self.token}.part"
 
-    def sweep(self) -> None:
-        """Remove the plan and the temporaries: no run needs those of another."""
-        for path in (self.plan, self.tmp):
-            shutil.rmtree(path, ignore_errors=True)
+    def sweep(self, *, keep_plan: bool = False) -> None:
+        """Remove the plan and the temporaries: no run needs those of another.
+
+        A reader needs the plan of a run that has not come to its end: with `keep_plan` it stays, if it has its note.
+        """
+        shutil.rmtree(self.tmp, ignore_errors=True)
+        if not (keep_plan and (self.plan / PLAN_NOTE).exists()):
+            shutil.rmtree(self.plan, ignore_errors=True)
 
     def names(self) -> Iterator[str]:
         """Yield the names of the files under images/, in no order; a name that is not UTF-8 is none of ours."""
@@ -79,6 +84,29 @@ class Folder:
 
 
 SHARDS_NOTE = "shards.json"
+# In the folder of a plan, from the moment that it is complete until the result tables are.
+PLAN_NOTE = "plan.json"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanNote:
+    """What a plan is of: the digest of its query, the journal's first line of its run, the form of the ids."""
+
+    digest: str
+    first_line: int
+    hexadecimal: bool
+
+    def write(self, plan: Path) -> None:
+        """Write the note into the folder of the plan. Raises OSError."""
+        write_json(plan / PLAN_NOTE, asdict(self))
+
+    @classmethod
+    def read(cls, plan: Path) -> Self | None:
+        """Return the note in the folder of a plan, None if there is none, or none of this form."""
+        match read_json(plan / PLAN_NOTE):
+            case {"digest": str(digest), "first_line": int(first_line), "hexadecimal": bool(hexadecimal)}:
+                return cls(digest, first_line, hexadecimal)
+        return None
 
 
 def note_packed(folder: Folder, shards: Path) -> None:

@@ -91,7 +91,7 @@ class FolderLock:
         """Sweep and unlock; safe to call twice. The lock's file stays: without it two runs could hold two locks."""
         if self._lock.descriptor is None:
             return
-        self.folder.sweep()
+        self.folder.sweep(keep_plan=True)
         # A run that ends before the check after a power cut was made must not pass for an orderly end.
         if self.last_run.ended or self._is_confirmed:
             with suppress(OSError):
@@ -177,7 +177,9 @@ def _is_at(lock: FileLock, path: Path) -> bool:
 def _remove_made(folder: Folder, made: list[Path], *, is_owned: bool) -> None:
     """Remove the folders that this run made and put nothing into: a wrong class leaves nothing behind."""
     with suppress(OSError):
-        if folder.manifest.exists() or (folder.journal.exists() and folder.journal.stat().st_size):
+        if folder.manifest.exists() or (folder.path / "query.json").exists():
+            return
+        if folder.journal.exists() and folder.journal.stat().st_size:
             return
         for path in made:
             # The first that is not empty ends it. Only the owner knows that nobody else uses the state folder.

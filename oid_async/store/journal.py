@@ -200,11 +200,6 @@ def _saved(line: bytes) -> SavedLine | None:
     return SavedLine(fields[3], int(fields[4]), fields[5] or None)
 
 
-def next_line(path: Path) -> int:
-    """Return a number that the next line appended to a journal will have at least, and no line before it."""
-    return _count_lines(path, complete_bytes(path))
-
-
 def has_failed(path: Path, kind: str) -> bool:
     """Return whether any line of a journal records a failure of this kind, at any source."""
     lines = scan_journal(path).filter(Status="failed")

@@ -5,7 +5,7 @@ one query. Rows are in order of ImageID; one span of images is held in memory.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -39,7 +39,10 @@ FAILURE_COLUMNS = ("ImageID", "URL", "Reason", "Detail", "Attempts")
 IMAGE_FIELDS = ("FileName", "OriginalURL", "Width", "Height")
 _ROW_GROUP = 4096
 _TABLE = "__table"
+_MANIFEST = "manifest.parquet"
 _LABEL_DATA = "bbox/label_data.csv"
+# The key under which the manifest holds the digest of its query, in the metadata of the Parquet file.
+_DIGEST = "oid_async.query_digest"
 _OPTIONAL = ("failures.csv", "bad_rows.csv", "unknown_ids.txt", _LABEL_DATA, *(kind.file for kind in KINDS.values()))
 
 
@@ -53,12 +56,17 @@ class SavedAnnotations:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Writes the result tables of one run from its plan's files. Blocking: run it in a thread."""
+    """Writes the result tables of one run from its plan's files. Blocking: run it in a thread.
+
+    `first_line` is the number of the journal's first line of this run: an image to fetch whose last line is before that
+    is pending.
+    """
 
     folder: Folder
     plan: Sequence[Path]
     ids: IdForm
     source_url: Callable[[str, str | None, str], str | None]
+    first_line: int
 
     def write(
         self,
@@ -75,7 +83,7 @@ class Results:
         stage = _Stage(self.folder)
         try:
             images = self._write_images(stage)
-            _write_manifest(images, stage.file("manifest.parquet"))
+            write_manifest(images, stage.file(_MANIFEST), query.get("digest"))
             for saved in annotations:
                 self._write_annotations(saved, images, stage.file(saved.source.kind.file))
                 if saved.source.kind.name == "bbox":
@@ -84,8 +92,7 @@ class Results:
                 bad_rows.write_csv(stage.file("bad_rows.csv"))
             if lines := list(unknown_ids):
                 stage.file("unknown_ids.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-            text = json.dumps(query, indent=2, ensure_ascii=False)
-            stage.file("query.json").write_text(text + "\n", encoding="utf-8")
+            stage.file("query.json").write_text(query_text(query), encoding="utf-8")
             stage.publish()
         except (OSError, pl.exceptions.PolarsError) as error:
             if machine_error(error) is None:
@@ -120,6 +127,10 @@ class Results:
         frame = pl.read_parquet(plan).rename({"FileName": "Planned", "Reason": "Remembered"})
         latest = index.latest(frame.get_column(KEY)).drop("ImageID")
         frame = frame.join(latest, on=KEY, how="left", maintain_order="left")
+        # What the plan says is there, or fails, was so before this run; of anything else only this run's lines count.
+        is_known = (pl.col("Action") != "fetch") | (pl.col("line") >= self.first_line).fill_null(False)
+        journalled = [pl.when(is_known).then(name).alias(name) for name in latest.columns if name != KEY]
+        frame = frame.with_columns(journalled).with_columns(pl.col("Status").fill_null("pending"))
         ok = pl.col("Status") == "ok"
         frame = frame.with_columns(URL=pl.when(pl.col("URL") != "-").then("URL"))
         adopted = frame.select(ok & pl.col("URL").is_null()).to_series()
@@ -214,25 +225,43 @@ class _Stage:
         return part
 
     def publish(self) -> None:
-        """Rename the tables and sync their folders, which are few; remove tables that only an earlier query had."""
-        rename_all(self._names)
+        """Rename the tables and sync their folders, which are few; remove tables that only an earlier query had.
+
+        The manifest comes last: as long as another query's is there, or none, a reader knows that this is not done.
+        """
         names = set(self._names.values())
-        for parent in {name.parent for name in names} | {self._folder.images}:
-            sync_folder(parent)
+        manifest = {part: path for part, path in self._names.items() if path == self._folder.manifest}
+        rename_all({part: path for part, path in self._names.items() if part not in manifest})
         for name in _OPTIONAL:
             if (path := self._folder.path / name) not in names:
                 path.unlink(missing_ok=True)
+        for parent in {name.parent for name in names} | {self._folder.images}:
+            sync_folder(parent)
+        rename_all(manifest)
+        sync_folder(self._folder.path)
         for kind in KINDS.values():
             with suppress(OSError):
                 (self._folder.path / kind.folder).rmdir()
 
 
-def _write_manifest(parts: Sequence[Path], path: Path) -> None:
+def query_text(query: Mapping[str, Any]) -> str:
+    """Return the text of query.json."""
+    return json.dumps(query, indent=2, ensure_ascii=False) + "\n"
+
+
+def write_manifest(parts: Sequence[Path], path: Path, digest: str | None) -> None:
+    """Write the parts of a manifest as one file, which holds the digest of its query."""
+    metadata = {_DIGEST: digest} if digest is not None else None
     if not parts:
-        pl.DataFrame(schema=MANIFEST_SCHEMA).write_parquet(path)
+        pl.DataFrame(schema=MANIFEST_SCHEMA).write_parquet(path, metadata=metadata)
         return
-    frame = pl.scan_parquet(list(parts)).select(list(MANIFEST_SCHEMA))
-    frame.sink_parquet(path, row_group_size=_ROW_GROUP, maintain_order=True)
+    frame = pl.scan_parquet(list(parts), glob=False).select(list(MANIFEST_SCHEMA))
+    frame.sink_parquet(path, row_group_size=_ROW_GROUP, maintain_order=True, metadata=metadata)
+
+
+def manifest_digest(path: Path) -> str | None:
+    """Return the digest of the query that a manifest is of; None in one of version 0.1.0. Raises as Polars does."""
+    return pl.read_parquet_metadata(path).get(_DIGEST)
 
 
 def _join(tables: Sequence[pl.LazyFrame], part: Path, source: RowSource, columns: list[str]) -> pl.DataFrame:

@@ -20,6 +20,7 @@ import pytest
 from aiohttp import web
 from blockbuster import BlockBuster
 from support.published import Box, Dataset, Image
+from support.saved import plan_of_unfinished
 
 import oid_async
 from oid_async.cli import commands
@@ -60,7 +61,7 @@ def litter(savepath: Path) -> list[str]:
     state = savepath / ".oid_async"
     return [
         str(path)
-        for path in state.rglob("*")
+        for path in set(state.rglob("*")) - plan_of_unfinished(savepath)
         if path.is_file() and path.name not in ("lock", "journal.tsv", "site.json")
     ]
 

@@ -15,10 +15,10 @@ from support.published import image_names, read_manifest, run_cli
 from support.shards import members
 
 import oid_async
+from oid_async.dataset import query_digest
+from oid_async.dataset.query_digest import shard_digests
 from oid_async.errors import InputError, UsageError
 from oid_async.events import Exported
-from oid_async.jobs import packed_shards as packing
-from oid_async.jobs.packed_shards import query_digests
 from oid_async.options.query import Options
 from oid_async.select import plan as plan_of
 
@@ -192,12 +192,12 @@ async def test_folders_of_files_and_of_shards_are_not_mixed(lookalike: Path, cac
 
 def test_a_digest_covers_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Options that stand at their default or say how to fetch make no difference; the hash of 0.1.0 is known."""
-    plain, of_0_1_0 = query_digests(Options())
+    plain, of_0_1_0 = shard_digests(Options())
     assert of_0_1_0 == "f6bce6982dfff01a10bc731d93e07a77a2fb3fb2e89994247ee978f503723a8c"
-    assert query_digests(Options(savepath=Path("x"), retries=9)) == (plain, of_0_1_0)
-    other, other_of_0_1_0 = query_digests(Options(seed=1))
+    assert shard_digests(Options(savepath=Path("x"), retries=9)) == (plain, of_0_1_0)
+    other, other_of_0_1_0 = shard_digests(Options(seed=1))
     assert len({plain, of_0_1_0, other, other_of_0_1_0}) == 4
     # As a later version with one more option hashes.
-    monkeypatch.setattr(packing, "_HASHED_BY_0_1_0", packing._HASHED_BY_0_1_0 - {"seed"})
-    assert query_digests(Options())[0] == plain
-    assert query_digests(Options(seed=1)) == (other, None)
+    monkeypatch.setattr(query_digest, "_HASHED_BY_0_1_0", query_digest._HASHED_BY_0_1_0 - {"seed"})
+    assert shard_digests(Options())[0] == plain
+    assert shard_digests(Options(seed=1)) == (other, None)

@@ -852,17 +852,34 @@ async def test_offline_knows_a_folder_mirror_by_its_name(lookalike: Path) -> Non
     assert await plan(lookalike.as_uri(), offline=True) == online
 
 
-async def test_offline_images_that_are_missing_fail_and_are_fetched_online_later(tmp_path: Path) -> None:
-    """`download --offline` asks nothing, says `network` of each missing image, and the next run has them all."""
+async def test_offline_images_that_are_missing_are_pending_and_are_fetched_online_later(tmp_path: Path) -> None:
+    """`download --offline` asks nothing and journals nothing; what is missing is `pending`, and the next run has it."""
     objects = Lookalike(staged=False)
     async with Origin(objects.serve) as origin:
         query: Any = {"mirror": origin.url, "splits": ["validation"], "savepath": tmp_path / "out"}
         await oid_async.plan(**query)
         asked = objects.requests.total()
         report = await oid_async.download(**query, offline=True)
-        assert (report.selected, report.failed, report.failures) == (40, 40, {"network": 40})
+        assert (report.selected, report.pending, report.failed, report.failures) == (40, 40, 0, {})
         assert report.requests == 0
         assert objects.requests.total() == asked
+        images = oid_async.open(tmp_path / "out").images.collect()
+        assert images.select("Status", "Reason", "FileName").unique().rows() == [("pending", None, None)]
+        assert not (tmp_path / "out" / "failures.csv").exists()
+        assert not (tmp_path / "out" / ".oid_async" / "journal.tsv").read_text()
+        words = (
+            "--mirror",
+            origin.url,
+            "--split",
+            "validation",
+            "--savepath",
+            tmp_path / "out",
+            "--max-failures",
+            "100%",
+        )
+        offline = await asyncio.to_thread(run_cli, "download", "--offline", *words)
+        assert offline.code == 1
+        assert "40 images are pending: nothing is requested with --offline; run again without it" in offline.stderr
         report = await oid_async.download(**query)
         assert (report.downloaded, report.failed) == (40, 0)
         asked = objects.requests.total()

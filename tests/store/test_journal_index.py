@@ -12,7 +12,7 @@ from support.published import tree
 import oid_async
 from oid_async.openimages.ids import KEY, IdForm
 from oid_async.store import journal_index as lines_module
-from oid_async.store.journal import FORGET, Journal, next_line, parse_lines, scan_journal
+from oid_async.store.journal import FORGET, Journal, parse_lines, scan_journal
 from oid_async.store.journal_index import JournalIndex
 
 IDS = [f"{number * 7919 % 50:016x}" for number in range(50)]
@@ -66,7 +66,7 @@ def test_blocks_say_what_the_text_says(tmp_path: Path, parsed: list[int]) -> Non
         assert latest(tmp_path) == as_written(tmp_path)
         lines = opened(tmp_path)
         assert lines.last_forget == 65
-        assert lines.next_line == next_line(path) == 67
+        assert lines.next_line == 67
     names = lines.all_latest(is_ok=pl.col("Status") == "ok")
     assert names.get_column(KEY).to_list() == sorted(int(image_id, 16) for image_id in IDS)
     assert lines.latest(pl.Series(KEY, [7, 9], pl.UInt64)).get_column(KEY).to_list() == [7, 8, 9]

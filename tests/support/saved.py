@@ -132,3 +132,9 @@ def _table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]])
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
+
+
+def plan_of_unfinished(savepath: Path) -> set[Path]:
+    """Return the files of the plan that a run which has not come to its end leaves for readers; none after an end."""
+    plan = savepath / ".oid_async" / "plan"
+    return {plan / "plan.json", *plan.glob("[0-9]*.parquet")} if (plan / "plan.json").exists() else set()

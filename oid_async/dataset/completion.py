@@ -1,0 +1,37 @@
+"""Whether the tables of a folder are of the query that its query.json holds: the last run has come to its end.
+
+A run writes query.json before its first request for an image and its tables, the manifest last, at its end. Both hold
+the digest of the query (`dataset.query_digest`). Version 0.1.0 wrote neither digest nor a query.json at the start.
+"""
+
+from contextlib import suppress
+from pathlib import Path
+
+import polars as pl
+
+from oid_async.store.atomic import read_json
+from oid_async.store.folder import Folder
+from oid_async.store.results import manifest_digest
+
+
+def stored_digest(savepath: Path) -> str | None:
+    """Return the digest in query.json; None if there is none, or no readable query.json."""
+    query = read_json(savepath / "query.json")
+    digest = query.get("digest") if isinstance(query, dict) else None
+    return digest if isinstance(digest, str) else None
+
+
+def is_finished(folder: Folder) -> bool:
+    """Return whether there is a manifest, and it is of the query in query.json. Blocking.
+
+    A damaged one counts as one: its reader says what is wrong with it.
+    """
+    if not folder.manifest.exists():
+        return False
+    query = read_json(folder.path / "query.json")
+    if not isinstance(query, dict):
+        return True
+    with suppress(OSError, pl.exceptions.PolarsError):
+        if (digest := manifest_digest(folder.manifest)) is not None:
+            return stored_digest(folder.path) in (digest, None)
+    return "unfinished" not in query
