@@ -40,6 +40,19 @@ def has_login(url: str) -> bool:
     return parts is not None and parts["login"] is not None
 
 
+def redacted_text_of_url(text: str) -> str:
+    """Return a text that should be a URL, and need not be one, or may be relative, without its secrets.
+
+    >>> redacted_text_of_url("/login?back=secret"), redacted_text_of_url("http://u:p/w@x.org/a")
+    ('/login?REDACTED', 'http://x.org/a')
+    """
+    path, mark, _ = text.partition("#")[0].partition("?")
+    # A password that holds a slash makes it no URL, and is a password all the same.
+    scheme, colon, rest = path.partition("://")
+    path = f"{scheme}://{rest.rpartition('@')[2]}" if colon else path
+    return f"{path}?{REDACTED}" if mark else path
+
+
 def is_http(text: str) -> bool:
     """Return whether a text is an http or https URL.
 

@@ -10,6 +10,7 @@ from oid_async.errors import UsageError
 from oid_async.options.export import ExportOptions
 from oid_async.options.query import option_fields
 from oid_async.options.table import HEADINGS, Heading
+from oid_async.redaction import redacted_text
 from oid_async.version import __version__
 
 
@@ -25,7 +26,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print."""
-        raise UsageError(f"{message} (see {self.prog} --help)")
+        raise UsageError(f"{redacted_text(message)} (see {self.prog} --help)")
 
     def _print_message(self, message: str, file: object = None) -> None:
         # Help and version alone come here: what is wrong is raised.

@@ -7,6 +7,7 @@ from typing import Any
 
 from oid_async.options.export import ExportOptions
 from oid_async.options.query import Options
+from oid_async.redaction import is_http
 
 # Options that make no difference to what is selected and saved, nor to what is in a shard.
 _WITHOUT_EFFECT = frozenset(
@@ -25,6 +26,7 @@ _HASHED_BY_0_1_0 = frozenset(
     verified_absent voice where with_subclasses
     """.split()  # noqa: SIM905 (four lines, not fifty)
 )
+_TABLES = ("label", "annotation", "image_url")
 
 
 def query_digest(options: Options, identities: Iterable[Mapping[str, Any]]) -> str:
@@ -48,7 +50,9 @@ def shard_digests(options: Options) -> tuple[str, str | None]:
     changed = _changed(options)
     if changed.keys() - _HASHED_BY_0_1_0:
         return _digest(changed), None
-    values = options.as_json()
+    # It hashed URLs with their queries.
+    urls = {name: url for name in _TABLES if (url := getattr(options, name)) is not None and is_http(url)}
+    values = options.as_json() | urls
     return _digest(changed), _digest({name: values[name] for name in _HASHED_BY_0_1_0})
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from oid_async.options.defaults import MAX_IMAGE_BYTES, MAX_WAIT_S, RETRIES, TIMEOUT_S
+from oid_async.redaction import redacted_text
 from oid_async.report import FINAL_KINDS
 
 if TYPE_CHECKING:
@@ -227,7 +228,7 @@ def connection_error(error: BaseException) -> FetchError:
     # Imported here: a run that sends no request need not load it.
     import aiohttp
 
-    text = " ".join(str(error).split())[:200] or type(error).__name__
+    text = redacted_text(" ".join(str(error).split()))[:200] or type(error).__name__
     if isinstance(error, aiohttp.ClientConnectorError):
         return _no_connection(error)
     if isinstance(error, aiohttp.InvalidURL | UnicodeError):

@@ -7,7 +7,7 @@ from yarl import URL
 from oid_async.http.address_guard import Endpoint, endpoint
 from oid_async.http.hosts import host_name
 from oid_async.http.retry import FetchError
-from oid_async.redaction import redacted
+from oid_async.redaction import redacted_text_of_url
 
 # What yarl 1.25 raises for text that is no URL; the IndexError is of "http://[::f[a:3]2%@//", found by fuzzing.
 _NO_URL = (ValueError, TypeError, IndexError)
@@ -60,23 +60,25 @@ def parse_url(text: str) -> URL:
         # yarl decodes the host only when it is read.
         host, port = url.host, url.port
     except _NO_URL as error:
-        raise FetchError("bad_url", f"not a URL: {redacted(text)[:100]!r}") from error
+        raise FetchError("bad_url", f"not a URL: {redacted_text_of_url(text)[:100]!r}") from error
     if url.scheme and url.scheme not in ("http", "https"):
         raise FetchError("blocked", f"scheme {url.scheme!r} is not fetched, only http and https")
     if not _is_usable(host) or not url.scheme or not port:
-        raise FetchError("bad_url", f"not an http URL: {redacted(text)[:100]!r}")
+        raise FetchError("bad_url", f"not an http URL: {redacted_text_of_url(text)[:100]!r}")
     return url.with_user(None)
 
 
 def next_hop(at: URL, location: str) -> URL:
     """Return where a redirect leads. Raises FetchError: `placeholder` for Flickr's picture in place of a dead photo."""
     if "photo_unavailable" in location:
-        raise FetchError("placeholder", f"redirect to {redacted(location)[:100]}")
+        raise FetchError("placeholder", f"redirect to {redacted_text_of_url(location)[:100]}")
     try:
         target = at.join(URL(location))
         host = target.host
     except _NO_URL as error:
-        raise FetchError("redirect", f"redirect to {redacted(location)[:100]!r}, which is no URL") from error
+        raise FetchError(
+            "redirect", f"redirect to {redacted_text_of_url(location)[:100]!r}, which is no URL"
+        ) from error
     if target.scheme not in ("http", "https") or (at.scheme, target.scheme) == ("https", "http"):
         raise FetchError("blocked", f"redirect from {at.scheme} to {target.scheme} is not followed")
     if not location or not _is_usable(host):

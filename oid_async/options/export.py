@@ -59,7 +59,7 @@ class ExportOptions:
     )
     out: Path | None = _option(
         None,
-        Reader(read_folder, "DIR", parse=Path),
+        Reader(read_folder, "DIR"),
         "--out",
         help="where the export is written",
         default_text="SAVEPATH/export/<format>",

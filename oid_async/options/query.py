@@ -22,7 +22,7 @@ from oid_async.options import readers as read
 from oid_async.options.defaults import MAX_IMAGE_BYTES, MAX_WAIT_S, PERIOD_S, RETRIES, TIMEOUT_S
 from oid_async.options.export import ExportOptions
 from oid_async.options.table import HEADINGS, label_of, option, read_values
-from oid_async.redaction import has_login, is_http, is_redacted, redacted
+from oid_async.redaction import is_http, is_redacted, redacted
 
 Match = Literal["any", "all"]
 NameStyle = Literal["url", "id"]
@@ -432,8 +432,6 @@ class Options(ExportOptions):
             url = getattr(self, each.name)
             if not isinstance(url, str) or each.metadata["reader"] not in (read.TABLE, read.MIRROR):
                 continue
-            if has_login(url):
-                raise UsageError(f"{label_of(each)} holds a user name or a password; they are not supported")
             if is_redacted(url):
                 raise UsageError(f"{label_of(each)}: the query of {url} was not stored, as it may be a secret: give it")
         if self.mirror is not None and is_http(self.mirror) and re.search("[?#]", self.mirror):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from oid_async.errors import UsageError
+from oid_async.redaction import has_login, is_http
 
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([BKMGTbkmgt]?)(?:i?[Bb])?")
 _SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
@@ -61,9 +62,22 @@ def read_path_or_url(label: str, value: object) -> str | None:
     if not isinstance(value, str | os.PathLike):
         raise UsageError(f"{label} takes a path, not {value!r}")
     text = str(os.fspath(value))
+    _refuse_login(label, text)
     if "\0" in text:
         raise UsageError(f"{label}: a path holds no NUL byte")
     return text or None
+
+
+def _read_mirror(label: str, value: object) -> str | None:
+    """Return a URL or the path of a folder; blanks around a URL are dropped, as they come with copying it."""
+    text = read_path_or_url(label, value)
+    return text.strip() if text is not None and is_http(text.strip()) else text
+
+
+def _refuse_login(label: str, text: str) -> None:
+    # It would be stored, and printed, in many places; and no path holds one.
+    if has_login(text):
+        raise UsageError(f"{label} holds a user name and a password; they are not supported")
 
 
 def one_of(allowed: Iterable[str]) -> Reader:
@@ -195,6 +209,7 @@ def _read_shard(label: str, value: object) -> str | None:
 def _read_hosts(label: str, value: object) -> tuple[str, ...]:
     addresses = read_words(label, value)
     for address in addresses:
+        _refuse_login(label, address if "//" in address else f"http://{address}")
         host, _, port = address.rpartition(":")
         if not (host and "/" not in host and port.isdecimal() and 0 < int(port) < 65536):
             raise UsageError(f"{label} takes HOST:PORT, such as 127.0.0.1:8080, not {address!r}")
@@ -220,8 +235,8 @@ YES_OR_NO = Reader(_read_yes_or_no, choices=("yes", "no"))
 FILE = Reader(read_path_or_url, "FILE")
 INPUT = Reader(read_path_or_url, "FILE", is_absolute=True)
 TABLE = Reader(read_path_or_url, "PATH_OR_URL", is_absolute=True)
-MIRROR = Reader(read_path_or_url, "URL_OR_DIR", is_absolute=True, environment="OID_ASYNC_MIRROR")
-CACHE_DIR = Reader(_read_cache_dir, "DIR", parse=Path, is_absolute=True, environment="OID_ASYNC_CACHE")
+MIRROR = Reader(_read_mirror, "URL_OR_DIR", is_absolute=True, environment="OID_ASYNC_MIRROR")
+CACHE_DIR = Reader(_read_cache_dir, "DIR", is_absolute=True, environment="OID_ASYNC_CACHE")
 SAVEPATH = Reader(read_folder, "DIR")
 SIZE = Reader(_read_size, "SIZE", "bytes, such as 500K, 64M or 1.5G (units of 1024)")
 COUNT_OR_SHARE = Reader(_read_count_or_share, "N|P%", "a count such as 5, or a share such as 2%, at most 100%")

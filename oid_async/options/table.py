@@ -59,5 +59,6 @@ def read_values(options: "DataclassInstance") -> None:
         if value is not None or option.default is not None:
             value = reader.read(label_of(option), value)
         if value is None and reader.environment:
-            value = reader.read(label_of(option), os.environ.get(reader.environment, ""))
+            label = f"{label_of(option)} ({reader.environment})"
+            value = reader.read(label, os.environ.get(reader.environment, ""))
         object.__setattr__(options, option.name, value)

@@ -113,3 +113,19 @@ def test_a_proxys_password_is_not_repeated(monkeypatch: pytest.MonkeyPatch, tmp_
     assert done.code == 2
     assert "socks5://127.0.0.1:1" in done.stderr
     assert PASSWORD not in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--savepath", "--cache-dir", "--image-ids", "--category-file", "--allow-host"])
+def test_no_option_takes_or_repeats_a_login(option: str, tmp_path: Path) -> None:
+    """Also an option that takes no URL at all refuses one with a login, or keeps the password to itself."""
+    done = run_cli("download", "--mirror", tmp_path, option, LOGIN, cwd=tmp_path)
+    assert (done.code, PASSWORD in done.stdout + done.stderr) == (2, False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mistyped_option_does_not_repeat_a_login(tmp_path: Path) -> None:
+    """What the parser does not know it quotes without secrets."""
+    done = run_cli("plan", "--miror", f"http://user:{PASSWORD}@x.org/?token={TOKEN}", cwd=tmp_path)
+    assert (done.code, "--miror http://x.org/?REDACTED" in done.stderr) == (2, True)
+    assert PASSWORD not in done.stderr
+    assert TOKEN not in done.stderr
