@@ -35,6 +35,7 @@ from oid_async.narratives.traces import fetch_traces
 from oid_async.openimages.catalogue import mask_archive, trace_keys
 from oid_async.openimages.catalogue_tables import NARRATIVES_BUCKET
 from oid_async.openimages.ids import KEY
+from oid_async.store.attached_files import AttachedFiles
 
 WANTED = 100
 TRACE_BYTES = 33_000  # the mean of a published narrative: 16.7 GB of 507,444
@@ -69,7 +70,12 @@ async def measure_masks(work: Path, url: str, names: list[str], archive_bytes: i
         async with client_for(url) as client:
             began = time.perf_counter()
             masks = MaskFetcher(
-                client, ignore, mirror=url, cache=work / "cache", folder=work / "masks", scratch=work / "tmp"
+                client,
+                ignore,
+                mirror=url,
+                cache=work / "cache",
+                files=AttachedFiles(work / "masks"),
+                scratch=work / "tmp",
             )
             report = await masks.fetch(frame)
             seconds = time.perf_counter() - began

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from oid_async.concurrency import in_thread
-from oid_async.errors import UnavailableError
+from oid_async.errors import UnavailableError, storage_errors
 from oid_async.events import Note
 from oid_async.jobs.context import RunContext
 from oid_async.jobs.gather import GatheredTables
@@ -18,8 +18,10 @@ from oid_async.openimages.ids import KEY
 from oid_async.openimages.kinds import KINDS
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.report import size_text
+from oid_async.store.attached_files import AttachedFiles, record_of_attached
 from oid_async.store.folder import Folder
 from oid_async.store.results import write_failures
+from oid_async.store.written_files import RECORDINGS, record_of_run, write_record
 from oid_async.tables.rows import rows_of
 
 _NARRATIVES = KINDS["narrative"]
@@ -34,9 +36,21 @@ class Attachments:
     def __init__(self, context: RunContext, tables: GatheredTables) -> None:
         self._context = context
         self._tables = tables
+        self._masks: AttachedFiles | None = None
+        self._recordings: AttachedFiles | None = None
 
     async def fetch(self) -> None:
-        """Fetch what the query asks for. Raises StorageError, or UnavailableError for traces that cannot be had."""
+        """Fetch what the query asks for, then record every file. Raises StorageError, UnavailableError for traces."""
+        await self._fetch()
+        with storage_errors(self._context.folder.path):
+            await in_thread(self._record)
+
+    def _record(self) -> None:
+        """Write the record of files anew, with masks and recordings."""
+        folder = self._context.folder
+        write_record(folder, record_of_run(folder, record_of_attached(folder, self._masks, self._recordings)))
+
+    async def _fetch(self) -> None:
         tables, options, folder = self._tables, self._context.options, self._context.folder
         # A run that packs images has fetched the masks of each span for its samples.
         masks = tables.saves("segmentation") and not options.packs
@@ -73,7 +87,8 @@ class Attachments:
 
         context = self._context
         assert context.client is not None
-        masks = MaskFolder(folder, context.options.mask_size, self._tables.ids)
+        masks = await in_thread(MaskFolder, folder, context.options.mask_size, self._tables.ids)
+        self._masks = masks.files
         objects = context.cache.cache.objects
         found = await masks.fetch(context.client, context.sink, mirror=context.site.url, cache=objects)
         fetched_bytes = found.bytes + found.directory_bytes
@@ -109,8 +124,9 @@ class Attachments:
         context, folder = self._context, self._context.folder
         assert context.client is not None
         place = folder.path / _NARRATIVES.folder
+        self._recordings = await in_thread(AttachedFiles.of, folder, RECORDINGS)
         recordings = RecordingFetcher(
-            context.client, mirror=context.site.url, folder=place / "voice", scratch=folder.tmp
+            context.client, mirror=context.site.url, files=self._recordings, scratch=folder.tmp
         )
         found = await recordings.fetch(folder.path / _NARRATIVES.file)
         counts = (found.selected, found.present, found.downloaded, len(found.failures), found.bytes)

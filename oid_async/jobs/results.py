@@ -14,7 +14,7 @@ from oid_async.openimages.vocabulary import Source
 from oid_async.options.export import ExportOptions
 from oid_async.store.atomic import write_text
 from oid_async.store.folder import Folder, PlanNote
-from oid_async.store.results import Results, query_text
+from oid_async.store.results import Results, keep_inputs, query_text
 from oid_async.version import __version__
 
 # How many processes share the work is no part of a query, and differs between the doors; an export is made of what a
@@ -67,5 +67,6 @@ def note_start(folder: Folder, query: Mapping[str, Any], first_line: int, ids: I
     """
     if not is_finished(folder) or stored_digest(folder.path) != query["digest"]:
         text = query_text({**query, "unfinished": {"first_line": first_line}})
+        keep_inputs(folder, text)
         write_text(folder.path / "query.json", text, part=folder.tmp / "query.json", durable=True)
     PlanNote(query["digest"], first_line, ids.hexadecimal).write(folder.plan)

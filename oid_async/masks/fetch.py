@@ -25,6 +25,8 @@ from oid_async.masks.zip_archive import ArchiveError, MemberError, ZipMember, re
 from oid_async.openimages.catalogue import mask_archive, object_url
 from oid_async.openimages.vocabulary import Split
 from oid_async.report import size_text
+from oid_async.store.attached_files import AttachedFiles
+from oid_async.store.image_check import md5_base64
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client
@@ -57,9 +59,9 @@ class MaskReport:
 
 
 class MaskFetcher:
-    """Fetches masks into `folder`. `cache` is for archives' directories, `scratch` for temporaries on the same disk.
+    """Fetches masks into `files`. `cache` is for archives' directories, `scratch` for temporaries on the same disk.
 
-    `to_image_size` resizes each mask to its image's size in pixels; `again`: the masks in `folder` have another size
+    `to_image_size` resizes each mask to its image's size in pixels; `again`: the masks there have another size
     and are replaced.
     """
 
@@ -70,7 +72,7 @@ class MaskFetcher:
         *,
         mirror: str | None,
         cache: Path,
-        folder: Path,
+        files: AttachedFiles,
         scratch: Path,
         to_image_size: bool = False,
         again: bool = False,
@@ -79,7 +81,7 @@ class MaskFetcher:
         self._sink = sink
         self._mirror = mirror
         self._cache = cache
-        self._folder = folder
+        self._files = files
         self._scratch = scratch
         self._to_image_size = to_image_size
         self._again = again
@@ -92,7 +94,7 @@ class MaskFetcher:
         frame = await in_thread(_grouped, wanted)
         self.report.selected = len(frame)
         groups = frame.partition_by("Subset", "digit", as_dict=True, include_key=False)
-        await in_thread(lambda: self._folder.mkdir(parents=True, exist_ok=True))
+        await in_thread(lambda: self._files.path.mkdir(parents=True, exist_ok=True))
         with single_error():
             async with asyncio.TaskGroup() as tasks:
                 for (split, digit), group in sorted(groups.items()):
@@ -172,14 +174,16 @@ class MaskFetcher:
             return
         self.report.bytes += len(data)
         stored, failures = await in_thread(self._unpack, data, start, members)
-        self.report.downloaded += stored
+        self._files.add(stored)
+        self.report.downloaded += len(stored)
         self.report.failures += failures
         self._progress()
 
     def _unpack(
         self, data: bytes | bytearray, base: int, members: pl.DataFrame
-    ) -> tuple[int, list[tuple[str, str, str]]]:
-        view, stored, failures = memoryview(data), 0, []
+    ) -> tuple[list[tuple[str, int, str]], list[tuple[str, str, str]]]:
+        view, folder = memoryview(data), self._files.path
+        stored, failures = [], []
         for *fields, width, height in members.iter_rows():
             member = ZipMember(*fields)
             try:
@@ -190,16 +194,14 @@ class MaskFetcher:
                 failures.append((member.name, error.kind, str(error)))
                 continue
             try:
-                _write(self._folder / member.name, body, f"{self._scratch}{os.sep}{member.name}.part")
+                _write(folder / member.name, body, f"{self._scratch}{os.sep}{member.name}.part")
             except OSError as error:
-                raise storage_error(error, self._folder) from error
-            stored += 1
+                raise storage_error(error, folder) from error
+            stored.append((member.name, len(body), md5_base64(body)))
         return stored, failures
 
     def _missing(self, masks: pl.DataFrame) -> pl.DataFrame:
-        folder = f"{self._folder}{os.sep}"
-        names = masks.get_column("MaskPath")
-        return masks.filter(~pl.Series([os.path.exists(folder + name) for name in names], dtype=pl.Boolean))
+        return masks.filter(~self._files.are_there(masks.get_column("MaskPath")))
 
     def _fail(self, names: Sequence[str] | pl.Series, reason: str, detail: str) -> None:
         self.report.failures += [(name, reason, detail) for name in names]

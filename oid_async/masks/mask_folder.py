@@ -24,15 +24,17 @@ from oid_async.openimages.vocabulary import Split
 from oid_async.options.query import MaskSize
 from oid_async.report import size_text
 from oid_async.store.atomic import read_json, write_json
+from oid_async.store.attached_files import AttachedFiles
 from oid_async.store.folder import Folder
 from oid_async.store.results import write_failures
+from oid_async.store.written_files import MASKS
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client
 
 
 class MaskFolder:
-    """The masks of one folder, in one size."""
+    """The masks of one folder, in one size. Make it in a thread: it reads what is recorded of them."""
 
     def __init__(self, folder: Folder, size: MaskSize, ids: IdForm) -> None:
         kind = KINDS["segmentation"]
@@ -40,7 +42,7 @@ class MaskFolder:
         self._size = size
         self._ids = ids
         self._table = folder.path / kind.file
-        self._masks = folder.path / kind.folder / "masks"
+        self.files = AttachedFiles.of(folder, MASKS)
         self._failures = folder.path / kind.folder / "failures.csv"
         self._note = folder.state / "masks.json"
 
@@ -52,7 +54,7 @@ class MaskFolder:
             sink,
             mirror=mirror,
             cache=cache / BUCKET,
-            folder=self._masks,
+            files=self.files,
             scratch=self._folder.tmp,
             to_image_size=self._size == "image",
             again=before not in (None, self._size),

@@ -6,12 +6,13 @@ narrative/failures.csv             Recording, ImageID, Reason, Detail; absent wh
 
 import asyncio
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import polars as pl
 
 from oid_async.concurrency import in_thread, single_error
 from oid_async.errors import storage_errors
@@ -20,6 +21,8 @@ from oid_async.http.small_get import SmallBody, small_get
 from oid_async.openimages.catalogue import object_url
 from oid_async.openimages.catalogue_tables import NARRATIVES_BUCKET
 from oid_async.store.atomic import replacing
+from oid_async.store.attached_files import AttachedFiles
+from oid_async.store.image_check import md5_base64
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client
@@ -44,12 +47,13 @@ class RecordingReport:
 
 
 class RecordingFetcher:
-    """Fetches recordings into `folder`; `scratch` is for temporaries on the same disk."""
+    """Fetches recordings into `files`; `scratch` is for temporaries on the same disk."""
 
-    def __init__(self, client: "Client", *, mirror: str | None, folder: Path, scratch: Path) -> None:
+    def __init__(self, client: "Client", *, mirror: str | None, files: AttachedFiles, scratch: Path) -> None:
         self._client = client
         self._mirror = mirror
-        self._folder = folder
+        self._files = files
+        self._folder = files.path
         self._scratch = scratch
         self.report = RecordingReport()
 
@@ -64,25 +68,29 @@ class RecordingFetcher:
                         tasks.create_task(self._work(todo))
                     blocks = _blocks(narratives)
                     while named := await in_thread(next, blocks, None):
-                        for recording in named:
-                            await self._enqueue(recording, todo)
+                        await self._enqueue(named, todo)
                     for _ in range(_AT_ONCE):
                         await todo.put(None)
         return self.report
 
-    async def _enqueue(self, named: tuple[str, str] | None, todo: "asyncio.Queue[tuple[str, str] | None]") -> None:
-        if named is None:
-            self.report.unnamed += 1
-            return
-        self.report.selected += 1
-        image_id, path = named
-        found = _PATH.fullmatch(path)
-        if found is None:
-            self.report.failures.append((path[:200], image_id, "bad_url", "no name of a recording"))
-        elif await in_thread(os.path.exists, self._folder / found[1]):
-            self.report.present += 1
-        else:
-            await todo.put(named)
+    async def _enqueue(
+        self, block: "list[tuple[str, str] | None]", todo: "asyncio.Queue[tuple[str, str] | None]"
+    ) -> None:
+        named = [recording for recording in block if recording is not None]
+        self.report.unnamed += len(block) - len(named)
+        self.report.selected += len(named)
+        recordings = []
+        for image_id, path in named:
+            if _PATH.fullmatch(path) is None:
+                self.report.failures.append((path[:200], image_id, "bad_url", "no name of a recording"))
+            else:
+                recordings.append((image_id, path))
+        names = pl.Series([path.rpartition("/")[2] for _, path in recordings], dtype=pl.String)
+        for recording, is_there in zip(recordings, await in_thread(self._files.are_there, names), strict=True):
+            if is_there:
+                self.report.present += 1
+            else:
+                await todo.put(recording)
 
     async def _work(self, todo: "asyncio.Queue[tuple[str, str] | None]") -> None:
         while (named := await todo.get()) is not None:
@@ -93,7 +101,9 @@ class RecordingFetcher:
             except FetchError as error:
                 self.report.failures.append((path, image_id, error.kind, str(error)))
                 continue
-            await in_thread(self._store, path.rpartition("/")[2], body)
+            name = path.rpartition("/")[2]
+            await in_thread(self._store, name, body)
+            self._files.add([(name, len(body), await in_thread(md5_base64, body))])
             self.report.downloaded += 1
             self.report.bytes += len(body)
 

@@ -21,6 +21,8 @@ from oid_async.store.atomic import rename_all, replacing
 from oid_async.store.disk import sync_folder
 from oid_async.store.folder import Folder
 from oid_async.store.journal_index import JournalIndex
+from oid_async.store.kept_files import KEPT_LISTS, keep, kept_path
+from oid_async.store.written_files import record_of_tables, stage_record
 from oid_async.tables.reading import TableFile, columns_of, reading
 from oid_async.tables.rows import RowSource, rows_of
 
@@ -78,7 +80,7 @@ class Results:
         """Write every table, then rename all of them to their names. Raises StorageError or InputError.
 
         A kind that is not among `annotations` has no table; `bad_rows` has File, Line, Reason; `unknown_ids` are the
-        lines of an id list that name no image.
+        lines of an id list that name no image. Tables without a query, of a part of a run, have no record of files.
         """
         stage = _Stage(self.folder)
         try:
@@ -93,7 +95,9 @@ class Results:
             if lines := list(unknown_ids):
                 stage.file("unknown_ids.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
             stage.file("query.json").write_text(query_text(query), encoding="utf-8")
-            stage.publish()
+            if query:
+                keep_inputs(self.folder, query_text(query))
+            stage.publish(has_record=bool(query))
         except (OSError, pl.exceptions.PolarsError) as error:
             if machine_error(error) is None:
                 raise
@@ -224,20 +228,26 @@ class _Stage:
         self._names[part] = path
         return part
 
-    def publish(self) -> None:
+    def publish(self, *, has_record: bool) -> None:
         """Rename the tables and sync their folders, which are few; remove tables that only an earlier query had.
 
-        The manifest comes last: as long as another query's is there, or none, a reader knows that this is not done.
+        The manifest comes last: as long as another query's is there, or none, a reader knows that this is not done. The
+        record of files comes with it.
         """
+        last = [self._folder.manifest]
+        if has_record:
+            tables = {str(path.relative_to(self._folder.path)): part for part, path in self._names.items()}
+            for part, name in stage_record(self._folder.tmp, record_of_tables(self._folder, tables)).items():
+                self._names[part] = self._folder.path / name
+                last.append(self._names[part])
         names = set(self._names.values())
-        manifest = {part: path for part, path in self._names.items() if path == self._folder.manifest}
-        rename_all({part: path for part, path in self._names.items() if part not in manifest})
+        rename_all({part: path for part, path in self._names.items() if path not in last})
         for name in _OPTIONAL:
             if (path := self._folder.path / name) not in names:
                 path.unlink(missing_ok=True)
         for parent in {name.parent for name in names} | {self._folder.images}:
             sync_folder(parent)
-        rename_all(manifest)
+        rename_all({part: path for part, path in self._names.items() if path in last})
         sync_folder(self._folder.path)
         for kind in KINDS.values():
             with suppress(OSError):
@@ -247,6 +257,17 @@ class _Stage:
 def query_text(query: Mapping[str, Any]) -> str:
     """Return the text of query.json."""
     return json.dumps(query, indent=2, ensure_ascii=False) + "\n"
+
+
+def keep_inputs(folder: Folder, query: str) -> None:
+    """Keep copies of query.json and of what else no later run could make again. Raises OSError."""
+    keep(folder, "query.json", query.encode())
+    for name in KEPT_LISTS:
+        path = folder.path / name
+        if path.is_file() and not path.is_symlink():
+            keep(folder, name, path.read_bytes())
+        else:
+            kept_path(folder, name).unlink(missing_ok=True)
 
 
 def write_manifest(parts: Sequence[Path], path: Path, digest: str | None) -> None:

@@ -29,6 +29,7 @@ from oid_async.masks.ranges import choose_ranges
 from oid_async.masks.zip_archive import TAIL_BYTES, ArchiveError, ZipMember, find_end, read_directory, unpack
 from oid_async.origin.annotations import mask_png
 from oid_async.origin.server import Origin, published_object
+from oid_async.store.attached_files import AttachedFiles
 
 KEY = "openimages/v5/train-masks/train-masks-0.zip"
 
@@ -41,7 +42,9 @@ def make_archive(count: int, *, seed: int = 1, stored: bool = False, size: int =
     """Return an archive of members of random bytes, in random order, and the members."""
     chance = random.Random(seed)
     numbers = chance.sample(range(count * 3), count)
-    bodies = {name_of(number): chance.randbytes(size + number % 200) for number in numbers}
+    # With the marks of a PNG: a mask without them is no mask to keep.
+    start, end = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+    bodies = {name_of(number): start + chance.randbytes(size + number % 200 - 16) + end for number in numbers}
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED) as archive:
         for name, body in bodies.items():
@@ -206,7 +209,7 @@ async def fetching(archives: Archives, folder: Path, **settings: object) -> Asyn
                 settings.pop("sink", ignore),  # type: ignore[arg-type]
                 mirror=origin.url,
                 cache=folder / "cache",
-                folder=folder / "masks",
+                files=AttachedFiles(folder / "masks"),
                 scratch=folder / "tmp",
                 **settings,  # type: ignore[arg-type]
             )

@@ -21,6 +21,7 @@ from oid_async.narratives.traces import NarrativeFilter, TraceReport, fetch_trac
 from oid_async.openimages.catalogue import trace_keys
 from oid_async.openimages.ids import KEY
 from oid_async.origin.server import Origin, published_object
+from oid_async.store.attached_files import AttachedFiles
 
 SHARD = f"localized-narratives/{trace_keys('validation')[0][0]}"
 
@@ -146,7 +147,9 @@ async def test_recordings_land_whole_or_are_told(tmp_path: Path) -> None:
     for expected in (6, 2):
         asked.clear()
         async with Origin(serve) as origin, client_for(origin) as client:
-            voices = RecordingFetcher(client, mirror=origin.url, folder=tmp_path / "voice", scratch=tmp_path)
+            voices = RecordingFetcher(
+                client, mirror=origin.url, files=AttachedFiles(tmp_path / "voice"), scratch=tmp_path
+            )
             report = await voices.fetch(narratives)
         assert len(set(asked)) == expected
     assert (report.selected, report.present, report.downloaded, report.unnamed) == (7, 4, 0, 1)

@@ -1,0 +1,96 @@
+"""The masks, or the recordings, of a folder: which of them are there, and what the record of files says of them.
+
+Masks are thousands: names, sizes and hashes are columns. Blocking.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import polars as pl
+
+from oid_async.store.folder import Folder
+from oid_async.store.image_check import md5_base64
+from oid_async.store.written_files import MASKS, RECORD_SCHEMA, RECORDINGS, read_record
+
+_PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_OGG = b"OggS"
+
+
+class AttachedFiles:
+    """The files of one kind that are attached to images, below `path`; `record` is what was recorded of them."""
+
+    def __init__(self, path: Path, record: pl.DataFrame | None = None) -> None:
+        self.path = path
+        self._before = pl.DataFrame(schema=RECORD_SCHEMA) if record is None else record
+        # Of this run; only ever appended to, from several threads.
+        self._fresh: list[pl.DataFrame] = []
+
+    @classmethod
+    def of(cls, folder: Folder, prefix: str) -> "AttachedFiles":
+        """Return the files of a folder below MASKS or RECORDINGS, with what its record says of them."""
+        record = read_record(folder)
+        if record is not None:
+            record = record.filter(pl.col("path").str.starts_with(prefix))
+            record = record.with_columns(pl.col("path").str.strip_prefix(prefix))
+        return cls(folder.path / prefix.rstrip("/"), record)
+
+    def add(self, files: Iterable[tuple[str, int, str]]) -> None:
+        """Record files that were just written: name, size in bytes, MD5 in base64."""
+        self._fresh.append(pl.DataFrame(list(files), schema=RECORD_SCHEMA, orient="row"))
+
+    def are_there(self, names: pl.Series) -> pl.Series:
+        """Return for each name whether its file is there and has the recorded size.
+
+        A file without a record is looked at: it must begin and end as such a file does, and is recorded then.
+        """
+        sizes = names.alias("path").to_frame().join(self._before, on="path", how="left", maintain_order="left")
+        found, fresh = [], []
+        for name, size in zip(names, sizes.get_column("bytes"), strict=True):
+            path = self.path / name
+            try:
+                if size is None:
+                    fresh += (described := self._look_at(path))
+                    found.append(bool(described))
+                else:
+                    found.append(os.stat(path).st_size == size)
+            except OSError:
+                found.append(False)
+        self.add(fresh)
+        return pl.Series(found, dtype=pl.Boolean)
+
+    def record(self, prefix: str) -> pl.DataFrame:
+        """Return the record's rows of the files that are there, of whatever query. Raises OSError."""
+        try:
+            names = pl.Series("path", os.listdir(self.path), dtype=pl.String)
+        except (FileNotFoundError, NotADirectoryError):
+            return self._before.clear()
+        known = pl.concat([self._before, *self._fresh]).unique("path", keep="last")
+        unknown = names.filter(~names.is_in(known.get_column("path").implode()))
+        rows = [row for name in unknown for row in self._look_at(self.path / name)]
+        looked_at = pl.DataFrame(rows, schema=RECORD_SCHEMA, orient="row")
+        there = pl.concat([known, looked_at]).filter(pl.col("path").is_in(names.implode()))
+        return there.with_columns(pl.concat_str(pl.lit(prefix), "path").alias("path"))
+
+    @staticmethod
+    def _look_at(path: Path) -> list[tuple[str, int, str]]:
+        """Return the row of a file that is whole by its shape, none for any other."""
+        if path.is_symlink() or not path.is_file():
+            return []
+        body = path.read_bytes()
+        return [(path.name, len(body), md5_base64(body))] if is_whole(body) else []
+
+
+def is_whole(body: bytes) -> bool:
+    """Return whether bytes begin and end as a PNG does, or begin as OGG does, whose end has no mark.
+
+    >>> is_whole(b""), is_whole(_PNG + _PNG_END), is_whole(_PNG), is_whole(b"OggS")
+    (False, True, False, True)
+    """
+    return body.endswith(_PNG_END) if body.startswith(_PNG) else body.startswith(_OGG)
+
+
+def record_of_attached(folder: Folder, masks: AttachedFiles | None, recordings: AttachedFiles | None) -> pl.DataFrame:
+    """Return the record's rows of all masks and recordings of a folder; those not looked at yet are as recorded."""
+    both = {MASKS: masks, RECORDINGS: recordings}
+    return pl.concat((files or AttachedFiles.of(folder, prefix)).record(prefix) for prefix, files in both.items())
