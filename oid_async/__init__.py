@@ -17,8 +17,8 @@ from oid_async.version import __version__
 
 if TYPE_CHECKING:
     from oid_async import errors, events
-    from oid_async.api import Stream, download, export, plan, stream, verify
-    from oid_async.dataset.saved import SavedDataset, open
+    from oid_async.api import Stream, download, export, open, plan, stream, verify
+    from oid_async.dataset.saved import SavedDataset
     from oid_async.jobs.export import ExportReport
     from oid_async.jobs.verify import Finding, Verification
     from oid_async.report import Outcome, Plan, Report
@@ -54,7 +54,7 @@ _HOME = {
     "Verification": "oid_async.jobs.verify",
     "download": "oid_async.api",
     "export": "oid_async.api",
-    "open": "oid_async.dataset.saved",
+    "open": "oid_async.api",
     "plan": "oid_async.api",
     "stream": "oid_async.api",
     "verify": "oid_async.api",

@@ -12,10 +12,12 @@ from itertools import groupby
 from typing import Any, Self, Unpack
 
 from oid_async.concurrency import wait_until_done
+from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import UsageError
 from oid_async.events import Sink, ignore
 from oid_async.jobs.download import Run
 from oid_async.jobs.export import Export, ExportReport
+from oid_async.jobs.opening import open_for_user
 from oid_async.jobs.verify import Verification, Verify
 from oid_async.options.export import ExportOptions
 from oid_async.options.query import Options, QueryOptions, option_fields
@@ -96,6 +98,20 @@ async def export(
     options = ExportOptions(**given, shard_size=shard_size, no_files=no_files)  # type: ignore[arg-type]
     also = Options(savepath=savepath, processes=processes)  # type: ignore[arg-type]
     return await Export(also.savepath, options, on_event or ignore, processes=also.processes).run()
+
+
+def open(savepath: str | os.PathLike[str]) -> SavedDataset:
+    """Open a folder that a download has filled, to read its images and annotations; a folder of shards too.
+
+    Also while the download is on, or after an interrupt: `images` then has Status `pending` for what has not landed,
+    and `notes` says how far it is. Its tables are made of journal, query and cached tables in a temporary folder, which
+    goes when the program ends, or with `close()`; nothing is requested, nothing written into the folder. A
+    `UserWarning` says so when the tables in the folder are of an earlier query.
+
+    Raises InputError for a folder without a download, with damaged tables, or whose unfinished run needs tables that
+    are not in the cache any more. Blocking.
+    """
+    return open_for_user(Options(savepath=savepath).savepath)  # type: ignore[arg-type]
 
 
 class Stream:

@@ -53,6 +53,7 @@ class Audit:
         self._manifest = dataset.manifest
         self._rows = dataset.images
         self._saved = dataset.images.filter(Status="ok")
+        self._planned = dataset.made.planned if dataset.made is not None else None
         with reading(self._manifest):
             names = self._saved.select(pl.col("FileName").hash()).collect(engine="streaming").to_series()
         self.selected = len(names)
@@ -124,7 +125,11 @@ class Audit:
             .select(pl.col(name).cast(dtype) for name, dtype in _EXPECTED.items())
             .sort("ImageID", "FileName")
         )
-        return known, names_there.join(known, on="FileName", how="anti").sort("FileName"), odd
+        unknown = names_there.join(known, on="FileName", how="anti")
+        if self._planned is not None:
+            # Stored by a run that was killed before it could journal them: the next run looks at them.
+            unknown = unknown.filter(~pl.col("FileName").hash().is_in(self._planned.implode()))
+        return known, unknown.sort("FileName"), odd
 
 
 def examine(path: str, size: int | None, md5: str | None) -> tuple[FindingKind, str, int | None] | None:

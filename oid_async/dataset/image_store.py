@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -85,6 +86,20 @@ class ImageShards:
             ]
             self._indexes[shard] = pl.DataFrame(rows, schema=_INDEX_SCHEMA, orient="row").sort("key")
         return self._indexes[shard]
+
+
+class ImagesBeingPacked:
+    """Images of a run that packs them: those that are not packed yet, or may be packed again, are files."""
+
+    def __init__(self, files: ImageFiles, shards: ImageShards) -> None:
+        self._files = files
+        self._shards = shards
+
+    def read(self, image_id: str, file_name: str) -> bytes:
+        """Return the bytes of one image."""
+        with suppress(InputError):
+            return self._files.read(image_id, file_name)
+        return self._shards.read(image_id, file_name)
 
 
 def key_of(image_id: str) -> str:

@@ -23,6 +23,17 @@ def read_query_file(savepath: Path) -> dict[str, Any]:
     return content
 
 
+def whole_query(content: dict[str, Any], savepath: Path) -> Options:
+    """Return all options of a query.json, to read what its run has saved: the cache, tables and lists that it read.
+
+    Nothing is requested. Raises InputError when they are damaged.
+    """
+    try:
+        return Options.from_json({**content["query"], "offline": True}, savepath=savepath)
+    except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
+        raise _unusable(savepath / "query.json", error) from error
+
+
 @dataclass(frozen=True, slots=True)
 class StoredQuery:
     """The options to repeat, and the name of the site that the images came from: None for the public buckets."""

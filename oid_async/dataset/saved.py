@@ -1,22 +1,19 @@
-"""The one reader of a folder that a download has filled: `oid_async.open`.
-
-`open` is the name of the public function; this module does not use the built-in one.
-"""
+"""The one reader of a folder that a download has filled: `oid_async.open` returns it."""
 
 import hashlib
 import os
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, Self
 
 import polars as pl
 
-from oid_async.dataset.image_store import ImageFiles, ImageShards, ImageStore
+from oid_async.dataset.image_store import ImageFiles, ImagesBeingPacked, ImageShards, ImageStore
 from oid_async.dataset.query_file import read_query_file
 from oid_async.dataset.tables import SavedTable
 from oid_async.errors import InputError
 from oid_async.openimages.kinds import KINDS, KindName
-from oid_async.options.query import Options
 from oid_async.report import Report
 from oid_async.store.folder import Folder, packed_in
 from oid_async.store.results import MANIFEST_SCHEMA
@@ -25,7 +22,35 @@ from oid_async.tables.reading import TableFile, reading
 # Why a folder is opened, and the words of messages for it. `read` takes images from files or shards, others need files.
 Purpose = Literal["read", "verify", "export"]
 _USE_OF_MANIFEST = {"read": "read", "verify": "verify against", "export": "export from"}
+_LISTED_AT_ONCE = 16384
 _USE_OF_FILES = {"verify": "verify", "export": "export from"}
+
+
+class MadeTables(Protocol):
+    """The tables of a run that has not come to its end, made for a reader: see `jobs.unfinished`."""
+
+    @property
+    def manifest(self) -> Path:
+        """The manifest, a file; next to it is ATTRIBUTION.csv."""
+        ...
+
+    @property
+    def planned(self) -> pl.Series:
+        """The hashes (u64) of all planned file names: of a killed run no line of the journal may know a stored file."""
+        ...
+
+    @property
+    def note(self) -> str:
+        """How far the run is, a line for a person."""
+        ...
+
+    def annotations(self) -> Path:
+        """Return the folder with the tables of annotations, as under SAVEPATH. Raises InputError."""
+        ...
+
+    def remove(self) -> None:
+        """Remove all of them."""
+        ...
 
 
 class SavedDataset:
@@ -53,28 +78,51 @@ class SavedDataset:
         points          ImageID: String, X, Y: Float64, Label, EstimatedYesNo, Source: String, YesVotes, NoVotes,
                         UnsureVotes: Int64, TextLabel, Category, FileName, OriginalURL: String, Width, Height: Int32
 
-    `images` has one row per selected image, failed ones too (Status is ok or failed); the others have rows of saved
-    images alone. Coordinates are fractions of the image, 0 to 1; Width and Height are pixels; a flag is 1, 0, or -1
-    for unknown; times are seconds. A column that a table of a user's own has not is null (a flag -1); further columns
-    follow as String. `timed_caption` and `traces` are null unless they were saved (`--traces`). Narratives call the id
-    `image_id`, as their file does; all others call it ImageID.
+    `images` has one row per selected image, failed ones too (Status is ok, failed, or pending for what has not
+    landed); the others have rows of saved images alone. Of a run that has not come to its end, is interrupted or
+    still on, the tables are as it would write them now: `notes` says so. Coordinates are fractions of the image, 0
+    to 1; Width and Height are pixels; a flag is 1, 0, or -1 for unknown; times are seconds. A column that a table
+    of a user's own has not is null (a flag -1); further columns follow as String. `timed_caption` and `traces` are
+    null unless they were saved (`--traces`). Narratives call the id `image_id`, as their file does; all others call
+    it ImageID.
     """
 
-    def __init__(self, folder: Folder, purpose: Purpose = "read") -> None:
+    def __init__(self, folder: Folder, purpose: Purpose = "read", *, made: MadeTables | None = None) -> None:
         self.folder = folder
-        self.manifest = TableFile(folder.manifest, str(folder.manifest))
+        self.made = made
+        manifest = folder.manifest if made is None else made.manifest
+        self.manifest = TableFile(manifest, str(folder.manifest))
         self.image_files = ImageFiles(folder.images)
         self._shards = packed_in(folder)
         self._check_manifest(purpose)
-        # An unfinished run would get its frame of images here, made from journal, query and cached tables.
-        self.images = pl.scan_parquet(folder.manifest, glob=False).with_columns(
+        self.images = pl.scan_parquet(manifest, glob=False).with_columns(
             pl.col(name).cast(dtype) for name, dtype in MANIFEST_SCHEMA.items()
         )
         if purpose != "read":
             self._check_file_names()
 
     def __repr__(self) -> str:
-        return f"SavedDataset({str(self.savepath)!r})"
+        notes = "".join(f", note={note!r}" for note in self.notes)
+        return f"SavedDataset({str(self.savepath)!r}{notes})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the tables that were made of an unfinished run; without it they go when the program ends.
+
+        No LazyFrame of this dataset can be collected afterwards. Of a finished run there is nothing to remove.
+        """
+        if self.made is not None:
+            self.made.remove()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know, a line each: that the run has not come to its end, and how far it is."""
+        return () if self.made is None else (self.made.note,)
 
     @property
     def savepath(self) -> Path:
@@ -160,6 +208,9 @@ class SavedDataset:
             sources=_counts(saved, "Source"),
             savepath=str(self.savepath),
         )
+        if self.made is not None:
+            # Its damaged rows, masks and recordings are counted at its end.
+            return report
         bad_rows = self.savepath / "bad_rows.csv"
         if bad_rows.is_file():
             report.bad_rows = pl.scan_csv(bad_rows, infer_schema=False, glob=False).select(pl.len()).collect().item()
@@ -175,7 +226,7 @@ class SavedDataset:
 
     def table(self, kind: KindName) -> SavedTable:
         """Return the table of a kind of annotations."""
-        return SavedTable.under(self.savepath, kind)
+        return SavedTable.under(self._annotations, kind)
 
     @property
     def kinds(self) -> tuple[KindName, ...]:
@@ -190,7 +241,15 @@ class SavedDataset:
     @property
     def attribution(self) -> Path:
         """The table of what CC BY asks for."""
-        return self.savepath / "ATTRIBUTION.csv"
+        return self.manifest.path.with_name("ATTRIBUTION.csv")
+
+    @property
+    def _annotations(self) -> Path:
+        """The folder that has the tables of annotations; those of an unfinished run are made when they are asked for.
+
+        Raises InputError if they cannot be made.
+        """
+        return self.savepath if self.made is None else self.made.annotations()
 
     @cached_property
     def image_store(self) -> ImageStore:
@@ -199,11 +258,12 @@ class SavedDataset:
             return self.image_files
         # The note holds an absolute path; a folder that was moved has its shards where they are by default.
         noted, default = Path(self._shards), self.savepath / "export" / "webdataset"
-        return ImageShards(noted if noted.is_dir() or not default.is_dir() else default)
+        shards = ImageShards(noted if noted.is_dir() or not default.is_dir() else default)
+        return shards if self.made is None else ImagesBeingPacked(self.image_files, shards)
 
     def chosen_classes(self) -> pl.DataFrame:
         """Return LabelName and Category of the selected classes, in order; empty if there is no label_data.csv."""
-        path = self.savepath / KINDS["bbox"].folder / "label_data.csv"
+        path = self._annotations / KINDS["bbox"].folder / "label_data.csv"
         if not path.is_file():
             return pl.DataFrame(schema={"LabelName": pl.String, "Category": pl.String})
         with reading(TableFile(path, str(path))):
@@ -211,7 +271,7 @@ class SavedDataset:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the SHA-256 of the manifest and the sizes of the tables: another query gives others."""
-        with self.folder.manifest.open("rb") as file:
+        with self.manifest.path.open("rb") as file:
             manifest = hashlib.file_digest(file, "sha256").hexdigest()
         tables = {kind.file: self.table(name) for name, kind in KINDS.items()}
         sizes = {file: table.path.stat().st_size if table.exists else None for file, table in tables.items()}
@@ -219,7 +279,7 @@ class SavedDataset:
 
     def _check_manifest(self, purpose: Purpose) -> None:
         """Raise InputError unless there is a manifest with its columns, and files if they are needed."""
-        path = self.folder.manifest
+        path = self.manifest.path
         if self._shards is not None and purpose in _USE_OF_FILES:
             raise InputError(
                 f"{self.savepath}: its images are in the shards of {self._shards}, no files to {_USE_OF_FILES[purpose]}"
@@ -244,14 +304,6 @@ class SavedDataset:
             raise _outside(self.manifest, found.item())
 
 
-def open(savepath: str | os.PathLike[str]) -> SavedDataset:
-    """Open a folder that a download has filled, to read its images and annotations; a folder of shards too.
-
-    Raises InputError for a folder without a manifest (no download has come to its end there) or with a damaged one.
-    """
-    return SavedDataset(Folder(Options(savepath=savepath).savepath))  # type: ignore[arg-type]
-
-
 _NO_NAME = r"[/\x00]|^\.{0,2}$"
 
 
@@ -269,11 +321,15 @@ def _counts(groups: pl.DataFrame, column: str) -> dict[str, int]:
 
 def _files_of(names: pl.LazyFrame, folder: Path) -> dict[str, int]:
     """Count the files that a column names, those of them that are in a folder, and their bytes."""
-    wanted = names.collect(engine="streaming").to_series().drop_nulls().unique()
+    wanted = names.select(pl.first().drop_nulls().hash().unique()).collect(engine="streaming").to_series()
+    present = size = 0
     with os.scandir(folder) as entries:
-        files = [(entry.name, entry.stat().st_size) for entry in entries]
-    found = pl.DataFrame(files, schema={"name": pl.String, "bytes": pl.Int64}, orient="row")
-    found = found.filter(pl.col("name").is_in(wanted.implode()))
-    missing = len(wanted) - len(found)
-    size = int(found.get_column("bytes").sum())
-    return {"selected": len(wanted), "present": len(found), "downloaded": 0, "failed": missing, "bytes": size}
+        while batch := list(islice(entries, _LISTED_AT_ONCE)):
+            files = pl.DataFrame(
+                {"name": [entry.name for entry in batch], "bytes": [entry.stat().st_size for entry in batch]},
+                schema={"name": pl.String, "bytes": pl.Int64},
+            )
+            found = files.filter(pl.col("name").hash().is_in(wanted.implode()))
+            present, size = present + len(found), size + int(found.get_column("bytes").sum())
+    missing = len(wanted) - present
+    return {"selected": len(wanted), "present": present, "downloaded": 0, "failed": missing, "bytes": size}

@@ -26,6 +26,7 @@ from oid_async.formats.pictures import Pictures, picture_pool
 from oid_async.formats.registry import WRITERS
 from oid_async.formats.source import SPAN_ROWS, ExportPlan, ExportSource
 from oid_async.formats.writer import ExportContext
+from oid_async.jobs.opening import open_folder
 from oid_async.openimages.kinds import KINDS
 from oid_async.options.export import ExportOptions, Format
 from oid_async.store.atomic import write_text
@@ -90,8 +91,7 @@ class Export:
         started = monotonic()
         try:
             _check_free(self.out)
-            dataset = SavedDataset(self._folder, "export")
-            with _stage(self.out) as stage:
+            with open_folder(self._folder, "export") as dataset, _stage(self.out) as stage:
                 report = self._fill(dataset, stage, sink, started, stopped)
                 # A listener that wants to stop the export is heard before the export has its name.
                 sink.wait_and_check()
@@ -115,7 +115,7 @@ class Export:
         scratch.mkdir()
         writer_class = WRITERS[self.format]
         source = ExportSource(dataset, options, writer_class.kinds, scratch)
-        for note in self._notes(source):
+        for note in (*dataset.notes, *self._notes(source)):
             sink(Note(note))
         with picture_pool(self._processes, self._count_pictures(source)) as pool, ExitStack() as files:
             context = ExportContext(source, export, options, Pictures(dataset, copy=options.copy, pool=pool), files)

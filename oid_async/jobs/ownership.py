@@ -60,14 +60,14 @@ def _own(folder: Folder, options: Options, held: ExitStack, notes: list[str]) ->
         from oid_async.jobs.packed_shards import PackedShards, packed_names, shards_folder
 
         if is_fresh:
-            _restore_journal(folder, journal, pl.Series(packed_names(shards_folder(options)), dtype=pl.String).hash())
+            restore_journal(folder, journal, pl.Series(packed_names(shards_folder(options)), dtype=pl.String).hash())
         packed = held.enter_context(PackedShards.locked(folder, options))
     elif is_fresh:
-        _restore_journal(folder, journal, None)
+        restore_journal(folder, journal, None)
     return journal, packed
 
 
-def _restore_journal(folder: Folder, journal: Journal, packed: pl.Series | None) -> None:
+def restore_journal(folder: Folder, journal: Journal, packed: pl.Series | None) -> None:
     """Journal the images that the last manifest lists and that are still there; `packed` are hashes of names."""
     if not folder.manifest.exists():
         return

@@ -6,19 +6,21 @@ findings and eight bytes per image.
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from oid_async.concurrency import in_thread, single_error
+from oid_async.concurrency import acquired, in_thread, single_error
 from oid_async.dataset.audit import FINDINGS, Audit, FindingKind, damaged_folder, drop_replaced, not_repaired, set_aside
 from oid_async.dataset.query_file import StoredQuery
 from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import storage_errors
 from oid_async.events import Checked, Note, Sink
+from oid_async.jobs.opening import open_folder
 from oid_async.store.folder import Folder
 
 FINDING_KINDS: tuple[FindingKind, ...] = ("missing", "truncated", "altered", "extra")
@@ -145,11 +147,16 @@ class Verify:
         self._folder = Folder(savepath)
         self._sink = sink
         self._repair = repair
+        self._opened = ExitStack()
 
     async def run(self) -> Verification:
         """Check every file; with `repair` mend, check again. Raises InputError, LockedError, errors of a download."""
-        if self._repair:
-            return await self._run_repair()
+        try:
+            return await (self._run_repair() if self._repair else self._run())
+        finally:
+            await in_thread(self._opened.close)
+
+    async def _run(self) -> Verification:
         with read_lock(self._folder):
             dataset, found = await self._check()
             return found.after_repair(await in_thread(not_repaired, dataset, found.damage), 0)
@@ -181,7 +188,10 @@ class Verify:
 
     async def _check(self) -> tuple[SavedDataset, Verification]:
         """Check every file, a batch at a time in each of two threads."""
-        dataset = await in_thread(SavedDataset, self._folder, "verify")
+        dataset = await acquired(open_folder, self._folder, "verify", release=SavedDataset.close)
+        self._opened.callback(dataset.close)
+        for note in dataset.notes:
+            self._sink(Note(note))
         audit = await in_thread(Audit, dataset)
         total = audit.selected + audit.unselected
         frames, done = [pl.DataFrame(schema=FINDINGS)], 0

@@ -86,10 +86,7 @@ class Results:
         try:
             images = self._write_images(stage)
             write_manifest(images, stage.file(_MANIFEST), query.get("digest"))
-            for saved in annotations:
-                self._write_annotations(saved, images, stage.file(saved.source.kind.file))
-                if saved.source.kind.name == "bbox":
-                    _label_data(saved).write_csv(stage.file(_LABEL_DATA))
+            self._write_kinds(annotations, images, stage)
             if len(bad_rows):
                 bad_rows.write_csv(stage.file("bad_rows.csv"))
             if lines := list(unknown_ids):
@@ -103,7 +100,29 @@ class Results:
                 raise
             raise storage_error(error, self.folder.path) from error
 
-    def _write_images(self, stage: "_Stage") -> list[Path]:
+    def write_images(self) -> list[Path]:
+        """Write the tables with one row an image under their names, for a reader alone; return parts of the manifest.
+
+        For `write_annotations`, by which the others follow if somebody asks for them. Raises OSError, PolarsError.
+        """
+        tables = _InPlace(self.folder)
+        parts = self._write_images(tables)
+        write_manifest(parts, tables.file(_MANIFEST), None)
+        return parts
+
+    def write_annotations(self, annotations: Sequence[SavedAnnotations], parts: Sequence[Path]) -> None:
+        """Write the tables of annotations of the images in these parts of a manifest; see `write_images`."""
+        self._write_kinds(annotations, parts, _InPlace(self.folder))
+
+    def _write_kinds(
+        self, annotations: Sequence[SavedAnnotations], parts: Sequence[Path], stage: "_Stage | _InPlace"
+    ) -> None:
+        for saved in annotations:
+            self._write_annotations(saved, parts, stage.file(saved.source.kind.file))
+            if saved.source.kind.name == "bbox":
+                _label_data(saved).write_csv(stage.file(_LABEL_DATA))
+
+    def _write_images(self, stage: "_Stage | _InPlace") -> list[Path]:
         """Join plan and journal span by span into parts of the manifest; write the tables with one row an image."""
         index = JournalIndex(self.folder.journal, self.ids, self.folder.index, self.folder.new_index)
         parts: list[Path] = []
@@ -252,6 +271,19 @@ class _Stage:
         for kind in KINDS.values():
             with suppress(OSError):
                 (self._folder.path / kind.folder).rmdir()
+
+
+class _InPlace:
+    """Tables of a folder that nobody reads before they are whole: each is written under its name."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+
+    def file(self, name: str) -> Path:
+        """Return the path of a table."""
+        path = self._folder.path / name
+        path.parent.mkdir(exist_ok=True)
+        return path
 
 
 def query_text(query: Mapping[str, Any]) -> str:

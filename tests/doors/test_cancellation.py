@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -21,6 +20,7 @@ from aiohttp import web
 from blockbuster import BlockBuster
 from support.published import Box, Dataset, Image
 from support.saved import plan_of_unfinished
+from support.slow_origin import Slow, origin_in_a_thread
 
 import oid_async
 from oid_async.cli import commands
@@ -28,24 +28,6 @@ from oid_async.origin.lookalike import Lookalike
 from oid_async.origin.server import Origin, folder
 
 SPLITS = ["train", "validation", "test"]
-
-
-class Slow(Lookalike):
-    """The look-alike with a pause before each image, so that a run can be met half-way."""
-
-    pause_s = 0.01
-    stalls = False
-    waiting = 0
-
-    async def serve(self, request: web.Request) -> web.StreamResponse:
-        """Answer like the look-alike, later."""
-        if request.match_info["key"].endswith(".jpg"):
-            self.waiting += 1
-            await asyncio.sleep(self.pause_s)
-            while self.stalls:  # noqa: ASYNC110 - it is set from another thread
-                await asyncio.sleep(0.02)
-            self.waiting -= 1
-        return await super().serve(request)
 
 
 @pytest.fixture
@@ -193,30 +175,6 @@ async def test_the_loop_is_never_blocked(slow: tuple[Slow, str], tmp_path: Path)
             assert report.downloaded == downloaded
     finally:
         guard.deactivate()
-
-
-@contextmanager
-def origin_in_a_thread(objects: "Lookalike | Counted") -> Iterator[str]:
-    """Serve objects from a loop of their own, for programs that run as a process."""
-    loop = asyncio.new_event_loop()
-    started: list[str] = []
-    ready, stop = threading.Event(), asyncio.Event()
-
-    async def serve() -> None:
-        async with Origin(objects.serve) as origin:
-            started.append(origin.url)
-            ready.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-    ready.wait()
-    try:
-        yield started[0]
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()
-        loop.close()
 
 
 def command(url: str, savepath: Path) -> list[str]:

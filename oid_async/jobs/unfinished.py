@@ -1,0 +1,235 @@
+"""The tables of a run that has not come to its end, interrupted, killed or still on: made for a reader, on the side.
+
+They are what the run would write now. Which images are selected says the run's plan, and where that is gone the query
+in query.json, carried out again on the cached tables; what became of each says the journal. Nothing is requested, and
+nothing is written but in a temporary folder. Blocking: call it from no event loop that must not wait.
+"""
+
+import asyncio
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from threading import Lock
+from typing import Any, TypeVar
+
+import polars as pl
+
+from oid_async.concurrency import in_thread
+from oid_async.dataset.query_file import read_query_file, whole_query
+from oid_async.errors import InputError, OidError, UnavailableError, machine_error, storage_error
+from oid_async.events import ignore
+from oid_async.jobs.gather import GatheredTables, gather_tables
+from oid_async.jobs.ownership import restore_journal
+from oid_async.jobs.packed_shards import packed_names, shards_folder
+from oid_async.jobs.results import results_writer
+from oid_async.jobs.selection import select_images
+from oid_async.metadata.cache import MetadataCache
+from oid_async.metadata.paths import cache_root
+from oid_async.openimages.ids import IdForm
+from oid_async.report import Outcome
+from oid_async.select.choose import NO_TOP_UP, TopUpState
+from oid_async.select.names import NameHashes
+from oid_async.select.plan import FolderState, Planner, clear_plan, plan_files
+from oid_async.store.adoption import Adopter
+from oid_async.store.folder import PLAN_NOTE, Folder, PlanNote
+from oid_async.store.journal import Journal
+from oid_async.store.journal_index import JournalIndex
+from oid_async.store.results import Results
+
+Result = TypeVar("Result")
+
+
+class UnfinishedRun:
+    """The tables of the run that began last in a folder, in a temporary folder until `remove`, or the program's end."""
+
+    def __init__(self, folder: Folder) -> None:
+        """Make the manifest. Raises InputError where it cannot be made."""
+        self._folder = folder
+        self._query = read_query_file(folder.path)
+        self._lock = Lock()
+        self._has_annotations = False
+        self._made_by = os.getpid()
+        self._view = _view(folder, Path(tempfile.mkdtemp(prefix="oid-async-")))
+        atexit.register(self.remove)
+        try:
+            self._results, self._parts = self._write_manifest()
+            self.planned = _planned(self._results.plan)
+            self.note = self._describe()
+        except BaseException as error:
+            self.remove()
+            if isinstance(error, OSError | pl.exceptions.PolarsError) and machine_error(error) is not None:
+                raise storage_error(error, self._view.path) from error
+            raise
+
+    @property
+    def manifest(self) -> Path:
+        """The manifest; next to it is ATTRIBUTION.csv."""
+        return self._view.manifest
+
+    def annotations(self) -> Path:
+        """Return the folder with the tables of annotations, which are made at the first call. Raises InputError."""
+        with self._lock:
+            if not self._has_annotations:
+                self._read_tables(self._write_annotations)
+                self._has_annotations = True
+        return self._view.path
+
+    def remove(self) -> None:
+        """Remove the temporary folder; safe to call twice. A forked child leaves it to the process that made it."""
+        atexit.unregister(self.remove)
+        if os.getpid() == self._made_by:
+            shutil.rmtree(self._view.path, ignore_errors=True)
+
+    def _write_manifest(self) -> tuple[Results, list[Path]]:
+        """Write the manifest by the plan that the run has left, else by one made anew; return its writer and parts."""
+        if (noted := self._noted_plan()) is not None:
+            # It may be torn by a power cut, or removed at this moment by a run that ends.
+            with suppress(FileNotFoundError, pl.exceptions.PolarsError):
+                return noted, noted.write_images()
+        ids = self._read_tables(self._select)
+        first_line = 0
+        match self._query.get("unfinished"):
+            case {"first_line": int(number)}:
+                first_line = number
+        results = self._writer(plan_files(self._view.plan), ids, first_line)
+        return results, results.write_images()
+
+    def _noted_plan(self) -> Results | None:
+        """Return the writer of the tables with the run's own plan, None where that is gone."""
+        for plan in (self._folder.plan, *self._folder.plan.glob("*/")):
+            note = PlanNote.read(plan)
+            if note is not None and note.digest == self._query.get("digest"):
+                return self._writer(plan_files(plan), IdForm(note.hexadecimal), note.first_line)
+        return None
+
+    def _writer(self, plan: Sequence[Path], ids: IdForm, first_line: int) -> Results:
+        return results_writer(self._query.get("site"), ids, self._view, plan, first_line)
+
+    def _read_tables(self, work: Callable[[GatheredTables], Result]) -> Result:
+        """Have the tables of the query as they are on this disk, and return what the work on them returns.
+
+        Raises InputError if they are not there any more, or not as the query needs them.
+        """
+        options = whole_query(self._query, self._folder.path)
+
+        async def read(root: Path) -> Result:
+            site = self._query.get("site")
+            scratch = self._view.tmp / "tables"
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir()
+            async with MetadataCache(None, ignore, root=root, mirror=site, site=site) as cache:
+                tables = await gather_tables(options, cache, ignore, scratch)
+                return await in_thread(work, tables)
+
+        # A folder that came here from another machine names a cache that is not here.
+        roots = dict.fromkeys((cache_root(options.cache_dir), cache_root(None)))
+        failure: OidError | None = None
+        for root in roots:
+            # The caller may be in an event loop of its own: this one gets a thread.
+            with ThreadPoolExecutor(1) as thread:
+                try:
+                    return thread.submit(asyncio.run, read(root)).result()
+                except UnavailableError as error:
+                    failure = failure or error
+                except OidError as error:
+                    failure = error
+                    break
+        raise InputError(
+            f"{self._folder.path}: its download has not come to an end, and without its tables nothing says what it "
+            f"was to save ({failure}); run the same download again"
+        ) from failure
+
+    def _select(self, tables: GatheredTables) -> IdForm:
+        """Carry the query out again: write its plan into the temporary folder, and return the form of its ids."""
+        folder, view = self._folder, self._view
+        options = whole_query(self._query, folder.path)
+        sources = tuple(self._query["sources"])
+        packed = packed_names(shards_folder(options)) if options.packs else ()
+        adopt: Callable[..., Outcome | None] = _adopt_nothing
+        if not folder.journal.exists():
+            # As the next run will do: what is there is looked at.
+            view.journal = view.tmp / folder.journal.name
+            names = pl.Series(packed_names(shards_folder(options)), dtype=pl.String).hash() if options.packs else None
+            self._in_journal(partial(restore_journal, folder, packed=names))
+            adopt = Adopter(folder, sources, hashed=not options.no_hash)
+        state = FolderState(
+            JournalIndex(view.journal, tables.ids, view.index, view.new_index),
+            NameHashes.of(chain(folder.names(), packed)),
+            adopt,
+        )
+        names_of = "id" if tables.bare else options.names
+        clear_plan(view.plan)
+        planner = Planner(view.plan, tables.images, tables.ids, tables.splits, sources, names_of)
+        top_up = TopUpState(planner.failed(state)) if options.top_up else NO_TOP_UP
+        selection = select_images(tables, options.all_boxes, top_up).selection
+        summary = planner.write(selection.keys, state)
+        if summary.adopted:
+            self._in_journal(lambda journal: journal.append(summary.adopted))
+        return tables.ids
+
+    def _in_journal(self, write: Callable[[Journal], None]) -> None:
+        """Write into the journal of the temporary folder."""
+        journal = Journal(self._view.journal)
+        try:
+            write(journal)
+        finally:
+            journal.close()
+
+    def _write_annotations(self, tables: GatheredTables) -> None:
+        options = whole_query(self._query, self._folder.path)
+        self._results.write_annotations(tables.saved_annotations(all_boxes=options.all_boxes), self._parts)
+
+    def _describe(self) -> str:
+        """Say how far the run is."""
+        count = pl.scan_parquet(self.manifest, glob=False).group_by("Status").len().collect()
+        counts: Mapping[str, int] = dict(count.iter_rows())
+        total = sum(counts.values())
+        failed = f", {counts['failed']} failed" if "failed" in counts else ""
+        text = (
+            f"its download has not come to its end: {counts.get('ok', 0)} of {total} images are saved{failed}, "
+            f"{counts.get('pending', 0)} pending"
+        )
+        if self._folder.manifest.exists():
+            text += "; manifest.parquet and the tables next to it are of an earlier query, and not read"
+        return f"{self._folder.path}: {text}"
+
+
+def _view(folder: Folder, scratch: Path) -> Folder:
+    """Return a folder whose tables and temporaries are in `scratch`, with images and journal of the real one."""
+    view = Folder(scratch)
+    view.images, view.journal, view.index = folder.images, folder.journal, folder.index
+    view.tmp.mkdir(parents=True)
+    return view
+
+
+def _planned(plan: Sequence[Path]) -> pl.Series:
+    """Return the hashes (u64) of the file names in a plan."""
+    if not plan:
+        return pl.Series("FileName", [], pl.UInt64)
+    names = pl.scan_parquet(list(plan), glob=False).select(pl.col("FileName").hash())
+    return names.collect(engine="streaming").to_series()
+
+
+def _adopt_nothing(*_: Any) -> None:
+    """Leave a file alone that the journal does not know: it is somebody's else, or the next run will look at it."""
+
+
+def state_of(folder: Folder) -> list[tuple[int, int] | None]:
+    """Return what differs once a run has begun, planned anew, or come to its end."""
+    names = (folder.path / "query.json", folder.manifest, folder.plan / PLAN_NOTE)
+    return [_identity(name) for name in names]
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
