@@ -57,6 +57,11 @@ def rows(savepath: Path) -> dict[str, list[tuple[Any, ...]]]:
         return {name: table.collect().rows() for name, table in tables.items()}
 
 
+def landed_ids(tables: dict[str, list[tuple[Any, ...]]]) -> list[str]:
+    """Return the ids of the saved images."""
+    return [row[0] for row in tables["images"] if row[3] == "ok"]
+
+
 def check_against_journal(savepath: Path) -> int:
     """Check an unfinished folder against its journal and return how many images are saved."""
     journal = scan_journal(savepath / ".oid_async" / "journal.tsv").filter(Status="ok").collect()
@@ -112,8 +117,12 @@ def test_an_interrupted_run_can_be_read(tmp_path: Path, number: signal.Signals) 
         shutil.copytree(out, again)
         shutil.rmtree(again / ".oid_async")
         adopted = rows(again)
-        assert [row[:4] for row in adopted["images"]] == [row[:4] for row in by_plan["images"]]
-        assert adopted["boxes"] == by_plan["boxes"]
+        # A killed run may have stored images that no line of its journal knew.
+        assert set(landed_ids(adopted)) >= set(landed_ids(by_plan))
+        assert len(adopted["images"]) == 320
+        if number != signal.SIGKILL:
+            assert [row[:4] for row in adopted["images"]] == [row[:4] for row in by_plan["images"]]
+            assert adopted["boxes"] == by_plan["boxes"]
         assert objects.requests.total() == asked
         objects.pause_s = 0
         begin(url, out).communicate(timeout=30)
@@ -129,16 +138,15 @@ def test_an_interrupted_run_can_be_read(tmp_path: Path, number: signal.Signals) 
 def test_a_run_killed_at_any_moment_can_be_read(tmp_path: Path) -> None:
     """From the first moment on there is no manifest and no query, an error that says so, or all that has landed."""
     objects, out = Slow(staged=False), tmp_path / "out"
+    objects.pause_s = 0.05
     chance = random.Random(16)
     with origin_in_a_thread(objects) as url:
         seen = set()
-        for _ in range(6):
-            run = begin(url, out, images=0)
-            time.sleep(chance.uniform(0.2, 1.2))
+        for images in (0, 1, 2, 12, 30):
+            run = begin(url, out, images=images)
+            time.sleep(chance.uniform(0, 0.3))
             run.kill()
             run.communicate()
-            if (out / "manifest.parquet").exists():
-                break
             if (out / "query.json").exists():
                 seen.add(check_against_journal(out))
                 checked = run_cli("verify", out)
