@@ -26,7 +26,7 @@ from oid_async.openimages.vocabulary import Split
 from oid_async.options.query import Options
 from oid_async.report import size_text
 from oid_async.tables.class_tables import read_classes, read_hierarchy
-from oid_async.tables.damage import bad_rows, without_damage
+from oid_async.tables.damage import bad_rows, require_usable, without_damage
 from oid_async.tables.reading import TableFile, columns_of, reading, require_rows, scan
 from oid_async.tables.row_rules import RowRules
 
@@ -94,6 +94,7 @@ class TableFiles:
         for number, table in enumerate(tables):
             folder = self._scratch / f"{kind}-{number}"
             table = await until_stopped(self._drop_damage, kind, table, ids, folder)
+            await in_thread(require_usable, table)
             self._add_bad_rows(kind, table, await in_thread(self._first_bad_rows, table))
             whole.append(table)
         return tuple(whole)
@@ -180,9 +181,9 @@ class TableFiles:
         if table.columns is not None:
             return table
         columns = columns_of(table)
-        form = RowRules.of_images(columns, ids)
+        form = RowRules.of_images(columns, ids, is_given=True)
         if kind == "boxes":
-            form = RowRules.of_kind(KINDS["bbox"], columns, ids, self._options.flags)
+            form = RowRules.of_kind(KINDS["bbox"], columns, ids, self._options.flags, is_given=True)
         folder.mkdir(exist_ok=True)
         notes = self._cache.cache.root / WHOLE
         return without_damage(table, form, folder, most=self._options.max_bad_rows, notes=notes, stopped=stopped)

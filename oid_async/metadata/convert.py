@@ -22,7 +22,7 @@ from oid_async.errors import InputError
 from oid_async.openimages.ids import KEY, ROW, IdForm, id_column
 from oid_async.openimages.kinds import Kind
 from oid_async.openimages.vocabulary import FLAGS
-from oid_async.tables.damage import StoppedError, without_damage
+from oid_async.tables.damage import StoppedError, require_usable, without_damage
 from oid_async.tables.reading import (
     LINE_COLUMNS,
     NO_NARRATIVE,
@@ -71,6 +71,7 @@ def convert(
             # Later queries may use any flag: all of them are checked.
             form = RowRules.of_kind(kind, columns, ids, FLAGS.values())
         undamaged = without_damage(raw, form, folder, stopped=stopped)
+        require_usable(undamaged)
         frame = scan_keyed(undamaged, ids, [], numbered=True)
         frame.sink_parquet(copy, row_group_size=group, compression="lz4")
         if undamaged.path != raw.path:

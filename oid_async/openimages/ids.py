@@ -1,6 +1,7 @@
 """ImageIDs and their keys: rows are joined and sorted by keys, 8 bytes an image."""
 
 import hashlib
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -9,9 +10,15 @@ import polars as pl
 # A table of a user's own may well have a column named key; none has one of these names.
 KEY = "__key"
 ROW = "__row"
-HEX_ID = r"^[0-9a-f]{16}$"
+HEX_DIGITS = "[0-9a-f]{16}"
+HEX_ID = f"^{HEX_DIGITS}$"
+# An id of a user's own: at most 200 bytes, none of them a control character or a line break of Unicode's, which would
+# not survive a file name, a journal line or a terminal.
+OWN_ID_TEXT = "(?:[ -~]{1,200}|[^\\x00-\\x1f\\x7f-\\x9f\u2028\u2029]{1,50})"
 # The names of the id column: the point labels alone spell it the second way.
 ID_COLUMNS = ("ImageID", "ImageId")
+# Behind an id that was taken from a file's name.
+_SUFFIX = r"(?i)\.(?:jpe?g|png)$"
 
 
 def id_column(columns: Collection[str]) -> str:
@@ -54,9 +61,23 @@ class IdForm:
         """Return the expression ImageID -> key; null for what is no id, such a row is damaged."""
         image_id = pl.col(column)
         if not self.hexadecimal:
-            return pl.when(image_id.str.len_bytes().is_between(1, 200)).then(image_id).alias(KEY)
+            return pl.when(image_id.str.contains(f"^{OWN_ID_TEXT}$")).then(image_id).alias(KEY)
         number = image_id.str.to_integer(base=16, dtype=pl.UInt64, strict=False)
         return pl.when(image_id.str.contains(HEX_ID)).then(number).alias(KEY)
+
+    def tidied(self, text: str) -> str:
+        """Return an ImageID as it is published: without a file's suffix, in lower case; a user's own as it is.
+
+        >>> IdForm().tidied("00E4060885034751.JPG"), IdForm(hexadecimal=False).tidied("Photo.jpg")
+        ('00e4060885034751', 'Photo.jpg')
+        """
+        if not self.hexadecimal:
+            return text
+        return re.sub(_SUFFIX, "", text).lower()
+
+    def tidied_column(self, text: pl.Expr) -> pl.Expr:
+        """Return the same as an expression."""
+        return text.str.replace(_SUFFIX, "").str.to_lowercase() if self.hexadecimal else text
 
     @property
     def dtype(self) -> type[pl.DataType]:

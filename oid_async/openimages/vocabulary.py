@@ -10,6 +10,8 @@ LabelSource = Literal["human", "machine"]
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 RELEASES: tuple[Release, ...] = get_args(Release)
+# What people call the splits, in lists and in tables of their own.
+OTHER_SPLITS: dict[str, Split] = {"val": "validation", "valid": "validation"}
 SOURCES: tuple[Source, ...] = get_args(Source)
 # The flags of a box: the option's name, and the column of the box table (1, 0, or -1 for unknown).
 FLAGS = {

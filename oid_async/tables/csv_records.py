@@ -7,7 +7,7 @@ hold line breaks. If no row comes of it, the quote costs its own line alone.
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Protocol
 
 from oid_async.tables.row_rules import RowRules
@@ -67,9 +67,10 @@ class Record:
         """Whether every reader of CSV reads the same values."""
         return all(part.is_regular for part in self.parts)
 
-    def written(self) -> bytes:
-        """Return the record as CSV."""
-        return b",".join(part.written() for part in self.parts) + b"\n"
+    def written(self, values: Sequence[bytes]) -> bytes:
+        """Return the record as CSV, with these values for its fields."""
+        fields = (replace(part, value=value) for part, value in zip(self.parts, values, strict=True))
+        return b",".join(field.written() for field in fields) + b"\n"
 
 
 class Lines:
@@ -118,9 +119,9 @@ def take_header(lines: Lines) -> bytes:
 
 def rows_and_records(lines: Lines, rules: RowRules) -> Iterator[bytes | Record]:
     """Yield the rows below the header: a line that is a valid row as it is, others as records, a blank one as b""."""
-    is_valid = re.compile(rules.line.encode() + rb"\n?").fullmatch
+    is_valid = rules.line_in_bytes.fullmatch
     for line in lines:
-        if is_valid(line) and (line.isascii() or _bytes_fault(line) is None):
+        if is_valid(line) and (line.isascii() or _bytes_fault(line) is None) and rules.is_ordered(line):
             yield line
         elif line in _BLANK:
             yield b""

@@ -16,16 +16,17 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import polars as pl
 
 from oid_async.errors import InputError
-from oid_async.openimages.ids import ROW
+from oid_async.openimages.ids import ID_COLUMNS, ROW
+from oid_async.openimages.vocabulary import OTHER_SPLITS
 from oid_async.tables.csv_records import Lines, Record, rows_and_records, split, take_header
 from oid_async.tables.reading import TableFile, columns_of, open_bytes, reading, scan
-from oid_async.tables.row_rules import HEX, RowRules, Rule
+from oid_async.tables.row_rules import BLANKS, NOTHING, RowRules, Rule
 
 BAD_ROWS_SCHEMA = {"Line": pl.Int64, "Reason": pl.String}
 # Beyond the limit counting goes on for a while, so that the message can say how many there are.
@@ -36,8 +37,17 @@ _NOTED_BYTES = 16 << 20
 _SETTLED_S = 2.0
 _FLUSH_ROWS = 10_000
 _LOOK_UP_LINES = 1 << 14
+# An Open Images id as people's own tables may spell it.
+_ANY_HEX = r"(?i:[ \t]*[0-9a-f]{16}(?:\.jpe?g|\.png)?[ \t]*)"
 # A character that no table holds, so that Polars takes a line for a field; a line with it is read more closely.
 _NEVER = "\x01"
+# What a whole table of damaged rows may be, by a part of the first reason.
+_HINTS = {
+    "outside the image": "are these pixels? The sides of a box are shares of the image's width and height, 0 to 1",
+    "is larger than": "are these x, y, width and height? The columns are XMin, XMax, YMin and YMax",
+    "hex digits": "ImageIDs of Open Images are like 0001eeaf4aed83f9",
+    "fields where": "are its columns separated by commas, and is its first line the header?",
+}
 
 
 class StoppedError(Exception):
@@ -67,7 +77,7 @@ def without_damage(
         note = _note(table, rules, notes) if notes is not None else None
         if note is not None and note.exists():
             return table
-        if _all_lines_are_valid(table, rules):
+        if _all_lines_are_valid(table, rules) and _is_ordered(table, rules):
             # Not if it was changed at the same time, or a moment before, which its times need not show.
             if note is not None and note == _note(table, rules, note.parent):
                 with suppress(OSError):
@@ -84,13 +94,33 @@ def bad_rows(table: TableFile) -> pl.LazyFrame:
     return pl.scan_parquet(table.damaged)
 
 
+def require_usable(table: TableFile) -> None:
+    """Raise InputError for a table of which under half of the rows are usable: it is another one than was meant."""
+    bad = bad_rows(table)
+    count = int(bad.select(pl.len()).collect().item())
+    if not count:
+        return
+    with reading(table):
+        good = int(scan(table, [], None).select(pl.len()).collect(engine="streaming").item())
+    if count > good:
+        line, reason = bad.head(1).collect().row(0)
+        hint = next((f"; {hint}" for word, hint in _HINTS.items() if word in reason), "")
+        raise InputError(
+            f"{table.name}: {count} of {count + good} rows cannot be used, so this is not the table that is needed; "
+            f"the first is line {line}: {reason}{hint}"
+        )
+
+
 def looks_hexadecimal(table: TableFile) -> bool:
-    """Return whether any ImageID is 16 lower-case hex digits, as in Open Images; a user's own table may have others."""
+    """Return whether any ImageID is 16 hex digits, as in Open Images; a user's own table may have others.
+
+    What is tolerated around them does not matter.
+    """
     if not table.is_parquet:
         with reading(table):
             if _finds_hexadecimal(table, _LOOK_UP_LINES):
                 return True
-    ids = scan(table, ["ImageID"], []).select(pl.col("ImageID").str.contains(f"^{HEX.pattern}$").any())
+    ids = scan(table, ["ImageID"], []).select(pl.col("ImageID").str.contains(f"^{_ANY_HEX}$").any())
     try:
         with reading(table):
             return bool(ids.collect(engine="streaming").item())
@@ -104,7 +134,7 @@ def looks_hexadecimal(table: TableFile) -> bool:
 
 def _finds_hexadecimal(table: TableFile, lines: int | None) -> bool:
     at = columns_of(table).index("ImageID")
-    pattern = re.compile(HEX.pattern.encode())
+    pattern = re.compile(_ANY_HEX.encode())
     with open_bytes(table.path) as file:
         for line in islice(Lines(file), lines):
             fields = split(line) or []
@@ -150,29 +180,72 @@ def _all_lines_are_valid(table: TableFile, rules: RowRules) -> bool:
         return False
 
 
+def _is_ordered(table: TableFile, rules: RowRules) -> bool:
+    """Return whether no box is turned round in a CSV table whose lines are valid otherwise."""
+    if not rules.ordered:
+        return True
+    sides = list(dict.fromkeys(chain.from_iterable(rules.ordered)))
+    frame = scan(table, sides, []).select(pl.col(sides).cast(pl.Float64))
+    turned = pl.any_horizontal(pl.col(low) > pl.col(high) for low, high in rules.ordered)
+    return not frame.select(turned.any()).collect(engine="streaming").item()
+
+
 def _parquet_without_damage(table: TableFile, rules: RowRules, folder: Path) -> TableFile:
     """Return a Parquet table without its damaged rows, which are numbered like the lines of a CSV file."""
     frame = scan(table, ["ImageID"], row=ROW)
-    is_valid = pl.all_horizontal(_fits(name, rule) for name, rule in rules.rules.items())
-    reason = pl.coalesce(_parquet_fault(name, rule) for name, rule in rules.rules.items())
-    bad = frame.filter(~is_valid).select(Line=pl.col(ROW).cast(pl.Int64) + 2, Reason=reason)
-    found = bad.collect(engine="streaming")
-    if not len(found):
+    untidy = False
+    if rules.is_given:
+        tidied = frame.select(ROW, *(_tidied(name, rules) for name in rules.columns))
+        changed = (pl.col(name).ne_missing(_tidied(name, rules)) for name in rules.rules)
+        untidy = bool(frame.select(pl.any_horizontal(changed).any()).collect(engine="streaming").item())
+        frame = tidied if untidy else frame
+    reason = pl.coalesce(
+        *(_parquet_fault(name, rule) for name, rule in rules.rules.items()),
+        *(_turned(low, high) for low, high in rules.ordered),
+    )
+    bad = frame.select(ROW, Reason=reason).filter(pl.col("Reason").is_not_null())
+    found = bad.select(Line=pl.col(ROW).cast(pl.Int64) + 2, Reason="Reason").collect(engine="streaming")
+    if not len(found) and not untidy:
         return table
     path = folder / "whole.parquet"
-    frame.filter(is_valid).drop(ROW).sink_parquet(path)
+    frame.filter(reason.is_null()).drop(ROW).sink_parquet(path)
+    if not len(found):
+        return replace(table, path=path)
     found.write_parquet(folder / "damaged.parquet")
     return replace(table, path=path, bad=folder / "damaged.parquet")
 
 
-def _fits(name: str, rule: Rule) -> pl.Expr:
-    return pl.col(name).fill_null("").str.contains(f"^(?:{rule.pattern})$")
+def _tidied(name: str, rules: RowRules) -> pl.Expr:
+    """Return the expression of what `RowRules.tidied` does to a column under a rule; others are as they are."""
+    text, rule = pl.col(name), rules.rules.get(name)
+    if rule is None:
+        return text
+    text = text.str.strip_chars(BLANKS)
+    if rule.may_be_nothing:
+        text = pl.when(~text.str.to_lowercase().is_in(NOTHING)).then(text)
+    if name in ID_COLUMNS:
+        return rules.ids.tidied_column(text).alias(name)
+    if name == "Subset":
+        return text.str.to_lowercase().replace(OTHER_SPLITS).alias(name)
+    return text.alias(name)
 
 
 def _parquet_fault(name: str, rule: Rule) -> pl.Expr:
     text = pl.col(name).fill_null("")
-    fault = pl.format("{} '{}' {}", pl.lit(name), text.str.slice(0, 40).str.replace_all("\n", " "), pl.lit(rule.not_so))
-    return pl.when(~_fits(name, rule)).then(fault)
+    shown, number = text.str.slice(0, 40).str.replace_all("\n", " "), text.cast(pl.Float64, strict=False)
+    is_outside = ~number.is_between(rule.least, rule.most) if rule.is_bounded else pl.lit(False)
+    return (
+        pl.when(~text.str.contains(f"^(?:{rule.pattern})$"))
+        .then(pl.format("{} '{}' {}", pl.lit(name), shown, pl.lit(rule.not_so)))
+        .when(is_outside)
+        .then(pl.format("{} {} {}", pl.lit(name), shown, pl.lit(rule.outside)))
+    )
+
+
+def _turned(low: str, high: str) -> pl.Expr:
+    numbers = [pl.col(name).cast(pl.Float64, strict=False) for name in (low, high)]
+    fault = pl.format("{} {} is larger than {} {}", pl.lit(low), pl.col(low), pl.lit(high), pl.col(high))
+    return pl.when(numbers[0] > numbers[1]).then(fault)
 
 
 def _csv_without_damage(
@@ -186,10 +259,12 @@ def _csv_without_damage(
         copy.write(take_header(lines))
         for piece in rows_and_records(lines, rules):
             if isinstance(piece, Record):
-                fault = piece.bytes_fault or piece.fault or rules.fault(piece.fields)
+                fields = rules.tidied(piece.fields)
+                fault = piece.bytes_fault or piece.fault or rules.fault(fields)
                 if fault is None:
-                    is_same &= piece.is_regular
-                    copy.write(piece.raw if piece.is_regular else piece.written())
+                    is_kept = piece.is_regular and fields == piece.fields
+                    is_same &= is_kept
+                    copy.write(piece.raw if is_kept else piece.written(fields))
                 else:
                     bad.add(piece.line, fault)
                 if bad.is_full:

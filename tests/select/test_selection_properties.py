@@ -42,7 +42,7 @@ IDS = (
     *("7fffffffffffffff", "8000000000000000", "9e99999999999999", "ffffffffffffffff"),
 )
 NOWHERE = "123456789abcdef0"
-BAD_ID = "ABCDEF0123456789"
+BAD_ID = "abcdef01234567890"
 LABELS = ("/m/0", "/m/01", "/m/02", "/m/03", "/m/04")
 UNKNOWN_LABELS = ("/m/0zzz", "")
 NAMES = ("Person", "Human face", "Ball", "Straße")

@@ -227,7 +227,7 @@ def _image_row(image: Image) -> dict[str, str]:
 
 def _box_row(box: Box) -> dict[str, str]:
     row = {"ImageID": box.image_id, "Source": "xclick", "LabelName": box.label, "Confidence": "1", "XMin": box.xmin}
-    row |= {"XMax": "0.500000", "YMin": "0.0", "YMax": "1e-05", "IsOccluded": "-1", "IsGroupOf": "0"}
+    row |= {"XMax": "0.950000", "YMin": "0.0", "YMax": "1e-05", "IsOccluded": "-1", "IsGroupOf": "0"}
     return row | dict(box.flags)
 
 

@@ -190,7 +190,7 @@ def test_flags_must_be_flags(tmp_path: Path) -> None:
     rows, bad_lines, _ = whole(tmp_path, text, flags=("IsInside", "IsTruncated"))
     assert [row[1] for row in rows] == values[:7]
     assert bad_lines == [
-        (line, f"IsInside {word!r} is not a number, true or false") for line, word in ((9, "yes"), (10, "x"))
+        (line, f"IsInside {word!r} is none of 1, 0, -1, true and false") for line, word in ((9, "yes"), (10, "x"))
     ]
 
 

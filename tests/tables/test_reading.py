@@ -270,11 +270,12 @@ def test_headless_table_of_one_column_is_refused(tmp_path: Path) -> None:
         (["photo_1", IDS[0]], True),
         (["x"] * 2500 + [IDS[0]], True),
         (["photo_1", "photo_2"], False),
-        (["0012E45111111111"], False),
+        (["0012E45111111111"], True),
+        ([" 0012e45111111111.jpg"], True),
         (["0012e4511111111"], False),
         ([""], False),
     ],
-    ids=["all", "one", "one-far-down", "own-names", "upper-case", "too-short", "empty"],
+    ids=["all", "one", "one-far-down", "own-names", "upper-case", "jpg", "too-short", "empty"],
 )
 def test_ids_look_hexadecimal_if_any_is(tmp_path: Path, ids: list[str], hexadecimal: bool) -> None:
     """One Open Images id makes a table one of Open Images ids; without any, its ids are a user's own."""

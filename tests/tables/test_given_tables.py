@@ -1,0 +1,142 @@
+"""Tables of a user's own: spellings that are tolerated, numbers that make no sense, tables that are others."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from oid_async.errors import InputError
+from oid_async.openimages.ids import IdForm
+from oid_async.openimages.kinds import KINDS, KindName
+from oid_async.tables.damage import bad_rows, require_usable, without_damage
+from oid_async.tables.reading import TableFile, columns_of, scan
+from oid_async.tables.row_rules import RowRules
+
+ONE, TWO = "0000000000000001", "00e4060885034751"
+SIDES = "XMin,XMax,YMin,YMax"
+
+
+def given(
+    folder: Path, header: str, rows: list[str], kind: KindName | None = "bbox", *, form: str = "csv", own: bool = False
+) -> tuple[list[tuple[str | None, ...]], list[tuple[int, str]]]:
+    """Return what is read of a given table: its rows without blanks for nothing, and its damaged rows."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"t.{form}"
+    if form == "csv":
+        path.write_text("\n".join([header, *rows]) + "\n", newline="")
+    else:
+        cells = [row.split(",") for row in rows]
+        pl.DataFrame(cells, schema=dict.fromkeys(header.split(","), pl.String), orient="row").write_parquet(path)
+    table = TableFile(path, path.name)
+    columns, ids = columns_of(table), IdForm(not own)
+    if kind is None:
+        rules = RowRules.of_images(columns, ids, is_given=True)
+    else:
+        rules = RowRules.of_kind(KINDS[kind], columns, ids, ("IsOccluded",), is_given=True)
+    found = without_damage(table, rules, folder)
+    return scan(found, []).collect().fill_null("").rows(), bad_rows(found).collect().rows()
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_what_people_write_is_read_as_it_is_meant(tmp_path: Path, form: str) -> None:
+    """A suffix, upper case and blanks do not hide an id; nan and its like are no damage; a split has other names."""
+    header = f"ImageID,LabelName,{SIDES},IsOccluded"
+    rows = [
+        f"{TWO.upper()}.jpg, /m/1 , 0.1,0.2 ,.3,1,nan",
+        f" {TWO}.JPEG,/m/1,1e-3,1.0e-1,0,5.0e-01,None",
+        f"{ONE}.png,/m/1,0,0,0,0,<NA>",
+        f"{ONE},/m/1,0,0.5,0,1.01,-1",
+    ]
+    found, bad = given(tmp_path / "boxes", header, rows, form=form)
+    assert bad == []
+    assert [row[:3] for row in found] == [
+        (TWO, "/m/1", "0.1"),
+        (TWO, "/m/1", "1e-3"),
+        (ONE, "/m/1", "0"),
+        (ONE, "/m/1", "0"),
+    ]
+    assert [row[-1] for row in found] == ["", "", "", "-1"]
+    header = "OriginalMD5,ImageID,Subset,OriginalURL,OriginalSize,Rotation"
+    rows = [f"nan,{TWO.upper()}.jpg,val, http://x/1 ,NULL,nan", f"null,{ONE},Valid,http://x/2,NA,90"]
+    found, bad = given(tmp_path / "images", header, rows, None, form=form)
+    assert bad == []
+    assert found == [("", TWO, "validation", "http://x/1", "", ""), ("", ONE, "validation", "http://x/2", "", "90")]
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("kind", "columns", "values", "said"),
+    [
+        ("bbox", SIDES, "0.5,0.4,0,1", "XMin 0.5 is larger than XMax 0.4"),
+        ("bbox", SIDES, "0.1,0.4,0.6,.2", "YMin 0.6 is larger than YMax .2"),
+        ("bbox", SIDES, "0,1.02,0,1", "XMax 1.02 is outside the image"),
+        ("bbox", SIDES, "-0.02,1,0,1", "XMin -0.02 is outside the image"),
+        ("bbox", SIDES, "0,1,0,300", "YMax 300 is outside the image"),
+        ("bbox", SIDES, "0,1,0,inf", "YMax 'inf' is not a number"),
+        ("bbox", "IsOccluded", "2", "IsOccluded '2' is none of 1, 0, -1, true and false"),
+        ("segmentation", "BoxXMin,BoxXMax", "0.9,0.1", "BoxXMin 0.9 is larger than BoxXMax 0.1"),
+        ("relationship", "XMin2,XMax2", "0.9,0.1", "XMin2 0.9 is larger than XMax2 0.1"),
+        ("point", "X,Y", "0.5,1.2", "Y 1.2 is outside the image"),
+        ("point", "EstimatedYesNo", "maybe", "EstimatedYesNo 'maybe' is none of yes, no and unsure"),
+        ("label", "Confidence", "87", "Confidence 87 is not within 0 and 1"),
+        (None, "Subset", "training", "Subset 'training' is none of train, validation, test"),
+        (None, "OriginalSize", "-5", "OriginalSize '-5' is not a whole number"),
+    ],
+)
+def test_a_number_that_makes_no_sense_costs_its_row(
+    tmp_path: Path, form: str, kind: KindName | None, columns: str, values: str, said: str
+) -> None:
+    """Boxes outside their image or turned round, odd answers and splits are named by line; the rest stays."""
+    good = {"EstimatedYesNo": "yes", "Subset": "train", "IsOccluded": "0"}
+    fine = ",".join(good.get(name, "1") for name in columns.split(","))
+    found, bad = given(tmp_path, f"ImageID,{columns}", [f"{ONE},{fine}", f"{TWO},{values}"], kind, form=form)
+    assert [row[0] for row in found] == [ONE]
+    ((line, reason),) = bad
+    assert (line, reason.startswith(said)) == (3, True), reason
+
+
+@pytest.mark.parametrize("number", ["-0.01", "-0.0100", "-.009", "-0", "-1e-3", "1.01", "1.010", "1.0099", "1e0", "0."])
+def test_a_hair_outside_is_no_damage(tmp_path: Path, number: str) -> None:
+    """Published sides reach up to 0.01 over the edge, in any spelling; a hair more is outside."""
+    low, high = (number, "1.01") if float(number) < 0.5 else ("-0.01", number)
+    assert given(tmp_path, f"ImageID,{SIDES}", [f"{ONE},{low},{high},{low},{high}"])[1] == []
+    for outside in ("-0.0101", "-0.011", "-1e-1", "1.0101", "1.011", "1.1", "2", "1e1", "-1"):
+        low, high = (outside, "1") if float(outside) < 0.5 else ("0", outside)
+        assert len(given(tmp_path, f"ImageID,{SIDES}", [f"{ONE},{low},{high},0,1"])[1]) == 1, outside
+
+
+@pytest.mark.parametrize("sign", ["\t", "\x1b", "\x7f", "\x85", "\u2028", "\r", "\x00"], ids=ascii)
+def test_an_id_with_control_characters_is_no_id(tmp_path: Path, sign: str) -> None:
+    """They would not survive a journal line, a file name or a terminal: the row is named, the others are read."""
+    for form in ("csv", "parquet"):
+        found, bad = given(
+            tmp_path,
+            "ImageID,X",
+            [f'"cam{sign}1",1' if form == "csv" else f"cam{sign}1,1", "ä b,1"],
+            own=True,
+            form=form,
+        )
+        assert (found, [line for line, _ in bad]) == ([("ä b", "1")], [2])
+
+
+@pytest.mark.parametrize(
+    ("rows", "hint"),
+    [
+        ([f"{ONE},10,20,10,20"] * 2 + [f"{ONE},0,1,0,1"], "are these pixels?"),
+        ([f"{ONE},.5,.2,.5,.2"] * 2 + [f"{ONE},0,1,0,1"], "are these x, y, width and height?"),
+        (["7,0,1,0,1"] * 3, "ImageIDs of Open Images are like"),
+    ],
+)
+def test_a_table_of_damaged_rows_is_the_wrong_one(tmp_path: Path, rows: list[str], hint: str) -> None:
+    """Of which under half is usable is refused with the first reason and what it may be; half is enough."""
+    path = tmp_path / "boxes.csv"
+    for body, is_refused in ((rows, True), ([*rows, *[f"{ONE},0,1,0,1"] * 3], False)):
+        path.write_text("\n".join([f"ImageID,{SIDES}", *body]))
+        table = TableFile(path, "boxes.csv")
+        found = without_damage(table, RowRules.of_kind(KINDS["bbox"], columns_of(table), IdForm()), tmp_path)
+        if is_refused:
+            with pytest.raises(InputError, match=r"boxes\.csv: . of 3 rows cannot be used.* line 2: ") as caught:
+                require_usable(found)
+            assert hint in str(caught.value)
+        else:
+            require_usable(found)
