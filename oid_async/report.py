@@ -43,7 +43,8 @@ class Outcome:
 
     `file` is the saved file as text, or None, and `path` the same as a Path; `reason` is the last source's failure kind
     or None; `detail` names every source that was tried (`cvdf:not_found; original:gone`); `attempts` counts requests
-    for a body; `md5` is base64, None with --no-hash.
+    for a body; `md5` is base64, None with --no-hash; `subset` is the image's split where it is known; `asked` says what
+    final failures are about (see `store.failure_memory`).
     """
 
     image_id: str
@@ -58,6 +59,8 @@ class Outcome:
     width: int | None = None
     height: int | None = None
     attempts: int = 0
+    subset: str | None = None
+    asked: str | None = None
 
     @property
     def path(self) -> Path | None:

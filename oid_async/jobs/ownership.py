@@ -78,7 +78,7 @@ def restore_journal(folder: Folder, journal: Journal, packed: pl.Series | None) 
 
 
 def forget_outdated_failures(folder: Folder, journal: Journal, site: str | None, options: Options) -> None:
-    """Forget remembered failures that are about another site than this time, or about what is now allowed."""
+    """Forget remembered failures that are about what is now allowed; of another address none is believed anyway."""
     note = folder.state / "site.json"
     largest = options.max_image_bytes
     now: dict[str, Any] = {"site": site, "allowed": sorted(options.allow_hosts), "largest": largest}
@@ -88,11 +88,7 @@ def forget_outdated_failures(folder: Folder, journal: Journal, site: str | None,
     more = set(now["allowed"]) - set(before.get("allowed", ()))
     # Versions that noted no size had the same default.
     larger = largest > before.get("largest", Options().max_image_bytes)
-    if (
-        before.get("site") != site
-        or (more and has_failed(folder.journal, "blocked"))
-        or (larger and has_failed(folder.journal, "too_large"))
-    ):
+    if (more and has_failed(folder.journal, "blocked")) or (larger and has_failed(folder.journal, "too_large")):
         journal.forget_failures()
     if before != now or not note.exists():
         write_json(note, now, part=folder.tmp / note.name)

@@ -82,6 +82,7 @@ class Planning:
             sources,
             # Without an image table nothing but the id is known.
             "id" if tables.bare else options.names,
+            context.site.name,
             context.journal is None,
             await in_thread(_size_listings, context, tables) if "cvdf" in sources else (),
         )

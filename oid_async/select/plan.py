@@ -4,7 +4,8 @@ plan/00000.parquet, 00001.parquet, ...: spans of the selection in order of Image
 `PLAN_COLUMNS`. One span is held in memory at a time, so that memory does not grow with the selection.
 
 Action is `fetch`, `present` (journalled or adopted, and the file exists) or `failed` (every source is known to fail for
-good).
+good). Known is the Detail of what is remembered for this run's addresses; where that is all of them, KnownSource and
+KnownURL are the last one.
 """
 
 import shutil
@@ -21,6 +22,7 @@ from oid_async.options.query import NameStyle
 from oid_async.report import FINAL_KINDS, Outcome, kind_of, parse_detail
 from oid_async.select.names import Adopt, NameAssigner, NameHashes
 from oid_async.select.query import in_splits
+from oid_async.select.remembered import FailureMemory
 from oid_async.store.journal_index import JournalIndex
 from oid_async.tables.reading import TableFile, reading, scan_keyed
 
@@ -28,7 +30,8 @@ from oid_async.tables.reading import TableFile, reading, scan_keyed
 _CARRIED = IMAGE_COLUMNS[1:]
 # Columns that a dry run needs: names and sizes. Reading them alone takes half the time.
 _COUNTED = ("Subset", "OriginalURL", "OriginalSize", "OriginalMD5", "Thumbnail300KURL")
-PLAN_COLUMNS = (KEY, "ImageID", "FileName", "Action", "Known", "Reason", "CopyBytes", *_CARRIED)
+_REMEMBERED = ("Known", "KnownSource", "KnownURL")
+PLAN_COLUMNS = (KEY, "ImageID", "FileName", "Action", *_REMEMBERED, "Reason", "CopyBytes", *_CARRIED)
 # The column of a source's URL; the addresses of the bucket's copies are in no table.
 _ADDRESSES: Mapping[Source, str] = {"original": "OriginalURL", "thumbnail": "Thumbnail300KURL"}
 # The hosts that transfer.hosts knows as one.
@@ -89,6 +92,7 @@ class Planner:
     splits: Sequence[Split]
     sources: tuple[Source, ...]
     names: NameStyle
+    mirror: str | None = None
     dry: bool = False
     sizes: tuple[Path, ...] = ()
 
@@ -106,8 +110,7 @@ class Planner:
             frame = self._span(rows, state, span, summary)
             frame, adopted = names.assign(frame, self.names, state.adopt)
             summary.adopted += adopted
-            frame = _with_action(frame, self.sources)
-            frame = self._with_sizes(frame, span)
+            frame = self._with_action(frame)
             _count(frame, self.sources[0], summary, listed=bool(self.sizes))
             if not self.dry:
                 part = self.folder / f"{number:05}.parquet"
@@ -134,7 +137,7 @@ class Planner:
         failed = [keys.clear()]
         for span in spans(keys):
             frame = self._span(rows, state, span, Summary()).with_columns(present=False)
-            failed.append(_with_action(frame, self.sources).filter(Action="failed").get_column(KEY))
+            failed.append(self._with_action(frame).filter(Action="failed").get_column(KEY))
         self._remove_rows()
         return pl.concat(failed)
 
@@ -171,7 +174,12 @@ class Planner:
         """Return the image rows of a span of keys, the first published row of each, joined with the journal."""
         known, lost = _failures(state)
         journal = state.index.latest(span).select(
-            KEY, Given=pl.when(Status="ok").then("FileName"), Known=known, KnownURL="URL", Lost=lost
+            *(KEY, "line", "Asked"),
+            Given=pl.when(Status="ok").then("FileName"),
+            Known=known,
+            KnownSource="Source",
+            KnownURL="URL",
+            Lost=lost,
         )
         is_wanted = within(span) & pl.col(KEY).is_in(span.implode())
         listed = pl.concat(rows).filter(is_wanted).sort(KEY, "row").collect(engine="streaming")
@@ -179,10 +187,32 @@ class Planner:
             urls = listed.group_by(KEY).agg(pl.col("OriginalURL").n_unique())
             summary.ambiguous += len(urls.filter(pl.col("OriginalURL") > 1))
             listed = listed.unique(KEY, keep="first", maintain_order=True)
+        frame = self._with_sizes(listed.join(journal, on=KEY, how="left", maintain_order="left"), span)
+        return self._memory.still_true(frame, state.index.last_forget)
+
+    @property
+    def _memory(self) -> FailureMemory:
+        return FailureMemory(self.sources, self.mirror)
+
+    def _with_action(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Add the Action for each image; Reason, source and URL of those that are known to fail."""
+        known, last = frame.get_column("Known"), self.sources[-1]
+        reasons = {text: remembered_reason(text, self.sources) for text in known.unique().drop_nulls()}
+        reason = known.replace_strict(reasons, default=None, return_dtype=pl.String).alias("Reason")
+        is_known = ~pl.col("present") & reason.is_not_null()
+        address = self._memory.address(last)
         return (
-            listed.join(journal, on=KEY, how="left", maintain_order="left")
-            # A table that was mended has another URL: the remembered failure is of the old one.
-            .with_columns(Known=pl.when(_same_address()).then("Known"))
+            frame.with_columns(
+                KnownSource=pl.when(is_known).then(pl.lit(last)), KnownURL=pl.when(is_known).then(address)
+            )
+            .with_columns(Reason=pl.when(~pl.col("present")).then(pl.coalesce("Lost", reason)))
+            .with_columns(
+                Action=pl.when("present")
+                .then(pl.lit("present"))
+                .when(pl.col("Reason").is_not_null())
+                .then(pl.lit("failed"))
+                .otherwise(pl.lit("fetch"))
+            )
         )
 
 
@@ -219,32 +249,10 @@ def remembered_reason(known: str, sources: Sequence[str]) -> str | None:
 def _failures(state: FolderState) -> tuple[pl.Expr, pl.Expr]:
     """Return the failures in a journal line: the Detail that is remembered, and the Reason of one in this run."""
     failed, line = pl.col("Status") == "failed", pl.col("line")
-    known = pl.when(failed & (line >= max(state.remembered_from, state.index.last_forget + 1))).then("Detail")
+    known = pl.when(failed & (line >= state.remembered_from)).then("Detail")
     if state.run_from is None:
         return known, pl.lit(None, pl.String)
     return known, pl.when(failed & (line >= state.run_from)).then("Reason")
-
-
-def _same_address() -> pl.Expr:
-    """Return the condition that the URL that failed last is still the image's: its copy's, or one of the table."""
-    url = pl.col("KnownURL")
-    copy = url.str.ends_with(pl.format("/{}.jpg", "ImageID")) | (url == "-")
-    return copy | url.eq_missing(pl.col("OriginalURL")) | url.eq_missing(pl.col("Thumbnail300KURL"))
-
-
-def _with_action(frame: pl.DataFrame, sources: Sequence[str]) -> pl.DataFrame:
-    """Add the Action for each image, and the Reason of those that are known to fail."""
-    known = frame.get_column("Known")
-    reasons = {text: remembered_reason(text, sources) for text in known.unique().drop_nulls()}
-    reason = known.replace_strict(reasons, default=None, return_dtype=pl.String)
-    return frame.with_columns(Reason=pl.coalesce("Lost", reason.alias("Reason"))).with_columns(
-        Reason=pl.when(~pl.col("present")).then("Reason"),
-        Action=pl.when("present")
-        .then(pl.lit("present"))
-        .when(pl.col("Reason").is_not_null())
-        .then(pl.lit("failed"))
-        .otherwise(pl.lit("fetch")),
-    )
 
 
 def _count(frame: pl.DataFrame, source: Source, summary: Summary, *, listed: bool) -> None:

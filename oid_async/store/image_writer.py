@@ -35,6 +35,7 @@ class ReceivedImage:
     etag: str | None
     etags: EtagTrust
     attempts: int = 0
+    subset: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,7 @@ class ImageWriter:
             width=header.width,
             height=header.height,
             attempts=image.attempts,
+            subset=image.subset,
         )
         return WriteResult(None, outcome, note)
 

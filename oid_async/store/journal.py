@@ -2,12 +2,15 @@
 
 journal.tsv, UTF-8, fields separated by tabs; the latest line of an image is valid:
 
-    image_id  status  source  file_name  bytes  md5  width  height  reason  detail  attempts  url  LF
+    image_id  status  source  file_name  bytes  md5  width  height  reason  detail  attempts  url  subset  asked  LF
 
 `status` is `ok` (the file was renamed before the line was written) or `failed`; a line of status `forget` cancels the
-remembered failures before it, which are about another site (the mirror has changed). A line without its LF was torn by
-a crash and does not count: it is cut off before anything is appended. A batch is one write to a file opened for
-appending. It is synced when it is closed: `oid_async.store.disk` says why that is enough.
+remembered failures before it that a limit or the address guard has made, and all of version 0.1.0. A line without its
+LF was torn by a crash and does not count: it is cut off before anything is appended. A batch is one write to a file
+opened for appending. It is synced when it is closed: `oid_async.store.disk` says why that is enough.
+
+`asked` says what the failures of a line are about (see `oid_async.store.failure_memory`). Version 0.1.0 wrote neither
+it nor `subset`: its lines end with `url`.
 
 Anything else that a crash or a power cut leaves in it (a tail of NULs, half a line with the next one behind it, bytes
 of another file) costs the lines that hold it, never those around them: a line counts only if all of its fields can be
@@ -31,10 +34,13 @@ from oid_async.store.disk import OPENER, write_all
 _NUMBERS = ("Bytes", "Width", "Height", "Attempts")
 SCHEMA: dict[str, type[pl.DataType]] = {
     **dict.fromkeys(("ImageID", "Status", "Source", "FileName", "Bytes", "MD5", "Width", "Height"), pl.String),
-    **dict.fromkeys(("Reason", "Detail", "Attempts", "URL"), pl.String),
+    **dict.fromkeys(("Reason", "Detail", "Attempts", "URL", "Subset", "Asked"), pl.String),
     **dict.fromkeys(_NUMBERS, pl.Int64),
 }
 FORGET = "forget"
+_FIELDS_OF_0_1_0 = 12
+_WIDTHS = (len(SCHEMA), _FIELDS_OF_0_1_0)
+_URL = 11
 # No line of ours holds a control character but the tab: split at this one a line is one text.
 _IN_NO_LINE = "\x1e"
 _BLOCK_BYTES = 1 << 18
@@ -125,8 +131,9 @@ def parse_lines(block: bytes) -> pl.DataFrame:
 
     A block whose lines all have their fields and no odd character is read as a table, three times as fast (measured).
     """
-    count = block.count(b"\n")
-    if block.count(b"\t") == count * (len(SCHEMA) - 1) and len(block.translate(None, _CONTROL_BYTES)) == len(block):
+    count, tabs = block.count(b"\n"), block.count(b"\t")
+    width = next((width for width in _WIDTHS if tabs == count * (width - 1)), None)
+    if width is not None and len(block.translate(None, _CONTROL_BYTES)) == len(block):
         # A line with more fields is an error; with the right sum, none has fewer if none has more.
         with suppress(pl.exceptions.PolarsError):
             table = pl.read_csv(
@@ -134,11 +141,12 @@ def parse_lines(block: bytes) -> pl.DataFrame:
                 separator="\t",
                 quote_char=None,
                 has_header=False,
-                schema=dict.fromkeys(SCHEMA, pl.String),
+                schema=dict.fromkeys(list(SCHEMA)[:width], pl.String),
                 row_index_name="line",
             )
             if len(table) == count:
-                return _valid_lines(table.lazy()).collect()
+                missing = [pl.lit(None, pl.String).alias(name) for name in list(SCHEMA)[width:]]
+                return _valid_lines(table.lazy().with_columns(missing)).collect()
     texts = block.decode("utf-8", "replace").split("\n")[:-1]
     frame = pl.LazyFrame({"text": texts}, schema={"text": pl.String}).with_row_index("line")
     return _valid_lines(_fields(frame)).collect()
@@ -150,7 +158,8 @@ def _fields(frame: pl.LazyFrame) -> pl.LazyFrame:
     fields = text.str.split_exact("\t", len(SCHEMA) - 1).struct.rename_fields(list(SCHEMA))
     return (
         frame.filter(
-            text.str.count_matches("\t", literal=True) == len(SCHEMA) - 1, ~text.str.contains(_CONTROLS.pattern)
+            text.str.count_matches("\t", literal=True).is_in([width - 1 for width in _WIDTHS]),
+            ~text.str.contains(_CONTROLS.pattern),
         )
         .select("line", fields.alias("fields"))
         .unnest("fields")
@@ -193,7 +202,7 @@ def saved_last(path: Path) -> Iterator[list[SavedLine]]:
 
 def _saved(line: bytes) -> SavedLine | None:
     fields = line.decode("utf-8", "replace").split("\t")
-    if len(fields) != len(SCHEMA) or fields[1] != "ok" or fields[-1] == "-" or not fields[4].isdecimal():
+    if len(fields) not in _WIDTHS or fields[1] != "ok" or fields[_URL] == "-" or not fields[4].isdecimal():
         return None
     if not fields[3] or "/" in fields[3] or fields[3] in (".", ".."):  # not a file name: a damaged line
         return None
@@ -258,6 +267,8 @@ def _line(outcome: Outcome) -> str:
         outcome.detail,
         outcome.attempts,
         outcome.url or "-",
+        outcome.subset,
+        outcome.asked,
     )
     line = "\t".join(["" if field is None else str(field) for field in fields])
     # An id or URL of a table may hold any character; control characters become spaces.

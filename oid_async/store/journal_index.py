@@ -21,7 +21,7 @@ from oid_async.store.journal import FORGET, SCHEMA, complete_bytes, parse_lines
 
 _BLOCK_BYTES = 4 << 20
 # Raise it with every change of the journal's columns or of how they are read.
-_SCHEMA_NUMBER = 1
+_SCHEMA_NUMBER = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,14 +148,20 @@ class Results:
     def _span(self, plan: Path, index: JournalIndex) -> pl.DataFrame:
         """Return one span of the manifest, with the columns of the failure table in addition to its own."""
         frame = pl.read_parquet(plan).rename({"FileName": "Planned", "Reason": "Remembered"})
-        latest = index.latest(frame.get_column(KEY)).drop("ImageID")
+        latest = index.latest(frame.get_column(KEY)).drop("ImageID", "Subset", "Asked")
         frame = frame.join(latest, on=KEY, how="left", maintain_order="left")
         # What the plan says is there, or fails, was so before this run; of anything else only this run's lines count.
         is_known = (pl.col("Action") != "fetch") | (pl.col("line") >= self.first_line).fill_null(False)
         journalled = [pl.when(is_known).then(name).alias(name) for name in latest.columns if name != KEY]
         frame = frame.with_columns(journalled).with_columns(pl.col("Status").fill_null("pending"))
         ok = pl.col("Status") == "ok"
-        frame = frame.with_columns(URL=pl.when(pl.col("URL") != "-").then("URL"))
+        # An image that was not asked again: what is remembered of this run's addresses, not of all that ever failed.
+        is_remembered = (pl.col("Action") == "failed") & pl.col("KnownSource").is_not_null()
+        frame = frame.with_columns(
+            URL=pl.when(is_remembered).then("KnownURL").when(pl.col("URL") != "-").then("URL"),
+            Source=pl.when(is_remembered).then("KnownSource").otherwise("Source"),
+            Detail=pl.when(is_remembered).then("Known").otherwise("Detail"),
+        )
         adopted = frame.select(ok & pl.col("URL").is_null()).to_series()
         if adopted.any():
             frame = frame.with_columns(URL=self._urls(frame, adopted))

@@ -15,6 +15,7 @@ from oid_async.http.urls import Route, parse_url
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.openimages.vocabulary import Source
 from oid_async.report import Outcome, kind_of, parse_detail, write_detail
+from oid_async.store.failure_memory import write_asked
 from oid_async.store.image_writer import ReceivedImage
 from oid_async.transfer.image_transfer import Failed, ImageTransfer, Retry, Target, parse_state
 from oid_async.transfer.keep_alive import KeepAliveChain
@@ -119,7 +120,7 @@ class Fetcher:
         transfer.history[transfer.source] = reason or error.kind
         transfer.earlier_attempts += transfer.attempts.made
         if not is_final(error.kind):
-            return _failed(
+            return self._failed(
                 transfer.target,
                 transfer.history,
                 error.kind,
@@ -157,7 +158,23 @@ class Fetcher:
             transfer.source, transfer.route, transfer.recorded_url = source, route, recorded_url
             transfer.host, transfer.attempts = host, attempts
             return transfer
-        return _failed(target, history, reason, last, recorded_url, earlier_attempts)
+        return self._failed(target, history, reason, last, recorded_url, earlier_attempts)
+
+    def _failed(
+        self, target: Target, history: dict[str, str], reason: str, source: str, url: str | None, attempts: int
+    ) -> Failed:
+        mirror = self._recorded_mirror
+        finals = [each for each in self._sources if each in history and is_final(kind_of(history[each]))]
+        asked = write_asked((each, target.url(each, mirror), target.expected(each)) for each in finals)
+        detail, subset = write_detail(history), target.subset
+        return Failed(
+            Outcome(
+                *(target.image_id, "failed", None, reason, detail, source, url),
+                attempts=attempts,
+                subset=subset,
+                asked=asked,
+            )
+        )
 
     def _route(self, target: Target, source: Source) -> Route:
         """Return where a source has this image. Raises FetchError."""
@@ -263,11 +280,5 @@ class Fetcher:
             etag if transfer.source == "cvdf" else None,
             etags,
             transfer.earlier_attempts + transfer.attempts.made,
+            target.subset,
         )
-
-
-def _failed(
-    target: Target, history: dict[str, str], reason: str, source: str, url: str | None, attempts: int
-) -> Failed:
-    detail = write_detail(history)
-    return Failed(Outcome(target.image_id, "failed", None, reason, detail, source, url, attempts=attempts))

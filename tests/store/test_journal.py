@@ -34,6 +34,8 @@ def test_what_is_appended_is_read_back(tmp_path: Path) -> None:
         "Detail": None,
         "Attempts": 1,
         "URL": f"https://open-images-dataset.s3.amazonaws.com/train/{ID}.jpg",
+        "Subset": None,
+        "Asked": None,
     }
     assert other["ImageID"] == "00e4060885034751"
     assert other["Status"] == "failed"

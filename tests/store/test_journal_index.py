@@ -135,7 +135,7 @@ def test_columns_of_another_schema_are_made_anew(
     opened(tmp_path)
     old = {block.name for block in (tmp_path / "lines").iterdir()}
     (tmp_path / "lines" / f"{'0' * 64}.parquet").write_bytes(b"of 0.1.0")
-    monkeypatch.setattr(lines_module, "_SCHEMA_NUMBER", 2)
+    monkeypatch.setattr(lines_module, "_SCHEMA_NUMBER", 3)
     assert latest(tmp_path) == as_written(tmp_path)
     new = {block.name for block in (tmp_path / "lines").iterdir()}
     assert len(new) == len(old)
