@@ -81,7 +81,8 @@ class Report:
     run; `failures` counts by kind; `sources` says where this run's downloads came from; `unselected` counts saved
     images of earlier queries that this query does not select; `bad_rows` counts table rows left out as damaged; `masks`
     and `recordings` count those of the saved images (selected = present + downloaded + failed) and their bytes, and are
-    empty where none were asked for; `export` is what was exported, empty without --format.
+    empty where none were asked for; `export` is what was exported, empty without --format; `unknown_ids` counts the
+    entries of --image-ids that name no image of the tables.
     """
 
     selected: int = 0
@@ -101,6 +102,7 @@ class Report:
     interrupted: bool = False
     recordings: dict[str, int] = field(default_factory=dict)
     export: dict[str, Any] = field(default_factory=dict)
+    unknown_ids: int = 0
 
     @property
     def failed_attachments(self) -> int:
@@ -121,7 +123,8 @@ class Plan:
     `requests` is exact when every first answer is 200, else a minimum; `bytes` is exact only when `bytes_exact`;
     `metadata_bytes` counts the table bytes fetched to know this; `seconds` is the least a rate cap allows, None when
     nothing is capped; `classes` gives the images of each category, `splits` the selected images of each split,
-    `sources` the first source's share, `annotations` the annotation rows the selected images bring, by kind.
+    `sources` the first source's share, `annotations` the annotation rows the selected images bring, by kind;
+    `unknown_ids` counts the entries of --image-ids that name no image of the tables.
     """
 
     selected: int
@@ -137,6 +140,7 @@ class Plan:
     classes: dict[str, int]
     sources: dict[str, int]
     annotations: dict[str, int]
+    unknown_ids: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan as one JSON object's worth of plain values."""

@@ -72,8 +72,10 @@ def run_download(arguments: argparse.Namespace) -> int:
         screen.say(summary_lines(run.report))
     if arguments.json:
         _print_report(run.report, code)
-    within = options.allows(run.report.failed, run.report.selected) and not run.report.failed_attachments
-    return code or (0 if within and not run.report.pending else 1)
+    report = run.report
+    within = options.allows(report.failed + report.unknown_ids, report.selected + report.unknown_ids)
+    is_whole = not report.failed_attachments and not report.pending
+    return code or (0 if within and is_whole else 1)
 
 
 def run_plan(arguments: argparse.Namespace) -> int:
@@ -87,7 +89,8 @@ def run_plan(arguments: argparse.Namespace) -> int:
         return _interrupted(arguments, code)
     from oid_async.cli.screen import plan_lines
 
-    return _finish(arguments, plan.as_json(), plan_lines(plan))
+    _finish(arguments, plan.as_json(), plan_lines(plan))
+    return 0 if options.allows(plan.unknown_ids, plan.selected + plan.unknown_ids) else 1
 
 
 def run_classes(arguments: argparse.Namespace) -> int:

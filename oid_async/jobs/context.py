@@ -18,6 +18,7 @@ from oid_async.http.descriptors import allowed, most_workers
 from oid_async.http.estimator import MOST
 from oid_async.http.hosts import Hosts
 from oid_async.http.retry import Limits
+from oid_async.jobs.given_lists import GivenLists, given_lists
 from oid_async.jobs.ownership import owned_folder
 from oid_async.jobs.site import Site, allowed_endpoints, named_endpoints, open_site
 from oid_async.metadata.cache import MetadataCache
@@ -40,13 +41,14 @@ _SHARE_BYTES_S = 32 << 10
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """The open resources of one run, and its options.
+    """The open resources of one run, and its options, in which lists that came by a pipe are files of SAVEPATH.
 
     `transfers` is how many may be on at once. A dry run has no `journal` and no `client`, and writes nothing to
     SAVEPATH; `packed` are the shards that images go into when they are not to be files.
     """
 
     options: Options
+    lists: GivenLists
     sink: Sink
     report: Report
     limits: Limits
@@ -82,6 +84,9 @@ async def open_run(
     """
     transfers = _transfers(options)
     async with AsyncExitStack() as stack:
+        # Before the folder is owned: who writes into the pipe may take a while.
+        lists = await stack.enter_async_context(given_lists(options))
+        options = lists.options
         journal, packed = None, None
         if dry_run:
             folder = Folder(options.savepath, scratch=await stack.enter_async_context(_scratch()))
@@ -120,7 +125,20 @@ async def open_run(
             )
         _, cache = await stack.enter_async_context(open_tables(options, sink, site, hosts, limits))
         yield RunContext(
-            options, sink, report, limits, transfers, folder, journal, packed, starter, site, hosts, client, cache
+            options,
+            lists,
+            sink,
+            report,
+            limits,
+            transfers,
+            folder,
+            journal,
+            packed,
+            starter,
+            site,
+            hosts,
+            client,
+            cache,
         )
 
 

@@ -10,9 +10,10 @@ import polars as pl
 
 from oid_async.errors import InputError, UsageError
 from oid_async.events import Note, Sink
+from oid_async.jobs.given_lists import GivenLists
 from oid_async.jobs.restrictions import RestrictionReader, RestrictionTerms
 from oid_async.jobs.table_files import NO_BAD_ROWS, TableFiles
-from oid_async.metadata.cache import MetadataCache, local_file
+from oid_async.metadata.cache import MetadataCache
 from oid_async.openimages.catalogue import published
 from oid_async.openimages.catalogue_tables import TableKind
 from oid_async.openimages.classes import distinct, is_other_name
@@ -26,6 +27,7 @@ from oid_async.store.results import SavedAnnotations
 from oid_async.tables.damage import looks_hexadecimal
 from oid_async.tables.reading import TableFile, columns_of, reading, scan
 from oid_async.tables.rows import RowSource
+from oid_async.tables.text_lists import read_words
 
 _ROW_GROUP = 1 << 15
 
@@ -75,8 +77,9 @@ class TableGatherer:
     `scratch` is a folder for tables that are made: from an id list, or of the whole rows of a damaged one.
     """
 
-    def __init__(self, options: Options, sink: Sink, scratch: Path, files: TableFiles) -> None:
+    def __init__(self, options: Options, sink: Sink, scratch: Path, files: TableFiles, lists: GivenLists) -> None:
         self._options = options
+        self._lists = lists
         self._sink = sink
         self._scratch = scratch
         self._files = files
@@ -177,30 +180,27 @@ class TableGatherer:
 
     def _words(self) -> tuple[str, ...]:
         """Return the categories as typed: those of the options, then the lines of the category file."""
-        given = self._options.category_file
-        if given is None:
+        table = self._lists.file("category_file")
+        if table is None:
             return self._options.categories
-        table = TableFile(local_file(given), given)
-        with reading(table):
-            lines = table.path.read_text(encoding="utf-8-sig").splitlines()
-        words = tuple(line.strip() for line in lines if line.strip())
+        words = read_words(table)
         if not words:
-            raise InputError(f"{given}: it names no category")
-        self._files.add_identity("categories", table)
+            raise InputError(f"{table.name}: it names no class, so nothing would be asked for; one name or MID a line")
+        self._files.add_identity("categories", table, self._lists.identity("category_file"))
         return (*self._options.categories, *words)
 
     async def _id_lists(self, ids: IdForm) -> tuple[IdList | None, IdList | None]:
         return (
-            await asyncio.to_thread(self._id_list, "image-ids", self._options.image_ids, ids),
-            await asyncio.to_thread(self._id_list, "exclude-ids", self._options.exclude_ids, ids),
+            await asyncio.to_thread(self._id_list, "image_ids", ids),
+            await asyncio.to_thread(self._id_list, "exclude_ids", ids),
         )
 
-    def _id_list(self, role: str, given: str | None, ids: IdForm) -> IdList | None:
-        if given is None:
+    def _id_list(self, option: str, ids: IdForm) -> IdList | None:
+        table = self._lists.file(option)
+        if table is None:
             return None
-        path = local_file(given)
-        self._files.add_identity(role, TableFile(path, given))
-        return read_ids(path, given, ids)
+        self._files.add_identity(option.replace("_", "-"), table, self._lists.identity(option))
+        return read_ids(table.path, table.name, ids, may_name_none=option == "exclude_ids")
 
     def _is_bare(self, image_ids: IdList | None) -> bool:
         """Return whether the list alone is enough: it gives each image's copy, and nothing else is asked for."""
@@ -319,10 +319,15 @@ class TableGatherer:
         return True, tuple(split for split in SPLITS if split in subsets) or SPLITS
 
 
-async def gather_tables(options: Options, cache: MetadataCache, sink: Sink, scratch: Path) -> GatheredTables:
-    """Return the tables of a query. Raises UsageError, InputError or UnavailableError."""
+async def gather_tables(
+    options: Options, cache: MetadataCache, sink: Sink, scratch: Path, lists: GivenLists | None = None
+) -> GatheredTables:
+    """Return the tables of a query. Raises UsageError, InputError or UnavailableError.
+
+    `lists` are those of the query where some came by a pipe; files do without.
+    """
     files = await TableFiles.of(options, cache, sink, scratch)
-    return await TableGatherer(options, sink, scratch, files).gather()
+    return await TableGatherer(options, sink, scratch, files, lists or GivenLists(options, {}, {})).gather()
 
 
 def choose_sources(options: Options, tables: GatheredTables, *, mirrored: bool) -> tuple[tuple[Source, ...], str]:

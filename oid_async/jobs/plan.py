@@ -17,9 +17,10 @@ from oid_async.jobs.gather import GatheredTables, choose_sources, gather_tables
 from oid_async.jobs.ownership import forget_outdated_failures
 from oid_async.jobs.selection import SelectionResult, remarks, select_images
 from oid_async.jobs.site import Site
+from oid_async.jobs.unknown_ids import cached_splits_of
 from oid_async.metadata.sizes import Sizes
 from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES
-from oid_async.openimages.vocabulary import SPLITS
+from oid_async.openimages.vocabulary import SPLITS, Split
 from oid_async.options.defaults import FLICKR_RATE
 from oid_async.options.query import Options
 from oid_async.report import Plan, size_text
@@ -71,7 +72,9 @@ class Planning:
     async def of(cls, context: RunContext) -> Self:
         """Bring the tables of a run and say where its images come from. Raises OidError."""
         options, folder = context.options, context.folder
-        tables = await gather_tables(options, context.cache, context.sink, folder.tmp)
+        tables = await gather_tables(options, context.cache, context.sink, folder.tmp, context.lists)
+        if context.journal is not None:
+            await in_thread(context.lists.keep, folder)
         sources, why = choose_sources(options, tables, mirrored=context.site.name is not None)
         context.note(why)
         planner = Planner(
@@ -96,7 +99,7 @@ class Planning:
             urls = "stand in the image table with more than one OriginalURL; the first one counts"
             context.note(f"{summary.ambiguous} images {urls}")
         if given_out is None:
-            for remark in remarks(self.tables, selected):
+            for remark in remarks(self.tables, selected, await in_thread(self._elsewhere, selected)):
                 context.note(remark)
         selection, report = selected.selection, context.report
         report.selected = len(selection.keys) + selection.waiting
@@ -107,6 +110,7 @@ class Planning:
         report.present = report.selected - report.downloaded - report.failed - report.pending
         report.unselected = summary.unselected
         report.bad_rows = len(self.tables.bad_rows)
+        report.unknown_ids = len(selected.unknown_ids)
         free = await in_thread(free_bytes, context.options.savepath)
         plan = self._plan(selected, summary, free)
         on_flickr = summary.on_flickr if context.options.rate is None else 0
@@ -119,6 +123,14 @@ class Planning:
             uncapped=summary.to_fetch - on_flickr,
             first_line=self._first_line or 0,
         )
+
+    def _elsewhere(self, selected: SelectionResult) -> dict[Split, int]:
+        """Return which splits have how many of the unknown ids, as far as cached tables tell."""
+        images, options = self.tables.query.image_ids, self._context.options
+        if images is None or options.image_url is not None:
+            return {}
+        cache = self._context.cache.cache
+        return cached_splits_of(images, selected.selection.unknown_lines, cache, options.release)
 
     def _select(self, given_out: pl.Series | None) -> tuple[SelectionResult, Summary]:
         context, planner = self._context, self.planner
@@ -185,6 +197,7 @@ class Planning:
             classes=selection.classes,
             sources={sources[0]: count},
             annotations=selected.annotations,
+            unknown_ids=len(selected.unknown_ids),
         )
 
 

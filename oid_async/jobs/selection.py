@@ -1,15 +1,19 @@
 """The images that a query selects, their counts, and what of it is worth telling a person. Blocking."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+
+import polars as pl
 
 from oid_async.jobs.gather import GatheredTables
 from oid_async.openimages.classes import Category
+from oid_async.openimages.vocabulary import Split
 from oid_async.select.choose import NO_TOP_UP, Selection, TopUpState, choose
 from oid_async.select.query import no_label_counts, read_image_keys, read_label_counts, restricted_keys
 from oid_async.tables.rows import count_rows
 
 _MOST_NAMED = 5
+_LONGEST = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +22,7 @@ class SelectionResult:
     by kind."""
 
     selection: Selection
-    unknown_ids: list[str]
+    unknown_ids: pl.Series
     annotations: dict[str, int]
 
 
@@ -36,14 +40,16 @@ def select_images(tables: GatheredTables, all_boxes: bool, top_up: TopUpState = 
         counted = source is tables.selecting and source.kind.name == "bbox" and query.by_boxes
         counted = counted and (not query.categories or not all_boxes) and query.restriction is None
         annotations[source.kind.name] = selection.rows if counted else count_rows(source, ids, selection.keys, labels)
-    unknown: list[str] = []
+    unknown = pl.Series("text", [], pl.String)
     if query.image_ids is not None and len(selection.unknown_lines):
         unknown = query.image_ids.text_of(selection.unknown_lines)
     return SelectionResult(selection, unknown, annotations)
 
 
-def remarks(tables: GatheredTables, selected: SelectionResult) -> Iterator[str]:
-    """Yield what a user should know of a selection, a line each."""
+def remarks(
+    tables: GatheredTables, selected: SelectionResult, elsewhere: Mapping[Split, int] | None = None
+) -> Iterator[str]:
+    """Yield what a user should know of a selection, a line each; `elsewhere` counts unknown ids by split."""
     selection, query = selected.selection, tables.query
     if count := len(tables.bad_rows):
         file, line, reason = tables.bad_rows.row(0)
@@ -62,16 +68,35 @@ def remarks(tables: GatheredTables, selected: SelectionResult) -> Iterator[str]:
     if selection.unboxed:
         what = "box that fits: not selected" if query.flags else "box: not selected; --kind none takes them too"
         yield f"{selection.unboxed} listed images have no {what}"
-    if unknown := selected.unknown_ids:
-        named = ", ".join(unknown[:_MOST_NAMED])
-        rest = len(unknown) - _MOST_NAMED
-        more = f" and {rest} more, which a download names in unknown_ids.txt" if rest > 0 else ""
-        where = f"in no image table of {', '.join(tables.looked_in)}" if tables.looked_in else "no ImageID"
-        yield f"{len(unknown)} listed image{'s' if len(unknown) > 1 else ''} {where}: {named}{more}"
+    yield from _unknown(tables, selected, elsewhere or {})
     if not len(selection.keys):
         counts = ", ".join(f"{name} {count}" for name, count in selection.classes.items())
         where = f" in part {query.part.number} of {query.part.count}" if query.part is not None else ""
         yield f"nothing selected{where}; images of each category: {counts or 'none asked for'}"
+
+
+def _unknown(tables: GatheredTables, selected: SelectionResult, elsewhere: Mapping[Split, int]) -> Iterator[str]:
+    """Yield what the lists name that is not there."""
+    unknown = selected.unknown_ids
+    if len(unknown):
+        more = f"{', ...' if len(unknown) > _MOST_NAMED else ''}; a download names them in unknown_ids.txt"
+        where = f"in no image table of {', '.join(tables.looked_in)}" if tables.looked_in else "not to be had"
+        named = ", ".join(map(_short, unknown.head(_MOST_NAMED)))
+        yield f"{len(unknown)} listed image{'s' if len(unknown) > 1 else ''} {where}: {named}{more}"
+    for ids in (tables.query.image_ids, tables.query.exclude_ids):
+        if ids is not None and (count := len(ids.odd)):
+            named = ", ".join(f"line {line} {_short(text)!r}" for line, text in ids.odd.head(_MOST_NAMED).iter_rows())
+            are = "entry is" if count == 1 else "entries are"
+            yield f"{ids.name}: {count} {are} no ImageID: {named}{', ...' if count > _MOST_NAMED else ''}"
+    for split, count in elsewhere.items():
+        is_asked = split in tables.looked_in or split in tables.splits
+        say = f"list them as {split}/ImageID" if is_asked else f"say --split {split}"
+        yield f"{count} of these {'is' if count == 1 else 'are'} in {split}: {say}"
+
+
+def _short(text: str) -> str:
+    """Return a text for a message: cut, and without what a terminal would obey."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text[:_LONGEST]) + ("..." * (len(text) > _LONGEST))
 
 
 def _subclasses(category: Category) -> str:

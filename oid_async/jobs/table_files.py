@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -167,9 +167,9 @@ class TableFiles:
             called |= self._classes[table_kind].names if table_kind in self._classes else {}
         return called
 
-    def add_identity(self, role: str, table: TableFile) -> None:
-        """Note the state of a file that was read. Blocking."""
-        self.identities.append({"table": role, **_identify(table)})
+    def add_identity(self, role: str, table: TableFile, more: Mapping[str, Any]) -> None:
+        """Note the state of a file that was read, and what else is known of it. Blocking."""
+        self.identities.append({"table": role, **_identify(table), **more})
 
     def _note_identity(self, kind: TableKind, table: TableFile, identity: Identity) -> TableFile:
         self.identities.append({"table": kind, "name": table.name, **asdict(identity)})

@@ -36,6 +36,9 @@ _transfer = partial(option, heading="transfer")
 _failures = partial(option, heading="failures")
 _output = partial(option, heading="output")
 
+# The options that take a list, and the file in SAVEPATH that keeps one that came by a pipe or as a sequence.
+KEPT_LISTS = {"image_ids": "image_ids.txt", "exclude_ids": "exclude_ids.txt", "category_file": "categories.txt"}
+_STDIN = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 _MATCH_WORDS: dict[str, Match] = {"any": "any", "sum": "any", "all": "all", "inter": "all"}
 
 
@@ -43,7 +46,7 @@ class QueryOptions(TypedDict, total=False):
     """The keywords of `download`, `plan` and `stream`; `Options` explains each."""
 
     categories: Sequence[str]
-    category_file: str | os.PathLike[str] | None
+    category_file: str | os.PathLike[str] | Sequence[str] | None
     with_subclasses: bool
     match: str
     exclude: Sequence[str]
@@ -52,8 +55,8 @@ class QueryOptions(TypedDict, total=False):
     is_group_of: bool | str | None
     is_depiction: bool | str | None
     is_inside: bool | str | None
-    image_ids: str | os.PathLike[str] | None
-    exclude_ids: str | os.PathLike[str] | None
+    image_ids: str | os.PathLike[str] | Sequence[str] | None
+    exclude_ids: str | os.PathLike[str] | Sequence[str] | None
     limit: int | None
     limit_per_class: int | None
     shuffle: bool
@@ -127,8 +130,8 @@ class Options(ExportOptions):
         help="a class, repeatable: display name (any case, _ for space) or MID",
         default_text="every image with a box",
     )
-    category_file: str | None = _which_images(
-        None, read.INPUT, "--category-file", help="more categories: one name or MID a line"
+    category_file: str | tuple[str, ...] | None = _which_images(
+        None, read.LIST, "--category-file", help="more categories: one name or MID a line, or a JSON list"
     )
     with_subclasses: bool = _which_images(
         False, read.SWITCH, "--with-subclasses", help="with every class below a category or an excluded class, too"
@@ -150,14 +153,15 @@ class Options(ExportOptions):
     is_group_of: bool | None = _flag_option("--is-group-of", "around a group of more than five")
     is_depiction: bool | None = _flag_option("--is-depiction", "of a drawing or a statue, not of the real thing")
     is_inside: bool | None = _flag_option("--is-inside", "taken from the inside of the object")
-    image_ids: str | None = _which_images(
+    image_ids: str | tuple[str, ...] | None = _which_images(
         None,
-        read.INPUT,
+        read.LIST,
         "--image-ids",
-        help="only these images: one ImageID or split/ImageID a line; meets the categories",
+        help="only these images: one ImageID, split/ImageID, path or URL a line, a JSON list, or a CSV with ImageID; "
+        "meets the categories",
     )
-    exclude_ids: str | None = _which_images(
-        None, read.INPUT, "--exclude-ids", help="none of these images: one ImageID or split/ImageID a line"
+    exclude_ids: str | tuple[str, ...] | None = _which_images(
+        None, read.LIST, "--exclude-ids", help="none of these images: a list as of --image-ids"
     )
     limit: int | None = _which_images(
         None,
@@ -399,8 +403,8 @@ class Options(ExportOptions):
         0,
         read.COUNT_OR_SHARE,
         "--max-failures",
-        help="that many failures, or P% of the selected images, still exit 0; the exit code alone: in Python it is "
-        "checked and has no effect",
+        help="that many failures, or P% of the selected images, still exit 0, unknown ids of --image-ids counted among "
+        "both; the exit code alone: in Python it is checked and has no effect",
     )
     no_hash: bool = _transfer(
         False,
@@ -441,6 +445,10 @@ class Options(ExportOptions):
         """Refuse options of a selection that contradict each other."""
         if self.match == "all" and not (self.categories or self.category_file):
             raise UsageError("match (--type) inter needs at least one --category to intersect")
+        from_stdin = [name for name in KEPT_LISTS if getattr(self, name) in _STDIN]
+        if len(from_stdin) > 1:
+            flags = " and ".join(f"--{name.replace('_', '-')}" for name in from_stdin)
+            raise UsageError(f"{flags} both read stdin, which can be read once; give one of them as a file")
         if self.packs and self.top_up:
             raise UsageError(
                 "--top-up replaces what failed before; with --no-files shards are filled already: leave one out"
@@ -490,7 +498,7 @@ class Options(ExportOptions):
         return cls(**query)  # type: ignore[arg-type]
 
     def allows(self, failed: int, selected: int) -> bool:
-        """Return whether `failed` of `selected` images is within --max-failures.
+        """Return whether `failed` of `selected` images is within --max-failures; unknown ids count as both.
 
         >>> Options(max_failures="0.5%").allows(1, 200), Options(max_failures="0.5%").allows(1, 199)
         (True, False)
@@ -526,7 +534,7 @@ def _plain(value: Any, *, is_absolute: bool) -> Any:
         return list(value)
     text = str(value) if isinstance(value, Path) else value
     # A query may be repeated from any working directory; a URL stays as it is.
-    if not is_absolute or text is None or text.lower().startswith("file:"):
+    if not is_absolute or text is None or text == "-" or text.lower().startswith("file:"):
         return text
     # The query of a URL may hold a secret.
     return redacted(text) if is_http(text) else os.path.abspath(text)

@@ -80,6 +80,21 @@ def _refuse_login(label: str, text: str) -> None:
         raise UsageError(f"{label} holds a user name and a password; they are not supported")
 
 
+def read_list(label: str, value: object) -> str | tuple[str, ...] | None:
+    """Return the path of a list as text, `-` for stdin, or the lines that are given in place of a file."""
+    if value is None or isinstance(value, str | os.PathLike):
+        return None if value is None else read_path_or_url(label, value)
+    if isinstance(value, bytes | bytearray | Mapping) or not isinstance(value, Iterable):
+        raise UsageError(f"{label} takes a path or a sequence of lines, not {value!r}")
+    lines = tuple(value)
+    for line in lines:
+        if not isinstance(line, str):
+            raise UsageError(f"{label} takes lines of text, not {line!r}")
+    if not any(line.strip() for line in lines):
+        raise UsageError(f"{label}: the sequence names nothing; leave it out to take everything")
+    return lines
+
+
 def one_of(allowed: Iterable[str]) -> Reader:
     """Return a reader of one word of a closed set."""
     choices = tuple(allowed)
@@ -234,6 +249,7 @@ SWITCH = Reader(_read_switch, parse=bool)
 YES_OR_NO = Reader(_read_yes_or_no, choices=("yes", "no"))
 FILE = Reader(read_path_or_url, "FILE")
 INPUT = Reader(read_path_or_url, "FILE", is_absolute=True)
+LIST = Reader(read_list, "FILE|-", "a file, - for stdin, a pipe; in Python also a sequence of lines", is_absolute=True)
 TABLE = Reader(read_path_or_url, "PATH_OR_URL", is_absolute=True)
 MIRROR = Reader(_read_mirror, "URL_OR_DIR", is_absolute=True, environment="OID_ASYNC_MIRROR")
 CACHE_DIR = Reader(_read_cache_dir, "DIR", is_absolute=True, environment="OID_ASYNC_CACHE")

@@ -162,9 +162,8 @@ class _Images:
         listed = there.get_column("split")
         fits = (published.is_null() | listed.is_null() | (published == listed)).fill_null(True)
         known = there.filter(fits)
-        absent = rows.join(known, on=KEY, how="anti").join(known, on="line", how="anti").get_column("line").unique()
-        odd = pl.Series("line", [line for line, _ in ids.odd], pl.UInt32)
-        return self.mask([known.get_column("at")]), pl.concat([absent, odd]).sort()
+        absent = rows.join(known, on="line", how="anti").get_column("line").unique()
+        return self.mask([known.get_column("at")]), pl.concat([absent, ids.odd.get_column("line")]).sort()
 
     def splits(self, keep: pl.Series) -> dict[str, int]:
         """Return how many of a set are in each split, where that is known."""

@@ -1,73 +1,93 @@
-"""Lists of images from a file: one ImageID or split/ImageID a line, as the official downloader script takes them.
+"""Lists of images: an ImageID or split/ImageID a line, as the official downloader script takes them, and other forms.
 
-`.jpg` (or .jpeg, .png) behind an id, upper-case digits, blank lines, spaces around, CR, a byte order mark and a header
-`ImageID` are tolerated. Any other line names an unknown image: it is listed, never dropped.
+An entry may also be a path, URL or S3 key that ends in `<ImageID>.<ext>`; a list may be JSON or a CSV with an ImageID
+column (`tables.text_lists`). `.jpg` behind an id, upper-case digits, `val` and `valid`, quotes, comments and `\\` for
+`/` are tolerated. The split is the one before the id (`train/ID`), that of the bucket's URL, or a CSV's Subset; a
+folder of a user's own may well be called train. Any other entry names an unknown image: it is counted and listed.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TextIO
 
 import polars as pl
 
 from oid_async.errors import InputError
 from oid_async.openimages.ids import KEY, IdForm, hexadecimal
 from oid_async.openimages.vocabulary import SPLITS, Split
-from oid_async.tables.reading import TableFile, reading
+from oid_async.tables.reading import TableFile
+from oid_async.tables.text_lists import ListColumns, read_entries, what_it_seems, without_comment
 
-_BATCH_LINES = 1 << 16
-_HEADERS = ("imageid", "image_id", "id")
-_PARTS = r"(?i)^(?:([a-z0-9]+)/)?([^/]+?)(?:\.jpe?g|\.png)?$"
+_COLUMNS = ListColumns(("imageid", "id"), ("subset", "split"))
+_SPLIT_WORDS: dict[str, int] = {split: code for code, split in enumerate(SPLITS)}
+_SPLIT_WORDS |= {"val": SPLITS.index("validation"), "valid": SPLITS.index("validation")}
+# What is before the last slash, what is behind it, and a suffix; a fragment (`#...`) is none of either.
+_HEX_PARTS = r"^(?:(.*)/)?([0-9A-Fa-f]{16})(\.[0-9A-Za-z]{1,8})?(?:#.*)?$"
+_OWN_PARTS = r"(?i)^(?:([a-z0-9]+)/)?([^/]+?)(?:\.jpe?g|\.png)?$"
+_OWN_PATH = r"/([^/]+?)\.[0-9A-Za-z]{1,8}$"
+_BUCKET_URL = r"(?i)^[a-z][a-z0-9+.-]*://(?:[^?#]*/)?open-images-dataset(?:\.s3[^/]*)?/([a-z]+)$"
 
 
 @dataclass(frozen=True, slots=True)
 class IdList:
     """The images that a list names.
 
-    `rows` has KEY, split (u8 index into SPLITS; null where the line names none) and line (u32, physical), one row per
-    distinct image and reading of a line. `odd` are the lines that name no image: (line, text). `splits` are the named
-    splits; `is_complete` is True if every line that names an image names its split.
+    `rows` has KEY, split (u8 index into SPLITS; null where the line names none) and line (u32, physical, or the place
+    in a JSON list), one row per distinct image and reading of a line. `odd` has line and text (as written) of those
+    that name no image. `splits` are the named splits; `is_complete` is True if every line that names an image names its
+    split.
     """
 
     name: str
     rows: pl.DataFrame
-    odd: tuple[tuple[int, str], ...]
+    odd: pl.DataFrame
     splits: tuple[Split, ...]
     is_complete: bool
 
-    def text_of(self, lines: pl.Series) -> list[str]:
+    def text_of(self, lines: pl.Series) -> pl.Series:
         """Return the text of these lines, in order: split/ImageID or ImageID, an odd line as it is."""
-        text = dict(self.odd)
-        rows = self.rows.filter(pl.col("line").is_in(lines.implode()))
+        rows = self.rows.filter(pl.col("line").is_in(lines.implode())).unique("line", keep="first", maintain_order=True)
         image_id = hexadecimal() if rows.schema[KEY] == pl.UInt64 else pl.col(KEY)
-        for line, split, name in rows.select("line", "split", image_id.alias("name")).iter_rows():
-            text.setdefault(line, name if split is None else f"{SPLITS[split]}/{name}")
-        return [text[line] for line in lines]
+        split = pl.col("split").replace_strict(range(len(SPLITS)), list(SPLITS), return_dtype=pl.String)
+        texts = rows.select("line", text=pl.concat_str(split, image_id, separator="/", ignore_nulls=True))
+        wanted = lines.alias("line").to_frame()
+        return wanted.join(pl.concat([texts, self.odd]), on="line", maintain_order="left").get_column("text")
 
 
-def read_ids(path: Path, name: str, ids: IdForm) -> IdList:
-    """Read a list. Raises InputError when no line of it names an image."""
-    frames: list[pl.DataFrame] = []
-    odd: list[tuple[int, str]] = []
-    with reading(TableFile(path, name)), path.open(encoding="utf-8-sig", errors="replace") as file:
-        for frame in _batches(file):
-            parsed = _parse(frame, ids)
-            frames.append(parsed.filter(pl.col(KEY).is_not_null()).select(KEY, "split", "line"))
-            odd += parsed.filter(pl.col(KEY).is_null()).select("line", "text").rows()
+def read_ids(path: Path, name: str, ids: IdForm, *, may_name_none: bool = False) -> IdList:
+    """Read a list. Raises InputError for what is no list, and unless `may_name_none` when no entry names an image."""
+    table = TableFile(path, name)
     schema: dict[str, type[pl.DataType]] = {KEY: ids.dtype, "split": pl.UInt8, "line": pl.UInt32}
-    rows = _first_of_each(pl.concat([pl.DataFrame(schema=schema), *frames]))
-    if odd and not len(rows):
-        line, text = odd[0]
-        raise InputError(f"{name}: no line names an image; line {line} is {text[:60]!r}, not ImageID or split/ImageID")
+    found = [pl.DataFrame(schema=schema)]
+    odd = [pl.DataFrame(schema={"line": pl.UInt32, "text": pl.String})]
+    for frame in read_entries(table, _COLUMNS):
+        parsed = _parse(frame, ids)
+        is_odd = pl.col(KEY).is_null()
+        found.append(_first_of_each(parsed.filter(~is_odd).select(KEY, "split", "line")))
+        odd.append(parsed.filter(is_odd).select("line", "text"))
+    rows, none = _first_of_each(pl.concat(found)), pl.concat(odd)
+    if len(none) and not len(rows):
+        _refuse(table, none, may_name_none=may_name_none)
     codes = rows.get_column("split")
     return IdList(
         name=name,
         rows=rows,
-        odd=tuple(odd),
+        odd=none,
         splits=tuple(SPLITS[code] for code in codes.unique().drop_nulls().sort()),
         is_complete=not codes.null_count(),
+    )
+
+
+def _refuse(table: TableFile, odd: pl.DataFrame, *, may_name_none: bool) -> None:
+    """Raise InputError for a file whose entries all name no image."""
+    seems = what_it_seems(table)
+    if may_name_none and not seems:
+        return
+    line, text = odd.row(0)
+    what = f"it is {seems}; " if seems else ""
+    raise InputError(
+        f"{table.name}: {what}no line names an image; line {line} is {text[:60]!r}, not ImageID, split/ImageID or "
+        "a path or URL that ends in ImageID.jpg"
     )
 
 
@@ -79,48 +99,69 @@ def _first_of_each(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.filter(is_first | ~is_same).sort("at").drop("at")
 
 
-def _batches(file: TextIO) -> Iterator[pl.DataFrame]:
-    """Yield the lines that are not blank, with their numbers."""
-    number = 0
-    while lines := list(islice(file, _BATCH_LINES)):
-        numbers = range(number + 1, number + 1 + len(lines))
-        if number == 0 and lines[0].strip().lower() in _HEADERS:
-            lines[0] = ""
-        number += len(lines)
-        frame = pl.DataFrame({"line": numbers, "text": lines}, schema={"line": pl.UInt32, "text": pl.String})
-        yield frame.with_columns(pl.col("text").str.strip_chars()).filter(pl.col("text") != "")
-
-
 def _parse(frame: pl.DataFrame, ids: IdForm) -> pl.DataFrame:
-    """Add KEY (null for what names no image) and split to lines of text.
-
-    An id of a user's own may look like a path or a file name: its line is read both as one id and in parts.
-    """
-    if not ids.hexadecimal:
-        as_one_id = frame.with_columns(ImageID="text", split=pl.lit(None, pl.UInt8)).with_columns(ids.key())
-        in_parts = _in_parts(frame, ids)
-        columns = ["line", "text", "split", KEY]
-        fresh = in_parts.filter(pl.col(KEY).is_not_null(), pl.col(KEY) != pl.col("text"))
-        return pl.concat([as_one_id.select(columns), fresh.select(columns)]).sort("line", maintain_order=True)
-    return _in_parts(frame, ids)
-
-
-def _in_parts(frame: pl.DataFrame, ids: IdForm) -> pl.DataFrame:
-    word = pl.col("text").str.extract(_PARTS, 1).str.to_lowercase()
-    image_id = pl.col("text").str.extract(_PARTS, 2)
-    frame = frame.with_columns(
-        ImageID=image_id.str.to_lowercase() if ids.hexadecimal else image_id,
-        split=word.replace_strict(list(SPLITS), range(len(SPLITS)), default=None, return_dtype=pl.UInt8),
-        is_known=word.is_null() | word.is_in(SPLITS),
+    """Add KEY (null for what names no image) and split (u8) to entries: line, text, and split as a CSV says it."""
+    entries = frame.with_columns(
+        entry=without_comment(pl.col("text")).str.replace_all(r"\\", "/", literal=True),
+        said=_code(pl.col("split")),
+        is_odd=pl.col("split").is_not_null() & _code(pl.col("split")).is_null(),
     )
-    return frame.with_columns(pl.when("is_known").then(ids.key()).alias(KEY))
+    if ids.hexadecimal:
+        return _hexadecimal(entries.filter(pl.col("entry") != ""), ids)
+    # An id of a user's own may look like a path or a file name: its line is read as one id, and in parts.
+    readings = [entries.with_columns(ImageID="text", split="said"), _own_parts(entries), _own_path(entries)]
+    columns = ["line", "text", "split", pl.when(~pl.col("is_odd")).then(ids.key()).alias(KEY)]
+    whole, *parts = [each.select(columns) for each in readings]
+    fresh = [part.filter(pl.col(KEY).is_not_null(), pl.col(KEY) != pl.col("text")) for part in parts]
+    return pl.concat([whole, *fresh]).sort("line", maintain_order=True)
+
+
+def _code(word: pl.Expr) -> pl.Expr:
+    """Return the expression split as somebody writes it -> index into SPLITS, null for any other word."""
+    words, codes = list(_SPLIT_WORDS), list(_SPLIT_WORDS.values())
+    return word.str.to_lowercase().replace_strict(words, codes, default=None, return_dtype=pl.UInt8)
+
+
+def _hexadecimal(entries: pl.DataFrame, ids: IdForm) -> pl.DataFrame:
+    """Read entries as ids of Open Images."""
+    is_url = pl.col("entry").str.contains("://", literal=True)
+    address = pl.when(is_url).then(pl.col("entry").str.replace(r"(?s)[?#].*$", "")).otherwise("entry")
+    parts = entries.with_columns(address=address).with_columns(
+        folder=pl.col("address").str.extract(_HEX_PARTS, 1),
+        ImageID=pl.col("address").str.extract(_HEX_PARTS, 2).str.to_lowercase(),
+        has_suffix=pl.col("address").str.extract(_HEX_PARTS, 3).is_not_null(),
+    )
+    is_local = pl.col("folder").str.contains(r"(?i)^file:")
+    in_folder = _code(pl.col("folder"))
+    in_bucket = pl.when(~is_local).then(_code(pl.col("folder").str.extract(_BUCKET_URL, 1)))
+    split = pl.coalesce("said", in_folder, in_bucket)
+    is_id = pl.col("folder").is_null() | (pl.col("folder") == ".") | in_folder.is_not_null() | pl.col("has_suffix")
+    key = pl.when(is_id & ~pl.col("is_odd")).then(ids.key()).alias(KEY)
+    return parts.select("line", "text", split.alias("split"), key)
+
+
+def _own_parts(entries: pl.DataFrame) -> pl.DataFrame:
+    """Read entries as an id with maybe a split before it and a suffix behind it."""
+    word = pl.col("entry").str.extract(_OWN_PARTS, 1)
+    parts = entries.with_columns(
+        ImageID=pl.col("entry").str.extract(_OWN_PARTS, 2), split=pl.coalesce("said", _code(word))
+    )
+    return parts.filter(word.is_null() | _code(word).is_not_null())
+
+
+def _own_path(entries: pl.DataFrame) -> pl.DataFrame:
+    """Read entries as paths of files that are named by their ids."""
+    name = pl.col("entry").str.extract(_OWN_PATH, 1)
+    return entries.with_columns(ImageID=name, split="said").filter(name.is_not_null())
 
 
 def as_image_rows(images: IdList, splits: Iterable[Split]) -> pl.LazyFrame:
-    """Return ImageID and Subset of a complete list of Open Images ids: the least columns of an image table."""
+    """Return ImageID and Subset of a complete list of Open Images ids: the least columns of an image table.
+
+    An id that the list names in two splits has two rows; they are in order of ImageID, then of the splits.
+    """
     codes = [SPLITS.index(split) for split in splits] or list(range(len(SPLITS)))
-    rows = images.rows.filter(pl.col("split").is_in(codes)).sort(KEY, maintain_order=True)
-    rows = rows.filter((pl.col(KEY) != pl.col(KEY).shift()).fill_null(True))
+    rows = images.rows.filter(pl.col("split").is_in(codes)).sort(KEY, "split")
     subset = pl.col("split").replace_strict(range(len(SPLITS)), list(SPLITS), return_dtype=pl.String)
     # Lazily: a number in hex is made of sixteen texts of one digit, 250 bytes an image.
     return rows.lazy().select(ImageID=hexadecimal(), Subset=subset)

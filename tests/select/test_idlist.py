@@ -40,7 +40,9 @@ def read(folder: Path, text: str | bytes, ids: IdForm | None = None) -> IdList:
 
 def parsed(found: IdList) -> Parsed:
     rows = found.rows.select("line", name(found).alias("name"), "split").iter_rows()
-    return Parsed({line: (text, None if code is None else SPLITS[code]) for line, text, code in rows}, found.odd)
+    return Parsed(
+        {line: (text, None if code is None else SPLITS[code]) for line, text, code in rows}, tuple(found.odd.rows())
+    )
 
 
 def name(found: IdList) -> pl.Expr:
@@ -67,7 +69,7 @@ def meet(found: IdList, table: pl.DataFrame) -> Met:
     ids = IdForm(table.schema[KEY] == pl.UInt64)
     selection = choose(no_label_counts(ids), table, Query(image_ids=found, by_boxes=False))
     lines = selection.unknown_lines
-    return Met(selection.keys.to_list(), lines.to_list(), found.text_of(lines))
+    return Met(selection.keys.to_list(), lines.to_list(), found.text_of(lines).to_list())
 
 
 TOLERATED = [
@@ -113,22 +115,20 @@ ODD = [
     pytest.param(f"+{ID[1:]}", id="plus"),
     pytest.param(f"{ID[:8]}_{ID[9:]}", id="underscore"),
     pytest.param(f"{ID[:8]} {ID[8:]}", id="space-within"),
-    pytest.param(f"val/{ID}", id="no-split"),
+    pytest.param(f"dev/{ID}", id="no-split"),
     pytest.param(f"train/train/{ID}", id="two-splits"),
     pytest.param(f"/{ID}", id="rooted"),
-    pytest.param(f"train\\{ID}", id="backslash"),
     pytest.param("train/", id="split-alone"),
     pytest.param("train", id="word"),
     pytest.param("/", id="slash"),
     pytest.param(".jpg", id="suffix-alone"),
     pytest.param("train/.jpg", id="split-and-suffix"),
-    pytest.param(f"{ID}.gif", id="other-suffix"),
     pytest.param(f"{ID}.jpg.jpg", id="two-suffixes"),
     pytest.param(f"{ID},train", id="csv"),
-    pytest.param(f'"{ID}"', id="quoted"),
     pytest.param(f"{ID} {OTHER}", id="two-ids"),
-    pytest.param(f"https://s.example/train/{ID}.jpg", id="url"),
-    pytest.param("# a comment", id="comment"),
+    pytest.param(f"https://s.example/train/{ID}", id="url-without-suffix"),
+    pytest.param(f"s3://open-images-dataset/train/{ID[:-1]}.jpg", id="url-of-no-id"),
+    pytest.param(f'"{ID}', id="half-quoted"),
     pytest.param("٠٠٠٠٠٤٨٥٤٩٥٥٧٩٦٤", id="arabic-digits"),
     pytest.param("ｆｅ600639ac5f36c1", id="full-width"),
     pytest.param("Straße", id="not-ascii"),
@@ -241,8 +241,6 @@ MEETINGS = [
     (f"train/{ID}", IN_TRAIN, True),
     (f"train/{ID}", IN_TEST, False),
     (f"train/{ID}", SPLITLESS, True),
-    (f"train/{ID}\ntest/{ID}", IN_TEST, True),
-    (f"train/{ID}\n{ID}", IN_TEST, True),
     (OTHER, IN_TRAIN, False),
     (ID, images(), False),
 ]
@@ -257,12 +255,18 @@ def test_a_list_meets_the_image_table(text: str, table: pl.DataFrame, is_chosen:
     assert meet(found, table) == (Met([int(ID, 16)], [], []) if is_chosen else unknown)
 
 
+def test_one_id_in_two_splits_is_two_images(tmp_path: Path) -> None:
+    """What is listed of a split that does not have it is unknown, though another split has it."""
+    assert meet(read(tmp_path, f"train/{ID}\ntest/{ID}"), IN_TEST) == Met([int(ID, 16)], [1], [f"train/{ID}"])
+    assert meet(read(tmp_path, f"train/{ID}\n{ID}"), IN_TEST) == Met([int(ID, 16)], [1], [f"train/{ID}"])
+
+
 def test_unknown_lines_are_said_in_order(tmp_path: Path) -> None:
     """Unknown ids and odd lines stand in the order of the list, each as ImageID or split/ImageID, an odd one as is."""
-    text = f"kitten\ntest/{HIGH.upper()}.jpg\r\n{OTHER}.png\n{ID}\n\n {OTHER}\nval/{ID}\nkitten\n"
+    text = f"kitten\ntest/{HIGH.upper()}.jpg\r\n{OTHER}.png\n{ID}\n\n {OTHER}\ndev/{ID}\nkitten\n"
     found = read(tmp_path, text)
     met = meet(found, images((ID, "train"), (HIGH, "train")))
-    assert met == Met([int(ID, 16)], [1, 2, 3, 7, 8], ["kitten", f"test/{HIGH}", OTHER, f"val/{ID}", "kitten"])
+    assert met == Met([int(ID, 16)], [1, 2, 3, 7, 8], ["kitten", f"test/{HIGH}", OTHER, f"dev/{ID}", "kitten"])
 
 
 def own_images(rows: dict[str, Split | None]) -> pl.DataFrame:
@@ -306,7 +310,7 @@ def test_a_long_list_is_read_quickly(tmp_path: Path) -> None:
     found = read(tmp_path, "".join(lines))
     took = time.perf_counter() - began
     assert took < 5
-    assert found.odd == ((70_001, "kitten"),)
+    assert found.odd.rows() == [(70_001, "kitten")]
     assert found.rows.get_column(KEY).to_list() == numbers
     places = found.rows.get_column("line").to_list()
     assert places == [*range(1, 70_001), *range(70_003, count + 3)]
@@ -322,7 +326,7 @@ def test_a_long_list_is_read_quickly(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("splits", "expected"),
     [
-        ((), [(HIGH, "test"), (ID, "train"), (OTHER, "validation")]),
+        ((), [(HIGH, "train"), (HIGH, "test"), (ID, "train"), (OTHER, "validation")]),
         (("train",), [(ID, "train"), (HIGH, "train")]),
         (("validation", "test"), [(HIGH, "test"), (OTHER, "validation")]),
     ],
@@ -330,7 +334,7 @@ def test_a_long_list_is_read_quickly(tmp_path: Path) -> None:
 def test_a_complete_list_stands_for_an_image_table(
     splits: tuple[Split, ...], expected: list[tuple[str, str]], tmp_path: Path
 ) -> None:
-    """A list with a split on every line is an image table of ImageID and Subset, one row an image."""
+    """A list with a split on every line is an image table of ImageID and Subset; one id in two splits is two images."""
     text = f"test/{HIGH}\ntrain/{ID}\nkitten\ntrain/{HIGH}\nvalidation/{OTHER}.jpg\ntest/{HIGH}\n"
     rows = as_image_rows(read(tmp_path, text), splits).collect()
     assert rows.schema == {"ImageID": pl.String, "Subset": pl.String}

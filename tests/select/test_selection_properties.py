@@ -48,7 +48,7 @@ UNKNOWN_LABELS = ("/m/0zzz", "")
 NAMES = ("Person", "Human face", "Ball", "Straße")
 URL_ENDS = ("a_o.jpg", "A_o.JPG", "b_o.jpg", "c_o.jpg", "d_o.jpg")
 FLAG_TEXTS = ("1", "0", "1", "0", "-1", "1.0", "0.0", "-1.0", "")
-ODD_LINES = ("0123", "train/", "val/0000048549557964", "0000048549557964,train", "kitten")
+ODD_LINES = ("0123", "train/", "dev/0000048549557964", "0000048549557964,train", "kitten")
 # How a list may write ImageID or split/ImageID.
 SPELLINGS = ("{}", "{}.jpg", "{}.JPG", "{}.jpeg", "{}.png", "  {} ", "{}\r", "\n\n{}\n \n")
 FORMS = (("published",), ("copied",), ("sorted",), ("published", "sorted"))
@@ -153,7 +153,8 @@ class Case:
         """The images there are to choose from, with their splits."""
         if self.is_bare:
             lines = [line for line in self.named if not self.splits or line.split in self.splits]
-            return {line.image_id: line.split for line in reversed(lines) if line.split}
+            lines.sort(key=lambda line: SPLITS.index(line.split or "test"), reverse=True)
+            return {line.image_id: line.split for line in lines if line.split}
         images = [image for image in self.dataset.images if image.image_id != BAD_ID]
         return {image.image_id: image.split for image in images if image.split in self.asked}
 
@@ -270,7 +271,7 @@ class Case:
             text = f"{line.split}/{line.image_id}" if line.split else line.image_id
             if not line.image_id:
                 said.append(line.text.strip())
-            elif text not in said and not (line.image_id in self.images and self.listed(self.named, line.image_id)):
+            elif text not in said and not (line.image_id in self.images and self.listed((line,), line.image_id)):
                 said.append(text)
         return said
 
@@ -566,7 +567,7 @@ def _check(case: Case, found: SelectionResult) -> None:
         0 if case.with_subclasses else len(case.having(case.subclasses(labels)) - case.having(labels))
         for labels in case.plain_categories
     ]
-    assert found.unknown_ids == case.unknown
+    assert found.unknown_ids.to_list() == case.unknown
     if case.kind == "bbox":
         assert found.annotations == {"bbox": len(case.saved)}
         assert selection.unlisted == len(case.annotated - case.images.keys())
