@@ -7,11 +7,12 @@ import asyncio
 import json
 import random
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack
 from unittest.mock import patch
 
 import polars as pl
@@ -42,6 +43,7 @@ IDS = (
     *("7fffffffffffffff", "8000000000000000", "9e99999999999999", "ffffffffffffffff"),
 )
 NOWHERE = "123456789abcdef0"
+_Row = TypeVar("_Row", Image, Box)
 BAD_ID = "abcdef01234567890"
 LABELS = ("/m/0", "/m/01", "/m/02", "/m/03", "/m/04")
 UNKNOWN_LABELS = ("/m/0zzz", "")
@@ -450,7 +452,14 @@ def _dataset(chance: random.Random, flags: Sequence[str], most_images: int, most
         split = _split(chance) if is_stray else home[image_id]
         said = tuple((name, chance.choice(FLAG_TEXTS)) for name in flags)
         boxes.append(Box(image_id, label, chance.choice(("0", "0.5", "0.500000")), split, said))
-    return Dataset(classes, images, boxes)
+    return Dataset(classes, _usable(images), _usable(boxes))
+
+
+def _usable(rows: list[_Row]) -> list[_Row]:
+    """Drop the damaged rows of each split that has more of them than others: such a table is refused."""
+    bad = Counter(row.split for row in rows if row.image_id == BAD_ID)
+    good = Counter(row.split for row in rows if row.image_id != BAD_ID)
+    return [row for row in rows if row.image_id != BAD_ID or bad[row.split] <= good[row.split]]
 
 
 def _split(chance: random.Random) -> Split:
