@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from oid_async.concurrency import available_processors, in_thread, single_error
+from oid_async.dataset.audit import drop_replaced
 from oid_async.errors import storage_errors
 from oid_async.events import Finished, Note, Planned, Sink
 from oid_async.http.estimator import FLOOR
@@ -130,6 +131,9 @@ class _Download:
         if tops_up(context.options):
             decision = await self._top_up(decision)
         await in_thread(self._write_results, decision)
+        if context.options.retry_failed:
+            # What was set aside before the plan and has landed again.
+            await in_thread(drop_replaced, context.folder, (), ())
         await Attachments(context, tables).fetch()
         await self._export(packer)
 

@@ -2,19 +2,25 @@
 
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from oid_async.concurrency import in_thread
+from oid_async.dataset.audit import set_aside
 from oid_async.errors import InputError, UsageError, storage_errors
 from oid_async.events import Note, Sink
+from oid_async.openimages.ids import KEY
 from oid_async.options.query import Options
 from oid_async.store.adoption import from_manifest
 from oid_async.store.atomic import read_json, write_json
+from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder, packed_in
 from oid_async.store.folder_lock import FolderLock
+from oid_async.store.image_check import read_header
 from oid_async.store.journal import Journal, has_failed
+from oid_async.store.journal_index import JournalIndex
 from oid_async.store.recovery import boot_id, recover_after_boot
 
 if TYPE_CHECKING:
@@ -92,3 +98,26 @@ def forget_outdated_failures(folder: Folder, journal: Journal, site: str | None,
         journal.forget_failures()
     if before != now or not note.exists():
         write_json(note, now, part=folder.tmp / note.name)
+
+
+def set_aside_unreadable(folder: Folder, index: JournalIndex, keys: pl.Series) -> int:
+    """Move the files of these images (sorted keys) that no decoder opens into damaged/; return how many.
+
+    Version 0.1.0 saved JPEGs without a readable size, and journalled none for them.
+    """
+    is_suspect = (pl.col("Status") == "ok") & (pl.col("Width").is_null() | pl.col("Height").is_null())
+    suspects = index.all_latest(is_suspect=is_suspect).filter("is_suspect").get_column(KEY)
+    suspects = suspects.filter(suspects.is_in(keys.implode()))
+    if not len(suspects):
+        return 0
+    lines = index.latest(suspects).filter(pl.col(KEY).is_in(suspects.implode()))
+    names = [name for name in lines.get_column("FileName").drop_nulls() if _is_unreadable(folder.images / name)]
+    return set_aside(folder, names) if names else 0
+
+
+def _is_unreadable(path: Path) -> bool:
+    try:
+        with FileBytes(path) as body:
+            return not read_header(body).is_readable
+    except OSError:
+        return False

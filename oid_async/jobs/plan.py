@@ -14,7 +14,7 @@ from oid_async.errors import StorageError, machine_error, storage_error
 from oid_async.jobs.attachments import Attachments
 from oid_async.jobs.context import RunContext
 from oid_async.jobs.gather import GatheredTables, choose_sources, gather_tables
-from oid_async.jobs.ownership import forget_outdated_failures
+from oid_async.jobs.ownership import forget_outdated_failures, set_aside_unreadable
 from oid_async.jobs.selection import SelectionResult, remarks, select_images
 from oid_async.jobs.site import Site
 from oid_async.jobs.unknown_ids import cached_splits_of
@@ -149,6 +149,8 @@ class Planning:
                     top_up = TopUpState(failed, first if journal is not None and tops_up(options) else None)
                 selected = select_images(self.tables, options.all_boxes, top_up)
                 state = looking.result()
+            if journal is not None and options.retry_failed and not options.packs:
+                state = self._without_unreadable(state, selected.selection.keys)
             summary = planner.write(selected.selection.keys, state)
         except (OSError, pl.exceptions.PolarsError) as error:
             if machine_error(error) is None:
@@ -157,6 +159,15 @@ class Planning:
         if journal is not None:
             journal.append(summary.adopted)
         return selected, summary
+
+    def _without_unreadable(self, state: FolderState, keys: pl.Series) -> FolderState:
+        """Set aside what is no image although it was saved, so that it is fetched again; return the folder's state."""
+        folder = self._context.folder
+        count = set_aside_unreadable(folder, state.index, keys)
+        if not count:
+            return state
+        self._context.note(f"{count} saved files are no JPEG that can be read: they are fetched again")
+        return self._look_at_folder()
 
     def _look_at_folder(self) -> FolderState:
         """Return what the plan must know of SAVEPATH."""
