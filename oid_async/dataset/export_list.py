@@ -14,6 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from oid_async.errors import InputError
+from oid_async.store.atomic import replacing
 
 MARKER = ".oid_async-export.json"
 LIST = ".oid_async-export.list"
@@ -36,10 +37,13 @@ FOUND_SCHEMA: dict[str, type[pl.DataType]] = {
 def write_list(export: Path, files: pl.DataFrame) -> None:
     """Write the list of an export whose marker, and every other file, is there already. Raises OSError.
 
-    The list holds the time of the marker, by the clock of its file system: what changed later was not the export.
+    The list holds the time of the marker, by the clock of its file system: what changed later was not the export. The
+    shards of a download have no marker, and 0 as their time.
     """
-    changed = os.lstat(export / MARKER).st_ctime_ns
-    files.select(list(LIST_SCHEMA)).sort("path").write_parquet(export / LIST, metadata={_TIME: str(changed)})
+    marker = export / MARKER
+    changed = os.lstat(marker).st_ctime_ns if marker.exists() else 0
+    with replacing(export / LIST) as part:
+        files.select(list(LIST_SCHEMA)).sort("path").write_parquet(part, metadata={_TIME: str(changed)})
 
 
 def read_list(export: Path) -> tuple[pl.DataFrame, int] | None:

@@ -31,6 +31,8 @@ class Coco:
     """Writes one JSON file per split; its images wait in a second file, which is appended at the end."""
 
     kinds: ClassVar[Sequence[KindName]] = ("bbox", "segmentation", "narrative")
+    names: ClassVar[Sequence[str]] = (r"annotations/(?:instances|captions)_{split}\.json",)
+    names_by_image: ClassVar[Sequence[str]] = (r"images/{split}/[^/]+\.(?i:jpg)",)
 
     def __init__(self, context: ExportContext) -> None:
         self._context = context

@@ -49,6 +49,15 @@ class FiftyOne:
     """Writes the label files span by span, and the class tables at the end."""
 
     kinds: ClassVar[Sequence[KindName]] = ("bbox", "segmentation", "relationship", "label", "point")
+    names: ClassVar[Sequence[str]] = (
+        r"ATTRIBUTION\.csv",
+        r"labels/(?:classifications|detections|relationships|segmentations|points)\.csv",
+        r"labels/masks/[^/]+/[^/]+\.png",
+        r"metadata/(?:classes|attributes|segmentation_classes|point_classes)\.csv",
+        r"metadata/hierarchy\.json",
+        r"metadata/{split}\.txt",
+    )
+    names_by_image: ClassVar[Sequence[str]] = (r"data/[^/]+\.(?i:jpg)",)
 
     def __init__(self, context: ExportContext) -> None:
         self._context = context

@@ -17,6 +17,8 @@ class ImageFolder:
     """Writes metadata.jsonl line by line."""
 
     kinds: ClassVar[Sequence[KindName]] = ("bbox", "narrative", "label", "relationship", "point")
+    names: ClassVar[Sequence[str]] = (r"{split}/metadata\.jsonl",)
+    names_by_image: ClassVar[Sequence[str]] = (r"{split}/[^/]+\.(?i:jpg)",)
 
     def __init__(self, context: ExportContext) -> None:
         self._context = context

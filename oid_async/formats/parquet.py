@@ -25,6 +25,8 @@ class Parquet:
     """Gathers the rows of each split, and writes a file when they have as many bytes as a shard may have."""
 
     kinds: ClassVar[Sequence[KindName]] = SAMPLE_KINDS
+    names: ClassVar[Sequence[str]] = (r"{split}-[0-9]{5}\.parquet",)
+    names_by_image: ClassVar[Sequence[str]] = ()
 
     def __init__(self, context: ExportContext) -> None:
         self._context = context
@@ -61,4 +63,5 @@ class Parquet:
         number = self._files.get(split, 0)
         path: Path = self._context.stage / f"{split}-{number:05}.parquet"
         pl.DataFrame(self._rows[split], schema=_SCHEMA).write_parquet(path, row_group_size=256)
+        self._context.pictures.record.read(path)
         self._files[split], self._rows[split], self._bytes[split] = number + 1, [], 0

@@ -21,6 +21,7 @@ from oid_async.concurrency import available_processors
 from oid_async.dataset.image_store import missing_file
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import InputError
+from oid_async.formats.file_record import FileRecord
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -37,9 +38,13 @@ _INSIDE = 122
 
 
 class Pictures:
-    """The images and masks of a dataset, for an export. Raises InputError for a file that is missing or no picture."""
+    """The images and masks of a dataset, for an export. Raises InputError for a file that is missing or no picture.
 
-    def __init__(self, dataset: SavedDataset, *, copy: bool, pool: Executor | None) -> None:
+    `record` is told which files hold the bytes that were saved.
+    """
+
+    def __init__(self, dataset: SavedDataset, record: FileRecord, *, copy: bool, pool: Executor | None) -> None:
+        self.record = record
         self._images = dataset.image_files.folder
         self._masks = dataset.masks_folder
         self._copy = copy
@@ -50,8 +55,12 @@ class Pictures:
         smaller = []
         columns = ("FileName", "Width", "Height", "OutWidth", "OutHeight")
         source, target = f"{self._images}{os.sep}", f"{folder}{os.sep}"
-        rows = images.select(columns).iter_rows()
-        for (name, width, height, *size), new in zip(rows, names or images.get_column("FileName"), strict=True):
+        targets = names or images.get_column("FileName").to_list()
+        as_saved = (images["Width"] == images["OutWidth"]) & (images["Height"] == images["OutHeight"])
+        self.record.linked(
+            folder, pl.Series(targets, dtype=pl.String).filter(as_saved).to_list(), images.filter(as_saved)
+        )
+        for (name, width, height, *size), new in zip(images.select(columns).iter_rows(), targets, strict=True):
             if (width, height) == tuple(size):
                 self._link_or_copy(source + name, target + new)
             else:

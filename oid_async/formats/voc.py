@@ -26,6 +26,8 @@ class Voc:
     """Writes one XML file an image."""
 
     kinds: ClassVar[Sequence[KindName]] = ("bbox",)
+    names: ClassVar[Sequence[str]] = (r"ImageSets/Main/{split}\.txt",)
+    names_by_image: ClassVar[Sequence[str]] = (r"JPEGImages/[^/]+\.(?i:jpg)", r"Annotations/[^/]+\.xml")
 
     def __init__(self, context: ExportContext) -> None:
         self._context = context

@@ -21,6 +21,8 @@ class WebDataset:
     """Fills shards span by span, and skips the samples that an earlier, killed export has written."""
 
     kinds: ClassVar[Sequence[KindName]] = SAMPLE_KINDS
+    names: ClassVar[Sequence[str]] = (r"{split}-[0-9]{6}\.tar",)
+    names_by_image: ClassVar[Sequence[str]] = ()
 
     def __init__(self, context: ExportContext) -> None:
         self._context = context
@@ -52,6 +54,8 @@ class WebDataset:
         """Close the shards."""
         self._shards.seal()
         self._shards.sweep()
+        for path, size, md5 in self._shards.files():
+            self._context.pictures.record.hashed(path, size, md5)
         self._progress.unlink(missing_ok=True)
 
 

@@ -59,9 +59,15 @@ class ExportContext:
 
 
 class FormatWriter(Protocol):
-    """Writes one format. `kinds` are the kinds of annotations that the format can hold."""
+    """Writes one format. `kinds` are the kinds of annotations that the format can hold.
+
+    `names` are patterns of the files that it writes, `names_by_image` of those of which there is one an image: regular
+    expressions of whole paths, `{split}` for any split. They tell the files of version 0.1.0, which listed none.
+    """
 
     kinds: ClassVar[Sequence[KindName]]
+    names: ClassVar[Sequence[str]]
+    names_by_image: ClassVar[Sequence[str]]
 
     def __init__(self, context: ExportContext) -> None: ...
 

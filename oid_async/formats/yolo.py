@@ -29,6 +29,8 @@ class Yolo:
     """Writes label files span by span."""
 
     kinds: ClassVar[Sequence[KindName]] = ("bbox", "segmentation")
+    names: ClassVar[Sequence[str]] = (r"data\.yaml", r"ATTRIBUTION\.csv")
+    names_by_image: ClassVar[Sequence[str]] = (r"images/{split}/[^/]+\.(?i:jpg)", r"labels/{split}/[^/]+\.txt")
 
     def __init__(self, context: ExportContext) -> None:
         self._context = context

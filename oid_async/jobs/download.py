@@ -84,6 +84,7 @@ class Run:
         try:
             with single_error():
                 async with self._open(dry_run=False) as context:
+                    await self._check_export(context)
                     planning = await Planning.of(context)
                     await _Download(context, planning, self._deliver, own_loop=self._own_loop).carry_out()
         except asyncio.CancelledError:
@@ -93,6 +94,13 @@ class Run:
             self.report.seconds = monotonic() - started
         self._sink(Finished(self.report))
         return self.report
+
+    async def _check_export(self, context: RunContext) -> None:
+        """Raise UsageError if the export could not take its place in the end."""
+        if self.options.format is not None and context.packed is None:
+            from oid_async.jobs.export import Export
+
+            await in_thread(Export(context.folder.path, self.options, self._sink).check_place)
 
     def _open(self, *, dry_run: bool) -> AbstractAsyncContextManager[RunContext]:
         return open_run(

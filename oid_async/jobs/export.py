@@ -1,15 +1,14 @@
 """One export: a saved folder -> an ExportSource -> the writer of the format, span by span -> counts checked -> renamed.
 
-Everything is written into a folder next to the export, `.<name>.oid_async/`, which is renamed when it is complete and
+Everything is written into a folder next to the export (`jobs.export_folder`), which is renamed when it is complete and
 has what was planned. `oid_async.export`, `oid-async export` and `download --format` use it. Blocking work runs in one
 thread.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
@@ -18,24 +17,24 @@ from typing import Any
 import polars as pl
 
 from oid_async.concurrency import CallsOnLoop, until_stopped
+from oid_async.dataset.export_list import MARKER, write_list
 from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.saved import SavedDataset
-from oid_async.errors import InputError, LockedError, UsageError, machine_error, storage_error
+from oid_async.errors import InputError, UsageError, machine_error, storage_error
 from oid_async.events import Exported, Note, Sink
+from oid_async.formats.file_record import FileRecord
 from oid_async.formats.pictures import Pictures, picture_pool
 from oid_async.formats.registry import WRITERS
 from oid_async.formats.source import SPAN_ROWS, ExportPlan, ExportSource
 from oid_async.formats.writer import ExportContext
+from oid_async.jobs.export_folder import ExportFolder
 from oid_async.jobs.opening import open_folder
 from oid_async.openimages.kinds import KINDS
 from oid_async.options.export import ExportOptions, Format
 from oid_async.store.atomic import write_text
 from oid_async.store.folder import Folder
-from oid_async.store.lock import FileLock
 from oid_async.version import __version__
 
-# Distinguishes an export of ours from another folder. Readers of every format ignore it.
-MARKER = ".oid_async-export.json"
 # Where pictures are made smaller or masks are read, a span takes seconds: smaller spans let a stop take effect.
 _SLOW_SPAN_ROWS = 256
 _READS_MASKS = ("coco", "yolo", "webdataset", "parquet")
@@ -80,6 +79,10 @@ class Export:
         with read_lock(self._folder):
             return await self.within()
 
+    def check_place(self) -> None:
+        """Raise UsageError if the export could not take its place: before a download rather than after it."""
+        ExportFolder(self.out, self._folder).check()
+
     async def within(self) -> ExportReport:
         """Export while the folder is locked already."""
         sink = CallsOnLoop(self._sink)
@@ -90,12 +93,15 @@ class Export:
     def _export(self, sink: CallsOnLoop, stopped: Callable[[], bool]) -> ExportReport:
         started = monotonic()
         try:
-            _check_free(self.out)
-            with open_folder(self._folder, "export") as dataset, _stage(self.out) as stage:
+            place = ExportFolder(self.out, self._folder)
+            place.check()
+            with open_folder(self._folder, "export") as dataset, place.stage() as stage:
                 report = self._fill(dataset, stage, sink, started, stopped)
                 # A listener that wants to stop the export is heard before the export has its name.
                 sink.wait_and_check()
-                _give_name(stage / "export", self.out)
+                kept = place.take(stage / "export")
+                if kept is not None:
+                    sink(Note(f"files came into the earlier export while it was replaced: it is kept as {kept}"))
                 return report
         except InterruptedError:
             raise
@@ -118,7 +124,8 @@ class Export:
         for note in (*dataset.notes, *self._notes(source)):
             sink(Note(note))
         with picture_pool(self._processes, self._count_pictures(source)) as pool, ExitStack() as files:
-            context = ExportContext(source, export, options, Pictures(dataset, copy=options.copy, pool=pool), files)
+            pictures = Pictures(dataset, FileRecord(), copy=options.copy, pool=pool)
+            context = ExportContext(source, export, options, pictures, files)
             writer = writer_class(context)
             done = 0
             is_slow = options.max_side is not None or "segmentation" in source.kinds
@@ -137,6 +144,7 @@ class Export:
         marker = {"program": f"oid-async {__version__}", **report.as_json(), "options": settings}
         del marker["seconds"]
         (export / MARKER).write_text(json.dumps(marker, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_list(export, pictures.record.listed(export, stopped))
         return report
 
     def _report(self, source: ExportSource, seconds: float) -> ExportReport:
@@ -181,31 +189,6 @@ class Export:
         }
 
 
-def _check_free(out: Path) -> None:
-    """Raise UsageError if a folder is there that is no earlier export."""
-    if os.path.lexists(out) and not (out / MARKER).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"--out {out}: it is there and is no export of ours; nothing is overwritten: name another")
-
-
-@contextmanager
-def _stage(out: Path) -> Iterator[Path]:
-    """Yield the locked folder in which the export is written; it stays if the export can be continued."""
-    stage = out.absolute().parent / f".{out.name}.oid_async"
-    stage.mkdir(parents=True, exist_ok=True)
-    lock = FileLock.take(stage)
-    if lock is None:
-        raise LockedError(f"{out}: another export into it is on; wait for its end, or stop it")
-    with lock:
-        try:
-            yield stage
-        except BaseException:
-            shutil.rmtree(stage / "scratch", ignore_errors=True)
-            if not (stage / "export" / "progress.json").exists():
-                shutil.rmtree(stage, ignore_errors=True)
-            raise
-        shutil.rmtree(stage)
-
-
 def _keep_or_clear(stage: Path, export: Path, identity: dict[str, Any], *, can_continue: bool) -> None:
     """Make the folder of the export; an unfinished one stays if it has the same identity and can be continued."""
     note = stage / "identity.json"
@@ -230,13 +213,3 @@ def check_counts(planned: ExportPlan, context: ExportContext) -> None:
                     f"{context.source.dataset.savepath}: {wanted.get(name, 0)} {what} of {name} were planned and "
                     f"{found[name]} written: the tables do not fit the manifest; run the download again, then export"
                 )
-
-
-def _give_name(stage: Path, out: Path) -> None:
-    """Rename the complete export to its name; an earlier export there is removed."""
-    before = stage.parent / "before"
-    shutil.rmtree(before, ignore_errors=True)
-    if os.path.lexists(out):
-        out.rename(before)
-    stage.rename(out)
-    shutil.rmtree(before, ignore_errors=True)

@@ -19,6 +19,7 @@ from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import machine_error, storage_error
 from oid_async.events import Exported
 from oid_async.formats.classes import ExportClasses
+from oid_async.formats.file_record import FileRecord
 from oid_async.formats.pictures import Pictures, picture_pool
 from oid_async.formats.samples import SAMPLE_KINDS
 from oid_async.formats.source import ExportSource
@@ -101,7 +102,7 @@ class SpanPacker:
                 scratch.mkdir()
                 dataset = SavedDataset(view, "export")
                 source = ExportSource(dataset, options, SAMPLE_KINDS, scratch, classes=self._classes)
-                pictures = Pictures(dataset, copy=False, pool=self._pool)
+                pictures = Pictures(dataset, FileRecord(), copy=False, pool=self._pool)
                 export = ExportContext(source, packed.out, options, pictures, files)
                 is_slow = "segmentation" in source.kinds or options.max_side is not None
                 names: list[str] = []

@@ -18,13 +18,21 @@ from typing import Any
 
 import polars as pl
 
+from oid_async.dataset.export_list import LIST_SCHEMA, write_list
 from oid_async.dataset.query_digest import shard_digests
 from oid_async.errors import LockedError, UsageError
 from oid_async.formats.shards import Shards
+from oid_async.jobs.export_folder import check_place
 from oid_async.options.query import Options
 from oid_async.select.names import NameHashes
 from oid_async.store.folder import Folder, note_packed
 from oid_async.store.lock import FileLock
+
+
+def _names_in(folder: Path) -> list[str]:
+    with suppress(FileNotFoundError):
+        return sorted(os.listdir(folder))
+    return []
 
 
 def shards_folder(options: Options) -> Path:
@@ -73,8 +81,10 @@ class PackedShards:
         state = out / ".oid_async"
         progress = state / "progress.json"
         is_ours = progress.is_file()
-        if not is_ours and out.is_dir() and any(out.glob("*.tar*")):
-            raise UsageError(f"--out {out} holds shards that are none of this download's: name another")
+        check_place(out, folder)
+        foreign = None if is_ours else next((name for name in _names_in(out) if name != state.name), None)
+        if foreign is not None:
+            raise UsageError(f"--out {out} holds {foreign}, which is none of this download's: name another")
         if not is_ours and next(folder.names(), None) is not None:
             raise UsageError(
                 f"{folder.images} holds images as files, which --no-files would remove: name another --savepath, "
@@ -127,6 +137,8 @@ class PackedShards:
     def finish(self) -> None:
         """Close the shards that are open: the download is complete."""
         self.shards.seal()
+        self.shards.sweep()
         size = self._list.stat().st_size
         self._note(size, size)
-        self.shards.sweep()
+        files = [(path.name, size, md5) for path, size, md5 in self.shards.files()]
+        write_list(self.out, pl.DataFrame(files, schema=LIST_SCHEMA, orient="row"))
