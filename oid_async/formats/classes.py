@@ -2,13 +2,19 @@
 
 import csv
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from oid_async.errors import UsageError
 from oid_async.openimages.classes import fold_name
+from oid_async.tables.reading import TableFile
+from oid_async.tables.text_lists import opened_list
+
+# As bbox/label_data.csv has it, which is a class map to begin with.
+_HEADER = ["labelname", "category"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,33 +45,52 @@ class ExportClasses:
         return cls(tuple(names), numbers, tuple(labels))
 
     def mapped(self, path: Path) -> "ExportClasses":
-        """Return the classes of a file, `NAME` or `NAME,NEW NAME` a line, numbered in its order. Raises UsageError."""
-        known = {fold_name(name): name for name in self.names}
-        by_name: dict[str, list[str]] = {}
+        """Return the classes of a file, `NAME` or `NAME,NEW NAME` a line, numbered in its order.
+
+        Raises UsageError, or InputError for a file that cannot be read; each names the line.
+        """
+        new_names: dict[str, tuple[str, int]] = {}
+        labels_of: dict[str, list[str]] = {}
         for label, number in self.numbers.items():
-            by_name.setdefault(self.names[number], []).append(label)
-        named: list[tuple[str, str]] = []
-        for line, row in enumerate(_rows(path), 1):
-            if not row or not row[0].strip():
-                continue
-            old = row[0].strip()
-            new = row[1].strip() if len(row) > 1 and row[1].strip() else ""
-            if old in self.numbers:
-                named.append((old, new or self.names[self.numbers[old]]))
-            elif (name := known.get(fold_name(old))) is not None:
-                named += [(label, new or name) for label in by_name[name]]
-            else:
-                near = difflib.get_close_matches(fold_name(old), known, n=3)
-                hint = f"; nearest: {', '.join(known[name] for name in near)}" if near else ""
-                raise UsageError(f"--class-map {path}, line {line}: no class {old!r} among the saved ones{hint}")
-        if not named:
+            labels_of.setdefault(fold_name(self.names[number]), []).append(label)
+        for line, old, new in _lines(path):
+            labels = [old] if old in self.numbers else labels_of.get(fold_name(old))
+            if labels is None:
+                raise UsageError(f"--class-map {path}, line {line}: {self._unknown(old)}")
+            for label in labels:
+                name = new or self.names[self.numbers[label]]
+                before, its_line = new_names.setdefault(label, (name, line))
+                if before != name:
+                    raise UsageError(
+                        f"--class-map {path}, line {line}: {old!r} is to be {name!r}, and {before!r} by line "
+                        f"{its_line}; leave one of them out"
+                    )
+        if not new_names:
             raise UsageError(f"--class-map {path} names no class")
-        return ExportClasses.of(named)
+        return ExportClasses.of((label, name) for label, (name, _) in new_names.items())
+
+    def _unknown(self, word: str) -> str:
+        """Return what to say of a word that is no class."""
+        known = {fold_name(name): name for name in self.names}
+        near = difflib.get_close_matches(fold_name(word), known, n=3)
+        hint = f"; nearest: {', '.join(known[name] for name in near)}" if near else ""
+        return f"no class {word[:60]!r} among the saved ones{hint}"
 
 
-def _rows(path: Path) -> Sequence[Sequence[str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return list(csv.reader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"--class-map {path} cannot be read ({error})") from error
+def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Yield line, class and new name (empty: as it is) of a class map, without its comments."""
+    with opened_list(TableFile(path, f"--class-map {path}")) as file:
+        rows = csv.reader(file)
+        for row in rows:
+            words = [word.strip() for word in row]
+            if not any(words) or words[0].startswith("#") or [word.lower() for word in words] == _HEADER:
+                continue
+            where = f"--class-map {path}, line {rows.line_num}"
+            *words, last = words
+            words.append(re.sub(r"(?:^|\s)#.*$", "", last, flags=re.DOTALL).strip())
+            if any(words[2:]) or not words[0]:
+                raise UsageError(f"{where}: it takes NAME or NAME,NEW NAME (names with a comma in quotes)")
+            new = words[1] if len(words) > 1 else ""
+            if new.isdecimal():
+                raise UsageError(f"{where}: {new[:20]!r} is a number; classes are numbered in the order of the lines")
+            yield rows.line_num, words[0], new

@@ -284,6 +284,8 @@ class _Download:
         folder = context.folder
         results = results_writer(context.site.name, tables.ids, folder, plan_files(folder.plan), decision.first_line)
         saved = tables.saved_annotations(all_boxes=context.options.all_boxes)
+        with storage_errors(folder.path):
+            context.lists.drop_unused(folder)
         results.write(saved, self._query(decision), tables.bad_rows, decision.selected.unknown_ids)
         (folder.plan / PLAN_NOTE).unlink(missing_ok=True)
 

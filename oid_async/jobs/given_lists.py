@@ -152,8 +152,10 @@ def _opened(given: str, name: str) -> Iterator[int]:
     """Yield the descriptor of a pipe or of stdin. A pipe nobody writes to is opened all the same."""
     try:
         if given == "-":
-            # Closed by its owner alone; a closed one may have become something else.
-            descriptor = sys.stdin.fileno() if sys.stdin is not None else -1
+            # A descriptor 0 that was closed may be something else by now.
+            if sys.stdin is None:
+                raise ValueError("closed")
+            descriptor = sys.stdin.fileno()
         else:
             descriptor = os.open(given, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     except (OSError, ValueError) as error:

@@ -700,6 +700,35 @@ async def test_classes_are_mapped_in_the_order_of_the_file(tmp_path: Path) -> No
         await exported(path, "yolo", class_map=listed)
 
 
+CONTRADICTIONS = [
+    ("dog,animal\nDog,pet\n", r"line 2: 'Dog' is to be 'pet', and 'animal' by line 1"),
+    ("dog\n\n# mine\n/m/0bt9lr,pet\n", r"line 4: '/m/0bt9lr' is to be 'pet', and 'Dog' by line 1"),
+    ("dog,0\nFootball,0\n", r"line 1: '0' is a number"),
+    ("dog,animal,3\n", r"line 1: it takes NAME or NAME,NEW NAME"),
+    (",animal\n", r"line 1: it takes NAME"),
+    ("\n# nothing\n", r"names no class"),
+    ("dog\0\n", r"line 1: no class 'dog\\x00'"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), CONTRADICTIONS)
+async def test_a_class_map_that_contradicts_itself_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    """What cannot be meant is an error that names the line, never a map of something else."""
+    path = SavedFolder([SavedImage(ONE)], [SavedBox(ONE, label) for label in NAMES]).write(tmp_path / "d")
+    (tmp_path / "map.csv").write_text(text)
+    with pytest.raises(UsageError, match=said):
+        await exported(path, "yolo", class_map=tmp_path / "map.csv")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-8"])
+async def test_a_class_map_may_be_what_a_spreadsheet_writes(encoding: str, tmp_path: Path) -> None:
+    """Encodings with their mark, CRLF, quotes, comments and the header of label_data.csv are tolerated."""
+    path = SavedFolder([SavedImage(ONE)], [SavedBox(ONE, label) for label in NAMES]).write(tmp_path / "d")
+    text = 'LabelName,Category\r\n/m/0bt9lr,"animal, alive"\r\n\r\nFootball  # round\r\nfootball\r\n'
+    (tmp_path / "map.csv").write_bytes(text.encode(encoding))
+    assert yolo_names(await exported(path, "yolo", class_map=tmp_path / "map.csv")) == ["animal, alive", "Football"]
+
+
 async def test_copies_are_files_of_their_own(tmp_path: Path) -> None:
     """--copy copies, without it images are links; either way what is there is the saved image."""
     path = SavedFolder([SavedImage(ONE)]).write(tmp_path / "d")
