@@ -80,6 +80,7 @@ async def export(
     class_map: str | os.PathLike[str] | None = None,
     shard_size: int | str = 1 << 30,
     no_files: bool = False,
+    edited: bool = False,
     processes: int | str = 1,
     on_event: Sink | None = None,
 ) -> ExportReport:
@@ -88,6 +89,7 @@ async def export(
     `format` is coco, yolo, voc, webdataset, imagefolder, parquet or fiftyone; `splits` such as "80/10/10" are shares of
     train, validation and test by a hash of ImageID; the rest as in `oid-async export --help`. The folder `out` (default
     savepath/export/<format>) appears once it is whole; an earlier export there is replaced, anything else is not.
+    Tables that are not what the run wrote are an InputError; with `edited` they were changed on purpose.
 
     Raises InputError for a folder that no download has filled, or whose images are not there, UsageError, LockedError
     while a run is on, StorageError. Cancelled it leaves nothing, but for webdataset what it goes on with.
@@ -97,7 +99,7 @@ async def export(
     given |= {"no_masks": no_masks}
     options = ExportOptions(**given, shard_size=shard_size, no_files=no_files)  # type: ignore[arg-type]
     also = Options(savepath=savepath, processes=processes)  # type: ignore[arg-type]
-    return await Export(also.savepath, options, on_event or ignore, processes=also.processes).run()
+    return await Export(also.savepath, options, on_event or ignore, processes=also.processes, edited=edited).run()
 
 
 def open(savepath: str | os.PathLike[str]) -> SavedDataset:

@@ -177,7 +177,7 @@ def run_export(arguments: argparse.Namespace) -> int:
     from oid_async.jobs.export import Export
 
     with _screen(arguments) as screen:
-        export = Export(also.savepath, options, screen.show, processes=also.processes)
+        export = Export(also.savepath, options, screen.show, processes=also.processes, edited=arguments.edited)
         report, code = _run_to_end(export.run)
         if report is not None:
             screen.say(export_lines(report))

@@ -117,6 +117,8 @@ def make_parser() -> argparse.ArgumentParser:
     verify.under["failures"].add_argument("--repair", action="store_true", help=about)
     _add_output(verify)
     export.add_argument("savepath", metavar="SAVEPATH", help=_ABOUT_SAVEPATH)
+    about = "tables that are not what the run wrote were changed on purpose: take them as they are"
+    export.under["export"].add_argument("--edited", action="store_true", help=about)
     _add_query(export, (*ExportOptions.__dataclass_fields__, "processes"), heading="export")
     demo.add_argument("savepath", nargs="?", default="demo_data", metavar="SAVEPATH", help="default demo_data")
     _add_output(demo)

@@ -153,7 +153,10 @@ class _Download:
         elif context.options.format is not None:
             from oid_async.jobs.export import Export
 
-            export = Export(context.folder.path, context.options, context.sink, processes=context.options.processes)
+            # This run has written the tables just now.
+            export = Export(
+                context.folder.path, context.options, context.sink, processes=context.options.processes, edited=True
+            )
             context.report.export = (await export.within()).as_json()
 
     async def _top_up(self, decision: Decision) -> Decision:

@@ -20,6 +20,7 @@ from oid_async.concurrency import CallsOnLoop, until_stopped
 from oid_async.dataset.export_list import MARKER, write_list
 from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.saved import SavedDataset
+from oid_async.dataset.table_check import check_tables
 from oid_async.errors import InputError, UsageError, machine_error, storage_error
 from oid_async.events import Exported, Note, Sink
 from oid_async.formats.file_record import FileRecord
@@ -62,15 +63,21 @@ class ExportReport:
 
 
 class Export:
-    """One export of one folder. `processes` may share the work on pictures."""
+    """One export of one folder. `processes` may share the work on pictures.
 
-    def __init__(self, savepath: Path, options: ExportOptions, sink: Sink, *, processes: int | str = 1) -> None:
+    `edited`: tables that are not what the run wrote were changed on purpose, and are taken as they are.
+    """
+
+    def __init__(
+        self, savepath: Path, options: ExportOptions, sink: Sink, *, processes: int | str = 1, edited: bool = False
+    ) -> None:
         if options.format is None:
             raise UsageError(f"--format is one of {', '.join(WRITERS)}")
         self._folder = Folder(savepath)
         self._options = options
         self._sink = sink
         self._processes = processes
+        self._edited = edited
         self.format: Format = options.format
         self.out = options.out if options.out is not None else savepath / "export" / options.format
 
@@ -96,6 +103,7 @@ class Export:
             place = ExportFolder(self.out, self._folder)
             place.check()
             with open_folder(self._folder, "export") as dataset, place.stage() as stage:
+                check_tables(dataset, edited=self._edited)
                 report = self._fill(dataset, stage, sink, started, stopped)
                 # A listener that wants to stop the export is heard before the export has its name.
                 sink.wait_and_check()

@@ -1,6 +1,8 @@
 """An export replaces what an export wrote and nothing else, and every file that it wrote stands in its list."""
 
+import asyncio
 import hashlib
+import json
 import os
 import shutil
 import time
@@ -15,8 +17,9 @@ from support.saved import SavedBox, SavedFolder, SavedImage
 
 import oid_async
 from oid_async.dataset.export_list import LIST, MARKER, files_in, read_list
-from oid_async.errors import StorageError, UsageError
+from oid_async.errors import InputError, StorageError, UsageError
 from oid_async.jobs.export_folder import ExportFolder
+from oid_async.openimages.kinds import KINDS
 from oid_async.options.export import FORMATS
 from oid_async.store.folder import Folder
 
@@ -242,3 +245,55 @@ async def test_where_nothing_can_be_written(saved: Path) -> None:
     """A read-only place is the machine's exit code."""
     with pytest.raises(StorageError):
         await export(saved, out=Path("/proc/x"))
+
+
+# --- tables that are not what the run wrote ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def all_kinds(tmp_path_factory: pytest.TempPathFactory, lookalike: Path) -> Path:
+    """A finished download of every kind."""
+    folder = tmp_path_factory.mktemp("tables")
+    query: dict[str, Any] = {"kinds": ["all"], "splits": ["validation"], "categories": ["Football"]}
+    asyncio.run(oid_async.download(**query, mirror=lookalike, savepath=folder / "d", cache_dir=folder / "cache"))
+    return folder / "d"
+
+
+@pytest.mark.parametrize("table", [kind.file for kind in KINDS.values()])
+async def test_a_table_that_was_cut_is_noticed(all_kinds: Path, tmp_path: Path, table: str) -> None:
+    """In a line or behind one, with a record of what was written or, in a line, without it: named, exit 2."""
+    folder = shutil.copytree(all_kinds, tmp_path / "d")
+    path = folder / table
+    whole = path.read_bytes()
+    for body, edited in (
+        (whole[:-9], False),
+        (whole[: len(whole) // 2].rpartition(b"\n")[0] + b"\n", False),
+        (whole[:-1], True),
+        (whole[:-9] + b"\n", True),
+        (whole[:-3] + b"0" + whole[-2:], False),
+        (None, False),
+    ):
+        path.unlink()
+        if body is not None:
+            path.write_bytes(body)
+        with pytest.raises(InputError, match=f"{table}: it .*verify .*--repair") as raised:
+            await export(folder, "fiftyone" if "narrative" not in table else "coco", edited=edited)
+        assert "\n" not in str(raised.value)
+        path.write_bytes(whole)
+    shutil.rmtree(folder / ".oid_async")
+    path.write_bytes(whole[:-9])
+    with pytest.raises(InputError, match=f"{table}: it ends within a line"):
+        await export(folder, "coco")
+
+
+async def test_edited_tables_are_taken_when_that_is_said(all_kinds: Path, tmp_path: Path) -> None:
+    """Rows that a person has removed stay away, at both doors; `download --format` writes its tables anew."""
+    folder = shutil.copytree(all_kinds, tmp_path / "d")
+    lines = (folder / "bbox" / "bbox.csv").read_text().splitlines(keepends=True)
+    write(folder / "bbox" / "bbox.csv", "".join(lines[:3]))
+    done = run_cli("export", folder, "--format", "coco")
+    assert (done.code, done.stderr.count("\n")) == (2, 1)
+    assert "--edited" in done.stderr
+    done = run_cli("export", folder, "--format", "coco", "--edited", "--json")
+    assert json.loads(done.stdout)["annotations"]["bbox"] == 2
+    assert (await oid_async.export(savepath=folder, format="voc", edited=True)).annotations == {"bbox": 2}

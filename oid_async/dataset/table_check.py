@@ -1,0 +1,85 @@
+"""Whether the tables of a folder are what the run wrote, before an export takes them for complete. Blocking."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+from oid_async.dataset.saved import SavedDataset
+from oid_async.errors import InputError
+from oid_async.openimages.kinds import KINDS
+from oid_async.store.written_files import RECORD_SCHEMA, read_record, size_and_md5
+
+# So much of the end of a table is read to find its last line.
+_TAIL_BYTES = 1 << 20
+_HEAD_BYTES = 1 << 16
+_LABEL_DATA = "bbox/label_data.csv"
+
+
+def check_tables(dataset: SavedDataset, *, edited: bool) -> None:
+    """Raise InputError for a table of the folder that is cut or otherwise not what the run wrote.
+
+    `edited`: tables were changed on purpose; then only one that ends within a line is refused. So it is in a folder
+    without a record of what was written (of version 0.1.0, or without its .oid_async).
+    """
+    if dataset.made is not None:
+        return
+    names = [*(kind.file for kind in KINDS.values()), _LABEL_DATA, "manifest.parquet", "ATTRIBUTION.csv"]
+    for name in names:
+        path = dataset.savepath / name
+        if path.is_file() and not name.endswith(".parquet"):
+            _check_end(path)
+    record = None if edited else read_record(dataset.folder)
+    if record is None:
+        return
+    written = {path: (size, md5) for path, size, md5 in record.select(list(RECORD_SCHEMA)).iter_rows() if path in names}
+    for name in names:
+        _check_record(dataset.savepath / name, written.get(name), dataset.savepath)
+
+
+def _check_record(path: Path, written: tuple[int, str] | None, savepath: Path) -> None:
+    try:
+        size = os.stat(path).st_size
+    except FileNotFoundError:
+        if written is None:
+            return
+        raise InputError(f"{path}: it is not there, though the run saved it; {_what_to_do(savepath)}") from None
+    if written is None:
+        raise InputError(f"{path}: no run wrote it; {_what_to_do(savepath)}")
+    if size != written[0]:
+        raise InputError(f"{path}: it has {size} bytes where the run wrote {written[0]}; {_what_to_do(savepath)}")
+    if size_and_md5(path)[1] != written[1]:
+        raise InputError(f"{path}: it is not what the run wrote (its MD5 differs); {_what_to_do(savepath)}")
+
+
+def _what_to_do(savepath: Path) -> str:
+    return f"run the download again or oid-async verify {savepath} --repair; export --edited takes what was meant"
+
+
+def _check_end(path: Path) -> None:
+    """Raise InputError for a table that ends within a line."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+        tail = file.read()
+    if not head:
+        raise InputError(f"{path}: it is empty; run the download again or oid-async verify --repair")
+    last = tail.rstrip(b"\r\n").rpartition(b"\n")[2]
+    if not tail.endswith(b"\n") or not _is_row(last, head, is_json=path.suffix == ".jsonl"):
+        raise InputError(
+            f"{path}: it ends within a line ({last[-40:].decode(errors='replace')!r}), so it was cut; run the download "
+            "again or oid-async verify --repair"
+        )
+
+
+def _is_row(line: bytes, head: bytes, *, is_json: bool) -> bool:
+    """Return whether a last line may be a whole row; where a field holds line breaks there is no telling."""
+    try:
+        if is_json:
+            return isinstance(json.loads(line), dict)
+        if line.count(b'"') % 2:
+            return True
+        header = next(csv.reader([head.partition(b"\n")[0].decode()]), [])
+        return len(next(csv.reader([line.decode()]), [])) == len(header)
+    except (ValueError, csv.Error):
+        return False
