@@ -96,6 +96,8 @@ def test_an_interrupted_run_can_be_read(tmp_path: Path, number: signal.Signals) 
             assert 0 < saved.report.present < saved.report.pending
         run.send_signal(number)
         _, err = run.communicate(timeout=30)
+        while objects.waiting:
+            time.sleep(0.01)  # requests of a killed run are still being answered
         asked = objects.requests.total()
         landed = check_against_journal(out)
         if number != signal.SIGKILL:
