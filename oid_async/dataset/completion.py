@@ -22,12 +22,11 @@ def stored_digest(savepath: Path) -> str | None:
 
 
 def is_finished(folder: Folder) -> bool:
-    """Return whether there is a manifest, and it is of the query in query.json. Blocking.
+    """Return whether the tables of a folder are of the query in query.json. Blocking.
 
-    A damaged one counts as one: its reader says what is wrong with it.
+    Without a manifest they are, unless query.json says `unfinished`: somebody has removed it then. A damaged manifest
+    or query.json counts as a good one: its reader says what is wrong with it.
     """
-    if not folder.manifest.exists():
-        return False
     query = read_json(folder.path / "query.json")
     if not isinstance(query, dict):
         return True

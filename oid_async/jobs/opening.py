@@ -23,7 +23,7 @@ def open_folder(folder: Folder, purpose: Purpose = "read") -> SavedDataset:
 
     Use it as a context, or close it: of an unfinished run the tables are in a temporary folder.
     """
-    if is_finished(folder) or not (folder.path / "query.json").exists():
+    if is_finished(folder):
         return SavedDataset(folder, purpose)
     from oid_async.jobs.unfinished import UnfinishedRun, state_of
 

@@ -65,7 +65,7 @@ def note_start(folder: Folder, query: Mapping[str, Any], first_line: int, ids: I
     A finished run of the same query has left tables that are true until this run's replace them: they, and its
     query.json, stay as they are. Otherwise query.json says `unfinished` from now on, until the run's tables are there.
     """
-    if not is_finished(folder) or stored_digest(folder.path) != query["digest"]:
+    if not folder.manifest.exists() or not is_finished(folder) or stored_digest(folder.path) != query["digest"]:
         text = query_text({**query, "unfinished": {"first_line": first_line}})
         keep_inputs(folder, text)
         write_text(folder.path / "query.json", text, part=folder.tmp / "query.json", durable=True)

@@ -256,10 +256,10 @@ class _Stage:
     def publish(self, *, has_record: bool) -> None:
         """Rename the tables and sync their folders, which are few; remove tables that only an earlier query had.
 
-        The manifest comes last: as long as another query's is there, or none, a reader knows that this is not done. The
-        record of files comes with it.
+        The manifest comes last, and query.json, which says `unfinished` until then: as long as another query's manifest
+        is there, or none, a reader knows that this is not done. The record of files comes with them.
         """
-        last = [self._folder.manifest]
+        last = [self._folder.manifest, self._folder.path / "query.json"]
         if has_record:
             tables = {str(path.relative_to(self._folder.path)): part for part, path in self._names.items()}
             for part, name in stage_record(self._folder.tmp, record_of_tables(self._folder, tables)).items():

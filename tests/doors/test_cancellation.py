@@ -41,11 +41,9 @@ async def slow() -> AsyncIterator[tuple[Slow, str]]:
 def litter(savepath: Path) -> list[str]:
     """Return what a stopped run must not leave behind."""
     state = savepath / ".oid_async"
-    return [
-        str(path)
-        for path in set(state.rglob("*")) - plan_of_unfinished(savepath)
-        if path.is_file() and path.name not in ("lock", "journal.tsv", "site.json")
-    ]
+    notes = {state / name for name in ("lock", "journal.tsv", "site.json", "files.parquet", "files.md5")}
+    kept = {state / "kept" / "query.json", *plan_of_unfinished(savepath)}
+    return [str(path) for path in set(state.rglob("*")) - notes - kept if path.is_file()]
 
 
 def stray_tasks() -> list[str]:

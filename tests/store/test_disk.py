@@ -604,7 +604,7 @@ async def test_without_locks_two_runs_do_no_harm(
 async def test_tables_are_on_the_disk_before_they_have_their_names(
     pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every table is synced before the first is renamed, the folders after; then the manifest, the journal last."""
+    """Every table is synced before the first is renamed, then the folders; manifest and query follow, the journal last."""
     calls: list[str] = []
     fsync, replace = os.fsync, os.replace
 
@@ -620,14 +620,15 @@ async def test_tables_are_on_the_disk_before_they_have_their_names(
     monkeypatch.setattr(os, "fsync", note_fsync)
     monkeypatch.setattr(os, "replace", note_replace)
     await fetch(pictures, tmp_path / "out")
-    tables = ["ATTRIBUTION.csv", "query.json"]
+    tables = ["manifest.parquet", "query.json"]
     # The record of files comes with the tables, and once more with what is fetched after them.
     notes = ("site.json", "plan.json", "files.parquet", "files.md5", ".oid_async")
     calls = [call for call in calls if not call.endswith(notes)]
     assert calls[:2] == ["sync query.json", "name query.json"]  # at the start
-    assert calls[2:6] == [*(f"sync {name}" for name in tables), *(f"name {name}" for name in tables)]
-    assert sorted(calls[6:8]) == ["sync images", "sync out"]
-    assert calls[8:] == ["sync manifest.parquet", "name manifest.parquet", "sync out", "sync journal.tsv"]
+    assert calls[2:4] == ["sync ATTRIBUTION.csv", "name ATTRIBUTION.csv"]
+    assert sorted(calls[4:6]) == ["sync images", "sync out"]
+    assert calls[6:10] == [*(f"sync {name}" for name in tables), *(f"name {name}" for name in tables)]
+    assert calls[10:] == ["sync out", "sync journal.tsv"]
 
 
 TEARS: dict[str, Callable[[bytes], bytes]] = {
