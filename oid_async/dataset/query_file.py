@@ -16,7 +16,7 @@ def read_query_file(savepath: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: it is not there, so nothing says what to fetch; run the download again") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _unusable(path, error) from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: cannot be repeated (it is no JSON object); run the download again")

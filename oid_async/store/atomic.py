@@ -58,5 +58,5 @@ def read_json(path: Path) -> Any:
     """Return what a JSON file of ours says, None where there is none or it is torn."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None

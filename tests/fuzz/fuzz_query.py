@@ -1,0 +1,102 @@
+"""Ruin query.json with a fuzzer that sees which lines of the program run. By hand, not by pytest:
+
+    pip install atheris
+    PYTHONPATH=tests python tests/fuzz/fuzz_query.py [-max_total_time=600] [CORPUS_FOLDER]
+
+It stops at the first input that breaks a promise and leaves it as crash-...; the same command with that
+file as its argument repeats it. Arguments are those of libFuzzer.
+"""
+
+import json
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["oid_async.dataset", "oid_async.options", "oid_async.jobs.given_lists"]):
+    from oid_async.dataset.query_file import StoredQuery, read_query_file, whole_query
+    from oid_async.jobs.given_lists import GivenLists
+
+from support.saved import SavedBox, SavedFolder, SavedImage
+
+import oid_async
+from oid_async.errors import OidError
+from oid_async.options.query import Options
+from oid_async.store.folder import Folder, packed_in
+
+ID = "0001234567890123"
+SEED = {
+    "program": "oid-async 0.2.0",
+    "query": Options(categories=("Cat",), image_ids="/x/image_ids.txt", shard="2/3", max_failures="2%").as_json(),
+    "sources": ["cvdf"],
+    "site": None,
+    "digest": "0" * 64,
+    "categories": {"Cat": ["/m/1"]},
+    "tables": [{"table": "image-ids", "name": "x", "bytes": 5, "md5": "0" * 32, "kept": "image_ids.txt"}],
+}
+JUNK = [b"null", b"true", b"[]", b"{}", b"-1", b"1e999", b"NaN", b'"\\ud800"', b'"\\u0000"', b'"../.."', b'"inter"']
+JUNK += [b'"', b",", b":", b"{", b"}", b"\xff", b"\xef\xbb\xbf", b'["all"]', b'"0/0"', b'"http://u:p@h/x?y"']
+JUNK += [b"9" * 5000, b"[" * 2000]
+
+
+def one_line(error: Exception, name: str) -> None:
+    """What is refused is refused in one line that names the file."""
+    assert "\n" not in str(error), error
+    assert name in str(error), error
+
+
+def check(folder: Path) -> None:
+    """A query.json is repeated, or refused in one line that names it."""
+    for read in (StoredQuery.read, lambda path: whole_query(read_query_file(path), path)):
+        try:
+            read(folder)
+        except OidError as error:
+            one_line(error, "query.json")
+    GivenLists(Options(savepath=folder), {}, {}).drop_unused(Folder(folder))
+    packed_in(Folder(folder))
+    try:
+        saved = oid_async.open(folder)
+        assert saved.images.collect().height == 1
+        assert isinstance(saved.query, dict)
+    except OidError as error:
+        one_line(error, "")
+
+
+def ruin(body: bytes, most: int, seed: int) -> bytes:
+    """Mutate a query: another value for one of its keys, what JSON is made of, or as libFuzzer does."""
+    chance = random.Random(seed)
+    if chance.random() < 0.3:
+        mutated: bytes = atheris.Mutate(body, most)
+        return mutated
+    if chance.random() < 0.5:
+        try:
+            content = json.loads(body)
+            part = chance.choice([each for each in (content, content["query"]) if each])
+            part[chance.choice(list(part))] = json.loads(chance.choice(JUNK))
+            return json.dumps(content).encode()[:most]
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+            pass
+    at = chance.randint(0, len(body))
+    return (body[:at] + chance.choice(JUNK) + body[at + chance.choice((0, 0, 1, 20)) :])[:most]
+
+
+def main() -> None:
+    # libFuzzer ends the process without a word to Python: the folders stay.
+    folder = SavedFolder([SavedImage(ID)], [SavedBox(ID)]).write(Path(tempfile.mkdtemp()) / "d")
+    seeds = Path(tempfile.mkdtemp())
+    (seeds / "query").write_text(json.dumps(SEED), encoding="utf-8")
+
+    def check_one(body: bytes) -> None:
+        (folder / "query.json").write_bytes(body)
+        check(folder)
+
+    is_repeat = any(Path(argument).is_file() for argument in sys.argv[1:])
+    arguments = [sys.argv[0], "-max_len=16384", *sys.argv[1:]]
+    atheris.Setup(arguments if is_repeat else [*arguments, str(seeds)], check_one, custom_mutator=ruin)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
