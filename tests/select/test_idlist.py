@@ -1,5 +1,6 @@
 """Id lists: every form of a line that is tolerated, every line that names no image, and what is made of them."""
 
+import gzip
 import random
 import time
 from pathlib import Path
@@ -87,6 +88,31 @@ TOLERATED = [
     pytest.param(f"Train/{HIGH.upper()}.Jpg", (HIGH, "train"), id="split-any-case"),
     pytest.param(f"  {ID}\t", (ID, None), id="spaces"),
     pytest.param(f"\t test/{ID}.jpg  ", (ID, "test"), id="split-spaces"),
+    pytest.param(f"val/{ID}", (ID, "validation"), id="val"),
+    pytest.param(f"Valid/{ID}.jpg", (ID, "validation"), id="valid"),
+    pytest.param(f"train\\{ID}.jpg", (ID, "train"), id="backslash"),
+    pytest.param(f"./{ID}.jpg", (ID, None), id="dot"),
+    pytest.param(f".\\train\\{ID}.jpg", (ID, None), id="own-folder"),
+    pytest.param(f"C:\\data\\train\\{ID}.jpg", (ID, None), id="windows-path"),
+    pytest.param(f"/data/train/{ID}.jpg", (ID, None), id="path"),
+    pytest.param(f"/data/a b#1/{ID}.txt", (ID, None), id="odd-path"),
+    pytest.param(f"file:///open-images-dataset/train/{ID}.jpg", (ID, None), id="file-url"),
+    pytest.param(f"{ID}.gif", (ID, None), id="other-suffix"),
+    pytest.param(f"s3://open-images-dataset/test/{ID}.jpg", (ID, "test"), id="s3"),
+    pytest.param(f"https://open-images-dataset.s3.amazonaws.com/train/{ID}.jpg", (ID, "train"), id="bucket"),
+    pytest.param(
+        f"https://open-images-dataset.s3.us-east-1.amazonaws.com/validation/{ID}.jpg?a=/b#c",
+        (ID, "validation"),
+        id="bucket-query",
+    ),
+    pytest.param(f"https://s3.amazonaws.com/open-images-dataset/test/{ID}.jpg", (ID, "test"), id="bucket-path"),
+    pytest.param(f"http://127.0.0.1:9/open-images-dataset/test/{ID}.jpg", (ID, "test"), id="mirror"),
+    pytest.param(f"https://s.example/train/{ID}.jpg", (ID, None), id="other-url"),
+    pytest.param(f'"train/{ID}"', (ID, "train"), id="quoted"),
+    pytest.param(f"'{ID}.jpg',", (ID, None), id="quoted-comma"),
+    pytest.param(f"train/{ID}  # first", (ID, "train"), id="comment"),
+    pytest.param(f'"{ID}"\t# "second"', (ID, None), id="quoted-comment"),
+    pytest.param(f"{ID}#third", (ID, None), id="comment-without-blank"),
     pytest.param("0000000000000000", ("0000000000000000", None), id="zero"),
     pytest.param("ffffffffffffffff", ("ffffffffffffffff", None), id="highest"),
     pytest.param("8000000000000000", ("8000000000000000", None), id="sign-bit"),
@@ -199,6 +225,68 @@ def test_a_header_line_is_tolerated(head: str, tmp_path: Path) -> None:
     """A first line that heads the column names no image; line numbers count it all the same."""
     found = read(tmp_path, f"{head}\n{ID}\n0123\n")
     assert parsed(found) == Parsed({2: (ID, None)}, ((3, "0123"),))
+
+
+FORMS = [
+    pytest.param(f'["train/{ID}", "{OTHER}.jpg"]', {1: (ID, "train"), 2: (OTHER, None)}, (), id="json"),
+    pytest.param(
+        f'\n# mine\n[\n"{ID}",\n  "val/{OTHER}",\n]\n', {1: (ID, None), 2: (OTHER, "validation")}, (), id="long-json"
+    ),
+    pytest.param(
+        f'["{ID}", 5, null, {{"a": 1}}]', {1: (ID, None)}, ((2, "5"), (3, "null"), (4, '{"a": 1}')), id="json-mix"
+    ),
+    pytest.param(f"ImageID,Subset\n{ID},test\n{OTHER},\n", {2: (ID, "test"), 3: (OTHER, None)}, (), id="csv"),
+    pytest.param(f"# x\n,Split;,Image_ID\n0,Val,{ID}.jpg\n1\n", {3: (ID, None)}, ((4, "1"),), id="csv-index"),
+    pytest.param(f"a\timage_id\tsplit\nx\t{ID}\ttrain\n", {2: (ID, "train")}, (), id="tsv"),
+    pytest.param(
+        f'a;"ImageID"\n"b\nc";{ID}\n;train/{OTHER}\n', {3: (ID, None), 4: (OTHER, "train")}, (), id="semicolons"
+    ),
+    pytest.param(f"ImageID,Subset\n{ID},dev\n", {}, ((2, ID),), id="csv-other-split"),
+    pytest.param(f"[\n{ID}", None, (), id="cut-json"),
+    pytest.param(f'["{ID}"] ["{OTHER}"]', None, (), id="two-json"),
+    pytest.param("[" * 100_000, None, (), id="deep-json"),
+    pytest.param(f'{{"ids": ["{ID}"]}}', None, (), id="json-object"),
+    pytest.param("name,age\nx,5\n", None, (), id="other-csv"),
+]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "gzip"])
+@pytest.mark.parametrize(("text", "named", "odd"), FORMS)
+def test_forms_of_a_list(
+    text: str, named: dict[int, Named] | None, odd: tuple[tuple[int, str], ...], encoding: str, tmp_path: Path
+) -> None:
+    """JSON lists and tables with an ImageID column are lists, in any encoding; others are refused, named."""
+    body = gzip.compress(text.encode()) if encoding == "gzip" else text.encode(encoding)
+    if named:
+        assert parsed(read(tmp_path, body)) == Parsed(named, odd)
+        return
+    with pytest.raises(InputError, match=r"my ids\.txt: "):
+        read(tmp_path, body)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"name,age\nx,5\n", "it is a CSV with the columns name, age"),
+        (b'{"ids": []}', "it is a JSON object, not a list"),
+        (b"PAR1\x15\x04", "it is a Parquet table"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "it is a JPEG picture"),
+        (b"PK\x03\x04\x14\x00", "it is a ZIP archive or a spreadsheet"),
+        (b"a\0b\n", "it is a binary file"),
+        (b"\x1f\x8b\x08\x00nonsense and more of it", "cannot be read"),
+    ],
+)
+def test_what_is_no_list_is_said_by_its_name(body: bytes, said: str, tmp_path: Path) -> None:
+    """The message says what was found in place of a list."""
+    with pytest.raises(InputError, match=said):
+        read(tmp_path, body)
+
+
+def test_paths_of_ids_of_a_users_own(tmp_path: Path) -> None:
+    """Where a table names its images otherwise, a path stands for the id that it ends in, too."""
+    found = read(tmp_path, "/data/dog.jpeg\n'cat 2.jpg'  # mine\n# all\nval/cow\n#4\n", OPAQUE)
+    table = own_images({"dog": "train", "cat 2": "train", "cow": "validation", "#4": "train"})
+    assert meet(found, table) == Met(["#4", "cat 2", "cow", "dog"], [], [])
 
 
 def test_only_the_first_line_is_a_header(tmp_path: Path) -> None:
