@@ -22,6 +22,7 @@ from oid_async.openimages.classes import Classes
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.ids import IdForm
 from oid_async.openimages.kinds import KINDS, Kind
+from oid_async.openimages.looks import other_table
 from oid_async.openimages.vocabulary import Split
 from oid_async.options.query import Options
 from oid_async.report import size_text
@@ -221,10 +222,16 @@ def _local_tables(options: Options) -> dict[TableKind, TableFile]:
 
 def _check_columns(kind: TableKind, table: TableFile, options: Options) -> None:
     """Refuse a given table without the columns it needs or any row; a class table is read whole soon enough."""
-    if kind != "classes":
-        flags = tuple(options.flags) if kind == "boxes" else ()
-        scan(table, (*_NEEDED[kind], *flags), [])
-        require_rows(table)
+    if kind == "classes":
+        return
+    what = other_table(kind, columns_of(table))
+    try:
+        scan(table, (*_NEEDED[kind], *(options.flags if kind == "boxes" else ())), [])
+    except InputError as error:
+        raise InputError(f"{error}; {what}") if what is not None else error from None
+    if what is not None:
+        raise InputError(f"{table.name}: {what}")
+    require_rows(table)
 
 
 def _identify(table: TableFile) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import polars as pl
 
 from oid_async.errors import InputError, machine_error, storage_error
 from oid_async.openimages.ids import KEY, ROW, IdForm, id_column
+from oid_async.tables.file_type import other_separator, other_type
 
 _SNIFF_BYTES = 1 << 20
 
@@ -64,6 +65,7 @@ def columns_of(table: TableFile) -> list[str]:
     if table.columns is not None:
         return list(table.columns)
     if table.is_parquet:
+        require_parquet(table)
         with reading(table):
             return list(pl.read_parquet_schema(table.path))
     return [name.strip() for name in _first_row(table)]
@@ -82,6 +84,29 @@ def require_rows(table: TableFile) -> None:
             is_bare = len(start) < _SNIFF_BYTES and not text.read().strip()
     if is_bare:
         raise InputError(f"{table.name}: it has a header and no rows")
+
+
+def require_csv(table: TableFile, start: bytes) -> None:
+    """Raise InputError for what the first bytes of a file show to be no CSV file."""
+    if not start.strip(b" \t\r\n") or start == b"\xef\xbb\xbf":
+        raise InputError(f"{table.name}: the file is empty")
+    if (what := other_type(start)) is not None:
+        raise InputError(f"{table.name}: not a CSV file; it is {what}")
+
+
+def require_parquet(table: TableFile) -> None:
+    """Raise InputError for a file that has only the name of a Parquet file, or texts that are bytes."""
+    with reading(table):
+        start = _start(table)
+    if not start:
+        raise InputError(f"{table.name}: the file is empty")
+    if not start.startswith(b"PAR1"):
+        raise InputError(f"{table.name}: not a Parquet file; it is {other_type(start) or 'something else, maybe CSV'}")
+    with reading(table):
+        schema = pl.read_parquet_schema(table.path)
+    for name, dtype in schema.items():
+        if dtype == pl.Binary:
+            raise InputError(f"{table.name}: column {name!r} holds bytes, not text; write it as strings (UTF8)")
 
 
 def require_line_ends(table: TableFile, start: bytes) -> None:
@@ -113,12 +138,32 @@ def require(table: TableFile, required: Sequence[str]) -> list[str]:
     names = columns_of(table)
     for column in required:
         if column not in names:
-            near = difflib.get_close_matches(column.lower(), [name.lower() for name in names], n=1, cutoff=0.6)
-            there = next((name for name in names if near and name.lower() == near[0]), None)
-            has = ", ".join(map(repr, names[:12])) or "an empty first line"
-            hint = f"; did you mean its {there!r}?" if there else f"; it has {has}"
-            raise InputError(f"{table.name}: column {column!r} is missing{hint}")
+            raise InputError(f"{table.name}: column {column!r} is missing{_hint(column, names)}")
     return names
+
+
+# What people call the columns that a table must have.
+_OTHER_NAMES = {
+    "ImageID": ("imageid", "imgid", "imagename", "image", "filename", "file", "img", "name", "id", "key"),
+    "LabelName": ("labelname", "mid", "label", "class", "classname", "labelid", "classid", "category"),
+    "OriginalURL": ("originalurl", "imageurl", "url", "originalimageurl", "flickrurl", "link"),
+}
+
+
+def _hint(column: str, names: Sequence[str]) -> str:
+    """Return the part of a message that names the column that was meant, or those that are there."""
+    folded = {re.sub(r"[^a-z0-9]", "", name.lower()): name for name in reversed(names)}
+    there = next((folded[word] for word in _OTHER_NAMES.get(column, ()) if word in folded), None)
+    if there is None:
+        near = difflib.get_close_matches(column.lower(), [name.lower() for name in names], n=1, cutoff=0.6)
+        there = next((name for name in names if near and name.lower() == near[0]), None)
+        if there is not None and ("url" in there.lower()) != ("URL" in column):
+            there = None
+    if there is not None:
+        return f"; did you mean its {there!r}? Rename it"
+    has = ", ".join(map(repr, names[:12])) or "an empty first line"
+    separator = other_separator(names[0]) if len(names) == 1 else None
+    return f"; it has {has}" + (f": its columns are separated by {separator}, not by commas" if separator else "")
 
 
 def scan_keyed(
@@ -168,7 +213,7 @@ def _scan_all(table: TableFile, names: list[str], row: str | None = None) -> pl.
         ):
             raise InputError(f"{table.name}: column 'ImageID' holds numbers, not text; its leading zeros are lost")
         for name, dtype in pl.read_parquet_schema(table.path).items():
-            if dtype.is_nested() or dtype == pl.Binary:
+            if dtype.is_nested():
                 raise InputError(f"{table.name}: column {name!r} holds {dtype}, not text or numbers; leave it out")
         return pl.scan_parquet(table.path, row_index_name=row).with_columns(pl.col(names).cast(pl.String))
     with reading(table):
@@ -179,8 +224,7 @@ def _first_row(table: TableFile) -> list[str]:
     """Return the header. Rows below it may be damaged; with a damaged header it is no table."""
     with reading(table):
         start = _start(table)
-        if not start.strip(b" \t\r\n") or start == b"\xef\xbb\xbf":
-            raise InputError(f"{table.name}: the file is empty")
+        require_csv(table, start)
         names = next(csv.reader(_text(start)), [])
         if any("\0" in name or not is_text(name) for name in names):
             raise InputError(f"{table.name}: not a CSV file (its first line holds binary data)")

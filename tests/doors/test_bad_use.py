@@ -160,7 +160,7 @@ def test_wrong_commands_are_refused(words: list[str], here: Path) -> None:
         pytest.param(["--category", "two\nlines"], "usage", ["two"], id="line-break"),
         pytest.param(["--annotation", "imageid.csv"], "input", ["imageid.csv", "'ImageID'", "'imageid'"], id="imageid"),
         pytest.param(["--annotation", "label.csv"], "input", ["label.csv", "'LabelName'", "'Labels'"], id="labels"),
-        pytest.param(["--annotation", "page.csv"], "input", ["page.csv", "'ImageID'"], id="web-page"),
+        pytest.param(["--annotation", "page.csv"], "input", ["page.csv", "HTML"], id="web-page"),
         pytest.param(["--imageURL", "imageid.csv"], "input", ["imageid.csv", "'ImageID'", "'imageid'"], id="image-id"),
         pytest.param(["--imageURL", "url.csv"], "input", ["url.csv", "'OriginalURL'", "'OriginalUrl'"], id="url"),
         pytest.param(["--label", "one.csv"], "input", ["one.csv", "DisplayName"], id="one-column"),

@@ -140,3 +140,42 @@ def test_a_table_of_damaged_rows_is_the_wrong_one(tmp_path: Path, rows: list[str
             assert hint in str(caught.value)
         else:
             require_usable(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "said"),
+    [
+        ("t.csv", b"PK\x03\x04" + bytes(99), "Excel"),
+        ("t.csv", b"PAR1" + bytes(99), r"\.parquet"),
+        ("t.csv", b"\x1f\x8b\x08" + bytes(99), r"\.csv\.gz"),
+        ("t.csv", "ImageID,LabelName\n".encode("utf-16"), "UTF-16"),
+        ("t.csv", "ImageID,LabelName\n".encode("utf-16-le"), "UTF-16"),
+        ("t.csv", b"\xef\xbb\xbf <!doctype html><p>Sign in", "HTML"),
+        ("t.csv", b'[{"ImageID": "1"}]', "JSON"),
+        ("t.csv", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        ("t.csv", b"ImageID\tLabelName\n1\t2\n", "separated by tabs"),
+        ("t.csv", b"ImageID;LabelName\n1;2\n", "separated by semicolons"),
+        (
+            "t.csv",
+            b"image_name,image_url\na.jpg,http://x/a.jpg\n",
+            "'ImageID' is missing; did you mean its 'image_name'",
+        ),
+        ("t.csv", b"file,mid\na.jpg,/m/1\n", "'ImageID' is missing; did you mean its 'file'"),
+        ("t.parquet", b"ImageID,LabelName\n", "not a Parquet file"),
+        ("t.parquet", b"", "empty"),
+    ],
+)
+def test_what_a_file_is_instead_is_said(tmp_path: Path, name: str, body: bytes, said: str) -> None:
+    """Another format, another separator or other names of the columns: one line says which."""
+    (tmp_path / name).write_bytes(body)
+    with pytest.raises(InputError, match=said) as caught:
+        scan(TableFile(tmp_path / name, name), ["ImageID", "LabelName"])
+    assert str(caught.value).startswith(f"{name}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_texts_of_a_parquet_that_are_bytes_are_named(tmp_path: Path) -> None:
+    """As BigQuery and Impala write them."""
+    pl.DataFrame({"ImageID": [b"0001234567890123"], "LabelName": [b"/m/1"]}).write_parquet(tmp_path / "b.parquet")
+    with pytest.raises(InputError, match="column 'ImageID' holds bytes, not text"):
+        columns_of(TableFile(tmp_path / "b.parquet", "b.parquet"))

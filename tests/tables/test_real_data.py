@@ -666,17 +666,11 @@ class TestEveryTable:
     @pytest.mark.parametrize(
         "name",
         [
-            "labels/mpeg-vcm-detection-labels.csv",
-            "labels/oidv6-train-annotations-human-imagelabels.quoted-rows.csv",
-            "labels/oidv7-val-annotations-human-imagelabels.quoted-rows.csv",
-            "labels/train-annotations-human-imagelabels-boxable.quoted-rows.csv",
             "segmentation/mpeg-vcm-segmentation-bbox.csv",
-            "segmentation/mpeg-vcm-segmentation-labels.csv",
-            "segmentation/train-annotations-object-segmentation.quoted-rows.csv",
         ],
     )
     def test_any_table_with_id_and_label_selects(self, name: str, tmp_path: Path) -> None:
-        """ImageID and LabelName are all an annotation table needs: labels and masks select as boxes do."""
+        """ImageID and LabelName are all an annotation table needs."""
         path = REAL / name
         ids = sorted({row["ImageID"] for row in read(path)})
         images = write(tmp_path / "images.csv", IMAGE_COLUMNS, (made_image(name, "validation") for name in ids))
@@ -721,8 +715,21 @@ WRONG_TABLES = [
     pytest.param("annotation", "vrd/validation-annotations-vrd.csv", ["LabelName"], id="boxes-vrd"),
     pytest.param("annotation", "image_info/quoted-rows.csv", ["LabelName"], id="boxes-image-table"),
     pytest.param("annotation", "classes/oidv6-class-descriptions.csv", ["ImageID"], id="boxes-class-table"),
-    pytest.param("annotation", "hierarchy/bbox_labels_600_hierarchy.json", ["ImageID"], id="boxes-json"),
-    pytest.param("annotation", "narratives/LocNar_Eval.jsonl", ["ImageID"], id="boxes-jsonl"),
+    pytest.param("annotation", "hierarchy/bbox_labels_600_hierarchy.json", ["JSON"], id="boxes-json"),
+    pytest.param("annotation", "narratives/LocNar_Eval.jsonl", ["JSON"], id="boxes-jsonl"),
+    pytest.param("annotation", "labels/mpeg-vcm-detection-labels.csv", ["--kind label"], id="boxes-labels"),
+    pytest.param(
+        "annotation",
+        "labels/oidv7-val-annotations-human-imagelabels.quoted-rows.csv",
+        ["Confidence", "--kind label"],
+        id="boxes-v7-labels",
+    ),
+    pytest.param(
+        "annotation",
+        "segmentation/train-annotations-object-segmentation.quoted-rows.csv",
+        ["MaskPath", "--kind segmentation"],
+        id="boxes-masks",
+    ),
     pytest.param("annotation", "images/0000048549557964.jpg", [], id="boxes-photo"),
     pytest.param("image_url", "image_info/crossmodal3600-image-shapes.csv", ["ImageID"], id="images-shapes"),
     pytest.param("image_url", "official/official-files.csv", ["ImageID"], id="images-list-of-files"),
