@@ -1,7 +1,8 @@
 """Reading class names and the class hierarchy: small tables, read at once."""
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -11,13 +12,17 @@ from oid_async.errors import InputError
 from oid_async.openimages.catalogue_tables import CLASS_COLUMNS
 from oid_async.openimages.classes import Classes
 from oid_async.openimages.hierarchy import Hierarchy
-from oid_async.tables.csv_records import MOST_BYTES, Lines, records
+from oid_async.tables.csv_records import MOST_BYTES, Lines, Record, records
 from oid_async.tables.damage import BAD_ROWS_SCHEMA
-from oid_async.tables.reading import TableFile, open_bytes, reading, require_line_ends, scan
-from oid_async.tables.row_rules import counted
+from oid_async.tables.file_type import other_separator
+from oid_async.tables.reading import TableFile, open_bytes, reading, require_csv, require_line_ends, scan
+from oid_async.tables.row_rules import NOTHING, counted
 
-# Headers of the label column in class tables of people's own.
-_HEADER_WORDS = ("mid", "label", "id", "label_name")
+# What people call the columns of a class table, without signs and in lower case, the surest first.
+_LABEL_WORDS = ("labelname", "mid", "machineid", "labelid", "classid", "id", "label", "class")
+_NAME_WORDS = ("displayname", "displaylabel", "classname", "readablename", "name", "description", "category", "title")
+_SIGNS = re.compile(r"[^a-z0-9]")
+_MID = re.compile(r"/[a-z]/\w+")
 # The full class table has 20,000 rows.
 _MOST_ROWS = 100_000
 
@@ -36,13 +41,46 @@ class _LeastWidth:
 
 
 def read_classes(table: TableFile) -> tuple[Classes, pl.DataFrame]:
-    """Read a class table: mid and name in the first two columns. Files before V6 have no header, V6 and V7 do.
+    """Read a class table: mid and name go by the header, or are the first two columns. Files before V6 have no header.
 
     Returns the classes, and Line and Reason of the rows that cannot be used. Raises InputError.
     """
-    rows, bad_rows = read_headless(table, CLASS_COLUMNS, (CLASS_COLUMNS[0].lower(), *_HEADER_WORDS))
-    names = ((label.strip(), (name or label).strip()) for label, name in rows.iter_rows() if label)
-    return Classes({label: name for label, name in names if label}), bad_rows
+    rows, lines, bad_rows = _read_headless(table, CLASS_COLUMNS, _class_columns)
+    names: dict[str, str] = {}
+    again = []
+    for line, (label, name) in zip(lines, rows.iter_rows(), strict=True):
+        label, name = (label or "").strip(), (name or "").strip()
+        name = label if name.lower() in ("", *NOTHING[:2]) else name
+        if label and names.setdefault(label, name) != name:
+            again.append((line, f"{label} is called {name!r:.60} here and {names[label]!r:.60} before"))
+    bad_rows = pl.concat([bad_rows, pl.DataFrame(again, schema=BAD_ROWS_SCHEMA, orient="row")]).sort("Line")
+    if len(bad_rows) > len(rows) - len(again):
+        line, reason = bad_rows.row(0)
+        raise InputError(f"{table.name}: most of its rows cannot be used, the first is line {line}: {reason}")
+    return Classes(names), bad_rows
+
+
+def _class_columns(first: Sequence[str]) -> tuple[int, int] | None:
+    """Return where mid and name stand by the first row of a class table, None if it is no header.
+
+    >>> _class_columns(["", "DisplayName", "LabelName"]), _class_columns(["/m/018xm", "Ball"])
+    ((2, 1), None)
+    """
+    words = [_SIGNS.sub("", name.lower()) for name in first]
+    if any(_MID.fullmatch(name.strip()) for name in first):
+        return None
+    found = next((words.index(word) for word in _LABEL_WORDS if word in words), None)
+    others = [at for at, word in enumerate(words) if at != found and word and not word.startswith("unnamed")]
+    by_word = (words.index(word) for word in (*_NAME_WORDS, *_LABEL_WORDS) if word in words)
+    name = next((at for at in by_word if at in others), None)
+    if found is None:
+        # A class may be called Name: one word of the two does not make a header, but for the published ones.
+        return (
+            None if "displayname" not in words or len(others) < 2 else (next(x for x in others if x != name), name or 0)
+        )
+    if name is None:
+        name = next((at for at in others if at > found), others[0] if others else None)
+    return None if name is None else (found, name)
 
 
 def read_hierarchy(table: TableFile) -> Hierarchy:
@@ -63,18 +101,70 @@ def read_headless(
     Returns those columns, and the damaged rows (Line, Reason): with too few fields, with more than most rows have, or
     whose first field is empty. Raises InputError when no row is left, or for a large table.
     """
-    needed = len(columns)
+    leading = range(len(columns))
+
+    def places(first: Sequence[str]) -> Sequence[int] | None:
+        return leading if first[0].strip().lower() in header_words else None
+
+    rows, _, bad_rows = _read_headless(table, columns, places)
+    return rows, bad_rows
+
+
+def _read_headless(
+    table: TableFile, columns: Sequence[str], places: Callable[[Sequence[str]], Sequence[int] | None]
+) -> tuple[pl.DataFrame, Sequence[int], pl.DataFrame]:
+    """Read these columns of a small table, their lines, and the damaged rows.
+
+    `places` tells from the first row where they stand, None if it is no header: then they are the leading ones.
+    """
     if table.is_parquet:
-        with reading(table):
-            frame = scan(table, []).collect()
-        if frame.width < needed:
-            raise _too_narrow(table, frame.width, columns)
-        frame = frame.select(pl.col(old).alias(new) for old, new in zip(frame.columns, columns, strict=False))
-        return frame, pl.DataFrame(schema=BAD_ROWS_SCHEMA)
+        frame = _parquet_columns(table, columns, places)
+        return frame, range(2, len(frame) + 2), pl.DataFrame(schema=BAD_ROWS_SCHEMA)
+    found = _records(table, columns)
+    first = [field.decode(errors="replace") for field in found[0].fields]
+    there = places(first) if first else None
+    at = list(there if there is not None else range(len(columns)))
+    needed = max(at) + 1
+    widths = Counter(len(record.fields) for record in found if len(record.fields) >= needed)
+    if not widths:
+        raise _too_narrow(table, first, columns)
+    rows, lines, bad = [], [], []
+    width = max(widths, key=lambda width: (widths[width], -width))
+    for record in found[there is not None :]:
+        fault = record.bytes_fault or record.fault or _headless_fault(record.fields, needed, width, at[0], columns[0])
+        if fault is not None:
+            bad.append((record.line, fault))
+        else:
+            rows.append([record.fields[place].decode() for place in at])
+            lines.append(record.line)
+    if not rows and bad:
+        line, reason = bad[0]
+        raise InputError(f"{table.name}: no row of it can be used (line {line}: {reason})")
+    return (
+        pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row"),
+        lines,
+        pl.DataFrame(bad, schema=BAD_ROWS_SCHEMA, orient="row"),
+    )
+
+
+def _parquet_columns(
+    table: TableFile, columns: Sequence[str], places: Callable[[Sequence[str]], Sequence[int] | None]
+) -> pl.DataFrame:
+    with reading(table):
+        frame = scan(table, []).collect()
+    if frame.width < len(columns):
+        raise _too_narrow(table, frame.columns, columns)
+    at = places(frame.columns) or range(len(columns))
+    return frame.select(pl.col(frame.columns[place]).alias(new) for place, new in zip(at, columns, strict=True))
+
+
+def _records(table: TableFile, columns: Sequence[str]) -> list[Record]:
+    """Return the rows of a small table that is CSV. Raises InputError for what is not."""
     with reading(table), open_bytes(table.path) as file:
         start = file.read(MOST_BYTES)
         file.seek(0)
-        found = list(islice(records(Lines(file), _LeastWidth(needed)), _MOST_ROWS + 1))
+        require_csv(table, start)
+        found = list(islice(records(Lines(file), _LeastWidth(len(columns))), _MOST_ROWS + 1))
     if len(found) > _MOST_ROWS:
         raise InputError(f"{table.name}: more than {_MOST_ROWS} rows; that is no table of {' and '.join(columns)}")
     if not found:
@@ -83,36 +173,22 @@ def read_headless(
     if faults[0] and sum(faults) * 2 > len(faults):
         raise InputError(f"{table.name}: not a CSV file (it holds binary data)")
     require_line_ends(table, start)
-    widths = Counter(len(record.fields) for record in found if len(record.fields) >= needed)
-    if not widths:
-        raise _too_narrow(table, len(found[0].fields), columns)
-    rows, bad = [], []
-    width = max(widths, key=lambda width: (widths[width], -width))
-    for record in found:
-        fault = record.bytes_fault or record.fault or _headless_fault(record.fields, needed, width, columns[0])
-        if fault is not None:
-            bad.append((record.line, fault))
-        else:
-            rows.append([field.decode() for field in record.fields[:needed]])
-    if not rows:
-        line, reason = bad[0]
-        raise InputError(f"{table.name}: no row of it can be used (line {line}: {reason})")
-    if rows[0][0].strip().lower() in header_words:
-        del rows[0]
-    return (
-        pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row"),
-        pl.DataFrame(bad, schema=BAD_ROWS_SCHEMA, orient="row"),
-    )
+    by_tab = sum(b"\t" in record.fields[0] for record in found if record.fields)
+    if by_tab * 2 > len(found):
+        raise InputError(f"{table.name}: its columns are separated by tabs; separate them by commas")
+    return found
 
 
-def _headless_fault(fields: Sequence[bytes], needed: int, width: int, first: str) -> str | None:
+def _headless_fault(fields: Sequence[bytes], needed: int, width: int, at: int, name: str) -> str | None:
     if len(fields) < needed:
         return f"{counted(len(fields), 'field')} where {needed} are needed"
     if len(fields) > width:
         return f"{counted(len(fields), 'field')} where other rows have {width}"
-    return None if fields[0].strip() else f"{first} is empty"
+    return None if fields[at].strip() else f"{name} is empty"
 
 
-def _too_narrow(table: TableFile, width: int, columns: Sequence[str]) -> InputError:
+def _too_narrow(table: TableFile, first: Sequence[str], columns: Sequence[str]) -> InputError:
     wants = ", ".join(columns)
-    return InputError(f"{table.name}: it has {width} column(s) where {len(columns)} are needed ({wants})")
+    separator = other_separator(first[0]) if len(first) == 1 else None
+    why = f"; its columns are separated by {separator}: separate them by commas" if separator else ""
+    return InputError(f"{table.name}: it has {len(first)} column(s) where {len(columns)} are needed ({wants}){why}")

@@ -604,7 +604,7 @@ async def test_without_locks_two_runs_do_no_harm(
 async def test_tables_are_on_the_disk_before_they_have_their_names(
     pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every table is synced before the first is renamed, then the folders; manifest and query follow, the journal last."""
+    """Every table is synced before the first is renamed, then the folders; manifest, query and journal come last."""
     calls: list[str] = []
     fsync, replace = os.fsync, os.replace
 

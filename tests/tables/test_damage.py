@@ -270,12 +270,14 @@ def test_damaged_rows_of_a_class_table(tmp_path: Path) -> None:
         b"/m/5,Lemon, lime",
         b'/m/6,"Open',
         b"/m/7,Pear",
+        *(b"/m/1%d,More" % number for number in range(4)),
     ]
     for header in (b"", b"LabelName,DisplayName\n", b"\xef\xbb\xbfMID,Name\r\n"):
         path = tmp_path / "classes.csv"
         path.write_bytes(header + b"\n".join(lines))
         classes, bad = read_classes(TableFile(path, "classes.csv"))
-        assert classes.names == {"/m/1": "Apple", "/m/7": "Pear"}
+        more = {f"/m/1{number}": "More" for number in range(4)}
+        assert classes.names == {"/m/1": "Apple", "/m/7": "Pear", **more}
         first = 2 if header else 1
         assert bad.get_column("Line").to_list() == [first + at for at in (1, 2, 3, 4, 6, 7)]
 

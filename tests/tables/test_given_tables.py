@@ -8,6 +8,7 @@ import pytest
 from oid_async.errors import InputError
 from oid_async.openimages.ids import IdForm
 from oid_async.openimages.kinds import KINDS, KindName
+from oid_async.tables.class_tables import read_classes
 from oid_async.tables.damage import bad_rows, require_usable, without_damage
 from oid_async.tables.reading import TableFile, columns_of, scan
 from oid_async.tables.row_rules import RowRules
@@ -179,3 +180,59 @@ def test_texts_of_a_parquet_that_are_bytes_are_named(tmp_path: Path) -> None:
     pl.DataFrame({"ImageID": [b"0001234567890123"], "LabelName": [b"/m/1"]}).write_parquet(tmp_path / "b.parquet")
     with pytest.raises(InputError, match="column 'ImageID' holds bytes, not text"):
         columns_of(TableFile(tmp_path / "b.parquet", "b.parquet"))
+
+
+CLASSES = {"/m/1": "Apple", "/m/2": "Ball, red"}
+
+
+@pytest.mark.parametrize(
+    ("header", "rows"),
+    [
+        ("DisplayName,LabelName", ["Apple,/m/1", '"Ball, red",/m/2']),
+        (",LabelName,DisplayName", ["0,/m/1,Apple", '1,/m/2,"Ball, red"']),
+        ("Unnamed: 0,name,count,mid", ["0,Apple,7,/m/1", '1,"Ball, red",8,/m/2']),
+        ("id,label", ["/m/1,Apple", '/m/2,"Ball, red"']),
+        ("class_name,label", ["Apple,/m/1", '"Ball, red",/m/2']),
+        ("Label Name,Display Name", ["/m/1,Apple", '/m/2,"Ball, red"']),
+        ("mid,what", [" /m/1 , Apple ", '/m/2,"Ball, red"']),
+        ("count,mid,class", ["1,/m/1,Apple", '2,/m/2,"Ball, red"']),
+        ("/m/1,Apple", ['/m/2,"Ball, red"']),
+    ],
+)
+def test_a_class_table_goes_by_its_header(tmp_path: Path, header: str, rows: list[str]) -> None:
+    """Its columns may stand anywhere, under the words that people use; without a header the first two count."""
+    path = tmp_path / "classes.csv"
+    path.write_text("\n".join([header, *rows]))
+    names, bad = read_classes(TableFile(path, "classes.csv"))
+    assert (names.names, len(bad)) == (CLASSES, 0)
+    if not header.startswith("/m/"):
+        cells = pl.read_csv(path, infer_schema=False)
+        cells.write_parquet(tmp_path / "classes.parquet")
+        assert read_classes(TableFile(tmp_path / "classes.parquet", "classes.parquet"))[0].names == CLASSES
+
+
+def test_a_class_with_two_names_is_named(tmp_path: Path) -> None:
+    """The first name of a MID holds, a second one is a damaged row; one name may be that of two MIDs."""
+    path = tmp_path / "classes.csv"
+    path.write_text("/m/1,Apple\n/m/2,Apple\n/m/1,Pear\n/m/2,Apple\n")
+    names, bad = read_classes(TableFile(path, "classes.csv"))
+    assert names.names == {"/m/1": "Apple", "/m/2": "Apple"}
+    assert bad.rows() == [(3, "/m/1 is called 'Pear' here and 'Apple' before")]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("LabelName\tDisplayName\n/m/1\tBall, red\n/m/2\tApple, green\n", "separated by tabs"),
+        ("/m/1\tApple\n/m/2\tPear\n", "separated by tabs"),
+        ("/m/1;Apple\n/m/2;Pear\n", "separated by semicolons"),
+        ("<html><body>,</body>", "HTML"),
+        (",x\n,y\n/m/1,Apple\n", "line 1: LabelName is empty"),
+    ],
+)
+def test_what_is_no_class_table_is_refused(tmp_path: Path, body: str, said: str) -> None:
+    """One line says why."""
+    path = tmp_path / "classes.csv"
+    path.write_text(body)
+    with pytest.raises(InputError, match=said):
+        read_classes(TableFile(path, "classes.csv"))
