@@ -102,7 +102,7 @@ def _first_of_each(rows: pl.DataFrame) -> pl.DataFrame:
 def _parse(frame: pl.DataFrame, ids: IdForm) -> pl.DataFrame:
     """Add KEY (null for what names no image) and split (u8) to entries: line, text, and split as a CSV says it."""
     entries = frame.with_columns(
-        entry=without_comment(pl.col("text")).str.replace_all(r"\\", "/", literal=True),
+        entry=without_comment(pl.col("text")).str.replace_all("\\", "/", literal=True),
         said=_code(pl.col("split")),
         is_odd=pl.col("split").is_not_null() & _code(pl.col("split")).is_null(),
     )
