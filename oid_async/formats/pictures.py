@@ -20,7 +20,7 @@ import polars as pl
 from oid_async.concurrency import available_processors
 from oid_async.dataset.image_store import missing_file
 from oid_async.dataset.saved import SavedDataset
-from oid_async.errors import InputError
+from oid_async.errors import InputError, machine_error
 from oid_async.formats.file_record import FileRecord
 
 Item = TypeVar("Item")
@@ -29,6 +29,8 @@ Result = TypeVar("Result")
 # The quality of a smaller JPEG, as trainers' own tools have it.
 _QUALITY = 90
 _CHUNK = 16
+# A mask of more is not read.
+_MOST_PIXELS = 100_000_000
 # Fewer pictures are made in this process: starting another takes a third of a second.
 _WORTH_A_POOL = 200
 # Errors of a link that cannot be made: another disk, too many links of one file, no links at all.
@@ -40,11 +42,15 @@ _INSIDE = 122
 class Pictures:
     """The images and masks of a dataset, for an export. Raises InputError for a file that is missing or no picture.
 
-    `record` is told which files hold the bytes that were saved.
+    `record` is told which files hold the bytes that were saved. In `scratch` images wait in their smaller size.
     """
 
-    def __init__(self, dataset: SavedDataset, record: FileRecord, *, copy: bool, pool: Executor | None) -> None:
+    def __init__(
+        self, dataset: SavedDataset, record: FileRecord, scratch: Path, *, copy: bool, pool: Executor | None
+    ) -> None:
         self.record = record
+        self._smaller = scratch / "smaller"
+        self._smaller.mkdir()
         self._images = dataset.image_files.folder
         self._masks = dataset.masks_folder
         self._copy = copy
@@ -52,7 +58,6 @@ class Pictures:
 
     def place(self, images: pl.DataFrame, folder: Path, names: Sequence[str] | None = None) -> None:
         """Put images into a folder, under FileName or these names: linked, copied, or made smaller."""
-        smaller = []
         columns = ("FileName", "Width", "Height", "OutWidth", "OutHeight")
         source, target = f"{self._images}{os.sep}", f"{folder}{os.sep}"
         targets = names or images.get_column("FileName").to_list()
@@ -64,9 +69,20 @@ class Pictures:
             if (width, height) == tuple(size):
                 self._link_or_copy(source + name, target + new)
             else:
-                smaller.append((source + name, target + new, *size))
-        for _ in self._each(_make_smaller, smaller):
-            pass
+                os.replace(self._smaller / name, target + new)
+
+    def make_smaller(self, images: pl.DataFrame) -> list[str]:
+        """Make the images that are exported in a smaller size, ahead of `place` and `bodies`; name those refused."""
+        resized = images.filter((pl.col("Width") != pl.col("OutWidth")) | (pl.col("Height") != pl.col("OutHeight")))
+        rows = resized.select("FileName", "OutWidth", "OutHeight").rows()
+        calls = ((str(self._images / name), str(self._smaller / name), *size) for name, *size in rows)
+        made = self._each(_make_smaller, calls)
+        return [name for (name, *_), is_made in zip(rows, made, strict=True) if not is_made]
+
+    def unreadable_masks(self, masks: Sequence[str]) -> list[str]:
+        """Return the MaskPaths of those that are no pictures."""
+        found = self._each(_is_readable, ((str(self._masks / name),) for name in masks))
+        return [name for name, is_readable in zip(masks, found, strict=True) if not is_readable]
 
     def place_masks(self, masks: pl.DataFrame, target: Callable[[str], Path]) -> None:
         """Put each mask at the path that `target` gives for its MaskPath; of a smaller image in its size."""
@@ -84,7 +100,7 @@ class Pictures:
         columns = ("FileName", "Width", "Height", "OutWidth", "OutHeight")
         rows = images.select(columns).iter_rows()
         calls = (
-            (str(self._images / name), *(size if (width, height) != tuple(size) else (0, 0)))
+            (str(self._images / name), False) if (width, height) == tuple(size) else (str(self._smaller / name), True)
             for name, width, height, *size in rows
         )
         return self._each(_body, calls)
@@ -161,11 +177,14 @@ def _apply(function: Callable[..., Result], arguments: tuple[Any, ...]) -> Resul
     return function(*arguments)
 
 
-def smaller_jpeg(path: str, width: int, height: int) -> bytes:
-    """Return an image as a JPEG of this size. Pixels are not rotated: the EXIF orientation is kept."""
+def smaller_jpeg(path: str, width: int, height: int) -> bytes | None:
+    """Return an image as a JPEG of this size, None if Pillow refuses it.
+
+    Pixels are not rotated: the EXIF orientation is kept.
+    """
     from PIL import Image
 
-    try:
+    def make() -> bytes:
         with Image.open(path) as image:
             metadata = {name: image.info[name] for name in ("exif", "icc_profile") if name in image.info}
             image.draft(image.mode, (2 * width, 2 * height))
@@ -173,26 +192,52 @@ def smaller_jpeg(path: str, width: int, height: int) -> bytes:
             out = io.BytesIO()
             smaller.save(out, "JPEG", quality=_QUALITY, **metadata)
             return out.getvalue()
-    except FileNotFoundError as error:
-        raise missing_file(path) from error
-    except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(
-            f"{path}: cannot be made smaller ({error}); oid-async verify --repair fetches it again"
-        ) from error
+
+    return _unless_refused(make)
 
 
-def _make_smaller(path: str, target: str, width: int, height: int) -> None:
-    Path(target).write_bytes(smaller_jpeg(path, width, height))
+def _unless_refused(read: Callable[[], Result]) -> Result | None:
+    """Return what a function reads with Pillow, None if it refuses: damaged bytes raise any kind of exception there."""
+    try:
+        return read()
+    except MemoryError:
+        raise
+    except Exception as error:
+        if machine_error(error) is not None:
+            raise
+        return None
 
 
-def _body(path: str, width: int, height: int) -> bytes:
-    if width:
-        return smaller_jpeg(path, width, height)
+def _make_smaller(path: str, target: str, width: int, height: int) -> bool:
+    body = smaller_jpeg(path, width, height)
+    if body is not None:
+        Path(target).write_bytes(body)
+    return body is not None
+
+
+def _is_readable(path: str) -> bool:
+    """Return whether a mask is a PNG that Pillow reads to its end."""
+    from PIL import Image
+
+    def read() -> bool:
+        with Image.open(path, formats=["PNG"]) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                return False
+            image.load()
+            return True
+
+    return bool(_unless_refused(read))
+
+
+def _body(path: str, is_ours: bool) -> bytes:
     try:
         with open(path, "rb") as file:
-            return file.read()
+            body = file.read()
     except FileNotFoundError as error:
         raise missing_file(path) from error
+    if is_ours:
+        os.unlink(path)
+    return body
 
 
 def _mask(path: str, width: int, height: int) -> Any:

@@ -8,8 +8,9 @@ statistics of the row groups. No image is opened: its size is in the manifest. B
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from oid_async.dataset.saved import SavedDataset
 from oid_async.dataset.tables import column
 from oid_async.errors import InputError
 from oid_async.formats.classes import ExportClasses
-from oid_async.openimages.catalogue_tables import SIDES
+from oid_async.openimages.catalogue_tables import PAIR_SIDES, SIDES
 from oid_async.openimages.ids import HEX_ID, KEY, export_number
 from oid_async.openimages.kinds import KindName
 from oid_async.openimages.vocabulary import FLAGS, SPLITS
@@ -39,6 +40,13 @@ _SHAPES = ("bbox", "segmentation")
 _SIZES = ("Width", "Height")
 # Published coordinates have six decimals; a table that went through binary numbers spells them differently.
 _MILLIONTHS = 1e6
+# A published side may be so far outside of its image; it is clipped. What is further out is no box of this image.
+_MARGIN = 0.01 + 1e-9
+_MISPLACED = "__misplaced"
+_TURNED, _OUTSIDE = "turned round", "outside the image"
+_NAMED = 5
+# Formats that hold the images themselves.
+_HOLDS_IMAGES = ("webdataset", "parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +78,30 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class ExportPlan:
-    """The counts of an export before it is written: images by split, rows by kind, rows left out by reason."""
+    """The counts of an export before it is written: images by split, rows by kind, what is left out by reason.
 
-    images: Mapping[str, int]
-    rows: Mapping[str, int]
-    left_out: Mapping[str, int]
+    What proves to be no picture while the export is written is moved to what is left out. `names` are the first images
+    and masks that are left out for a reason.
+    """
+
+    images: Counter[str]
+    rows: Counter[str]
+    left_out: Counter[str]
+    names: dict[str, list[str]] = field(default_factory=dict)
+
+    def leave_out(self, reason: str, names: Sequence[str]) -> None:
+        """Count images or masks as left out for this reason."""
+        if names:
+            self.left_out[reason] += len(names)
+            known = self.names.setdefault(reason, [])
+            known += names[: _NAMED - len(known)]
+
+    def left_out_lines(self) -> Iterator[str]:
+        """Yield what is left out, a line a reason."""
+        for reason, count in self.left_out.items():
+            names = self.names.get(reason, [])
+            more = ", ..." if count > len(names) else ""
+            yield f"left out: {count} of {reason}" + (f" ({', '.join(names)}{more})" if names else "")
 
 
 class ExportSource:
@@ -100,16 +127,15 @@ class ExportSource:
         wanted = [kind for kind in kinds if kind != "segmentation" or not options.no_masks]
         self.kinds = tuple(kind for kind in wanted if dataset.table(kind).exists)
         self._images = scratch / "images.parquet"
-        images = self._copy_images()
-        copied = {kind: self._copy_rows(kind) for kind in self.kinds}
-        rows: dict[str, int] = {kind: counts.pop(None, 0) for kind, counts in copied.items()}
-        left_out = {str(reason): count for counts in copied.values() for reason, count in counts.items()}
-        self.planned = ExportPlan(images, rows, left_out)
-
-    @property
-    def total(self) -> int:
-        """The number of images."""
-        return sum(self.planned.images.values())
+        self.needs_pictures = not options.no_files or options.format in _HOLDS_IMAGES
+        self.planned = ExportPlan(Counter(), Counter(), Counter())
+        self._unusable = self._find_unusable()
+        self.planned.images.update(self._copy_images())
+        # The number of images that are handed out; some may prove to be no pictures.
+        self.total = sum(self.planned.images.values())
+        for kind in self.kinds:
+            for reason, count in self._copy_rows(kind).items():
+                (self.planned.left_out if reason else self.planned.rows)[reason or kind] += count
 
     @property
     def has_shapes(self) -> bool:
@@ -185,16 +211,58 @@ class ExportSource:
         manifest = self.dataset.manifest
         saved = self.dataset.images.filter(Status="ok")
         with reading(manifest, into=self._scratch):
-            width, height = pl.col("Width"), pl.col("Height")
-            unsized = saved.filter(width.is_null() | height.is_null() | (width < 1) | (height < 1)).select("ImageID")
-            if len(first := unsized.head(1).collect(engine="streaming")):
-                raise InputError(f"{manifest.name}: {first.item()} has no width and height; run the download again")
+            saved = saved.filter(~pl.col("FileName").is_in(self._unusable.get_column("FileName").implode()))
             images = saved.drop("Status", "Reason", "Source").with_columns(_number(saved).alias(KEY))
             images = images.with_columns(self._split().alias("Split"), *self._out_size())
             images = images.with_row_index("Place", offset=1).with_columns(pl.col("Place").cast(pl.Int64))
             images.sink_parquet(self._images, row_group_size=_ROW_GROUP, compression="lz4", maintain_order=True)
             counted = pl.scan_parquet(self._images).group_by("Split").len().collect(engine="streaming")
         return dict(counted.iter_rows())
+
+    def _find_unusable(self) -> pl.DataFrame:
+        """Return ImageID and FileName of the saved images that cannot be exported; they are counted as left out."""
+        with reading(self.dataset.manifest):
+            saved = self.dataset.images.filter(Status="ok")
+            facts = saved.select("ImageID", "FileName", "Bytes", *_SIZES).collect(engine="streaming")
+        reason: pl.Expr = pl.when(pl.any_horizontal(pl.col(side).fill_null(0) < 1 for side in _SIZES)).then(
+            pl.lit("no width and height")
+        )
+        if self.needs_pictures:
+            folder = self.dataset.image_files.folder
+            sizes = [_size(f"{folder}{os.sep}{name}") for name in facts.get_column("FileName")]
+            facts = facts.with_columns(there=pl.Series(sizes, dtype=pl.Int64))
+            reason = (
+                pl.when(pl.col("there").is_null())
+                .then(pl.lit("not there"))
+                .when(pl.col("there") != pl.col("Bytes"))
+                .then(pl.lit("cut or changed"))
+                .otherwise(reason)
+            )
+        unusable = facts.select("ImageID", "FileName", reason=reason).drop_nulls("reason")
+        for (why,), rows in unusable.group_by("reason", maintain_order=True):
+            self.planned.leave_out(f"image: {why}", rows.get_column("FileName").to_list())
+        return unusable.select("ImageID", "FileName")
+
+    def without(self, span: Span, images: Sequence[str], masks: Sequence[str]) -> Span:
+        """Return a span without the images of these names, and all their rows, and without these masks; count them."""
+        plan = self.planned
+        plan.leave_out("image: no picture that Pillow reads", images)
+        plan.leave_out("segmentation: no mask that Pillow reads", masks)
+        plan.rows["segmentation"] -= len(masks)
+        is_refused = pl.col("FileName").is_in(pl.Series(images, dtype=pl.String).implode())
+        refused = span.images.filter(is_refused)
+        plan.images.subtract(refused.get_column("Split").to_list())
+        ids = pl.col("ImageID").is_in(refused.get_column("ImageID").implode())
+        rows = dict(span.rows)
+        if "segmentation" in rows:
+            names = pl.Series(masks, dtype=pl.String).implode()
+            rows["segmentation"] = rows["segmentation"].filter(~pl.col("MaskPath").is_in(names))
+        for kind, before in rows.items():
+            rows[kind] = before.filter(~ids)
+            if gone := len(before) - len(rows[kind]):
+                plan.left_out[f"{kind}: image left out"] += gone
+                plan.rows[kind] -= gone
+        return Span(span.images.filter(~is_refused), rows)
 
     def _split(self) -> pl.Expr:
         """Return the split of an image: the published one, or by the hash that --shuffle sorts by, of seed 0."""
@@ -225,25 +293,25 @@ class ExportSource:
         """Write the rows of a kind; return their number by the reason why they are left out, None for the others."""
         table, copy = self.dataset.table(kind), self._copy(kind)
         with reading(table.file, into=self._scratch):
-            if table.kind.is_json:
-                rows, size = (
-                    table.typed().select(pl.col("image_id").alias("ImageID"), "annotator_id", "caption"),
-                    _ROW_GROUP,
-                )
+            if kind in _SHAPES:
+                rows = self._shapes(kind)
+            elif table.kind.is_json:
+                rows = table.typed().select(pl.col("image_id").alias("ImageID"), "annotator_id", "caption")
             else:
-                rows, size = self._shapes(kind) if kind in _SHAPES else table.as_text(), _ROW_GROUP * 4
+                rows = _clipped(kind, table.as_text(), table.columns())
+            reason = pl.col(_REASON) if _REASON in rows.collect_schema() else pl.lit(None, pl.String)
+            has_no_image = pl.col("ImageID").is_in(self._unusable.get_column("ImageID").implode())
+            reason = pl.when(has_no_image).then(pl.lit(f"{kind}: image left out")).otherwise(reason)
+            rows = rows.with_columns(reason.alias(_REASON))
+            size = _ROW_GROUP if table.kind.is_json else _ROW_GROUP * 4
             rows.sink_parquet(copy, row_group_size=size, compression="lz4", maintain_order=True)
             copied = pl.scan_parquet(copy)
-            if kind not in _SHAPES:
-                return {None: copied.select(pl.len()).collect().item()}
             return dict(copied.group_by(_REASON).len().sort(_REASON).collect(engine="streaming").iter_rows())
 
     def _exported_rows(self, kind: KindName) -> pl.LazyFrame:
         """Return the copied rows that are not left out."""
         rows = pl.scan_parquet(self._copy(kind))
-        if kind not in _SHAPES:
-            return rows
-        sizes = [name for name in _SIZES if name in rows.collect_schema()]
+        sizes = [name for name in _SIZES if kind in _SHAPES and name in rows.collect_schema()]
         return rows.filter(pl.col(_REASON).is_null()).drop(_REASON, *sizes)
 
     def _shapes(self, kind: KindName) -> pl.LazyFrame:
@@ -263,16 +331,20 @@ class ExportSource:
             *(column(flag, pl.Int8, present) for flag in (FLAG_NAMES if kind == "bbox" else ())),
             *(column(name, pl.Int32, present) for name in _SIZES if name in present),
         )
+        rows = rows.with_columns(_misplaced(*map(pl.col, SIDES)).alias(_MISPLACED))
+        rows = rows.with_columns(pl.col(side).clip(0, 1) for side in SIDES)
         reason = pl.lit(None, pl.String)
         for name, is_left_out in reversed(self._reasons(kind).items()):
             reason = pl.when(is_left_out).then(pl.lit(f"{kind}: {name}")).otherwise(reason)
-        return rows.with_columns(reason.alias(_REASON))
+        return rows.with_columns(reason.alias(_REASON)).drop(_MISPLACED)
 
     def _reasons(self, kind: KindName) -> dict[str, pl.Expr]:
         """Return the conditions under which a box or mask is left out, the first one that holds first."""
         reasons = {
             "class": ~pl.col("LabelName").is_in(list(self.classes.numbers)),
             "no numbers": pl.any_horizontal(pl.col(side).is_null() | ~pl.col(side).is_finite() for side in SIDES),
+            _TURNED: pl.col(_MISPLACED) == _TURNED,
+            _OUTSIDE: pl.col(_MISPLACED) == _OUTSIDE,
         }
         if kind == "bbox" and self._options.group_boxes == "drop":
             reasons["group"] = pl.col("IsGroupOf") == 1
@@ -295,6 +367,51 @@ class ExportSource:
         except FileNotFoundError:
             names = []
         return pl.Series(names, dtype=pl.String)
+
+
+def _size(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return None
+
+
+def _misplaced(*sides: pl.Expr) -> pl.Expr:
+    """Return why a box (XMin, XMax, YMin, YMax) has no place in its image, null if it has one.
+
+    A box of no area has one, unless all of it is outside.
+    """
+    axes = (sides[:2], sides[2:])
+    turned = pl.any_horizontal(high < low for low, high in axes)
+    outside = pl.any_horizontal(
+        (low < -_MARGIN)
+        | (high > 1 + _MARGIN)
+        | (low > 1)
+        | (high < 0)
+        | ((low == 1) & (high > 1))
+        | ((high == 0) & (low < 0))
+        for low, high in axes
+    )
+    return pl.when(turned).then(pl.lit(_TURNED)).when(outside).then(pl.lit(_OUTSIDE))
+
+
+def _clipped(kind: KindName, rows: pl.LazyFrame, present: Sequence[str]) -> pl.LazyFrame:
+    """Return rows as text with their boxes or points clipped to the image, and _REASON for those outside of it."""
+    names = {"relationship": PAIR_SIDES, "point": ("X", "Y")}.get(kind, ())
+    if not names or not set(names) <= set(present):
+        return rows
+    numbers = {name: pl.col(name).cast(pl.Float64, strict=False) for name in names}
+    if kind == "relationship":
+        both = [_misplaced(*(numbers[name] for name in PAIR_SIDES[at : at + 4])) for at in (0, 4)]
+        misplaced = pl.coalesce(both)
+    else:
+        far = pl.any_horizontal((number < -_MARGIN) | (number > 1 + _MARGIN) for number in numbers.values())
+        misplaced = pl.when(far).then(pl.lit(_OUTSIDE))
+    texts = [
+        pl.when(number < 0).then(pl.lit("0")).when(number > 1).then(pl.lit("1")).otherwise(name).alias(name)
+        for name, number in numbers.items()
+    ]
+    return rows.with_columns((pl.lit(f"{kind}: ") + misplaced).alias(_REASON)).with_columns(texts)
 
 
 def _number(saved: pl.LazyFrame) -> pl.Expr:

@@ -26,6 +26,7 @@ from oid_async.events import Exported, Note, Sink
 from oid_async.formats.file_record import FileRecord
 from oid_async.formats.pictures import Pictures, picture_pool
 from oid_async.formats.registry import WRITERS
+from oid_async.formats.sieve import sieved
 from oid_async.formats.source import SPAN_ROWS, ExportPlan, ExportSource
 from oid_async.formats.writer import ExportContext
 from oid_async.jobs.export_folder import ExportFolder
@@ -132,7 +133,7 @@ class Export:
         for note in (*dataset.notes, *self._notes(source)):
             sink(Note(note))
         with picture_pool(self._processes, self._count_pictures(source)) as pool, ExitStack() as files:
-            pictures = Pictures(dataset, FileRecord(), copy=options.copy, pool=pool)
+            pictures = Pictures(dataset, FileRecord(), scratch, copy=options.copy, pool=pool)
             context = ExportContext(source, export, options, pictures, files)
             writer = writer_class(context)
             done = 0
@@ -141,11 +142,13 @@ class Export:
                 sink.check()
                 if stopped():
                     raise InterruptedError("the export was stopped")
-                writer.write(span)
+                writer.write(sieved(span, source, pictures))
                 done += len(span.images)
                 sink(Exported(done, source.total))
             writer.finish()
         check_counts(source.planned, context)
+        for line in _left_out(source):
+            sink(Note(line))
         report = self._report(source, monotonic() - started)
         if self.format in _NEEDS_ATTRIBUTION:
             shutil.copyfile(dataset.attribution, export / "ATTRIBUTION.csv")
@@ -161,9 +164,9 @@ class Export:
             format=self.format,
             savepath=str(self._folder.path),
             out=str(self.out),
-            images=source.total,
+            images=sum(planned.images.values()),
             splits={split: planned.images[split] for split in source.splits},
-            annotations=dict(planned.rows),
+            annotations={kind: planned.rows[kind] for kind in source.kinds},
             classes=len(source.classes.names) if source.has_shapes else 0,
             left_out=dict(planned.left_out),
             seconds=seconds,
@@ -180,8 +183,6 @@ class Export:
         homeless = [KINDS[kind].what for kind in source.dataset.kinds if kind not in WRITERS[self.format].kinds]
         if homeless:
             yield f"{self.format} has no place for what was saved of {', '.join(homeless)}"
-        for reason, count in planned.left_out.items():
-            yield f"left out: {count} of {reason}"
 
     def _count_pictures(self, source: ExportSource) -> int:
         """Return the number of pictures to read or to make smaller."""
@@ -195,6 +196,17 @@ class Export:
             name: value if value is None or isinstance(value, int | float) else str(value)
             for name, value in values.items()
         }
+
+
+def _left_out(source: ExportSource) -> Iterator[str]:
+    """Yield what was left out and how to have it. Raises InputError if no image is left."""
+    plan, savepath = source.planned, source.dataset.savepath
+    lines = list(plan.left_out_lines())
+    if any(reason.startswith("image:") for reason in plan.left_out):
+        lines.append(f"oid-async verify {savepath} --repair fetches the images again that were left out")
+        if not sum(plan.images.values()):
+            raise InputError(f"{savepath}: none of its images can be exported; {'; '.join(lines)}")
+    yield from lines
 
 
 def _keep_or_clear(stage: Path, export: Path, identity: dict[str, Any], *, can_continue: bool) -> None:

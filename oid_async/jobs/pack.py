@@ -6,6 +6,7 @@ images, of large selections a 64th).
 """
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
@@ -17,11 +18,12 @@ import polars as pl
 from oid_async.concurrency import in_thread
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import machine_error, storage_error
-from oid_async.events import Exported
+from oid_async.events import Exported, Note
 from oid_async.formats.classes import ExportClasses
 from oid_async.formats.file_record import FileRecord
 from oid_async.formats.pictures import Pictures, picture_pool
 from oid_async.formats.samples import SAMPLE_KINDS
+from oid_async.formats.sieve import sieved
 from oid_async.formats.source import ExportSource
 from oid_async.formats.webdataset import pack
 from oid_async.formats.writer import ExportContext
@@ -49,6 +51,7 @@ class SpanPacker:
         self._saved = tables.saved_annotations(all_boxes=context.options.all_boxes)
         self._classes = _classes(self._saved)
         self._started = monotonic()
+        self._not_packed = Counter[str]()
 
     @classmethod
     @contextmanager
@@ -102,11 +105,12 @@ class SpanPacker:
                 scratch.mkdir()
                 dataset = SavedDataset(view, "export")
                 source = ExportSource(dataset, options, SAMPLE_KINDS, scratch, classes=self._classes)
-                pictures = Pictures(dataset, FileRecord(), copy=False, pool=self._pool)
+                pictures = Pictures(dataset, FileRecord(), scratch, copy=False, pool=self._pool)
                 export = ExportContext(source, packed.out, options, pictures, files)
                 is_slow = "segmentation" in source.kinds or options.max_side is not None
                 names: list[str] = []
                 for span in source.spans(_MASKED_ROWS if is_slow else _SPAN_ROWS):
+                    span = sieved(span, source, pictures)
                     for _ in pack(export, span, packed.shards):
                         pass
                     export.wrote(span.images, {})
@@ -114,7 +118,13 @@ class SpanPacker:
                 check_counts(source.planned, export)
             packed.images.update(export.written.images)
             packed.rows.update(export.written.rows)
-            packed.left_out.update(source.planned.left_out)
+            # An image that is left out stays a file, and is asked for in the next run: it is counted in each.
+            of_images = {reason for reason in source.planned.left_out if _is_of_images(reason)}
+            packed.left_out.update({k: n for k, n in source.planned.left_out.items() if k not in of_images})
+            self._not_packed.update({k: n for k, n in source.planned.left_out.items() if k in of_images})
+            for line in source.planned.left_out_lines():
+                if line.startswith("left out: ") and " of image: " in line:
+                    self._context.sink(Note(line))
             packed.add(names)
         except OSError as error:
             if machine_error(error) is None:
@@ -133,13 +143,17 @@ class SpanPacker:
             splits=dict(sorted(packed.images.items())),
             annotations={kind: count for kind, count in packed.rows.items() if count},
             classes=len(self._classes.names),
-            left_out=dict(packed.left_out),
+            left_out=dict(packed.left_out + self._not_packed),
             seconds=monotonic() - self._started,
         )
         for reason, count in report.left_out.items():
             self._context.note(f"left out: {count} of {reason}")
         self._context.note(f"{report.images} images are packed in {report.out}; none of them is a file")
         return report
+
+
+def _is_of_images(reason: str) -> bool:
+    return reason.startswith("image: ") or reason.endswith(": image left out")
 
 
 def _classes(saved: Sequence[SavedAnnotations]) -> ExportClasses:

@@ -35,6 +35,7 @@ import oid_async
 from oid_async.errors import InputError, LockedError, StorageError, UsageError
 from oid_async.events import Note, ignore
 from oid_async.jobs.demo import look_alike_run
+from oid_async.openimages.catalogue_tables import PAIR_SIDES
 from oid_async.openimages.kinds import KINDS
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.options.export import FORMATS
@@ -823,14 +824,125 @@ async def test_every_format_of_each_kind_alone(demo: Path, tmp_path: Path, kind:
         assert (sum(report.annotations.values()) > 0) is (kind != "none" and not homeless)
 
 
+BROKEN = {
+    "image: not there": "000000d100000001",
+    "image: cut or changed": "000000d200000002",
+    "image: no width and height": "000000d300000003",
+    "image: no picture that Pillow reads": "000000d400000004",
+}
+
+
 @pytest.mark.parametrize("name", FORMATS)
-async def test_a_missing_image_leaves_no_export(tmp_path: Path, name: str) -> None:
-    """An image that is gone ends an export in words; nothing gets the name, nothing is left beside it."""
-    path = SavedFolder([SavedImage(ONE), SavedImage(TWO)], [SavedBox(ONE)]).write(tmp_path / "d")
-    (path / "images" / SavedImage(TWO).file_name).unlink()
-    with pytest.raises(InputError, match="it is not there, though the tables speak of it"):
-        await exported(path, name, out=tmp_path / "out" / "x")
+async def test_a_broken_image_holds_up_no_other(tmp_path: Path, name: str) -> None:
+    """Missing, cut, without a size, refused by Pillow: left out with its rows, counted and named; the rest is there."""
+    images = [SavedImage(ONE), SavedImage(TWO)]
+    images += [SavedImage(each, picture=b"no JPEG" if "Pillow" in why else None) for why, each in BROKEN.items()]
+    path = SavedFolder(images, [SavedBox(image.image_id) for image in images]).write(tmp_path / "d")
+    missing, cut, unsized, refused = (SavedImage(each).file_name for each in BROKEN.values())
+    (path / "images" / missing).unlink()
+    os.truncate(path / "images" / cut, 90)
+    manifest = pl.read_parquet(path / "manifest.parquet")
+    width = pl.when(FileName=unsized).then(None).otherwise("Width").alias("Width")
+    manifest.with_columns(width).write_parquet(path / "manifest.parquet")
+    said: list[str] = []
+
+    def listen(event: object) -> None:
+        if isinstance(event, Note):
+            said.append(event.text)
+
+    report = await oid_async.export(savepath=path, format=name, max_side=32, on_event=listen)
+    assert (report.images, report.annotations) == (2, {"bbox": 2})
+    assert report.left_out == {**dict.fromkeys(BROKEN, 1), "bbox: image left out": 4}
+    for why, image_id in BROKEN.items():
+        assert f"left out: 1 of {why} ({SavedImage(image_id).file_name})" in said
+    assert f"oid-async verify {path} --repair fetches the images again that were left out" in said
+    found = str(read_texts(Path(report.out)))
+    assert not any(each.removesuffix(".jpg") in found for each in (missing, cut, unsized, refused))
+    full = await oid_async.export(savepath=path, format=name, out=tmp_path / "full")
+    assert full.images == 3
+
+
+def read_texts(folder: Path) -> list[str]:
+    return [
+        each.read_text() for each in folder.rglob("*") if each.suffix in (".txt", ".json", ".jsonl", ".csv", ".xml")
+    ]
+
+
+async def test_a_folder_of_nothing_but_broken_images_is_an_error(tmp_path: Path) -> None:
+    """Nothing exported is no success."""
+    path = SavedFolder([SavedImage(ONE)], [SavedBox(ONE)]).write(tmp_path / "d")
+    (path / "images" / SavedImage(ONE).file_name).unlink()
+    with pytest.raises(InputError, match=r"none of its images can be exported; left out: 1 of image: not there"):
+        await exported(path, "coco", out=tmp_path / "out" / "x")
     assert list((tmp_path / "out").iterdir()) == []
+    report = await oid_async.export(savepath=path, format="coco", no_files=True)
+    assert report.images == 1
+
+
+@pytest.mark.parametrize("name", ["coco", "yolo", "webdataset", "parquet", "fiftyone"])
+async def test_a_broken_mask_is_left_out(tmp_path: Path, name: str) -> None:
+    """Its box stays; the other masks are there."""
+    boxes = [SavedBox(ONE), SavedBox(TWO)]
+    whole = io.BytesIO()
+    Image.new("1", (64, 48), 1).save(whole, "PNG")
+    masks = [(boxes[0], whole.getvalue()), (boxes[1], whole.getvalue()[:50])]
+    path = SavedFolder([SavedImage(ONE), SavedImage(TWO)], boxes, masks).write(tmp_path / "d")
+    report = await oid_async.export(savepath=path, format=name)
+    assert report.annotations == {"bbox": 2, "segmentation": 1}
+    assert report.left_out == {"segmentation: no mask that Pillow reads": 1}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+async def test_boxes_are_clipped_to_their_image(tmp_path: Path, name: str) -> None:
+    """A little outside is clipped; wholly outside, turned round or far out is left out and counted."""
+    sides = {
+        "clipped": ("-0.005", "0.5", "0.5", "1.009999"),
+        "no area": ("0.5", "0.5", "0.1", "0.2"),
+        "beyond": ("1.0", "1.005", "0.1", "0.2"),
+        "turned": ("0.6", "0.5", "0.1", "0.2"),
+        "pixels": ("10", "50", "10", "20"),
+    }
+    path = SavedFolder([SavedImage(ONE)], [SavedBox(ONE, sides=each) for each in sides.values()]).write(tmp_path / "d")
+    report = await oid_async.export(savepath=path, format=name)
+    assert report.annotations == {"bbox": 2}
+    assert report.left_out == {"bbox: outside the image": 2, "bbox: turned round": 1}
+    out, file_name = Path(report.out), SavedImage(ONE).file_name
+    boxes: list[tuple[Any, ...]] = []
+    if name == "coco":
+        boxes = [box[1:] for box in coco_boxes(out, "train")[file_name]]
+    elif name == "yolo":
+        boxes = [box[1:] for box in yolo_boxes(out, yolo_names(out))[file_name.removesuffix(".jpg")]]
+    elif name == "fiftyone":
+        rows = [row for row in read_csv(out / "labels" / "detections.csv") if row["ImageID"] == ONE]
+        boxes = [tuple(float(row[side]) for side in ("XMin", "YMin", "XMax", "YMax")) for row in rows]
+    if boxes:
+        assert min(map(min, boxes)) == 0
+        assert max(map(max, boxes)) == pytest.approx(1)
+
+
+LABELS_OF_PAIR = ("LabelName1", "LabelName2")
+
+
+async def test_points_and_pairs_are_clipped_too(tmp_path: Path) -> None:
+    """Relationship boxes and points in every format that has them; far out is left out and counted."""
+    path = SavedFolder([SavedImage(ONE)]).write(tmp_path / "d")
+    pair = ",".join(("ImageID", *LABELS_OF_PAIR, *PAIR_SIDES, "RelationshipLabel", "Category1", "Category2"))
+    rows = ["-0.004,0.5,0,1.003,0,1,0,1", "0,1,0,1,0.2,0.1,0,1"]
+    (path / "relationship").mkdir()
+    lines = "".join(f"{ONE},/m/1,/m/2,{row},at,A,B\n" for row in rows)
+    (path / "relationship" / "relationship.csv").write_text(f"{pair}\n{lines}")
+    (path / "point").mkdir()
+    lines = "".join(f"{ONE},{row},/m/1,yes,A\n" for row in ("-0.004,1.004", "0.3,0.25", "200,100"))
+    (path / "point" / "points.csv").write_text(f"ImageID,X,Y,Label,EstimatedYesNo,Category\n{lines}")
+    left = {"point: outside the image": 1, "relationship: turned round": 1}
+    report = await oid_async.export(savepath=path, format="imagefolder")
+    assert (report.annotations["point"], report.annotations["relationship"], report.left_out) == (2, 1, left)
+    line = json.loads((Path(report.out) / "train" / "metadata.jsonl").read_text())
+    assert line["points"]["xy"] == [[0, 48], [19.2, 12]]
+    assert line["relationships"]["subject_bbox"] == [[0, 0, 32, 48]]
+    report = await oid_async.export(savepath=path, format="fiftyone")
+    points = read_csv(Path(report.out) / "labels" / "points.csv")
+    assert [(row["X"], row["Y"]) for row in points if row["ImageId"] == ONE] == [("0", "1"), ("0.3", "0.25")]
 
 
 @pytest.mark.parametrize("name", FORMATS)
