@@ -17,9 +17,10 @@ from oid_async.version import __version__
 
 if TYPE_CHECKING:
     from oid_async import errors, events
-    from oid_async.api import Stream, download, export, open, plan, stream, verify
+    from oid_async.api import Stream, download, export, open, plan, prune, stream, verify
     from oid_async.dataset.saved import SavedDataset
     from oid_async.jobs.export import ExportReport
+    from oid_async.jobs.prune import PruneReport
     from oid_async.jobs.verify import Finding, Verification
     from oid_async.report import Outcome, Plan, Report
 
@@ -28,6 +29,7 @@ __all__ = [
     "Finding",
     "Outcome",
     "Plan",
+    "PruneReport",
     "Report",
     "SavedDataset",
     "Stream",
@@ -39,6 +41,7 @@ __all__ = [
     "export",
     "open",
     "plan",
+    "prune",
     "stream",
     "verify",
 ]
@@ -48,6 +51,7 @@ _HOME = {
     "Finding": "oid_async.jobs.verify",
     "Outcome": "oid_async.report",
     "Plan": "oid_async.report",
+    "PruneReport": "oid_async.jobs.prune",
     "Report": "oid_async.report",
     "SavedDataset": "oid_async.dataset.saved",
     "Stream": "oid_async.api",
@@ -56,6 +60,7 @@ _HOME = {
     "export": "oid_async.api",
     "open": "oid_async.api",
     "plan": "oid_async.api",
+    "prune": "oid_async.api",
     "stream": "oid_async.api",
     "verify": "oid_async.api",
 }

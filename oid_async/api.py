@@ -18,6 +18,7 @@ from oid_async.events import Sink, ignore
 from oid_async.jobs.download import Run
 from oid_async.jobs.export import Export, ExportReport
 from oid_async.jobs.opening import open_for_user
+from oid_async.jobs.prune import Prune, PruneReport
 from oid_async.jobs.verify import Verification, Verify
 from oid_async.options.export import ExportOptions
 from oid_async.options.query import Options, QueryOptions, option_fields
@@ -64,6 +65,21 @@ async def verify(
     if not isinstance(repair, bool):
         raise UsageError(f"repair is True or False, not {repair!r}")
     return await Verify(path, on_event or ignore, repair=repair).run()
+
+
+async def prune(
+    savepath: str | os.PathLike[str], *, dry_run: bool = False, on_event: Sink | None = None
+) -> PruneReport:
+    """Remove the images, masks and recordings under `savepath` that its query does not select, and return the counts.
+
+    They are of earlier queries in the same folder. Files of others, and what is not as it was saved, stay; hard links,
+    as in exports, keep their bytes; an image that a later query wants is fetched again. With `dry_run` it is only
+    counted. Raises InputError for a folder without a finished download, LockedError while a run is on, StorageError.
+    """
+    path = Options(savepath=savepath).savepath  # type: ignore[arg-type]
+    if not isinstance(dry_run, bool):
+        raise UsageError(f"dry_run is True or False, not {dry_run!r}")
+    return await Prune(path, on_event or ignore, dry_run=dry_run).run()
 
 
 async def export(

@@ -21,7 +21,6 @@ from oid_async.options.query import Options, option_fields
 
 if TYPE_CHECKING:
     from oid_async.cli.screen import Screen
-    from oid_async.report import Report
 
 Result = TypeVar("Result")
 
@@ -71,7 +70,7 @@ def run_download(arguments: argparse.Namespace) -> int:
         run.report.interrupted |= code != 0
         screen.say(summary_lines(run.report))
     if arguments.json:
-        _print_report(run.report, code)
+        _print_report(run.report.as_json(), code)
     report = run.report
     within = options.allows(report.failed + report.unknown_ids, report.selected + report.unknown_ids)
     is_whole = not report.failed_attachments and not report.pending
@@ -138,7 +137,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
         _, code = _run_to_end(run.download)
         run.report.interrupted |= code != 0
     if arguments.json:
-        _print_report(run.report, code)
+        _print_report(run.report.as_json(), code)
     elif not arguments.quiet:
         program = sys.argv[0] if sys.argv[0].endswith("oid-async") else "oid-async"
         print_message("\n".join(closing_words(run.report, program)))
@@ -186,6 +185,20 @@ def run_export(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_result(json.dumps(report.as_json()))
     return 0
+
+
+def run_prune(arguments: argparse.Namespace) -> int:
+    """Run `oid-async prune`."""
+    savepath = Options(savepath=arguments.savepath).savepath
+    set_up_polars(None)
+    from oid_async.cli.screen import prune_lines
+    from oid_async.jobs.prune import Prune
+
+    with _screen(arguments) as screen:
+        report, code = _run_to_end(Prune(savepath, screen.show, dry_run=arguments.dry_run).run)
+    if report is None:
+        return _interrupted(arguments, code)
+    return _finish(arguments, report.as_json(), prune_lines(report))
 
 
 def _finish(arguments: argparse.Namespace, document: dict[str, Any], lines: Sequence[str]) -> int:
@@ -241,10 +254,10 @@ def _interrupted(arguments: argparse.Namespace, code: int) -> int:
     return code
 
 
-def _print_report(report: "Report", code: int) -> None:
+def _print_report(report: dict[str, Any], code: int) -> None:
     """Print a report as JSON. That a run was interrupted is its exit code, whether or not this can be written."""
     try:
-        print_result(json.dumps(report.as_json()))
+        print_result(json.dumps(report))
     except (OutputError, BrokenPipeError):
         if not code:
             raise
@@ -257,5 +270,6 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "metadata": run_metadata,
     "verify": run_verify,
     "export": run_export,
+    "prune": run_prune,
     "demo": run_demo,
 }

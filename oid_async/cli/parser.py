@@ -76,6 +76,11 @@ _COMMANDS = {
         "turn what was saved into what trainers read",
         "Write what a download has saved in a format that trainers read; docs/formats.md compares them.",
     ),
+    "prune": (
+        "SAVEPATH [OPTIONS]",
+        "remove what the folder's query does not select",
+        "Remove the images, masks and recordings of earlier queries that the folder's query does not select.",
+    ),
     "demo": (
         "[SAVEPATH]",
         "the main job, offline, against a small look-alike",
@@ -99,7 +104,7 @@ def make_parser() -> argparse.ArgumentParser:
         name: commands.add_parser(name, usage=f"oid-async {name} {usage}", help=about, description=description)
         for name, (usage, about, description) in _COMMANDS.items()
     }
-    download, plan, classes, metadata, verify, export, demo = made.values()
+    download, plan, classes, metadata, verify, export, prune, demo = made.values()
     _add_query(download)
     about = "say what it would take, fetch no image: as plan"
     download.under["output"].add_argument("--dry-run", action="store_true", help=about)
@@ -120,6 +125,10 @@ def make_parser() -> argparse.ArgumentParser:
     about = "tables that are not what the run wrote were changed on purpose: take them as they are"
     export.under["export"].add_argument("--edited", action="store_true", help=about)
     _add_query(export, (*ExportOptions.__dataclass_fields__, "processes"), heading="export")
+    prune.add_argument("savepath", metavar="SAVEPATH", help=_ABOUT_SAVEPATH)
+    about = "say what would be removed, remove nothing"
+    prune.under["output"].add_argument("--dry-run", action="store_true", help=about)
+    _add_output(prune)
     demo.add_argument("savepath", nargs="?", default="demo_data", metavar="SAVEPATH", help="default demo_data")
     _add_output(demo)
     return parser

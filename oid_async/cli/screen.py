@@ -17,6 +17,7 @@ from oid_async.report import FINAL_KINDS, PASSING_KINDS, Plan, Report, size_text
 
 if TYPE_CHECKING:
     from oid_async.jobs.export import ExportReport
+    from oid_async.jobs.prune import PruneReport
     from oid_async.jobs.verify import Verification
 
 _LINE_EVERY_S = 10.0
@@ -190,6 +191,15 @@ def export_lines(report: "ExportReport") -> list[str]:
         f"{report.format}: {report.images} images ({splits or 'none'}), {rows or 'no annotations'}, in "
         f"{report.seconds:.1f} s: {report.out}"
     ]
+
+
+def prune_lines(report: "PruneReport") -> list[str]:
+    """Return what was removed, or would be, as a person reads it."""
+    also = "".join(
+        f", {count} {what}" for what, count in (("masks", report.masks), ("recordings", report.recordings)) if count
+    )
+    done = "would be removed from" if report.dry_run else "removed from"
+    return [f"{report.images} images{also} ({size_text(report.bytes)}) {done} {report.savepath}"]
 
 
 def summary_lines(report: Report) -> list[str]:

@@ -68,6 +68,11 @@ class Audit:
         """How many files of earlier queries there are."""
         return len(self._others)
 
+    @property
+    def unselected_files(self) -> pl.DataFrame:
+        """ImageID, FileName, Bytes, MD5 of the files of earlier queries, as their lines in the journal say."""
+        return self._others
+
     def batches(self) -> Iterator[tuple[pl.DataFrame, bool]]:
         """Yield ImageID, FileName, Bytes and MD5 of some files to check, and whether they are selected."""
         with reading(self._manifest):

@@ -20,10 +20,10 @@ from oid_async.store.results import MANIFEST_SCHEMA
 from oid_async.tables.reading import TableFile, reading
 
 # Why a folder is opened, and the words of messages for it. `read` takes images from files or shards, others need files.
-Purpose = Literal["read", "verify", "export"]
-_USE_OF_MANIFEST = {"read": "read", "verify": "verify against", "export": "export from"}
+Purpose = Literal["read", "verify", "export", "prune"]
+_USE_OF_MANIFEST = {"read": "read", "verify": "verify against", "export": "export from", "prune": "prune by"}
 _LISTED_AT_ONCE = 16384
-_USE_OF_FILES = {"verify": "verify", "export": "export from"}
+_USE_OF_FILES = {"verify": "verify", "export": "export from", "prune": "prune"}
 
 
 class MadeTables(Protocol):
