@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from oid_async.metadata.paths import cache_root, file_url_path, mirror_folder, published_folder
+from oid_async.metadata.paths import cache_root, mirror_folder, published_folder
 from oid_async.openimages.catalogue import published
+from oid_async.options.paths import file_url_path
 from oid_async.options.query import Options
 
 _LARGE_BYTES = 256 << 20

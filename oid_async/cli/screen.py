@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from shlex import quote
 from time import monotonic
 from typing import TYPE_CHECKING, Self
 
@@ -13,6 +14,7 @@ from oid_async.cli.stdio import forgiving
 from oid_async.events import Checked, Event, Exported, Finished, Landed, Note, Planned, TableProgress
 from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES
 from oid_async.openimages.kinds import KINDS
+from oid_async.options.paths import shown
 from oid_async.report import FINAL_KINDS, PASSING_KINDS, Plan, Report, size_text
 
 if TYPE_CHECKING:
@@ -173,13 +175,13 @@ def verification_lines(found: "Verification") -> list[str]:
     """Return what a verification found, as a person reads it."""
     counts = ", ".join(f"{count} {kind}" for kind, count in found.counts.items())
     lines = [
-        f"{found.checked} files checked in {found.savepath}: {'all whole' if found.clean else counts}"
+        f"{found.checked} files checked in {shown(found.savepath)}: {'all whole' if found.clean else counts}"
         + (f", {found.repaired} fetched again" if found.repaired else "")
         + (f"; {found.unselected} of them of earlier queries" if found.unselected else "")
         + (f"; {found.unhashed} have no MD5: size, start and end alone were checked" if found.unhashed else "")
     ]
     if len(found.damage) and not found.repaired:
-        lines.append(f"oid-async verify {found.savepath} --repair fetches what is damaged again")
+        lines.append(f"oid-async verify {quote(shown(found.savepath))} --repair fetches what is damaged again")
     return lines
 
 
@@ -189,7 +191,7 @@ def export_lines(report: "ExportReport") -> list[str]:
     rows = ", ".join(f"{count} {KINDS[kind].what}" for kind, count in report.annotations.items())  # type: ignore[index]
     return [
         f"{report.format}: {report.images} images ({splits or 'none'}), {rows or 'no annotations'}, in "
-        f"{report.seconds:.1f} s: {report.out}"
+        f"{report.seconds:.1f} s: {shown(report.out)}"
     ]
 
 
@@ -216,7 +218,7 @@ def summary_lines(report: Report) -> list[str]:
         lines.append("failed: " + ", ".join(f"{kind} {count} ({words.get(kind, kind)})" for kind, count in kinds))
         if not report.interrupted:
             again = "; run again to ask for what may come back" if set(report.failures) & set(PASSING_KINDS) else ""
-            lines.append(f"each is named in {report.savepath}/failures.csv{again}")
+            lines.append(f"each is named in {shown(report.savepath)}/failures.csv{again}")
     if report.interrupted:
         saved = report.present + report.downloaded
         works = f": {saved} of {report.selected} images are saved; export, verify and oid_async.open work on them"
@@ -226,7 +228,7 @@ def summary_lines(report: Report) -> list[str]:
             what = "1 image is" if report.pending == 1 else f"{report.pending} images are"
             lines.append(f"{what} pending: nothing is requested with --offline; run again without it to fetch them")
         there = [name for name in _RESULTS if (Path(report.savepath) / name).exists()]
-        lines.append(f"saved in {report.savepath}: {', '.join(there)}")
+        lines.append(f"saved in {shown(report.savepath)}: {', '.join(there)}")
     if report.export:
-        lines.append(f"exported as {report.export['format']}: {report.export['out']}")
+        lines.append(f"exported as {report.export['format']}: {shown(report.export['out'])}")
     return lines

@@ -56,7 +56,7 @@ def read_list(export: Path) -> tuple[pl.DataFrame, int] | None:
         return None
     try:
         with path.open("rb") as file:
-            frame = pl.read_parquet(file)
+            frame = pl.read_parquet(file, glob=False)
             file.seek(0)
             changed = int(pl.read_parquet_metadata(file).get(_TIME, 0))
         return frame.select(pl.col(name).cast(dtype) for name, dtype in LIST_SCHEMA.items()), changed

@@ -19,7 +19,7 @@ from oid_async.openimages.ids import id_column
 from oid_async.openimages.kinds import KINDS, Kind, KindName
 from oid_async.openimages.vocabulary import FLAGS
 from oid_async.store.results import IMAGE_FIELDS
-from oid_async.tables.reading import TableFile, reading
+from oid_async.tables.reading import TableFile, pattern_of, reading
 
 Schema = dict[str, pl.DataType | type[pl.DataType]]
 
@@ -98,7 +98,7 @@ class SavedTable:
         if not self.exists:
             return pl.LazyFrame(schema=schema)
         if self.kind.is_json:
-            return pl.scan_ndjson(self.path, schema=schema)
+            return pl.scan_ndjson(pattern_of(self.path), schema=schema)
         present = self.columns()
         documented = [column(name, dtype, present) for name, dtype in schema.items()]
         return self.as_text().select(*documented, *(name for name in present if name not in schema))

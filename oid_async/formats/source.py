@@ -162,12 +162,12 @@ class ExportSource:
         counted from 1 instead.
         """
         short = pl.col(KEY) // (1 << 11)
-        distinct = pl.scan_parquet(self._images).select(short.n_unique()).collect(engine="streaming").item()
+        distinct = pl.scan_parquet(self._images, glob=False).select(short.n_unique()).collect(engine="streaming").item()
         return (short if distinct == self.total else pl.col("Place")).cast(pl.Int64)
 
     def spans(self, rows: int = SPAN_ROWS) -> Iterator[Span]:
         """Yield every image once, with its rows, so many images at a time."""
-        images = pl.scan_parquet(self._images)
+        images = pl.scan_parquet(self._images, glob=False)
         tables = {kind: self._exported_rows(kind) for kind in self.kinds}
         for start in range(0, self.total, rows):
             span = images.slice(start, rows).collect()
@@ -179,12 +179,12 @@ class ExportSource:
 
     def count_resized(self) -> int:
         """Return the number of images that are exported in a smaller size."""
-        frame = pl.scan_parquet(self._images).filter(pl.col("OutWidth") != pl.col("Width"))
+        frame = pl.scan_parquet(self._images, glob=False).filter(pl.col("OutWidth") != pl.col("Width"))
         return int(frame.select(pl.len()).collect().item())
 
     def licenses(self) -> list[str]:
         """Return the licences of the images, each once, in order."""
-        frame = pl.scan_parquet(self._images).select(pl.col("License").drop_nulls().unique().sort())
+        frame = pl.scan_parquet(self._images, glob=False).select(pl.col("License").drop_nulls().unique().sort())
         return frame.collect(engine="streaming").to_series().to_list()
 
     def _saved_classes(self) -> ExportClasses:
@@ -216,7 +216,7 @@ class ExportSource:
             images = images.with_columns(self._split().alias("Split"), *self._out_size())
             images = images.with_row_index("Place", offset=1).with_columns(pl.col("Place").cast(pl.Int64))
             images.sink_parquet(self._images, row_group_size=_ROW_GROUP, compression="lz4", maintain_order=True)
-            counted = pl.scan_parquet(self._images).group_by("Split").len().collect(engine="streaming")
+            counted = pl.scan_parquet(self._images, glob=False).group_by("Split").len().collect(engine="streaming")
         return dict(counted.iter_rows())
 
     def _find_unusable(self) -> pl.DataFrame:
@@ -305,12 +305,12 @@ class ExportSource:
             rows = rows.with_columns(reason.alias(_REASON))
             size = _ROW_GROUP if table.kind.is_json else _ROW_GROUP * 4
             rows.sink_parquet(copy, row_group_size=size, compression="lz4", maintain_order=True)
-            copied = pl.scan_parquet(copy)
+            copied = pl.scan_parquet(copy, glob=False)
             return dict(copied.group_by(_REASON).len().sort(_REASON).collect(engine="streaming").iter_rows())
 
     def _exported_rows(self, kind: KindName) -> pl.LazyFrame:
         """Return the copied rows that are not left out."""
-        rows = pl.scan_parquet(self._copy(kind))
+        rows = pl.scan_parquet(self._copy(kind), glob=False)
         sizes = [name for name in _SIZES if kind in _SHAPES and name in rows.collect_schema()]
         return rows.filter(pl.col(_REASON).is_null()).drop(_REASON, *sizes)
 

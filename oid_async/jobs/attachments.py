@@ -139,7 +139,11 @@ class Attachments:
 
     def _saved_keys(self) -> pl.Series:
         """Return the keys of the images that are saved."""
-        saved = pl.scan_parquet(self._context.folder.manifest).filter(Status="ok").select(self._tables.ids.key())
+        saved = (
+            pl.scan_parquet(self._context.folder.manifest, glob=False)
+            .filter(Status="ok")
+            .select(self._tables.ids.key())
+        )
         return saved.collect(engine="streaming").get_column(KEY)
 
     def _note_failures(self, what: str, failed: int, place: Path) -> None:

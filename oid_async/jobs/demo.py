@@ -2,10 +2,12 @@
 
 from collections import Counter
 from pathlib import Path
+from shlex import quote
 
 from oid_async.events import Sink
 from oid_async.jobs.download import Run
 from oid_async.openimages.vocabulary import SPLITS
+from oid_async.options.paths import shown
 from oid_async.options.query import Options
 from oid_async.origin.lookalike import STAGED_FAILURES, Lookalike
 from oid_async.report import Report
@@ -37,7 +39,7 @@ def closing_words(report: Report, program: str) -> list[str]:
             f"{report.selected} images selected: {report.downloaded} downloaded now, {report.pending} pending",
             "interrupted; run the same command again to go on",
         ]
-    path = report.savepath
+    path = shown(report.savepath)
     kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(report.failures.items()))
     staged = "exactly those that were staged" if went_as_staged(report) else "NOT those that were staged"
     return [
@@ -49,7 +51,7 @@ def closing_words(report: Report, program: str) -> list[str]:
         f"masks:       {path}/segmentation/masks/  (+ segmentation.csv)",
         f"and:         {path}/relationship/, narrative/, label/, point/",
         f"bookkeeping: {path}/manifest.parquet, failures.csv, ATTRIBUTION.csv, query.json",
-        f"to train:    {program} export {path} --format coco  (or yolo, voc, webdataset, parquet, ...)",
+        f"to train:    {program} export {quote(path)} --format coco  (or yolo, voc, webdataset, parquet, ...)",
         "next, from the real dataset:",
         f'  {program} download --category "Football" --category "Person" --type "inter" --split validation '
         '--savepath "Football_data"',

@@ -21,7 +21,8 @@ from typing import Any
 
 from oid_async.concurrency import in_thread, until_stopped
 from oid_async.errors import InputError, UsageError, storage_errors
-from oid_async.metadata.cache import local_file
+from oid_async.metadata.given import local_file
+from oid_async.options.paths import shown
 from oid_async.options.query import KEPT_LISTS, Options
 from oid_async.store.atomic import read_json, replacing, write_json
 from oid_async.store.folder import Folder
@@ -50,7 +51,7 @@ class GivenLists:
         if option in self.copies:
             return TableFile(self.copies[option], self.names[option])
         given = getattr(self.options, option)
-        return None if given is None else TableFile(local_file(given), given)
+        return None if given is None else TableFile(local_file(given), shown(given))
 
     def keep(self, folder: Folder) -> None:
         """Write the lists that came by a pipe or sequence into an owned folder. Raises UsageError, StorageError.
@@ -126,7 +127,7 @@ def _is_read_once(given: str | tuple[str, ...]) -> bool:
 def _name(option: str, given: str | tuple[str, ...]) -> str:
     if isinstance(given, tuple):
         return option
-    return "stdin" if given == "-" else given
+    return "stdin" if given == "-" else shown(given)
 
 
 def _copy(given: str | tuple[str, ...], name: str, path: Path, stopped: Callable[[], bool]) -> None:

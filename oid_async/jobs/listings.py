@@ -13,8 +13,9 @@ from oid_async.http.hosts import Hosts
 from oid_async.http.retry import FetchError, Limits
 from oid_async.jobs.context import open_tables
 from oid_async.jobs.site import open_site
-from oid_async.metadata.cache import Cache, MetadataCache, every_entry, local_table
+from oid_async.metadata.cache import Cache, MetadataCache, every_entry
 from oid_async.metadata.entry import CacheEntry
+from oid_async.metadata.given import local_table
 from oid_async.metadata.paths import cache_root
 from oid_async.metadata.sizes import Sizes
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url, published

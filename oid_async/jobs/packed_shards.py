@@ -115,7 +115,7 @@ class PackedShards:
     def unpacked(self, plan: Path) -> pl.DataFrame:
         """Return the rows of a span of the plan whose images are saved and not packed yet."""
         is_packed = pl.col("FileName").hash().is_in(self._packed.implode())
-        return pl.read_parquet(plan).filter(~is_packed, pl.col("Action") != "failed")
+        return pl.read_parquet(plan, glob=False).filter(~is_packed, pl.col("Action") != "failed")
 
     def add(self, names: Sequence[str]) -> None:
         """Note that the images of these names are packed now, then remove their files."""

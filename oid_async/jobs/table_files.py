@@ -13,8 +13,9 @@ import polars as pl
 from oid_async.concurrency import in_thread, until_stopped
 from oid_async.errors import InputError, UnavailableError
 from oid_async.events import Note, Sink
-from oid_async.metadata.cache import MetadataCache, local_table
+from oid_async.metadata.cache import MetadataCache
 from oid_async.metadata.entry import Identity
+from oid_async.metadata.given import local_table
 from oid_async.metadata.paths import WHOLE
 from oid_async.openimages.catalogue import published
 from oid_async.openimages.catalogue_tables import TableKind

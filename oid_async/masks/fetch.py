@@ -223,7 +223,9 @@ def _grouped(wanted: pl.LazyFrame) -> pl.DataFrame:
 def _find(directory: Path, masks: pl.DataFrame) -> pl.DataFrame:
     """Return the members of these names, in order of their place: the fields of ZipMember, then Width and Height."""
     names = masks.get_column("MaskPath")
-    rows = pl.scan_parquet(directory).filter(pl.col("name").is_in(names.implode())).unique("name", keep="last")
+    rows = (
+        pl.scan_parquet(directory, glob=False).filter(pl.col("name").is_in(names.implode())).unique("name", keep="last")
+    )
     sizes = masks.lazy().select(pl.col("MaskPath").alias("name"), "Width", "Height")
     return rows.join(sizes, on="name").sort("start").select(*ZipMember.__match_args__, "Width", "Height").collect()
 

@@ -69,8 +69,8 @@ class MaskFolder:
 
     def _wanted(self) -> pl.LazyFrame:
         """Return MaskPath, Subset, Width and Height of the masks in the saved table."""
-        text = pl.scan_csv(self._table, infer_schema=False)
-        manifest = pl.scan_parquet(self._folder.manifest).select(self._ids.key(), "Subset")
+        text = pl.scan_csv(self._table, infer_schema=False, glob=False)
+        manifest = pl.scan_parquet(self._folder.manifest, glob=False).select(self._ids.key(), "Subset")
         sizes = [pl.col(name).cast(pl.Int64) for name in ("Width", "Height")]
         return text.select(self._ids.key(), "MaskPath", *sizes).join(manifest, on=KEY).drop(KEY)
 
@@ -101,7 +101,12 @@ def estimate_masks(masks: Sequence[tuple[Split, pl.LazyFrame]], cache: Path) -> 
                 continue
             path, state = cached
             names = group.get_column("MaskPath").implode()
-            rows = pl.scan_parquet(path).filter(pl.col("name").is_in(names)).sort("start").select("start", "stop")
+            rows = (
+                pl.scan_parquet(path, glob=False)
+                .filter(pl.col("name").is_in(names))
+                .sort("start")
+                .select("start", "stop")
+            )
             ranges = choose_ranges(rows.collect().rows(), state.bytes)
             requests += len(ranges.parts)
             size += ranges.bytes

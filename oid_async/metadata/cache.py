@@ -6,7 +6,6 @@ that want the same table share the work: one does it, the other waits.
 
 import asyncio
 import errno
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -20,7 +19,7 @@ from oid_async.events import Note, Sink, TableProgress
 from oid_async.http.retry import FetchError
 from oid_async.metadata.convert import convert
 from oid_async.metadata.entry import CachedVersion, CacheEntry, Identity, check_space, needed_bytes
-from oid_async.metadata.paths import SUFFIX, file_url_path, given_folder, published_folder, recorded_url, site_folder
+from oid_async.metadata.paths import SUFFIX, given_folder, published_folder, recorded_url, site_folder
 from oid_async.openimages.catalogue import object_url
 from oid_async.openimages.catalogue_tables import PublishedTable, TableKind
 from oid_async.openimages.kinds import KINDS, Kind
@@ -250,23 +249,6 @@ class MetadataCache:
         if pin is not None:
             self._pins.append(pin)
         return pin is not None
-
-
-def local_table(given: str) -> TableFile | None:
-    """Return the table at a path or file: URL, None for an http URL. Raises InputError if there is no such file."""
-    if given.lower().startswith(("http://", "https://")):
-        return None
-    return TableFile(local_file(given), given)
-
-
-def local_file(given: str) -> Path:
-    """Return the path of a path or file: URL. Raises InputError if there is no readable file."""
-    path = file_url_path(given) or Path(given)
-    if not path.is_file():
-        raise InputError(f"{given}: {'not a file' if path.exists() else 'no such file'}")
-    if not os.access(path, os.R_OK):
-        raise InputError(f"{given}: cannot be read (permission denied)")
-    return path
 
 
 def _release(lock: FileLock | None) -> None:

@@ -76,7 +76,7 @@ def convert(
         frame.sink_parquet(copy, row_group_size=group, compression="lz4")
         if undamaged.path != raw.path:
             undamaged.path.unlink()
-        rows = pl.scan_parquet(copy)
+        rows = pl.scan_parquet(copy, glob=False)
         count = int(rows.select(pl.len()).collect(engine="streaming").item())
         if count > _SORTED_FROM_ROWS:
             slices = _label_slices(rows) if by_label else _key_ranges(-(-count // _SLICE_ROWS))
@@ -104,7 +104,7 @@ def _convert_lines(
         bad = damaged.collect(engine="streaming")
         if len(bad):
             bad.write_parquet(folder / "damaged.parquet")
-        parts = pl.scan_parquet(copy)
+        parts = pl.scan_parquet(copy, glob=False)
         count = int(parts.select(pl.len()).collect(engine="streaming").item())
         if not count:
             raise InputError(f"{raw.name}: no line of it is a narrative")

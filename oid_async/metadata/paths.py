@@ -10,11 +10,11 @@
 
 import hashlib
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from platformdirs import user_cache_path
 
 from oid_async.openimages.catalogue_tables import PublishedTable
+from oid_async.options.paths import file_url_path
 from oid_async.redaction import redacted
 
 SUFFIX = ".table"
@@ -51,17 +51,6 @@ def mirror_folder(mirror: str | None) -> Path | None:
     if mirror is None or mirror.lower().startswith(("http://", "https://")):
         return None
     return (file_url_path(mirror) or Path(mirror)).absolute()
-
-
-def file_url_path(url: str) -> Path | None:
-    """Return the path of a file: URL, None for anything else.
-
-    >>> file_url_path("file:///data/a%20b.csv")
-    PosixPath('/data/a b.csv')
-    """
-    if not url.lower().startswith("file:"):
-        return None
-    return Path(unquote(urlsplit(url).path))
 
 
 def _digest(text: str) -> str:

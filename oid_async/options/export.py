@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from oid_async.errors import UsageError
-from oid_async.options.readers import FILE, SIZE, SWITCH, Reader, one_of, read_folder
+from oid_async.options.readers import FILE, FOLDER, SIZE, SWITCH, Reader, one_of
 from oid_async.options.table import option, read_values
 
 Format = Literal["coco", "yolo", "voc", "webdataset", "imagefolder", "parquet", "fiftyone"]
@@ -59,7 +59,7 @@ class ExportOptions:
     )
     out: Path | None = _option(
         None,
-        Reader(read_folder, "DIR"),
+        FOLDER,
         "--out",
         help="where the export is written",
         default_text="SAVEPATH/export/<format>",

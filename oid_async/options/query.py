@@ -21,6 +21,7 @@ from oid_async.openimages.vocabulary import FLAGS, RELEASES, SOURCES, SPLITS, La
 from oid_async.options import readers as read
 from oid_async.options.defaults import MAX_IMAGE_BYTES, MAX_WAIT_S, PERIOD_S, RETRIES, TIMEOUT_S
 from oid_async.options.export import ExportOptions
+from oid_async.options.paths import url_scheme
 from oid_async.options.table import HEADINGS, label_of, option, read_values
 from oid_async.redaction import is_http, is_redacted, redacted
 
@@ -272,7 +273,6 @@ class Options(ExportOptions):
         read.TABLE,
         "--label",
         "--classes-file",
-        metavar="PATH_OR_URL",
         help="class table (MID, name) in place of the published one: .csv, .csv.gz or .parquet",
     )
     annotation: str | None = _tables_and_sources(
@@ -280,7 +280,6 @@ class Options(ExportOptions):
         read.TABLE,
         "--annotation",
         "--boxes-file",
-        metavar="PATH_OR_URL",
         help="box table in place of the published one; needs ImageID and LabelName",
     )
     image_url: str | None = _tables_and_sources(
@@ -288,11 +287,10 @@ class Options(ExportOptions):
         read.TABLE,
         "--imageURL",
         "--image-url",
-        metavar="PATH_OR_URL",
         help="image table in place of the published one; needs ImageID and OriginalURL",
     )
     savepath: Path = _output(
-        Path("train_data"), read.SAVEPATH, "--savepath", help="the folder that everything is written to"
+        Path("train_data"), read.FOLDER, "--savepath", help="the folder that everything is written to"
     )
     source: tuple[Source, ...] | None = _tables_and_sources(
         None,
@@ -508,9 +506,9 @@ class Options(ExportOptions):
         return failed * 100 <= Fraction(self.max_failures.rstrip("%")) * selected
 
     def as_json(self) -> dict[str, Any]:
-        """Return the options as plain JSON values, for query.json: paths are absolute, but for the savepath's own."""
+        """Return the options as plain JSON values, for query.json; paths are absolute and without `..`."""
         return {
-            option.name: _plain(getattr(self, option.name), is_absolute=option.metadata["reader"].is_absolute)
+            option.name: _plain(getattr(self, option.name), is_path=option.metadata["reader"].is_path)
             for option in fields(self)
         }
 
@@ -529,12 +527,11 @@ def option_fields() -> tuple[Field[Any], ...]:
     return tuple(sorted(fields(Options), key=lambda option: HEADINGS.index(option.metadata["heading"])))
 
 
-def _plain(value: Any, *, is_absolute: bool) -> Any:
+def _plain(value: Any, *, is_path: bool) -> Any:
     if isinstance(value, tuple):
         return list(value)
     text = str(value) if isinstance(value, Path) else value
-    # A query may be repeated from any working directory; a URL stays as it is.
-    if not is_absolute or text is None or text == "-" or text.lower().startswith("file:"):
+    if not is_path or text is None or text == "-":
         return text
-    # The query of a URL may hold a secret.
-    return redacted(text) if is_http(text) else os.path.abspath(text)
+    # The query of a URL may hold a secret. Paths are normalised as 0.1.0 did, which hashed them.
+    return os.path.normpath(text) if url_scheme(text) is None else redacted(text)

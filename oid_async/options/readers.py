@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from oid_async.errors import UsageError
-from oid_async.redaction import has_login, is_http
+from oid_async.options.paths import TABLE_SCHEMES, read_path, refuse_login
 
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([BKMGTbkmgt]?)(?:i?[Bb])?")
 _SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
@@ -25,8 +25,8 @@ class Reader:
     `read` takes the option's label, such as `limit (--ndata)`, and a value of any type; it returns the normalised value
     or raises UsageError. `metavar` stands for the value in the help, `accepts` describes it in docs/options.md, and
     `choices` lists the values of a closed set. `parse` converts the text of the command line; bool makes a switch
-    without a value. `environment` is the variable that is read if the option is not given. query.json stores a path
-    that `is_absolute` from the root on.
+    without a value. `environment` is the variable that is read if the option is not given; empty it is as not set.
+    `is_path` is of what may be a path.
     """
 
     read: Callable[[str, Any], Any]
@@ -36,7 +36,7 @@ class Reader:
     choices: tuple[str, ...] = ()
     is_repeatable: bool = False
     environment: str = ""
-    is_absolute: bool = False
+    is_path: bool = False
 
 
 def read_member(label: str, word: object, allowed: Iterable[str]) -> str:
@@ -57,33 +57,12 @@ def read_words(label: str, value: object) -> tuple[str, ...]:
     return words
 
 
-def read_path_or_url(label: str, value: object) -> str | None:
-    """Return a path or URL as text, None if it is empty."""
-    if not isinstance(value, str | os.PathLike):
-        raise UsageError(f"{label} takes a path, not {value!r}")
-    text = str(os.fspath(value))
-    _refuse_login(label, text)
-    if "\0" in text:
-        raise UsageError(f"{label}: a path holds no NUL byte")
-    return text or None
-
-
-def _read_mirror(label: str, value: object) -> str | None:
-    """Return a URL or the path of a folder; blanks around a URL are dropped, as they come with copying it."""
-    text = read_path_or_url(label, value)
-    return text.strip() if text is not None and is_http(text.strip()) else text
-
-
-def _refuse_login(label: str, text: str) -> None:
-    # It would be stored, and printed, in many places; and no path holds one.
-    if has_login(text):
-        raise UsageError(f"{label} holds a user name and a password; they are not supported")
-
-
 def read_list(label: str, value: object) -> str | tuple[str, ...] | None:
     """Return the path of a list as text, `-` for stdin, or the lines that are given in place of a file."""
-    if value is None or isinstance(value, str | os.PathLike):
-        return None if value is None else read_path_or_url(label, value)
+    if value is None or value == "-":
+        return None if value is None else "-"
+    if isinstance(value, str | os.PathLike):
+        return read_path(label, value)
     if isinstance(value, bytes | bytearray | Mapping) or not isinstance(value, Iterable):
         raise UsageError(f"{label} takes a path or a sequence of lines, not {value!r}")
     lines = tuple(value)
@@ -170,16 +149,17 @@ def _read_yes_or_no(label: str, value: object) -> bool:
 
 
 def read_folder(label: str, value: object) -> Path:
-    """Return the path of a folder, which must be given."""
-    text = None if value is None else read_path_or_url(label, value)
-    if text is None:
-        raise UsageError(f"{label} is empty")
-    return Path(text)
+    """Return the absolute path of a folder."""
+    return Path(read_path(label, value))
 
 
-def _read_cache_dir(label: str, value: object) -> Path | None:
-    text = read_path_or_url(label, value)
-    return None if text is None else Path(text)
+def _read_table(label: str, value: object) -> str:
+    return read_path(label, value, TABLE_SCHEMES)
+
+
+def _or_default(read: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    """Return a reader that takes the empty text for nothing given, as an environment variable is taken."""
+    return lambda label, value: None if value == "" else read(label, value)
 
 
 def _read_size(label: str, value: object) -> int:
@@ -224,7 +204,7 @@ def _read_shard(label: str, value: object) -> str | None:
 def _read_hosts(label: str, value: object) -> tuple[str, ...]:
     addresses = read_words(label, value)
     for address in addresses:
-        _refuse_login(label, address if "//" in address else f"http://{address}")
+        refuse_login(label, address if "//" in address else f"http://{address}")
         host, _, port = address.rpartition(":")
         if not (host and "/" not in host and port.isdecimal() and 0 < int(port) < 65536):
             raise UsageError(f"{label} takes HOST:PORT, such as 127.0.0.1:8080, not {address!r}")
@@ -247,13 +227,12 @@ TEXT = Reader(_read_text)
 WORDS = Reader(read_words, "NAME", is_repeatable=True)
 SWITCH = Reader(_read_switch, parse=bool)
 YES_OR_NO = Reader(_read_yes_or_no, choices=("yes", "no"))
-FILE = Reader(read_path_or_url, "FILE")
-INPUT = Reader(read_path_or_url, "FILE", is_absolute=True)
-LIST = Reader(read_list, "FILE|-", "a file, - for stdin, a pipe; in Python also a sequence of lines", is_absolute=True)
-TABLE = Reader(read_path_or_url, "PATH_OR_URL", is_absolute=True)
-MIRROR = Reader(_read_mirror, "URL_OR_DIR", is_absolute=True, environment="OID_ASYNC_MIRROR")
-CACHE_DIR = Reader(_read_cache_dir, "DIR", is_absolute=True, environment="OID_ASYNC_CACHE")
-SAVEPATH = Reader(read_folder, "DIR")
+FILE = Reader(read_path, "FILE", is_path=True)
+LIST = Reader(read_list, "FILE|-", "a file, - for stdin, a pipe; in Python also a sequence of lines", is_path=True)
+TABLE = Reader(_read_table, "PATH_OR_URL", is_path=True)
+MIRROR = Reader(_or_default(_read_table), "URL_OR_DIR", is_path=True, environment="OID_ASYNC_MIRROR")
+FOLDER = Reader(read_folder, "DIR", is_path=True)
+CACHE_DIR = replace(FOLDER, read=_or_default(read_folder), environment="OID_ASYNC_CACHE")
 SIZE = Reader(_read_size, "SIZE", "bytes, such as 500K, 64M or 1.5G (units of 1024)")
 COUNT_OR_SHARE = Reader(_read_count_or_share, "N|P%", "a count such as 5, or a share such as 2%, at most 100%")
 PROCESSES = Reader(_read_processes, "auto|N", f"auto, or from 1 to {_MAX_PROCESSES}")

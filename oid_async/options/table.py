@@ -58,7 +58,6 @@ def read_values(options: "DataclassInstance") -> None:
         value = getattr(options, option.name)
         if value is not None or option.default is not None:
             value = reader.read(label_of(option), value)
-        if value is None and reader.environment:
-            label = f"{label_of(option)} ({reader.environment})"
-            value = reader.read(label, os.environ.get(reader.environment, ""))
+        if value is None and reader.environment and (given := os.environ.get(reader.environment)):
+            value = reader.read(f"{label_of(option)} ({reader.environment})", given)
         object.__setattr__(options, option.name, value)

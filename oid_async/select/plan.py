@@ -162,7 +162,7 @@ class Planner:
                     frame.filter(pl.col(KEY).is_in(keys.implode())).sink_parquet(
                         part, row_group_size=_ROW_GROUP, compression="lz4"
                     )
-                frame = pl.scan_parquet(part)
+                frame = pl.scan_parquet(part, glob=False)
             tables.append(frame)
         return tables
 

@@ -70,7 +70,7 @@ def from_manifest(folder: Folder, packed: pl.Series | None = None) -> Iterator[l
     """Yield, in batches, the images of the manifest whose files match it or whose names are `packed` (hashes)."""
     table = TableFile(folder.manifest, str(folder.manifest))
     with reading(table):
-        saved = pl.scan_parquet(folder.manifest).filter(pl.col("Status") == "ok")
+        saved = pl.scan_parquet(folder.manifest, glob=False).filter(pl.col("Status") == "ok")
         count = saved.select(pl.len()).collect().item()
         for start in range(0, count, _BATCH):
             rows = saved.slice(start, _BATCH).collect()

@@ -143,6 +143,7 @@ def parse_lines(block: bytes) -> pl.DataFrame:
                 has_header=False,
                 schema=dict.fromkeys(list(SCHEMA)[:width], pl.String),
                 row_index_name="line",
+                glob=False,
             )
             if len(table) == count:
                 missing = [pl.lit(None, pl.String).alias(name) for name in list(SCHEMA)[width:]]

@@ -147,7 +147,7 @@ class Results:
 
     def _span(self, plan: Path, index: JournalIndex) -> pl.DataFrame:
         """Return one span of the manifest, with the columns of the failure table in addition to its own."""
-        frame = pl.read_parquet(plan).rename({"FileName": "Planned", "Reason": "Remembered"})
+        frame = pl.read_parquet(plan, glob=False).rename({"FileName": "Planned", "Reason": "Remembered"})
         latest = index.latest(frame.get_column(KEY)).drop("ImageID", "Subset", "Asked")
         frame = frame.join(latest, on=KEY, how="left", maintain_order="left")
         # What the plan says is there, or fails, was so before this run; of anything else only this run's lines count.
@@ -231,11 +231,11 @@ class Results:
             if table.columns is not None:
                 rows = rows_of(saved.source, table, self.ids, None, labels=saved.labels)
                 return rows.select(KEY, ROW, *columns)
-            images = pl.scan_parquet(list(parts)).filter(Status="ok").select(KEY).collect().to_series()
+            images = pl.scan_parquet(list(parts), glob=False).filter(Status="ok").select(KEY).collect().to_series()
             rows = rows_of(saved.source, table, self.ids, images, labels=saved.labels).select(KEY, ROW, *columns)
             copy = self.folder.tmp / f"{saved.source.kind.name}-{number}.parquet"
             rows.sink_parquet(copy, row_group_size=_ROW_GROUP, compression="lz4", maintain_order=False)
-            return pl.scan_parquet(copy)
+            return pl.scan_parquet(copy, glob=False)
 
 
 class _Stage:
@@ -326,7 +326,7 @@ def manifest_digest(path: Path) -> str | None:
 def _join(tables: Sequence[pl.LazyFrame], part: Path, source: RowSource, columns: list[str]) -> pl.DataFrame:
     """Return the rows of the saved images of one span, sorted, with the names of their classes and IMAGE_FIELDS."""
     kind, class_names = source.kind, dict(source.class_names)
-    images = pl.read_parquet(part, columns=[KEY, "Status", "FileName", "OriginalURL", "Width", "Height"])
+    images = pl.read_parquet(part, columns=[KEY, "Status", "FileName", "OriginalURL", "Width", "Height"], glob=False)
     saved = images.filter(Status="ok")
     is_wanted = within(images.get_column(KEY)) & pl.col(KEY).is_in(saved.get_column(KEY).implode())
     return (

@@ -91,7 +91,7 @@ def bad_rows(table: TableFile) -> pl.LazyFrame:
     """Return Line (physical, header = 1) and Reason of the rows that were left out of a table, in order."""
     if table.damaged is None or not table.damaged.exists():
         return pl.LazyFrame(schema=BAD_ROWS_SCHEMA)
-    return pl.scan_parquet(table.damaged)
+    return pl.scan_parquet(table.damaged, glob=False)
 
 
 def require_usable(table: TableFile) -> None:
@@ -169,6 +169,7 @@ def _all_lines_are_valid(table: TableFile, rules: RowRules) -> bool:
         quote_char=None,
         infer_schema=False,
         new_columns=["line"],
+        glob=False,
     )
     # A blank line is null, and no row.
     is_valid = pl.col("line").str.contains(f"^{rules.line}$").fill_null(False).all()

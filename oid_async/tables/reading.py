@@ -67,7 +67,7 @@ def columns_of(table: TableFile) -> list[str]:
     if table.is_parquet:
         require_parquet(table)
         with reading(table):
-            return list(pl.read_parquet_schema(table.path))
+            return list(parquet_schema(table.path))
     return [name.strip() for name in _first_row(table)]
 
 
@@ -75,7 +75,7 @@ def require_rows(table: TableFile) -> None:
     """Raise InputError for a table of a header and no rows: the user meant another one."""
     if table.is_parquet:
         with reading(table):
-            is_bare = not pl.scan_parquet(table.path).select(pl.len()).collect().item()
+            is_bare = not pl.scan_parquet(table.path, glob=False).select(pl.len()).collect().item()
     else:
         with reading(table):
             start = _start(table)
@@ -103,7 +103,7 @@ def require_parquet(table: TableFile) -> None:
     if not start.startswith(b"PAR1"):
         raise InputError(f"{table.name}: not a Parquet file; it is {other_type(start) or 'something else, maybe CSV'}")
     with reading(table):
-        schema = pl.read_parquet_schema(table.path)
+        schema = parquet_schema(table.path)
     for name, dtype in schema.items():
         if dtype == pl.Binary:
             raise InputError(f"{table.name}: column {name!r} holds bytes, not text; write it as strings (UTF8)")
@@ -206,18 +206,34 @@ def _scan_all(table: TableFile, names: list[str], row: str | None = None) -> pl.
     if table.columns is not None:
         return pl.scan_parquet(table.parts, glob=False).select(names)
     if table.is_parquet:
-        if "ImageID" in names and pl.read_parquet_schema(table.path)["ImageID"] not in (
+        if "ImageID" in names and parquet_schema(table.path)["ImageID"] not in (
             pl.String,
             pl.Categorical,
             pl.Enum,
         ):
             raise InputError(f"{table.name}: column 'ImageID' holds numbers, not text; its leading zeros are lost")
-        for name, dtype in pl.read_parquet_schema(table.path).items():
+        for name, dtype in parquet_schema(table.path).items():
             if dtype.is_nested():
                 raise InputError(f"{table.name}: column {name!r} holds {dtype}, not text or numbers; leave it out")
-        return pl.scan_parquet(table.path, row_index_name=row).with_columns(pl.col(names).cast(pl.String))
+        return pl.scan_parquet(table.path, row_index_name=row, glob=False).with_columns(pl.col(names).cast(pl.String))
     with reading(table):
-        return pl.scan_csv(table.path, infer_schema=False, with_column_names=lambda _: names, row_index_name=row)
+        return pl.scan_csv(
+            table.path, infer_schema=False, with_column_names=lambda _: names, row_index_name=row, glob=False
+        )
+
+
+def parquet_schema(path: Path) -> pl.Schema:
+    """Return the columns of a Parquet file; Polars' own function of that name takes `[` in a path for a pattern."""
+    return pl.scan_parquet(path, glob=False).collect_schema()
+
+
+def pattern_of(path: Path) -> str:
+    """Return the pattern that this one path matches, for functions of Polars that always take one.
+
+    >>> pattern_of(Path("/data/run[1]/a*b?"))
+    '/data/run[[]1]/a[*]b[?]'
+    """
+    return re.sub(r"[*?\[]", r"[\g<0>]", str(path))
 
 
 def _first_row(table: TableFile) -> list[str]:
@@ -269,5 +285,6 @@ def scan_lines(table: TableFile) -> pl.LazyFrame:
         new_columns=["line"],
         row_index_name=ROW,
         encoding="utf8-lossy",
+        glob=False,
     )
     return lines.with_columns(pl.col("line").str.json_path_match("$.image_id").alias("image_id"))

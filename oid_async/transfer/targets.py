@@ -60,13 +60,15 @@ class Targets:
             )
             wanted |= ~is_delivered
         columns = ["Action", "Reason", _ROW, "Known", *_COLUMNS]
-        return pl.scan_parquet(path, row_index_name=_ROW).filter(wanted).select(columns).collect()
+        return pl.scan_parquet(path, row_index_name=_ROW, glob=False).filter(wanted).select(columns).collect()
 
     def _read_places(self, places: Sequence[int]) -> list[Target]:
         found: dict[int, Target] = {}
         for number in {place >> _ROW_BITS for place in places}:
             rows = [place & (1 << _ROW_BITS) - 1 for place in places if place >> _ROW_BITS == number]
-            plan = pl.scan_parquet(self._files[number], row_index_name=_ROW).filter(pl.col(_ROW).is_in(rows))
+            plan = pl.scan_parquet(self._files[number], row_index_name=_ROW, glob=False).filter(
+                pl.col(_ROW).is_in(rows)
+            )
             for row, *fields in plan.select(_ROW, "Known", *_COLUMNS).collect().iter_rows():
                 target = _target(number, row, fields)
                 found[target.place] = target

@@ -5,6 +5,7 @@ import ast
 import dataclasses
 import inspect
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -153,7 +154,7 @@ def test_every_format_is_explained_by_its_option() -> None:
         (["--category", "Lemon, lime and bitters"], "categories", ("Lemon, lime and bitters",)),
         (["--type", "inter", "--category", "a"], "match", "all"),
         (["--type", "sum"], "match", "any"),
-        (["--category-file", "c.txt"], "category_file", "c.txt"),
+        (["--category-file", "c.txt"], "category_file", os.path.abspath("c.txt")),
         (["--with-subclasses"], "with_subclasses", True),
         (["--exclude", "Tree", "--exclude", "Car"], "exclude", ("Tree", "Car")),
         (["--is-occluded", "yes"], "is_occluded", True),
@@ -161,8 +162,8 @@ def test_every_format_is_explained_by_its_option() -> None:
         (["--is-group-of", "no"], "is_group_of", False),
         (["--is-depiction", "yes"], "is_depiction", True),
         (["--is-inside", "yes"], "is_inside", True),
-        (["--image-ids", "ids.txt"], "image_ids", "ids.txt"),
-        (["--exclude-ids", "ids.txt"], "exclude_ids", "ids.txt"),
+        (["--image-ids", "ids.txt"], "image_ids", os.path.abspath("ids.txt")),
+        (["--exclude-ids", "ids.txt"], "exclude_ids", os.path.abspath("ids.txt")),
         (["--limit-per-class", "7"], "limit_per_class", 7),
         (["--limit-per-class", "-1"], "limit_per_class", None),
         (["--shuffle"], "shuffle", True),
@@ -179,20 +180,20 @@ def test_every_format_is_explained_by_its_option() -> None:
         (["--limit", "500"], "limit", 500),
         (["--ndata", "-1"], "limit", None),
         (["--ndata=-1"], "limit", None),
-        (["--label", "c.csv"], "label", "c.csv"),
-        (["--classes-file", "c.csv"], "label", "c.csv"),
-        (["--annotation", "b.csv.gz"], "annotation", "b.csv.gz"),
-        (["--boxes-file", "b.csv.gz"], "annotation", "b.csv.gz"),
+        (["--label", "c.csv"], "label", os.path.abspath("c.csv")),
+        (["--classes-file", "c.csv"], "label", os.path.abspath("c.csv")),
+        (["--annotation", "b.csv.gz"], "annotation", os.path.abspath("b.csv.gz")),
+        (["--boxes-file", "b.csv.gz"], "annotation", os.path.abspath("b.csv.gz")),
         (["--imageURL", "https://x.org/i.csv"], "image_url", "https://x.org/i.csv"),
         (["--image-url", "file:///i.parquet"], "image_url", "file:///i.parquet"),
-        (["--savepath", "Football_data"], "savepath", Path("Football_data")),
+        (["--savepath", "Football_data"], "savepath", Path("Football_data").absolute()),
         (["--split", "test", "--split", "train"], "splits", ("train", "test")),
         (["--split", "all"], "splits", SPLITS),
         (["--kind", "bbox"], "kinds", ("bbox",)),
         (["--source", "original,cvdf"], "source", ("original", "cvdf")),
         (["--names", "id"], "names", "id"),
         (["--mirror", "http://127.0.0.1:8000"], "mirror", "http://127.0.0.1:8000"),
-        (["--cache-dir", "cache"], "cache_dir", Path("cache")),
+        (["--cache-dir", "cache"], "cache_dir", Path("cache").absolute()),
         (["--concurrency", "8"], "concurrency", 8),
         (["--rate", "2.5"], "rate", 2.5),
         (["--rate", "0"], "rate", 0.0),
@@ -270,7 +271,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "label": None,
         "annotation": None,
         "image_url": None,
-        "savepath": Path("train_data"),
+        "savepath": Path("train_data").absolute(),
         "source": None,
         "names": "url",
         "mirror": None,
@@ -313,12 +314,11 @@ def test_defaults_are_those_of_the_contract() -> None:
         ({"splits": ["test", "all"]}, "splits", SPLITS),
         ({"splits": None}, "splits", ()),
         ({"kinds": "bbox"}, "kinds", ("bbox",)),
-        ({"label": Path("d/c.csv")}, "label", "d/c.csv"),
-        ({"label": ""}, "label", None),
-        ({"annotation": Path("b.csv")}, "annotation", "b.csv"),
-        ({"image_url": Path("i.csv")}, "image_url", "i.csv"),
-        ({"savepath": "d"}, "savepath", Path("d")),
-        ({"cache_dir": "c"}, "cache_dir", Path("c")),
+        ({"label": Path("d/c.csv")}, "label", os.path.abspath("d/c.csv")),
+        ({"annotation": Path("b.csv")}, "annotation", os.path.abspath("b.csv")),
+        ({"image_url": Path("i.csv")}, "image_url", os.path.abspath("i.csv")),
+        ({"savepath": "d"}, "savepath", Path("d").absolute()),
+        ({"cache_dir": "c"}, "cache_dir", Path("c").absolute()),
         ({"cache_dir": ""}, "cache_dir", None),
         ({"mirror": Path("/srv/oid")}, "mirror", "/srv/oid"),
         ({"source": "cvdf, original"}, "source", ("cvdf", "original")),
@@ -387,6 +387,19 @@ def test_value_is_normalised(query: dict[str, Any], name: str, value: Any) -> No
         ({"mirror": 5}, "--mirror"),
         ({"savepath": 5}, "--savepath"),
         ({"savepath": ""}, "--savepath"),
+        ({"savepath": "s3://b/run"}, "--savepath"),
+        ({"out": "gs://b/run"}, "--out"),
+        ({"cache_dir": "http://h/c"}, "--cache-dir"),
+        ({"image_ids": "https://h/ids.txt"}, "--image-ids"),
+        ({"label": "ftp://h/c.csv"}, "--label"),
+        ({"annotation": "hf://h/b.csv"}, "--annotation"),
+        ({"image_ids": ""}, "--image-ids"),
+        ({"label": ""}, "--label"),
+        ({"savepath": "~no.such.user/x"}, "--savepath"),
+        ({"savepath": "caf\udce9"}, "--savepath"),
+        ({"annotation": "file://host/b.csv"}, "--annotation"),
+        ({"annotation": "file:b.csv"}, "--annotation"),
+        ({"annotation": "file:///b%E9.csv"}, "--annotation"),
         ({"cache_dir": 5}, "--cache-dir"),
         ({"source": "flickr"}, "--source"),
         ({"source": ""}, "--source"),
@@ -490,7 +503,7 @@ def test_environment_stands_in_for_mirror_and_cache(monkeypatch: pytest.MonkeyPa
     assert options().mirror == parsed().mirror == "http://127.0.0.1:8000"
     assert options().cache_dir == parsed().cache_dir == Path("/var/cache/oid")
     given = options(mirror="http://127.0.0.1:9000", cache_dir="mine")
-    assert (given.mirror, given.cache_dir) == ("http://127.0.0.1:9000", Path("mine"))
+    assert (given.mirror, given.cache_dir) == ("http://127.0.0.1:9000", Path("mine").absolute())
     monkeypatch.setenv("OID_ASYNC_MIRROR", "")
     monkeypatch.setenv("OID_ASYNC_CACHE", "")
     assert (options().mirror, options().cache_dir) == (None, None)
