@@ -243,7 +243,8 @@ class _Download:
         context, options = self._context, self._context.options
         # Spans are fetched one after the other: no worker process would be worth its start.
         processes = process_count(options, decision.uncapped, context.transfers, available_processors())
-        if processes == 1 or options.packs:
+        # Nor may an id be of two images there: what goes to and fro is named by it.
+        if processes == 1 or options.packs or self._planning.tables.ids.by_split:
             await context.starter.stop_unused()
             return None
         from oid_async.workers.messages import WorkerSettings

@@ -17,12 +17,12 @@ from oid_async.metadata.cache import MetadataCache
 from oid_async.openimages.catalogue import published
 from oid_async.openimages.catalogue_tables import TableKind
 from oid_async.openimages.classes import distinct, is_other_name
-from oid_async.openimages.ids import IdForm
+from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.kinds import KINDS, Kind, KindName, named, table_of
 from oid_async.openimages.vocabulary import SPLITS, Source, Split
 from oid_async.options.query import Options
 from oid_async.select.idlist import IdList, as_image_rows, read_ids
-from oid_async.select.query import Part, Query
+from oid_async.select.query import Part, Query, names_twice, read_image_keys
 from oid_async.store.results import SavedAnnotations
 from oid_async.tables.damage import looks_hexadecimal
 from oid_async.tables.reading import TableFile, columns_of, reading, scan
@@ -55,6 +55,23 @@ class GatheredTables:
     bare: bool
     identities: tuple[dict[str, Any], ...]
     bad_rows: pl.DataFrame
+
+    def has_twins(self) -> bool:
+        """Return whether an id occurs in two splits: they are two images. Tables of one split are not read for it."""
+        if self.bare:
+            return self.query.image_ids is not None and names_twice(self.query.image_ids.rows.select(KEY, "split"))
+        if not self.has_subset or len(self.splits) == 1 or (len(self.images) == 1 and self.images[0].split):
+            return False
+        return names_twice(read_image_keys(self.images, self.ids, self.splits))
+
+    def by_split(self) -> "GatheredTables":
+        """Return the tables for keys that name the split."""
+        query = replace(
+            self.query,
+            image_ids=self.query.image_ids.by_split() if self.query.image_ids is not None else None,
+            exclude_ids=self.query.exclude_ids.by_split() if self.query.exclude_ids is not None else None,
+        )
+        return replace(self, query=query, ids=replace(self.ids, by_split=True))
 
     def saved_labels(self, source: RowSource, *, all_boxes: bool) -> tuple[str, ...] | None:
         """Return the labels whose rows of a kind are saved, None for every class."""
@@ -327,7 +344,8 @@ async def gather_tables(
     `lists` are those of the query where some came by a pipe; files do without.
     """
     files = await TableFiles.of(options, cache, sink, scratch)
-    return await TableGatherer(options, sink, scratch, files, lists or GivenLists(options, {}, {})).gather()
+    tables = await TableGatherer(options, sink, scratch, files, lists or GivenLists(options, {}, {})).gather()
+    return tables.by_split() if await asyncio.to_thread(tables.has_twins) else tables
 
 
 def choose_sources(options: Options, tables: GatheredTables, *, mirrored: bool) -> tuple[tuple[Source, ...], str]:

@@ -87,7 +87,7 @@ class Planning:
             "id" if tables.bare else options.names,
             context.site.name,
             context.journal is None,
-            await in_thread(_size_listings, context, tables) if "cvdf" in sources else (),
+            await in_thread(_size_listings, context, tables) if "cvdf" in sources and not tables.ids.by_split else (),
         )
         return cls(context, tables, planner)
 

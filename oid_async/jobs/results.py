@@ -69,4 +69,4 @@ def note_start(folder: Folder, query: Mapping[str, Any], first_line: int, ids: I
         text = query_text({**query, "unfinished": {"first_line": first_line}})
         keep_inputs(folder, text)
         write_text(folder.path / "query.json", text, part=folder.tmp / "query.json", durable=True)
-    PlanNote(query["digest"], first_line, ids.hexadecimal).write(folder.plan)
+    PlanNote(query["digest"], first_line, ids.hexadecimal, ids.by_split).write(folder.plan)

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -86,7 +86,8 @@ class TableFiles:
             return (self._fetched[kind],)
         release = self._options.release
         tables = [
-            self._note_identity(kind, *await self._cache.published(table)) for table in published(kind, splits, release)
+            replace(self._note_identity(kind, *await self._cache.published(table)), split=table.split)
+            for table in published(kind, splits, release)
         ]
         return tuple(tables)
 
@@ -95,7 +96,8 @@ class TableFiles:
         whole = []
         for number, table in enumerate(tables):
             folder = self._scratch / f"{kind}-{number}"
-            table = await until_stopped(self._drop_damage, kind, table, ids, folder)
+            whole_table = await until_stopped(self._drop_damage, kind, table, ids, folder)
+            table = replace(whole_table, split=table.split)
             await in_thread(require_usable, table)
             self._add_bad_rows(kind, table, await in_thread(self._first_bad_rows, table))
             whole.append(table)

@@ -106,7 +106,7 @@ class UnfinishedRun:
         for plan in (self._folder.plan, *self._folder.plan.glob("*/")):
             note = PlanNote.read(plan)
             if note is not None and note.digest == self._query.get("digest"):
-                return self._writer(plan_files(plan), IdForm(note.hexadecimal), note.first_line)
+                return self._writer(plan_files(plan), IdForm(note.hexadecimal, note.by_split), note.first_line)
         return None
 
     def _writer(self, plan: Sequence[Path], ids: IdForm, first_line: int) -> Results:

@@ -3,11 +3,15 @@
 import hashlib
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
+from oid_async.openimages.vocabulary import SPLITS
+
 # A table of a user's own may well have a column named key; none has one of these names.
+# No id holds it, and it is before every character of one: keys with it are in order of the ids.
+_NO_ID = "\x00"
 KEY = "__key"
 ROW = "__row"
 HEX_DIGITS = "[0-9a-f]{16}"
@@ -37,6 +41,22 @@ def hexadecimal() -> pl.Expr:
     return pl.concat_str([pl.lit("0123456789abcdef").str.slice(digit.cast(pl.Int64), 1) for digit in digits])
 
 
+def split_key(image_id: pl.Expr, digit: pl.Expr) -> pl.Expr:
+    """Return the expression id, digit of its split -> key of a form that is `by_split`."""
+    return pl.concat_str(image_id, pl.lit(_NO_ID), digit).alias(KEY)
+
+
+def split_digit() -> pl.Expr:
+    """Return the expression Subset -> the digit of its place among the splits, the last one for any other."""
+    digits = [str(place) for place in range(len(SPLITS))]
+    return pl.col("Subset").replace_strict(list(SPLITS), digits, default=str(len(SPLITS))).fill_null(str(len(SPLITS)))
+
+
+def id_of_key(key: pl.Expr) -> pl.Expr:
+    """Return the expression text key -> ImageID, without the split of a form that is `by_split`."""
+    return key.str.replace(f"(?s){_NO_ID}.*$", "")
+
+
 def shuffle_number(image_id: str) -> int:
     """Return the 64-bit number by which --shuffle orders an id of a user's own: the start of its SHA-256.
 
@@ -53,12 +73,20 @@ def export_number(image_id: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class IdForm:
-    """The form of ImageIDs: 16 hex digits, whose key is a number, or `hexadecimal=False` for ids that are keys."""
+    """The form of ImageIDs: 16 hex digits, whose key is a number, or `hexadecimal=False` for ids that are keys.
+
+    Where an id occurs in two splits, which is rare, keys are `by_split`: text, of the id and the place of its split, in
+    order of ImageID, then train, validation, test, unknown.
+    """
 
     hexadecimal: bool = True
+    by_split: bool = False
 
     def key(self, column: str = "ImageID") -> pl.Expr:
-        """Return the expression ImageID -> key; null for what is no id, such a row is damaged."""
+        """Return the expression ImageID (`by_split`: and Subset) -> key; null for what is no id, a damaged row."""
+        if self.by_split:
+            is_id = replace(self, by_split=False).key(column).is_not_null()
+            return pl.when(is_id).then(split_key(pl.col(column), split_digit())).alias(KEY)
         image_id = pl.col(column)
         if not self.hexadecimal:
             return pl.when(image_id.str.contains(f"^{OWN_ID_TEXT}$")).then(image_id).alias(KEY)
@@ -82,4 +110,4 @@ class IdForm:
     @property
     def dtype(self) -> type[pl.DataType]:
         """The dtype of a key column."""
-        return pl.UInt64 if self.hexadecimal else pl.String
+        return pl.UInt64 if self.hexadecimal and not self.by_split else pl.String

@@ -20,7 +20,7 @@ from operator import and_
 import polars as pl
 
 from oid_async.openimages.classes import Category
-from oid_async.openimages.ids import KEY, shuffle_number
+from oid_async.openimages.ids import HEX_ID, KEY, id_of_key, shuffle_number
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.select.idlist import IdList
 from oid_async.select.query import Part, Query
@@ -184,9 +184,7 @@ class _LabelSets:
         if query.categories:
             matches &= pl.col("label").is_in(wanted)
         self._saved = pairs.filter(matches, pl.col("at").is_not_null()).select("at", "rows")
-        self.unlisted = (
-            pairs.filter(matches, pl.col("at").is_null()).get_column(KEY).n_unique() if query.by_boxes else 0
-        )
+        self.unlisted = _unlisted(pairs.filter(matches)) if query.by_boxes else 0
         there = pairs.filter(pl.col("at").is_not_null()).select("label", "at", "rows")
         self._by_label = {int(code): frame for (code,), frame in there.partition_by("label", as_dict=True).items()}
 
@@ -227,6 +225,17 @@ class _LabelSets:
 
     def _codes_of(self, labels: Iterable[str]) -> list[int]:
         return sorted({self._codes[label] for label in labels})
+
+
+def _unlisted(pairs: pl.DataFrame) -> int:
+    """Return how many images of these pairs have no row (`at` is null); one that has a row in any split is listed."""
+    image = pl.col(KEY) if pairs.schema[KEY] == pl.UInt64 else id_of_key(pl.col(KEY))
+    images = pairs.select(pl.col("at").is_null().alias("is_absent"), image=image)
+    listed = images.filter(~pl.col("is_absent")).get_column("image")
+    absent = images.filter("is_absent").get_column("image").unique()
+    if pairs.schema[KEY] == pl.UInt64:
+        return len(absent)
+    return int((~absent.is_in(listed.implode())).sum())
 
 
 def _matching(frame: pl.DataFrame) -> pl.Series:
@@ -327,9 +336,16 @@ def _before(counts: pl.Series) -> pl.Series:
 def _order(keys: pl.Series, seed: int | None) -> pl.Series | None:
     if seed is None:
         return None
-    if keys.dtype != pl.UInt64:
-        keys = pl.Series(KEY, list(map(shuffle_number, keys)), pl.UInt64)
-    return keys.to_frame().select(shuffled(seed)).to_series()
+    is_number = keys.dtype == pl.UInt64
+    if not is_number:
+        texts = keys.to_frame().select(id_of_key(pl.col(KEY))).to_series()
+        if texts.str.contains(HEX_ID).all():
+            keys = texts.str.to_integer(base=16, dtype=pl.UInt64)
+        else:
+            keys = pl.Series(KEY, list(map(shuffle_number, texts)), pl.UInt64)
+    order = keys.to_frame().select(shuffled(seed)).to_series()
+    # An id in two splits has one number: the order of the splits decides.
+    return order if is_number else order.rank("ordinal")
 
 
 def _named(categories: Sequence[Category], counts: Iterable[int]) -> dict[str, int]:

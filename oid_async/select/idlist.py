@@ -7,13 +7,13 @@ folder of a user's own may well be called train. Any other entry names an unknow
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
 
 from oid_async.errors import InputError
-from oid_async.openimages.ids import KEY, IdForm, hexadecimal
+from oid_async.openimages.ids import KEY, IdForm, hexadecimal, id_of_key, split_key
 from oid_async.openimages.vocabulary import SPLITS, Split
 from oid_async.tables.reading import TableFile
 from oid_async.tables.text_lists import ListColumns, read_entries, what_it_seems, without_comment
@@ -44,10 +44,19 @@ class IdList:
     splits: tuple[Split, ...]
     is_complete: bool
 
+    def by_split(self) -> "IdList":
+        """Return the list with keys that name the split; a line without one is of every split."""
+        image_id = hexadecimal() if self.rows.schema[KEY] == pl.UInt64 else pl.col(KEY)
+        every = pl.lit(pl.Series([list(range(len(SPLITS) + 1))], dtype=pl.List(pl.UInt8)))
+        places = pl.when(pl.col("split").is_null()).then(every).otherwise(pl.concat_list("split"))
+        rows = self.rows.with_columns(__id=image_id, __place=places).explode("__place")
+        rows = rows.with_columns(split_key(pl.col("__id"), pl.col("__place").cast(pl.String)))
+        return replace(self, rows=rows.select(self.rows.columns))
+
     def text_of(self, lines: pl.Series) -> pl.Series:
         """Return the text of these lines, in order: split/ImageID or ImageID, an odd line as it is."""
         rows = self.rows.filter(pl.col("line").is_in(lines.implode())).unique("line", keep="first", maintain_order=True)
-        image_id = hexadecimal() if rows.schema[KEY] == pl.UInt64 else pl.col(KEY)
+        image_id = hexadecimal() if rows.schema[KEY] == pl.UInt64 else id_of_key(pl.col(KEY))
         split = pl.col("split").replace_strict(range(len(SPLITS)), list(SPLITS), return_dtype=pl.String)
         texts = rows.select("line", text=pl.concat_str(split, image_id, separator="/", ignore_nulls=True))
         wanted = lines.alias("line").to_frame()

@@ -4,7 +4,7 @@ Names are compared without regard to case and composition, by their hashes: 8 by
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import polars as pl
@@ -72,10 +72,13 @@ class NameAssigner:
     def assign(self, frame: pl.DataFrame, names: NameStyle, adopt: Adopt) -> tuple[pl.DataFrame, list[Outcome]]:
         """Add FileName and `present` to the images of a span; return also the Outcomes of adopted files.
 
-        The frame has KEY, ImageID, OriginalURL, OriginalSize, OriginalMD5, Given. Call it in order of ImageID: of two
-        images with one name the lower id keeps it; a name once given is taken for lower ids too.
+        The frame has KEY, ImageID, Subset, IsTwin (of an image of another split), OriginalURL, OriginalSize,
+        OriginalMD5, Given. Call it in order of ImageID: of two images with one name the lower id keeps it; a name once
+        given is taken for lower ids too.
         """
-        frame = frame.with_columns(present=pl.col(KEY).is_in(_part(self.present, frame.get_column(KEY)).implode()))
+        is_there = pl.col(KEY).is_in(_part(self.present, frame.get_column(KEY)).implode())
+        # The saved image of another split is another one.
+        frame = frame.with_columns(present=is_there & pl.col("Given").is_not_null())
         fresh = frame.get_column("Given").is_null()
         if not fresh.any():
             return frame.with_columns(FileName="Given"), []
@@ -106,8 +109,12 @@ class NameAssigner:
         clashing = frame.with_row_index("at").filter("clash")
         exists = self._existing.contains(clashing.get_column("FileName").hash())
         given = self._given.contains(clashing.get_column("folded"))
-        columns = clashing.select("at", "ImageID", "FileName", "OriginalSize", "OriginalMD5", "folded")
-        for (at, image_id, name, size, md5, folded), is_there, is_given in zip(
+        mark = pl.when("IsTwin").then(pl.concat_str("ImageID", "Subset", separator="_", ignore_nulls=True))
+        columns = clashing.select(
+            *("at", "ImageID", "Subset", mark.otherwise("ImageID").alias("mark")),
+            *("FileName", "OriginalSize", "OriginalMD5", "folded"),
+        )
+        for (at, image_id, subset, mark_text, name, size, md5, folded), is_there, is_given in zip(
             columns.iter_rows(), exists, given, strict=True
         ):
             while True:
@@ -115,10 +122,10 @@ class NameAssigner:
                     adopt(image_id, name, size, md5) if is_there and not is_given and folded not in adopted else None
                 )
                 if outcome is not None:
-                    outcomes.append(outcome)
+                    outcomes.append(replace(outcome, subset=subset))
                     adopted.add(folded)
                     break
-                name = clash_name(name, image_id)
+                name = clash_name(name, mark_text)
                 text = pl.Series([name], dtype=pl.String)
                 folds = folded_hashes(text)
                 folded = folds[0]

@@ -176,6 +176,7 @@ class Planner:
         journal = state.index.latest(span).select(
             *(KEY, "line", "Asked"),
             Given=pl.when(Status="ok").then("FileName"),
+            GivenSubset="Subset",
             Known=known,
             KnownSource="Source",
             KnownURL="URL",
@@ -187,7 +188,14 @@ class Planner:
             urls = listed.group_by(KEY).agg(pl.col("OriginalURL").n_unique())
             summary.ambiguous += len(urls.filter(pl.col("OriginalURL") > 1))
             listed = listed.unique(KEY, keep="first", maintain_order=True)
-        frame = self._with_sizes(listed.join(journal, on=KEY, how="left", maintain_order="left"), span)
+        frame = listed.join(journal, on=KEY, how="left", maintain_order="left")
+        # What was saved under this id is an image of another split where the table, or the list, was another one.
+        is_other = (pl.col("GivenSubset") != pl.col("Subset")).fill_null(False)
+        frame = frame.with_columns(
+            Given=pl.when(~is_other).then("Given"),
+            IsTwin=is_other | (pl.col("ImageID") == pl.col("ImageID").shift()).fill_null(False),
+        )
+        frame = self._with_sizes(frame, span)
         return self._memory.still_true(frame, state.index.last_forget)
 
     @property

@@ -133,7 +133,7 @@ def read_label_counts(source: RowSource, ids: IdForm, query: Query) -> pl.DataFr
     frames = []
     for table in source.tables:
         # Where every row counts, a sorted table has the counts of each image and label ready.
-        counted = scan_pairs(table) if source.is_plain else None
+        counted = scan_pairs(table) if source.is_plain and not ids.by_split else None
         frame = _label_rows(source, table, ids) if counted is None else counted.rename({"boxes": "rows"})
         if not with_others:
             frame = frame.filter(pl.col("LabelName").is_in(labels))
@@ -166,6 +166,19 @@ def read_image_keys(images: Sequence[TableFile], ids: IdForm, splits: Sequence[S
             split = pl.lit(None, pl.UInt8)
         frames.append(frame.select(KEY, split=split))
     return _collect(frames, images)
+
+
+def names_twice(images: pl.DataFrame) -> bool:
+    """Return whether any key of these rows (KEY, split) is of two splits."""
+    rows = images.drop_nulls()
+    if not rows.get_column(KEY).is_sorted():
+        rows = rows.sort(KEY)
+    is_same = pl.col(KEY) == pl.col(KEY).shift()
+    repeated = rows.filter(is_same).get_column(KEY)
+    if not len(repeated):
+        return False
+    splits = rows.filter(pl.col(KEY).is_in(repeated.implode())).group_by(KEY).agg(pl.col("split").n_unique())
+    return bool((splits.get_column("split") > 1).any())
 
 
 def in_splits(images: pl.LazyFrame, splits: Sequence[Split]) -> pl.LazyFrame:

@@ -111,4 +111,5 @@ def _outcome(folder: Folder, row: dict[str, Any]) -> Outcome:
         md5=row["MD5"],
         width=row["Width"],
         height=row["Height"],
+        subset=row["Subset"],
     )

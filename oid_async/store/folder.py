@@ -57,8 +57,10 @@ class Folder:
         self.tmp /= self.token
         self._temporaries = f"{self.tmp}{os.sep}"
 
-    def temporary(self, image_id: str) -> str:
-        """Return the path of an image's temporary file, which no other run uses; odd ids are hashed."""
+    def temporary(self, image_id: str, subset: str | None = None) -> str:
+        """Return the path of an image's temporary file, which no other image or run uses; odd ids are hashed."""
+        if subset is not None:
+            image_id = f"{image_id}{subset}"
         if not image_id.isalnum() or len(image_id) > 64:
             image_id = hashlib.sha256(image_id.encode("utf-8", "surrogatepass")).hexdigest()
         return f"{self._temporaries}{image_id}-{self.token}.part"
@@ -95,6 +97,7 @@ class PlanNote:
     digest: str
     first_line: int
     hexadecimal: bool
+    by_split: bool = False
 
     def write(self, plan: Path) -> None:
         """Write the note into the folder of the plan. Raises OSError."""
@@ -104,8 +107,8 @@ class PlanNote:
     def read(cls, plan: Path) -> Self | None:
         """Return the note in the folder of a plan, None if there is none, or none of this form."""
         match read_json(plan / PLAN_NOTE):
-            case {"digest": str(digest), "first_line": int(first_line), "hexadecimal": bool(hexadecimal)}:
-                return cls(digest, first_line, hexadecimal)
+            case {"digest": str(digest), "first_line": int(first_line), "hexadecimal": bool(hexadecimal), **rest}:
+                return cls(digest, first_line, hexadecimal, rest.get("by_split") is True)
         return None
 
 

@@ -90,7 +90,7 @@ class ImageWriter:
     def write_one(self, image: ReceivedImage) -> WriteResult:
         """Check and store one image, which the caller records after that. Raises StorageError."""
         # Plain strings, not paths: pathlib's parsing would cost more here than opening and renaming the file.
-        part = self._folder.temporary(image.image_id)
+        part = self._folder.temporary(image.image_id, image.subset)
         try:
             result = self._store(image, part)
             if result.outcome is None and image.spooled:

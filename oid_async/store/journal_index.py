@@ -74,6 +74,10 @@ class JournalIndex:
 
     def _add(self, rows: pl.LazyFrame) -> None:
         rows = rows.with_columns(pl.col("line") + self.next_line)
+        if self._ids.by_split:
+            # Version 0.1.0 wrote no split; the URL of a copy names it.
+            named = pl.when(Source="cvdf").then(pl.col("URL").str.extract(r"/([a-z]+)/[^/]*$"))
+            rows = rows.with_columns(Subset=pl.coalesce("Subset", named))
         forget = pl.col("Status") == FORGET
         keyed = rows.filter(~forget).with_columns(self._ids.key()).filter(pl.col(KEY).is_not_null())
         forgets = rows.select(last=pl.col("line").filter(forget).max())

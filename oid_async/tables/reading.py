@@ -11,7 +11,7 @@ import gzip
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import IO, cast
@@ -19,7 +19,8 @@ from typing import IO, cast
 import polars as pl
 
 from oid_async.errors import InputError, machine_error, storage_error
-from oid_async.openimages.ids import KEY, ROW, IdForm, id_column
+from oid_async.openimages.ids import KEY, ROW, IdForm, hexadecimal, id_column, split_digit, split_key
+from oid_async.openimages.vocabulary import SPLITS, Split
 from oid_async.tables.file_type import other_separator, other_type
 
 _SNIFF_BYTES = 1 << 20
@@ -31,13 +32,15 @@ class TableFile:
 
     `columns` is set for a published table in the metadata cache's own form: `path` is then a folder of sorted Parquet
     parts (see `metadata.convert`), which hold KEY and ROW in addition to the published columns. `bad` is set for a copy
-    without the damaged rows of a table: the file that lists them (see `tables.damage`).
+    without the damaged rows of a table: the file that lists them (see `tables.damage`). `split` is that of a published
+    table of one split.
     """
 
     path: Path
     name: str
     columns: tuple[str, ...] | None = None
     bad: Path | None = None
+    split: Split | None = None
 
     @property
     def is_parquet(self) -> bool:
@@ -175,6 +178,8 @@ def scan_keyed(
     numbered: bool = False,
 ) -> pl.LazyFrame:
     """Scan as `scan` does a table without damage, with KEY in front, and ROW (place as published) if `numbered`."""
+    if ids.by_split:
+        return _scan_by_split(table, ids, required, optional, numbered=numbered)
     if table.columns is None:
         image_id = id_column(columns_of(table))
         frame = scan(table, [image_id, *required], optional, row=ROW if numbered else None)
@@ -182,6 +187,29 @@ def scan_keyed(
         return frame.select(ids.key(image_id), *([ROW] if numbered else []), *(name for name in names if name != ROW))
     names = scan(table, required, optional).collect_schema().names()
     return pl.scan_parquet(table.parts, glob=False).select(KEY, *([ROW] if numbered else []), *names)
+
+
+def _scan_by_split(
+    table: TableFile, ids: IdForm, required: Sequence[str], optional: Sequence[str] | None, *, numbered: bool
+) -> pl.LazyFrame:
+    """Scan with keys that name the split: the table's, that of Subset, or every one: then a row is of all of them."""
+    plain = replace(ids, by_split=False)
+    more = optional if optional is None else list(dict.fromkeys((*optional, "Subset")))
+    frame = scan_keyed(table, plain, required, more, numbered=numbered)
+    names = frame.collect_schema().names()
+    if table.split is not None:
+        digit = pl.lit(str(SPLITS.index(table.split)))
+    elif "Subset" in names:
+        digit = split_digit()
+    else:
+        digit = pl.concat_list(pl.lit(str(place)) for place in range(len(SPLITS) + 1))
+    image_id = hexadecimal() if plain.hexadecimal else pl.col(KEY)
+    frame = frame.with_columns(__digit=digit, __id=image_id)
+    if table.split is None and "Subset" not in names:
+        frame = frame.explode("__digit")
+    keyed = frame.with_columns(split_key(pl.col("__id"), pl.col("__digit")))
+    kept = [name for name in names if name != "Subset" or optional is None or "Subset" in (*required, *optional)]
+    return keyed.select(kept)
 
 
 @contextmanager

@@ -43,7 +43,7 @@ class Fetcher:
         sources: tuple[Source, ...],
         mirror: str | None,
         recorded_mirror: str | None,
-        part: Callable[[str], str],
+        part: Callable[[str, str | None], str],
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.client = client
@@ -96,7 +96,7 @@ class Fetcher:
         if transfer.partial is not None and (isinstance(end, Failed) or transfer.attempts.made == 0):
             # The image has failed, or has moved on to another source.
             transfer.partial = None
-            await remove_part(self._part(transfer.target.image_id))
+            await remove_part(self._part(transfer.target.image_id, transfer.target.subset))
         return end
 
     def handle_refusal(self, transfer: ImageTransfer, reason: str) -> Retry | Failed:
@@ -230,7 +230,9 @@ class Fetcher:
         """Make one request, if there is no response yet; return the body, in memory or spooled to a temporary file."""
         target, expected = transfer.target, transfer.target.expected(transfer.source)
         partial, transfer.partial = transfer.partial, None
-        body = ResponseBody(self._part(target.image_id), self.client.limits, expected, self._memory, partial)
+        body = ResponseBody(
+            self._part(target.image_id, target.subset), self.client.limits, expected, self._memory, partial
+        )
         try:
             if response is None:
                 response = await self.client.request(transfer.route, body.conditions())

@@ -382,7 +382,15 @@ class _Worker:
             size = str(expected.size) if expected.size is not None else None
             outcome = self._pool.adopt(target.image_id, target.file_name, size, expected.md5)
             if outcome is not None:
-                found.append(replace(outcome, status="downloaded", url=transfer.recorded_url, attempts=1))
+                found.append(
+                    replace(
+                        outcome,
+                        status="downloaded",
+                        url=transfer.recorded_url,
+                        attempts=1,
+                        subset=target.subset,
+                    )
+                )
         return found
 
     async def _drain(self, reader: asyncio.StreamReader) -> None:

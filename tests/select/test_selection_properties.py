@@ -482,11 +482,13 @@ def _word(chance: random.Random, dataset: Dataset) -> str:
 def _lines(chance: random.Random, home: dict[str, Split], length: int, in_splits: bool) -> tuple[Line, ...]:
     """Return an id list: bare ids or split/ID, most of them right, in every tolerated spelling; some name nothing."""
     form = "split" if in_splits else chance.choice(("bare", "split", "mixed"))
-    lines = []
+    lines: list[Line] = []
+    # One split for an id: two are two images, which tests/doors/test_two_splits.py has.
+    named: dict[str, Split] = {}
     for _ in range(chance.choice((0, *[length // 2, length] * 4))):
         image_id = chance.choice([*home, *home, *home, *IDS, NOWHERE])
         split = home.get(image_id) if chance.random() < 0.8 else None
-        split = split or _split(chance)
+        split = named.setdefault(image_id, split or _split(chance))
         if form == "bare" or (form == "mixed" and chance.random() < 0.5):
             text, split_said = image_id, None
         else:
