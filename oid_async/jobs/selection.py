@@ -88,6 +88,8 @@ def _unknown(tables: GatheredTables, selected: SelectionResult, elsewhere: Mappi
             named = ", ".join(f"line {line} {_short(text)!r}" for line, text in ids.odd.head(_MOST_NAMED).iter_rows())
             are = "entry is" if count == 1 else "entries are"
             yield f"{ids.name}: {count} {are} no ImageID: {named}{', ...' if count > _MOST_NAMED else ''}"
+    if len(unknown) and not elsewhere and not tables.splits and tables.looked_in == ("train",):
+        yield "ids without a split are searched in train; --split says where else"
     for split, count in elsewhere.items():
         is_asked = split in tables.looked_in or split in tables.splits
         say = f"list them as {split}/ImageID" if is_asked else f"say --split {split}"

@@ -22,7 +22,7 @@ import polars as pl
 from oid_async.errors import InputError
 from oid_async.tables.reading import TableFile, reading
 
-_BATCH = 1 << 16
+_BATCH = 1 << 14
 _CHUNK = 1 << 20
 _ENCODINGS = (
     # UTF-32 first: its mark of little endian begins with that of UTF-16.

@@ -110,6 +110,15 @@ def test_stdin_is_read_for_one_list(tmp_path: Path) -> None:
     assert main(["plan", *options]) == 2
 
 
+@pytest.mark.parametrize("option", ["--image-ids", "--exclude-ids", "--category-file"])
+def test_an_empty_path_is_no_way_to_ask_for_everything(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A script's variable that is not set must not select all images."""
+    assert main(["plan", option, "", "--savepath", str(tmp_path)]) == 2
+    assert f"{option}) is empty" in capsys.readouterr().err
+
+
 def test_a_closed_stdin_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
