@@ -62,10 +62,7 @@ def read_list(label: str, value: object) -> str | tuple[str, ...] | None:
     if value is None or value == "-":
         return None if value is None else "-"
     if isinstance(value, str | os.PathLike):
-        if (path := read_path(label, value)) is None:
-            # A variable of a script that is not set: everything is hardly what was meant.
-            raise UsageError(f"{label} is empty; leave it out to take everything")
-        return path
+        return read_path(label, value)
     if isinstance(value, bytes | bytearray | Mapping) or not isinstance(value, Iterable):
         raise UsageError(f"{label} takes a path or a sequence of lines, not {value!r}")
     lines = tuple(value)
