@@ -39,8 +39,8 @@ class GatheredTables:
     `selecting` are the annotations that say which images match, None when nothing asks for any; `saved` those that are
     saved, and `named` the labels of the classes that --where names, by kind; `splits` keeps image rows of these splits
     only (empty: all), `looked_in` are those whose tables are read; `bare` says that `images` is no more
-    than an id list; `identities` tells each table's state for query.json; `bad_rows` has File, Line and Reason of the
-    damaged rows that were left out of the tables.
+    than an id list, `given` that annotations or images are a user's own table; `identities` tells each table's state
+    for query.json; `bad_rows` has File, Line and Reason of the damaged rows that were left out of the tables.
     """
 
     query: Query
@@ -53,6 +53,7 @@ class GatheredTables:
     splits: tuple[Split, ...]
     looked_in: tuple[Split, ...]
     bare: bool
+    given: bool
     identities: tuple[dict[str, Any], ...]
     bad_rows: pl.DataFrame
 
@@ -150,6 +151,7 @@ class TableGatherer:
             splits=options.splits,
             looked_in=splits,
             bare=False,
+            given=options.annotation is not None or options.image_url is not None,
             identities=tuple(self._files.identities),
             bad_rows=self._files.bad_rows(),
         )
@@ -242,6 +244,7 @@ class TableGatherer:
             splits=self._options.splits,
             looked_in=(),
             bare=True,
+            given=False,
             identities=tuple(self._files.identities),
             bad_rows=NO_BAD_ROWS,
         )

@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 
 import polars as pl
 
+from oid_async.errors import InputError
 from oid_async.jobs.gather import GatheredTables
 from oid_async.openimages.classes import Category
+from oid_async.openimages.ids import KEY
 from oid_async.openimages.vocabulary import Split
 from oid_async.select.choose import NO_TOP_UP, Selection, TopUpState, choose
 from oid_async.select.query import no_label_counts, read_image_keys, read_label_counts, restricted_keys
-from oid_async.tables.rows import count_rows
+from oid_async.tables.reading import reading, scan_keyed
+from oid_async.tables.rows import RowSource, count_rows
 
 _MOST_NAMED = 5
 _LONGEST = 80
@@ -34,6 +38,10 @@ def select_images(tables: GatheredTables, all_boxes: bool, top_up: TopUpState = 
     pairs = no_label_counts(ids) if tables.selecting is None else read_label_counts(tables.selecting, ids, query)
     among = restricted_keys(query.restriction, ids) if query.restriction is not None else None
     selection = choose(pairs, images, query, top_up, among)
+    if not len(selection.keys) and tables.given and tables.selecting is not None:
+        # Of any split: a query of another split than the tables' is well-formed, and selects nothing.
+        everywhere = read_image_keys(tables.images, ids, ())
+        _require_meeting(tables, tables.selecting, everywhere.get_column(KEY))
     for source in tables.saved:
         labels = tables.saved_labels(source, all_boxes=all_boxes)
         # Boxes that select are counted already; any other kind's rows may count twice there, or not at all.
@@ -99,6 +107,36 @@ def _unknown(tables: GatheredTables, selected: SelectionResult, elsewhere: Mappi
 def _short(text: str) -> str:
     """Return a text for a message: cut, and without what a terminal would obey."""
     return "".join(sign if sign.isprintable() else "?" for sign in text[:_LONGEST]) + ("..." * (len(text) > _LONGEST))
+
+
+def _require_meeting(tables: GatheredTables, annotations: RowSource, images: pl.Series) -> None:
+    """Raise InputError if no annotated image has a row in the image table: one of the two is another than was meant."""
+    sample = None
+    for table in annotations.tables:
+        rows = scan_keyed(table, tables.ids, [], [])
+        with reading(table):
+            if len(rows.filter(pl.col(KEY).is_in(images.implode())).head(1).collect(engine="streaming")):
+                return
+            first = rows.head(1).collect(engine="streaming").get_column(KEY).to_list()
+        sample = sample if sample is not None else next(iter(first), None)
+    if sample is None or not len(images):
+        return
+    names = [", ".join(table.name for table in some) for some in (annotations.tables, tables.images)]
+    ids = [f"{key:016x}" if isinstance(key, int) else key for key in (sample, images[0])]
+    raise InputError(
+        f"{names[0]}: no image of it has a row in the image table {names[1]} (ids such as {ids[0]!r} and "
+        f"{ids[1]!r}); {_why_not(*ids)}"
+    )
+
+
+def _why_not(annotated: str, image: str) -> str:
+    """Return the hint why two ids belong to tables that never meet."""
+    suffixes = [PurePath(name).suffix.lower() for name in (annotated, image)]
+    if suffixes[0] != suffixes[1] and {*suffixes} <= {"", ".jpg", ".jpeg", ".png"}:
+        return "the ids of one table end in a suffix such as .jpg, those of the other do not"
+    if annotated.isupper() != image.isupper():
+        return "one table has its ids in upper case"
+    return "are they of different splits or releases?"
 
 
 def _subclasses(category: Category) -> str:

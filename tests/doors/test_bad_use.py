@@ -370,3 +370,19 @@ def test_an_empty_savepath_is_refused(tmp_path: Path) -> None:
     done = run_cli("download", "--savepath", "", "--category", "Football", cwd=tmp_path)
     assert (done.code, "--savepath is empty" in done.stderr) == (2, True)
     assert [path.name for path in tmp_path.iterdir() if path.name != "metadata-cache"] == []
+
+
+def test_tables_whose_ids_never_meet_are_refused(tmp_path: Path) -> None:
+    """No annotated image has a row in the image table: exit 2, both tables named, with ids of each."""
+    (tmp_path / "classes.csv").write_text(f"{BALL},Ball\n")
+    images = tmp_path / "images.csv"
+    boxes = tmp_path / "boxes.csv"
+    tables = ["--label", tmp_path / "classes.csv", "--annotation", boxes, "--imageURL", images]
+    for there, asked, hint in (("cam1", "cam1.jpg", "suffix such as .jpg"), (ID, "f" * 16, "different splits")):
+        images.write_text(f"ImageID,OriginalURL\n{there},https://x.org/a.jpg\n")
+        boxes.write_text(f"ImageID,LabelName\n{asked},{BALL}\n")
+        done = run_cli("plan", *tables, "--savepath", tmp_path / "d")
+        assert done.code == 2, done.stderr
+        assert all(part in done.stderr for part in (str(boxes), str(images), there, asked, hint)), done.stderr
+        boxes.write_text(f"ImageID,LabelName\n{there},/m/other\n")
+        assert run_cli("plan", *tables, "--category", "Ball", "--savepath", tmp_path / "d").code == 0
