@@ -61,14 +61,14 @@ def run_download(arguments: argparse.Namespace) -> int:
 
         def on_forced_end() -> None:
             run.report.interrupted, run.report.seconds = True, monotonic() - started
-            screen.say(summary_lines(run.report))
+            screen.say(summary_lines(run.report, packed=options.packs))
             screen.close()
             if arguments.json:
                 print_result(json.dumps(run.report.as_json()))
 
         _, code = _run_to_end(run.download, on_forced_end)
         run.report.interrupted |= code != 0
-        screen.say(summary_lines(run.report))
+        screen.say(summary_lines(run.report, packed=options.packs))
     if arguments.json:
         _print_report(run.report.as_json(), code)
     report = run.report

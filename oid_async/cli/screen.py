@@ -204,8 +204,8 @@ def prune_lines(report: "PruneReport") -> list[str]:
     return [f"{report.images} images{also} ({size_text(report.bytes)}) {done} {report.savepath}"]
 
 
-def summary_lines(report: Report) -> list[str]:
-    """Return what a finished or interrupted run did, as a person reads it."""
+def summary_lines(report: Report, *, packed: bool = False) -> list[str]:
+    """Return what a finished or interrupted run did, as a person reads it; `packed`: its images are in shards."""
     lines = [
         f"{report.selected} selected: {report.downloaded} downloaded ({size_text(report.bytes)} in "
         f"{report.seconds:.1f} s), {report.present} present, {report.failed} failed"
@@ -221,7 +221,8 @@ def summary_lines(report: Report) -> list[str]:
             lines.append(f"each is named in {shown(report.savepath)}/failures.csv{again}")
     if report.interrupted:
         saved = report.present + report.downloaded
-        works = f": {saved} of {report.selected} images are saved; export, verify and oid_async.open work on them"
+        readers = "oid_async.open works" if packed else "export, verify and oid_async.open work"
+        works = f": {saved} of {report.selected} images are saved; {readers} on them"
         lines.append(f"interrupted{works if report.selected else ''}; run the same command again to go on")
     elif report.savepath:
         if report.pending:

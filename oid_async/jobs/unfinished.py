@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import polars as pl
 
 from oid_async.concurrency import in_thread
+from oid_async.dataset.query_digest import query_digest
 from oid_async.dataset.query_file import read_query_file, whole_query
 from oid_async.errors import InputError, OidError, UnavailableError, machine_error, storage_error
 from oid_async.events import ignore
@@ -33,6 +34,7 @@ from oid_async.jobs.selection import select_images
 from oid_async.metadata.cache import MetadataCache
 from oid_async.metadata.paths import cache_root
 from oid_async.openimages.ids import IdForm
+from oid_async.openimages.vocabulary import SOURCES
 from oid_async.report import Outcome
 from oid_async.select.choose import NO_TOP_UP, TopUpState
 from oid_async.select.names import NameHashes
@@ -53,6 +55,8 @@ class UnfinishedRun:
         """Make the manifest. Raises InputError where it cannot be made."""
         self._folder = folder
         self._query = read_query_file(folder.path)
+        _check_query(self._query, folder.path / "query.json")
+        self._is_changed = False
         self._lock = Lock()
         self._has_annotations = False
         self._made_by = os.getpid()
@@ -151,6 +155,7 @@ class UnfinishedRun:
         folder, view = self._folder, self._view
         options = whole_query(self._query, folder.path)
         sources = tuple(self._query["sources"])
+        self._is_changed = query_digest(options, tables.identities) != self._query.get("digest")
         packed = packed_names(shards_folder(options)) if options.packs else ()
         adopt: Callable[..., Outcome | None] = _adopt_nothing
         if not folder.journal.exists():
@@ -196,9 +201,20 @@ class UnfinishedRun:
             f"its download has not come to its end: {counts.get('ok', 0)} of {total} images are saved{failed}, "
             f"{counts.get('pending', 0)} pending"
         )
+        if self._is_changed:
+            text += "; a table or list that it was given is another one now, so these may not be the images it selected"
         if self._folder.manifest.exists():
             text += "; manifest.parquet and the tables next to it are of an earlier query, and not read"
         return f"{self._folder.path}: {text}"
+
+
+def _check_query(query: Mapping[str, Any], path: Path) -> None:
+    """Raise InputError unless the parts of a query.json that are no options can be used; `whole_query` reads these."""
+    sources, site = query.get("sources"), query.get("site")
+    if not isinstance(sources, list) or not sources or not all(each in SOURCES for each in sources):
+        raise InputError(f"{path}: 'sources' are no sources of images; run the download again")
+    if site is not None and not isinstance(site, str):
+        raise InputError(f"{path}: 'site' is no address; run the download again")
 
 
 def _view(folder: Folder, scratch: Path) -> Folder:

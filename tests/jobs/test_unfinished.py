@@ -205,6 +205,28 @@ async def test_what_can_not_be_made_is_an_error_that_says_what_to_do(tmp_path: P
         oid_async.open(out)
 
 
+async def test_a_list_that_was_changed_since_is_said(tmp_path: Path) -> None:
+    """Without the plan the query is carried out again, on another list than the run had."""
+    objects, out, ids = Slow(staged=False), tmp_path / "out", tmp_path / "ids.txt"
+    await begin_here(objects, out, limit=20)
+    with oid_async.open(out) as saved:
+        listed = saved.images.collect().get_column("ImageID").to_list()
+    ids.write_text("\n".join(listed))
+    await begin_here(objects, out, image_ids=ids)
+    shutil.rmtree(out / ".oid_async" / "plan")
+    with oid_async.open(out) as saved:
+        assert saved.images.collect().get_column("ImageID").to_list() == listed
+        assert "is another one now" not in repr(saved)
+    ids.write_text("\n".join(listed[:5]))
+    with oid_async.open(out) as saved:
+        assert "a table or list that it was given is another one now" in repr(saved)
+    query = json.loads((out / "query.json").read_text())
+    for damage in ({"sources": 5}, {"sources": ["elsewhere"]}, {"site": 5}, {"query": {"limit": "x"}}):
+        (out / "query.json").write_text(json.dumps(query | damage))
+        with pytest.raises(InputError, match=r"query\.json"):
+            oid_async.open(out)
+
+
 async def test_the_temporary_folder_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With `close`, at the end of a program, and of verify and export, whatever comes of them."""
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
