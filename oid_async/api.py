@@ -8,6 +8,7 @@ import asyncio
 import inspect
 import os
 from collections.abc import AsyncIterator
+from dataclasses import Field
 from itertools import groupby
 from typing import Any, Self, Unpack
 
@@ -21,7 +22,7 @@ from oid_async.jobs.opening import open_for_user
 from oid_async.jobs.prune import Prune, PruneReport
 from oid_async.jobs.verify import Verification, Verify
 from oid_async.options.export import ExportOptions
-from oid_async.options.query import Options, QueryOptions, option_fields
+from oid_async.options.query import FILTERS, Options, QueryOptions, option_fields
 from oid_async.report import Outcome, Plan, Report
 
 _WAITING_OUTCOMES = 256
@@ -188,12 +189,22 @@ class Stream:
                 await self._queue.put(None)
 
 
+def _default(option: Field[Any]) -> Any:
+    """Return what the signature shows: None where the default is no filter, as an empty one is refused."""
+    return None if option.default == () and option.name in FILTERS else option.default
+
+
 def _signature(returns: Any) -> inspect.Signature:
     """Return the signature that help() shows: every option as a keyword with its default."""
     keyword = inspect.Parameter.KEYWORD_ONLY
     hints = QueryOptions.__annotations__
     parameters = [
-        inspect.Parameter(option.name, keyword, default=option.default, annotation=hints[option.name])
+        inspect.Parameter(
+            option.name,
+            keyword,
+            default=_default(option),
+            annotation=hints[option.name],
+        )
         for option in option_fields()
     ]
     parameters.append(inspect.Parameter("on_event", keyword, default=None, annotation=Sink | None))

@@ -103,6 +103,7 @@ class Report:
     recordings: dict[str, int] = field(default_factory=dict)
     export: dict[str, Any] = field(default_factory=dict)
     unknown_ids: int = 0
+    shard: str | None = None
 
     @property
     def failed_attachments(self) -> int:
@@ -141,6 +142,7 @@ class Plan:
     sources: dict[str, int]
     annotations: dict[str, int]
     unknown_ids: int = 0
+    shard: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan as one JSON object's worth of plain values."""

@@ -2,18 +2,28 @@
 
 import json
 import os
+import platform
 import sys
+import tempfile
+import time
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from oid_async.cli.commands import COMMANDS
 from oid_async.cli.parser import make_parser
 from oid_async.cli.stdio import OutputError, error_document, flush_streams, print_message, print_result
+from oid_async.concurrency import most_telling
 from oid_async.errors import OidError
 from oid_async.http.descriptors import raise_limit
+from oid_async.metadata.paths import cache_root
+from oid_async.options.query import Options
+from oid_async.redaction import redacted_text
+from oid_async.version import __version__
 
 _SWITCH_S = 0.0005
+INTERNAL = 5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,12 +47,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has gone; point stdout elsewhere so that the interpreter's last flush is quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OutputError.exit_code
-    except Exception as error:
-        # A bug of ours: the trace goes to stderr, stdout keeps its promise of one JSON object.
-        print_message(traceback.format_exc().rstrip())
-        if "--json" not in words:
-            return 1
-        return _failed(words, "internal", f"{type(error).__name__}: {error}", 1)
+    except BaseException as error:
+        # Polars' panics are no Exception. What else is none ends the program as it always does.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        return _failed(words, "internal", _explained(error), INTERNAL)
+
+
+def _explained(error: BaseException) -> str:
+    """Return what to say of a fault of the program; the traceback goes into a log file."""
+    if isinstance(error, BaseExceptionGroup):
+        error = most_telling(error)
+    what = redacted_text(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
+    log = _write_log(error)
+    where = f"; {log} has the details" if log is not None else ""
+    return f"this is a fault of oid-async ({what}); please report it to the maintainers of the program{where}"
+
+
+def _write_log(error: BaseException) -> Path | None:
+    """Write a traceback, without secrets and option values; to the cache folder, else to that of temporary files."""
+    version = f"oid-async {__version__}, Python {platform.python_version()}, {platform.platform()}"
+    trace = "".join(traceback.format_exception(error))
+    name = f"oid-async-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    for folder in (_cache_folder, tempfile.gettempdir):
+        try:
+            path = Path(folder(), name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("x", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(f"{version}\n\n{redacted_text(trace)}")
+            return path
+        except (OSError, RuntimeError, ValueError, OidError):
+            continue
+    return None
+
+
+def _cache_folder() -> Path:
+    return cache_root(Options().cache_dir) / "logs"
 
 
 def _failed(words: Sequence[str], kind: str, message: str, code: int) -> int:

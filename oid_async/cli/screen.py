@@ -146,7 +146,8 @@ def announce(plan: Plan) -> str:
     known = f", {lost} known to fail" if lost else ""
     time = f", at least {plan.seconds:.0f} s at the rate cap" if plan.seconds and plan.to_download else ""
     return (
-        f"{plan.selected} images selected: {plan.present} there already{known}, {plan.to_download} to fetch "
+        (f"part {plan.shard}: " if plan.shard else "")
+        + f"{plan.selected} images selected: {plan.present} there already{known}, {plan.to_download} to fetch "
         f"({size}, {size_text(plan.disk_free)} free on the disk{time})"
     )
 
@@ -207,7 +208,8 @@ def prune_lines(report: "PruneReport") -> list[str]:
 def summary_lines(report: Report, *, packed: bool = False) -> list[str]:
     """Return what a finished or interrupted run did, as a person reads it; `packed`: its images are in shards."""
     lines = [
-        f"{report.selected} selected: {report.downloaded} downloaded ({size_text(report.bytes)} in "
+        (f"part {report.shard}: " if report.shard else "")
+        + f"{report.selected} selected: {report.downloaded} downloaded ({size_text(report.bytes)} in "
         f"{report.seconds:.1f} s), {report.present} present, {report.failed} failed"
         + (f", {report.pending} pending" if report.pending else "")
         + (f"; {report.unselected} of earlier queries stay" if report.unselected else "")

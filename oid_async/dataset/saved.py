@@ -13,6 +13,7 @@ from oid_async.dataset.image_store import ImageFiles, ImagesBeingPacked, ImageSh
 from oid_async.dataset.query_file import read_query_file
 from oid_async.dataset.tables import SavedTable
 from oid_async.errors import InputError
+from oid_async.forks import refuse_forked_child
 from oid_async.openimages.kinds import KINDS, KindName
 from oid_async.report import Report
 from oid_async.store.folder import Folder, packed_in
@@ -88,6 +89,7 @@ class SavedDataset:
     """
 
     def __init__(self, folder: Folder, purpose: Purpose = "read", *, made: MadeTables | None = None) -> None:
+        refuse_forked_child()
         self.folder = folder
         self.made = made
         manifest = folder.manifest if made is None else made.manifest
@@ -165,6 +167,7 @@ class SavedDataset:
         Raises InputError for an image that was not selected or failed, or that is not there any more.
         """
         # An id qualified by its split ("train/ID") would be resolved here.
+        refuse_forked_child()
         with reading(self.manifest):
             found = self.images.filter(ImageID=image_id).select("FileName", "Status", "Reason").head(1).collect()
         if not len(found):
@@ -226,6 +229,7 @@ class SavedDataset:
 
     def table(self, kind: KindName) -> SavedTable:
         """Return the table of a kind of annotations."""
+        refuse_forked_child()
         return SavedTable.under(self._annotations, kind)
 
     @property

@@ -17,6 +17,7 @@ from oid_async.concurrency import available_processors, in_thread, single_error
 from oid_async.dataset.audit import drop_replaced
 from oid_async.errors import storage_errors
 from oid_async.events import Finished, Note, Planned, Sink
+from oid_async.forks import refuse_forked_child
 from oid_async.http.estimator import FLOOR
 from oid_async.http.retry import Limits
 from oid_async.jobs.attachments import Attachments
@@ -65,7 +66,7 @@ class Run:
         own_loop: bool = False,
     ) -> None:
         self.options = options
-        self.report = Report(savepath=str(options.savepath))
+        self.report = Report(savepath=str(options.savepath), shard=options.shard)
         self._sink = sink
         self._deliver = deliver
         self._serve = serve
@@ -75,11 +76,13 @@ class Run:
 
     async def plan(self) -> Plan:
         """Return what a download would do. Fetches tables, no image; writes nothing to SAVEPATH."""
+        refuse_forked_child()
         async with self._open(dry_run=True) as context:
             return await make_plan(context)
 
     async def download(self) -> Report:
         """Carry the query out and return the report. Raises OidError; what was saved before that stays."""
+        refuse_forked_child()
         started = monotonic()
         try:
             with single_error():

@@ -23,6 +23,7 @@ from oid_async.dataset.saved import SavedDataset
 from oid_async.dataset.table_check import check_tables
 from oid_async.errors import InputError, UsageError, machine_error, storage_error
 from oid_async.events import Exported, Note, Sink
+from oid_async.forks import refuse_forked_child
 from oid_async.formats.file_record import FileRecord
 from oid_async.formats.pictures import Pictures, picture_pool
 from oid_async.formats.registry import WRITERS
@@ -84,6 +85,7 @@ class Export:
 
     async def run(self) -> ExportReport:
         """Export and return the counts. Raises InputError, UsageError, LockedError (a run is on), StorageError."""
+        refuse_forked_child()
         with read_lock(self._folder):
             return await self.within()
 

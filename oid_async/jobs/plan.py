@@ -209,6 +209,7 @@ class Planning:
             sources={sources[0]: count},
             annotations=selected.annotations,
             unknown_ids=len(selected.unknown_ids),
+            shard=self._context.options.shard,
         )
 
 

@@ -20,6 +20,7 @@ from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import storage_errors
 from oid_async.events import Checked, Note, Sink
+from oid_async.forks import refuse_forked_child
 from oid_async.jobs.opening import open_folder
 from oid_async.store.folder import Folder
 
@@ -151,6 +152,7 @@ class Verify:
 
     async def run(self) -> Verification:
         """Check every file; with `repair` mend, check again. Raises InputError, LockedError, errors of a download."""
+        refuse_forked_child()
         try:
             return await (self._run_repair() if self._repair else self._run())
         finally:

@@ -8,7 +8,7 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, fields
 from fractions import Fraction
 from functools import partial
@@ -41,6 +41,10 @@ _output = partial(option, heading="output")
 KEPT_LISTS = {"image_ids": "image_ids.txt", "exclude_ids": "exclude_ids.txt", "category_file": "categories.txt"}
 _STDIN = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 _MATCH_WORDS: dict[str, Match] = {"any": "any", "sum": "any", "all": "all", "inter": "all"}
+
+
+# Repeatable options that leave images or annotations out: given and empty is a mistake, as an empty file is.
+FILTERS = frozenset(("categories", "splits", "kinds", "triplet", "verified_absent"))
 
 
 class QueryOptions(TypedDict, total=False):
@@ -493,7 +497,13 @@ class Options(ExportOptions):
             if name not in QueryOptions.__annotations__:
                 near = difflib.get_close_matches(name, QueryOptions.__annotations__, n=1)
                 raise TypeError(f"no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-        return cls(**query)  # type: ignore[arg-type]
+        given: dict[str, Any] = dict(query)
+        for each in fields(cls):
+            if each.name in FILTERS and isinstance(value := given.get(each.name), Iterable):
+                given[each.name] = value if isinstance(value, str) else tuple(value)
+                if not given[each.name]:
+                    raise UsageError(f"{label_of(each)} names nothing, which is not everything; leave it out for all")
+        return cls(**given)
 
     def allows(self, failed: int, selected: int) -> bool:
         """Return whether `failed` of `selected` images is within --max-failures; unknown ids count as both.

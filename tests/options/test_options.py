@@ -21,7 +21,7 @@ from oid_async.cli.parser import make_parser
 from oid_async.errors import UsageError
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.options.export import FORMATS, ExportOptions
-from oid_async.options.query import Options, QueryOptions, option_fields
+from oid_async.options.query import FILTERS, Options, QueryOptions, option_fields
 from oid_async.options.table import HEADINGS
 
 FIELDS = [option.name for option in option_fields()]
@@ -62,7 +62,9 @@ def test_doors_take_every_option_as_a_keyword(door: Any) -> None:
     shown = inspect.signature(door).parameters
     assert set(shown) - PYTHON_ONLY == set(FIELDS)
     assert {parameter.kind for parameter in shown.values()} == {inspect.Parameter.KEYWORD_ONLY}
+    # None is everything; an empty filter is refused.
     defaults = {option.name: option.default for option in option_fields()}
+    defaults |= {name: None for name in FILTERS if defaults[name] == ()}
     assert {name: shown[name].default for name in FIELDS} == defaults
 
 
