@@ -22,7 +22,7 @@ from oid_async.jobs.given_lists import GivenLists, given_lists
 from oid_async.jobs.ownership import owned_folder
 from oid_async.jobs.site import Site, allowed_endpoints, named_endpoints, open_site
 from oid_async.metadata.cache import MetadataCache
-from oid_async.metadata.paths import cache_root
+from oid_async.metadata.paths import default_cache
 from oid_async.options.query import Options
 from oid_async.report import Report
 from oid_async.store.folder import Folder
@@ -163,7 +163,9 @@ async def open_tables(
                     allowed=(*allowed_endpoints(options, site), *named_endpoints(options)),
                 )
             )
-        root = cache_root(options.cache_dir)
+        root, why = (options.cache_dir, None) if options.cache_dir is not None else await in_thread(default_cache)
+        if why is not None:
+            sink(Note(why))
         yield (
             client,
             await stack.enter_async_context(MetadataCache(client, sink, root=root, mirror=site.url, site=site.name)),

@@ -151,7 +151,7 @@ class Listings:
             rows = []
             for table in self._wanted(self._options.splits or ("train",), self._options.kinds):
                 try:
-                    await cache.published(table)
+                    await cache.published(table, thorough=True)
                 except UnavailableError as error:
                     if table.kind != "hierarchy":
                         raise
@@ -229,7 +229,7 @@ def _counts(cache: Cache, release: Release, split: Split) -> dict[str, tuple[int
     for table in published("boxes", [split], release):
         entry = cache.entry(table)
         kept = entry.current_version()
-        if kept is not None:
+        if kept is not None and entry.damaged_file(kept) is None:
             return count_labels(entry.table(kept))
     return None
 

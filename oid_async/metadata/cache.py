@@ -7,17 +7,18 @@ that want the same table share the work: one does it, the other waits.
 import asyncio
 import errno
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from oid_async.concurrency import CallsOnLoop, acquired, in_thread, until_stopped
-from oid_async.errors import InputError, UnavailableError, storage_errors
+from oid_async.errors import InputError, StorageError, UnavailableError, storage_errors
 from oid_async.events import Note, Sink, TableProgress
 from oid_async.http.retry import FetchError
-from oid_async.metadata.convert import convert
+from oid_async.metadata.convert import convert, is_page, require_readable
 from oid_async.metadata.entry import CachedVersion, CacheEntry, Identity, check_space, needed_bytes
 from oid_async.metadata.paths import SUFFIX, given_folder, published_folder, recorded_url, site_folder
 from oid_async.openimages.catalogue import object_url
@@ -68,6 +69,21 @@ class Cache:
         return CacheEntry(given_folder(self.root, url), name)
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A table to be had: its entry, its URL, and what is written of that; `kind` is None for one of the user's own."""
+
+    entry: CacheEntry
+    url: str
+    written: str
+    kind: TableKind | None
+    patient: bool
+
+    @property
+    def is_converted(self) -> bool:
+        return self.kind in _CONVERTED
+
+
 class MetadataCache:
     """Fetches tables into the cache and pins them while the run reads them: use it as `async with`.
 
@@ -106,55 +122,70 @@ class MetadataCache:
             need += needed_bytes(table.bytes or 0, have, converted=table.kind in _CONVERTED)
         return check_space("the tables", self.cache.root, need)
 
-    async def published(self, table: PublishedTable, *, patient: bool = True) -> tuple[TableFile, Identity]:
-        """Return a published table on this disk; one attempt if not `patient`. Raises UnavailableError."""
+    async def published(
+        self, table: PublishedTable, *, patient: bool = True, thorough: bool = False
+    ) -> tuple[TableFile, Identity]:
+        """Return a published table on this disk; one attempt if not `patient`. Raises UnavailableError.
+
+        With `thorough` every byte of a cached one is checked, not only whether its files have changed.
+        """
         url = object_url(table.bucket, table.key, self._mirror)
         written = object_url(table.bucket, table.key, self.site)
-        form = table.kind if table.kind in _CONVERTED else None
-        file, identity = await self._fetch(self.cache.entry(table), url, written, form, patient)
+        wanted = _Wanted(self.cache.entry(table), url, written, table.kind, patient)
+        file, identity = await self._fetch(wanted, thorough=thorough)
         return file, replace(identity, url=written)
 
     async def given(self, url: str) -> tuple[TableFile, Identity]:
         """Return a table that the user gave by URL, as it is. Raises UnavailableError when it cannot be had."""
         name = recorded_url(url)
-        file, identity = await self._fetch(self.cache.given_entry(url), url, name, None, True)
+        file, identity = await self._fetch(_Wanted(self.cache.given_entry(url), url, name, None, True))
         return TableFile(file.path, name), identity
 
-    async def _fetch(
-        self, entry: CacheEntry, url: str, written: str, form: TableKind | None, patient: bool
-    ) -> tuple[TableFile, Identity]:
-        with storage_errors(entry.folder):
+    async def _fetch(self, wanted: "_Wanted", *, thorough: bool = False) -> tuple[TableFile, Identity]:
+        entry = wanted.entry
+        with _cache_errors(entry.folder):
             if self._client is None:
-                cached = await in_thread(self._pinned, entry)
-                if cached is None:
-                    raise UnavailableError(
-                        f"{entry.name}: not in the cache, and --offline makes no request; "
-                        f"run once without it, or oid-async metadata pull"
-                    )
-                return entry.table(cached), cached.identity
+                return await self._offline(entry)
             began = time.time()
             async with self._locked(entry):
                 cached = await asyncio.to_thread(entry.current_version)
+                if cached is not None:
+                    cached = await self._undamaged(entry, cached, thorough=thorough)
                 # Another run may have checked it while this one waited; a time in the future is a wrong clock's.
                 if cached is None or not began <= cached.checked_s <= time.time():
-                    cached = await self._refresh(self._client, entry, cached, url, written, form, patient)
+                    cached = await self._refresh(self._client, wanted, cached)
                 await in_thread(self._pin, entry, cached)
         return entry.table(cached), cached.identity
 
-    async def _refresh(
-        self,
-        client: "Client",
-        entry: CacheEntry,
-        cached: CachedVersion | None,
-        url: str,
-        written: str,
-        form: TableKind | None,
-        patient: bool,
-    ) -> CachedVersion:
-        """Return the latest version: the cached one if it is still that or the server fails, else a new one."""
+    async def _offline(self, entry: CacheEntry) -> tuple[TableFile, Identity]:
+        cached = await in_thread(self._pinned, entry)
+        if cached is None:
+            raise UnavailableError(
+                f"{entry.name}: not in the cache, and --offline makes no request; "
+                f"run once without it, or oid-async metadata pull"
+            )
+        if (damaged := await in_thread(entry.damaged_file, cached)) is not None:
+            raise UnavailableError(
+                f"{entry.name}: its copy in the cache is damaged ({entry.folder / cached.version / damaged}), and "
+                "--offline makes no request; run once without it, or oid-async metadata pull"
+            )
+        return entry.table(cached), cached.identity
+
+    async def _undamaged(self, entry: CacheEntry, cached: CachedVersion, *, thorough: bool) -> CachedVersion | None:
+        """Return a cached version if its files are as they were stored."""
+        damaged = await in_thread(partial(entry.damaged_file, cached, thorough=thorough))
+        if damaged is None:
+            return cached
+        self._sink(Note(f"{entry.name}: its copy in the cache is damaged ({damaged}); it is fetched anew"))
+        return None
+
+    async def _refresh(self, client: "Client", wanted: "_Wanted", cached: CachedVersion | None) -> CachedVersion:
+        """Return the latest version: the cached one if it is still that, or if no good one is to be had; else a new."""
 
         # Imported here: it takes a while, and offline nothing is fetched.
         from oid_async.metadata.fetch import FileFetch
+
+        entry = wanted.entry
 
         def stored(count: int, done: int, total: int | None) -> None:
             self.fetched_bytes += count
@@ -162,22 +193,22 @@ class MetadataCache:
 
         def check(total: int | None, have: int) -> None:
             if total is not None:
-                check_space(entry.name, entry.folder, needed_bytes(total, have, converted=form is not None))
+                check_space(entry.name, entry.folder, needed_bytes(total, have, converted=wanted.is_converted))
 
         try:
             identity, is_unsure = await FileFetch(
                 client,
                 entry,
-                url,
+                wanted.url,
                 cached.identity if cached else None,
                 stored=stored,
                 check_space=check,
-                patient=patient,
+                patient=wanted.patient,
             ).run()
         except FetchError as error:
             if cached is None or error.kind in ("not_found", "gone", "forbidden", "bad_url", "blocked"):
-                raise _unavailable(error, written, entry.name) from error
-            self._sink(Note(f"{entry.name}: {written} cannot be asked ({error}); using the copy in the cache"))
+                raise _unavailable(error, wanted.written, entry.name) from error
+            self._sink(Note(f"{entry.name}: {wanted.written} cannot be asked ({error}); using the copy in the cache"))
             return cached
         if identity is None:
             assert cached is not None
@@ -185,13 +216,24 @@ class MetadataCache:
             return cached
         if is_unsure:
             text = "did not say how long it is; if it was cut off at the end of a line nobody can tell"
-            self._sink(Note(f"{entry.name}: {written} {text}"))
+            self._sink(Note(f"{entry.name}: {wanted.written} {text}"))
         self._sink(TableProgress(entry.name, identity.bytes, identity.bytes, finished=True))
-        return await self._make_version(entry, identity, form)
+        try:
+            return await self._make_version(wanted, identity, replaces=cached is not None)
+        except (InputError, UnavailableError) as error:
+            if cached is None:
+                raise
+            self._sink(Note(f"{error}; using the copy in the cache"))
+            return cached
 
-    async def _make_version(self, entry: CacheEntry, identity: Identity, form: TableKind | None) -> CachedVersion:
-        """Make a version of the fetched file. When cancelled, stop at the next step and wait for that."""
-        if identity.bytes > _WORTH_A_NOTE_BYTES and form is not None:
+    async def _make_version(self, wanted: "_Wanted", identity: Identity, *, replaces: bool) -> CachedVersion:
+        """Make a version of the fetched file. When cancelled, stop at the next step and wait for that.
+
+        One that `replaces` a good version must be as good, also where the file is kept as published. Raises InputError,
+        UnavailableError.
+        """
+        entry, kind = wanted.entry, wanted.kind
+        if identity.bytes > _WORTH_A_NOTE_BYTES and wanted.is_converted:
             self._sink(Note(f"{entry.name}: turning it into Parquet, once"))
         sink = CallsOnLoop(self._sink)
 
@@ -200,19 +242,24 @@ class MetadataCache:
 
         def work(stopped: Callable[[], bool]) -> CachedVersion:
             folder = entry.build()
-            if form is None:
-                entry.raw.replace(folder / entry.name)
-                return entry.publish(identity, None)
-            raw = TableFile(entry.raw, entry.name)
             try:
-                columns = convert(
-                    raw, folder, kind=_CONVERTED[form], progress=progress, stopped=lambda: stopped() or sink.has_failed
-                )
-            except InputError:
+                if is_page(entry.raw):
+                    raise UnavailableError(f"{entry.name}: {wanted.written} answers with a web page, not with a table")
+                raw = TableFile(entry.raw, entry.name)
+                if kind in _CONVERTED:
+                    form = _CONVERTED[kind]
+                    columns = convert(
+                        raw, folder, kind=form, progress=progress, stopped=lambda: stopped() or sink.has_failed
+                    )
+                    return entry.publish(identity, columns)
+                if kind is not None and replaces:
+                    require_readable(raw, kind)
+            except (InputError, UnavailableError):
                 # Fetched again next time: an unreadable file may have been cut or mixed up on its way here.
                 entry.forget_raw()
                 raise
-            return entry.publish(identity, columns)
+            entry.raw.replace(folder / entry.name)
+            return entry.publish(identity, None)
 
         try:
             version = await until_stopped(work)
@@ -249,6 +296,18 @@ class MetadataCache:
         if pin is not None:
             self._pins.append(pin)
         return pin is not None
+
+
+@contextmanager
+def _cache_errors(folder: Path) -> Iterator[None]:
+    """Raise what the disk refuses in the cache as an error that says how to choose another one."""
+    try:
+        with storage_errors(folder):
+            yield
+    except StorageError as error:
+        if "--cache-dir" in str(error):
+            raise
+        raise StorageError(f"{error}; --cache-dir or OID_ASYNC_CACHE names another cache") from error
 
 
 def _release(lock: FileLock | None) -> None:

@@ -4,7 +4,8 @@
     FOLDER/raw.part       the bytes fetched so far; raw.json next to it describes the file, so that it can be resumed
     FOLDER/building/      a version in the making; belongs to the run that has the lock
     FOLDER/<version>/     a complete version: the file as published, or its converted form
-    FOLDER/current.json   the current version and where it came from; written last, by renaming
+    FOLDER/current.json   the current version, its files, and where it came from; written last, by renaming
+    FOLDER/verified.json  in which state its files were last found to be as stored (see `metadata.integrity`)
 
 A version that a run reads from is pinned by a shared lock on its `in_use`: a newer version does not remove it.
 """
@@ -18,10 +19,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from oid_async.errors import StorageError
+from oid_async.metadata.integrity import Stored, first_damaged, is_intact, sealed, states, stored_files
 from oid_async.report import size_text
 from oid_async.store.atomic import read_json, replacing, write_json
-from oid_async.store.disk import free_bytes
+from oid_async.store.disk import free_bytes, sync_file
 from oid_async.store.lock import FileLock
 from oid_async.tables.reading import TableFile
 
@@ -45,7 +49,8 @@ class Identity:
 class CachedVersion:
     """A version in the cache. `columns` are those of a converted table, None for a file as published.
 
-    `made_s` is when it was made, `checked_s` when it was last known to be the latest (Unix time).
+    `made_s` is when it was made, `checked_s` when it was last known to be the latest (Unix time). `files` are size and
+    MD5 of its files, None if version 0.1.0 made it, which hashed none.
     """
 
     version: str
@@ -53,6 +58,7 @@ class CachedVersion:
     columns: tuple[str, ...] | None
     made_s: float
     checked_s: float
+    files: Stored | None = None
 
 
 class CacheEntry:
@@ -65,6 +71,7 @@ class CacheEntry:
         self.raw_note = folder / "raw.json"
         self.building = folder / "building"
         self._current = folder / "current.json"
+        self._verified = folder / "verified.json"
 
     def current_version(self) -> CachedVersion | None:
         """Return the current version, None if there is none that is complete."""
@@ -76,17 +83,60 @@ class CacheEntry:
                 return version
 
     def _read(self, note: Any) -> CachedVersion | None:
-        with suppress(OSError, TypeError, KeyError):
+        with suppress(OSError, TypeError, KeyError, ValueError, AttributeError):
+            if not is_intact(note):
+                return None
             columns = note["columns"]
             version = str(note["version"])
             # A power cut may leave the note on the disk but not all of the files that it describes.
             if _size(self.folder / version) == note["size"]:
                 made_s = self._in_use(version).stat().st_mtime
                 columns = None if columns is None else tuple(columns)
+                files = {name: (size, md5) for name, (size, md5) in note["files"].items()} if "files" in note else None
                 return CachedVersion(
-                    version, Identity(**note["identity"]), columns, made_s, self._current.stat().st_mtime
+                    version, Identity(**note["identity"]), columns, made_s, self._current.stat().st_mtime, files
                 )
         return None
+
+    def damaged_file(self, cached: CachedVersion, *, thorough: bool = False) -> str | None:
+        """Return the name of a file of a version that is not as it was stored, None if all are.
+
+        Files that have not changed since they were last checked are not read again, unless `thorough`. What 0.1.0 made
+        of a table is held against nothing but its own form, once, and gets its hashes then.
+        """
+        folder = self.folder / cached.version
+        files = cached.files
+        if files is None:
+            if cached.columns is None and cached.identity.md5 is not None:
+                files = {self.name: (cached.identity.bytes, cached.identity.md5)}
+            else:
+                if (unreadable := _unreadable_part(folder)) is not None:
+                    return unreadable
+                files = self._add_files(cached)
+        now: dict[str, Any] = {"version": cached.version, "files": states(folder, files)}
+        if not thorough and read_json(self._verified) == now:
+            return None
+        if (damaged := first_damaged(folder, files)) is None:
+            self._note_verified(now)
+        return damaged
+
+    def _add_files(self, cached: CachedVersion) -> Stored:
+        """Hash the files of a version of 0.1.0, and note that for the next time, if anything may be written here."""
+        files = self._files_of(self.folder / cached.version)
+        note = read_json(self._current)
+        with suppress(OSError, TypeError):
+            if note["version"] == cached.version:
+                write_json(self._current, sealed({**note, "files": files}), part=_own_part(self._current))
+                os.utime(self._current, (cached.checked_s, cached.checked_s))
+        return files
+
+    def _note_verified(self, now: dict[str, Any]) -> None:
+        # In a cache that others own nothing can be noted: then each run checks.
+        with suppress(OSError):
+            write_json(self._verified, now, part=_own_part(self._verified))
+
+    def _files_of(self, folder: Path) -> dict[str, tuple[int, str]]:
+        return {name: file for name, file in stored_files(folder).items() if name != "in_use"}
 
     def table(self, cached: CachedVersion) -> TableFile:
         """Return a version as a table to read."""
@@ -122,13 +172,20 @@ class CacheEntry:
         version = secrets.token_hex(6)
         with replacing(self.folder / version, part=self.building) as built:
             (built / "in_use").touch()
+            # A file as published was hashed when it came.
+            is_hashed = columns is None and identity.md5 is not None
+            files = {self.name: (identity.bytes, str(identity.md5))} if is_hashed else self._files_of(built)
+            for path in built.iterdir():
+                # After a power cut the note must not name files whose bytes never reached the disk.
+                sync_file(path)
         size = _size(self.folder / version)
-        note = {"version": version, "size": size, "columns": columns, "identity": asdict(identity)}
-        write_json(self._current, note)
+        note = {"version": version, "size": size, "columns": columns, "identity": asdict(identity), "files": files}
+        write_json(self._current, sealed(note))
+        self._note_verified({"version": version, "files": states(self.folder / version, files)})
         self.forget_raw()
         self.sweep(version)
         made_s = self._in_use(version).stat().st_mtime
-        return CachedVersion(version, identity, columns, made_s, self._current.stat().st_mtime)
+        return CachedVersion(version, identity, columns, made_s, self._current.stat().st_mtime, files)
 
     def note_checked(self, cached: CachedVersion) -> None:
         """Note that a version is still the latest, for a run that waits for the lock meanwhile; remove older ones."""
@@ -168,6 +225,7 @@ class CacheEntry:
             if not self._is_free(self.current_version()):
                 return False
             self._current.unlink(missing_ok=True)
+            self._verified.unlink(missing_ok=True)
             self.forget_raw()
             return self.sweep(None) == 0
 
@@ -202,6 +260,21 @@ def _take_lock(path: Path, *, shared: bool = False) -> FileLock | None:
         lock.release()
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), str(path))
     return lock
+
+
+def _own_part(path: Path) -> Path:
+    """Return a temporary name of this process alone: a run that only reads has no lock."""
+    return path.with_name(f"{path.name}.{os.getpid()}.part")
+
+
+def _unreadable_part(folder: Path) -> str | None:
+    """Return the name of a Parquet file without a readable end, None if each has one."""
+    for path in sorted(folder.glob("*.parquet")):
+        try:
+            pl.read_parquet_schema(path)
+        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
+            return path.name
+    return None
 
 
 def _size(folder: Path) -> int:

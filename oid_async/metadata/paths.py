@@ -9,21 +9,60 @@
 """
 
 import hashlib
+import os
+import stat
+import tempfile
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from oid_async.errors import UsageError
 from oid_async.openimages.catalogue_tables import PublishedTable
 from oid_async.options.paths import file_url_path
 from oid_async.redaction import redacted
 
 SUFFIX = ".table"
 WHOLE = "whole"
+_CHOOSE = "choose another with --cache-dir or OID_ASYNC_CACHE"
 
 
 def cache_root(cache_dir: Path | None) -> Path:
-    """Return the cache folder: the given one, else the user's."""
-    return cache_dir or user_cache_path("oid-async")
+    """Return the cache folder: the given one, else the user's. Raises UsageError where neither can be."""
+    return cache_dir or default_cache()[0]
+
+
+def default_cache() -> tuple[Path, str | None]:
+    """Return the user's cache folder, or one below the temporary folder and why. Raises UsageError.
+
+    In a container a user may have no home, or one that others own. What is below the temporary folder anybody may have
+    made before us, to have their tables taken for the published ones: it must be the user's own.
+    """
+    try:
+        usual = user_cache_path("oid-async")
+    except RuntimeError:
+        reason = "there is no home folder"
+    else:
+        if _can_be_used(usual):
+            return usual, None
+        reason = f"{usual} cannot be made or read"
+    try:
+        folder = Path(tempfile.gettempdir(), f"oid-async-cache-{os.getuid()}")
+        folder.mkdir(mode=0o700, exist_ok=True)
+        state = folder.lstat()
+        is_own = stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid() and not state.st_mode & 0o022
+    except OSError:
+        is_own = False
+    if not is_own:
+        raise UsageError(f"{reason}, and no folder of your own below the temporary one: {_CHOOSE}")
+    return folder, f"{reason}: tables are kept in {folder}; {_CHOOSE}"
+
+
+def _can_be_used(folder: Path) -> bool:
+    """Return whether a folder is there and readable, or can be made."""
+    if os.path.exists(folder):
+        return os.access(folder, os.R_OK | os.X_OK)
+    parent = next(above for above in folder.parents if os.path.exists(above))
+    return os.access(parent, os.W_OK | os.X_OK)
 
 
 def published_folder(root: Path, site: str | None, table: PublishedTable) -> Path:

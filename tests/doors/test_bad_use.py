@@ -231,7 +231,13 @@ def test_a_folder_that_cannot_be_made_is_the_machines_no(
 
 def test_a_cache_that_cannot_be_made_is_the_machines_no(mirror: Path, both_ways: BothWays) -> None:
     """A cache folder below a file stops the run with exit 3 and is named."""
-    assert_refused(*both_ways("plan", "--mirror", mirror, "--cache-dir", "file/cache"), 3, "storage", "file")
+    assert_refused(
+        *both_ways("plan", "--mirror", mirror, "--cache-dir", "file/cache"),
+        3,
+        "storage",
+        "file",
+        "--cache-dir or OID_ASYNC_CACHE",
+    )
 
 
 def test_the_demo_needs_a_folder_too(both_ways: BothWays) -> None:

@@ -468,6 +468,7 @@ async def test_without_a_strong_etag_a_cut_table_is_fetched_from_its_start(cache
 
 
 OLD, NEW = noise(50_000, 2), noise(50_000, 3)
+OLD_CLASSES, NEW_CLASSES = b"/m/01,Old\n", b"/m/01,New one\n"
 LONGER, SHORTER = noise(60_000, 4), noise(40_000, 5)
 CHANGES = {
     "changed": Held(NEW),
@@ -570,7 +571,13 @@ async def test_without_an_etag_a_table_is_asked_for_by_its_date(cache_dir: Path)
     """Last-Modified will do to know that a table is still the same; with neither it is fetched every time."""
     dates = [f"Last-Modified: Mon, 0{day} Jun 2026 07:28:00 GMT" for day in (1, 2)]
     async with Store({}) as store:
-        for body, lines in ((OLD, dates[:1]), (OLD, dates[:1]), (NEW, dates[1:]), (NEW, []), (NEW, [])):
+        for body, lines in (
+            (OLD_CLASSES, dates[:1]),
+            (OLD_CLASSES, dates[:1]),
+            (NEW_CLASSES, dates[1:]),
+            (NEW_CLASSES, []),
+            (NEW_CLASSES, []),
+        ):
             store.objects[path_of(CLASSES)] = Held(body, None, tuple(lines))
             assert (await bring(store.url, cache_dir))[0] == body
         assert [asked.status for asked in store.log] == [200, 304, 200, 200, 200]
@@ -578,12 +585,12 @@ async def test_without_an_etag_a_table_is_asked_for_by_its_date(cache_dir: Path)
 
 async def test_a_change_is_noticed_though_the_clock_was_ahead(cache_dir: Path) -> None:
     """A cache that was last checked 'tomorrow' (a wrong clock, a copied folder) is asked about all the same."""
-    async with Store({path_of(CLASSES): Held(OLD)}) as store:
+    async with Store({path_of(CLASSES): Held(OLD_CLASSES)}) as store:
         await bring(store.url, cache_dir)
-        store.objects[path_of(CLASSES)] = Held(NEW)
+        store.objects[path_of(CLASSES)] = Held(NEW_CLASSES)
         for path in files_below(cache_dir):
             os.utime(path, (path.stat().st_mtime + 86400,) * 2)
-        assert (await bring(store.url, cache_dir))[0] == NEW
+        assert (await bring(store.url, cache_dir))[0] == NEW_CLASSES
 
 
 async def test_a_version_that_a_run_reads_stays_until_nobody_does(cache_dir: Path) -> None:

@@ -37,6 +37,7 @@ from oid_async.http.client import Client
 from oid_async.http.hosts import Hosts
 from oid_async.http.retry import Limits
 from oid_async.metadata import convert as convert_module
+from oid_async.metadata import integrity
 from oid_async.metadata.cache import Cache, MetadataCache
 from oid_async.metadata.convert import convert
 from oid_async.metadata.entry import CacheEntry, Identity
@@ -675,3 +676,105 @@ def test_a_version_can_be_read_at_every_moment_while_others_make_new_ones(entry:
         other.join()
     assert seen.pop("rounds") > 10
     assert +seen == {}
+
+
+# Damage that leaves the size as it was --------------------------------------------------------------------------------
+
+
+def flipped(name: str) -> Callable[[Path], None]:
+    def flip(version: Path) -> None:
+        path = version / name
+        body = bytearray(path.read_bytes())
+        body[len(body) // 2] ^= 1
+        path.write_bytes(body)
+
+    return flip
+
+
+def zeroed(version: Path) -> None:
+    path = version / "part-00000.parquet"
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.mark.parametrize("damage", [zeroed, flipped("part-00000.parquet"), flipped("pairs-00001.parquet")])
+async def test_a_part_of_other_bytes_is_noticed_and_fetched_anew(
+    lookalike: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]
+) -> None:
+    """Zeros and flipped bits in a cached part are found by its hash: said so offline, fetched anew online."""
+    monkeypatch.setattr(convert_module, "_SORTED_FROM_ROWS", 0)
+    monkeypatch.setattr(convert_module, "_SLICE_ROWS", 30)
+    async with answering(lookalike) as (url, answers):
+        published_rows = await rows_of(url, cache_dir)
+        entry = Cache(cache_dir, url).entry(BOXES)
+        damage(entry.folder / versions(entry)[0])
+        with pytest.raises(UnavailableError, match=f"^{BOXES.name}: its copy in the cache is damaged .*--offline"):
+            await rows_of(None, cache_dir, site=url)
+        assert await rows_of(url, cache_dir) == published_rows
+        assert await rows_of(None, cache_dir, site=url) == published_rows
+        assert bodies(answers) == {key_of(BOXES): 2}
+
+
+async def test_a_whole_version_is_hashed_once(
+    lookalike: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files in the state in which they were found to be whole are not read again, unless asked for."""
+    read: list[str] = []
+    md5 = integrity._md5
+
+    def noted(path: Path) -> str:
+        read.append(path.name)
+        return md5(path)
+
+    monkeypatch.setattr(integrity, "_md5", noted)
+    async with answering(lookalike) as (url, _):
+        await rows_of(url, cache_dir)
+        read.clear()
+        await rows_of(url, cache_dir)
+        assert not read
+        entry = Cache(cache_dir, url).entry(BOXES)
+        version = entry.current_version()
+        assert version is not None
+        assert entry.damaged_file(version, thorough=True) is None
+        assert read == ["part-00000.parquet"]
+        # A copied cache has other states: it is checked once.
+        part = entry.folder / version.version / "part-00000.parquet"
+        os.utime(part)
+        read.clear()
+        assert [entry.damaged_file(version) for _ in range(2)] == [None, None]
+        assert len(read) == 1
+
+
+async def test_a_version_of_0_1_0_is_read_and_gets_its_hashes(lookalike: Path, cache_dir: Path) -> None:
+    """A note without hashes is believed as far as its parts have an end; from then on its parts are held to them."""
+    async with answering(lookalike) as (url, answers):
+        rows = await rows_of(url, cache_dir)
+        entry = Cache(cache_dir, url).entry(BOXES)
+        path = entry.folder / "current.json"
+        old = {name: value for name, value in json.loads(path.read_text()).items() if name not in ("files", "seal")}
+        path.write_text(json.dumps(old))
+        (entry.folder / "verified.json").unlink()
+        assert await rows_of(url, cache_dir) == rows
+        assert "part-00000.parquet" in json.loads(path.read_text())["files"]
+        assert bodies(answers) == {key_of(BOXES): 1}
+        path.write_text(json.dumps(old))
+        zeroed(entry.folder / old["version"])
+        assert await rows_of(url, cache_dir) == rows
+        assert bodies(answers) == {key_of(BOXES): 2}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_a_flipped_bit_in_a_note_is_no_version(data: st.DataObject) -> None:
+    """Whatever bit of current.json differs, no version is read by it, or it means the same."""
+    with tempfile.TemporaryDirectory() as name:
+        entry = CacheEntry(Path(name) / "x.csv.table", "x.csv")
+        entry.folder.mkdir()
+        make(entry)
+        whole = entry.current_version()
+        path = entry.folder / "current.json"
+        body = bytearray(path.read_bytes())
+        at = data.draw(st.integers(0, len(body) - 1))
+        body[at] ^= 1 << data.draw(st.integers(0, 7))
+        path.write_bytes(body)
+        found = entry.current_version()
+        assert found is None or (whole is not None and (found.identity, found.files) == (whole.identity, whole.files))
