@@ -15,6 +15,7 @@ from oid_async.dataset.tables import SavedTable
 from oid_async.errors import InputError
 from oid_async.forks import refuse_forked_child
 from oid_async.openimages.kinds import KINDS, KindName
+from oid_async.openimages.vocabulary import SPLITS
 from oid_async.report import Report
 from oid_async.store.folder import Folder, packed_in
 from oid_async.store.results import MANIFEST_SCHEMA
@@ -162,19 +163,28 @@ class SavedDataset:
         return self.table("point").typed()
 
     def image(self, image_id: str) -> bytes:
-        """Return the bytes of a saved image, from its file or its shard.
+        """Return the bytes of a saved image, from its file or its shard; `split/ImageID` says which of two is meant.
 
-        Raises InputError for an image that was not selected or failed, or that is not there any more.
+        Raises InputError for an image that was not selected or failed, or that is not there any more, and for an id
+        that is in two splits.
         """
-        # An id qualified by its split ("train/ID") would be resolved here.
         refuse_forked_child()
+        split, _, bare = image_id.rpartition("/")
+        is_meant = pl.col("ImageID") == image_id
+        if split in SPLITS:
+            is_meant |= (pl.col("ImageID") == bare) & (pl.col("Subset") == split)
         with reading(self.manifest):
-            found = self.images.filter(ImageID=image_id).select("FileName", "Status", "Reason").head(1).collect()
+            found = self.images.filter(is_meant).select("FileName", "Status", "Reason", "Subset").collect()
         if not len(found):
             raise InputError(f"{self.savepath}: image {image_id!r} is not in its manifest")
+        if len(found) > 1:
+            names = " or ".join(f"{subset}/{image_id}" for subset in found.get_column("Subset"))
+            raise InputError(f"{self.savepath}: image {image_id!r} is in two splits; say {names}")
+        found = found.drop("Subset")
         file_name, status, reason = found.row(0)
         if status != "ok":
             raise InputError(f"{self.savepath}: image {image_id} was not saved ({reason or status})")
+        image_id = bare if split in SPLITS else image_id
         if not _is_name(file_name):
             raise _outside(self.manifest, file_name)
         return self.image_store.read(image_id, file_name)

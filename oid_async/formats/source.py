@@ -129,6 +129,8 @@ class ExportSource:
         self._images = scratch / "images.parquet"
         self.needs_pictures = not options.no_files or options.format in _HOLDS_IMAGES
         self.planned = ExportPlan(Counter(), Counter(), Counter())
+        # FileName, __id: an id in two splits is two images, and one of them goes by another id in the export.
+        self._renamed = self._twins()
         self._unusable = self._find_unusable()
         self.planned.images.update(self._copy_images())
         # The number of images that are handed out; some may prove to be no pictures.
@@ -172,7 +174,7 @@ class ExportSource:
         for start in range(0, self.total, rows):
             span = images.slice(start, rows).collect()
             ids = span.get_column("ImageID")
-            within = pl.col("ImageID").is_between(pl.lit(ids[0]), pl.lit(ids[-1]))
+            within = pl.col("ImageID").is_between(pl.lit(ids.min()), pl.lit(ids.max()))
             found = pl.collect_all([table.filter(within) for table in tables.values()])
             rows_of = dict(zip(tables, found, strict=True))
             yield Span(span, rows_of | {kind: self._with_class(rows_of[kind]) for kind in _SHAPES if kind in rows_of})
@@ -213,6 +215,7 @@ class ExportSource:
         with reading(manifest, into=self._scratch):
             saved = saved.filter(~pl.col("FileName").is_in(self._unusable.get_column("FileName").implode()))
             images = saved.drop("Status", "Reason", "Source").with_columns(_number(saved).alias(KEY))
+            images = self._with_own_ids(images)
             images = images.with_columns(self._split().alias("Split"), *self._out_size())
             images = images.with_row_index("Place", offset=1).with_columns(pl.col("Place").cast(pl.Int64))
             images.sink_parquet(self._images, row_group_size=_ROW_GROUP, compression="lz4", maintain_order=True)
@@ -241,7 +244,24 @@ class ExportSource:
         unusable = facts.select("ImageID", "FileName", reason=reason).drop_nulls("reason")
         for (why,), rows in unusable.group_by("reason", maintain_order=True):
             self.planned.leave_out(f"image: {why}", rows.get_column("FileName").to_list())
-        return unusable.select("ImageID", "FileName")
+        return self._with_own_ids(unusable.select("ImageID", "FileName").lazy()).collect()
+
+    def _twins(self) -> pl.DataFrame:
+        """Return FileName and __id of the images whose id is also one of an earlier split."""
+        with reading(self.dataset.manifest):
+            saved = self.dataset.images.filter(Status="ok")
+            is_twin = pl.col("ImageID") == pl.col("ImageID").shift()
+            # By sorting within the manifest: its rows are in order of ImageID, then of the splits.
+            names = saved.with_columns(is_twin=is_twin.fill_null(False)).filter("is_twin")
+            mark = pl.concat_str("ImageID", "Subset", separator="_", ignore_nulls=True)
+            return names.select("FileName", __id=mark).collect(engine="streaming")
+
+    def _with_own_ids(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """Replace ImageID by FileName where two images have one; rows without FileName are of the first of them."""
+        if not len(self._renamed) or "FileName" not in rows.collect_schema():
+            return rows
+        named = rows.join(self._renamed.lazy(), on="FileName", how="left", maintain_order="left")
+        return named.with_columns(ImageID=pl.coalesce("__id", "ImageID")).drop("__id")
 
     def without(self, span: Span, images: Sequence[str], masks: Sequence[str]) -> Span:
         """Return a span without the images of these names, and all their rows, and without these masks; count them."""
@@ -298,7 +318,7 @@ class ExportSource:
             elif table.kind.is_json:
                 rows = table.typed().select(pl.col("image_id").alias("ImageID"), "annotator_id", "caption")
             else:
-                rows = _clipped(kind, table.as_text(), table.columns())
+                rows = _clipped(kind, self._with_own_ids(table.as_text()), table.columns())
             reason = pl.col(_REASON) if _REASON in rows.collect_schema() else pl.lit(None, pl.String)
             has_no_image = pl.col("ImageID").is_in(self._unusable.get_column("ImageID").implode())
             reason = pl.when(has_no_image).then(pl.lit(f"{kind}: image left out")).otherwise(reason)
@@ -323,7 +343,7 @@ class ExportSource:
                 raise InputError(f"{table.path}: column {name!r} is missing: there are no boxes to export")
         own = ["MaskPath", "BoxID", "PredictedIoU", "Clicks"] if kind == "segmentation" else ["Source", "Confidence"]
         sides = zip(SIDES, table.kind.numbers, strict=True)
-        rows = table.as_text().select(
+        rows = self._with_own_ids(table.as_text()).select(
             "ImageID",
             "LabelName",
             *(column(name, pl.Float64, present).alias(side) for side, name in sides),
