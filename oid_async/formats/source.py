@@ -421,12 +421,8 @@ def _clipped(kind: KindName, rows: pl.LazyFrame, present: Sequence[str]) -> pl.L
     if not names or not set(names) <= set(present):
         return rows
     numbers = {name: pl.col(name).cast(pl.Float64, strict=False) for name in names}
-    if kind == "relationship":
-        both = [_misplaced(*(numbers[name] for name in PAIR_SIDES[at : at + 4])) for at in (0, 4)]
-        misplaced = pl.coalesce(both)
-    else:
-        far = pl.any_horizontal((number < -_MARGIN) | (number > 1 + _MARGIN) for number in numbers.values())
-        misplaced = pl.when(far).then(pl.lit(_OUTSIDE))
+    far = pl.any_horizontal((number < -_MARGIN) | (number > 1 + _MARGIN) for number in numbers.values())
+    misplaced = pl.when(far).then(pl.lit(_OUTSIDE))
     texts = [
         pl.when(number < 0).then(pl.lit("0")).when(number > 1).then(pl.lit("1")).otherwise(name).alias(name)
         for name, number in numbers.items()

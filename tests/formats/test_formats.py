@@ -927,14 +927,14 @@ async def test_points_and_pairs_are_clipped_too(tmp_path: Path) -> None:
     """Relationship boxes and points in every format that has them; far out is left out and counted."""
     path = SavedFolder([SavedImage(ONE)]).write(tmp_path / "d")
     pair = ",".join(("ImageID", *LABELS_OF_PAIR, *PAIR_SIDES, "RelationshipLabel", "Category1", "Category2"))
-    rows = ["-0.004,0.5,0,1.003,0,1,0,1", "0,1,0,1,0.2,0.1,0,1"]
+    rows = ["-0.004,0.5,0,1.003,0,1,0,1", "0,1,0,1,0,1,0,90"]
     (path / "relationship").mkdir()
     lines = "".join(f"{ONE},/m/1,/m/2,{row},at,A,B\n" for row in rows)
     (path / "relationship" / "relationship.csv").write_text(f"{pair}\n{lines}")
     (path / "point").mkdir()
     lines = "".join(f"{ONE},{row},/m/1,yes,A\n" for row in ("-0.004,1.004", "0.3,0.25", "200,100"))
     (path / "point" / "points.csv").write_text(f"ImageID,X,Y,Label,EstimatedYesNo,Category\n{lines}")
-    left = {"point: outside the image": 1, "relationship: turned round": 1}
+    left = {"point: outside the image": 1, "relationship: outside the image": 1}
     report = await oid_async.export(savepath=path, format="imagefolder")
     assert (report.annotations["point"], report.annotations["relationship"], report.left_out) == (2, 1, left)
     line = json.loads((Path(report.out) / "train" / "metadata.jsonl").read_text())
