@@ -28,6 +28,8 @@ Result = TypeVar("Result")
 # Retried once, since a broken proxy or a torn cache may be the cause; then final.
 ONCE_MORE = frozenset({"checksum", "empty", "not_image"})
 _STATUS_KINDS = {401: "forbidden", 403: "forbidden", 404: "not_found", 408: "timeout", 410: "gone", 429: "rate_limited"}
+# What a bare number would not tell everybody.
+_STATUS_WORDS = {407: ": the proxy wants a login"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +184,8 @@ def status_error(status: int, headers: Mapping[str, str]) -> FetchError:
     """Return the failure that a response means which is neither a success nor a redirect."""
     kind = _STATUS_KINDS.get(status, "server_error" if status >= 500 else "bad_response")
     wait = retry_after_s(headers) if kind in ("rate_limited", "server_error") else None
-    return FetchError(kind, f"HTTP {status}", retry_after_s=wait, status=status)
+    text = f"HTTP {status}{_STATUS_WORDS.get(status, '')}"
+    return FetchError(kind, text, retry_after_s=wait, status=status)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:

@@ -329,6 +329,9 @@ def _try_lock(entry: CacheEntry) -> FileLock | None:
 
 
 def _unavailable(error: FetchError, url: str, name: str) -> UnavailableError:
-    if error.kind in ("not_found", "gone", "forbidden"):
+    if error.kind in ("not_found", "gone"):
         return UnavailableError(f"{name}: not published at {url} ({error})")
+    if error.kind == "forbidden":
+        what = "needs a login, which is not supported" if error.status == 401 else "is forbidden"
+        return UnavailableError(f"{name}: {url} {what} ({error})")
     return UnavailableError(f"{name}: cannot be had from {url} ({error.kind}: {error})")
