@@ -6,18 +6,28 @@ would tell nobody anything. The command line puts its own handlers in place once
 
 import os
 import signal
+import sys
 from types import FrameType
 from typing import NoReturn
 
 
 def run() -> NoReturn:
     """Run the command line as a program of its own."""
+    _take_names_as_utf8()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
     _take_standard_descriptors()
     from oid_async.cli.main import run_program
 
     run_program()
+
+
+def _take_names_as_utf8() -> None:
+    """Start again in Python's UTF-8 mode where the locale has another encoding: Polars knows names as UTF-8 alone."""
+    if sys.getfilesystemencoding() == "utf-8" or not sys.executable or os.environ.get("PYTHONUTF8") == "1":
+        return
+    os.environ["PYTHONUTF8"] = "1"  # for worker processes, too; and who ignores it comes here once
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

@@ -25,13 +25,23 @@ def print_result(text: str) -> None:
     if sys.stdout is None:
         raise OutputError("stdout is closed: the answer could not be written")
     try:
-        sys.stdout.write(f"{text}\n")
+        sys.stdout.write(f"{_encodable(text, sys.stdout)}\n")
         sys.stdout.flush()
     except BrokenPipeError:
         raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise OutputError(f"stdout: the answer could not be written ({reason})") from error
+
+
+def _encodable(text: str, stream: IO[str]) -> str:
+    """Return a text with escapes for what the encoding of a stream does not have."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding, getattr(stream, "errors", None) or "strict")
+    except UnicodeEncodeError:
+        return text.encode(encoding, "backslashreplace").decode(encoding)
+    return text
 
 
 def error_document(kind: str, message: str) -> dict[str, dict[str, str]]:

@@ -271,7 +271,7 @@ def _unreadable_part(folder: Path) -> str | None:
     """Return the name of a Parquet file without a readable end, None if each has one."""
     for path in sorted(folder.glob("*.parquet")):
         try:
-            pl.read_parquet_schema(path)
+            pl.scan_parquet(path, glob=False).collect_schema()
         except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
             return path.name
     return None
