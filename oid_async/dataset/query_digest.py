@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
+from copy import copy
 from typing import Any
 
 from oid_async.options.export import ExportOptions
@@ -54,6 +56,15 @@ def shard_digests(options: Options) -> tuple[str, str | None]:
     urls = {name: url for name in _TABLES if (url := getattr(options, name)) is not None and is_http(url)}
     values = options.as_json() | urls
     return _digest(changed), _digest({name: values[name] for name in _HASHED_BY_0_1_0})
+
+
+def typed_digest(options: Options) -> str | None:
+    """Return the hash that 0.1.0 wrote if its class map was typed from the current folder: it hashed it as typed."""
+    if options.class_map is None:
+        return None
+    typed = copy(options)
+    object.__setattr__(typed, "class_map", os.path.relpath(options.class_map))
+    return shard_digests(typed)[1]
 
 
 def _changed(options: Options) -> dict[str, Any]:

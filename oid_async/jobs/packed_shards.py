@@ -19,7 +19,7 @@ from typing import Any
 import polars as pl
 
 from oid_async.dataset.export_list import LIST_SCHEMA, write_list
-from oid_async.dataset.query_digest import shard_digests
+from oid_async.dataset.query_digest import shard_digests, typed_digest
 from oid_async.errors import LockedError, UsageError
 from oid_async.formats.shards import Shards
 from oid_async.jobs.export_folder import check_place
@@ -60,7 +60,7 @@ class PackedShards:
         self._list = self.out / ".oid_async" / "packed.txt"
         self._query, of_0_1_0 = shard_digests(options)
         notes = shards.notes
-        if notes and notes["query"] not in (self._query, of_0_1_0):
+        if notes and notes["query"] not in (self._query, of_0_1_0, typed_digest(options)):
             raise UsageError(
                 f"{self.out} holds the shards of another query: their samples say other things; name another --savepath"
             )

@@ -16,7 +16,7 @@ from support.shards import members
 
 import oid_async
 from oid_async.dataset import query_digest
-from oid_async.dataset.query_digest import shard_digests
+from oid_async.dataset.query_digest import shard_digests, typed_digest
 from oid_async.errors import InputError, UsageError
 from oid_async.events import Exported
 from oid_async.options.query import Options
@@ -196,6 +196,10 @@ def test_a_digest_covers_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> 
     assert of_0_1_0 == "f6bce6982dfff01a10bc731d93e07a77a2fb3fb2e89994247ee978f503723a8c"
     assert shard_digests(Options(savepath=Path("x"), retries=9)) == (plain, of_0_1_0)
     other, other_of_0_1_0 = shard_digests(Options(seed=1))
+    # It hashed the path of a class map as it was typed, and c.txt most often was.
+    relative, absolute = (Options(format="coco", class_map=path) for path in ("c.txt", str(Path.cwd() / "c.txt")))
+    assert typed_digest(relative) == typed_digest(absolute) != shard_digests(absolute)[1]
+    assert typed_digest(Options()) is None
     assert len({plain, of_0_1_0, other, other_of_0_1_0}) == 4
     # As a later version with one more option hashes.
     monkeypatch.setattr(query_digest, "_HASHED_BY_0_1_0", query_digest._HASHED_BY_0_1_0 - {"seed"})
