@@ -5,6 +5,7 @@ one timer checks all connections that are busy, so that an image costs none.
 """
 
 import asyncio
+import os
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -254,7 +255,8 @@ class Client:
             if timer.expired():
                 failed = FetchError("timeout", f"no connection within {limit_s:.0f} s", unsent=True)
             else:
-                failed = connection_error(error)
+                via = f"{proxy.host}:{proxy.port} ({access.site.scheme}_proxy)" if proxy is not None else None
+                failed = connection_error(error, via)
             if refusal := refused_for(attempt):
                 self._notify_refusal(refusal)
                 failed = FetchError("blocked", refusal, unsent=True)
@@ -292,6 +294,8 @@ class Client:
     def _find_access(self, origin: Origin) -> _OriginAccess:
         if len(self._accesses) >= _MOST_ORIGINS:
             self._accesses.clear()
+        if origin.scheme == "https":
+            _check_certificates()
         refusal = self._guard.refuse(origin.site)
         access = _OriginAccess(origin.site, origin.endpoint, refusal, None if refusal else self._proxy_for(origin.site))
         self._accesses[origin.scheme, origin.endpoint] = access
@@ -400,6 +404,15 @@ def _make_throttle(rate: float | None) -> AsyncLimiter | None:
         return None
     portion = min(_PORTION_BYTES, max(1024.0, rate / 10))
     return AsyncLimiter(portion, portion / rate)
+
+
+def _check_certificates() -> None:
+    """Raise UsageError where the environment names certificates that are not there: OpenSSL would trust nobody."""
+    for name, is_there in (("SSL_CERT_FILE", os.path.isfile), ("SSL_CERT_DIR", os.path.isdir)):
+        where = os.environ.get(name)
+        # SSL_CERT_DIR may be a list, as PATH is.
+        if where and not any(map(is_there, where.split(os.pathsep) if name == "SSL_CERT_DIR" else [where])):
+            raise UsageError(f"{name}: no such {'file' if name == 'SSL_CERT_FILE' else 'folder'}: {where}")
 
 
 def _proxies() -> dict[str, URL]:

@@ -223,17 +223,21 @@ def _instant(text: str) -> float | None:
 
 
 # A resolver's errors for a name that does not exist; its other errors may pass.
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"})
 _NO_SUCH_NAME = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 
 
-def connection_error(error: BaseException) -> FetchError:
-    """Return the failure that an exception of aiohttp's means: the only place that knows its error tree."""
+def connection_error(error: BaseException, proxy: str | None = None) -> FetchError:
+    """Return the failure that an exception of aiohttp's means: the only place that knows its error tree.
+
+    `proxy` names the proxy by which the connection was to be made, if any.
+    """
     # Imported here: a run that sends no request need not load it.
     import aiohttp
 
     text = redacted_text(" ".join(str(error).split()))[:200] or type(error).__name__
     if isinstance(error, aiohttp.ClientConnectorError):
-        return _no_connection(error)
+        return _no_connection(error, proxy)
     if isinstance(error, aiohttp.InvalidURL | UnicodeError):
         return FetchError("bad_url", text)
     if isinstance(error, aiohttp.ConnectionTimeoutError):
@@ -243,13 +247,14 @@ def connection_error(error: BaseException) -> FetchError:
     if isinstance(error, aiohttp.ClientPayloadError):
         return FetchError("truncated", text)
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        return FetchError("network", f"the proxy answers HTTP {error.status}", unsent=True)
+        what = "wants a login" if error.status == 407 else f"answers HTTP {error.status}"
+        return FetchError("network", f"the proxy {proxy} {what}", unsent=True)
     if isinstance(error, aiohttp.ClientResponseError):
         return FetchError("bad_response", text)
     return FetchError("network", text)
 
 
-def _no_connection(error: "aiohttp.ClientConnectorError") -> FetchError:
+def _no_connection(error: "aiohttp.ClientConnectorError", proxy: str | None) -> FetchError:
     import aiohttp
 
     where, cause = f"{error.host}:{error.port}", error.os_error
@@ -258,12 +263,19 @@ def _no_connection(error: "aiohttp.ClientConnectorError") -> FetchError:
         return FetchError("network", "no descriptor left for a connection", unsent=True, exhausted=True)
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         text = " ".join(str(error.certificate_error).split())[:200]
-        return FetchError("network", f"{where} has a certificate that cannot be trusted: {text}", hopeless=True)
+        text = f"{where} has a certificate that cannot be trusted: {text} (SSL_CERT_FILE names others to trust)"
+        return FetchError("network", text, hopeless=True)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        failed = FetchError("network", f"cannot find {error.host}: {cause.strerror or cause}", unsent=True)
+        whom = f"the proxy {proxy}" if proxy is not None else error.host
+        failed = FetchError("network", f"cannot find {whom}: {cause.strerror or cause}", unsent=True)
         failed.unknown_name = number in _NO_SUCH_NAME
         return failed
     # The number of a TLS error is OpenSSL's, not the system's.
     is_system = number and number > 0 and not isinstance(cause, ssl.SSLError)
     reason = os.strerror(number) if number and is_system else " ".join(str(cause).split())[:200]
+    if proxy is not None:
+        return FetchError("network", f"the proxy {proxy} cannot be reached: {reason}", unsent=True)
+    # OpenSSL's word for an answer that is no TLS; asyncio has none for a connection that is closed in place of one.
+    if getattr(cause, "reason", None) in _NO_TLS or (isinstance(cause, ConnectionError) and not str(cause)):
+        return FetchError("network", f"{where} does not speak TLS (https); its URL may begin with http://", unsent=True)
     return FetchError("network", f"cannot connect to {where}: {reason}", unsent=True)
