@@ -20,9 +20,10 @@ from oid_async.jobs.download import Run
 from oid_async.jobs.export import Export, ExportReport
 from oid_async.jobs.opening import open_for_user
 from oid_async.jobs.prune import Prune, PruneReport
+from oid_async.jobs.repeated import Given
 from oid_async.jobs.verify import Verification, Verify
 from oid_async.options.export import ExportOptions
-from oid_async.options.query import FILTERS, Options, QueryOptions, option_fields
+from oid_async.options.query import FILTERS, Options, QueryOptions, RepeatOptions, option_fields
 from oid_async.report import Outcome, Plan, Report
 
 _WAITING_OUTCOMES = 256
@@ -53,19 +54,37 @@ def stream(*, on_event: Sink | None = None, **query: Unpack[QueryOptions]) -> "S
 
 
 async def verify(
-    *, savepath: str | os.PathLike[str], repair: bool = False, on_event: Sink | None = None
+    *,
+    savepath: str | os.PathLike[str],
+    repair: bool = False,
+    deep: bool = False,
+    exports: bool = False,
+    on_event: Sink | None = None,
+    **given: Unpack[RepeatOptions],
 ) -> Verification:
-    """Check every file under `savepath` against its manifest: missing, truncated, altered, extra.
+    """Check every file that was written under `savepath`: missing, truncated, altered, extra, unchecked.
 
-    With `repair` what is missing, truncated or altered is fetched again by repeating the query in query.json, and all
-    is checked once more. Damaged files wait in `.oid_async/damaged/` until their replacement has landed; extra files
-    are left alone. Nothing is written without `repair`. Raises InputError when there is no usable manifest (or
-    query.json, to repair), LockedError when a run is on in the folder, and when repairing what `download` raises.
+    Images are compared with the manifest, other files with the record that each run writes of them; `unchecked` is what
+    has no record. With `deep` pictures are decoded, with `exports` the exports under savepath/export are checked, too.
+
+    With `repair` what is wrong is fetched or made again by repeating the query in query.json, and all is checked once
+    more. Damaged files wait in `.oid_async/damaged/` until their replacement is there; extra files are left alone. From
+    query.json comes what to select and nothing else: `mirror`, `cache_dir`, `allow_hosts`, `offline`, `max_failures`,
+    `label`, `annotation`, `image_url`, `image_ids`, `exclude_ids`, `category_file` are those of this call.
+
+    Nothing is written without `repair`. Raises InputError when there is no usable manifest (or query.json, to repair),
+    UsageError for what this call must name, LockedError when a run is on in the folder, and when repairing what
+    `download` raises.
     """
     path = Options(savepath=savepath).savepath  # type: ignore[arg-type]
-    if not isinstance(repair, bool):
-        raise UsageError(f"repair is True or False, not {repair!r}")
-    return await Verify(path, on_event or ignore, repair=repair).run()
+    for name, value in (("repair", repair), ("deep", deep), ("exports", exports)):
+        if not isinstance(value, bool):
+            raise UsageError(f"{name} is True or False, not {value!r}")
+    for keyword in given:
+        if keyword not in RepeatOptions.__annotations__:
+            raise TypeError(f"verify() got an unexpected keyword argument {keyword!r}")
+    repeat = Given.of(path, given, repairs=repair)
+    return await Verify(path, on_event or ignore, repair=repeat, deep=deep, exports=exports).run()
 
 
 async def prune(

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from oid_async.cli.cluster_variables import shard_from
 from oid_async.cli.polars_settings import set_up_polars
 from oid_async.cli.stdio import OutputError, error_document, print_message, print_result
-from oid_async.dataset.query_file import StoredQuery
 from oid_async.options.export import ExportOptions
-from oid_async.options.query import Options, option_fields
+from oid_async.options.query import Options, RepeatOptions, option_fields
 
 if TYPE_CHECKING:
     from oid_async.cli.screen import Screen
@@ -147,12 +146,17 @@ def run_demo(arguments: argparse.Namespace) -> int:
 def run_verify(arguments: argparse.Namespace) -> int:
     """Run `oid-async verify`."""
     savepath = Options(savepath=arguments.savepath).savepath
-    set_up_polars(StoredQuery.read(savepath).options if arguments.repair else None)
+    given = {name: value for name, value in vars(arguments).items() if name in RepeatOptions.__annotations__}
+    options = Options(savepath=savepath, **given)
+    set_up_polars(options if arguments.repair else None)
     from oid_async.cli.screen import finding_lines, verification_lines
+    from oid_async.jobs.repeated import Given
     from oid_async.jobs.verify import Verify
 
+    repair = Given.of(savepath, given, repairs=arguments.repair)
+
     with _screen(arguments) as screen:
-        verify = Verify(savepath, screen.show, repair=arguments.repair)
+        verify = Verify(savepath, screen.show, repair=repair, deep=arguments.deep, exports=arguments.exports)
         found, code = _run_to_end(verify.run)
         if found is not None:
             screen.say(verification_lines(found))
@@ -163,7 +167,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
     elif not arguments.quiet:
         for line in finding_lines(found):
             print_result(line)
-    return 0 if found.clean else 1
+    return 0 if found.clean or (arguments.repair and found.allows(options)) else 1
 
 
 def run_export(arguments: argparse.Namespace) -> int:

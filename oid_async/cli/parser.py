@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from oid_async.cli.stdio import forgiving, print_result
 from oid_async.errors import UsageError
 from oid_async.options.export import ExportOptions
-from oid_async.options.query import option_fields
+from oid_async.options.query import RepeatOptions, option_fields
 from oid_async.options.table import HEADINGS, Heading
 from oid_async.redaction import redacted_text
 from oid_async.version import __version__
@@ -69,7 +69,7 @@ _COMMANDS = {
     "verify": (
         "SAVEPATH [OPTIONS]",
         "check every file that was saved",
-        "Check every file against the manifest: missing, truncated, altered, extra. Exit 0: all whole.",
+        "Check every file that was written: missing, truncated, altered, extra, unchecked. Exit 0: all whole.",
     ),
     "export": (
         "SAVEPATH --format NAME [OPTIONS]",
@@ -118,9 +118,7 @@ def make_parser() -> argparse.ArgumentParser:
     metadata.under["tables and sources"].add_argument("--sizes", action="store_true", help=about)
     _add_query(metadata, ("splits", "kinds", "label_source", "release", "mirror", "cache_dir"))
     verify.add_argument("savepath", metavar="SAVEPATH", help=_ABOUT_SAVEPATH)
-    about = "fetch what is missing, truncated or altered again, then check once more"
-    verify.under["failures"].add_argument("--repair", action="store_true", help=about)
-    _add_output(verify)
+    _add_verify(verify)
     export.add_argument("savepath", metavar="SAVEPATH", help=_ABOUT_SAVEPATH)
     about = "tables that are not what the run wrote were changed on purpose: take them as they are"
     export.under["export"].add_argument("--edited", action="store_true", help=about)
@@ -132,6 +130,18 @@ def make_parser() -> argparse.ArgumentParser:
     demo.add_argument("savepath", nargs="?", default="demo_data", metavar="SAVEPATH", help="default demo_data")
     _add_output(demo)
     return parser
+
+
+def _add_verify(verify: Parser) -> None:
+    """Add the options of `verify`."""
+    for flag, about in (
+        ("--repair", "fetch or make again what is not as it was written, then check once more"),
+        ("--deep", "decode every image and mask as well"),
+        ("--exports", "check the exports under SAVEPATH/export, too, each against the list of its files"),
+    ):
+        verify.under["failures"].add_argument(flag, action="store_true", help=about)
+    # With --repair: what is not taken from query.json.
+    _add_query(verify, RepeatOptions.__annotations__)
 
 
 def _add_query(parser: Parser, only: Container[str] | None = None, *, heading: Heading | None = None) -> None:

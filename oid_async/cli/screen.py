@@ -166,9 +166,10 @@ def plan_lines(plan: Plan) -> list[str]:
 
 
 def finding_lines(found: "Verification") -> Iterator[str]:
-    """Yield the findings, a line each: kind, file name, ImageID and what is wrong, with tabs between them."""
+    """Yield the findings, a line each: kind, name (of another file: path), ImageID, what is wrong, tabs between."""
     for finding in found.findings():
-        fields = (finding.kind, finding.file_name, finding.image_id or "-", finding.detail)
+        name = finding.path if finding.path.removeprefix("images/") != finding.file_name else finding.file_name
+        fields = (finding.kind, name, finding.image_id or "-", finding.detail)
         yield "\t".join(field if field.isprintable() else repr(field)[1:-1] for field in fields)
 
 
@@ -176,13 +177,14 @@ def verification_lines(found: "Verification") -> list[str]:
     """Return what a verification found, as a person reads it."""
     counts = ", ".join(f"{count} {kind}" for kind, count in found.counts.items())
     lines = [
-        f"{found.checked} files checked in {shown(found.savepath)}: {'all whole' if found.clean else counts}"
-        + (f", {found.repaired} fetched again" if found.repaired else "")
+        f"{found.checked} images and {found.files} other files checked in {shown(found.savepath)}: "
+        + ("all whole" if found.clean else counts)
+        + (f", {found.repaired} repaired" if found.repaired else "")
         + (f"; {found.unselected} of them of earlier queries" if found.unselected else "")
         + (f"; {found.unhashed} have no MD5: size, start and end alone were checked" if found.unhashed else "")
     ]
     if len(found.damage) and not found.repaired:
-        lines.append(f"oid-async verify {quote(shown(found.savepath))} --repair fetches what is damaged again")
+        lines.append(f"oid-async verify {quote(shown(found.savepath))} --repair mends what is damaged")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Comparing the files of a saved folder with its manifest: missing, truncated, altered, extra. Blocking; only reads.
+"""Comparing the images of a saved folder with its manifest: missing, truncated, altered, extra. Blocking; only reads.
 
 A file that the manifest lists is checked by size and MD5, without an MD5 by size and the JPEG's start and end. A file
 that only the journal lists, of an earlier query, is checked by its journal line. Any other file is extra: not ours.
@@ -11,22 +11,26 @@ import os
 import stat
 from base64 import b64encode
 from collections.abc import Container, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 import polars as pl
 
+from oid_async.dataset.decoding import undecodable
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import InputError
+from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder
-from oid_async.store.image_check import is_complete, read_header, refuse_start
+from oid_async.store.image_check import has_size, is_complete, read_header, refuse_start
 from oid_async.store.journal import scan_journal
-from oid_async.tables.reading import is_text, reading
+from oid_async.tables.reading import TableFile, is_text, reading
 
-FindingKind = Literal["missing", "truncated", "altered", "extra"]
+FindingKind = Literal["missing", "truncated", "altered", "extra", "unchecked"]
 
-# One row per finding. `image_id` is null for an extra file, `bytes` where there is no file, `expected_bytes` where it
-# is not known; `selected` is true for the images of the manifest, false for those of earlier queries.
+# One row per finding. `image_id` is null for an extra file and for what is no image, `bytes` where there is no file,
+# `expected_bytes` where it is not known; `selected` is true for the images of the manifest, false for those of earlier
+# queries; `path` is relative to SAVEPATH, parts joined by "/".
 FINDINGS = {
     "kind": pl.String,
     "image_id": pl.String,
@@ -35,7 +39,11 @@ FINDINGS = {
     "bytes": pl.Int64,
     "expected_bytes": pl.Int64,
     "selected": pl.Boolean,
+    "path": pl.String,
 }
+IMAGES = "images/"
+# Below damaged/: files that are no images, "!" for "/" in their paths.
+OTHERS = "files"
 _EXPECTED = {"ImageID": pl.String, "FileName": pl.String, "Bytes": pl.Int64, "MD5": pl.String}
 _SLICE_ROWS = 8192
 # A thread checks about so many bytes, at most so many files, before it looks whether the verification was cancelled.
@@ -45,15 +53,20 @@ _NAMES_AT_ONCE = 65536
 
 
 class Audit:
-    """The files that one folder should have and those that it has, compared. Needs a dataset opened to verify."""
+    """The images that one folder should have and those that it has, compared; with `deep` they are decoded, too.
 
-    def __init__(self, dataset: SavedDataset) -> None:
-        self._folder = dataset.folder
-        self._images = f"{dataset.image_files.folder}{os.sep}"
-        self._manifest = dataset.manifest
-        self._rows = dataset.images
-        self._saved = dataset.images.filter(Status="ok")
-        self._planned = dataset.made.planned if dataset.made is not None else None
+    Needs a dataset opened to verify; without one, where the manifest is damaged, the journal says what was saved.
+    """
+
+    def __init__(self, folder: Folder, dataset: SavedDataset | None, *, deep: bool = False) -> None:
+        self._folder = folder
+        self._deep = deep
+        self._images = f"{folder.images}{os.sep}"
+        self._manifest = TableFile(folder.manifest, str(folder.manifest)) if dataset is None else dataset.manifest
+        self._rows = _journalled(folder) if dataset is None else dataset.images
+        self._is_selected = dataset is not None
+        self._saved = self._rows.filter(Status="ok")
+        self._planned = dataset.made.planned if dataset is not None and dataset.made is not None else None
         with reading(self._manifest):
             names = self._saved.select(pl.col("FileName").hash()).collect(engine="streaming").to_series()
         self.selected = len(names)
@@ -79,29 +92,41 @@ class Audit:
             total = self._rows.select(pl.len()).collect().item()
             for start in range(0, total, _SLICE_ROWS):
                 part = self._rows.slice(start, _SLICE_ROWS).filter(Status="ok").select(list(_EXPECTED)).collect()
-                yield from ((batch, True) for batch in part.iter_slices(_batch_rows(part)))
+                yield from ((batch, self._is_selected) for batch in part.iter_slices(_batch_rows(part)))
         yield from ((batch, False) for batch in self._others.iter_slices(_batch_rows(self._others)))
 
     def check(self, rows: pl.DataFrame, selected: bool) -> pl.DataFrame:
         """Return the findings among the files of a batch, as FINDINGS."""
         found = []
         for image_id, name, size, md5 in rows.iter_rows():
-            finding = examine(f"{self._images}{name}", size, md5)
+            finding = examine(f"{self._images}{name}", size, md5) or self._look_into(f"{self._images}{name}", size)
             if finding is not None:
                 kind, detail, there = finding
-                found.append((kind, image_id, name, detail, there, size, selected))
+                found.append((kind, image_id, name, detail, there, size, selected, f"{IMAGES}{name}"))
         return pl.DataFrame(found, schema=FINDINGS, orient="row")
+
+    def _look_into(self, path: str, size: int | None) -> tuple[FindingKind, str, int | None] | None:
+        """Return the finding of an image that is what was saved, and is no picture: version 0.1.0 saved such."""
+        with suppress(OSError), FileBytes(path) as body:
+            header = read_header(body)
+            if not has_size(header.width, header.height):
+                return "altered", "no readable size", size
+            if not header.is_readable:
+                return "altered", "no scan: there is no picture in it", size
+        reason = undecodable(Path(path)) if self._deep else None
+        return None if reason is None else ("altered", reason, size)
 
     def extras(self) -> pl.DataFrame:
         """Return the files that neither the manifest nor the journal lists, as FINDINGS."""
-        odd = [("extra", None, _as_text(name), "its name is not UTF-8", None, None, False) for name in self._not_text]
+        what, not_text = "its name is not UTF-8", map(_as_text, self._not_text)
+        odd = [("extra", None, name, what, None, None, False, f"{IMAGES}{name}") for name in not_text]
         frames = [pl.DataFrame(odd, schema=FINDINGS, orient="row")]
         for names in self._extra.iter_slices(_SLICE_ROWS):
             found = []
             for (name,) in names.iter_rows():
                 path = f"{self._images}{name}"
                 detail = "a folder" if os.path.isdir(path) else "neither the manifest nor the journal knows it"
-                found.append(("extra", None, name, detail, _size(path), None, False))
+                found.append(("extra", None, name, detail, _size(path), None, False, f"{IMAGES}{name}"))
             frames.append(pl.DataFrame(found, schema=FINDINGS, orient="row"))
         return pl.concat(frames)
 
@@ -135,6 +160,14 @@ class Audit:
             # Stored by a run that was killed before it could journal them: the next run looks at them.
             unknown = unknown.filter(~pl.col("FileName").hash().is_in(self._planned.implode()))
         return known, unknown.sort("FileName"), odd
+
+
+def _journalled(folder: Folder) -> pl.LazyFrame:
+    """Return the images that the journal says are saved, as their manifest would."""
+    lines = scan_journal(folder.journal).sort("line").unique("ImageID", keep="last", maintain_order=True)
+    saved = lines.filter(Status="ok").sort("line").unique("FileName", keep="last", maintain_order=True)
+    columns = [pl.col(name).cast(dtype) for name, dtype in _EXPECTED.items()]
+    return saved.select("Status", *columns).sort("ImageID", "FileName").collect(engine="streaming").lazy()
 
 
 def examine(path: str, size: int | None, md5: str | None) -> tuple[FindingKind, str, int | None] | None:
@@ -183,6 +216,32 @@ def set_aside(folder: Folder, names: Iterable[str]) -> int:
     return count
 
 
+def set_files_aside(folder: Folder, paths: Iterable[str]) -> int:
+    """Move files that are no images (relative to SAVEPATH) into damaged/ and return how many. Raises OSError."""
+    count = 0
+    for path in paths:
+        target = damaged_folder(folder) / OTHERS / path.replace("/", "!")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.rename(folder.path / path, target)
+            count += 1
+    return count
+
+
+def drop_replaced_files(folder: Folder) -> list[str]:
+    """Remove those of the files set aside whose name exists again; return the others. Raises OSError."""
+    others = damaged_folder(folder) / OTHERS
+    if not others.is_dir():
+        return []
+    kept = []
+    for name in sorted(os.listdir(others)):
+        if not os.path.lexists(folder.path / name.replace("!", "/")) or not _removed(others / name):
+            kept.append(name.replace("!", "/"))
+    if not kept:
+        others.rmdir()
+    return kept
+
+
 def drop_replaced(folder: Folder, replaced: Iterable[str], wrong: Container[str]) -> list[str]:
     """Remove the damaged files that are `replaced`, or whose name exists again and is not `wrong`; return the others.
 
@@ -192,12 +251,14 @@ def drop_replaced(folder: Folder, replaced: Iterable[str], wrong: Container[str]
     if not damaged.is_dir():
         return []
     for name in sorted(os.listdir(damaged)):
+        if name == OTHERS:
+            continue
         file_name, path = name.rstrip("~"), damaged / name
         is_back = file_name in names or (file_name not in wrong and (folder.images / file_name).is_file())
         if not is_back or not _removed(path):
             kept.append(name)
-    if not kept:
-        damaged.rmdir()
+    with suppress(OSError):
+        damaged.rmdir()  # unless something is kept
     return kept
 
 
@@ -205,7 +266,7 @@ def not_repaired(dataset: SavedDataset, found: pl.DataFrame) -> pl.DataFrame:
     """Return, as FINDINGS, the selected images that an earlier repair could not get, without those found already."""
     folder = dataset.folder
     damaged = damaged_folder(folder)
-    names = sorted({name.rstrip("~") for name in os.listdir(damaged)}) if damaged.is_dir() else []
+    names = sorted({name.rstrip("~") for name in os.listdir(damaged)} - {OTHERS}) if damaged.is_dir() else []
     names = [name for name in names if not (folder.images / name).is_file()]
     if not names:
         return pl.DataFrame(schema=FINDINGS)
@@ -222,11 +283,12 @@ def not_repaired(dataset: SavedDataset, found: pl.DataFrame) -> pl.DataFrame:
             bytes=pl.lit(None, pl.Int64),
             expected_bytes=pl.lit(None, pl.Int64),
             selected=pl.lit(True),
+            path=pl.concat_str(pl.lit(IMAGES), "FileName"),
         )
         .sort("image_id")
         .collect(engine="streaming")
         .select(list(FINDINGS))
-        .join(found, on="file_name", how="anti", maintain_order="left")
+        .join(found, on="path", how="anti", maintain_order="left")
     )
 
 

@@ -73,7 +73,7 @@ class Attachments:
         source = next((source for source in tables.saved if source.kind.name == "segmentation"), None)
         if source is None:
             return
-        from oid_async.masks.mask_folder import estimate_masks
+        from oid_async.masks.estimate import estimate_masks
 
         labels = tables.saved_labels(source, all_boxes=options.all_boxes)
         frames = [rows_of(source, table, tables.ids, keys, labels=labels) for table in source.tables]

@@ -5,7 +5,7 @@ plan made (`jobs.plan`) and carries it out. The stages know nothing of one anoth
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from time import monotonic
@@ -23,7 +23,7 @@ from oid_async.http.retry import Limits
 from oid_async.jobs.attachments import Attachments
 from oid_async.jobs.context import RunContext, open_run
 from oid_async.jobs.plan import Decision, Planning, check_space, make_plan, tops_up
-from oid_async.jobs.results import note_start, query_document, results_writer
+from oid_async.jobs.results import as_before, note_start, query_document, results_writer
 from oid_async.jobs.site import allowed_endpoints
 from oid_async.options.query import Options
 from oid_async.report import PASSING_KINDS, Plan, Report
@@ -73,6 +73,8 @@ class Run:
         self._site_name = site
         self._limits = limits or Limits.of(options)
         self._own_loop = own_loop
+        # The content of query.json, when this repeats a query to repair its folder.
+        self.repeats: Mapping[str, Any] | None = None
 
     async def plan(self) -> Plan:
         """Return what a download would do. Fetches tables, no image; writes nothing to SAVEPATH."""
@@ -89,7 +91,8 @@ class Run:
                 async with self._open(dry_run=False) as context:
                     await self._check_export(context)
                     planning = await Planning.of(context)
-                    await _Download(context, planning, self._deliver, own_loop=self._own_loop).carry_out()
+                    download = _Download(context, planning, self._deliver, own_loop=self._own_loop)
+                    await download.carry_out(self.repeats)
         except asyncio.CancelledError:
             self.report.interrupted = True
             raise
@@ -126,9 +129,11 @@ class _Download:
         self._deliver = deliver
         self._own_loop = own_loop
         self._worker_requests = 0
+        self._repeats: Mapping[str, Any] | None = None
 
-    async def carry_out(self) -> None:
-        """Decide and do everything. Raises OidError."""
+    async def carry_out(self, repeats: Mapping[str, Any] | None) -> None:
+        """Decide and do everything; `repeats` is the query.json that this run repeats. Raises OidError."""
+        self._repeats = repeats
         context, tables = self._context, self._planning.tables
         decision = await self._planning.decide()
         context.sink(Planned(decision.plan))
@@ -298,6 +303,7 @@ class _Download:
 
     def _query(self, decision: Decision) -> dict[str, Any]:
         """Return the content of query.json."""
-        return query_document(
+        document = query_document(
             self._context, self._planning.tables, self._planning.planner.sources, decision.plan.classes
         )
+        return document if self._repeats is None else as_before(document, self._repeats)

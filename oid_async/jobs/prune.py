@@ -147,4 +147,4 @@ def _check_finished(folder: Folder) -> None:
 def _unselected(dataset: SavedDataset) -> pl.DataFrame:
     """Return FileName, Bytes, MD5 of the saved images of earlier queries that the manifest lists under no status."""
     selected = dataset.images.select("ImageID").collect(engine="streaming").to_series()
-    return Audit(dataset).unselected_files.filter(~pl.col("ImageID").is_in(selected.implode()))
+    return Audit(dataset.folder, dataset).unselected_files.filter(~pl.col("ImageID").is_in(selected.implode()))

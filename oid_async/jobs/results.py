@@ -12,6 +12,7 @@ from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.openimages.ids import IdForm
 from oid_async.openimages.vocabulary import Source
 from oid_async.options.export import ExportOptions
+from oid_async.options.query import Options
 from oid_async.store.atomic import write_text
 from oid_async.store.folder import Folder, PlanNote
 from oid_async.store.results import Results, keep_inputs, query_text
@@ -20,6 +21,11 @@ from oid_async.version import __version__
 # How many processes share the work is no part of a query, and differs between the doors; an export is made of what a
 # query has brought.
 _NO_QUERY = frozenset(("processes", *ExportOptions.__dataclass_fields__))
+
+_SELECTING = ("which images", "annotations")
+_ALSO_TAKEN = frozenset(
+    ("release", "source", "names", "no_hash", "top_up", "max_image_bytes", "max_bad_rows", "label", "annotation")
+) | {"image_url"}
 
 
 def results_writer(site: str | None, ids: IdForm, folder: Folder, plan: Sequence[Path], first_line: int) -> Results:
@@ -70,3 +76,33 @@ def note_start(folder: Folder, query: Mapping[str, Any], first_line: int, ids: I
         keep_inputs(folder, text)
         write_text(folder.path / "query.json", text, part=folder.tmp / "query.json", durable=True)
     PlanNote(query["digest"], first_line, ids.hexadecimal, ids.by_split).write(folder.plan)
+
+
+def is_taken(name: str) -> bool:
+    """Return whether an option says what is selected and saved: a repair takes it from query.json."""
+    return Options.__dataclass_fields__[name].metadata["heading"] in _SELECTING or name in _ALSO_TAKEN
+
+
+def as_before(document: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what query.json is to hold after a repair: what it held, as far as the same was done.
+
+    A repair from another mirror, with another cache or at another rate leaves the query what it was.
+    """
+    stored = before["query"]
+    query = {
+        name: value if is_taken(name) and name != "source" else stored.get(name, value)
+        for name, value in document["query"].items()
+    }
+    query["savepath"] = document["query"]["savepath"]
+    is_same = _compared(before.get("tables")) == _compared(document["tables"])
+    kept = {name: before[name] for name in ("site", "sources") if name in before}
+    if is_same:
+        kept |= {name: before[name] for name in ("tables", "digest") if name in before}
+    return {**document, **kept, "query": query}
+
+
+def _compared(tables: Any) -> Any:
+    """Return what of tables' identities does not depend on where they were fetched from."""
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        return tables
+    return [{name: table.get(name) for name in ("table", "name", "bytes", "md5")} for table in tables]

@@ -1,4 +1,6 @@
-"""`verify`: compare every file of a finished folder with its manifest; with `repair` run the query again.
+"""`verify`: compare every file of a folder with what was written; with `repair` run the query again.
+
+Images are compared with the manifest, everything else with the record of files, exports with their lists.
 
 Two threads hash, a batch of files at a time, so that a verification can be cancelled at any moment; memory holds the
 findings and eight bytes per image.
@@ -7,24 +9,41 @@ findings and eight bytes per image.
 import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from oid_async.concurrency import acquired, in_thread, single_error
-from oid_async.dataset.audit import FINDINGS, Audit, FindingKind, damaged_folder, drop_replaced, not_repaired, set_aside
-from oid_async.dataset.query_file import StoredQuery
+from oid_async.dataset.audit import (
+    FINDINGS,
+    IMAGES,
+    Audit,
+    FindingKind,
+    damaged_folder,
+    drop_replaced,
+    drop_replaced_files,
+    not_repaired,
+)
+from oid_async.dataset.export_audit import EXPORTS, ExportAudit, exports_of
+from oid_async.dataset.file_audit import FileAudit
 from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import storage_errors
 from oid_async.events import Checked, Note, Sink
 from oid_async.forks import refuse_forked_child
+from oid_async.jobs.export import Export
 from oid_async.jobs.opening import open_folder
+from oid_async.jobs.repair import clear_damage, export_options, restore_inputs
+from oid_async.jobs.repeated import Given, repeated_run
+from oid_async.options.query import Options
 from oid_async.store.folder import Folder
 
-FINDING_KINDS: tuple[FindingKind, ...] = ("missing", "truncated", "altered", "extra")
+FINDING_KINDS: tuple[FindingKind, ...] = ("missing", "truncated", "altered", "extra", "unchecked")
+LOST = "cannot be had again"
 # Hashing does not hold the interpreter; more threads than this make a disk seek, not read.
 _THREADS = 2
 
@@ -33,8 +52,9 @@ _THREADS = 2
 class Finding:
     """One file that is not as it should be.
 
-    `image_id` is None for an extra file; `bytes` is its size now, None where there is no file; `expected_bytes` what
-    was saved; `selected` is False for an image of an earlier query and for an extra file.
+    `image_id` is None for an extra file and for what is no image; `bytes` is its size now, None where there is no file;
+    `expected_bytes` what was saved; `selected` is False for an image of an earlier query and for an extra file; `path`
+    is relative to `savepath`, `file_name` its last part.
     """
 
     kind: FindingKind
@@ -44,6 +64,7 @@ class Finding:
     bytes: int | None
     expected_bytes: int | None
     selected: bool
+    path: str
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values without the kind: findings are grouped by it."""
@@ -55,21 +76,30 @@ class Finding:
 class Verification:
     """The result of a verification.
 
-    `checked` counts the files that should exist, `unselected` the files of earlier queries among them, `unhashed` the
-    files without an MD5 (saved with --no-hash), which were checked by size and markers, `repaired` the files that a
-    repair has fetched again.
+    `checked` counts the images that should exist, `unselected` those of earlier queries among them, `unhashed` those
+    without an MD5 (saved with --no-hash), which were checked by size and markers; `files` counts the other files that
+    should exist, `repaired` the files that a repair has made or fetched again.
     """
 
     def __init__(
-        self, savepath: str, findings: pl.DataFrame, *, checked: int, unselected: int, unhashed: int, repaired: int = 0
+        self,
+        savepath: str,
+        findings: pl.DataFrame,
+        *,
+        checked: int,
+        unselected: int,
+        unhashed: int,
+        files: int,
+        repaired: int = 0,
     ) -> None:
         self.savepath = savepath
         self.checked = checked
+        self.files = files
         self.unselected = unselected
         self.unhashed = unhashed
         self.repaired = repaired
         # In columns: when a disk was lost there are as many as images.
-        self._findings = findings.sort("image_id", "file_name", nulls_last=True)
+        self._findings = findings.sort("image_id", "path", nulls_last=True)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{kind}={count}" for kind, count in self.counts.items())
@@ -102,11 +132,16 @@ class Verification:
 
     @property
     def extra(self) -> tuple[Finding, ...]:
-        """Files under images/ that neither the manifest nor the journal lists."""
+        """Files that no run has written: under images/, masks/, voice/ and in exports."""
         return tuple(self.findings("extra"))
 
+    @property
+    def unchecked(self) -> tuple[Finding, ...]:
+        """Files of which there is no record, as version 0.1.0 left them: a repair, or the next run, ends that."""
+        return tuple(self.findings("unchecked"))
+
     def findings(self, kind: FindingKind | None = None) -> Iterator[Finding]:
-        """Yield the findings, of one kind or of all, in order of ImageID; extra files come last, by name."""
+        """Yield the findings, of one kind or of all, in order of ImageID; those of no image come last, by path."""
         frame = self._findings if kind is None else self._findings.filter(kind=kind)
         for row in frame.iter_rows():
             yield Finding(*row)
@@ -120,6 +155,7 @@ class Verification:
             "unselected": self.unselected,
             "unhashed": self.unhashed,
             "repaired": self.repaired,
+            "files": self.files,
             "clean": self.clean,
         }
 
@@ -132,8 +168,14 @@ class Verification:
             checked=self.checked,
             unselected=self.unselected,
             unhashed=self.unhashed,
+            files=self.files,
             repaired=repaired,
         )
+
+    def allows(self, options: Options) -> bool:
+        """Return whether nothing is wrong but images that could not be had again, within --max-failures."""
+        lost = self._findings.filter(pl.col("detail").str.starts_with(LOST), pl.col("image_id").is_not_null())
+        return len(lost) == len(self._findings) and options.allows(len(lost), self.checked + len(lost))
 
     @property
     def damage(self) -> pl.DataFrame:
@@ -142,62 +184,106 @@ class Verification:
 
 
 class Verify:
-    """One verification of one folder."""
+    """One verification of one folder, with `deep` of pictures as pictures, with `exports` of its exports, too.
 
-    def __init__(self, savepath: Path, sink: Sink, *, repair: bool = False) -> None:
+    `repair` are the options of the call, if what is damaged is to be mended.
+    """
+
+    def __init__(
+        self, savepath: Path, sink: Sink, *, repair: Given | None = None, deep: bool = False, exports: bool = False
+    ) -> None:
         self._folder = Folder(savepath)
         self._sink = sink
         self._repair = repair
+        self._deep = deep
+        self._exports = exports
         self._opened = ExitStack()
 
     async def run(self) -> Verification:
         """Check every file; with `repair` mend, check again. Raises InputError, LockedError, errors of a download."""
         refuse_forked_child()
         try:
-            return await (self._run_repair() if self._repair else self._run())
+            return await (self._run() if self._repair is None else self._run_repair(self._repair))
         finally:
             await in_thread(self._opened.close)
 
     async def _run(self) -> Verification:
         with read_lock(self._folder):
             dataset, found = await self._check()
-            return found.after_repair(await in_thread(not_repaired, dataset, found.damage), 0)
+            return await self._with_lost(found, dataset, found.damage.clear(), 0)
 
-    async def _run_repair(self) -> Verification:
-        stored = await in_thread(StoredQuery.read, self._folder.path)
+    async def _run_repair(self, given: Given) -> Verification:
         damaged = damaged_folder(self._folder)
         with read_lock(self._folder):
             # An image that an earlier repair could not get has failed for good: it is requested once more.
             tried_before = await in_thread(damaged.exists)
             _, first = await self._check()
             damage = first.damage
-            names = damage.get_column("file_name")
-            with storage_errors(self._folder.path):
-                moved = await in_thread(set_aside, self._folder, names) if len(names) else 0
+            await in_thread(restore_inputs, self._folder, damage)
+            run = await in_thread(partial(repeated_run, self._folder, given, self._sink, retry_failed=tried_before))
+            moved = await in_thread(clear_damage, self._folder, damage)
         if not len(damage) and not await in_thread(damaged.exists):
             return first
         kept = f"; {moved} damaged files wait in {damaged}" if moved else ""
-        self._sink(Note(f"{len(damage)} images are to be fetched again{kept}"))
-        from oid_async.jobs.demo import SITE, look_alike_run
-        from oid_async.jobs.download import Run
-
-        options = replace(stored.options, retry_failed=tried_before)
-        run = look_alike_run(options, self._sink) if stored.site == SITE else Run(options, self._sink)
-        await run.download()
+        self._sink(Note(f"{_described(damage)}{kept}"))
+        of_exports = pl.col("path").str.starts_with(f"{EXPORTS}/")
+        if len(damage.filter(~of_exports)) or tried_before:
+            await run.download()
+        await self._repair_exports(damage.filter(of_exports))
         with read_lock(self._folder):
             dataset, again = await self._check()
             return await self._finish_repair(dataset, damage, again)
 
-    async def _check(self) -> tuple[SavedDataset, Verification]:
+    async def _repair_exports(self, damage: pl.DataFrame) -> None:
+        """Write the exports anew of which something is wrong."""
+        for name in damage.get_column("path").str.split("/").list.get(1).unique().sort():
+            options = await in_thread(export_options, self._folder.path / EXPORTS / name)
+            await Export(self._folder.path, options, self._sink).run()
+
+    async def _check(self) -> tuple[SavedDataset | None, Verification]:
         """Check every file, a batch at a time in each of two threads."""
-        dataset = await acquired(open_folder, self._folder, "verify", release=SavedDataset.close)
+        files = await in_thread(partial(FileAudit, self._folder, deep=self._deep))
+        exports = await in_thread(self._audits_of_exports)
+        frames = [await in_thread(files.others), *[await in_thread(audit.others) for audit in exports]]
+        inputs = await in_thread(files.check_first)
+        dataset = await self._open(pl.concat([frames[0], inputs]))
+        images = await in_thread(partial(Audit, self._folder, dataset, deep=self._deep))
+        total = images.selected + images.unselected
+        counts = [files.total, *(audit.total for audit in exports)]
+        batches = chain(
+            ((images.check, batch, is_selected) for batch, is_selected in images.batches()),
+            ((files.check, batch) for batch in files.batches()),
+            *(((audit.check, batch) for batch in audit.batches()) for audit in exports),
+        )
+        frames += await self._check_batches(batches, total + sum(counts))
+        frames.append(await in_thread(images.extras))
+        return dataset, Verification(
+            str(self._folder.path),
+            pl.concat(frames),
+            checked=total,
+            unselected=images.unselected,
+            unhashed=images.unhashed,
+            files=sum(counts),
+        )
+
+    def _audits_of_exports(self) -> list[ExportAudit]:
+        return [ExportAudit(self._folder, export) for export in exports_of(self._folder)] if self._exports else []
+
+    async def _open(self, found: pl.DataFrame) -> SavedDataset | None:
+        """Open the folder, None if its manifest is not what was written; say how far an unfinished run is."""
+        wrong = set(found.filter(pl.col("kind") != "unchecked").get_column("path"))
+        if "manifest.parquet" in wrong:
+            return None
+        opener = SavedDataset if "query.json" in wrong and self._folder.manifest.exists() else open_folder
+        dataset = await acquired(opener, self._folder, "verify", release=SavedDataset.close)
         self._opened.callback(dataset.close)
         for note in dataset.notes:
             self._sink(Note(note))
-        audit = await in_thread(Audit, dataset)
-        total = audit.selected + audit.unselected
+        return dataset
+
+    async def _check_batches(self, batches: Iterator[tuple[Any, ...]], total: int) -> list[pl.DataFrame]:
+        """Return the findings of each batch: a function, its rows, and what else it takes."""
         frames, done = [pl.DataFrame(schema=FINDINGS)], 0
-        batches = audit.batches()
         one_at_a_time = asyncio.Lock()
 
         async def check_batches() -> None:
@@ -207,42 +293,62 @@ class Verify:
                     batch = await in_thread(next, batches, None)
                 if batch is None:
                     return
-                found = await in_thread(audit.check, *batch)
+                check, rows, *more = batch
+                found = await in_thread(check, rows, *more)
                 if len(found):
                     frames.append(found)
-                done += len(batch[0])
+                done += len(rows)
                 self._sink(Checked(done, total))
 
         with single_error():
             async with asyncio.TaskGroup() as group:
                 for _ in range(_THREADS):
                     group.create_task(check_batches())
-        frames.append(await in_thread(audit.extras))
-        return dataset, Verification(
-            str(self._folder.path),
-            pl.concat(frames),
-            checked=total,
-            unselected=audit.unselected,
-            unhashed=audit.unhashed,
-        )
+        return frames
 
-    async def _finish_repair(self, dataset: SavedDataset, damage: pl.DataFrame, found: Verification) -> Verification:
+    async def _finish_repair(
+        self, dataset: SavedDataset | None, damage: pl.DataFrame, found: Verification
+    ) -> Verification:
         """Return the verification after a repair, with lost images as findings; remove files that are replaced."""
-        lost, replaced = await in_thread(_outcome_of, dataset, damage, found)
+        images = damage.filter(pl.col("path").str.starts_with(IMAGES))
+        lost, replaced = await in_thread(_outcome_of, dataset, images, found)
         # Also those that an interrupted repair has left.
         wrong = set(found.damage.get_column("file_name"))
         with storage_errors(self._folder.path):
-            kept = await in_thread(drop_replaced, self._folder, replaced, wrong)
+            kept = await in_thread(drop_replaced_files, self._folder)
+            kept += await in_thread(drop_replaced, self._folder, replaced, wrong)
         if kept:
             where = damaged_folder(self._folder)
             self._sink(Note(f"{len(kept)} of the damaged files are kept in {where}: no image came in their place"))
+        others = damage.join(images, on="path", how="anti").filter(pl.col("kind") != "unchecked")
+        mended = len(others.join(found.damage, on="path", how="anti"))
+        return await self._with_lost(found, dataset, lost, len(replaced) + mended)
+
+    async def _with_lost(
+        self, found: Verification, dataset: SavedDataset | None, lost: pl.DataFrame, repaired: int
+    ) -> Verification:
+        """Return a verification with the images that were lost as findings, those of earlier repairs, too."""
+        if dataset is None:
+            return found.after_repair(lost, repaired)
         earlier = await in_thread(not_repaired, dataset, pl.concat([lost, found.damage]))
-        return found.after_repair(pl.concat([lost, earlier]), len(replaced))
+        return found.after_repair(pl.concat([lost, earlier]), repaired)
 
 
-def _outcome_of(dataset: SavedDataset, damage: pl.DataFrame, found: Verification) -> tuple[pl.DataFrame, pl.Series]:
+def _described(damage: pl.DataFrame) -> str:
+    """Return what is to be mended, a line for a person."""
+    images = damage.filter(pl.col("path").str.starts_with(IMAGES))
+    texts = [f"{len(images)} images are to be fetched again"] if len(images) else []
+    texts += [f"{len(damage) - len(images)} other files are to be made anew"] if len(damage) > len(images) else []
+    return " and ".join(texts) or "what an earlier repair could not get is asked for again"
+
+
+def _outcome_of(
+    dataset: SavedDataset | None, damage: pl.DataFrame, found: Verification
+) -> tuple[pl.DataFrame, pl.Series]:
     """Return the damaged images that are lost, as FINDINGS, and the names of the files that are replaced."""
     selected = damage.filter("selected")
+    if dataset is None:
+        return selected.clear(), selected.get_column("file_name").clear()
     now = (
         dataset.images.filter(pl.col("ImageID").is_in(selected.get_column("image_id").implode()))
         .select("ImageID", "Status", "Reason")
@@ -254,6 +360,6 @@ def _outcome_of(dataset: SavedDataset, damage: pl.DataFrame, found: Verification
     replaced = selected.filter(is_saved & ~pl.col("image_id").is_in(damaged_again)).get_column("file_name")
     reason = pl.when(pl.col("Status").is_null()).then(pl.lit("no longer selected")).otherwise("Reason")
     lost = selected.filter(~is_saved).with_columns(
-        kind=pl.lit("missing"), detail=pl.format("cannot be had again: {}", reason), bytes=pl.lit(None, pl.Int64)
+        kind=pl.lit("missing"), detail=pl.format(f"{LOST}: {{}}", reason), bytes=pl.lit(None, pl.Int64)
     )
     return lost.select(list(FINDINGS)), replaced

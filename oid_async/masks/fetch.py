@@ -7,7 +7,6 @@ A mask's file has its name only once it is complete. A mask that fails affects n
 
 import asyncio
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +24,9 @@ from oid_async.masks.zip_archive import ArchiveError, MemberError, ZipMember, re
 from oid_async.openimages.catalogue import mask_archive, object_url
 from oid_async.openimages.vocabulary import Split
 from oid_async.report import size_text
-from oid_async.store.attached_files import AttachedFiles
+from oid_async.store.attached_files import NAMES, AttachedFiles
 from oid_async.store.image_check import md5_base64
+from oid_async.store.written_files import MASKS
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client
@@ -37,8 +37,6 @@ PARTS_AT_ONCE = 6
 _ARCHIVES_AT_ONCE = 3
 # Smaller archives are fetched faster than a note on them is read.
 _WORTH_A_NOTE_BYTES = 10_000_000
-# As published: ImageID, label without slashes, BoxID. No name leads out of the folder.
-_NAME = re.compile(r"[0-9a-f]{16}_[0-9A-Za-z_-]{1,60}\.png")
 
 
 @dataclass(slots=True)
@@ -215,7 +213,7 @@ class MaskFetcher:
 
 def _grouped(wanted: pl.LazyFrame) -> pl.DataFrame:
     """Return the wanted masks, each once, and the digit of their archive; paths that are no mask's are left out."""
-    named = pl.col("MaskPath").str.contains(f"^{_NAME.pattern}$")
+    named = pl.col("MaskPath").str.contains(f"^{NAMES[MASKS].pattern}$")
     frame = wanted.select("MaskPath", "Subset", "Width", "Height").filter(named).unique("MaskPath")
     return frame.with_columns(digit=pl.col("MaskPath").str.slice(0, 1)).sort("MaskPath").collect(engine="streaming")
 

@@ -1,11 +1,10 @@
-"""The masks of a folder: those that its table names, those that failed, and an estimate of those of a plan.
+"""The masks of a folder: those that its table names, and those that failed.
 
 segmentation/masks/<MaskPath>      the masks, as published or in their image's size
 segmentation/failures.csv          MaskPath, ImageID, Reason, Detail; absent when none failed
 .oid_async/masks.json              the size that the masks in the folder have
 """
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,15 +13,10 @@ import polars as pl
 
 from oid_async.concurrency import in_thread
 from oid_async.events import Sink
-from oid_async.masks.archive import cached_directory
 from oid_async.masks.fetch import BUCKET, MaskFetcher, MaskReport
-from oid_async.masks.ranges import choose_ranges
-from oid_async.openimages.catalogue import mask_archive
 from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.kinds import KINDS
-from oid_async.openimages.vocabulary import Split
 from oid_async.options.query import MaskSize
-from oid_async.report import size_text
 from oid_async.store.atomic import read_json, write_json
 from oid_async.store.attached_files import AttachedFiles
 from oid_async.store.folder import Folder
@@ -82,39 +76,3 @@ class MaskFolder:
 
     def _write_note(self, size: str) -> None:
         write_json(self._note, {"size": size}, part=self._folder.tmp / self._note.name)
-
-
-def estimate_masks(masks: Sequence[tuple[Split, pl.LazyFrame]], cache: Path) -> str:
-    """Return a message on the masks (MaskPath) of each split: how many, from how many archives, in how many requests.
-
-    Bytes and requests are known for archives whose directory is cached.
-    """
-    count = archives = unknown = requests = size = complete = 0
-    for split, frame in masks:
-        paths = frame.select("MaskPath").unique().with_columns(digit=pl.col("MaskPath").str.slice(0, 1))
-        for (digit,), group in paths.collect(engine="streaming").partition_by("digit", as_dict=True).items():
-            count += len(group)
-            archives += 1
-            cached = cached_directory(cache / BUCKET / f"{mask_archive(split, str(digit))}.directory")
-            if cached is None:
-                unknown += 1
-                continue
-            path, state = cached
-            names = group.get_column("MaskPath").implode()
-            rows = (
-                pl.scan_parquet(path, glob=False)
-                .filter(pl.col("name").is_in(names))
-                .sort("start")
-                .select("start", "stop")
-            )
-            ranges = choose_ranges(rows.collect().rows(), state.bytes)
-            requests += len(ranges.parts)
-            size += ranges.bytes
-            complete += ranges.is_complete
-    if not count:
-        return "no masks"
-    known = (
-        f"{requests} requests, {size_text(size)}, {complete} archives whole, unless they are there" if requests else ""
-    )
-    new = f"the directories of {unknown} are fetched first, which tells how the rest comes cheapest" if unknown else ""
-    return f"{count} masks in {archives} archives: {'; '.join(part for part in (known, new) if part)}"

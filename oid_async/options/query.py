@@ -119,6 +119,22 @@ class QueryOptions(TypedDict, total=False):
     no_files: bool
 
 
+class RepeatOptions(TypedDict, total=False):
+    """The keywords of `verify` that a repair does not take from query.json; `Options` explains each."""
+
+    mirror: str | os.PathLike[str] | None
+    cache_dir: str | os.PathLike[str] | None
+    allow_hosts: Sequence[str]
+    offline: bool
+    max_failures: int | str
+    label: str | os.PathLike[str] | None
+    annotation: str | os.PathLike[str] | None
+    image_url: str | os.PathLike[str] | None
+    image_ids: str | os.PathLike[str] | Sequence[str] | None
+    exclude_ids: str | os.PathLike[str] | Sequence[str] | None
+    category_file: str | os.PathLike[str] | Sequence[str] | None
+
+
 def _flag_option(flag: str, box: str) -> Any:
     help = f"only boxes {box} (yes) or not (no); such boxes alone match and are saved; unknown (-1) is neither"
     return _which_images(None, read.YES_OR_NO, flag, help=help)

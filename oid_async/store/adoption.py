@@ -77,13 +77,14 @@ def from_manifest(folder: Folder, packed: pl.Series | None = None) -> Iterator[l
             names = rows.get_column("FileName").hash()
             is_packed = names.is_in((packed if packed is not None else names.clear()).implode())
             outcomes = (
-                _outcome(folder, row) if in_shard else _unchanged(folder, row)
+                _outcome(folder, row) if in_shard else unchanged(folder, row)
                 for row, in_shard in zip(rows.iter_rows(named=True), is_packed, strict=True)
             )
             yield [outcome for outcome in outcomes if outcome is not None]
 
 
-def _unchanged(folder: Folder, row: dict[str, Any]) -> Outcome | None:
+def unchanged(folder: Folder, row: dict[str, Any]) -> Outcome | None:
+    """Return the Outcome of a row of the manifest, or of the journal, if its file is what the row says, else None."""
     path: Path = folder.images / str(row["FileName"])
     try:
         if path.parent != folder.images or path.is_symlink() or path.stat().st_size != row["Bytes"]:

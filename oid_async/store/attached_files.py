@@ -4,6 +4,7 @@ Masks are thousands: names, sizes and hashes are columns. Blocking.
 """
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +14,11 @@ from oid_async.store.folder import Folder
 from oid_async.store.image_check import md5_base64
 from oid_async.store.written_files import MASKS, RECORD_SCHEMA, RECORDINGS, read_record
 
+# Names as published: ImageID, label without slashes, BoxID of a mask. No name leads out of its folder.
+NAMES = {
+    MASKS: re.compile(r"[0-9a-f]{16}_[0-9A-Za-z_-]{1,60}\.png"),
+    RECORDINGS: re.compile(r"[0-9A-Za-z_-]{1,150}\.ogg"),
+}
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _OGG = b"OggS"
 
@@ -67,7 +73,7 @@ class AttachedFiles:
             return self._before.clear()
         known = pl.concat([self._before, *self._fresh]).unique("path", keep="last")
         unknown = names.filter(~names.is_in(known.get_column("path").implode()))
-        rows = [row for name in unknown for row in self._look_at(self.path / name)]
+        rows = [row for name in unknown if NAMES[prefix].fullmatch(name) for row in self._look_at(self.path / name)]
         looked_at = pl.DataFrame(rows, schema=RECORD_SCHEMA, orient="row")
         there = pl.concat([known, looked_at]).filter(pl.col("path").is_in(names.implode()))
         return there.with_columns(pl.concat_str(pl.lit(prefix), "path").alias("path"))

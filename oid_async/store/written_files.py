@@ -24,6 +24,7 @@ RECORD_SCHEMA: dict[str, type[pl.DataType]] = {"path": pl.String, "bytes": pl.In
 RECORD = ".oid_async/files.parquet"
 RECORD_SUM = ".oid_async/files.md5"
 JOURNAL = ".oid_async/journal.tsv"
+INDEX = ".oid_async/lines/"
 NARRATIVES = "narrative/narratives.jsonl"
 MASKS, RECORDINGS = "segmentation/masks/", "narrative/voice/"
 ATTACHED = (MASKS, RECORDINGS)
@@ -103,6 +104,8 @@ def record_of_run(folder: Folder, attached: pl.DataFrame) -> pl.DataFrame:
     before = read_record(folder)
     tables = pl.DataFrame(schema=RECORD_SCHEMA) if before is None else before.filter(~is_attached())
     last = {name: folder.path / name for name in (*ATTACHED_FAILURES, NARRATIVES, JOURNAL)}
+    if folder.index.is_dir():
+        last |= {f"{INDEX}{path.name}": path for path in folder.index.iterdir()}
     return pl.concat([tables, attached, describe(last)])
 
 

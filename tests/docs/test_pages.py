@@ -72,7 +72,19 @@ def test_commands_are_accepted_as_typed(page: Path) -> None:
 def test_options_on_a_page_exist(page: Path) -> None:
     """Each option that a page names is one of the command line."""
     known = {flag for option in option_fields() for flag in option.metadata["flags"]}
-    known |= {"--json", "--quiet", "--dry-run", "--tree", "--sizes", "--repair", "--edited", "--help", "--version"}
+    known |= {
+        "--json",
+        "--quiet",
+        "--dry-run",
+        "--tree",
+        "--sizes",
+        "--repair",
+        "--edited",
+        "--deep",
+        "--exports",
+        "--help",
+        "--version",
+    }
     assert set(re.findall(r"`(--[a-zA-Z-]+)", text_of(page))) - known == set()
 
 

@@ -16,13 +16,15 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["oid_async.dataset", "oid_async.options", "oid_async.jobs.given_lists"]):
-    from oid_async.dataset.query_file import StoredQuery, read_query_file, whole_query
+    from oid_async.dataset.query_file import read_query_file, whole_query
     from oid_async.jobs.given_lists import GivenLists
+    from oid_async.jobs.repeated import Given, repeated_run
 
 from support.saved import SavedBox, SavedFolder, SavedImage
 
 import oid_async
 from oid_async.errors import OidError
+from oid_async.events import ignore
 from oid_async.options.query import Options
 from oid_async.store.folder import Folder, packed_in
 
@@ -47,9 +49,16 @@ def one_line(error: Exception, name: str) -> None:
     assert name in str(error), error
 
 
+def repeat(folder: Path) -> None:
+    """Read a query.json as a repair does."""
+    given = Given.of(folder, {}, repairs=True)
+    assert given is not None
+    repeated_run(Folder(folder), given, ignore, retry_failed=False)
+
+
 def check(folder: Path) -> None:
     """A query.json is repeated, or refused in one line that names it."""
-    for read in (StoredQuery.read, lambda path: whole_query(read_query_file(path), path)):
+    for read in (repeat, lambda path: whole_query(read_query_file(path), path)):
         try:
             read(folder)
         except OidError as error:

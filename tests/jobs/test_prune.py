@@ -45,6 +45,7 @@ async def test_images_of_earlier_queries_go_and_nothing_else(tmp_path: Path) -> 
         )
         (out / "images" / altered).unlink()
         (out / "images" / foreign).unlink()
+        (out / "segmentation" / "masks" / "mine.png").unlink()
         again = await asyncio.to_thread(run_cli, "prune", out)
         assert again.stdout == f"0 images (0 bytes) removed from {out}\n"
         assert (await oid_async.verify(savepath=out)).clean

@@ -7,6 +7,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import polars as pl
@@ -61,8 +62,22 @@ def stamps(folder: Path) -> dict[str, int]:
     return {str(path): path.lstat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
 
 
+async def repaired(savepath: Path, **given: Any) -> oid_async.Verification:
+    """Repair a folder from the mirror that it was filled from, which a call must name itself."""
+    mirror = json.loads((savepath / "query.json").read_text())["query"]["mirror"]
+    return await oid_async.verify(savepath=savepath, repair=True, **{"mirror": mirror, **given})
+
+
+def forget_record(savepath: Path) -> None:
+    """Leave a folder without a record of files, as version 0.1.0 did."""
+    for name in ("files.parquet", "files.md5"):
+        (savepath / ".oid_async" / name).unlink()
+
+
 def found_by_kind(found: oid_async.Verification) -> dict[str, list[str]]:
-    return {kind: [finding.file_name for finding in found.findings(kind)] for kind in found.counts}
+    return {
+        kind: [finding.file_name for finding in found.findings(kind)] for kind in found.counts if kind != "unchecked"
+    }
 
 
 def notes_into(notes: list[str]) -> Callable[[Event], None]:
@@ -165,7 +180,8 @@ async def test_findings_equal_a_brute_force_a_few_rows_at_a_time(seed: int, save
         )
     assert found_by_kind(found) == {kind: sorted(names) for kind, names in wanted.items()}
     assert counts == sorted(counts)
-    assert counts[-1] == found.checked == len(IDS)
+    assert counts[-1] == found.checked + found.files
+    assert found.checked == len(IDS)
 
 
 @pytest.mark.parametrize(("damage", "kind"), [(_flip, None), (_shorten, "truncated"), (_lengthen, "altered")])
@@ -173,6 +189,7 @@ async def test_without_md5_size_and_markers_decide(
     damage: Callable[[Path], None], kind: str | None, saved: Path
 ) -> None:
     """A manifest without MD5 (or without sizes too) is held against the size, the JPEG's start and its end."""
+    forget_record(saved)
     manifest = pl.read_parquet(saved / "manifest.parquet")
     manifest.with_columns(MD5=pl.lit(None, pl.String)).write_parquet(saved / "manifest.parquet")
     damage(picture(saved, 0))
@@ -181,6 +198,7 @@ async def test_without_md5_size_and_markers_decide(
     picture(saved, 2).write_bytes(b"<html>".ljust(len(picture(saved, 2).read_bytes())))
     found = await oid_async.verify(savepath=saved)
     by_image = {finding.image_id: (finding.kind, finding.detail) for finding in found.findings()}
+    assert by_image.pop(None) == ("unchecked", found.unchecked[-1].detail)
     assert by_image.pop(IDS[1]) == ("altered", "the end of the JPEG is missing")
     assert by_image.pop(IDS[2]) == ("altered", "does not start as a JPEG does")
     assert [kind for kind, _ in by_image.values()] == ([kind] if kind else [])
@@ -202,8 +220,8 @@ async def test_images_of_earlier_queries_are_checked_by_the_journal(mirror: Path
     (finding,) = (await oid_async.verify(savepath=saved)).findings()
     assert (finding.kind, finding.image_id, finding.selected) == ("truncated", IDS[0], False)
     notes: list[str] = []
-    repaired = await oid_async.verify(savepath=saved, repair=True, on_event=notes_into(notes))
-    assert repaired.clean, "it is out of the way; a query that selects it fetches it"
+    mended = await repaired(saved, on_event=notes_into(notes))
+    assert mended.clean, "it is out of the way; a query that selects it fetches it"
     assert any("kept in" in note for note in notes)
     report = await oid_async.download(mirror=mirror, savepath=saved)
     assert (report.downloaded, report.present) == (2, 10)
@@ -253,7 +271,6 @@ def _lead_outside(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (Path.unlink, "no manifest"),
         (_tear, "cannot be read"),
         (_empty, "cannot be read"),
         (_rename_column, "'FileName'"),
@@ -265,6 +282,7 @@ def test_without_a_usable_manifest_there_is_one_line_and_exit_2(
 ) -> None:
     """A manifest that is missing, torn, foreign or leads outside is refused in one line that names it."""
     damage(saved / "manifest.parquet")
+    forget_record(saved)
     for repair in ([], ["--repair"]):
         assert cli.main(["verify", str(saved), *repair]) == 2
         said = capsys.readouterr()
@@ -334,7 +352,7 @@ async def test_repair_brings_everything_back(mirror: Path, tmp_path: Path) -> No
             damage(picture(savepath, at))
         (savepath / "images" / "mine.jpg").write_bytes(b"mine")
         asked.clear()
-        found = await oid_async.verify(savepath=savepath, repair=True)
+        found = await repaired(savepath)
         pictures = {key: count for key, count in asked.items() if key.endswith(".jpg")}
     assert pictures == {f"{IMAGE_BUCKET}/train/{image_id}.jpg": 1 for image_id in IDS[: len(DAMAGES)]}
     assert found.repaired == len(DAMAGES)
@@ -342,14 +360,14 @@ async def test_repair_brings_everything_back(mirror: Path, tmp_path: Path) -> No
     (savepath / "images" / "mine.jpg").unlink()
     assert tree(savepath) == before
     assert not (savepath / ".oid_async" / "damaged").exists()
-    assert (await oid_async.verify(savepath=savepath, repair=True)).repaired == 0
+    assert (await repaired(savepath)).repaired == 0
 
 
 async def test_a_folder_with_files_in_an_images_place_is_kept(saved: Path) -> None:
     """Somebody's files are moved out of the way and stay, whatever comes in their place."""
     _make_folder(picture(saved, 0))
     (picture(saved, 0) / "letter.txt").write_text("mine")
-    found = await oid_async.verify(savepath=saved, repair=True)
+    found = await repaired(saved)
     assert (found.clean, found.repaired) == (True, 1)
     assert (saved / ".oid_async" / "damaged" / NAMES[IDS[0]] / "letter.txt").read_text() == "mine"
 
@@ -364,7 +382,7 @@ async def test_what_cannot_be_had_again_is_said_and_kept(mirror: Path, saved: Pa
     _flip(picture(saved, 4))
     half = picture(saved, 3).read_bytes()
     notes: list[str] = []
-    found = await oid_async.verify(savepath=saved, repair=True, on_event=notes_into(notes))
+    found = await repaired(saved, on_event=notes_into(notes))
     (finding,) = found.findings()
     assert (finding.kind, finding.image_id, found.repaired) == ("missing", IDS[3], 1)
     assert finding.detail == "cannot be had again: not_found"
@@ -373,11 +391,11 @@ async def test_what_cannot_be_had_again_is_said_and_kept(mirror: Path, saved: Pa
     assert os.listdir(kept.parent) == [kept.name]
     assert any(str(kept.parent) in note and "kept" in note for note in notes)
     assert read_manifest(saved)[3]["Status"] == "failed"
-    for repair in (False, True):
-        (finding,) = (await oid_async.verify(savepath=saved, repair=repair)).findings()
+    for found in (await oid_async.verify(savepath=saved), await repaired(saved)):
+        (finding,) = found.findings()
         assert (finding.kind, finding.file_name) == ("missing", NAMES[IDS[3]])
     original.write_bytes(body)
-    assert (await oid_async.verify(savepath=saved, repair=True)).clean
+    assert (await repaired(saved)).clean
     assert not kept.parent.exists()
 
 
@@ -389,7 +407,7 @@ async def test_a_repair_that_was_cut_off_goes_on(saved: Path) -> None:
         picture(saved, at).rename(aside / picture(saved, at).name)
     assert len((await oid_async.verify(savepath=saved)).missing) == 2
     _shorten(picture(saved, 2))
-    found = await oid_async.verify(savepath=saved, repair=True)
+    found = await repaired(saved)
     assert (found.clean, found.repaired) == (True, 3)
     assert not aside.exists()
 
@@ -400,8 +418,8 @@ async def test_repair_survives_a_lost_journal(saved: Path) -> None:
     (saved / ".oid_async" / "journal.tsv").unlink()
     _shorten(picture(saved, 2))
     picture(saved, 4).unlink()
-    found = await oid_async.verify(savepath=saved, repair=True)
-    assert (found.clean, found.repaired) == (True, 2)
+    found = await repaired(saved)
+    assert (found.clean, found.repaired) == (True, 3)
     after = tree(saved)
     # The folder was made elsewhere: the query is now that of this one.
     assert json.loads(after.pop("query.json"))["query"].pop("savepath") == str(saved)
@@ -412,7 +430,7 @@ async def test_repair_survives_a_lost_journal(saved: Path) -> None:
 async def test_repair_works_from_another_folder_and_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Relative paths and a mirror from the environment are remembered as what they were, not as they would be now."""
+    """What query.json names elsewhere this call must name, relative to where it is made."""
     publish(tmp_path / "work" / "mirror")
     rows = [{"ImageID": image_id, "LabelName": BALL} for image_id in IDS[:3]]
     write_table(tmp_path / "work" / "boxes.csv", ["ImageID", "LabelName"], rows)
@@ -423,11 +441,15 @@ async def test_repair_works_from_another_folder_and_environment(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OID_ASYNC_MIRROR", "http://127.0.0.1:9")
     _flip(picture(Path("work/d"), 1))
-    found = await oid_async.verify(savepath="work/d", repair=True)
+    given: Any = {"mirror": "work/mirror", "cache_dir": "work/cache"}
+    with pytest.raises(UsageError, match="--annotation"):
+        await oid_async.verify(savepath="work/d", repair=True, **given)
+    given |= {"annotation": "work/boxes.csv", "image_ids": "work/ids.txt"}
+    found = await oid_async.verify(savepath="work/d", repair=True, **given)
     assert (found.clean, found.checked, found.repaired) == (True, 2, 1)
     os.rename("work/d", "moved")
     _shorten(picture(Path("moved"), 0))
-    assert (await oid_async.verify(savepath="moved", repair=True)).clean, "a folder may be moved"
+    assert (await oid_async.verify(savepath="moved", repair=True, **given)).clean, "a folder may be moved"
     assert set(os.listdir(tmp_path)) == {"moved", "work"}
 
 
@@ -438,11 +460,12 @@ async def test_without_a_usable_query_nothing_is_moved(text: str | None, saved: 
     """A query.json that cannot be repeated is refused before a damaged file is touched; verifying needs none."""
     _shorten(picture(saved, 0))
     (saved / "query.json").unlink()
+    shutil.rmtree(saved / ".oid_async" / "kept")
     if text is not None:
         (saved / "query.json").write_text(text)
     with pytest.raises(InputError, match=r"query\.json.*run the download again"):
         await oid_async.verify(savepath=saved, repair=True)
-    assert len((await oid_async.verify(savepath=saved)).truncated) == 1
+    assert picture(saved, 0).exists()
 
 
 def test_the_command_prints_findings_and_repairs(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -451,7 +474,7 @@ def test_the_command_prints_findings_and_repairs(saved: Path, capsys: pytest.Cap
     assert cli.main(["verify", str(savepath)]) == 0
     said = capsys.readouterr()
     assert said.out == ""
-    assert "12 files checked" in said.err
+    assert "12 images and 6 other files checked" in said.err
     picture(savepath, 0).unlink()
     _flip(picture(savepath, 1))
     assert cli.main(["verify", str(savepath)]) == 1
@@ -460,15 +483,15 @@ def test_the_command_prints_findings_and_repairs(saved: Path, capsys: pytest.Cap
         ["missing", NAMES[IDS[0]], IDS[0]],
         ["altered", NAMES[IDS[1]], IDS[1]],
     ]
-    assert "1 missing, 0 truncated, 1 altered, 0 extra" in said.err
+    assert "1 missing, 0 truncated, 1 altered, 0 extra, 0 unchecked" in said.err
     assert "--repair" in said.err
     assert cli.main(["verify", str(savepath), "--quiet"]) == 1
     assert capsys.readouterr() == ("", "")
     assert cli.main(["verify", str(savepath), "--json"]) == 1
     given = json.loads(capsys.readouterr().out)
     assert list(given) == [
-        *("savepath", "checked", "missing", "truncated", "altered", "extra"),
-        *("unselected", "unhashed", "repaired", "clean"),
+        *("savepath", "checked", "missing", "truncated", "altered", "extra", "unchecked"),
+        *("unselected", "unhashed", "repaired", "files", "clean"),
     ]
     assert (given["savepath"], given["checked"], given["clean"]) == (str(savepath), 12, False)
     (missing,) = given["missing"]
@@ -479,8 +502,10 @@ def test_the_command_prints_findings_and_repairs(saved: Path, capsys: pytest.Cap
         "bytes": None,
         "expected_bytes": len(Image(IDS[0]).body),
         "selected": True,
+        "path": f"images/{NAMES[IDS[0]]}",
     }
-    assert cli.main(["verify", str(savepath), "--repair", "--json"]) == 0
+    mirror = json.loads((savepath / "query.json").read_text())["query"]["mirror"]
+    assert cli.main(["verify", str(savepath), "--repair", "--json", "--mirror", mirror]) == 0
     given = json.loads(capsys.readouterr().out)
     assert (given["clean"], given["repaired"]) == (True, 2)
 
