@@ -87,7 +87,7 @@ class Planning:
             "id" if tables.bare else options.names,
             context.site.name,
             context.journal is None,
-            await in_thread(_size_listings, context, tables) if "cvdf" in sources and not tables.ids.by_split else (),
+            await _size_listings(context, tables) if "cvdf" in sources and not tables.ids.by_split else (),
         )
         return cls(context, tables, planner)
 
@@ -229,11 +229,20 @@ def check_space(plan: Plan, site: Site) -> None:
         )
 
 
-def _size_listings(context: RunContext, tables: GatheredTables) -> tuple[Path, ...]:
-    """Return the bucket's listings, if there is one of every split that images may be of."""
+async def _size_listings(context: RunContext, tables: GatheredTables) -> tuple[Path, ...]:
+    """Return the bucket's listings, if there is a whole one of every split that images may be of."""
     splits = context.options.splits or tables.looked_in or SPLITS
     listings = [Sizes(context.cache.cache.objects, split) for split in splits]
-    return tuple(each.path for each in listings) if all(each.is_there for each in listings) else ()
+    if not all(each.is_there for each in listings):
+        return ()
+    for each in listings:
+        if await in_thread(each.is_damaged):
+            context.note(
+                f"{each.path}: the listing of sizes is damaged and not used; "
+                f"oid-async metadata pull --sizes --split {each.split} fetches it anew"
+            )
+            return ()
+    return tuple(each.path for each in listings)
 
 
 def _packed_names(options: Options) -> Iterator[str]:

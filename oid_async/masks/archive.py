@@ -19,6 +19,7 @@ from oid_async.http.resume import is_strong
 from oid_async.http.retry import FetchError, with_retries
 from oid_async.http.small_get import SmallBody, small_get
 from oid_async.masks.zip_archive import TAIL_BYTES, CentralDirectoryEnd, find_end, read_directory
+from oid_async.metadata.integrity import first_damaged, is_intact, is_readable, sealed, stored_file
 from oid_async.store.atomic import read_json, replacing, write_json
 
 if TYPE_CHECKING:
@@ -192,7 +193,8 @@ class Archive:
         # Two runs may do this at the same time: each has temporary names of its own.
         with replacing(path, part=path.with_suffix(f".{id(self):x}.part")) as part:
             frame.write_parquet(part, compression="zstd")
-        write_json(self._folder / "state.json", asdict(state), part=self._folder / f"state.{id(self):x}.part")
+        note = sealed({**asdict(state), "files": {path.name: stored_file(path)}})
+        write_json(self._folder / "state.json", note, part=self._folder / f"state.{id(self):x}.part")
         for old in self._folder.glob("*.parquet"):
             if old != path:
                 old.unlink(missing_ok=True)
@@ -200,14 +202,19 @@ class Archive:
 
 
 def cached_directory(folder: Path) -> tuple[Path, ArchiveState] | None:
-    """Return the path of the directory in a cache folder, and the state of the archive; None if there is none."""
+    """Return the path of the directory in a cache folder, and the state of the archive; None if no whole one is there.
+
+    One of version 0.1.0, which noted no hash, must have a readable end.
+    """
     stored = read_json(folder / "state.json")
     try:
-        state = ArchiveState(int(stored["bytes"]), stored["etag"])
-    except (ValueError, KeyError, TypeError):
+        state, files = ArchiveState(int(stored["bytes"]), stored["etag"]), stored.get("files")
+        path = folder / f"{state.name}.parquet"
+        if not is_intact(stored) or (files is not None and first_damaged(folder, files) is not None):
+            return None
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    path = folder / f"{state.name}.parquet"
-    return (path, state) if path.exists() else None
+    return (path, state) if (path.exists() if files is not None else is_readable(path)) else None
 
 
 async def _data(body: SmallBody) -> bytearray:

@@ -19,10 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from oid_async.errors import StorageError
-from oid_async.metadata.integrity import Stored, first_damaged, is_intact, sealed, states, stored_files
+from oid_async.metadata.integrity import Stored, first_damaged, is_intact, is_readable, sealed, states, stored_files
 from oid_async.report import size_text
 from oid_async.store.atomic import read_json, replacing, write_json
 from oid_async.store.disk import free_bytes, sync_file
@@ -269,12 +267,7 @@ def _own_part(path: Path) -> Path:
 
 def _unreadable_part(folder: Path) -> str | None:
     """Return the name of a Parquet file without a readable end, None if each has one."""
-    for path in sorted(folder.glob("*.parquet")):
-        try:
-            pl.scan_parquet(path, glob=False).collect_schema()
-        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
-            return path.name
-    return None
+    return next((path.name for path in sorted(folder.glob("*.parquet")) if not is_readable(path)), None)
 
 
 def _size(folder: Path) -> int:

@@ -13,12 +13,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 Stored = Mapping[str, tuple[int, str]]
 
 
 def stored_files(folder: Path) -> dict[str, tuple[int, str]]:
     """Return size and MD5 of the files in a folder. Raises OSError."""
-    return {path.name: (path.stat().st_size, _md5(path)) for path in sorted(folder.iterdir())}
+    return {path.name: stored_file(path) for path in sorted(folder.iterdir())}
+
+
+def stored_file(path: Path) -> tuple[int, str]:
+    """Return size and MD5 of a file. Raises OSError."""
+    return path.stat().st_size, _md5(path)
 
 
 def states(folder: Path, files: Stored) -> dict[str, list[int]]:
@@ -41,6 +48,15 @@ def first_damaged(folder: Path, files: Stored) -> str | None:
         except OSError:
             return name
     return None
+
+
+def is_readable(path: Path) -> bool:
+    """Return whether a Parquet file has a readable end: all that can be said of one that has no stored hash."""
+    try:
+        pl.read_parquet_schema(path)
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        return False
+    return True
 
 
 def sealed(note: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,14 +22,15 @@ from xml.etree import ElementTree
 import polars as pl
 
 from oid_async.concurrency import in_thread, single_error
-from oid_async.errors import UnavailableError, storage_error
+from oid_async.errors import StorageError, UnavailableError, storage_error
 from oid_async.events import Sink, TableProgress
 from oid_async.http.retry import FetchError
 from oid_async.http.small_get import SmallBody, small_get
+from oid_async.metadata.integrity import first_damaged, is_intact, is_readable, sealed, stored_file
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.vocabulary import Split
-from oid_async.store.atomic import replacing
+from oid_async.store.atomic import read_json, replacing, write_json
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client
@@ -57,6 +58,7 @@ class Sizes:
         self.split = split
         self._folder = root / IMAGE_BUCKET / f"{split}.sizes"
         self._pages = self._folder / "pages"
+        self._note = self._folder / "sizes.json"
 
     @property
     def path(self) -> Path:
@@ -67,6 +69,15 @@ class Sizes:
     def is_there(self) -> bool:
         """Return whether the listing is complete."""
         return self.path.exists()
+
+    def is_damaged(self) -> bool:
+        """Return whether the listing is there and not as it was stored. Blocking."""
+        if not self.is_there:
+            return False
+        note = read_json(self._note)
+        if not isinstance(note, dict):
+            return not is_readable(self.path)
+        return not is_intact(note) or first_damaged(self._folder, note.get("files", {})) is not None
 
     @property
     def age_s(self) -> float | None:
@@ -81,7 +92,7 @@ class Sizes:
         """List the missing prefixes; return the number of images. Raises UnavailableError, StorageError."""
         try:
             await in_thread(lambda: self._pages.mkdir(parents=True, exist_ok=True))
-            missing = [prefix for prefix in PREFIXES if not (self._pages / f"{prefix}.parquet").exists()]
+            missing = await in_thread(self._missing)
             todo = iter(missing)
             done = len(PREFIXES) - len(missing)
 
@@ -102,8 +113,15 @@ class Sizes:
         except FetchError as error:
             where = object_url(IMAGE_BUCKET, "", mirror)
             raise UnavailableError(f"{where} cannot be listed ({error.kind}: {error})") from error
+        except pl.exceptions.PolarsError as error:
+            await in_thread(self.clear)
+            raise UnavailableError(f"{self._folder}: its pages are damaged: removed; run the same again") from error
         except OSError as error:
-            raise storage_error(error, self._folder) from error
+            hint = "--cache-dir or OID_ASYNC_CACHE names another cache"
+            raise StorageError(f"{storage_error(error, self._folder)}; {hint}") from error
+
+    def _missing(self) -> list[str]:
+        return [prefix for prefix in PREFIXES if not is_readable(self._pages / f"{prefix}.parquet")]
 
     async def _list(self, client: "Client", prefix: str, mirror: str | None) -> list[tuple[str, int, str]]:
         images: list[tuple[str, int, str]] = []
@@ -138,8 +156,9 @@ class Sizes:
     def _join(self) -> int:
         pages = [self._pages / f"{prefix}.parquet" for prefix in PREFIXES]
         frame = pl.read_parquet(pages, glob=False).unique(KEY, keep="last").sort(KEY)
-        with replacing(self.path) as part:
+        with replacing(self.path, durable=True) as part:
             frame.write_parquet(part, compression="zstd", row_group_size=1 << 15)
+        write_json(self._note, sealed({"files": {self.path.name: stored_file(self.path)}}))
         with suppress(OSError):
             shutil.rmtree(self._pages)
         return len(frame)

@@ -293,6 +293,19 @@ async def test_an_archive_that_has_changed_is_read_anew(tmp_path: Path) -> None:
     assert {name: there(tmp_path)[name] for name in names} == {name: bodies[name] for name in names}
 
 
+async def test_a_damaged_directory_is_fetched_anew(tmp_path: Path) -> None:
+    """A directory in the cache that is not as it was stored is not believed."""
+    archive, bodies = make_archive(100)
+    archives, names = Archives({KEY: archive}), sorted(bodies)[:9]
+    await fetch(archives, tmp_path, names[:1])
+    (directory,) = (tmp_path / "cache").rglob("*.parquet")
+    directory.write_bytes(bytes(directory.stat().st_size))
+    report = await fetch(archives, tmp_path, names)
+    assert (report.downloaded, report.failed) == (8, 0)
+    assert report.directory_bytes
+    assert there(tmp_path) == {name: bodies[name] for name in names}
+
+
 async def test_what_is_not_there_or_leads_elsewhere(tmp_path: Path) -> None:
     """A name that no archive has fails as not_found, a missing archive too; a name that leads out is none."""
     archive, bodies = make_archive(30)

@@ -97,6 +97,21 @@ async def test_every_page_of_every_prefix(tmp_path: Path) -> None:
     assert not (Sizes(tmp_path, "train").path.parent / "pages").exists()
 
 
+async def test_a_damaged_listing_is_noticed(tmp_path: Path) -> None:
+    """A flipped bit is found by its hash; a listing of 0.1.0, without one, must have a readable end."""
+    assert await pull(Lister(images(300)), tmp_path) == 300
+    listing = Sizes(tmp_path, "train")
+    assert not listing.is_damaged()
+    whole = listing.path.read_bytes()
+    listing.path.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    assert listing.is_damaged()
+    (listing.path.parent / "sizes.json").unlink()
+    listing.path.write_bytes(whole)
+    assert not listing.is_damaged()
+    listing.path.write_bytes(bytes(len(whole)))
+    assert listing.is_damaged()
+
+
 async def test_an_interrupted_listing_goes_on(tmp_path: Path) -> None:
     """What is listed is kept: the next run asks for the prefixes that are missing."""
     lister = Lister(images(1000))
