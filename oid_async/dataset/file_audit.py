@@ -15,7 +15,7 @@ from oid_async.openimages.kinds import KINDS
 from oid_async.store.attached_files import NAMES
 from oid_async.store.folder import Folder
 from oid_async.store.image_check import md5_base64
-from oid_async.store.kept_files import KEPT, KEPT_LISTS, kept_path, read_kept
+from oid_async.store.kept_files import KEPT, kept_path, read_kept
 from oid_async.store.written_files import (
     ATTACHED_FAILURES,
     INDEX,
@@ -95,18 +95,20 @@ class FileAudit:
             finding = examine(str(self._folder.path / name), len(body), md5_base64(body))
             if finding is not None:
                 yield _row(name, *finding, len(body))
+        recorded = set(self._record.filter(pl.col("path").is_in(KEPT)).get_column("path"))
         for name in KEPT:
             path = kept_path(self._folder, name)
             if name not in self._kept and os.path.lexists(path):
                 yield _row(f".oid_async/kept/{name}", "altered", "its MD5 differs", _size(path), None)
+            elif name not in self._kept and name in recorded:
+                yield _row(f".oid_async/kept/{name}", "missing", "no such file", None, None)
 
     def _unrecorded(self) -> Iterator[tuple[object, ...]]:
         """Yield what is there without a record: tables and attached files of ours, and other files beside these."""
         known = {*self._record.filter(~pl.col("path").str.contains(r"/(masks|voice)/")).get_column("path"), *self._kept}
-        for name in (*_TABLES, *KEPT_LISTS):
+        for name in _TABLES:  # a list that query.json does not take from here may be anybody's
             path = self._folder.path / name
-            # A list that query.json does not take from here may be anybody's.
-            if name not in known and name not in KEPT_LISTS and os.path.lexists(path):
+            if name not in known and os.path.lexists(path):
                 yield _row(name, "unchecked", _NO_RECORD, _size(path), None, selected=True)
         recorded = self._record.get_column("path").implode()
         for prefix, pattern in NAMES.items():

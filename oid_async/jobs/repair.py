@@ -5,6 +5,7 @@ Result tables stay where they are: the run that follows replaces them.
 
 import json
 import shutil
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,29 @@ from oid_async.dataset.export_audit import EXPORTS
 from oid_async.dataset.export_list import LIST, MARKER
 from oid_async.errors import InputError, UsageError, storage_errors
 from oid_async.options.export import ExportOptions
+from oid_async.options.query import KEPT_LISTS
 from oid_async.store.atomic import replacing
 from oid_async.store.attached_files import NAMES
 from oid_async.store.folder import Folder
 from oid_async.store.journal_repair import rebuild_journal
-from oid_async.store.kept_files import read_kept
+from oid_async.store.kept_files import KEPT, read_kept
 from oid_async.store.written_files import INDEX, JOURNAL
 
 _OTHERS_AND_EXPORTS = (*NAMES, f"{EXPORTS}/")
 
 
-def restore_inputs(folder: Folder, damage: pl.DataFrame) -> None:
-    """Write query.json and lists anew from the copies that were kept of them. Raises StorageError."""
+def restore_inputs(folder: Folder, damage: pl.DataFrame, given: Container[str]) -> None:
+    """Write query.json and lists anew from the copies that were kept of them. Raises StorageError.
+
+    Raises InputError if a copy is lost, too, unless the list is among the options that this call has `given`.
+    """
+    lists = {name: option for option, name in KEPT_LISTS.items()}
+    lost = damage.filter(pl.col("kind") != "unchecked", pl.col("path").is_in(KEPT))
+    for name in lost.get_column("path"):
+        if read_kept(folder, name) is None and lists.get(name) not in given:
+            flag = f"--{lists[name].replace('_', '-')}" if name in lists else ""
+            again = f"give the list again with {flag}" if flag else "run the download again"
+            raise InputError(f"{folder.path / name}: it is not what was saved, nor is there a copy of it; {again}")
     with storage_errors(folder.path):
         for name in damage.filter(pl.col("kind") != "unchecked").get_column("path"):
             body = read_kept(folder, name)

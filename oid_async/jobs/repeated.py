@@ -21,12 +21,11 @@ from oid_async.http.urls import parse_url
 from oid_async.jobs.demo import SITE, look_alike_run
 from oid_async.jobs.download import Run
 from oid_async.jobs.results import is_taken
-from oid_async.options.query import Options
+from oid_async.options.query import KEPT_LISTS, Options
 from oid_async.redaction import is_http, is_redacted, redacted
 from oid_async.store.folder import Folder
 
 _TABLES = ("label", "annotation", "image_url")
-_LISTS = {"image_ids": "image_ids.txt", "exclude_ids": "exclude_ids.txt", "category_file": "categories.txt"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,7 @@ def _options(content: Mapping[str, Any], folder: Folder, given: Given, *, retry_
         raise _must_be_named(folder, "allow_hosts", min(hosts))
     for name in _unnamed(values, given, _TABLES):
         _check_table(folder, name, values[name])
-    for name in _unnamed(values, given, tuple(_LISTS)):
+    for name in _unnamed(values, given, tuple(KEPT_LISTS)):
         values[name] = str(_own_list(folder, name, values[name], stored.get("savepath")))
     for name, value in values.items():
         _check_type(name, value)
@@ -125,7 +124,7 @@ def _is_public(host: str, port: int) -> bool:
 
 def _own_list(folder: Folder, name: str, path: str, savepath: Any) -> Path:
     """Return a list that was kept in SAVEPATH; any other must be named. Raises UsageError."""
-    own = folder.path / _LISTS[name]
+    own = folder.path / KEPT_LISTS[name]
     stored = Path(path)
     # A folder may have been moved since: its list has come with it.
     is_own = stored.name == own.name and str(stored.parent) in (str(folder.path), ".", str(savepath))

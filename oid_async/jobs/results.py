@@ -15,7 +15,8 @@ from oid_async.options.export import ExportOptions
 from oid_async.options.query import Options
 from oid_async.store.atomic import write_text
 from oid_async.store.folder import Folder, PlanNote
-from oid_async.store.results import Results, keep_inputs, query_text
+from oid_async.store.kept_files import keep_inputs
+from oid_async.store.results import Results, query_text
 from oid_async.version import __version__
 
 # How many processes share the work is no part of a query, and differs between the doors; an export is made of what a
@@ -73,7 +74,7 @@ def note_start(folder: Folder, query: Mapping[str, Any], first_line: int, ids: I
     """
     if not folder.manifest.exists() or not is_finished(folder) or stored_digest(folder.path) != query["digest"]:
         text = query_text({**query, "unfinished": {"first_line": first_line}})
-        keep_inputs(folder, text)
+        keep_inputs(folder, text, query)
         write_text(folder.path / "query.json", text, part=folder.tmp / "query.json", durable=True)
     PlanNote(query["digest"], first_line, ids.hexadecimal, ids.by_split).write(folder.plan)
 
@@ -105,4 +106,10 @@ def _compared(tables: Any) -> Any:
     """Return what of tables' identities does not depend on where they were fetched from."""
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         return tables
-    return [{name: table.get(name) for name in ("table", "name", "bytes", "md5")} for table in tables]
+    # A list that came by a pipe has another name when it is read from where it was kept.
+    lists = ("image-ids", "exclude-ids", "categories")
+    return [
+        {name: table.get(name) for name in ("table", "name", "bytes", "md5") if table.get("table") not in lists}
+        or [table.get("bytes"), table.get("md5")]
+        for table in tables
+    ]

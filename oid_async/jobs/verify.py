@@ -219,7 +219,7 @@ class Verify:
             tried_before = await in_thread(damaged.exists)
             _, first = await self._check()
             damage = first.damage
-            await in_thread(restore_inputs, self._folder, damage)
+            await in_thread(restore_inputs, self._folder, damage, given.names)
             run = await in_thread(partial(repeated_run, self._folder, given, self._sink, retry_failed=tried_before))
             moved = await in_thread(clear_damage, self._folder, damage)
         if not len(damage) and not await in_thread(damaged.exists):

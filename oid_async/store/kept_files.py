@@ -4,13 +4,38 @@
 """
 
 import hashlib
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from oid_async.options.query import KEPT_LISTS
 from oid_async.store.atomic import replacing
 from oid_async.store.folder import Folder
 
-KEPT_LISTS = ("image_ids.txt", "exclude_ids.txt", "categories.txt")
-KEPT = ("query.json", *KEPT_LISTS)
+KEPT = ("query.json", *KEPT_LISTS.values())
+
+
+def keep_inputs(folder: Folder, text: str, query: Mapping[str, Any]) -> None:
+    """Keep copies of query.json (its text) and of the lists in SAVEPATH that it names; drop others. Raises OSError."""
+    keep(folder, "query.json", text.encode())
+    lists = own_lists(folder, query)
+    for name in KEPT_LISTS.values():
+        if name in lists:
+            keep(folder, name, lists[name].read_bytes())
+        else:
+            kept_path(folder, name).unlink(missing_ok=True)
+
+
+def own_lists(folder: Folder, query: Mapping[str, Any]) -> dict[str, Path]:
+    """Return the lists in SAVEPATH that a query.json names; a list beside them may be anybody's."""
+    found = {}
+    for option, name in KEPT_LISTS.items():
+        path, given = folder.path / name, query.get("query", {}).get(option)
+        is_named = isinstance(given, str) and os.path.abspath(given) == os.path.abspath(path)
+        if is_named and path.is_file() and not path.is_symlink():
+            found[name] = path
+    return found
 
 
 def keep(folder: Folder, name: str, body: bytes) -> None:

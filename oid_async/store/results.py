@@ -21,7 +21,7 @@ from oid_async.store.atomic import rename_all, replacing
 from oid_async.store.disk import sync_folder
 from oid_async.store.folder import Folder
 from oid_async.store.journal_index import JournalIndex
-from oid_async.store.kept_files import KEPT_LISTS, keep, kept_path
+from oid_async.store.kept_files import keep_inputs, own_lists
 from oid_async.store.written_files import record_of_tables, stage_record
 from oid_async.tables.reading import TableFile, columns_of, reading
 from oid_async.tables.rows import RowSource, rows_of
@@ -93,8 +93,8 @@ class Results:
                 stage.file("unknown_ids.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
             stage.file("query.json").write_text(query_text(query), encoding="utf-8")
             if query:
-                keep_inputs(self.folder, query_text(query))
-            stage.publish(has_record=bool(query))
+                keep_inputs(self.folder, query_text(query), query)
+            stage.publish(own_lists(self.folder, query) if query else None)
         except (OSError, pl.exceptions.PolarsError) as error:
             if machine_error(error) is None:
                 raise
@@ -253,15 +253,16 @@ class _Stage:
         self._names[part] = path
         return part
 
-    def publish(self, *, has_record: bool) -> None:
+    def publish(self, lists: Mapping[str, Path] | None) -> None:
         """Rename the tables and sync their folders, which are few; remove tables that only an earlier query had.
 
         The manifest comes last, and query.json, which says `unfinished` until then: as long as another query's manifest
         is there, or none, a reader knows that this is not done. The record of files comes with them.
         """
         last = [self._folder.manifest, self._folder.path / "query.json"]
-        if has_record:
+        if lists is not None:
             tables = {str(path.relative_to(self._folder.path)): part for part, path in self._names.items()}
+            tables |= lists
             for part, name in stage_record(self._folder.tmp, record_of_tables(self._folder, tables)).items():
                 self._names[part] = self._folder.path / name
                 last.append(self._names[part])
@@ -295,17 +296,6 @@ class _InPlace:
 def query_text(query: Mapping[str, Any]) -> str:
     """Return the text of query.json."""
     return json.dumps(query, indent=2, ensure_ascii=False) + "\n"
-
-
-def keep_inputs(folder: Folder, query: str) -> None:
-    """Keep copies of query.json and of what else no later run could make again. Raises OSError."""
-    keep(folder, "query.json", query.encode())
-    for name in KEPT_LISTS:
-        path = folder.path / name
-        if path.is_file() and not path.is_symlink():
-            keep(folder, name, path.read_bytes())
-        else:
-            kept_path(folder, name).unlink(missing_ok=True)
 
 
 def write_manifest(parts: Sequence[Path], path: Path, digest: str | None) -> None:

@@ -18,7 +18,6 @@ import polars as pl
 
 from oid_async.store.atomic import rename_all
 from oid_async.store.folder import Folder
-from oid_async.store.kept_files import KEPT_LISTS
 
 RECORD_SCHEMA: dict[str, type[pl.DataType]] = {"path": pl.String, "bytes": pl.Int64, "md5": pl.String}
 RECORD = ".oid_async/files.parquet"
@@ -90,13 +89,13 @@ def _sum_text(path: Path) -> bytes:
 
 
 def record_of_tables(folder: Folder, tables: Mapping[str, Path]) -> pl.DataFrame:
-    """Return the record after a run has made these tables, by their names in SAVEPATH.
+    """Return the record after a run has made these tables, by their names in SAVEPATH, and has read these lists.
 
     Masks, recordings and their failures stay as they were recorded: a run comes to them after its tables.
     """
     before = read_record(folder)
     attached = pl.DataFrame(schema=RECORD_SCHEMA) if before is None else before.filter(is_attached())
-    return pl.concat([attached, describe({**tables, **_lists_in(folder)})])
+    return pl.concat([attached, describe(tables)])
 
 
 def record_of_run(folder: Folder, attached: pl.DataFrame) -> pl.DataFrame:
@@ -113,7 +112,3 @@ def is_attached() -> pl.Expr:
     """Return whether a row of the record is of what is fetched after the tables: masks, recordings, their failures."""
     path = pl.col("path")
     return pl.any_horizontal(path.str.starts_with(start) for start in ATTACHED) | path.is_in(ATTACHED_FAILURES)
-
-
-def _lists_in(folder: Folder) -> dict[str, Path]:
-    return {name: folder.path / name for name in KEPT_LISTS if (folder.path / name).is_file()}
