@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from oid_async.dataset.export_audit import EXPORTS, ExportAudit, exports_of
 from oid_async.dataset.file_audit import FileAudit
 from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.saved import SavedDataset
-from oid_async.errors import storage_errors
+from oid_async.errors import UsageError, storage_errors
 from oid_async.events import Checked, Note, Sink
 from oid_async.forks import refuse_forked_child
 from oid_async.jobs.export import Export
@@ -219,6 +219,7 @@ class Verify:
             tried_before = await in_thread(damaged.exists)
             _, first = await self._check()
             damage = first.damage
+            _check_exports(first)
             await in_thread(restore_inputs, self._folder, damage, given.names)
             run = await in_thread(partial(repeated_run, self._folder, given, self._sink, retry_failed=tried_before))
             moved = await in_thread(clear_damage, self._folder, damage)
@@ -252,8 +253,8 @@ class Verify:
         counts = [files.total, *(audit.total for audit in exports)]
         batches = chain(
             ((images.check, batch, is_selected) for batch, is_selected in images.batches()),
-            ((files.check, batch) for batch in files.batches()),
-            *(((audit.check, batch) for batch in audit.batches()) for audit in exports),
+            *(zip(repeat(audit.check), audit.batches()) for audit in exports),
+            zip(repeat(files.check), files.batches()),
         )
         frames += await self._check_batches(batches, total + sum(counts))
         frames.append(await in_thread(images.extras))
@@ -332,6 +333,15 @@ class Verify:
             return found.after_repair(lost, repaired)
         earlier = await in_thread(not_repaired, dataset, pl.concat([lost, found.damage]))
         return found.after_repair(pl.concat([lost, earlier]), repaired)
+
+
+def _check_exports(found: Verification) -> None:
+    """Raise UsageError if a file of somebody else is in an export that is to be written anew."""
+    damaged = {path.split("/")[1] for path in found.damage.get_column("path") if path.startswith(f"{EXPORTS}/")}
+    for extra in found.findings("extra"):
+        if extra.path.startswith(f"{EXPORTS}/") and extra.path.split("/")[1] in damaged:
+            path = Path(found.savepath) / extra.path
+            raise UsageError(f"{path}: it is no file that the export wrote, and would be in the way; move it away")
 
 
 def _described(damage: pl.DataFrame) -> str:
