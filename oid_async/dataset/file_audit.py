@@ -35,6 +35,15 @@ _BATCH_ROWS = 256
 _NO_RECORD = "no record of it: --repair, or the next completed run, makes one"
 
 
+def whole_inputs(folder: Folder, found: pl.DataFrame) -> tuple[bool, bool]:
+    """Return whether the manifest can be read, and whether query.json can, by these findings.
+
+    Without a manifest query.json is all there is, and is read.
+    """
+    wrong = set(found.filter(pl.col("kind") != "unchecked").get_column("path"))
+    return folder.manifest.name not in wrong, "query.json" not in wrong or not folder.manifest.exists()
+
+
 class FileAudit:
     """The files of one folder that are no images, compared with their record. With `deep` pictures are decoded."""
 

@@ -9,7 +9,6 @@ from oid_async.jobs.download import Run
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.options.paths import shown
 from oid_async.options.query import Options
-from oid_async.origin.lookalike import STAGED_FAILURES, Lookalike
 from oid_async.report import Report
 
 # The name of the look-alike's site over runs; its address is another one each time.
@@ -24,11 +23,16 @@ def demo_run(savepath: Path, cache_dir: Path | None, sink: Sink) -> Run:
 
 def look_alike_run(options: Options, sink: Sink) -> Run:
     """Return the run of any query against the look-alike."""
+    # It brings a server, which takes a tenth of a second to import; reading a folder must not load it.
+    from oid_async.origin.lookalike import Lookalike
+
     return Run(options, sink, serve=Lookalike().serve, site=SITE)
 
 
 def went_as_staged(report: Report) -> bool:
     """Return whether exactly the staged failures happened."""
+    from oid_async.origin.lookalike import STAGED_FAILURES
+
     return report.failures == dict(Counter(STAGED_FAILURES))
 
 

@@ -29,7 +29,7 @@ from oid_async.dataset.audit import (
     not_repaired,
 )
 from oid_async.dataset.export_audit import EXPORTS, ExportAudit, exports_of
-from oid_async.dataset.file_audit import FileAudit
+from oid_async.dataset.file_audit import FileAudit, whole_inputs
 from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import UsageError, storage_errors
@@ -272,10 +272,10 @@ class Verify:
 
     async def _open(self, found: pl.DataFrame) -> SavedDataset | None:
         """Open the folder, None if its manifest is not what was written; say how far an unfinished run is."""
-        wrong = set(found.filter(pl.col("kind") != "unchecked").get_column("path"))
-        if "manifest.parquet" in wrong:
+        manifest_is_whole, query_is_whole = await in_thread(whole_inputs, self._folder, found)
+        if not manifest_is_whole:
             return None
-        opener = SavedDataset if "query.json" in wrong and self._folder.manifest.exists() else open_folder
+        opener = open_folder if query_is_whole else SavedDataset
         dataset = await acquired(opener, self._folder, "verify", release=SavedDataset.close)
         self._opened.callback(dataset.close)
         for note in dataset.notes:

@@ -112,7 +112,9 @@ class RowRules:
         rules |= _id_rule(ids, columns) | dict.fromkeys(kind.numbers, SHARE) | dict.fromkeys(kind.maybe, MAYBE)
         rules |= {name: CONFIDENCE for name in kind.numbers if name == "Confidence"}
         rules |= dict.fromkeys(flags, FLAG) | ({"EstimatedYesNo": ANSWER} if kind.name == "point" else {})
+        # A relationship is about its two classes; exports take its boxes either way round.
         sides = [(name, name.replace("Min", "Max")) for name in kind.numbers if "Min" in name]
+        sides = [] if kind.name == "relationship" else sides
         ordered = tuple(pair for pair in sides if set(pair) <= set(columns))
         return cls(tuple(columns), _there(rules, columns), ordered, ids, is_given)
 

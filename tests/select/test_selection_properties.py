@@ -118,6 +118,8 @@ class Case:
             "kinds": [self.kind],
             "all_boxes": self.all_boxes,
         }
+        # Nothing named is everything, by leaving the option out.
+        query = {name: value for name, value in query.items() if value not in ([], ())}  # type: ignore[assignment]
         query.update(dict(self.flags))  # type: ignore[typeddict-item]
         if self.file_words:
             query["category_file"] = _write(folder / "categories.txt", "\r\n\r\n".join(self.file_words))

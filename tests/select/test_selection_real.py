@@ -255,14 +255,16 @@ def draw(world: World, chance: random.Random, folder: Path) -> Asked:
         query["category_file"] = folder / "categories.txt"
         write_bytes(folder / "categories.txt", "\r\n\r\n".join(words[1:]).encode())
         del words[1:]
-    query["categories"] = words
+    if words:
+        query["categories"] = words
     query["match"] = chance.choice(("any", "sum", "sum", "all", "inter")) if words else "any"
     asked.exclude = some(chance.choice((0, 0, 0, 1, 2)))
     query["exclude"] = list(map(spelled, asked.exclude))
     query["with_subclasses"] = chance.random() < 0.5
     flags = dict.fromkeys(chance.choices(world.flags, k=chance.choice((0, 0, 1, 2))))
     query.update({name: chance.choice(("yes", "no", "no")) for name in flags})  # type: ignore[typeddict-item]
-    query["splits"] = chance.choice(world.splits)
+    if splits := chance.choice(world.splits):
+        query["splits"] = splits
     query["kinds"] = [chance.choice(("bbox", "bbox", "bbox", "none"))]
     query["all_boxes"] = query["kinds"] == ["bbox"] and chance.random() < 0.3
     query["limit"] = chance.choice((None, None, -1, 5, 300, 300, chance.choice((0, 1))))
@@ -383,7 +385,7 @@ def is_count(number: int | None) -> bool:
 
 def asked_splits(world: World, asked: Asked) -> list[str]:
     """Return the splits that count: as asked, else all that given tables hold, else what a list says, else train."""
-    splits = list(asked.query["splits"])
+    splits = list(asked.query.get("splits", ()))
     if splits or world.is_given:
         return list(SPLITS) if splits in ([], ["all"]) else splits
     said = {split for _, split in asked.listed or ()}

@@ -76,7 +76,7 @@ def test_what_people_write_is_read_as_it_is_meant(tmp_path: Path, form: str) -> 
         ("bbox", SIDES, "0,1,0,inf", "YMax 'inf' is not a number"),
         ("bbox", "IsOccluded", "2", "IsOccluded '2' is none of 1, 0, -1, true and false"),
         ("segmentation", "BoxXMin,BoxXMax", "0.9,0.1", "BoxXMin 0.9 is larger than BoxXMax 0.1"),
-        ("relationship", "XMin2,XMax2", "0.9,0.1", "XMin2 0.9 is larger than XMax2 0.1"),
+        ("relationship", "XMin2,XMax2", "0.9,1.1", "XMax2 1.1 is outside the image"),
         ("point", "X,Y", "0.5,1.2", "Y 1.2 is outside the image"),
         ("point", "EstimatedYesNo", "maybe", "EstimatedYesNo 'maybe' is none of yes, no and unsure"),
         ("label", "Confidence", "87", "Confidence 87 is not within 0 and 1"),
