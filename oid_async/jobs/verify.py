@@ -219,12 +219,12 @@ class Verify:
             tried_before = await in_thread(damaged.exists)
             _, first = await self._check()
             damage = first.damage
+            if not len(damage) and not tried_before:
+                return first
             _check_exports(first)
             await in_thread(restore_inputs, self._folder, damage, given.names)
             run = await in_thread(partial(repeated_run, self._folder, given, self._sink, retry_failed=tried_before))
             moved = await in_thread(clear_damage, self._folder, damage)
-        if not len(damage) and not await in_thread(damaged.exists):
-            return first
         kept = f"; {moved} damaged files wait in {damaged}" if moved else ""
         self._sink(Note(f"{_described(damage)}{kept}"))
         of_exports = pl.col("path").str.starts_with(f"{EXPORTS}/")

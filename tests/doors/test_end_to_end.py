@@ -164,10 +164,11 @@ async def test_query_saves_what_sql_finds(
     lookalike: Path, tmp_path: Path, categories: list[str], match: str, limit: int | None, splits: list[str]
 ) -> None:
     """Union, intersection, no category, a limit and each split save the images and boxes that SQL finds."""
-    named: QueryOptions = {"categories": categories} if categories else {}
-    report = await oid_async.download(
-        **named, match=match, limit=limit, splits=splits, savepath=tmp_path / "d", mirror=lookalike
-    )
+    query: QueryOptions = {"match": match, "limit": limit, "splits": splits, "mirror": lookalike}
+    query["savepath"] = tmp_path / "d"
+    if categories:
+        query["categories"] = categories
+    report = await oid_async.download(**query)
     names = list(SPLITS) if splits == ["all"] else splits
     assert_is(tmp_path / "d", lookalike, categories, match, limit, names)
     assert report.selected == report.downloaded == report.requests == len(image_names(tmp_path / "d"))

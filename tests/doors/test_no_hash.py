@@ -129,12 +129,12 @@ def test_verify_says_what_has_no_md5(mirror: Path, tmp_path: Path, capsys: pytes
     assert "; 6 have no MD5: size, start and end alone were checked" in capsys.readouterr().err
 
 
-async def test_repair_goes_on_without(saved: Path) -> None:
+async def test_repair_goes_on_without(mirror: Path, saved: Path) -> None:
     """What a repair brings back is whole and has no MD5 either: it is the same query, as query.json tells it."""
     body = picture(saved, 0).read_bytes()
     picture(saved, 0).write_bytes(body[:-1])
     picture(saved, 1).unlink()
-    found = await oid_async.verify(savepath=saved, repair=True)
+    found = await oid_async.verify(savepath=saved, repair=True, mirror=mirror)
     assert (found.clean, found.repaired, found.unhashed) == (True, 2, 6)
     assert picture(saved, 0).read_bytes() == body
     assert hashes(saved) == [None] * len(IDS)
