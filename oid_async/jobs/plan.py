@@ -233,7 +233,7 @@ async def _size_listings(context: RunContext, tables: GatheredTables) -> tuple[P
     """Return the bucket's listings, if there is a whole one of every split that images may be of."""
     splits = context.options.splits or tables.looked_in or SPLITS
     listings = [Sizes(context.cache.cache.objects, split) for split in splits]
-    if not all(each.is_there for each in listings):
+    if not all(await in_thread(lambda: [each.is_there for each in listings])):
         return ()
     for each in listings:
         if await in_thread(each.is_damaged):
