@@ -131,6 +131,12 @@ class FileAudit:
                         yield _row(path, "extra", "no run has written it", size, None, selected=False)
 
 
+def unreadable_manifest(folder: Folder) -> pl.DataFrame:
+    """Return the finding of a manifest without a record that cannot be read, as FINDINGS."""
+    row = _row("manifest.parquet", "altered", "cannot be read as a manifest", _size(folder.manifest), None)
+    return pl.DataFrame([row], schema=FINDINGS, orient="row")
+
+
 def _examine_journal(path: Path, size: int, md5: str) -> tuple[FindingKind, str, int | None] | None:
     """Compare the start of the journal, as long as it was, with its MD5: a run that was interrupted has added lines."""
     try:

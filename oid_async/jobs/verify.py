@@ -29,10 +29,10 @@ from oid_async.dataset.audit import (
     not_repaired,
 )
 from oid_async.dataset.export_audit import EXPORTS, ExportAudit, exports_of
-from oid_async.dataset.file_audit import FileAudit, whole_inputs
+from oid_async.dataset.file_audit import FileAudit, unreadable_manifest, whole_inputs
 from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.saved import SavedDataset
-from oid_async.errors import UsageError, storage_errors
+from oid_async.errors import InputError, UsageError, storage_errors
 from oid_async.events import Checked, Note, Sink
 from oid_async.forks import refuse_forked_child
 from oid_async.jobs.export import Export
@@ -40,7 +40,7 @@ from oid_async.jobs.opening import open_folder
 from oid_async.jobs.repair import clear_damage, export_options, restore_inputs
 from oid_async.jobs.repeated import Given, repeated_run
 from oid_async.options.query import Options
-from oid_async.store.folder import Folder
+from oid_async.store.folder import Folder, packed_in
 
 FINDING_KINDS: tuple[FindingKind, ...] = ("missing", "truncated", "altered", "extra", "unchecked")
 LOST = "cannot be had again"
@@ -248,6 +248,8 @@ class Verify:
         frames = [await in_thread(files.others), *[await in_thread(audit.others) for audit in exports]]
         inputs = await in_thread(files.check_first)
         dataset = await self._open(pl.concat([frames[0], inputs]))
+        if dataset is None and not len(inputs):
+            frames.append(unreadable_manifest(self._folder))
         images = await in_thread(partial(Audit, self._folder, dataset, deep=self._deep))
         total = images.selected + images.unselected
         counts = [files.total, *(audit.total for audit in exports)]
@@ -276,7 +278,13 @@ class Verify:
         if not manifest_is_whole:
             return None
         opener = open_folder if query_is_whole else SavedDataset
-        dataset = await acquired(opener, self._folder, "verify", release=SavedDataset.close)
+        try:
+            dataset = await acquired(opener, self._folder, "verify", release=SavedDataset.close)
+        except InputError:
+            # Without a record nothing but reading it shows that a manifest is damaged; a repair makes it anew.
+            if self._repair is None or not self._folder.manifest.is_file() or packed_in(self._folder) is not None:
+                raise
+            return None
         self._opened.callback(dataset.close)
         for note in dataset.notes:
             self._sink(Note(note))
