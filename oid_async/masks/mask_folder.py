@@ -14,7 +14,7 @@ import polars as pl
 from oid_async.concurrency import in_thread
 from oid_async.events import Sink
 from oid_async.masks.fetch import BUCKET, MaskFetcher, MaskReport
-from oid_async.openimages.ids import KEY, IdForm
+from oid_async.openimages.ids import IdForm
 from oid_async.openimages.kinds import KINDS
 from oid_async.options.query import MaskSize
 from oid_async.store.atomic import read_json, write_json
@@ -64,9 +64,12 @@ class MaskFolder:
     def _wanted(self) -> pl.LazyFrame:
         """Return MaskPath, Subset, Width and Height of the masks in the saved table."""
         text = pl.scan_csv(self._table, infer_schema=False, glob=False)
-        manifest = pl.scan_parquet(self._folder.manifest, glob=False).select(self._ids.key(), "Subset")
+        manifest = pl.scan_parquet(self._folder.manifest, glob=False)
+        # The saved table does not say the split of an image, but its file: no two images share one.
+        on = ["ImageID", "FileName"] if self._ids.by_split else ["ImageID"]
         sizes = [pl.col(name).cast(pl.Int64) for name in ("Width", "Height")]
-        return text.select(self._ids.key(), "MaskPath", *sizes).join(manifest, on=KEY).drop(KEY)
+        wanted = text.select(*on, "MaskPath", *sizes)
+        return wanted.join(manifest.select(*on, "Subset"), on=on, nulls_equal=True).drop(on)
 
     def _read_note(self) -> str | None:
         try:

@@ -182,7 +182,7 @@ class Options(ExportOptions):
         "meets the categories",
     )
     exclude_ids: str | tuple[str, ...] | None = _which_images(
-        None, read.LIST, "--exclude-ids", help="none of these images: a list as of --image-ids"
+        None, read.EXCLUSIONS, "--exclude-ids", help="none of these images: a list as of --image-ids"
     )
     limit: int | None = _which_images(
         None,

@@ -59,10 +59,10 @@ def read_words(label: str, value: object) -> tuple[str, ...]:
 
 def read_list(label: str, value: object) -> str | tuple[str, ...] | None:
     """Return the path of a list as text, `-` for stdin, or the lines that are given in place of a file."""
-    if value is None or value == "-":
-        return None if value is None else "-"
+    if value is None:
+        return None
     if isinstance(value, str | os.PathLike):
-        return read_path(label, value)
+        return "-" if value == "-" else read_path(label, value)
     if isinstance(value, bytes | bytearray | Mapping) or not isinstance(value, Iterable):
         raise UsageError(f"{label} takes a path or a sequence of lines, not {value!r}")
     lines = tuple(value)
@@ -72,6 +72,15 @@ def read_list(label: str, value: object) -> str | tuple[str, ...] | None:
     if not any(line.strip() for line in lines):
         raise UsageError(f"{label}: the sequence names nothing; leave it out to take everything")
     return lines
+
+
+def _read_exclusions(label: str, value: object) -> str | tuple[str, ...] | None:
+    """Return what `read_list` does; a sequence that names nothing excludes nothing, as an empty file does."""
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | Mapping | os.PathLike):
+        value = tuple(value)
+        if all(isinstance(line, str) and not line.strip() for line in value):
+            return None
+    return read_list(label, value)
 
 
 def one_of(allowed: Iterable[str]) -> Reader:
@@ -229,6 +238,7 @@ SWITCH = Reader(_read_switch, parse=bool)
 YES_OR_NO = Reader(_read_yes_or_no, choices=("yes", "no"))
 FILE = Reader(read_path, "FILE", is_path=True)
 LIST = Reader(read_list, "FILE|-", "a file, - for stdin, a pipe; in Python also a sequence of lines", is_path=True)
+EXCLUSIONS = replace(LIST, read=_read_exclusions)
 TABLE = Reader(_read_table, "PATH_OR_URL", is_path=True)
 MIRROR = Reader(_or_default(_read_table), "URL_OR_DIR", is_path=True, environment="OID_ASYNC_MIRROR")
 FOLDER = Reader(read_folder, "DIR", is_path=True)

@@ -46,6 +46,13 @@ def read_classes(table: TableFile) -> tuple[Classes, pl.DataFrame]:
     Returns the classes, and Line and Reason of the rows that cannot be used. Raises InputError.
     """
     rows, lines, bad_rows = _read_headless(table, CLASS_COLUMNS, _class_columns)
+    labels, called = (pl.col(name).str.strip_chars().str.contains(f"^{_MID.pattern}$") for name in CLASS_COLUMNS)
+    if rows.select(called.mean().fill_null(0) > 0.5, ~labels.any()).row(0) == (True, True):
+        label, name = CLASS_COLUMNS
+        raise InputError(
+            f"{table.name}: the MIDs (/m/...) stand in its column of names; without a header the first column is "
+            f"{label} and the second {name}, so turn them round or put a header on"
+        )
     names: dict[str, str] = {}
     again = []
     for line, (label, name) in zip(lines, rows.iter_rows(), strict=True):

@@ -1,6 +1,7 @@
 """One id in two splits is two images: asked, saved, read and exported apart."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,3 +84,30 @@ async def test_list_that_was_corrected_to_another_split_is_another_image(tmp_pat
             )
             assert (report.downloaded, report.present) == (1, 0)
             assert oid_async.open(tmp_path / "out").image(TWIN) == body(split, TWIN)
+
+
+async def test_masks_of_an_id_in_two_splits(lookalike: Path, tmp_path: Path) -> None:
+    """The masks of such an image are saved, each once, from the archive of its split."""
+    mirror = tmp_path / "mirror"
+    shutil.copytree(lookalike, mirror)
+    tables = mirror / "openimages"
+    masks, images, files = (
+        "v5/{}-annotations-object-segmentation.csv",
+        "2018_04/{0}/{0}-images-with-rotation.csv",
+        "../open-images-dataset/{}",
+    )
+    rows = [line.split(",") for line in (tables / masks.format("test")).read_text().splitlines()[1:]]
+    twin = rows[0][1]
+    other = (tables / masks.format("validation")).read_text().splitlines()[1].split(",")[1]
+    for form in (masks, images):
+        path = tables / form.format("validation")
+        path.write_text(path.read_text().replace(other, twin))
+    folder = tables / files.format("validation")
+    (folder / f"{other}.jpg").rename(folder / f"{twin}.jpg")
+    query: dict[str, Any] = {"mirror": mirror, "cache_dir": tmp_path / "c", "savepath": tmp_path / "d"}
+    await oid_async.download(**query, splits=["validation", "test"], kinds=["segmentation"])
+    dataset = oid_async.open(tmp_path / "d")
+    saved = {path.name for path in (tmp_path / "d" / "segmentation" / "masks").iterdir()}
+    assert dataset.images.filter(ImageID=twin).collect().height == 2
+    assert dataset.masks.filter(ImageID=twin).collect().get_column("FileName").n_unique() == 2
+    assert {name for name, image_id, *_ in rows if image_id == twin} <= saved

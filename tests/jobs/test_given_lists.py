@@ -6,6 +6,7 @@ import os
 import threading
 from pathlib import Path
 
+import polars as pl
 import pytest
 from support.published import Box, Dataset, Image
 
@@ -75,6 +76,8 @@ async def test_sequences_are_lists(mirror: Path, tmp_path: Path) -> None:
     assert not (savepath / "image_ids.txt").exists()
     with pytest.raises(UsageError, match=r"image_ids.*names nothing"):
         await plan_and_download(image_ids=[])
+    assert await plan_and_download(image_ids=pl.Series([HERE]), exclude_ids=[]) == (1, 1)
+    assert not (savepath / "exclude_ids.txt").exists()
 
 
 async def test_a_plan_writes_nothing_to_savepath(mirror: Path, tmp_path: Path) -> None:

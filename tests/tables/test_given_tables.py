@@ -228,6 +228,7 @@ def test_a_class_with_two_names_is_named(tmp_path: Path) -> None:
         ("/m/1;Apple\n/m/2;Pear\n", "separated by semicolons"),
         ("<html><body>,</body>", "HTML"),
         (",x\n,y\n/m/1,Apple\n", "line 1: LabelName is empty"),
+        ("Apple,/m/1\nPear,/m/2\n", "turn them round"),
     ],
 )
 def test_what_is_no_class_table_is_refused(tmp_path: Path, body: str, said: str) -> None:
