@@ -98,7 +98,7 @@ class SavedDataset:
         self.image_files = ImageFiles(folder.images)
         self._shards = packed_in(folder)
         self._check_manifest(purpose)
-        self.images = pl.scan_parquet(manifest, glob=False).with_columns(
+        self._images = pl.scan_parquet(manifest, glob=False).with_columns(
             pl.col(name).cast(dtype) for name, dtype in MANIFEST_SCHEMA.items()
         )
         if purpose != "read":
@@ -131,6 +131,12 @@ class SavedDataset:
     def savepath(self) -> Path:
         """The folder."""
         return self.folder.path
+
+    @property
+    def images(self) -> pl.LazyFrame:
+        """One row per selected image."""
+        refuse_forked_child()
+        return self._images
 
     @property
     def boxes(self) -> pl.LazyFrame:

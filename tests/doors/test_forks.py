@@ -9,9 +9,12 @@ import asyncio, os, sys, oid_async
 saved, used = sys.argv[1], sys.argv[2] == "used"
 if used:
     asyncio.run(oid_async.verify(savepath=saved))
+    dataset = oid_async.open(saved)
 child = os.fork()
 if not child:
     try:
+        if used:
+            dataset.images.collect()
         print(asyncio.run(oid_async.verify(savepath=saved)).clean, flush=True)
     except oid_async.errors.UsageError as error:
         print(error, flush=True)
