@@ -4,7 +4,8 @@ import re
 
 REDACTED = "REDACTED"
 # Scheme, //, login up to the last @ of the authority (WHATWG URL, section 4.4), the rest up to the query, the query.
-_URL = re.compile(r"(?P<start>[A-Za-z][A-Za-z0-9+.-]*://)(?P<login>[^/?#]*@)?(?P<middle>[^?#]*)(?P<query>\?[^#]*)?")
+# Blanks before it come with copying a URL, and are no part of a path.
+_URL = re.compile(r"(?P<start>\s*[A-Za-z][A-Za-z0-9+.-]*://)(?P<login>[^/?#]*@)?(?P<middle>[^?#]*)(?P<query>\?[^#]*)?")
 # A URL within a text, up to a blank, a quote or a bracket.
 _IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>()]+")
 
@@ -33,7 +34,7 @@ def redacted_text(text: str) -> str:
 def has_login(url: str) -> bool:
     """Return whether a URL holds a user name or a password.
 
-    >>> has_login("http://user@x.org/"), has_login("http://x.org/a@b?c=d@e"), has_login("me@x.org")
+    >>> has_login(" http://user@x.org/"), has_login("http://x.org/a@b?c=d@e"), has_login("me@x.org")
     (True, False, False)
     """
     parts = _URL.match(url)

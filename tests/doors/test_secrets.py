@@ -38,10 +38,11 @@ def address(lookalike: Path) -> Iterator[str]:
     thread.join()
 
 
+@pytest.mark.parametrize("blank", ["", " ", "\t"])
 @pytest.mark.parametrize("option", ["--mirror", "--label", "--annotation", "--imageURL"])
-def test_a_login_in_a_url_is_refused_and_not_repeated(option: str, tmp_path: Path) -> None:
-    """user:password in any URL is exit 2, the message names the option and keeps the password."""
-    done = run_cli("download", option, LOGIN, "--savepath", tmp_path / "s")
+def test_a_login_in_a_url_is_refused_and_not_repeated(option: str, blank: str, tmp_path: Path) -> None:
+    """user:password in any URL is exit 2, copied with a blank too; the message names the option, not the password."""
+    done = run_cli("download", option, f"{blank}{LOGIN}", "--savepath", tmp_path / "s")
     assert done.code == 2
     assert f"{option}) holds" in done.stderr or f"{option} holds" in done.stderr
     assert PASSWORD not in done.stdout + done.stderr
