@@ -5,7 +5,9 @@ import re
 REDACTED = "REDACTED"
 # Scheme, //, login up to the last @ of the authority (WHATWG URL, section 4.4), the rest up to the query, the query.
 # Blanks before it come with copying a URL, and are no part of a path.
-_URL = re.compile(r"(?P<start>\s*[A-Za-z][A-Za-z0-9+.-]*://)(?P<login>[^/?#]*@)?(?P<middle>[^?#]*)(?P<query>\?[^#]*)?")
+_URL = re.compile(
+    r"(?P<start>\s*[A-Za-z][A-Za-z0-9+.-]*:///*)(?P<login>[^/?#]*@)?(?P<middle>[^?#]*)(?P<query>\?[^#]*)?"
+)
 # A URL within a text, up to a blank, a quote or a bracket.
 _IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>()]+")
 

@@ -21,6 +21,7 @@ LIST = ".oid_async-export.list"
 # `path` is relative to the export, parts joined by "/"; `md5` is base64, null where it is not known (--no-hash).
 LIST_SCHEMA: dict[str, type[pl.DataType]] = {"path": pl.String, "bytes": pl.Int64, "md5": pl.String}
 _TIME = "oid_async.changed_ns"
+_MARKER = "oid_async.marker"
 _FILES_AT_ONCE = 1 << 16
 
 # `changed` is the ctime in nanoseconds; `is_link` a symbolic link, which is not followed.
@@ -37,13 +38,23 @@ FOUND_SCHEMA: dict[str, type[pl.DataType]] = {
 def write_list(export: Path, files: pl.DataFrame) -> None:
     """Write the list of an export whose marker, and every other file, is there already. Raises OSError.
 
-    The list holds the time of the marker, by the clock of its file system: what changed later was not the export. The
+    The list holds the marker, and its time by the clock of its file system: what changed later was not the export. The
     shards of a download have no marker, and 0 as their time.
     """
-    marker = export / MARKER
-    changed = os.lstat(marker).st_ctime_ns if marker.exists() else 0
+    marker, metadata = export / MARKER, {_TIME: "0"}
+    if marker.exists():
+        metadata = {_TIME: str(os.lstat(marker).st_ctime_ns), _MARKER: marker.read_text(encoding="utf-8")}
     with replacing(export / LIST) as part:
-        files.select(list(LIST_SCHEMA)).sort("path").write_parquet(part, metadata={_TIME: str(changed)})
+        files.select(list(LIST_SCHEMA)).sort("path").write_parquet(part, metadata=metadata)
+
+
+def kept_marker(export: Path) -> str | None:
+    """Return the marker as the list of an export holds it; None without a list that can be read, or without one."""
+    try:
+        with (export / LIST).open("rb") as file:
+            return pl.read_parquet_metadata(file).get(_MARKER)
+    except (OSError, ValueError, pl.exceptions.PolarsError):
+        return None
 
 
 def read_list(export: Path) -> tuple[pl.DataFrame, int] | None:

@@ -15,7 +15,7 @@ from oid_async.dataset.tables import SavedTable
 from oid_async.errors import InputError
 from oid_async.forks import refuse_forked_child
 from oid_async.openimages.kinds import KINDS, KindName
-from oid_async.openimages.vocabulary import SPLITS
+from oid_async.openimages.vocabulary import OTHER_SPLITS, SPLITS
 from oid_async.report import Report
 from oid_async.store.folder import Folder, packed_in
 from oid_async.store.results import MANIFEST_SCHEMA
@@ -175,7 +175,8 @@ class SavedDataset:
         that is in two splits.
         """
         refuse_forked_child()
-        split, _, bare = image_id.rpartition("/")
+        word, _, bare = image_id.rpartition("/")
+        split = OTHER_SPLITS.get(word.lower(), word.lower())
         is_meant = pl.col("ImageID") == image_id
         if split in SPLITS:
             is_meant |= (pl.col("ImageID") == bare) & (pl.col("Subset") == split)

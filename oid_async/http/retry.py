@@ -274,6 +274,8 @@ def _no_connection(error: "aiohttp.ClientConnectorError", proxy: str | None) -> 
     is_system = number and number > 0 and not isinstance(cause, ssl.SSLError)
     reason = os.strerror(number) if number and is_system else " ".join(str(cause).split())[:200]
     if proxy is not None:
+        # A connection that is closed in place of an answer has no reason: asyncio's error is empty.
+        reason = reason or "it closes the connection; its address may begin with http://"
         return FetchError("network", f"the proxy {proxy} cannot be reached: {reason}", unsent=True)
     # OpenSSL's word for an answer that is no TLS; asyncio has none for a connection that is closed in place of one.
     if getattr(cause, "reason", None) in _NO_TLS or (isinstance(cause, ConnectionError) and not str(cause)):

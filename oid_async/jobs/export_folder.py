@@ -135,7 +135,8 @@ class ExportFolder:
         An empty folder has none.
         """
         found = files_in(place)
-        marked = bool(found.get_column("path").eq(MARKER).any())
+        # Either says that this is an export; the list alone is what is left of one whose marker was lost.
+        marked = bool(found.get_column("path").is_in(_OURS).any())
         found = found.filter(~pl.col("path").is_in(_OURS))
         if not marked and len(found):
             raise UsageError(

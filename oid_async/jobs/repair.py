@@ -13,11 +13,11 @@ import polars as pl
 
 from oid_async.dataset.audit import IMAGES, set_aside, set_files_aside
 from oid_async.dataset.export_audit import EXPORTS
-from oid_async.dataset.export_list import LIST, MARKER
+from oid_async.dataset.export_list import LIST, MARKER, kept_marker
 from oid_async.errors import InputError, UsageError, storage_errors
 from oid_async.options.export import ExportOptions
 from oid_async.options.query import KEPT_LISTS
-from oid_async.store.atomic import replacing
+from oid_async.store.atomic import replacing, write_text
 from oid_async.store.attached_files import NAMES
 from oid_async.store.folder import Folder
 from oid_async.store.journal_repair import rebuild_journal
@@ -74,7 +74,13 @@ def clear_damage(folder: Folder, damage: pl.DataFrame) -> int:
 
 
 def export_options(export: Path) -> ExportOptions:
-    """Return the options that an export was made with, to write it anew in its place. Raises InputError."""
+    """Return the options that an export was made with, to write it anew in its place. Raises InputError.
+
+    A marker that is lost or damaged is written anew from the list.
+    """
+    kept = kept_marker(export)
+    if kept is not None:
+        write_text(export / MARKER, kept)
     try:
         marker: Any = json.loads((export / MARKER).read_text(encoding="utf-8"))
         options = {name: value for name, value in marker["options"].items() if value is not None}

@@ -6,6 +6,7 @@ that want the same table share the work: one does it, the other waits.
 
 import asyncio
 import errno
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -65,7 +66,7 @@ class Cache:
 
     def given_entry(self, url: str) -> CacheEntry:
         """Return the entry of a table that the user gave by URL."""
-        name = url.split("?", 1)[0].rstrip("/").rsplit("/", 1)[-1] or "table.csv"
+        name = re.split("[?#]", url, maxsplit=1)[0].rstrip("/").rsplit("/", 1)[-1] or "table.csv"
         return CacheEntry(given_folder(self.root, url), name)
 
 

@@ -176,3 +176,18 @@ def test_an_odd_query_is_one_line(text: str, saved: Path, capsys: pytest.Capture
     said = capsys.readouterr().err
     assert "query.json" in said
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("lost", ["removed", "cut"])
+async def test_the_mark_of_an_export_is_checked_and_comes_back(saved: Path, given: dict[str, Any], lost: str) -> None:
+    """A marker that is gone or cut is a finding; a repair writes it anew from the list, and so the export."""
+    await oid_async.export(savepath=saved, format="coco")
+    marker = saved / "export" / "coco" / ".oid_async-export.json"
+    if lost == "removed":
+        marker.unlink()
+    else:
+        marker.write_bytes(marker.read_bytes()[:100])
+    found = await oid_async.verify(savepath=saved, exports=True)
+    assert [finding.path for finding in found.findings()] == ["export/coco/.oid_async-export.json"]
+    assert (await oid_async.verify(savepath=saved, exports=True, repair=True, **given)).clean
+    assert (await oid_async.verify(savepath=saved, exports=True)).clean
