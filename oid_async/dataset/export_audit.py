@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from oid_async.dataset.audit import FINDINGS, FindingKind, examine
-from oid_async.dataset.export_list import LIST, MARKER, files_in, kept_marker, read_list
+from oid_async.dataset.export_list import LIST, MARKER, files_in, read_list
 from oid_async.errors import InputError
 from oid_async.store.folder import Folder
 from oid_async.store.image_check import md5_base64
@@ -60,23 +60,12 @@ class ExportAudit:
         if self._files is None:
             yield self._row(MARKER, "unchecked", "version 0.1.0 wrote no list of an export's files", None, None)
             return
-        yield from self._marker()
         names = pl.concat([self._files.get_column("path"), pl.Series([MARKER, LIST])])
         there = files_in(self._export)
         for path, size in (
             there.filter(~pl.col("path").is_in(names.implode())).select("path", "found_bytes").iter_rows()
         ):
             yield self._row(path, "extra", "the export has not written it", size, None, selected=False)
-
-    def _marker(self) -> Iterator[tuple[object, ...]]:
-        """Yield the finding of a marker that is not as the list holds it."""
-        kept = kept_marker(self._export)
-        if kept is None:
-            return
-        path, body = self._export / MARKER, kept.encode()
-        finding = examine(str(path), len(body), md5_base64(body))
-        if finding is not None:
-            yield self._row(MARKER, *finding, len(body))
 
     @staticmethod
     def _examine(path: Path, size: int, md5: str | None) -> tuple[FindingKind, str, int | None] | None:

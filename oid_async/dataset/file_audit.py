@@ -13,7 +13,7 @@ import polars as pl
 from oid_async.dataset.audit import FINDINGS, FindingKind, examine
 from oid_async.openimages.kinds import KINDS
 from oid_async.store.attached_files import NAMES
-from oid_async.store.folder import Folder
+from oid_async.store.folder import Folder, packed_in
 from oid_async.store.image_check import md5_base64
 from oid_async.store.kept_files import KEPT, kept_path, read_kept
 from oid_async.store.written_files import (
@@ -129,6 +129,11 @@ class FileAudit:
                         yield _row(path, "unchecked", _NO_RECORD, size, None)
                     else:
                         yield _row(path, "extra", "no run has written it", size, None, selected=False)
+
+
+def can_remake_manifest(folder: Folder) -> bool:
+    """Return whether there is a manifest of images that are files, which a run of the query makes anew."""
+    return folder.manifest.is_file() and packed_in(folder) is None
 
 
 def unreadable_manifest(folder: Folder) -> pl.DataFrame:

@@ -29,7 +29,7 @@ from oid_async.dataset.audit import (
     not_repaired,
 )
 from oid_async.dataset.export_audit import EXPORTS, ExportAudit, exports_of
-from oid_async.dataset.file_audit import FileAudit, unreadable_manifest, whole_inputs
+from oid_async.dataset.file_audit import FileAudit, can_remake_manifest, unreadable_manifest, whole_inputs
 from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import InputError, UsageError, storage_errors
@@ -40,7 +40,7 @@ from oid_async.jobs.opening import open_folder
 from oid_async.jobs.repair import clear_damage, export_options, restore_inputs
 from oid_async.jobs.repeated import Given, repeated_run
 from oid_async.options.query import Options
-from oid_async.store.folder import Folder, packed_in
+from oid_async.store.folder import Folder
 
 FINDING_KINDS: tuple[FindingKind, ...] = ("missing", "truncated", "altered", "extra", "unchecked")
 LOST = "cannot be had again"
@@ -282,7 +282,7 @@ class Verify:
             dataset = await acquired(opener, self._folder, "verify", release=SavedDataset.close)
         except InputError:
             # Without a record nothing but reading it shows that a manifest is damaged; a repair makes it anew.
-            if self._repair is None or not self._folder.manifest.is_file() or packed_in(self._folder) is not None:
+            if self._repair is None or not await in_thread(can_remake_manifest, self._folder):
                 raise
             return None
         self._opened.callback(dataset.close)
