@@ -21,7 +21,7 @@ from typing import Any
 
 import polars as pl
 
-from oid_async.dataset.export_list import LIST, MARKER, files_in, read_list
+from oid_async.dataset.export_list import LIST, MARKER, files_in, kept_marker, read_list
 from oid_async.errors import InputError, LockedError, UsageError
 from oid_async.formats.registry import WRITERS
 from oid_async.openimages.kinds import KINDS
@@ -135,8 +135,8 @@ class ExportFolder:
         An empty folder has none.
         """
         found = files_in(place)
-        # Either says that this is an export; the list alone is what is left of one whose marker was lost.
-        marked = bool(found.get_column("path").is_in(_OURS).any())
+        # The list of an export whose marker was lost holds it, too; the list of a download's shards has none.
+        marked = bool(found.get_column("path").eq(MARKER).any()) or kept_marker(place) is not None
         found = found.filter(~pl.col("path").is_in(_OURS))
         if not marked and len(found):
             raise UsageError(
