@@ -76,7 +76,7 @@ async def verify(
     UsageError for what this call must name, LockedError when a run is on in the folder, and when repairing what
     `download` raises.
     """
-    path = Options(savepath=savepath).savepath  # type: ignore[arg-type]
+    path = Options.of(savepath=savepath).savepath
     for name, value in (("repair", repair), ("deep", deep), ("exports", exports)):
         if not isinstance(value, bool):
             raise UsageError(f"{name} is True or False, not {value!r}")
@@ -96,7 +96,7 @@ async def prune(
     as in exports, keep their bytes; an image that a later query wants is fetched again. With `dry_run` it is only
     counted. Raises InputError for a folder without a finished download, LockedError while a run is on, StorageError.
     """
-    path = Options(savepath=savepath).savepath  # type: ignore[arg-type]
+    path = Options.of(savepath=savepath).savepath
     if not isinstance(dry_run, bool):
         raise UsageError(f"dry_run is True or False, not {dry_run!r}")
     return await Prune(path, on_event or ignore, dry_run=dry_run).run()
@@ -134,7 +134,7 @@ async def export(
     given |= {"min_box_area": min_box_area, "group_boxes": group_boxes, "class_map": class_map}
     given |= {"no_masks": no_masks}
     options = ExportOptions(**given, shard_size=shard_size, no_files=no_files)  # type: ignore[arg-type]
-    also = Options(savepath=savepath, processes=processes)  # type: ignore[arg-type]
+    also = Options.of(savepath=savepath, processes=processes)
     return await Export(also.savepath, options, on_event or ignore, processes=also.processes, edited=edited).run()
 
 
@@ -149,7 +149,7 @@ def open(savepath: str | os.PathLike[str]) -> SavedDataset:
     Raises InputError for a folder without a download, with damaged tables, or whose unfinished run needs tables that
     are not in the cache any more. Blocking.
     """
-    return open_for_user(Options(savepath=savepath).savepath)  # type: ignore[arg-type]
+    return open_for_user(Options.of(savepath=savepath).savepath)
 
 
 class Stream:

@@ -126,7 +126,7 @@ class Audit:
             for (name,) in names.iter_rows():
                 path = f"{self._images}{name}"
                 detail = "a folder" if os.path.isdir(path) else "neither the manifest nor the journal knows it"
-                found.append(("extra", None, name, detail, _size(path), None, False, f"{IMAGES}{name}"))
+                found.append(("extra", None, name, detail, size_of(path), None, False, f"{IMAGES}{name}"))
             frames.append(pl.DataFrame(found, schema=FINDINGS, orient="row"))
         return pl.concat(frames)
 
@@ -341,7 +341,8 @@ def _as_text(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _size(path: str) -> int | None:
+def size_of(path: str | Path) -> int | None:
+    """Return the size of a file, or of a link itself; None where there is nothing."""
     try:
         return os.lstat(path).st_size
     except OSError:

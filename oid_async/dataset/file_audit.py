@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from oid_async.dataset.audit import FINDINGS, FindingKind, examine
+from oid_async.dataset.audit import FINDINGS, FindingKind, examine, size_of
 from oid_async.openimages.kinds import KINDS
 from oid_async.store.attached_files import NAMES
 from oid_async.store.folder import Folder, packed_in
@@ -108,7 +108,7 @@ class FileAudit:
         for name in KEPT:
             path = kept_path(self._folder, name)
             if name not in self._kept and os.path.lexists(path):
-                yield _row(f".oid_async/kept/{name}", "altered", "its MD5 differs", _size(path), None)
+                yield _row(f".oid_async/kept/{name}", "altered", "its MD5 differs", size_of(path), None)
             elif name not in self._kept and name in recorded:
                 yield _row(f".oid_async/kept/{name}", "missing", "no such file", None, None)
 
@@ -118,13 +118,13 @@ class FileAudit:
         for name in _TABLES:  # a list that query.json does not take from here may be anybody's
             path = self._folder.path / name
             if name not in known and os.path.lexists(path):
-                yield _row(name, "unchecked", _NO_RECORD, _size(path), None, selected=True)
+                yield _row(name, "unchecked", _NO_RECORD, size_of(path), None, selected=True)
         recorded = self._record.get_column("path").implode()
         for prefix, pattern in NAMES.items():
             for names in _listing(self._folder.path / prefix):
                 paths = pl.Series([prefix + name for name in names], dtype=pl.String)
                 for path in paths.filter(~paths.is_in(recorded)):
-                    size = _size(self._folder.path / path)
+                    size = size_of(self._folder.path / path)
                     if pattern.fullmatch(path.removeprefix(prefix)):
                         yield _row(path, "unchecked", _NO_RECORD, size, None)
                     else:
@@ -138,7 +138,7 @@ def can_remake_manifest(folder: Folder) -> bool:
 
 def unreadable_manifest(folder: Folder) -> pl.DataFrame:
     """Return the finding of a manifest without a record that cannot be read, as FINDINGS."""
-    row = _row("manifest.parquet", "altered", "cannot be read as a manifest", _size(folder.manifest), None)
+    row = _row("manifest.parquet", "altered", "cannot be read as a manifest", size_of(folder.manifest), None)
     return pl.DataFrame([row], schema=FINDINGS, orient="row")
 
 
@@ -150,7 +150,7 @@ def _examine_journal(path: Path, size: int, md5: str) -> tuple[FindingKind, str,
         return examine(str(path), size, md5)  # which says what is wrong with it
     if there < size:
         return "truncated", f"{there} of {size} bytes", there
-    return None if found == md5 else ("altered", "other bytes: the MD5 differs", _size(path))
+    return None if found == md5 else ("altered", "other bytes: the MD5 differs", size_of(path))
 
 
 def _row(
@@ -173,10 +173,3 @@ def _listing(folder: Path) -> Iterator[list[str]]:
     except OSError:
         return
     yield names
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.lstat().st_size
-    except OSError:
-        return None

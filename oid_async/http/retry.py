@@ -222,8 +222,9 @@ def _instant(text: str) -> float | None:
     return seconds if math.isfinite(seconds) else None
 
 
-# A resolver's errors for a name that does not exist; its other errors may pass.
+# OpenSSL's reasons for an answer that is no TLS.
 _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"})
+# A resolver's errors for a name that does not exist; its other errors may pass.
 _NO_SUCH_NAME = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 
 
@@ -277,7 +278,7 @@ def _no_connection(error: "aiohttp.ClientConnectorError", proxy: str | None) -> 
         # A connection that is closed in place of an answer has no reason: asyncio's error is empty.
         reason = reason or "it closes the connection; its address may begin with http://"
         return FetchError("network", f"the proxy {proxy} cannot be reached: {reason}", unsent=True)
-    # OpenSSL's word for an answer that is no TLS; asyncio has none for a connection that is closed in place of one.
+    # asyncio has no word for a connection that is closed in place of an answer.
     if getattr(cause, "reason", None) in _NO_TLS or (isinstance(cause, ConnectionError) and not str(cause)):
         return FetchError("network", f"{where} does not speak TLS (https); its URL may begin with http://", unsent=True)
     return FetchError("network", f"cannot connect to {where}: {reason}", unsent=True)

@@ -91,8 +91,10 @@ class Run:
                 async with self._open(dry_run=False) as context:
                     await self._check_export(context)
                     planning = await Planning.of(context)
-                    download = _Download(context, planning, self._deliver, own_loop=self._own_loop)
-                    await download.carry_out(self.repeats)
+                    download = _Download(
+                        context, planning, self._deliver, own_loop=self._own_loop, repeats=self.repeats
+                    )
+                    await download.carry_out()
         except asyncio.CancelledError:
             self.report.interrupted = True
             raise
@@ -121,19 +123,29 @@ class Run:
 
 
 class _Download:
-    """A download under way: the images, their tables, what is attached to them, and an export if one is asked for."""
+    """A download under way: the images, their tables, what is attached to them, and an export if one is asked for.
 
-    def __init__(self, context: RunContext, planning: Planning, deliver: Deliver | None, *, own_loop: bool) -> None:
+    `repeats` is the query.json that this run repeats, if it does.
+    """
+
+    def __init__(
+        self,
+        context: RunContext,
+        planning: Planning,
+        deliver: Deliver | None,
+        *,
+        own_loop: bool,
+        repeats: Mapping[str, Any] | None,
+    ) -> None:
         self._context = context
         self._planning = planning
         self._deliver = deliver
         self._own_loop = own_loop
         self._worker_requests = 0
-        self._repeats: Mapping[str, Any] | None = None
-
-    async def carry_out(self, repeats: Mapping[str, Any] | None) -> None:
-        """Decide and do everything; `repeats` is the query.json that this run repeats. Raises OidError."""
         self._repeats = repeats
+
+    async def carry_out(self) -> None:
+        """Decide and do everything. Raises OidError."""
         context, tables = self._context, self._planning.tables
         decision = await self._planning.decide()
         context.sink(Planned(decision.plan))

@@ -13,7 +13,7 @@ import polars as pl
 
 from oid_async.dataset.audit import IMAGES, set_aside, set_files_aside
 from oid_async.dataset.export_audit import EXPORTS
-from oid_async.dataset.export_list import LIST, MARKER, kept_marker
+from oid_async.dataset.export_list import LIST, MARKER, kept_marker, read_list
 from oid_async.errors import InputError, UsageError, storage_errors
 from oid_async.options.export import ExportOptions
 from oid_async.options.query import KEPT_LISTS
@@ -96,8 +96,6 @@ def export_options(export: Path) -> ExportOptions:
 
 
 def _drop_damaged_list(export: Path) -> None:
-    from oid_async.dataset.export_list import read_list
-
     try:
         read_list(export)
     except InputError:

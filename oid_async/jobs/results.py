@@ -25,8 +25,11 @@ _NO_QUERY = frozenset(("processes", *ExportOptions.__dataclass_fields__))
 
 _SELECTING = ("which images", "annotations")
 _ALSO_TAKEN = frozenset(
-    ("release", "source", "names", "no_hash", "top_up", "max_image_bytes", "max_bad_rows", "label", "annotation")
-) | {"image_url"}
+    (
+        *("release", "source", "names", "no_hash", "top_up", "max_image_bytes", "max_bad_rows"),
+        *("label", "annotation", "image_url"),
+    )
+)
 
 
 def results_writer(site: str | None, ids: IdForm, folder: Folder, plan: Sequence[Path], first_line: int) -> Results:

@@ -17,7 +17,7 @@ from oid_async.concurrency import in_thread, wait_until_done
 from oid_async.http.resume import complete_length, is_strong, request_rest
 from oid_async.http.retry import FetchError, with_retries
 from oid_async.metadata.entry import CacheEntry, Identity
-from oid_async.redaction import redacted
+from oid_async.metadata.paths import recorded_url
 from oid_async.store.atomic import read_json, write_json
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class FileFetch:
         self._client = client
         self._entry = entry
         self._url = url
-        self._recorded_url = redacted(url)
+        self._recorded_url = recorded_url(url)
         self._cached = cached
         self._stored = stored
         self._check_space = check_space

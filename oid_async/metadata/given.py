@@ -5,12 +5,13 @@ from pathlib import Path
 
 from oid_async.errors import InputError
 from oid_async.options.paths import file_url_path, shown
+from oid_async.redaction import is_http
 from oid_async.tables.reading import TableFile
 
 
 def local_table(given: str) -> TableFile | None:
     """Return the table at a path or file: URL, None for an http URL. Raises InputError if there is no such file."""
-    if given.lower().startswith(("http://", "https://")):
+    if is_http(given):
         return None
     return TableFile(local_file(given), shown(given))
 

@@ -19,7 +19,7 @@ from platformdirs import user_cache_path
 from oid_async.errors import UsageError
 from oid_async.openimages.catalogue_tables import PublishedTable
 from oid_async.options.paths import file_url_path
-from oid_async.redaction import redacted
+from oid_async.redaction import is_http, redacted
 
 SUFFIX = ".table"
 WHOLE = "whole"
@@ -87,7 +87,7 @@ def recorded_url(url: str) -> str:
 
 def mirror_folder(mirror: str | None) -> Path | None:
     """Return the folder that a mirror is, None for an address or no mirror."""
-    if mirror is None or mirror.lower().startswith(("http://", "https://")):
+    if mirror is None or is_http(mirror):
         return None
     return (file_url_path(mirror) or Path(mirror)).absolute()
 

@@ -9,9 +9,9 @@ import polars as pl
 
 from oid_async.openimages.vocabulary import SPLITS
 
-# A table of a user's own may well have a column named key; none has one of these names.
 # No id holds it, and it is before every character of one: keys with it are in order of the ids.
 _NO_ID = "\x00"
+# A table of a user's own may well have a column named key; none has one of these names.
 KEY = "__key"
 ROW = "__row"
 HEX_DIGITS = "[0-9a-f]{16}"

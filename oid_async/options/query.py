@@ -449,7 +449,7 @@ class Options(ExportOptions):
         self._check_export()
 
     def _check_addresses(self) -> None:
-        """Refuse URLs with a login, which would be stored and printed, and a mirror to which no key can be added."""
+        """Refuse URLs whose query was not stored, and a mirror to which no key can be added."""
         for each in fields(self):
             url = getattr(self, each.name)
             if not isinstance(url, str) or each.metadata["reader"] not in (read.TABLE, read.MIRROR):

@@ -14,13 +14,13 @@ import polars as pl
 
 from oid_async.errors import InputError
 from oid_async.openimages.ids import KEY, IdForm, hexadecimal, id_of_key, split_key
-from oid_async.openimages.vocabulary import SPLITS, Split
+from oid_async.openimages.vocabulary import OTHER_SPLITS, SPLITS, Split
 from oid_async.tables.reading import TableFile
 from oid_async.tables.text_lists import ListColumns, read_entries, what_it_seems, without_comment
 
 _COLUMNS = ListColumns(("imageid", "id"), ("subset", "split"))
 _SPLIT_WORDS: dict[str, int] = {split: code for code, split in enumerate(SPLITS)}
-_SPLIT_WORDS |= {"val": SPLITS.index("validation"), "valid": SPLITS.index("validation")}
+_SPLIT_WORDS |= {word: SPLITS.index(split) for word, split in OTHER_SPLITS.items()}
 # What is before the last slash, what is behind it, and a suffix; a fragment (`#...`) is none of either.
 _HEX_PARTS = r"^(?:(.*)/)?([0-9A-Fa-f]{16})(\.[0-9A-Za-z]{1,8})?(?:#.*)?$"
 _OWN_PARTS = r"(?i)^(?:([a-z0-9]+)/)?([^/]+?)(?:\.jpe?g|\.png)?$"
