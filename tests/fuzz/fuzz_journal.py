@@ -7,7 +7,6 @@ It stops at the first input that breaks a promise and leaves it as crash-...; th
 file as its argument repeats it. Arguments are those of libFuzzer.
 """
 
-import sys
 import tempfile
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import atheris
 with atheris.instrument_imports(include=["oid_async.store.journal"]):
     from oid_async.store.journal import saved_last, scan_journal
 
+from support.fuzzing import fuzz
 from support.journal_lines import failed, ids, rows, saved, write
 
 
@@ -46,9 +46,7 @@ def main() -> None:
             assert {"first", "second", "third"} <= set(before)
         scan_journal(path).collect()
 
-    is_repeat = any(Path(argument).is_file() for argument in sys.argv[1:])
-    atheris.Setup(sys.argv if is_repeat else [*sys.argv, str(seeds)], check)
-    atheris.Fuzz()
+    fuzz(check, seeds)
 
 
 if __name__ == "__main__":

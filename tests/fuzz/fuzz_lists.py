@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import atheris
+from support.fuzzing import fuzz
 
 with atheris.instrument_imports(include=["oid_async.tables", "oid_async.select.idlist", "oid_async.formats"]):
     from oid_async.formats.classes import ExportClasses
@@ -107,10 +108,7 @@ def main() -> None:
         (folder / "list").write_bytes(body)
         CHECKS[what](folder / "list")
 
-    is_repeat = any(Path(argument).is_file() for argument in sys.argv[1:])
-    arguments = [sys.argv[0], "-max_len=8192", *sys.argv[1:]]
-    atheris.Setup(arguments if is_repeat else [*arguments, str(seeds)], check, custom_mutator=ruin)
-    atheris.Fuzz()
+    fuzz(check, seeds, "-max_len=8192", mutator=ruin)
 
 
 if __name__ == "__main__":

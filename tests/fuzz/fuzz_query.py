@@ -9,7 +9,6 @@ file as its argument repeats it. Arguments are those of libFuzzer.
 
 import json
 import random
-import sys
 import tempfile
 from pathlib import Path
 
@@ -20,6 +19,7 @@ with atheris.instrument_imports(include=["oid_async.dataset", "oid_async.options
     from oid_async.jobs.given_lists import GivenLists
     from oid_async.jobs.repeated import Given, repeated_run
 
+from support.fuzzing import fuzz
 from support.saved import SavedBox, SavedFolder, SavedImage
 
 import oid_async
@@ -101,10 +101,7 @@ def main() -> None:
         (folder / "query.json").write_bytes(body)
         check(folder)
 
-    is_repeat = any(Path(argument).is_file() for argument in sys.argv[1:])
-    arguments = [sys.argv[0], "-max_len=16384", *sys.argv[1:]]
-    atheris.Setup(arguments if is_repeat else [*arguments, str(seeds)], check_one, custom_mutator=ruin)
-    atheris.Fuzz()
+    fuzz(check_one, seeds, "-max_len=16384", mutator=ruin)
 
 
 if __name__ == "__main__":

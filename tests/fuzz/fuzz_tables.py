@@ -8,7 +8,6 @@ file as its argument repeats it. Arguments are those of libFuzzer.
 """
 
 import random
-import sys
 import tempfile
 from pathlib import Path
 
@@ -18,6 +17,7 @@ with atheris.instrument_imports(include=["oid_async.tables.csv_records", "oid_as
     from oid_async.tables import csv_records, damage  # noqa: F401
 
 from support.damaged_tables import TITLES, check_damaged
+from support.fuzzing import fuzz
 
 ROWS = [f"{number:016x},/m/{number},0.{number},{title}\n".encode() for number, title in enumerate(TITLES, 1)]
 LINES = [row for row in ROWS if row.count(b"\n") == 1]
@@ -44,9 +44,7 @@ def main() -> None:
             left.unlink()
         check_damaged(folder, body, LINES)
 
-    is_repeat = any(Path(argument).is_file() for argument in sys.argv[1:])
-    atheris.Setup(sys.argv if is_repeat else [*sys.argv, str(seeds)], check, custom_mutator=ruin)
-    atheris.Fuzz()
+    fuzz(check, seeds, mutator=ruin)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ file as its argument repeats it. Arguments are those of libFuzzer.
 
 import os
 import socket
-import sys
 import tempfile
 from pathlib import Path
 
 import atheris
+from support.fuzzing import fuzz
 
 with atheris.instrument_imports(include=["oid_async.transfer", "oid_async.store.naming", "yarl"]):
     from yarl import URL
@@ -91,9 +91,7 @@ def main() -> None:
     seeds = Path(tempfile.mkdtemp())
     for number, seed in enumerate(SEEDS):
         (seeds / str(number)).write_bytes(seed.encode())
-    is_repeat = any(Path(argument).is_file() for argument in sys.argv[1:])
-    atheris.Setup(sys.argv if is_repeat else [*sys.argv, str(seeds)], tolerant)
-    atheris.Fuzz()
+    fuzz(tolerant, seeds)
 
 
 if __name__ == "__main__":
