@@ -17,12 +17,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+from oid_async.redaction import printable
+
 
 class OidError(Exception):
     """Base of everything oid_async raises on purpose; the message is one line a person can act on."""
 
     kind: ClassVar[str] = "error"
     exit_code: ClassVar[int] = 1
+
+    def __str__(self) -> str:
+        # A message quotes names of files, tables and servers; whoever prints it, or its traceback, obeys none of them.
+        return printable(super().__str__())
 
 
 class UsageError(OidError):

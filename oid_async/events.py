@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from oid_async.redaction import printable
 from oid_async.report import Outcome, Plan, Report
 
 
@@ -16,6 +17,10 @@ class Note:
     """Something a user should know once: a choice that was made, a thing that was left out."""
 
     text: str
+
+    def __post_init__(self) -> None:
+        # It quotes tables and servers, and whoever gets it prints it.
+        object.__setattr__(self, "text", printable(self.text))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""URLs without their secrets, for messages and files. Pure and light to import."""
+"""What is taken out of a text before it is shown: secrets of URLs, and control characters. Pure, light to import."""
 
 import re
 
@@ -10,6 +10,13 @@ _URL = re.compile(
 )
 # A URL within a text, up to a blank, a quote or a bracket.
 _IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>()]+")
+# What a terminal obeys or a person cannot see: C0, DEL, C1; marks that turn the order of what follows (unicode.org, UAX
+# 9), end a line or have no width; tags; halves of a character, and what is none. The joiners U+200C and U+200D are not
+# among them: words of many scripts are written with them.
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\ufffe\uffff\U000e0000-\U000e007f]"
+)
 
 
 def redacted(url: str) -> str:
@@ -31,6 +38,27 @@ def redacted_text(text: str) -> str:
     "redirect to 'http://x.org/a?REDACTED', which is no URL"
     """
     return _IN_TEXT.sub(lambda found: redacted(found[0]), text)
+
+
+def printable(text: str) -> str:
+    """Return a text as a terminal may show it, on one line: what it would obey, or nobody would see, is an escape.
+
+    A byte of a file name that is no UTF-8 is shown as that byte.
+
+    >>> print(printable("Ball\\x1b[31m\\n\\u202e\\x9b"), printable("Åse 球 \\udcff"))
+    Ball\\x1b[31m\\n\\u202e\\x9b Åse 球 \\xff
+    """
+    return text if text.isprintable() else _UNSEEN.sub(_escape, text)
+
+
+def printable_lines(text: str) -> str:
+    """Return a text of several lines, as a traceback is, as a terminal may show it; its line ends and tabs stay."""
+    return _UNSEEN.sub(lambda found: found[0] if found[0] in "\n\t" else _escape(found), text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else repr(found[0])[1:-1]
 
 
 def has_login(url: str) -> bool:

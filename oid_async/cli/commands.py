@@ -4,7 +4,6 @@ Nothing heavy is imported before a command really runs.
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from oid_async.cli.cluster_variables import shard_from
 from oid_async.cli.polars_settings import set_up_polars
-from oid_async.cli.stdio import OutputError, error_document, print_message, print_result
+from oid_async.cli.stdio import OutputError, error_document, print_json, print_message, print_result, print_row
 from oid_async.options.export import ExportOptions
 from oid_async.options.query import Options, RepeatOptions, option_fields
 
@@ -63,7 +62,7 @@ def run_download(arguments: argparse.Namespace) -> int:
             screen.say(summary_lines(run.report, packed=options.packs))
             screen.close()
             if arguments.json:
-                print_result(json.dumps(run.report.as_json()))
+                print_json(run.report.as_json())
 
         _, code = _run_to_end(run.download, on_forced_end)
         run.report.interrupted |= code != 0
@@ -139,7 +138,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
         _print_report(run.report.as_json(), code)
     elif not arguments.quiet:
         program = sys.argv[0] if sys.argv[0].endswith("oid-async") else "oid-async"
-        print_message("\n".join(closing_words(run.report, program)))
+        print_message(*closing_words(run.report, program))
     return code or (0 if went_as_staged(run.report) else 1)
 
 
@@ -149,7 +148,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
     given = {name: value for name, value in vars(arguments).items() if name in RepeatOptions.__annotations__}
     options = Options(savepath=savepath, **given)
     set_up_polars(options if arguments.repair else None)
-    from oid_async.cli.screen import finding_lines, verification_lines
+    from oid_async.cli.screen import finding_rows, verification_lines
     from oid_async.jobs.repeated import Given
     from oid_async.jobs.verify import Verify
 
@@ -163,10 +162,10 @@ def run_verify(arguments: argparse.Namespace) -> int:
     if found is None:
         return _interrupted(arguments, code)
     if arguments.json:
-        print_result(json.dumps(found.as_json()))
+        print_json(found.as_json())
     elif not arguments.quiet:
-        for line in finding_lines(found):
-            print_result(line)
+        for row in finding_rows(found):
+            print_row(row)
     return 0 if found.clean or (arguments.repair and found.allows(options)) else 1
 
 
@@ -187,7 +186,7 @@ def run_export(arguments: argparse.Namespace) -> int:
     if report is None:
         return _interrupted(arguments, code)
     if arguments.json:
-        print_result(json.dumps(report.as_json()))
+        print_json(report.as_json())
     return 0
 
 
@@ -208,9 +207,9 @@ def run_prune(arguments: argparse.Namespace) -> int:
 def _finish(arguments: argparse.Namespace, document: dict[str, Any], lines: Sequence[str]) -> int:
     """Print a result as JSON or as lines, as asked for, and return exit code 0."""
     if arguments.json:
-        print_result(json.dumps(document))
+        print_json(document)
     elif not arguments.quiet:
-        print_result("\n".join(lines))
+        print_result(*lines)
     return 0
 
 
@@ -254,14 +253,14 @@ def _interrupted(arguments: argparse.Namespace, code: int) -> int:
     """Say that there is nothing to print, and return the exit code."""
     if arguments.json:
         with suppress(OutputError, BrokenPipeError):
-            print_result(json.dumps(error_document("interrupted", "interrupted before there was an answer")))
+            print_json(error_document("interrupted", "interrupted before there was an answer"))
     return code
 
 
 def _print_report(report: dict[str, Any], code: int) -> None:
     """Print a report as JSON. That a run was interrupted is its exit code, whether or not this can be written."""
     try:
-        print_result(json.dumps(report))
+        print_json(report)
     except (OutputError, BrokenPipeError):
         if not code:
             raise

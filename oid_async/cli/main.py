@@ -1,6 +1,5 @@
 """The command line: arguments -> Options -> job -> exit code. `--help` and `--version` must answer at once."""
 
-import json
 import os
 import platform
 import sys
@@ -13,13 +12,13 @@ from typing import NoReturn
 
 from oid_async.cli.commands import COMMANDS
 from oid_async.cli.parser import make_parser
-from oid_async.cli.stdio import OutputError, error_document, flush_streams, print_message, print_result
+from oid_async.cli.stdio import OutputError, error_document, flush_streams, guard_stderr, print_json, print_message
 from oid_async.concurrency import most_telling
 from oid_async.errors import OidError
 from oid_async.http.descriptors import raise_limit
 from oid_async.metadata.paths import cache_root
 from oid_async.options.query import Options
-from oid_async.redaction import redacted_text
+from oid_async.redaction import printable_lines, redacted_text
 from oid_async.version import __version__
 
 _SWITCH_S = 0.0005
@@ -74,7 +73,7 @@ def _write_log(error: BaseException) -> Path | None:
             path = Path(folder(), name)
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("x", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(f"{version}\n\n{redacted_text(trace)}")
+                file.write(f"{version}\n\n{printable_lines(redacted_text(trace))}")
             return path
         except (OSError, RuntimeError, ValueError, OidError):
             continue
@@ -89,7 +88,7 @@ def _failed(words: Sequence[str], kind: str, message: str, code: int) -> int:
     """Say what ended the program, where it was asked for, and return the exit code."""
     if "--json" in words:
         try:
-            print_result(json.dumps(error_document(kind, message)))
+            print_json(error_document(kind, message))
             return code
         except (OutputError, BrokenPipeError):
             pass  # then a person may read it
@@ -102,6 +101,7 @@ def run_program() -> NoReturn:
 
     Taking the interpreter down with Polars and aiohttp in it costs a fifth of a second that nobody needs.
     """
+    guard_stderr()
     code = main()
     flush_streams()
     os._exit(code)

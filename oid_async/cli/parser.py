@@ -5,7 +5,7 @@ import sys
 from collections.abc import Container
 from typing import Any, NoReturn
 
-from oid_async.cli.stdio import forgiving, print_result
+from oid_async.cli.stdio import forgiving, print_help
 from oid_async.errors import UsageError
 from oid_async.options.export import ExportOptions
 from oid_async.options.query import RepeatOptions, option_fields
@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
 
     def _print_message(self, message: str, file: object = None) -> None:
         # Help and version alone come here: what is wrong is raised.
-        print_result(message.removesuffix("\n"))
+        print_help(message.removesuffix("\n"))
 
 
 def _help_formatter(prog: str) -> argparse.HelpFormatter:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from oid_async.cli.stdio import forgiving
+from oid_async.cli.stdio import forgiving, guard_stderr, print_message
 from oid_async.events import Checked, Event, Exported, Finished, Landed, Note, Planned, TableProgress
 from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES
 from oid_async.openimages.kinds import KINDS
 from oid_async.options.paths import shown
+from oid_async.redaction import printable
 from oid_async.report import FINAL_KINDS, PASSING_KINDS, Plan, Report, size_text
 
 if TYPE_CHECKING:
@@ -38,17 +39,17 @@ class Screen:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._stream = forgiving(sys.stderr)
-        self._console = Console(file=self._stream, highlight=False, soft_wrap=True)
+        # Names and messages are text, never rich's markup or names of its pictures.
+        self._console = Console(file=forgiving(sys.stderr), highlight=False, soft_wrap=True, markup=False, emoji=False)
         self._bars: Progress | None = None
         if self._console.is_terminal and not quiet:
             self._bars = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[pace]}"),
+                TextColumn("{task.fields[pace]}", markup=False),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[failures]}"),
+                TextColumn("{task.fields[failures]}", markup=False),
                 console=self._console,
                 transient=True,
             )
@@ -58,6 +59,7 @@ class Screen:
     def __enter__(self) -> Self:
         if self._bars is not None:
             self._bars.start()
+            guard_stderr()  # what others write passes through a stream of rich's now, which takes it for its own
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -93,17 +95,17 @@ class Screen:
     def say(self, lines: Iterable[str]) -> None:
         """Show what a job has come to, unless `quiet`."""
         if not self._quiet:
-            self._line("\n".join(lines))
+            self._line(*lines)
 
-    def _line(self, text: str) -> None:
+    def _line(self, *lines: str) -> None:
         if self._bars is not None:
-            self._bars.console.print(text, markup=False)
+            self._console.print("\n".join(map(printable, lines)))
         else:
-            print(text, file=self._stream, flush=True)
+            print_message(*lines)
 
     def _task(self, name: str, total: int | None) -> None:
         if self._bars is not None:
-            self._tasks[name] = self._bars.add_task(name, total=total, pace="", failures="")
+            self._tasks[name] = self._bars.add_task(printable(name), total=total, pace="", failures="")
 
     def _table(self, event: TableProgress) -> None:
         if event.finished and event.unit == "byte":
@@ -165,12 +167,11 @@ def plan_lines(plan: Plan) -> list[str]:
     return lines
 
 
-def finding_lines(found: "Verification") -> Iterator[str]:
-    """Yield the findings, a line each: kind, name (of another file: path), ImageID, what is wrong, tabs between."""
+def finding_rows(found: "Verification") -> Iterator[tuple[str, str, str, str]]:
+    """Yield the findings: kind, name (of another file: path), ImageID, what is wrong."""
     for finding in found.findings():
         name = finding.path if finding.path.removeprefix("images/") != finding.file_name else finding.file_name
-        fields = (finding.kind, name, finding.image_id or "-", finding.detail)
-        yield "\t".join(field if field.isprintable() else repr(field)[1:-1] for field in fields)
+        yield finding.kind, name, finding.image_id or "-", finding.detail
 
 
 def verification_lines(found: "Verification") -> list[str]:

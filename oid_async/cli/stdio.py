@@ -1,27 +1,52 @@
-"""Writing to stdout and stderr, which may be closed, full, or have no reader.
+"""Writing to stdout and stderr, which may be closed, full, or have no reader: the one place where lines leave.
 
-A message on stderr that cannot be written is dropped; a result on stdout that cannot be written is an error.
+A message on stderr that cannot be written is dropped; a result on stdout that cannot be written is an error. Names and
+messages come from tables, servers and files: their control characters leave as escapes, into a pipe, too, since what
+reads it may show it. Each argument of a function is one line, whatever it holds.
 """
 
+import json
 import sys
-from typing import IO, cast
+from collections.abc import Iterable
+from typing import IO, Any, TextIO, cast
 
 from oid_async.errors import StorageError
+from oid_async.redaction import printable, printable_lines
 
 
 class OutputError(StorageError):
     """The work is done and its result cannot be written: stdout is closed, full or takes no such text."""
 
 
-def print_message(text: str) -> None:
-    """Write a line to stderr if it can be written. With stderr closed, print() would write it to stdout."""
+def print_message(*lines: str) -> None:
+    """Write lines to stderr if they can be written. With stderr closed, print() would write them to stdout."""
     stream = forgiving(sys.stderr)
-    stream.write(f"{text}\n")
+    stream.write("".join(f"{printable(line)}\n" for line in lines))
     stream.flush()
 
 
-def print_result(text: str) -> None:
-    """Write a line to stdout and flush it. Raises OutputError, or BrokenPipeError when its reader has gone."""
+def print_result(*lines: str) -> None:
+    """Write lines to stdout and flush it. Raises OutputError, or BrokenPipeError when its reader has gone."""
+    _write_result("\n".join(map(printable, lines)))
+
+
+def print_row(fields: Iterable[str]) -> None:
+    """Write a line of fields to stdout, tabs between. Raises as `print_result`."""
+    _write_result("\t".join(map(printable, fields)))
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Write a value as JSON in one line to stdout; what a terminal obeys is escaped in it. Raises as `print_result`."""
+    # json leaves none but DEL, which stands in no place but a text.
+    _write_result(json.dumps(document).replace("\x7f", "\\u007f"))
+
+
+def print_help(text: str) -> None:
+    """Write a text of ours as it is, with its colours, to stdout. Raises as `print_result`."""
+    _write_result(text)
+
+
+def _write_result(text: str) -> None:
     if sys.stdout is None:
         raise OutputError("stdout is closed: the answer could not be written")
     try:
@@ -60,11 +85,35 @@ def forgiving(stream: IO[str] | None) -> IO[str]:
     return cast("IO[str]", _ForgivingStream(stream))
 
 
+def guard_stderr() -> None:
+    """Let nobody write control characters to stderr: not a library's warning, a log line or a traceback of Python's."""
+    if sys.stderr is not None:
+        sys.stderr = cast("TextIO", _OthersStream(sys.stderr))
+
+
+class _OthersStream:
+    """A stream as others see it; `own` is the stream itself."""
+
+    def __init__(self, own: IO[str]) -> None:
+        self.own = own
+
+    def write(self, text: str) -> int:
+        self.own.write(printable_lines(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.own, name)
+
+
 class _ForgivingStream:
     """A stream that may be missing, or refuse what is written to it."""
 
-    def __init__(self, stream: IO[str] | None) -> None:
-        self._stream = stream
+    def __init__(self, stream: "IO[str] | _OthersStream | None") -> None:
+        self._stream = stream.own if isinstance(stream, _OthersStream) else stream
         self.encoding = getattr(stream, "encoding", None) or "utf-8"
 
     def write(self, text: str) -> int:

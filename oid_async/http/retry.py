@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from oid_async.options.defaults import MAX_IMAGE_BYTES, MAX_WAIT_S, RETRIES, TIMEOUT_S
-from oid_async.redaction import redacted_text
+from oid_async.redaction import printable, redacted_text
 from oid_async.report import FINAL_KINDS
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class FetchError(Exception):
         unsent: bool = False,
         exhausted: bool = False,
     ) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))  # it may quote what a server has said
         self.kind = kind
         self.status = status
         self.retry_after_s = retry_after_s

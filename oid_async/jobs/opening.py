@@ -9,6 +9,7 @@ import polars as pl
 
 from oid_async.dataset.completion import is_finished
 from oid_async.dataset.saved import Purpose, SavedDataset
+from oid_async.redaction import printable
 from oid_async.store.folder import Folder
 
 if TYPE_CHECKING:
@@ -54,5 +55,5 @@ def open_for_user(savepath: Path) -> SavedDataset:
     folder = Folder(savepath)
     dataset = open_folder(folder)
     if dataset.made is not None and folder.manifest.exists():
-        warnings.warn(dataset.made.note, stacklevel=3)
+        warnings.warn(printable(dataset.made.note), stacklevel=3)
     return dataset

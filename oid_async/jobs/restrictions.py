@@ -138,7 +138,10 @@ class RestrictionReader:
         return kind, category
 
     async def _triplet(self, text: str) -> Triplet:
-        parts = [part.strip() for part in next(csv.reader([text], skipinitialspace=True), [])]
+        try:
+            parts = [part.strip() for part in next(csv.reader([text], skipinitialspace=True), [])]
+        except csv.Error:  # it holds line ends
+            parts = []
         if len(parts) != 3 or not all(parts):
             raise UsageError(f"--triplet takes three parts, A,REL,B, such as Man,holds,* (* for any), not {text!r}")
         kind = KINDS["relationship"]

@@ -336,6 +336,7 @@ async def test_the_simple_options_are_short_forms(selected: Callable[..., Any]) 
         (["--kind", "label", "--category", "Dog", "--is-occluded", "no"], "--select-by bbox"),
         (["--caption", "("], "no regular expression"),
         (["--triplet", "Dog"], "three parts"),
+        (["--triplet", "Dog,holds,C\rat"], "three parts"),
         (["--triplet", "Dog,holds,Nothing at all"], "Nothing at all"),
         (["--release", "v5", "--kind", "point"], "release v5 publishes no points"),
         (["--release", "v4", "--kind", "segmentation", "--split", "test"], "publishes no masks of test"),
