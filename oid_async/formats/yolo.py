@@ -9,6 +9,7 @@ object has an empty label file: a background. https://docs.ultralytics.com/datas
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -22,6 +23,8 @@ from oid_async.store.disk import OPENER, write_all
 # A centre is the mean of two coordinates of six decimals.
 _DECIMALS = 7
 _NO_LABELS = pl.DataFrame(schema={"ImageID": pl.String, "text": pl.String})
+# What YAML cannot hold as it is, or takes for a line end (yaml.org, production c-printable, section 5.4), and JSON can.
+_NOT_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 _KEYS = {"train": "train", "validation": "val", "test": "test"}
 
 
@@ -69,7 +72,7 @@ class Yolo:
                 lines.append(f"{key}: images/{first}  # no {split} images here: readers want the line all the same")
         names = self._context.source.classes.names if self._has_classes else ()
         lines += [f"nc: {len(names)}", "names:" if names else "names: []"]
-        lines += [f"  {number}: {json.dumps(name, ensure_ascii=False)}" for number, name in enumerate(names)]
+        lines += [f"  {number}: {_quoted(name)}" for number, name in enumerate(names)]
         (self._context.stage / "data.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def _labels(self, span: Span, rows: pl.DataFrame) -> pl.DataFrame:
@@ -101,6 +104,11 @@ class Yolo:
 
 def _numbers(*values: pl.Expr) -> list[pl.Expr]:
     return [value.round(_DECIMALS).cast(pl.String) for value in values]
+
+
+def _quoted(name: str) -> str:
+    """Return a text as YAML: that of JSON, with an escape for what YAML has no other form for."""
+    return _NOT_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(name, ensure_ascii=False))
 
 
 def _write(path: str, text: str | None) -> None:

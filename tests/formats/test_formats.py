@@ -318,10 +318,25 @@ async def test_voc_boxes_are_the_tables(demo: Path, tmp_path: Path) -> None:
 
 async def test_voc_holds_what_xml_cannot(tmp_path: Path) -> None:
     """Control characters and markup in a title leave a file that parses."""
-    path = SavedFolder([SavedImage(ONE, title="a\x07 <b> & ]]> \ufffe z")]).write(tmp_path / "d")
+    path = SavedFolder([SavedImage(ONE, title="a\x07 <b> & ]]> \ufffe\r z")]).write(tmp_path / "d")
     out = await exported(path, "voc")
     root = ET.parse(next((out / "Annotations").iterdir())).getroot()
-    assert root.findtext("source/title") == "a <b> & ]]>  z"
+    assert root.findtext("source/title") == "a <b> & ]]> \r z"
+
+
+async def test_class_names_with_control_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every format takes them and keeps them; VOC leaves out what XML cannot hold, and YAML has escapes."""
+    name = "Dog\x1b[31m\x7f\x85\x9b\u2028\u202e\r\n\ufffe <é🐶>"
+    monkeypatch.setitem(NAMES, "/m/0bt9lr", name)
+    path = SavedFolder([SavedImage(ONE)], [SavedBox(ONE, "/m/0bt9lr")]).write(tmp_path / "d")
+    out = {form: await exported(path, form) for form in FORMATS}
+    document = json.loads((out["coco"] / "annotations" / "instances_train.json").read_text())
+    assert name in [category["name"] for category in document["categories"]]
+    root = ET.parse(next((out["voc"] / "Annotations").iterdir())).getroot()
+    assert root.findtext("object/name") == name.replace("\x1b", "").replace("\ufffe", "")
+    text = (out["yolo"] / "data.yaml").read_bytes().decode()
+    assert name in yolo_names(out["yolo"])
+    assert re.fullmatch(r"[\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]+", text)
 
 
 # --- extreme boxes, every format -----------------------------------------------------------------------------------
