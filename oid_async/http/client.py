@@ -115,6 +115,11 @@ class Client:
         """Return whether all bodies share a limit on bytes a second."""
         return self._throttle is not None
 
+    @property
+    def transfers_end(self) -> float:
+        """Return when the requests that are under way end at the latest, if nothing more comes."""
+        return self.hosts.clock() + self._pool.longest_left_s
+
     @asynccontextmanager
     async def get(
         self, url: str, headers: Mapping[str, str] = _NO_HEADERS, *, method: str = "GET"

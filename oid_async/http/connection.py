@@ -30,6 +30,7 @@ _MOST_BETWEEN_BYTES = SCRATCH_BYTES + _MOST_HEAD_BYTES  # trailers, and extensio
 _MOST_HEADERS = 256
 _START_BYTES = 16
 _CHECKS_A_WINDOW = 4  # how soon after its window a slow body is noticed: a quarter of it later at most
+_SILENT_S = 5.0
 _NO_BODY = frozenset({204, 304})
 
 
@@ -201,6 +202,11 @@ class Connection(asyncio.BufferedProtocol):
     def abort(self) -> None:
         """Close the connection at once: the other side is not waited for."""
         self._fail(FetchError("network", "the connection was closed"))
+
+    @property
+    def left_s(self) -> float:
+        """Return how long the response may still take, if nothing more comes of one that has been silent."""
+        return self._timer.longest_s(has_head=self._has_head)
 
     def check_limits(self, passed_s: float) -> None:
         """Fail with `timeout` if the server is over a limit, `passed_s` after the last check."""
@@ -438,6 +444,14 @@ class _ResponseTimer:
 
     def begin_body(self) -> None:
         self._waited_s = 0.0
+
+    def longest_s(self, *, has_head: bool) -> float:
+        """Return how long the response may still take; one that is not silent now as long as the attempt may."""
+        limits = self.limits
+        if not has_head:
+            return limits.first_byte_s - self._waited_s
+        left_s = (limits.attempt_s if self.left_s is None else self.left_s) - self._waited_s
+        return min(left_s, limits.silence_s - self._silent_s) if self._silent_s > _SILENT_S else left_s
 
     def late(self, passed_s: float, received: int | None) -> str | None:
         """Return which limit is exceeded, if any; `received` is the body's bytes so far, None before the head."""

@@ -8,14 +8,18 @@ the others wait and lose no try. A host that has made us wait longer than `max_w
 An object that fails does not mean a host in trouble: a hang-up, a time-out or a 500 shrinks the window only when no
 response succeeds any more, and never below `_LEAST`. Only when many requests in a row, over a long time, got no
 response at all is the host taken for one that is down.
+
+A host that has not answered once in this run is waited for less: it is given up `unanswered_s` after nothing else is
+left to do. Who knows what is left to do notes it in `Hosts.idle_since`.
 """
 
 import asyncio
 import random
 import re
+import time
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -25,7 +29,7 @@ from yarl import URL
 from oid_async.http.address_guard import Endpoint
 from oid_async.http.estimator import FLOOR, ConcurrencyEstimator
 from oid_async.http.retry import FetchError
-from oid_async.options.defaults import FLICKR_RATE, MAX_WAIT_S, TIMEOUT_S
+from oid_async.options.defaults import FLICKR_RATE, MAX_WAIT_S, TIMEOUT_S, UNANSWERED_S
 
 FLICKR = "staticflickr.com"
 _START = 8.0  # a dead host costs this many connections at most, and a live one doubles it with each round trip
@@ -35,6 +39,7 @@ _SILENT_AFTER = 16  # requests in a row that got no response at all, over three 
 _LOST_AFTER = 5  # failed connections in a row to one endpoint of a host whose others respond
 _PROBE_CAP_S = 120.0
 _PAUSE_WORTH_A_LINE_S = 5.0
+_LOOK_S = 1.0  # how often who waits for a host that has never answered looks whether it was given up
 # A retry budget as botocore keeps one: a host in trouble must not get five times the requests for it.
 _BUDGET_SHARE = 0.2
 _BUDGET_FREE = 500
@@ -75,7 +80,9 @@ class Host:
     """One host's state. Times are on the monotonic clock, in seconds.
 
     `waited_s` adds up how long the host has made us wait. Once it is given up, `gave_up` is the error of every further
-    request; `lost` has that error for single endpoints, where a host has several. `in_flight` counts the images that
+    request; `lost` has that error for single endpoints, where a host has several. `has_answered`: some answer came in
+    this run, be it an error; `unanswered_since` is when the first request failed without one. `trouble` is the last
+    error that said something of the host; `is_said`: the user knows that it is down. `in_flight` counts the images that
     the scheduler has started for this host; `patience_s` is how long one response is waited for. `estimator` estimates
     `most`, where that is not given; `notify` is given messages for the user; `on_close` is called when the host is
     closed (paused) or given up.
@@ -97,6 +104,10 @@ class Host:
     waited_s: float = 0.0
     gave_up: FetchError | None = None
     lost: dict[Endpoint, FetchError] = field(default_factory=dict)
+    has_answered: bool = False
+    unanswered_since: float | None = None
+    trouble: str = ""
+    is_said: bool = False
     requests: int = 0
     _threshold: float = 1e9
     _shrunk_at: float = -1.0
@@ -127,6 +138,35 @@ class Host:
         is_open = self.window >= min(_START, self.most) and now >= self.not_before
         return self._has_responded and is_open and self.limiter is None and self.gave_up is None
 
+    @property
+    def is_unanswered(self) -> bool:
+        """Return whether requests were sent to it or tried, and not one was answered in this run."""
+        return not self.has_answered and self.unanswered_since is not None
+
+    @property
+    def is_down(self) -> bool:
+        """Return whether it is being probed, or none of its answers has come yet: its requests are likely in vain."""
+        return self._downs > 0 or self.is_unanswered
+
+    def patience_ends(self, now: float) -> float:
+        """Return until when a host that is down is waited for at most, were it for `max_wait_s` alone."""
+        return max(self.not_before, now) + self.max_wait_s - self.waited_s
+
+    def give_up_at(self, idle_since: float | None, unanswered_s: float) -> float | None:
+        """Return when a host that has not answered once is given up, None while that is not in sight.
+
+        That is `unanswered_s` after nothing else is left to do (`idle_since`, None while there is), or after its own
+        first failure.
+        """
+        if idle_since is None or not self.is_unanswered or self._unreached + self._silent < _DOWN_AFTER:
+            return None
+        assert self.unanswered_since is not None
+        return max(idle_since, self.unanswered_since) + unanswered_s
+
+    def give_up_unanswered(self) -> None:
+        """Give up a host that has not answered once, without asking it again."""
+        self._give_up(FetchError("network", self.trouble))
+
     def given_up(self, endpoint: Endpoint) -> FetchError | None:
         """Return the error of every further request to an endpoint of this host, None while requests may be sent."""
         return self.gave_up or self.lost.get(endpoint)
@@ -136,6 +176,7 @@ class Host:
 
         A request that began before the last trouble does not count: it shows nothing about the time after it.
         """
+        self.has_answered = True
         if began < self._shrunk_at:
             return
         self._has_responded = True
@@ -162,6 +203,7 @@ class Host:
         wait_s = error.retry_after_s
         if wait_s is None:
             is_bare = error.kind == "rate_limited"
+            self.trouble = str(error)
             if self._shrink(began, now, 1.0 if is_bare else self.window / 2) and is_bare:
                 # The host has not asked for this wait: it does not count in `waited_s`.
                 moment_s = self.jitter() * min(30.0, 0.5 * 2.0 ** min(self._pauses, 10))
@@ -174,11 +216,13 @@ class Host:
             return
         if wait_s >= _PAUSE_WORTH_A_LINE_S and now + wait_s > self.not_before + 1.0:
             self.notify(f"{self.name} asks us to wait {wait_s:.0f} s ({error})")
+        self.trouble = str(error)
         self._shrink(began, now, 1.0)
         self.pause(wait_s, now=now)
 
     def connect_failed(self, error: FetchError, endpoint: Endpoint, began: float, now: float) -> None:
         """Note a connection that could not be made: trouble of the host or of one endpoint, not of the image."""
+        self._note_unanswered(error, now)
         self._unreached += 1
         self._unreached_endpoints[endpoint] += 1
         in_a_row = self._unreached_endpoints[endpoint]
@@ -201,6 +245,7 @@ class Host:
         if not no_response:
             self._note_alive()
         else:
+            self._note_unanswered(error, now)
             self._silent_since = now if not self._silent else self._silent_since
             self._silent += 1
             long_s = 3 * self.patience_s
@@ -236,8 +281,14 @@ class Host:
 
     def _note_alive(self) -> None:
         """Note that the host responds: counts of failures in a row start again."""
+        self.has_answered, self.is_said = True, False
         self._unreached = self._silent = self._downs = 0
         self._unreached_endpoints.clear()
+
+    def _note_unanswered(self, error: FetchError, now: float) -> None:
+        self.trouble = str(error)
+        if self.unanswered_since is None:
+            self.unanswered_since = now
 
     def _probe_later(self, error: FetchError, began: float, now: float) -> None:
         """Pause a host that is down, each time twice as long; then one image finds out."""
@@ -247,8 +298,9 @@ class Host:
         if self._gives_up(FetchError("network", str(error)), now, wait_s):
             error.hopeless = True
             return
-        if wait_s >= _PAUSE_WORTH_A_LINE_S:
-            self.notify(f"{self.name} is down ({error}); asking again in {wait_s:.0f} s")
+        if wait_s >= _PAUSE_WORTH_A_LINE_S and not self.is_said:
+            self.is_said = True
+            self.notify(f"{self.name} is down ({error}); it is asked again now and then, and others meanwhile")
         self._downs += self._shrink(began, now, 1.0)
         self.pause(wait_s, now=now)
 
@@ -301,6 +353,9 @@ class Hosts:
     many it needs, `floor` at least. `max_wait_s` is how long a host that is down or asks for it is waited for in all,
     `patience_s` how long one response is. `notify` is given messages for the user, one line each; `on_close` each host
     that is closed or given up. `host_type` makes a host.
+
+    `idle_since` is since when nothing but waiting is left to do, None while there is; `unanswered_s` is how long a host
+    that has not answered once is waited for then. From the start on each table is waited for; images set it to None.
     """
 
     rate: float | None
@@ -315,9 +370,30 @@ class Hosts:
     notify: Callable[[str], None] = lambda _: None
     on_close: Callable[[Host], None] = lambda _: None
     host_type: Callable[..., Host] = Host
+    unanswered_s: float = UNANSWERED_S
+    idle_since: float | None = None
     _most_known: int = _MOST_KNOWN
     _known: dict[str, Host] = field(default_factory=dict)
     _notified: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.idle_since = self.clock()
+
+    def waits_until(self, host: Host) -> float:
+        """Return until when a host that is down is waited for at most, if it stays so."""
+        give_up_at = host.give_up_at(self.idle_since, self.unanswered_s)
+        latest = host.patience_ends(self.clock())
+        return latest if give_up_at is None else min(latest, give_up_at)
+
+    def give_up_unanswered(self) -> None:
+        """Give up the hosts that have never answered and were waited for long enough, if only waiting is left."""
+        for host in list(self._known.values()):
+            self._give_up_if_due(host)
+
+    def say_down(self, names: Iterable[str]) -> None:
+        """Note that the user knows of these hosts that they are down."""
+        for name in names:
+            self.named(name).is_said = True
 
     def notify_once(self, text: str) -> None:
         """Notify the user of something that many images have in common: each text once, and only the first few."""
@@ -379,7 +455,28 @@ class Hosts:
             wait = host.not_before - self.clock()
             if wait <= 0:
                 return
-            await self.sleep(wait)
+            if not host.is_unanswered:
+                await self.sleep(wait)
+            elif not self._give_up_if_due(host):
+                self._say_waiting(host)
+                await self.sleep(min(wait, _LOOK_S))
+
+    def _give_up_if_due(self, host: Host) -> bool:
+        """Give up a host that has never answered and was waited for long enough; return whether it was."""
+        at = host.give_up_at(self.idle_since, self.unanswered_s)
+        if at is None or self.clock() < at:
+            return False
+        host.give_up_unanswered()
+        return True
+
+    def _say_waiting(self, host: Host) -> None:
+        """Say what is waited for, once it has taken a moment: a small request has no scheduler that would."""
+        now, since = self.clock(), host.unanswered_since
+        if host.is_said or self.idle_since is None or since is None or now - since < _PAUSE_WORTH_A_LINE_S:
+            return
+        host.is_said = True
+        left_s = self.waits_until(host) - now
+        self.notify(f"waiting for {host.name} ({host.trouble}); {asked_until(left_s)}, then it is given up")
 
     def _forget_idle(self) -> None:
         """Keep the number of hosts bounded: a table may name a new one in every row."""
@@ -388,6 +485,20 @@ class Hosts:
             self._known = {name: host for name, host in self._known.items() if not host.is_idle(now)}
             # Checking all of them again is worth it only once twice as many are known.
             self._most_known = max(_MOST_KNOWN, 2 * len(self._known))
+
+
+def asked_until(left_s: float) -> str:
+    """Return a text on a host that is down: until when it is asked again, by the clock on the wall.
+
+    >>> asked_until(60.0)  # doctest: +ELLIPSIS
+    'it is asked again until ...:...:... (60 s)'
+    """
+    return f"it is asked again until {clock_text(left_s)}"
+
+
+def clock_text(left_s: float) -> str:
+    """Return the local time in so many seconds, and the seconds."""
+    return f"{time.strftime('%H:%M:%S', time.localtime(time.time() + left_s))} ({left_s:.0f} s)"
 
 
 def host_name(url: URL) -> str:

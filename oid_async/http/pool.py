@@ -51,6 +51,12 @@ class ConnectionPool:
         for connection in list(self._all):
             self.drop(connection)
 
+    @property
+    def longest_left_s(self) -> float:
+        """Return the longest time that a busy connection, or one that is being made, has left if nothing more comes."""
+        busy = [connection.left_s for connection in self._all if connection.is_busy]
+        return max(busy, default=self._limits.connect_s)
+
     @contextmanager
     def connecting(self) -> Iterator[None]:
         """Count a connection that is being made; if there are too many, close the one that has been idle longest."""

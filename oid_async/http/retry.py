@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from oid_async.options.defaults import MAX_IMAGE_BYTES, MAX_WAIT_S, RETRIES, TIMEOUT_S
+from oid_async.options.defaults import MAX_IMAGE_BYTES, MAX_WAIT_S, RETRIES, TIMEOUT_S, UNANSWERED_S
 from oid_async.redaction import printable, redacted_text
 from oid_async.report import FINAL_KINDS
 
@@ -38,7 +38,8 @@ class Limits:
 
     `retries` counts attempts after the first; a retry waits a random time of up to `backoff_s` x 2^n, at most
     `backoff_cap_s` (full jitter: a thousand clients that failed together must not come back together). `max_wait_s` is
-    how long a host that asks us to wait, or is down, is waited for in all.
+    how long a host that asks us to wait, or is down, is waited for in all; one that has not answered once is waited for
+    `unanswered_s` after nothing else is left to do.
 
     An attempt ends as `timeout` when no connection was made in `connect_s`, the response's head had not come
     `first_byte_s` after the request, nothing came for `silence_s`, fewer than `slow_bytes_s` a second came over
@@ -58,6 +59,7 @@ class Limits:
     backoff_s: float = 0.5
     backoff_cap_s: float = 30.0
     max_wait_s: float = MAX_WAIT_S
+    unanswered_s: float = UNANSWERED_S
     max_image_bytes: int = MAX_IMAGE_BYTES
     memory_bytes: int = 1 << 20
     resume_bytes: int = 8 << 20

@@ -105,6 +105,7 @@ async def open_run(
             most=transfers,
             estimates_concurrency=options.concurrency is None,
             max_wait_s=limits.max_wait_s,
+            unanswered_s=limits.unanswered_s,
             patience_s=limits.first_byte_s,
             notify=lambda text: sink(Note(text)),
         )

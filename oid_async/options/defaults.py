@@ -3,6 +3,9 @@
 RETRIES = 4
 TIMEOUT_S = 30.0
 MAX_WAIT_S = 900.0
+# A host that has not answered once is waited for no longer than this, once nothing else is left to do: it may start
+# with this run, but most likely there is none.
+UNANSWERED_S = 60.0
 MAX_IMAGE_BYTES = 64 << 20
 PERIOD_S = 1.0
 # Flickr's own published advice is one request a second per key for its API; its static hosts publish none. Ten a second

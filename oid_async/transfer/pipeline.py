@@ -11,9 +11,10 @@ the group; no other task waits for it.
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from oid_async.http.hosts import Host
 from oid_async.report import Outcome
 from oid_async.store.image_writer import ImageWriter, WriteResult
 from oid_async.transfer.collector import BATCHES_AT_ONCE, Collector, Recipients
@@ -21,6 +22,7 @@ from oid_async.transfer.fetch import Fetcher
 from oid_async.transfer.image_transfer import Failed, ImageTransfer, Retry, Target
 from oid_async.transfer.keep_alive import KeepAliveChain
 from oid_async.transfer.scheduler import HostScheduler
+from oid_async.transfer.tail import LOOK_S, Tail
 from oid_async.transfer.targets import Targets
 
 
@@ -32,6 +34,7 @@ class _ExternalWorkers(Protocol):
     def supervise(
         self, fetcher: Fetcher, collector: Collector, scheduler: HostScheduler[ImageTransfer]
     ) -> Iterable[Coroutine[Any, Any, None]]: ...
+    def in_hand(self) -> Mapping[Host, int]: ...
     def stop(self) -> None: ...
 
 
@@ -67,10 +70,13 @@ class Pipeline:
     async def run(self) -> None:
         """Fetch all targets. Raises the group of what tasks raised."""
         pool, collector, scheduler = self._pool, self._collector, self._scheduler
+        hosts = self._fetcher.client.hosts
+        hosts.idle_since = None
         try:
             async with asyncio.TaskGroup() as group:
                 collecting = [group.create_task(collector.run()) for _ in range(BATCHES_AT_ONCE)]
                 feeding = group.create_task(self._feed())
+                watching = group.create_task(self._watch_tail())
                 transferring = [group.create_task(self._transfer()) for _ in range(self._max_transfers)]
                 if pool is not None:
                     for supervision in pool.supervise(self._fetcher, collector, scheduler):
@@ -78,9 +84,10 @@ class Pipeline:
                 await asyncio.wait([feeding, *transferring])
                 if pool is not None:
                     pool.stop()
-                for task in collecting:
+                for task in (watching, *collecting):
                     task.cancel()
         finally:
+            hosts.idle_since = hosts.clock()
             scheduler.close()
             collector.close()
 
@@ -98,6 +105,17 @@ class Pipeline:
             else:
                 await scheduler.put(transfer)
         scheduler.end_of_plan()
+
+    async def _watch_tail(self) -> None:
+        """Look once a second at what is left, until cancelled."""
+        client, scheduler, pool = self._fetcher.client, self._scheduler, self._pool
+        tail = Tail(client.hosts)
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if (left := scheduler.left()) is not None:
+                in_hand = pool.in_hand() if pool is not None else {}
+                tail.look(*left, in_hand=in_hand, transfers_end=client.transfers_end)
+                scheduler.release_given_up()
 
     async def _load(self, places: Sequence[tuple[int, str]]) -> list[ImageTransfer]:
         """Read the targets of these places again; return their transfers in the state that was saved with the place."""

@@ -16,6 +16,7 @@ import heapq
 from array import array
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -43,6 +44,20 @@ _STATE_BITS = 16
 _YIELD_EVERY = 64
 _STUCK_S = 0.05
 _MIN_OBJECTS = 1024
+
+
+@dataclass(slots=True)
+class Left:
+    """The images of one host that are not finished: `queued`, with a task (`in_flight`), or waiting for a retry.
+
+    `retry_at` is when the last of its `retries` is due.
+    """
+
+    host: Host
+    queued: int
+    in_flight: int
+    retries: int = 0
+    retry_at: float = 0.0
 
 
 class _HostQueue(Generic[Item]):
@@ -242,6 +257,38 @@ class HostScheduler(Generic[Item]):
         self._objects -= 1
         self._unfinished -= 1
         self._wake_all_if_done()
+
+    def left(self) -> tuple[list[Left], int] | None:
+        """Return what is left once the whole plan was put, by host, and how many images are neither there nor done.
+
+        Those are handled elsewhere, or are being stored. None while there is more of the plan.
+        """
+        if not self._plan_ended:
+            return None
+        left = {
+            host: Left(host, len(queue.ready) + len(queue.places) - queue.places_read, host.in_flight)
+            for host, queue in self._queues.items()
+        }
+        for due, _, item in self._retries:
+            of_host = left.setdefault(item.host, Left(item.host, 0, item.host.in_flight))
+            of_host.retries += 1
+            of_host.retry_at = max(of_host.retry_at, due)
+        found = [of_host for of_host in left.values() if of_host.queued or of_host.in_flight or of_host.retries]
+        counted = sum(of_host.queued + of_host.in_flight + of_host.retries for of_host in found)
+        return found, self._unfinished - counted
+
+    def release_given_up(self) -> None:
+        """Let go, to fail, what waits for hosts that were given up while none of their images was under way."""
+        waiting = [entry for entry in self._retries if entry[2].host.gave_up is None]
+        if len(waiting) < len(self._retries):
+            given_up = [entry[2] for entry in self._retries if entry[2].host.gave_up is not None]
+            self._retries = waiting
+            heapq.heapify(self._retries)
+            for item in given_up:
+                self._enqueue(item, 0.0)
+        for host, queue in self._queues.items():
+            if host.gave_up is not None and not queue.is_empty:
+                self._add_candidate(queue)
 
     def close(self) -> None:
         """Stop the timer; for the end of the run, however it comes."""

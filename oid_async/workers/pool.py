@@ -17,6 +17,7 @@ A worker is started with `python -m`, never forked, and ends with its run: it se
 import asyncio
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -137,6 +138,10 @@ class WorkerPool:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), _GRACE_S)
 
+    def in_hand(self) -> Counter[Host]:
+        """Return how many images the workers are fetching, by host; not those whose results wait to be recorded."""
+        return sum((worker.in_hand() for worker in self._workers), Counter[Host]())
+
     def stop(self) -> None:
         """Let all workers and their coroutines end: nothing is left to fetch."""
         self._stopping.set()
@@ -186,6 +191,12 @@ class _Worker:
     @property
     def has_space(self) -> bool:
         return self._is_ready and len(self._assigned) < self._capacity
+
+    def in_hand(self) -> Counter[Host]:
+        """Return how many images are being fetched, by host; none while there are results to be recorded."""
+        if not self._results.empty():
+            return Counter()
+        return Counter(host for _, host, _ in self._assigned.values())
 
     def assign(self, target: Target, host: Host, now: float) -> None:
         self._assigned[target.image_id] = (target, host, now)
@@ -346,9 +357,12 @@ class _Worker:
             delay_s = max(delay_s, transfer.host.retry_delay_s(self._pool.hosts.clock()))
         self._scheduler.return_external(transfer, delay_s)
 
-    def _apply_trouble(self, name: str, method: str, packed: Fields, asked: Fields, began: float, silent: bool) -> None:
+    def _apply_trouble(
+        self, name: str, method: str, packed: Fields, asked: Fields, began: float, silent: bool, has_answered: bool
+    ) -> None:
         """Apply an error of the worker to a host, as if it had happened here, and send the worker the new state."""
         host, error, now = self._pool.hosts.named(name), unpack_error(packed), self._pool.hosts.clock()
+        host.has_answered |= has_answered
         if method == "asked_to_wait":
             host.asked_to_wait(error, began, now)
         elif method == "unreachable":

@@ -99,6 +99,7 @@ class WorkerProcess:
             estimates_concurrency=settings.estimates_concurrency,
             floor=settings.floor,
             max_wait_s=limits.max_wait_s,
+            unanswered_s=math.inf,  # the run knows what else is left to do
             patience_s=limits.first_byte_s,
             notify=lambda text: self._send("note", text),
             host_type=self._host,
@@ -269,7 +270,7 @@ class WorkerProcess:
     def _report(
         self, host: Host, method: str, error: FetchError, asked: Endpoint, began: float, silent: bool = False
     ) -> None:
-        self._send("trouble", host.name, method, pack_error(error), asked, began, silent)
+        self._send("trouble", host.name, method, pack_error(error), asked, began, silent, host.has_answered)
         if self._is_shut(host):
             self._give_back_closed()
 

@@ -337,6 +337,23 @@ async def test_a_dead_host_costs_a_handful_and_slows_nobody_down(tmp_path: Path,
     assert any(f"127.0.0.1:{dead} is given up" in note for note in ended.notes)
 
 
+async def test_a_host_that_never_answered_does_not_hold_a_finished_run(tmp_path: Path) -> None:
+    """Images of two dead ports end soon after all others, at the same time, and one line said until when they wait."""
+    dead, dead_too = closed_port(), closed_port()
+    async with Scripted({f"/{n}.jpg": [OK] for n in range(50)}) as live:
+        urls = [f"http://127.0.0.1:{port}/{n}.jpg" for n, port in enumerate((dead, dead, dead, dead_too))]
+        urls += [f"{live.url}/{n}.jpg" for n in range(50)]
+        limits = Limits(backoff_s=0.001, unanswered_s=8.0, retries=20)
+        ended = await download(tmp_path, urls, allow=[dead, dead_too, live.port], limits=limits)
+    assert (ended.report.downloaded, ended.report.failures) == (50, {"network": 4})
+    assert 8.0 < ended.seconds < 15.0
+    waits = [note for note in ended.notes if "asked again until" in note]
+    assert len(waits) == 1
+    assert f"3 images wait for 127.0.0.1:{dead} (cannot connect to 127.0.0.1:{dead}: Connection refused)" in waits[0]
+    assert sum("is given up" in note for note in ended.notes) == 2
+    assert len(ended.notes) == 4
+
+
 async def test_a_host_that_comes_back_loses_no_image(tmp_path: Path) -> None:
     """A host that is down when the run starts and up two seconds later gets all its images asked for."""
     port = closed_port()

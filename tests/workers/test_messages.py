@@ -122,11 +122,11 @@ async def test_results_arrive_as_they_were_in_the_folder_of_the_run(image_id: st
 async def test_errors_arrive_with_all_that_changes_a_host(error: FetchError, unknown_name: bool) -> None:
     """Kind, text, Retry-After and the three marks of an error come back equal."""
     error.unknown_name = unknown_name
-    message = encode("trouble", "a.example", "asked_to_wait", pack_error(error), ("a.example", 80), 12.5, False)
+    message = encode("trouble", "a.example", "asked_to_wait", pack_error(error), ("a.example", 80), 12.5, False, True)
     [line] = await through_a_socket(message)
-    kind, name, method, packed, asked, began, silent = content(line)
-    assert (kind, name, method, asked, began, silent) == (
-        "trouble", "a.example", "asked_to_wait", ["a.example", 80], 12.5, False
+    kind, name, method, packed, asked, began, silent, has_answered = content(line)
+    assert (kind, name, method, asked, began, silent, has_answered) == (
+        "trouble", "a.example", "asked_to_wait", ["a.example", 80], 12.5, False, True
     )  # fmt: skip
     same = unpack_error(packed)
     assert type(same) is FetchError
