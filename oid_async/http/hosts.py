@@ -300,7 +300,8 @@ class Host:
             return
         if wait_s >= _PAUSE_WORTH_A_LINE_S and not self.is_said:
             self.is_said = True
-            self.notify(f"{self.name} is down ({error}); it is asked again now and then, and others meanwhile")
+            left_s = self.patience_ends(now) - now
+            self.notify(f"{self.name} is down ({error}); {asked_until(left_s)} at the latest")
         self._downs += self._shrink(began, now, 1.0)
         self.pause(wait_s, now=now)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 from bisect import bisect_left
 from typing import Any
 
@@ -10,7 +11,7 @@ from support.fasttime import run_fast
 from yarl import URL
 
 from oid_async.http.hosts import FLICKR, EtagTrust, Host, Hosts, host_name, make_limiter
-from oid_async.http.retry import FetchError
+from oid_async.http.retry import FetchError, Limits, with_retries
 from oid_async.options.defaults import FLICKR_RATE
 
 CVDF = URL("https://open-images-dataset.s3.amazonaws.com/train/0000048549557964.jpg")
@@ -381,6 +382,49 @@ def test_longer_waits_than_our_patience_are_not_waited_for(patience: float) -> N
     host.asked_to_wait(error, began=1.0, now=1.0)
     assert not error.hopeless
     assert host.not_before == 1.0 + patience
+
+
+def small_requests(limits: Limits, count: int) -> tuple[list[float], list[str], int]:
+    """Let this many small requests, six at once, try a host that refuses; return when each failed, and the lines."""
+
+    async def run() -> tuple[list[float], list[str], int]:
+        told: list[str] = []
+        clock = asyncio.get_running_loop().time
+        hosts = Hosts(None, 1.0, clock=clock, notify=told.append)
+        host, began, tried, at_once = hosts.named("dead:80"), clock(), 0, asyncio.Semaphore(6)
+
+        async def attempt() -> None:
+            nonlocal tried
+            await hosts.until_open(host, HERE)
+            tried += 1
+            error = refused()
+            host.connect_failed(error, HERE, clock(), clock())
+            raise error
+
+        async def request() -> float:
+            async with at_once:
+                with pytest.raises(FetchError):
+                    await with_retries(attempt, limits, sleep=asyncio.sleep)
+            return clock() - began
+
+        return sorted(await asyncio.gather(*(request() for _ in range(count)))), told, tried
+
+    return run_fast(run())
+
+
+def test_masks_and_tables_wait_a_minute_for_a_host_that_never_answers() -> None:
+    """A thousand small requests to a port that refuses end after a minute in all, with one line said meanwhile."""
+    ended, told, tried = small_requests(Limits(), 1000)
+    assert ended[-1] == pytest.approx(60.0, abs=2.0)
+    assert tried < 100
+    assert [re.sub(r"\d\d:\d\d:\d\d \(\d+ s\)", "TIME", line) for line in told] == [
+        "waiting for dead:80 (cannot connect to x.org:443: Connection refused); it is asked again until TIME, "
+        "then it is given up",
+        "dead:80 is given up for this run: cannot connect to x.org:443: Connection refused",
+    ]
+    ended, told, _ = small_requests(Limits(retries=0), 3)
+    assert ended[-1] < 1.0
+    assert told == []
 
 
 def test_broken_objects_do_not_look_like_a_broken_host() -> None:
