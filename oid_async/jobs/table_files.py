@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -14,6 +15,7 @@ from oid_async.concurrency import in_thread, until_stopped
 from oid_async.errors import InputError, UnavailableError
 from oid_async.events import Note, Sink
 from oid_async.metadata.cache import MetadataCache
+from oid_async.metadata.checks import have_mids, require_whole
 from oid_async.metadata.entry import Identity
 from oid_async.metadata.given import local_table
 from oid_async.metadata.paths import WHOLE
@@ -28,7 +30,7 @@ from oid_async.openimages.vocabulary import Split
 from oid_async.options.query import Options
 from oid_async.report import size_text
 from oid_async.tables.class_tables import read_classes, read_hierarchy
-from oid_async.tables.damage import bad_rows, require_usable, without_damage
+from oid_async.tables.damage import bad_rows, looks_hexadecimal, require_usable, without_damage
 from oid_async.tables.reading import TableFile, columns_of, reading, require_rows, scan
 from oid_async.tables.row_rules import RowRules
 
@@ -72,7 +74,9 @@ class TableFiles:
         """Fetch the tables that are given by URL: a wrong one is refused before any published one is fetched."""
         for kind, given in self._given.items():
             if given is not None and kind not in self._local:
-                table = self._note_identity(kind, *await self._cache.given(given))
+                check = partial(self._require_usable, kind)
+                table = self._note_identity(kind, *await self._cache.given(given, check))
+                # A copy that was checked for other options.
                 await asyncio.to_thread(_check_columns, kind, table, self._options)
                 self._fetched[kind] = table
 
@@ -179,17 +183,37 @@ class TableFiles:
         self.identities.append({"table": kind, "name": table.name, **asdict(identity)})
         return table
 
+    def _require_usable(self, kind: TableKind, table: TableFile, good: TableFile | None, scratch: Path) -> None:
+        """Raise InputError for a given table that this run would refuse, or that is part of a good copy. Blocking."""
+        if good is not None:
+            require_whole(table, good)
+        if kind == "classes":
+            classes, _ = read_classes(table)
+            if good is not None and have_mids(read_classes(good)[0]) and not have_mids(classes):
+                raise InputError(f"{table.name}: most of its labels are no MIDs (/m/...), as those of the copy are")
+            return
+        _check_columns(kind, table, self._options)
+        ids = IdForm(looks_hexadecimal(table))
+        most = self._options.max_bad_rows
+        usable = without_damage(table, self._rules(kind, table, ids), scratch, most=most)
+        require_usable(usable)
+        if len(rows := bad_rows(usable).head(most + 1).collect()) > most:
+            raise _too_damaged(table, len(rows), most, rows)
+
+    def _rules(self, kind: TableKind, table: TableFile, ids: IdForm) -> RowRules:
+        columns = columns_of(table)
+        if kind == "boxes":
+            return RowRules.of_kind(KINDS["bbox"], columns, ids, self._options.flags, is_given=True)
+        return RowRules.of_images(columns, ids, is_given=True)
+
     def _drop_damage(
         self, kind: TableKind, table: TableFile, ids: IdForm, folder: Path, stopped: Callable[[], bool]
     ) -> TableFile:
         if table.columns is not None:
             return table
-        columns = columns_of(table)
-        form = RowRules.of_images(columns, ids, is_given=True)
-        if kind == "boxes":
-            form = RowRules.of_kind(KINDS["bbox"], columns, ids, self._options.flags, is_given=True)
         folder.mkdir(exist_ok=True)
         notes = self._cache.cache.root / WHOLE
+        form = self._rules(kind, table, ids)
         return without_damage(table, form, folder, most=self._options.max_bad_rows, notes=notes, stopped=stopped)
 
     def _first_bad_rows(self, table: TableFile) -> pl.DataFrame:
@@ -201,11 +225,15 @@ class TableFiles:
         self._bad_rows.setdefault(kind, []).append(rows.select(pl.lit(table.name).alias("File"), "Line", "Reason"))
         found = sum(map(len, chain.from_iterable(self._bad_rows.values())))
         if found > most:
-            line, reason = rows.row(0)
-            raise InputError(
-                f"{table.name}: with it {found} table rows are damaged, more than --max-bad-rows {most} allows; "
-                f"its first is line {line}: {reason}; mend the table or allow more"
-            )
+            raise _too_damaged(table, found, most, rows)
+
+
+def _too_damaged(table: TableFile, found: int, most: int, rows: pl.DataFrame) -> InputError:
+    line, reason = rows.select("Line", "Reason").row(0)
+    return InputError(
+        f"{table.name}: with it {found} table rows are damaged, more than --max-bad-rows {most} allows; "
+        f"its first is line {line}: {reason}; mend the table or allow more"
+    )
 
 
 def _given(options: Options) -> dict[TableKind, str | None]:

@@ -7,6 +7,7 @@ that want the same table share the work: one does it, the other waits.
 import asyncio
 import errno
 import re
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -16,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from oid_async.concurrency import CallsOnLoop, acquired, in_thread, until_stopped
-from oid_async.errors import InputError, StorageError, UnavailableError, storage_errors
+from oid_async.errors import InputError, StorageError, UnavailableError, storage_error, storage_errors
 from oid_async.events import Note, Sink, TableProgress
 from oid_async.http.retry import FetchError
-from oid_async.metadata.convert import convert, is_page, require_readable
+from oid_async.metadata.checks import is_page, require_no_loss, require_published
+from oid_async.metadata.convert import convert
 from oid_async.metadata.entry import CachedVersion, CacheEntry, Identity, check_space, needed_bytes
 from oid_async.metadata.paths import SUFFIX, given_folder, published_folder, recorded_url, site_folder
 from oid_async.openimages.catalogue import object_url
@@ -38,6 +40,8 @@ _CONVERTED: dict[TableKind, Kind | None] = {
     **{kind.table: kind for kind in KINDS.values()},
     "machine_labels": KINDS["label"],
 }
+# Refuses a table of the user's own; it gets the table, the good copy that it is to replace, an empty folder to work in.
+Check = Callable[[TableFile, TableFile | None, Path], None]
 _WORTH_A_NOTE_BYTES = 256 << 20
 _RETRY_LOCK_S = 0.1
 _NOTE_WAITING_S = 1.0
@@ -72,17 +76,21 @@ class Cache:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """A table to be had: its entry, its URL, and what is written of that; `kind` is None for one of the user's own."""
+    """A table to be had: its entry, its URL, and what is written of that.
+
+    `table` is None for one of the user's own: `check` then raises InputError if it cannot be used.
+    """
 
     entry: CacheEntry
     url: str
     written: str
-    kind: TableKind | None
-    patient: bool
+    table: PublishedTable | None = None
+    check: Check | None = None
+    patient: bool = True
 
     @property
     def is_converted(self) -> bool:
-        return self.kind in _CONVERTED
+        return self.table is not None and self.table.kind in _CONVERTED
 
 
 class MetadataCache:
@@ -132,14 +140,17 @@ class MetadataCache:
         """
         url = object_url(table.bucket, table.key, self._mirror)
         written = object_url(table.bucket, table.key, self.site)
-        wanted = _Wanted(self.cache.entry(table), url, written, table.kind, patient)
+        wanted = _Wanted(self.cache.entry(table), url, written, table, patient=patient)
         file, identity = await self._fetch(wanted, thorough=thorough)
         return file, replace(identity, url=written)
 
-    async def given(self, url: str) -> tuple[TableFile, Identity]:
-        """Return a table that the user gave by URL, as it is. Raises UnavailableError when it cannot be had."""
+    async def given(self, url: str, check: Check | None = None) -> tuple[TableFile, Identity]:
+        """Return a table that the user gave by URL, as it is. Raises UnavailableError when it cannot be had.
+
+        A table for which `check` raises InputError is not kept, and does not replace one that passed.
+        """
         name = recorded_url(url)
-        file, identity = await self._fetch(_Wanted(self.cache.given_entry(url), url, name, None, True))
+        file, identity = await self._fetch(_Wanted(self.cache.given_entry(url), url, name, check=check))
         return TableFile(file.path, name), identity
 
     async def _fetch(self, wanted: "_Wanted", *, thorough: bool = False) -> tuple[TableFile, Identity]:
@@ -206,34 +217,42 @@ class MetadataCache:
                 check_space=check,
                 patient=wanted.patient,
             ).run()
+            if identity is None:
+                assert cached is not None
+                await in_thread(entry.note_checked, cached)
+                return cached
+            if is_unsure:
+                text = "did not say how long it is; if it was cut off at the end of a line nobody can tell"
+                self._sink(Note(f"{entry.name}: {wanted.written} {text}"))
+            self._sink(TableProgress(entry.name, identity.bytes, identity.bytes, finished=True))
+            return await self._make_version(wanted, identity, cached)
         except FetchError as error:
-            if cached is None or error.kind in ("not_found", "gone", "forbidden", "bad_url", "blocked"):
+            if cached is None or error.kind in ("not_found", "gone", "forbidden", "bad_url"):
                 raise _unavailable(error, wanted.written, entry.name) from error
-            self._sink(Note(f"{entry.name}: {wanted.written} cannot be asked ({error}); using the copy in the cache"))
-            return cached
-        if identity is None:
-            assert cached is not None
-            await in_thread(entry.note_checked, cached)
-            return cached
-        if is_unsure:
-            text = "did not say how long it is; if it was cut off at the end of a line nobody can tell"
-            self._sink(Note(f"{entry.name}: {wanted.written} {text}"))
-        self._sink(TableProgress(entry.name, identity.bytes, identity.bytes, finished=True))
-        try:
-            return await self._make_version(wanted, identity, replaces=cached is not None)
+            return self._as_before(entry, cached, f"{entry.name}: {wanted.written} cannot be asked ({error})")
         except (InputError, UnavailableError) as error:
             if cached is None:
                 raise
-            self._sink(Note(f"{error}; using the copy in the cache"))
-            return cached
+            return self._as_before(entry, cached, str(error))
+        except (OSError, StorageError) as error:
+            # A full disk, or a cache that may only be read.
+            if cached is None:
+                raise
+            await in_thread(entry.give_up)
+            failed = error if isinstance(error, StorageError) else storage_error(error, entry.folder)
+            return self._as_before(entry, cached, f"{entry.name}: its new version cannot be stored ({failed})")
 
-    async def _make_version(self, wanted: "_Wanted", identity: Identity, *, replaces: bool) -> CachedVersion:
+    def _as_before(self, entry: CacheEntry, cached: CachedVersion, why: str) -> CachedVersion:
+        """Return the cached version, and say why it is not the latest."""
+        self._sink(Note(f"{why}; the copy of {cached.made_on} is used"))
+        return cached
+
+    async def _make_version(self, wanted: "_Wanted", identity: Identity, cached: CachedVersion | None) -> CachedVersion:
         """Make a version of the fetched file. When cancelled, stop at the next step and wait for that.
 
-        One that `replaces` a good version must be as good, also where the file is kept as published. Raises InputError,
-        UnavailableError.
+        It must be as good as a cached version that it is to replace. Raises InputError, UnavailableError.
         """
-        entry, kind = wanted.entry, wanted.kind
+        entry = wanted.entry
         if identity.bytes > _WORTH_A_NOTE_BYTES and wanted.is_converted:
             self._sink(Note(f"{entry.name}: turning it into Parquet, once"))
         sink = CallsOnLoop(self._sink)
@@ -242,25 +261,15 @@ class MetadataCache:
             sink(TableProgress(f"{entry.name} to Parquet", done, total, finished=done == total, unit="step"))
 
         def work(stopped: Callable[[], bool]) -> CachedVersion:
-            folder = entry.build()
             try:
                 if is_page(entry.raw):
                     raise UnavailableError(f"{entry.name}: {wanted.written} answers with a web page, not with a table")
-                raw = TableFile(entry.raw, entry.name)
-                if kind in _CONVERTED:
-                    form = _CONVERTED[kind]
-                    columns = convert(
-                        raw, folder, kind=form, progress=progress, stopped=lambda: stopped() or sink.has_failed
-                    )
-                    return entry.publish(identity, columns)
-                if kind is not None and replaces:
-                    require_readable(raw, kind)
+                columns = _build(wanted, cached, progress=progress, stopped=lambda: stopped() or sink.has_failed)
             except (InputError, UnavailableError):
                 # Fetched again next time: an unreadable file may have been cut or mixed up on its way here.
-                entry.forget_raw()
+                entry.give_up()
                 raise
-            entry.raw.replace(folder / entry.name)
-            return entry.publish(identity, None)
+            return entry.publish(identity, columns)
 
         try:
             version = await until_stopped(work)
@@ -297,6 +306,40 @@ class MetadataCache:
         if pin is not None:
             self._pins.append(pin)
         return pin is not None
+
+
+def _build(
+    wanted: "_Wanted",
+    cached: CachedVersion | None,
+    *,
+    progress: Callable[[int, int], None],
+    stopped: Callable[[], bool],
+) -> tuple[str, ...] | None:
+    """Check the fetched file and build a version of it; return its columns if it is converted. Raises InputError."""
+    entry, table = wanted.entry, wanted.table
+    folder = entry.build()
+    good = entry.table(cached) if cached is not None else None
+    if table is not None:
+        raw = TableFile(entry.raw, entry.name)
+        require_published(raw, table)
+        if wanted.is_converted:
+            columns = convert(raw, folder, kind=_CONVERTED[table.kind], progress=progress, stopped=stopped)
+            if good is not None:
+                require_no_loss(TableFile(folder, entry.name, columns), good, table)
+            return columns
+        if good is not None:
+            require_no_loss(raw, good, table)
+        entry.raw.replace(folder / entry.name)
+        return None
+    # What kind of file it is, its name tells.
+    entry.raw.replace(folder / entry.name)
+    given = TableFile(folder / entry.name, wanted.written)
+    if wanted.check is not None:
+        scratch = folder / "scratch"
+        scratch.mkdir()
+        wanted.check(given, good, scratch)
+        shutil.rmtree(scratch)
+    return None
 
 
 @contextmanager

@@ -19,11 +19,9 @@ from pathlib import Path
 import polars as pl
 
 from oid_async.errors import InputError
-from oid_async.openimages.catalogue_tables import TableKind
 from oid_async.openimages.ids import KEY, ROW, IdForm, id_column
 from oid_async.openimages.kinds import Kind
 from oid_async.openimages.vocabulary import FLAGS
-from oid_async.tables.class_tables import read_classes, read_hierarchy
 from oid_async.tables.damage import StoppedError, require_usable, without_damage
 from oid_async.tables.reading import (
     LINE_COLUMNS,
@@ -89,21 +87,6 @@ def convert(
     return tuple(columns)
 
 
-def is_page(path: Path) -> bool:
-    """Return whether a file is an HTML page: a login, or what a server says in place of an error."""
-    with path.open("rb") as file:
-        start = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    return start.startswith((b"<!doctype", b"<html", b"<head", b"<body"))
-
-
-def require_readable(raw: TableFile, kind: TableKind) -> None:
-    """Raise InputError if a published table that is kept as it is cannot be read as what it should be."""
-    if kind == "hierarchy":
-        read_hierarchy(raw)
-    else:
-        read_classes(raw)
-
-
 def _convert_lines(
     raw: TableFile, folder: Path, *, progress: Callable[[int, int], None], stopped: Callable[[], bool]
 ) -> tuple[str, ...]:
@@ -125,6 +108,10 @@ def _convert_lines(
         count = int(parts.select(pl.len()).collect(engine="streaming").item())
         if not count:
             raise InputError(f"{raw.name}: no line of it is a narrative")
+        if len(bad) > count:
+            raise InputError(
+                f"{raw.name}: {len(bad)} of {len(bad) + count} lines are no narratives, the first is line {bad[0, 0]}"
+            )
         ranges = list(_key_ranges(-(-count // _SLICE_LINES)))
         _sort(parts, ranges, folder, by_label=False, progress=progress, stopped=stopped)
         copy.unlink()

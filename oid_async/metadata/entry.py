@@ -14,6 +14,7 @@ import errno
 import os
 import secrets
 import shutil
+import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -57,6 +58,14 @@ class CachedVersion:
     made_s: float
     checked_s: float
     files: Stored | None = None
+
+    @property
+    def made_on(self) -> str:
+        """The day it was made, for messages."""
+        try:
+            return time.strftime("%Y-%m-%d", time.localtime(self.made_s))
+        except (OverflowError, ValueError, OSError):
+            return "an unknown day"
 
 
 class CacheEntry:
@@ -199,6 +208,12 @@ class CacheEntry:
         """Remove the bytes fetched so far."""
         for path in (self.raw_note, self.raw):
             path.unlink(missing_ok=True)
+
+    def give_up(self) -> None:
+        """Remove the file that was fetched and what was made of it: it is of no use."""
+        with suppress(OSError):
+            self.forget_raw()
+        shutil.rmtree(self.building, ignore_errors=True)
 
     def sweep(self, current: str | None) -> int:
         """Remove every version but `current`; return how many stay because a run reads from them."""

@@ -22,7 +22,8 @@ from oid_async.tables.row_rules import NOTHING, counted
 _LABEL_WORDS = ("labelname", "mid", "machineid", "labelid", "classid", "id", "label", "class")
 _NAME_WORDS = ("displayname", "displaylabel", "classname", "readablename", "name", "description", "category", "title")
 _SIGNS = re.compile(r"[^a-z0-9]")
-_MID = re.compile(r"/[a-z]/\w+")
+# The id of a class.
+MID = re.compile(r"/[a-z]/\w+")
 # The full class table has 20,000 rows.
 _MOST_ROWS = 100_000
 
@@ -46,7 +47,7 @@ def read_classes(table: TableFile) -> tuple[Classes, pl.DataFrame]:
     Returns the classes, and Line and Reason of the rows that cannot be used. Raises InputError.
     """
     rows, lines, bad_rows = _read_headless(table, CLASS_COLUMNS, _class_columns)
-    labels, called = (pl.col(name).str.strip_chars().str.contains(f"^{_MID.pattern}$") for name in CLASS_COLUMNS)
+    labels, called = (pl.col(name).str.strip_chars().str.contains(f"^{MID.pattern}$") for name in CLASS_COLUMNS)
     if rows.select(called.mean().fill_null(0) > 0.5, ~labels.any()).row(0) == (True, True):
         label, name = CLASS_COLUMNS
         raise InputError(
@@ -74,7 +75,7 @@ def _class_columns(first: Sequence[str]) -> tuple[int, int] | None:
     ((2, 1), None)
     """
     words = [_SIGNS.sub("", name.lower()) for name in first]
-    if any(_MID.fullmatch(name.strip()) for name in first):
+    if any(MID.fullmatch(name.strip()) for name in first):
         return None
     found = next((words.index(word) for word in _LABEL_WORDS if word in words), None)
     others = [at for at, word in enumerate(words) if at != found and word and not word.startswith("unnamed")]
