@@ -37,6 +37,7 @@ from oid_async.transfer.collector import Collector
 from oid_async.transfer.fetch import Fetcher
 from oid_async.transfer.image_transfer import Failed, ImageTransfer, PartialBody, Target
 from oid_async.transfer.scheduler import HostScheduler
+from oid_async.workers.heartbeat import LOOK_S, Pulse
 from oid_async.workers.messages import (
     LINE_BYTES,
     Fields,
@@ -47,7 +48,7 @@ from oid_async.workers.messages import (
     unpack_error,
     unpack_outcomes,
 )
-from oid_async.workers.starter import WorkerStarter, kill
+from oid_async.workers.starter import WorkerStarter, kill, wait_for_end
 
 # How many images a worker is given in addition to those that it transfers: enough while the run is busy.
 _AHEAD = 192
@@ -55,6 +56,7 @@ _SEND_AT_ONCE = 32
 _STOP_S = 2.0
 _SILENT_S = 60.0  # beyond the longest attempt
 _GRACE_S = 0.3
+_BEATS_AT_ONCE = 4096
 # A worker that died is replaced once: what ended it may end the next one, too.
 _STARTS = 2
 
@@ -175,6 +177,7 @@ class _Worker:
         self._is_ready = False
         self._may_send = False
         self._has_worked = False
+        self._ailment: str | None = None
         self._requests = 0
         self._earlier_requests = 0
         # Bounded by what is assigned.
@@ -244,7 +247,7 @@ class _Worker:
     async def _run_process(self) -> int:
         """Run one process and return its exit code. However this ends, the process has ended."""
         started = await self._pool.starter.take()
-        self._process = started.process
+        self._process, self._ailment = started.process, None
         try:
             reader, self._writer = await asyncio.open_connection(sock=started.socket, limit=LINE_BYTES)
         except BaseException:
@@ -278,10 +281,29 @@ class _Worker:
     async def _read_messages(self, reader: asyncio.StreamReader) -> None:
         """Apply all messages of the process. Those about a host count at once, however long results wait."""
         async with asyncio.TaskGroup() as group:
+            watching = group.create_task(self._watch_pulse())
             group.create_task(self._record_results())
             while line := await self._read_line(reader):
                 self._apply(line)
+            watching.cancel()
             self._results.put_nowait(None)
+
+    async def _watch_pulse(self) -> None:
+        """Kill a process that is stopped or blocked; what it has in hand then comes back as that of a dead one."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        pulse, loop = Pulse(), asyncio.get_running_loop()
+        looked_at, ailment = loop.time(), None
+        while ailment is None:
+            beats = b""
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    if not (beats := await self._process.stdout.read(_BEATS_AT_ONCE)):
+                        return
+            now = loop.time()
+            ailment, looked_at = pulse.look(now - looked_at, beats), now
+        self._ailment = ailment
+        self._kill()
 
     async def _read_line(self, reader: asyncio.StreamReader) -> bytes:
         """Return the next line. A process that sends nothing for longer than any attempt takes is killed."""
@@ -377,8 +399,10 @@ class _Worker:
         transfers = [transfer for transfer in restarted if isinstance(transfer, ImageTransfer)]
         failed = [end.outcome for end in restarted if isinstance(end, Failed)]
         self._assigned.clear()
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        self._pool.notify(f"a worker process ended ({how}); what it had in hand is asked for again")
+        how = f"ended ({f'signal {-code}' if code < 0 else f'exit code {code}'})"
+        if self._ailment is not None:
+            how = f"{self._ailment} and was ended"
+        self._pool.notify(f"a worker process {how}; what it had in hand is asked for again")
         ended = failed + await in_thread(self._adopt, transfers)
         await self._collector.record(ended)
         recorded = {outcome.image_id for outcome in ended}
@@ -430,7 +454,7 @@ class _Worker:
             async with asyncio.timeout(_STOP_S / 2):
                 await self._process.wait()
         self._kill()
-        await self._process.wait()
+        await wait_for_end(self._process)
 
     def _kill(self) -> None:
         assert self._process is not None

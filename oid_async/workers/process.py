@@ -5,8 +5,8 @@ if it must be requested again, or from a host that is capped, in trouble or want
 waits for hosts, retries and counts. The journal too is the run's: the worker sends what was stored, the run writes it
 down.
 
-Started as `python -m oid_async.workers.process`, with its end of the socket as stdin. It ends when the run ends the
-stream or closes the socket: no worker outlives its run.
+Started as `python -m oid_async.workers.process`, with its end of the socket as stdin; its heartbeat goes to
+stdout. It ends when the run ends the stream or closes the socket: no worker outlives its run.
 """
 
 import asyncio
@@ -34,6 +34,7 @@ from oid_async.store.image_writer import ImageWriter, ReceivedImage
 from oid_async.transfer.fetch import Fetcher
 from oid_async.transfer.image_transfer import Failed, ImageTransfer, Retry
 from oid_async.transfer.keep_alive import KeepAliveChain
+from oid_async.workers.heartbeat import Heartbeat
 from oid_async.workers.messages import (
     LINE_BYTES,
     Fields,
@@ -290,6 +291,7 @@ def run() -> NoReturn:
 
 
 async def _run() -> None:
+    Heartbeat(asyncio.get_running_loop()).start()
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=0), limit=LINE_BYTES)
     if not (line := await read_line(reader)):
         return

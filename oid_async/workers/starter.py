@@ -8,7 +8,7 @@ import asyncio
 import os
 import socket
 import sys
-from asyncio.subprocess import DEVNULL, Process
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
@@ -36,7 +36,7 @@ class StartedWorker:
         # In this order: a signal to one that has just ended by itself would take its exit code away.
         kill(self.process)
         self.socket.close()
-        await self.process.wait()
+        await wait_for_end(self.process)
 
 
 class WorkerStarter:
@@ -92,6 +92,14 @@ def kill(process: Process) -> None:
             process.kill()
 
 
+async def wait_for_end(process: Process) -> int:
+    """Wait until a process has ended, and return its exit code; then nothing of it is open here."""
+    code = await process.wait()
+    assert process.stdout is not None
+    await process.stdout.read()
+    return code
+
+
 async def _spawn(other: socket.socket) -> Process:
     spawning = asyncio.ensure_future(
         asyncio.create_subprocess_exec(
@@ -100,7 +108,7 @@ async def _spawn(other: socket.socket) -> Process:
             "-m",
             _PROGRAM,
             stdin=other.fileno(),
-            stdout=DEVNULL,
+            stdout=PIPE,  # its heartbeat
             stderr=DEVNULL,
             # Signals from a terminal are for the run.
             start_new_session=True,
@@ -113,7 +121,7 @@ async def _spawn(other: socket.socket) -> Process:
         await wait_until_done(spawning)
         if not spawning.cancelled() and spawning.exception() is None:
             kill(spawning.result())
-            await spawning.result().wait()
+            await wait_for_end(spawning.result())
         raise
 
 

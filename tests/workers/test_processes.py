@@ -290,6 +290,38 @@ async def test_a_worker_that_is_killed_costs_no_image(
     assert journalled(tmp_path / "out") == set(image_names(tmp_path / "out"))
 
 
+async def test_a_worker_that_is_stopped_does_not_hold_the_run(
+    bucket: tuple[Bucket, str], watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that gets no processor any more (SIGSTOP) is ended, said so, and what it had in hand is fetched."""
+    monkeypatch.setattr("oid_async.workers.heartbeat._SILENT_S", 4.5)
+    objects, url = bucket
+    objects.pause_s = 0.02
+    stopped: list[int] = []
+    notes: list[str] = []
+
+    def stop(event: object) -> None:
+        report = getattr(event, "report", None)
+        if report is not None and report.downloaded > 150 and not stopped:
+            stopped.append(watched.pids()[0])
+            os.kill(stopped[0], signal.SIGSTOP)
+        if text := getattr(event, "text", ""):
+            notes.append(text)
+
+    began = time.monotonic()
+    report = await oid_async.download(
+        mirror=url, savepath=tmp_path / "out", processes=2, concurrency=16, on_event=stop, **QUERY
+    )
+    assert time.monotonic() - began < 30
+    assert [note for note in notes if "worker process" in note] == [
+        "a worker process has given no sign of life for 4 s and was ended; what it had in hand is asked for again"
+    ]
+    assert (report.downloaded, report.failed, report.pending) == (400, 0, 0)
+    assert whole(tmp_path / "out")
+    assert journalled(tmp_path / "out") == set(image_names(tmp_path / "out"))
+    assert not is_alive(stopped[0])
+
+
 async def test_a_slow_consumer_slows_workers_down_and_may_leave(
     bucket: tuple[Bucket, str], watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
