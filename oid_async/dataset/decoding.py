@@ -1,17 +1,116 @@
-"""Decoding a picture to see whether it can be: what `verify --deep` does beyond sizes and hashes."""
+"""Pictures decoded with Pillow, within bounds: a file of some kilobytes may claim pixels for gigabytes of memory.
 
+Pillow's classes are used, not its `Image.open`, which warns on stderr of 89 megapixels and raises at 179: a JPEG of
+more can be decoded in a fraction of its size.
+"""
+
+import os
+import stat
+from collections.abc import Sequence
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from oid_async.store.file_bytes import FileBytes
+from oid_async.store.image_check import read_header
+from oid_async.store.mask_check import HEAD_BYTES, refuse_mask
+
+if TYPE_CHECKING:
+    from PIL.JpegImagePlugin import JpegImageFile
+    from PIL.PngImagePlugin import PngImageFile
+
+# Pixels of an image in its file, where even the smallest fraction takes seconds; and decoded, of four bytes each.
+_MOST_STORED_PIXELS = 500_000_000
+_FEW_PIXELS, _MOST_PIXELS = 25_000_000, 100_000_000
+# libjpeg holds all coefficients of a picture that comes in several scans; 16 bits each.
+_MOST_COEFFICIENT_BYTES = 160_000_000
+_SCALES = (8, 4, 2, 1)
+
+
+class TooLargeError(ValueError):
+    """A picture would take more memory than it may."""
+
+
+def open_png(file: Path | str | IO[bytes]) -> "PngImageFile":
+    """Return a mask, not decoded yet. Raises TooLargeError, OSError, and whatever Pillow raises for damaged bytes."""
+    from PIL.PngImagePlugin import PngImageFile
+
+    if isinstance(file, str | Path):
+        found = os.stat(file)
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError("not a file")
+        with open(file, "rb") as opened:
+            start, size = opened.read(HEAD_BYTES), found.st_size
+    else:
+        start, size = file.read(HEAD_BYTES), file.seek(0, os.SEEK_END)
+        file.seek(0)
+    if refused := refuse_mask(start, size):
+        kind, text = refused
+        raise TooLargeError(text) if kind == "too_large" else ValueError(text)
+    return PngImageFile(file)
+
+
+def open_jpeg(path: Path | str, size: tuple[int, int]) -> "JpegImageFile":
+    """Return a JPEG that is going to be decoded at least at this size in pixels, and twice as large if memory allows.
+
+    Raises TooLargeError, OSError, and whatever Pillow raises for damaged bytes.
+    """
+    from PIL.JpegImagePlugin import JpegImageFile
+
+    image = JpegImageFile(path)
+    try:
+        twice = (2 * size[0], 2 * size[1])
+        least = twice if _pixels(image.size, twice) <= _FEW_PIXELS else size
+        if (
+            image.width * image.height > _MOST_STORED_PIXELS
+            or _pixels(image.size, least) > _MOST_PIXELS
+            or _coefficient_bytes(image, path) > _MOST_COEFFICIENT_BYTES
+        ):
+            raise TooLargeError(f"{image.width} x {image.height} pixels")
+        image.draft(image.mode, least)
+    except BaseException:
+        image.close()
+        raise
+    return image
+
+
+def _pixels(size: tuple[int, int], least: tuple[int, int]) -> int:
+    """Return how many pixels libjpeg makes of a picture that is to have at least this size."""
+    scale = min(size[0] // max(1, least[0]), size[1] // max(1, least[1]))
+    by = next((each for each in _SCALES if scale >= each), 1)
+    return (size[0] // by + 1) * (size[1] // by + 1)
+
+
+def _coefficient_bytes(image: "JpegImageFile", path: Path | str) -> int:
+    """Return how many bytes libjpeg needs to have all scans of a picture together; 0 where one scan has it all."""
+    if not image.info.get("progressive") and _components_of_scan(path) == len(image.layer):
+        return 0
+    factors: Sequence[tuple[int, int]] = [(across, down) for _, across, down, _ in image.layer]
+    most = max(across for across, _ in factors) * max(down for _, down in factors)
+    return 2 * image.width * image.height * sum(across * down for across, down in factors) // max(1, most)
+
+
+def _components_of_scan(path: Path | str) -> int | None:
+    with FileBytes(path) as body:
+        scan_at = read_header(body).scan_at
+        return None if scan_at is None else body[scan_at + 4]
 
 
 def undecodable(path: Path) -> str | None:
-    """Return why Pillow cannot decode a picture, None if it can. A broken file is told from a broken decoder by it."""
-    from PIL import Image, UnidentifiedImageError
+    """Return why Pillow cannot decode a picture, None if it can. A broken file is told from a broken decoder by it.
 
+    Images are decoded at an eighth of their size, for which all of their bytes are read; one that would take too much
+    memory is not decoded. A mask that would is none.
+    """
     try:
-        with Image.open(path, formats=["JPEG", "PNG"]) as image:
-            image.load()
-    except UnidentifiedImageError:
-        return "cannot be decoded: neither a JPEG nor a PNG"
-    except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
-        return f"cannot be decoded: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        if path.suffix == ".png":
+            with open_png(path) as mask:
+                mask.load()
+        else:
+            with open_jpeg(path, (1, 1)) as image:
+                image.load()
+    except TooLargeError as error:
+        return str(error) if path.suffix == ".png" else None
+    except Exception as error:  # damaged bytes raise any kind of exception in Pillow
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return f"cannot be decoded: {text}"
     return None

@@ -14,7 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+import polars as pl
+
 from oid_async.concurrency import in_thread
+from oid_async.errors import storage_errors
 from oid_async.http.resume import is_strong
 from oid_async.http.retry import FetchError, with_retries
 from oid_async.http.small_get import SmallBody, small_get
@@ -27,7 +30,9 @@ if TYPE_CHECKING:
 
 _PART_BYTES = 8 << 20
 _BLOCK_BYTES = 1 << 20
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+# Many times the largest published archive; a body without end would fill the disk.
+_MOST_ARCHIVE_BYTES = 8 << 30
 
 
 class ChangedError(Exception):
@@ -115,7 +120,8 @@ class Archive:
         async def attempt() -> ArchiveState:
             async with self._client.get(self._url) as response:
                 etag = response.headers.get("ETag")
-                size = await self._save(response, path)
+                with storage_errors(path.parent):
+                    size = await self._save(response, path)
                 if response.length is not None and size != response.length:
                     raise FetchError("truncated", f"{size} of {response.length} bytes arrived")
             return ArchiveState(size, etag)
@@ -126,13 +132,12 @@ class Archive:
     async def _fetch_directory(self) -> Path:
         tail, end = await self._end()
         first = self.state.bytes - len(tail) if self.state is not None else 0
-        parts = []
+        data = bytearray()
         for start in range(end.start, min(end.stop, first), _PART_BYTES):
-            parts.append(await self.read(start, min(start + _PART_BYTES, end.stop, first)))
-        parts.append(tail[max(0, end.start - first) : end.stop - first])
-        data = b"".join(parts)
+            data += await self.read(start, min(start + _PART_BYTES, end.stop, first))
         self.is_fresh = True
-        self.directory_bytes += len(tail) + sum(map(len, parts[:-1]))
+        self.directory_bytes += len(tail) + len(data)
+        data += tail[max(0, end.start - first) : end.stop - first]
         return await in_thread(self._cache_directory, data, end)
 
     async def _end(self) -> tuple[bytes, CentralDirectoryEnd]:
@@ -170,6 +175,8 @@ class Archive:
         return stop - start
 
     async def _save(self, response: "Response", path: Path) -> int:
+        if response.length is not None and response.length > _MOST_ARCHIVE_BYTES:
+            raise FetchError("too_large", f"an archive of {response.length} bytes")
         size, block = 0, bytearray()
         file: IO[bytes] = await in_thread(path.open, "wb")
         try:
@@ -179,15 +186,21 @@ class Archive:
                     if len(block) >= _BLOCK_BYTES:
                         full, block = block, bytearray()
                         size += await in_thread(file.write, full)
+                        if size > _MOST_ARCHIVE_BYTES:
+                            raise FetchError("too_large", f"an archive of more than {_MOST_ARCHIVE_BYTES} bytes")
             size += await in_thread(file.write, block)
         finally:
             await in_thread(file.close)
         return size
 
-    def _cache_directory(self, data: bytes, end: CentralDirectoryEnd) -> Path:
+    def _cache_directory(self, data: bytearray, end: CentralDirectoryEnd) -> Path:
         """Read a directory and cache it."""
-        state = self._known_state()
         frame = read_directory(data, end)
+        with storage_errors(self._folder):
+            return self._store_directory(frame)
+
+    def _store_directory(self, frame: pl.DataFrame) -> Path:
+        state = self._known_state()
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{state.name}.parquet"
         # Two runs may do this at the same time: each has temporary names of its own.

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from oid_async.masks.archive import cached_directory
-from oid_async.masks.fetch import BUCKET
+from oid_async.masks.fetch import BUCKET, WHY, find_members
 from oid_async.masks.ranges import choose_ranges
 from oid_async.openimages.catalogue import mask_archive
 from oid_async.openimages.vocabulary import Split
@@ -29,10 +29,9 @@ def estimate_masks(masks: Sequence[tuple[Split, pl.LazyFrame]], cache: Path) -> 
                 unknown += 1
                 continue
             path, state = cached
-            names = group.get_column("MaskPath").implode()
-            members = pl.scan_parquet(path, glob=False).filter(pl.col("name").is_in(names))
-            rows = members.sort("start").select("start", "stop")
-            ranges = choose_ranges(rows.collect().rows(), state.bytes)
+            sized = group.with_columns(pl.lit(None, pl.Int64).alias(side) for side in ("Width", "Height"))
+            members = find_members(path, sized).filter(pl.col(WHY).is_null())
+            ranges = choose_ranges(members.select("start", "stop").rows(), state.bytes)
             requests += len(ranges.parts)
             size += ranges.bytes
             complete += ranges.is_complete

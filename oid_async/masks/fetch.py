@@ -7,7 +7,9 @@ A mask's file has its name only once it is complete. A mask that fails affects n
 
 import asyncio
 import os
+import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -19,8 +21,9 @@ from oid_async.errors import storage_error
 from oid_async.events import Note, Sink, TableProgress
 from oid_async.http.retry import FetchError
 from oid_async.masks.archive import Archive, ChangedError, NoRangeError
+from oid_async.masks.mask_image import refuse_picture, resized
 from oid_async.masks.ranges import Ranges, choose_ranges
-from oid_async.masks.zip_archive import ArchiveError, MemberError, ZipMember, resized, unpack
+from oid_async.masks.zip_archive import SCHEMA, ArchiveError, MemberError, ZipMember, refusals, unpack
 from oid_async.openimages.catalogue import mask_archive, object_url
 from oid_async.openimages.vocabulary import Split
 from oid_async.report import size_text
@@ -37,6 +40,11 @@ PARTS_AT_ONCE = 6
 _ARCHIVES_AT_ONCE = 3
 # Smaller archives are fetched faster than a note on them is read.
 _WORTH_A_NOTE_BYTES = 10_000_000
+# A part of more is one mask alone. Published masks have some kilobytes.
+_LARGE_PART_BYTES = 9 << 20
+_LARGE_MASK_BYTES = 4 << 20
+# Column of `find_members`: "failure kind: text", null for a member that may be what its entry says.
+WHY = "__why"
 
 
 @dataclass(slots=True)
@@ -85,6 +93,8 @@ class MaskFetcher:
         self._again = again
         self._parts = asyncio.Semaphore(PARTS_AT_ONCE)
         self._archives = asyncio.Semaphore(_ARCHIVES_AT_ONCE)
+        self._large_parts = asyncio.Semaphore(1)
+        self._one_large = threading.Lock()
         self.report = MaskReport()
 
     async def fetch(self, wanted: pl.LazyFrame) -> MaskReport:
@@ -127,17 +137,15 @@ class MaskFetcher:
                     except FetchError as error:
                         self._fail(missing.get_column("MaskPath"), error.kind, f"{key}: {error}")
                         return
-                # Masks that were stored by now count already.
+                # Masks that were stored by now count already; those that failed are asked for once more.
                 missing = await in_thread(self._missing, missing)
+                again = set(missing.get_column("MaskPath"))
+                self.report.failures = [each for each in self.report.failures if each[0] not in again]
 
     async def _fetch_members(self, archive: Archive, name: str, masks: pl.DataFrame) -> None:
         missing = masks.get_column("MaskPath")
         try:
-            members = await in_thread(_find, await archive.directory(), masks)
-            if len(members) < len(masks) and not archive.is_fresh:
-                # Members that an old directory does not have may have been added since.
-                archive.forget()
-                members = await in_thread(_find, await archive.directory(), masks)
+            members = await self._find(archive, masks)
         except FetchError as error:
             self._fail(missing, error.kind, f"{name}: {error}")
             return
@@ -148,30 +156,54 @@ class MaskFetcher:
             self.report.directory_bytes += archive.directory_bytes
             archive.directory_bytes = 0
         assert archive.state is not None
+        found = members.get_column("name")
+        for member, why in members.filter(pl.col(WHY).is_not_null()).select("name", WHY).iter_rows():
+            kind, _, text = why.partition(": ")
+            self._fail([member], kind, f"{name}: {text}")
+        members = members.filter(pl.col(WHY).is_null()).drop(WHY)
         spans = list(zip(members.get_column("start"), members.get_column("stop"), strict=True))
         ranges = choose_ranges(spans, archive.state.bytes)
         if archive.state.bytes >= _WORTH_A_NOTE_BYTES:
             self._sink(Note(_announcement(name, len(members), ranges, archive.state.bytes)))
         with single_error():
             async with asyncio.TaskGroup() as tasks:
-                for start, stop in ranges.parts:
+                at = 0
+                for (start, stop), count in zip(ranges.parts, ranges.counts, strict=True):
                     await self._parts.acquire()
-                    within = members.filter((pl.col("start") >= start) & (pl.col("stop") <= stop))
-                    task = tasks.create_task(self._fetch_part(archive, start, stop, within))
+                    task = tasks.create_task(self._fetch_part(archive, start, stop, members.slice(at, count)))
                     task.add_done_callback(lambda _: self._parts.release())
+                    at += count
         # Only after all parts have come: they may have shown that the archive has changed.
-        found = members.get_column("name")
         if len(found) < len(missing):
             self._fail(missing.filter(~missing.is_in(found.implode())), "not_found", f"{name} has no such member")
 
-    async def _fetch_part(self, archive: Archive, start: int, stop: int, members: pl.DataFrame) -> None:
+    async def _find(self, archive: Archive, masks: pl.DataFrame) -> pl.DataFrame:
+        """Return the members of an archive that are these masks (see `find_members`).
+
+        A directory in the cache that cannot be read, or does not have all of them, is fetched again: members may have
+        been added since. Raises FetchError, ArchiveError, ChangedError, NoRangeError.
+        """
+        directory = await archive.directory()
         try:
-            data = await archive.read(start, stop)
-        except FetchError as error:
-            self._fail(members.get_column("name"), error.kind, str(error))
-            return
-        self.report.bytes += len(data)
-        stored, failures = await in_thread(self._unpack, data, start, members)
+            members = await in_thread(find_members, directory, masks)
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+            if archive.is_fresh:
+                raise
+        else:
+            if len(members) == len(masks) or archive.is_fresh:
+                return members
+        archive.forget()
+        return await in_thread(find_members, await archive.directory(), masks)
+
+    async def _fetch_part(self, archive: Archive, start: int, stop: int, members: pl.DataFrame) -> None:
+        async with self._large_parts if stop - start > _LARGE_PART_BYTES else nullcontext():
+            try:
+                data = await archive.read(start, stop)
+            except FetchError as error:
+                self._fail(members.get_column("name"), error.kind, str(error))
+                return
+            self.report.bytes += len(data)
+            stored, failures = await in_thread(self._unpack, data, start, members)
         self._files.add(stored)
         self.report.downloaded += len(stored)
         self.report.failures += failures
@@ -180,23 +212,32 @@ class MaskFetcher:
     def _unpack(
         self, data: bytes | bytearray, base: int, members: pl.DataFrame
     ) -> tuple[list[tuple[str, int, str]], list[tuple[str, str, str]]]:
-        view, folder = memoryview(data), self._files.path
+        view = memoryview(data)
         stored, failures = [], []
         for *fields, width, height in members.iter_rows():
             member = ZipMember(*fields)
+            packed = view[member.start - base : member.stop - base]
             try:
-                body = unpack(view[member.start - base : member.stop - base], member)
-                if self._to_image_size and width and height:
-                    body = resized(body, width, height)
+                # One thread alone unpacks large ones, or all of them together would fill the memory.
+                with self._one_large if member.size > _LARGE_MASK_BYTES else nullcontext():
+                    stored.append(self._unpack_one(packed, member, width, height))
             except MemberError as error:
                 failures.append((member.name, error.kind, str(error)))
-                continue
-            try:
-                _write(folder / member.name, body, f"{self._scratch}{os.sep}{member.name}.part")
-            except OSError as error:
-                raise storage_error(error, folder) from error
-            stored.append((member.name, len(body), md5_base64(body)))
         return stored, failures
+
+    def _unpack_one(
+        self, packed: memoryview, member: ZipMember, width: int | None, height: int | None
+    ) -> tuple[str, int, str]:
+        """Unpack and store one mask; return its name, bytes and MD5. Raises MemberError, StorageError."""
+        body = unpack(packed, member)
+        refuse_picture(body)
+        if self._to_image_size and width and height:
+            body = resized(body, width, height)
+        try:
+            _write(self._files.path / member.name, body, f"{self._scratch}{os.sep}{member.name}.part")
+        except OSError as error:
+            raise storage_error(error, self._files.path) from error
+        return member.name, len(body), md5_base64(body)
 
     def _missing(self, masks: pl.DataFrame) -> pl.DataFrame:
         return masks.filter(~self._files.are_there(masks.get_column("MaskPath")))
@@ -218,14 +259,20 @@ def _grouped(wanted: pl.LazyFrame) -> pl.DataFrame:
     return frame.with_columns(digit=pl.col("MaskPath").str.slice(0, 1)).sort("MaskPath").collect(engine="streaming")
 
 
-def _find(directory: Path, masks: pl.DataFrame) -> pl.DataFrame:
-    """Return the members of these names, in order of their place: the fields of ZipMember, then Width and Height."""
+def find_members(directory: Path, masks: pl.DataFrame) -> pl.DataFrame:
+    """Return the members of these masks (MaskPath, Width, Height), in order of their place, each once.
+
+    With the fields of ZipMember, Width, Height, and WHY it is not to be fetched. Blocking. Raises PolarsError.
+    """
     names = masks.get_column("MaskPath")
-    rows = (
-        pl.scan_parquet(directory, glob=False).filter(pl.col("name").is_in(names.implode())).unique("name", keep="last")
-    )
-    sizes = masks.lazy().select(pl.col("MaskPath").alias("name"), "Width", "Height")
-    return rows.join(sizes, on="name").sort("start").select(*ZipMember.__match_args__, "Width", "Height").collect()
+    rows = pl.scan_parquet(directory, glob=False).filter(pl.col("name").is_in(names.implode()))
+    found = rows.select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()).collect()
+    # Of two members of one name the last one that may be what its entry says.
+    found = found.with_columns(refusals(found).alias(WHY)).sort(pl.col(WHY).is_null(), "start")
+    found = found.unique("name", keep="last", maintain_order=True).sort("start")
+    sizes = masks.select(pl.col("MaskPath").alias("name"), "Width", "Height")
+    joined = found.join(sizes, on="name", maintain_order="left")
+    return joined.select(*ZipMember.__match_args__, "Width", "Height", WHY)
 
 
 def _announcement(name: str, count: int, ranges: Ranges, archive_bytes: int) -> str:
@@ -237,7 +284,7 @@ def _announcement(name: str, count: int, ranges: Ranges, archive_bytes: int) -> 
     return f"{name}: {count} masks in {how}: {size_text(ranges.bytes)} of {size_text(archive_bytes)}"
 
 
-def _write(path: Path, body: bytes, part: str) -> None:
+def _write(path: Path, body: bytes | bytearray, part: str) -> None:
     # As with images, plain strings: `store.atomic.replacing` would cost a fifth more (12 us a mask).
     with open(part, "wb") as file:
         file.write(body)

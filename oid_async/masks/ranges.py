@@ -13,9 +13,13 @@ _REQUEST_BYTES = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """Ranges (start, stop) to request, in order. `bytes` is the sum of their sizes, `members` of the wanted members."""
+    """Ranges (start, stop) to request, in order, and how many of the members, in order, each has.
+
+    `bytes` is the sum of their sizes, `members` of the wanted members.
+    """
 
     parts: tuple[tuple[int, int], ...]
+    counts: tuple[int, ...]
     is_complete: bool
     bytes: int
     members: int
@@ -29,29 +33,32 @@ def choose_ranges(members: Sequence[tuple[int, int]], archive_bytes: int) -> Ran
     >>> choose_ranges([(0, 100), (110, 200), (9_000_000, 9_000_100)], 10**9).parts
     ((0, 200), (9000000, 9000100))
     """
-    close = _joined(members, _WASTE)
+    close, every = _joined(members, _WASTE), _joined(members, float("inf"))
+    close_bytes, all_bytes = (sum(stop - start for start, stop, _ in parts) for parts in (close, every))
+    is_all = close_bytes + len(close) * _REQUEST_BYTES >= archive_bytes + len(every) * _REQUEST_BYTES
+    parts, size = (every, all_bytes) if close and is_all else (close, close_bytes)
+    spans = tuple((start, stop) for start, stop, _ in parts)
     wanted = sum(stop - start for start, stop in members)
-    size = sum(stop - start for start, stop in close)
-    every = _joined(members, float("inf"))
-    if close and size + len(close) * _REQUEST_BYTES >= archive_bytes + len(every) * _REQUEST_BYTES:
-        return Ranges(tuple(every), True, sum(stop - start for start, stop in every), wanted)
-    return Ranges(tuple(close), False, size, wanted)
+    return Ranges(spans, tuple(count for _, _, count in parts), bool(close and is_all), size, wanted)
 
 
-def _joined(members: Iterable[tuple[int, int]], waste: float) -> list[tuple[int, int]]:
-    """Join neighbours as long as the bytes between them are a small share of the wanted bytes."""
-    parts: list[tuple[int, int]] = []
-    start = stop = wanted = between = 0
+def _joined(members: Iterable[tuple[int, int]], waste: float) -> list[tuple[int, int, int]]:
+    """Join neighbours as long as the bytes between them are a small share of the wanted bytes: start, stop, members.
+
+    Members may overlap where an archive lies.
+    """
+    parts: list[tuple[int, int, int]] = []
+    start = stop = wanted = between = count = 0
     for first, last in members:
-        gap = first - stop
-        more = last - first
-        fits = last - start <= _MOST_BYTES and between + gap <= waste * (wanted + more)
-        if wanted and fits and gap >= 0:
-            stop, wanted, between = last, wanted + more, between + gap
+        gap, end = max(0, first - stop), max(stop, last)
+        more = end - max(first, stop)
+        fits = end - start <= _MOST_BYTES and between + gap <= waste * (wanted + more)
+        if count and (fits or last <= stop):
+            stop, wanted, between, count = end, wanted + more, between + gap, count + 1
             continue
-        if wanted:
-            parts.append((start, stop))
-        start, stop, wanted, between = first, last, more, 0
-    if wanted:
-        parts.append((start, stop))
+        if count:
+            parts.append((start, stop, count))
+        start, stop, wanted, between, count = first, last, last - first, 0, 1
+    if count:
+        parts.append((start, stop, count))
     return parts

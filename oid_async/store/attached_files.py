@@ -12,6 +12,7 @@ import polars as pl
 
 from oid_async.store.folder import Folder
 from oid_async.store.image_check import md5_base64
+from oid_async.store.mask_check import MOST_BYTES, refuse_mask
 from oid_async.store.written_files import MASKS, RECORD_SCHEMA, RECORDINGS, read_record
 
 # Names as published: ImageID, label without slashes, BoxID of a mask. No name leads out of its folder.
@@ -19,7 +20,7 @@ NAMES = {
     MASKS: re.compile(r"[0-9a-f]{16}_[0-9A-Za-z_-]{1,60}\.png"),
     RECORDINGS: re.compile(r"[0-9A-Za-z_-]{1,150}\.ogg"),
 }
-_PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_PNG_END = b"IEND\xaeB`\x82"
 _OGG = b"OggS"
 
 
@@ -81,19 +82,19 @@ class AttachedFiles:
     @staticmethod
     def _look_at(path: Path) -> list[tuple[str, int, str]]:
         """Return the row of a file that is whole by its shape, none for any other."""
-        if path.is_symlink() or not path.is_file():
+        if path.is_symlink() or not path.is_file() or path.stat().st_size > MOST_BYTES:
             return []
         body = path.read_bytes()
         return [(path.name, len(body), md5_base64(body))] if is_whole(body) else []
 
 
 def is_whole(body: bytes) -> bool:
-    """Return whether bytes begin and end as a PNG does, or begin as OGG does, whose end has no mark.
+    """Return whether bytes are a mask by their start and end, or begin as OGG does, whose end has no mark.
 
-    >>> is_whole(b""), is_whole(_PNG + _PNG_END), is_whole(_PNG), is_whole(b"OggS")
-    (False, True, False, True)
+    >>> is_whole(b""), is_whole(_PNG_END), is_whole(b"OggS")
+    (False, False, True)
     """
-    return body.endswith(_PNG_END) if body.startswith(_PNG) else body.startswith(_OGG)
+    return body.startswith(_OGG) or (body.endswith(_PNG_END) and refuse_mask(body, len(body)) is None)
 
 
 def record_of_attached(folder: Folder, masks: AttachedFiles | None, recordings: AttachedFiles | None) -> pl.DataFrame:

@@ -7,60 +7,23 @@ import shutil
 import struct
 import time
 import zipfile
-import zlib
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import polars as pl
 import pytest
-from aiohttp import web
 from PIL import Image
+from support.mask_archives import KEY, Archives, fetch, make_archive, members_of, name_of, there
 from support.published import read_csv, run_cli
 
-from oid_async.events import Event, ignore
-from oid_async.http.client import Client
-from oid_async.http.hosts import Hosts
-from oid_async.http.retry import Limits
-from oid_async.masks.fetch import MaskFetcher, MaskReport
+from oid_async.events import Event
 from oid_async.masks.ranges import choose_ranges
 from oid_async.masks.zip_archive import TAIL_BYTES, ArchiveError, ZipMember, find_end, read_directory, unpack
 from oid_async.origin.annotations import mask_png
-from oid_async.origin.server import Origin, published_object
-from oid_async.store.attached_files import AttachedFiles
-
-KEY = "openimages/v5/train-masks/train-masks-0.zip"
-
-
-def name_of(number: int) -> str:
-    return f"0{number:015x}_m01g317_{zlib.crc32(str(number).encode()):08x}.png"
-
-
-def make_archive(count: int, *, seed: int = 1, stored: bool = False, size: int = 900) -> tuple[bytes, dict[str, bytes]]:
-    """Return an archive of members of random bytes, in random order, and the members."""
-    chance = random.Random(seed)
-    numbers = chance.sample(range(count * 3), count)
-    # With the marks of a PNG: a mask without them is no mask to keep.
-    start, end = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-    bodies = {name_of(number): start + chance.randbytes(size + number % 200 - 16) + end for number in numbers}
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED) as archive:
-        for name, body in bodies.items():
-            archive.writestr(zipfile.ZipInfo(name), body, archive.compression)
-    return packed.getvalue(), bodies
-
-
-def members_of(archive: bytes) -> pl.DataFrame:
-    tail = archive[-TAIL_BYTES:]
-    end = find_end(tail, len(archive))
-    return read_directory(archive[end.start : end.stop], end)
 
 
 def unpacked(archive: bytes) -> dict[str, bytes]:
     rows = [ZipMember(*row) for row in members_of(archive).select(ZipMember.__match_args__).iter_rows()]
-    return {row.name: unpack(memoryview(archive)[row.start : row.stop], row) for row in rows}
+    return {row.name: bytes(unpack(memoryview(archive)[row.start : row.stop], row)) for row in rows}
 
 
 # --- the directory -------------------------------------------------------------------------------------------------
@@ -175,56 +138,6 @@ def test_all_of_it_when_that_is_cheaper() -> None:
 # --- from a server -------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Archives:
-    """Publishes archives by key; `ranges` False sends all of them, whatever part is asked for."""
-
-    bodies: dict[str, bytes]
-    ranges: bool = True
-    asked: list[str] = field(default_factory=list)
-    sent: Counter[str] = field(default_factory=Counter)
-
-    async def serve(self, request: web.Request) -> web.StreamResponse:
-        key = request.match_info["key"]
-        self.asked.append(request.headers.get("Range", "all"))
-        if key not in self.bodies:
-            raise web.HTTPNotFound
-        if not self.ranges:
-            self.sent[key] += len(self.bodies[key])
-            return web.Response(body=self.bodies[key])
-        answer = published_object(request, self.bodies[key], "application/zip")
-        self.sent[key] += len(answer.body or b"")  # type: ignore[arg-type]
-        return answer
-
-
-@asynccontextmanager
-async def fetching(archives: Archives, folder: Path, **settings: object) -> AsyncIterator[MaskFetcher]:
-    (folder / "tmp").mkdir(parents=True, exist_ok=True)
-    async with Origin(archives.serve) as origin:
-        allowed = [("127.0.0.1", int(origin.url.rpartition(":")[2]))]
-        client = Client(Hosts(None, 1.0), Limits(retries=1, backoff_s=0.001), connections=8, allowed=allowed)
-        async with client:
-            yield MaskFetcher(
-                client,
-                settings.pop("sink", ignore),  # type: ignore[arg-type]
-                mirror=origin.url,
-                cache=folder / "cache",
-                files=AttachedFiles(folder / "masks"),
-                scratch=folder / "tmp",
-                **settings,  # type: ignore[arg-type]
-            )
-
-
-async def fetch(archives: Archives, folder: Path, names: list[str], **settings: object) -> MaskReport:
-    frame = pl.LazyFrame({"MaskPath": names, "Subset": ["train"] * len(names), "Width": 320, "Height": 240})
-    async with fetching(archives, folder, **settings) as masks:
-        return await masks.fetch(frame)
-
-
-def there(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (folder / "masks").iterdir()}
-
-
 async def test_masks_are_the_archives_members_byte_by_byte(tmp_path: Path) -> None:
     """The wanted ones alone; a second run asks for nothing, another query's masks cost no directory."""
     archive, bodies = make_archive(3000)
@@ -322,7 +235,7 @@ async def test_in_the_images_size(tmp_path: Path) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr(name_of(1), mask_png([0.2, 0.8, 0.3, 0.9]))
-    await fetch(Archives({KEY: packed.getvalue()}), tmp_path, [name_of(1)], to_image_size=True)
+    await fetch(Archives({KEY: packed.getvalue()}), tmp_path, [name_of(1)], size=(320, 240))
     with Image.open(tmp_path / "masks" / name_of(1)) as mask:
         assert mask.size == (320, 240)
         assert {value for _, value in mask.getcolors() or []} == {0, 255}
