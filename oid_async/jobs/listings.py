@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
 from oid_async.errors import InputError, UnavailableError, storage_errors
@@ -13,6 +14,7 @@ from oid_async.http.hosts import Hosts
 from oid_async.http.retry import FetchError, Limits
 from oid_async.jobs.context import open_tables
 from oid_async.jobs.site import open_site
+from oid_async.jobs.table_files import require_given
 from oid_async.metadata.cache import Cache, MetadataCache, every_entry
 from oid_async.metadata.entry import CacheEntry
 from oid_async.metadata.given import local_table
@@ -91,7 +93,7 @@ class Listings:
         async with self._open() as (cache, _, _):
             table = await asyncio.to_thread(local_table, options.label) if options.label is not None else None
             if table is None and options.label is not None:
-                table, _ = await cache.given(options.label)
+                table, _ = await cache.given(options.label, partial(require_given, "classes", options))
             if table is None:
                 table, _ = await cache.published(published("classes", (), options.release)[0])
             hierarchy = await self._hierarchy(cache)

@@ -74,7 +74,7 @@ class TableFiles:
         """Fetch the tables that are given by URL: a wrong one is refused before any published one is fetched."""
         for kind, given in self._given.items():
             if given is not None and kind not in self._local:
-                check = partial(self._require_usable, kind)
+                check = partial(require_given, kind, self._options)
                 table = self._note_identity(kind, *await self._cache.given(given, check))
                 # A copy that was checked for other options.
                 await asyncio.to_thread(_check_columns, kind, table, self._options)
@@ -183,29 +183,6 @@ class TableFiles:
         self.identities.append({"table": kind, "name": table.name, **asdict(identity)})
         return table
 
-    def _require_usable(self, kind: TableKind, table: TableFile, good: TableFile | None, scratch: Path) -> None:
-        """Raise InputError for a given table that this run would refuse, or that is part of a good copy. Blocking."""
-        if good is not None:
-            require_whole(table, good)
-        if kind == "classes":
-            classes, _ = read_classes(table)
-            if good is not None and have_mids(read_classes(good)[0]) and not have_mids(classes):
-                raise InputError(f"{table.name}: most of its labels are no MIDs (/m/...), as those of the copy are")
-            return
-        _check_columns(kind, table, self._options)
-        ids = IdForm(looks_hexadecimal(table))
-        most = self._options.max_bad_rows
-        usable = without_damage(table, self._rules(kind, table, ids), scratch, most=most)
-        require_usable(usable)
-        if len(rows := bad_rows(usable).head(most + 1).collect()) > most:
-            raise _too_damaged(table, len(rows), most, rows)
-
-    def _rules(self, kind: TableKind, table: TableFile, ids: IdForm) -> RowRules:
-        columns = columns_of(table)
-        if kind == "boxes":
-            return RowRules.of_kind(KINDS["bbox"], columns, ids, self._options.flags, is_given=True)
-        return RowRules.of_images(columns, ids, is_given=True)
-
     def _drop_damage(
         self, kind: TableKind, table: TableFile, ids: IdForm, folder: Path, stopped: Callable[[], bool]
     ) -> TableFile:
@@ -213,7 +190,7 @@ class TableFiles:
             return table
         folder.mkdir(exist_ok=True)
         notes = self._cache.cache.root / WHOLE
-        form = self._rules(kind, table, ids)
+        form = _rules(kind, table, ids, self._options)
         return without_damage(table, form, folder, most=self._options.max_bad_rows, notes=notes, stopped=stopped)
 
     def _first_bad_rows(self, table: TableFile) -> pl.DataFrame:
@@ -249,6 +226,30 @@ def _local_tables(options: Options) -> dict[TableKind, TableFile]:
             _check_columns(kind, table, options)
             tables[kind] = table
     return tables
+
+
+def require_given(kind: TableKind, options: Options, table: TableFile, good: TableFile | None, scratch: Path) -> None:
+    """Raise InputError for a given table that a run would refuse, or that is part of a good copy. Blocking."""
+    if good is not None:
+        require_whole(table, good)
+    if kind == "classes":
+        classes, _ = read_classes(table)
+        if good is not None and have_mids(read_classes(good)[0]) and not have_mids(classes):
+            raise InputError(f"{table.name}: most of its labels are no MIDs (/m/...), as those of the copy are")
+        return
+    _check_columns(kind, table, options)
+    ids, most = IdForm(looks_hexadecimal(table)), options.max_bad_rows
+    usable = without_damage(table, _rules(kind, table, ids, options), scratch, most=most)
+    require_usable(usable)
+    if len(rows := bad_rows(usable).head(most + 1).collect()) > most:
+        raise _too_damaged(table, len(rows), most, rows)
+
+
+def _rules(kind: TableKind, table: TableFile, ids: IdForm, options: Options) -> RowRules:
+    columns = columns_of(table)
+    if kind == "boxes":
+        return RowRules.of_kind(KINDS["bbox"], columns, ids, options.flags, is_given=True)
+    return RowRules.of_images(columns, ids, is_given=True)
 
 
 def _check_columns(kind: TableKind, table: TableFile, options: Options) -> None:

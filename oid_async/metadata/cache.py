@@ -7,11 +7,10 @@ that want the same table share the work: one does it, the other waits.
 import asyncio
 import errno
 import re
-import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -20,13 +19,11 @@ from oid_async.concurrency import CallsOnLoop, acquired, in_thread, until_stoppe
 from oid_async.errors import InputError, StorageError, UnavailableError, storage_error, storage_errors
 from oid_async.events import Note, Sink, TableProgress
 from oid_async.http.retry import FetchError
-from oid_async.metadata.checks import is_page, require_no_loss, require_published
-from oid_async.metadata.convert import convert
 from oid_async.metadata.entry import CachedVersion, CacheEntry, Identity, check_space, needed_bytes
 from oid_async.metadata.paths import SUFFIX, given_folder, published_folder, recorded_url, site_folder
+from oid_async.metadata.wanted import CONVERTED, Check, Wanted
 from oid_async.openimages.catalogue import object_url
-from oid_async.openimages.catalogue_tables import PublishedTable, TableKind
-from oid_async.openimages.kinds import KINDS, Kind
+from oid_async.openimages.catalogue_tables import PublishedTable
 from oid_async.store.lock import FileLock
 from oid_async.tables.damage import StoppedError
 from oid_async.tables.reading import TableFile
@@ -34,14 +31,6 @@ from oid_async.tables.reading import TableFile
 if TYPE_CHECKING:
     from oid_async.http.client import Client
 
-# The tables that are worth converting, and the kind of the annotations in them; None: of images.
-_CONVERTED: dict[TableKind, Kind | None] = {
-    "images": None,
-    **{kind.table: kind for kind in KINDS.values()},
-    "machine_labels": KINDS["label"],
-}
-# Refuses a table of the user's own; it gets the table, the good copy that it is to replace, an empty folder to work in.
-Check = Callable[[TableFile, TableFile | None, Path], None]
 _WORTH_A_NOTE_BYTES = 256 << 20
 _RETRY_LOCK_S = 0.1
 _NOTE_WAITING_S = 1.0
@@ -72,25 +61,6 @@ class Cache:
         """Return the entry of a table that the user gave by URL."""
         name = re.split("[?#]", url, maxsplit=1)[0].rstrip("/").rsplit("/", 1)[-1] or "table.csv"
         return CacheEntry(given_folder(self.root, url), name)
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """A table to be had: its entry, its URL, and what is written of that.
-
-    `table` is None for one of the user's own: `check` then raises InputError if it cannot be used.
-    """
-
-    entry: CacheEntry
-    url: str
-    written: str
-    table: PublishedTable | None = None
-    check: Check | None = None
-    patient: bool = True
-
-    @property
-    def is_converted(self) -> bool:
-        return self.table is not None and self.table.kind in _CONVERTED
 
 
 class MetadataCache:
@@ -128,7 +98,7 @@ class MetadataCache:
         need = 0
         for table in tables:
             have = min(self.cache.entry(table).raw_bytes(), table.bytes or 0)
-            need += needed_bytes(table.bytes or 0, have, converted=table.kind in _CONVERTED)
+            need += needed_bytes(table.bytes or 0, have, converted=table.kind in CONVERTED)
         return check_space("the tables", self.cache.root, need)
 
     async def published(
@@ -140,7 +110,7 @@ class MetadataCache:
         """
         url = object_url(table.bucket, table.key, self._mirror)
         written = object_url(table.bucket, table.key, self.site)
-        wanted = _Wanted(self.cache.entry(table), url, written, table, patient=patient)
+        wanted = Wanted(self.cache.entry(table), url, written, table, patient=patient)
         file, identity = await self._fetch(wanted, thorough=thorough)
         return file, replace(identity, url=written)
 
@@ -150,10 +120,10 @@ class MetadataCache:
         A table for which `check` raises InputError is not kept, and does not replace one that passed.
         """
         name = recorded_url(url)
-        file, identity = await self._fetch(_Wanted(self.cache.given_entry(url), url, name, check=check))
+        file, identity = await self._fetch(Wanted(self.cache.given_entry(url), url, name, check=check))
         return TableFile(file.path, name), identity
 
-    async def _fetch(self, wanted: "_Wanted", *, thorough: bool = False) -> tuple[TableFile, Identity]:
+    async def _fetch(self, wanted: Wanted, *, thorough: bool = False) -> tuple[TableFile, Identity]:
         entry = wanted.entry
         with _cache_errors(entry.folder):
             if self._client is None:
@@ -191,7 +161,7 @@ class MetadataCache:
         self._sink(Note(f"{entry.name}: its copy in the cache is damaged ({damaged}); it is fetched anew"))
         return None
 
-    async def _refresh(self, client: "Client", wanted: "_Wanted", cached: CachedVersion | None) -> CachedVersion:
+    async def _refresh(self, client: "Client", wanted: Wanted, cached: CachedVersion | None) -> CachedVersion:
         """Return the latest version: the cached one if it is still that, or if no good one is to be had; else a new."""
 
         # Imported here: it takes a while, and offline nothing is fetched.
@@ -247,7 +217,7 @@ class MetadataCache:
         self._sink(Note(f"{why}; the copy of {cached.made_on} is used"))
         return cached
 
-    async def _make_version(self, wanted: "_Wanted", identity: Identity, cached: CachedVersion | None) -> CachedVersion:
+    async def _make_version(self, wanted: Wanted, identity: Identity, cached: CachedVersion | None) -> CachedVersion:
         """Make a version of the fetched file. When cancelled, stop at the next step and wait for that.
 
         It must be as good as a cached version that it is to replace. Raises InputError, UnavailableError.
@@ -262,9 +232,7 @@ class MetadataCache:
 
         def work(stopped: Callable[[], bool]) -> CachedVersion:
             try:
-                if is_page(entry.raw):
-                    raise UnavailableError(f"{entry.name}: {wanted.written} answers with a web page, not with a table")
-                columns = _build(wanted, cached, progress=progress, stopped=lambda: stopped() or sink.has_failed)
+                columns = wanted.build(cached, progress=progress, stopped=lambda: stopped() or sink.has_failed)
             except (InputError, UnavailableError):
                 # Fetched again next time: an unreadable file may have been cut or mixed up on its way here.
                 entry.give_up()
@@ -306,40 +274,6 @@ class MetadataCache:
         if pin is not None:
             self._pins.append(pin)
         return pin is not None
-
-
-def _build(
-    wanted: "_Wanted",
-    cached: CachedVersion | None,
-    *,
-    progress: Callable[[int, int], None],
-    stopped: Callable[[], bool],
-) -> tuple[str, ...] | None:
-    """Check the fetched file and build a version of it; return its columns if it is converted. Raises InputError."""
-    entry, table = wanted.entry, wanted.table
-    folder = entry.build()
-    good = entry.table(cached) if cached is not None else None
-    if table is not None:
-        raw = TableFile(entry.raw, entry.name)
-        require_published(raw, table)
-        if wanted.is_converted:
-            columns = convert(raw, folder, kind=_CONVERTED[table.kind], progress=progress, stopped=stopped)
-            if good is not None:
-                require_no_loss(TableFile(folder, entry.name, columns), good, table)
-            return columns
-        if good is not None:
-            require_no_loss(raw, good, table)
-        entry.raw.replace(folder / entry.name)
-        return None
-    # What kind of file it is, its name tells.
-    entry.raw.replace(folder / entry.name)
-    given = TableFile(folder / entry.name, wanted.written)
-    if wanted.check is not None:
-        scratch = folder / "scratch"
-        scratch.mkdir()
-        wanted.check(given, good, scratch)
-        shutil.rmtree(scratch)
-    return None
 
 
 @contextmanager

@@ -40,6 +40,7 @@ PREFIXES = tuple(first + second for first in _DIGITS for second in _DIGITS)
 _AT_ONCE = 16
 # A page of a thousand keys has some 300 kB.
 _MOST_PAGE_BYTES = 8 << 20
+_LEAST_SHARE = 0.5
 _SCHEMA = {KEY: pl.UInt64, "Bytes": pl.Int64, "ETag": pl.String}
 
 
@@ -89,7 +90,10 @@ class Sizes:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def pull(self, client: "Client", sink: Sink, mirror: str | None) -> int:
-        """List the missing prefixes; return the number of images. Raises UnavailableError, StorageError."""
+        """List the missing prefixes; return the number of images. Raises UnavailableError, StorageError.
+
+        A listing of under half as many images as a good one has is no listing of the bucket, and does not replace it.
+        """
         try:
             await in_thread(lambda: self._pages.mkdir(parents=True, exist_ok=True))
             missing = await in_thread(self._missing)
@@ -150,18 +154,32 @@ class Sizes:
         ids, sizes, etags = zip(*images, strict=True) if images else ((), (), ())
         keys = pl.Series([int(image_id, 16) for image_id in ids], dtype=pl.UInt64)
         frame = pl.DataFrame({KEY: keys, "Bytes": list(sizes), "ETag": list(etags)}, schema=_SCHEMA)
-        with replacing(self._pages / f"{prefix}.parquet") as part:
+        # A power cut may leave a readable end, and not what is before it.
+        with replacing(self._pages / f"{prefix}.parquet", durable=True) as part:
             frame.write_parquet(part, compression="lz4")
 
     def _join(self) -> int:
         pages = [self._pages / f"{prefix}.parquet" for prefix in PREFIXES]
         frame = pl.read_parquet(pages, glob=False).unique(KEY, keep="last").sort(KEY)
+        if (before := self._good_rows()) and len(frame) < _LEAST_SHARE * before:
+            shutil.rmtree(self._pages, ignore_errors=True)
+            raise UnavailableError(
+                f"sizes of {self.split}: {len(frame)} images are listed where the copy has {before}; the copy is kept "
+                "(if that is meant, oid-async metadata clear and the same again)"
+            )
         with replacing(self.path, durable=True) as part:
             frame.write_parquet(part, compression="zstd", row_group_size=1 << 15)
-        write_json(self._note, sealed({"files": {self.path.name: stored_file(self.path)}}))
+        write_json(self._note, sealed({"files": {self.path.name: stored_file(self.path)}}), durable=True)
         with suppress(OSError):
             shutil.rmtree(self._pages)
         return len(frame)
+
+
+    def _good_rows(self) -> int:
+        """Return how many images the listing has that is here, 0 if it is damaged or there is none."""
+        if not self.is_there or self.is_damaged():
+            return 0
+        return int(pl.scan_parquet(self.path, glob=False).select(pl.len()).collect().item())
 
 
 def read_page(body: bytes | bytearray, split: Split) -> Page:
@@ -175,7 +193,11 @@ def read_page(body: bytes | bytearray, split: Split) -> Page:
         raise FetchError("bad_response", "it answers with something else than a listing")
     is_encoded = root.findtext(f"{space}EncodingType") == "url"
     images = []
-    for entry in root.iter(f"{space}Contents"):
+    entries = list(root.iter(f"{space}Contents"))
+    count = root.findtext(f"{space}KeyCount") or ""
+    if count.isdecimal() and int(count) > len(entries):
+        raise FetchError("truncated", f"a page of its listing has {len(entries)} of {count} keys")
+    for entry in entries:
         key = entry.findtext(f"{space}Key") or ""
         key = unquote_plus(key) if is_encoded else key
         size, etag = entry.findtext(f"{space}Size") or "", (entry.findtext(f"{space}ETag") or "").strip('"')

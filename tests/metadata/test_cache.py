@@ -742,7 +742,7 @@ async def test_a_table_without_a_length_is_had_again_after_the_conversion_was_lo
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         with pytest.MonkeyPatch.context() as patch:
             full = OSError(errno.ENOSPC, "No space left on device")
-            patch.setattr("oid_async.metadata.cache.convert", raises(full))
+            patch.setattr("oid_async.metadata.wanted.convert", raises(full))
             async with opened(url, cache_dir) as cache:
                 with pytest.raises(StorageError):
                     await cache.published(BOXES)

@@ -151,9 +151,27 @@ async def test_what_cannot_be_listed_is_said(tmp_path: Path) -> None:
     assert not Sizes(tmp_path, "train").is_there
 
 
+async def test_a_good_listing_is_replaced_by_none_of_less(tmp_path: Path) -> None:
+    """Empty pages, a login, the listing of a small other bucket: the good one stays; a changed one is taken."""
+    assert await pull(Lister(images(300)), tmp_path) == 300
+    good = Sizes(tmp_path, "train").path.read_bytes()
+    page = web.Response(body=b"<!DOCTYPE html><html><body>sign in</body></html>")
+    for count, troubles in ((0, []), (100, []), (300, [page] * 9)):
+        lister = Lister(images(count))
+        lister.troubles = list(troubles)
+        with pytest.raises(UnavailableError):
+            await pull(lister, tmp_path)
+        assert Sizes(tmp_path, "train").path.read_bytes() == good
+        assert not Sizes(tmp_path, "train").is_damaged()
+    assert await pull(Lister(images(290)), tmp_path) == 290
+    assert listed(tmp_path) == images(290)
+
+
 def test_a_page_is_whole_or_refused() -> None:
     """What is no listing, and one that does not say where it goes on, is never taken for the end."""
-    for body in (b"", b"<html></html>", page_of(images(2), more=True).replace(b"NextContinuationToken", b"Other")):
+    cut = page_of(images(2), more=False).replace(b"<IsTruncated>", b"<KeyCount>3</KeyCount><IsTruncated>")
+    endless = page_of(images(2), more=True).replace(b"NextContinuationToken", b"Other")
+    for body in (b"", b"<html></html>", endless, cut):
         with pytest.raises(FetchError):
             read_page(body, "train")
 
