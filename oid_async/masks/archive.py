@@ -68,13 +68,14 @@ class Archive:
         self._folder = folder
         self._scratch = scratch
         self._local: Path | None = None
+        self._is_outdated = False
         self.state: ArchiveState | None = None
         self.is_fresh = False
         self.directory_bytes = 0
 
     async def directory(self) -> Path:
         """Return the path of its directory. Raises FetchError, ArchiveError."""
-        cached = await in_thread(cached_directory, self._folder)
+        cached = None if self._is_outdated else await in_thread(cached_directory, self._folder)
         if cached is not None:
             path, self.state = cached
             return path
@@ -84,8 +85,8 @@ class Archive:
         return await self._fetch_directory()
 
     def forget(self) -> None:
-        """Drop a directory that is out of date."""
-        (self._folder / "state.json").unlink(missing_ok=True)
+        """Do without the cached directory, which is out of date. It stays until another one takes its place."""
+        self._is_outdated = True
         self.state = self._local = None
 
     async def read(self, start: int, stop: int) -> bytes | bytearray:
@@ -135,7 +136,7 @@ class Archive:
         data = bytearray()
         for start in range(end.start, min(end.stop, first), _PART_BYTES):
             data += await self.read(start, min(start + _PART_BYTES, end.stop, first))
-        self.is_fresh = True
+        self._is_outdated, self.is_fresh = False, True
         self.directory_bytes += len(tail) + len(data)
         data += tail[max(0, end.start - first) : end.stop - first]
         return await in_thread(self._cache_directory, data, end)

@@ -174,7 +174,6 @@ class Sizes:
             shutil.rmtree(self._pages)
         return len(frame)
 
-
     def _good_rows(self) -> int:
         """Return how many images the listing has that is here, 0 if it is damaged or there is none."""
         if not self.is_there or self.is_damaged():

@@ -219,6 +219,23 @@ async def test_a_damaged_directory_is_fetched_anew(tmp_path: Path) -> None:
     assert there(tmp_path) == {name: bodies[name] for name in names}
 
 
+async def test_a_directory_stays_until_another_takes_its_place(tmp_path: Path) -> None:
+    """A login, an empty body or half an archive in place of an archive costs the run its masks, the cache nothing."""
+    archive, bodies = make_archive(100)
+    archives, names = Archives({KEY: archive}), sorted(bodies)[:9]
+    await fetch(archives, tmp_path, names[:1])
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "cache").rglob("*") if path.is_file()}
+    for body in (b"<html>sign in</html>" * 9000, b"", archive[: len(archive) // 2], bytes(len(archive))):
+        for ranges in (True, False):
+            archives.bodies[KEY], archives.ranges = body, ranges
+            report = await fetch(archives, tmp_path, names)
+            assert report.failed == 8
+            assert kept == {path.name: path.read_bytes() for path in (tmp_path / "cache").rglob("*") if path.is_file()}
+    archives.bodies[KEY], archives.ranges = archive, True
+    report = await fetch(archives, tmp_path, names)
+    assert (report.downloaded, report.failed, report.directory_bytes) == (8, 0, 0)
+
+
 async def test_what_is_not_there_or_leads_elsewhere(tmp_path: Path) -> None:
     """A name that no archive has fails as not_found, a missing archive too; a name that leads out is none."""
     archive, bodies = make_archive(30)
