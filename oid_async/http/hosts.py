@@ -156,16 +156,18 @@ class Host:
         """Return when a host that has not answered once is given up, None while that is not in sight.
 
         That is `unanswered_s` after nothing else is left to do (`idle_since`, None while there is), or after its own
-        first failure.
+        first failure, if it has failed often enough by then.
         """
-        if idle_since is None or not self.is_unanswered or self._unreached + self._silent < _DOWN_AFTER:
+        if idle_since is None or self.has_answered or self.unanswered_since is None:
             return None
-        assert self.unanswered_since is not None
         return max(idle_since, self.unanswered_since) + unanswered_s
 
-    def give_up_unanswered(self) -> None:
-        """Give up a host that has not answered once, without asking it again."""
+    def give_up_unanswered(self) -> bool:
+        """Give up a host that has not answered once, without asking it again; return whether it had its chances."""
+        if self._unreached + self._silent < _DOWN_AFTER:
+            return False
         self._give_up(FetchError("network", self.trouble))
+        return True
 
     def given_up(self, endpoint: Endpoint) -> FetchError | None:
         """Return the error of every further request to an endpoint of this host, None while requests may be sent."""
@@ -301,7 +303,7 @@ class Host:
         if wait_s >= _PAUSE_WORTH_A_LINE_S and not self.is_said:
             self.is_said = True
             left_s = self.patience_ends(now) - now
-            self.notify(f"{self.name} is down ({error}); {asked_until(left_s)} at the latest")
+            self.notify(f"{self.name} is down ({error}); {asked_until(left_s)}")
         self._downs += self._shrink(began, now, 1.0)
         self.pause(wait_s, now=now)
 
@@ -465,10 +467,7 @@ class Hosts:
     def _give_up_if_due(self, host: Host) -> bool:
         """Give up a host that has never answered and was waited for long enough; return whether it was."""
         at = host.give_up_at(self.idle_since, self.unanswered_s)
-        if at is None or self.clock() < at:
-            return False
-        host.give_up_unanswered()
-        return True
+        return at is not None and self.clock() >= at and host.give_up_unanswered()
 
     def _say_waiting(self, host: Host) -> None:
         """Say what is waited for, once it has taken a moment: a small request has no scheduler that would."""
@@ -492,9 +491,9 @@ def asked_until(left_s: float) -> str:
     """Return a text on a host that is down: until when it is asked again, by the clock on the wall.
 
     >>> asked_until(60.0)  # doctest: +ELLIPSIS
-    'it is asked again until ...:...:... (60 s)'
+    'it is asked again until ...:...:... (60 s) at the latest'
     """
-    return f"it is asked again until {clock_text(left_s)}"
+    return f"it is asked again until {clock_text(left_s)} at the latest"
 
 
 def clock_text(left_s: float) -> str:

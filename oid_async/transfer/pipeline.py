@@ -11,10 +11,9 @@ the group; no other task waits for it.
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
-from oid_async.http.hosts import Host
 from oid_async.report import Outcome
 from oid_async.store.image_writer import ImageWriter, WriteResult
 from oid_async.transfer.collector import BATCHES_AT_ONCE, Collector, Recipients
@@ -22,7 +21,7 @@ from oid_async.transfer.fetch import Fetcher
 from oid_async.transfer.image_transfer import Failed, ImageTransfer, Retry, Target
 from oid_async.transfer.keep_alive import KeepAliveChain
 from oid_async.transfer.scheduler import HostScheduler
-from oid_async.transfer.tail import LOOK_S, Tail
+from oid_async.transfer.tail import LOOK_S, InHand, Tail
 from oid_async.transfer.targets import Targets
 
 
@@ -34,7 +33,7 @@ class _ExternalWorkers(Protocol):
     def supervise(
         self, fetcher: Fetcher, collector: Collector, scheduler: HostScheduler[ImageTransfer]
     ) -> Iterable[Coroutine[Any, Any, None]]: ...
-    def in_hand(self) -> Mapping[Host, int]: ...
+    def in_hand(self) -> list[InHand]: ...
     def stop(self) -> None: ...
 
 
@@ -113,7 +112,7 @@ class Pipeline:
         while True:
             await asyncio.sleep(LOOK_S)
             if (left := scheduler.left()) is not None:
-                in_hand = pool.in_hand() if pool is not None else {}
+                in_hand = pool.in_hand() if pool is not None else []
                 tail.look(*left, in_hand=in_hand, transfers_end=client.transfers_end)
                 scheduler.release_given_up()
 

@@ -6,8 +6,8 @@
 Decisions only, on the clock of the run.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from oid_async.http.hosts import Host, Hosts, asked_until, clock_text
@@ -22,6 +22,8 @@ _HANGS_AFTER_S = 20.0
 _SAID_FOR_S = 60.0
 _MOST_NAMED = 3
 
+# How many images of a host a worker process has, and when its attempts at them end at the latest.
+InHand = tuple[Host, int, float]
 Cause = Literal["down", "closed", "retry", "hanging"]
 
 
@@ -56,11 +58,11 @@ class Wait:
 
 
 def waits(
-    left: Sequence[Left], in_hand: Mapping[Host, int], hosts: Hosts, *, hanging_until: float | None
+    left: Sequence[Left], in_hand: Sequence[InHand], hosts: Hosts, *, hanging_until: float | None
 ) -> list[Wait] | None:
     """Return what is waited for; None if there is something else to do.
 
-    `in_hand` counts the images that worker processes have, by host. `hanging_until`: transfers that are under way have
+    `in_hand` are the images that worker processes have. `hanging_until`: transfers that are under way have
     made no progress for a while, and end then; None if they are to be taken for transfers at work.
     """
     now, found = hosts.clock(), []
@@ -86,8 +88,17 @@ def waits(
             found.append(Wait(host.name, one.retries, "retry", one.retry_at, one.retry_at))
     if in_hand and hanging_until is None:
         return None
-    found += [Wait(host.name, n, "hanging", hanging_until or now, hanging_until or now) for host, n in in_hand.items()]
-    return found
+    return _merged(found + [Wait(host.name, images, "hanging", end, end) for host, images, end in in_hand])
+
+
+def _merged(found: Sequence[Wait]) -> list[Wait]:
+    """Return one wait for each host and cause: this process and others may have images of the same host."""
+    merged: dict[tuple[str, Cause], Wait] = {}
+    for wait in found:
+        before = merged.get((wait.name, wait.cause))
+        images, until = (before.images, before.until) if before is not None else (0, wait.until)
+        merged[wait.name, wait.cause] = replace(wait, images=images + wait.images, until=max(until, wait.until))
+    return list(merged.values())
 
 
 class Tail:
@@ -104,14 +115,14 @@ class Tail:
         self._said: set[tuple[str, Cause]] = set()
         self._said_at = self._said_until = float("-inf")
 
-    def look(self, left: Sequence[Left], elsewhere: int, *, in_hand: Mapping[Host, int], transfers_end: float) -> None:
+    def look(self, left: Sequence[Left], elsewhere: int, *, in_hand: Sequence[InHand], transfers_end: float) -> None:
         """Note whether only waiting is left, give up the hosts whose time is over, and say what is waited for."""
         hosts, now = self._hosts, self._hosts.clock()
         unfinished = elsewhere + sum(one.queued + one.in_flight + one.retries for one in left)
         if unfinished != self._unfinished:
             self._unfinished, self._moved_at = unfinished, now
         hangs = now - self._moved_at >= _HANGS_AFTER_S
-        are_stored = elsewhere > sum(in_hand.values())
+        are_stored = elsewhere > sum(images for _, images, _ in in_hand)
         found = None if are_stored else waits(left, in_hand, hosts, hanging_until=transfers_end if hangs else None)
         if found is None or any(wait.cause == "hanging" for wait in found):
             hosts.idle_since = None

@@ -37,6 +37,7 @@ from oid_async.transfer.collector import Collector
 from oid_async.transfer.fetch import Fetcher
 from oid_async.transfer.image_transfer import Failed, ImageTransfer, PartialBody, Target
 from oid_async.transfer.scheduler import HostScheduler
+from oid_async.transfer.tail import InHand
 from oid_async.workers.heartbeat import LOOK_S, Pulse
 from oid_async.workers.messages import (
     LINE_BYTES,
@@ -140,9 +141,9 @@ class WorkerPool:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), _GRACE_S)
 
-    def in_hand(self) -> Counter[Host]:
-        """Return how many images the workers are fetching, by host; not those whose results wait to be recorded."""
-        return sum((worker.in_hand() for worker in self._workers), Counter[Host]())
+    def in_hand(self) -> list[InHand]:
+        """Return what the workers are fetching, but for those whose results wait to be recorded."""
+        return [of_host for worker in self._workers for of_host in worker.in_hand()]
 
     def stop(self) -> None:
         """Let all workers and their coroutines end: nothing is left to fetch."""
@@ -195,11 +196,13 @@ class _Worker:
     def has_space(self) -> bool:
         return self._is_ready and len(self._assigned) < self._capacity
 
-    def in_hand(self) -> Counter[Host]:
-        """Return how many images are being fetched, by host; none while there are results to be recorded."""
+    def in_hand(self) -> list[InHand]:
+        """Return what is being fetched; nothing while there are results to be recorded."""
         if not self._results.empty():
-            return Counter()
-        return Counter(host for _, host, _ in self._assigned.values())
+            return []
+        counts = Counter(host for _, host, _ in self._assigned.values())
+        last = max((began for _, _, began in self._assigned.values()), default=0.0)
+        return [(host, count, last + self._pool.settings.limits.attempt_s) for host, count in counts.items()]
 
     def assign(self, target: Target, host: Host, now: float) -> None:
         self._assigned[target.image_id] = (target, host, now)

@@ -418,8 +418,8 @@ def test_masks_and_tables_wait_a_minute_for_a_host_that_never_answers() -> None:
     assert ended[-1] == pytest.approx(60.0, abs=2.0)
     assert tried < 100
     assert [re.sub(r"\d\d:\d\d:\d\d \(\d+ s\)", "TIME", line) for line in told] == [
-        "waiting for dead:80 (cannot connect to x.org:443: Connection refused); it is asked again until TIME, "
-        "then it is given up",
+        "waiting for dead:80 (cannot connect to x.org:443: Connection refused); it is asked again until TIME "
+        "at the latest, then it is given up",
         "dead:80 is given up for this run: cannot connect to x.org:443: Connection refused",
     ]
     ended, told, _ = small_requests(Limits(retries=0), 3)

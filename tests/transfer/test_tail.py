@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -12,7 +11,7 @@ from support.fasttime import run_fast
 from oid_async.http.hosts import Host, Hosts
 from oid_async.http.retry import FetchError
 from oid_async.transfer.scheduler import HostScheduler, Left
-from oid_async.transfer.tail import Tail
+from oid_async.transfer.tail import InHand, Tail
 
 PATIENCE_S = 60.0
 
@@ -29,7 +28,7 @@ class Run:
     left: dict[str, Left] = field(default_factory=dict)
     told: list[tuple[float, str]] = field(default_factory=list)
     elsewhere: int = 0
-    in_hand: Counter[Host] = field(default_factory=Counter)
+    in_hand: list[InHand] = field(default_factory=list)
     max_wait_s: float = 900.0
 
     def __post_init__(self) -> None:
@@ -93,9 +92,9 @@ def test_hosts_that_never_answered_are_given_up_a_minute_after_all_else() -> Non
     assert given_up_after(run, dead, too) == [61.0, 61.0]
     assert run.lines()[-3:] == [
         "3 images wait for dead:80 (cannot connect to dead:80: Connection refused); "
-        "it is asked again until TIME (60 s), then they fail; "
+        "it is asked again until TIME (60 s) at the latest, then they fail; "
         "2 images wait for too:80 (cannot connect to too:80: Connection refused); "
-        "it is asked again until TIME (60 s), then they fail",
+        "it is asked again until TIME (60 s) at the latest, then they fail",
         "dead:80 is given up for this run: cannot connect to dead:80: Connection refused",
         "too:80 is given up for this run: cannot connect to too:80: Connection refused",
     ]
@@ -184,13 +183,13 @@ def test_transfers_that_hang_are_said_and_count_as_something_to_do() -> None:
     live.responded(run.now)
     for _ in range(3):
         run.refuse(dead)
-    run.elsewhere, run.in_hand = 2, Counter({live: 2})
+    run.elsewhere, run.in_hand = 2, [(live, 2, run.now + 600.0)]
     for second in run.seconds(120, dead=(dead,)):
-        assert second <= 20 or any("3 images hang at live:80" in line for line in run.lines())
+        assert second <= 20 or any("5 images hang at live:80" in line for line in run.lines())
     assert dead.gave_up is None
     hanging = [line for line in run.lines() if "hang at" in line]
     assert len(hanging) == 1
-    assert "2 images hang at live:80; what sends nothing more is cut off by TIME (300 s)" in hanging[0]
+    assert "5 images hang at live:80; what sends nothing more is cut off by TIME (579 s)" in hanging[0]
 
 
 def test_what_is_being_stored_is_nothing_that_hangs() -> None:
