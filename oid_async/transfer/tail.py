@@ -132,10 +132,11 @@ class Tail:
             found = waits(left, in_hand, hosts, hanging_until=None)
             self._said = {(name, cause) for name, cause in self._said if cause != "down"}
         hosts.give_up_unanswered()
+        # What is down is said here from now on, with the time that then holds.
+        hosts.say_down(wait.name for wait in found or () if wait.cause == "down")
         if found and self._is_worth_a_line(found, now):
             self._said = {(wait.name, wait.cause) for wait in found}
             self._said_at, self._said_until = now, max(wait.until for wait in found)
-            hosts.say_down(wait.name for wait in found if wait.cause == "down")
             hosts.notify(in_words(found, now))
 
     def _is_worth_a_line(self, found: Sequence[Wait], now: float) -> bool:

@@ -398,6 +398,7 @@ class _Worker:
 
     async def _recover(self, code: int) -> None:
         """Take back the images of a dead worker: what it has stored is adopted, the rest is requested again."""
+        had_images = bool(self._assigned)
         restarted = [self._fetcher.start(target) for target, _, _ in self._assigned.values()]
         transfers = [transfer for transfer in restarted if isinstance(transfer, ImageTransfer)]
         failed = [end.outcome for end in restarted if isinstance(end, Failed)]
@@ -405,7 +406,8 @@ class _Worker:
         how = f"ended ({f'signal {-code}' if code < 0 else f'exit code {code}'})"
         if self._ailment is not None:
             how = f"{self._ailment} and was ended"
-        self._pool.notify(f"a worker process {how}; what it had in hand is asked for again")
+        follows = "what it had in hand is asked for again" if had_images else "it had nothing in hand"
+        self._pool.notify(f"a worker process {how}; {follows}")
         ended = failed + await in_thread(self._adopt, transfers)
         await self._collector.record(ended)
         recorded = {outcome.image_id for outcome in ended}

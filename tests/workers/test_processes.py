@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,7 +20,10 @@ from support.published import Dataset, Image, image_names, tree, write_table
 from support.scripted import Scripted, http
 
 import oid_async
+from oid_async.http.retry import Limits
+from oid_async.jobs.download import Run
 from oid_async.openimages.catalogue import IMAGE_BUCKET
+from oid_async.options.query import Options
 from oid_async.origin.server import Origin, folder
 from oid_async.transfer.image_transfer import Target
 from oid_async.transfer.pipeline import Pipeline
@@ -238,6 +242,36 @@ async def test_a_host_that_asks_to_wait_is_left_alone_by_all(
     assert max(objects.times) > told[0] + 1.99
 
 
+async def test_a_host_that_never_answered_holds_no_run_with_workers(
+    bucket: tuple[Bucket, str], watched: Watched, tmp_path: Path
+) -> None:
+    """Images that workers are sent on to a port that refuses wait in the run, which gives the host up for all."""
+    objects, url = bucket
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        dead = free.getsockname()[1]
+    lacking = {image.image_id for image in IMAGES[100::40]}
+
+    def send_on(name: str, turn: int) -> web.Response | None:
+        there = f"http://127.0.0.1:{dead}/{name}.jpg"
+        return web.Response(status=302, headers={"Location": there}) if name in lacking else None
+
+    objects.before = send_on
+    notes: list[str] = []
+    query = QUERY | {"mirror": url, "savepath": tmp_path / "out", "allow_hosts": [f"127.0.0.1:{dead}"]}
+    run = Run(
+        Options.of(**query, processes=2),
+        lambda event: notes.append(getattr(event, "text", "")),
+        limits=Limits(unanswered_s=8.0),
+    )
+    report = await run.download()
+    assert (report.downloaded, report.failures) == (400 - len(lacking), {"network": len(lacking)})
+    assert watched.results > 100
+    assert report.seconds < 25
+    assert sum(f"8 images wait for 127.0.0.1:{dead} (" in note for note in notes) == 1
+    assert sum("is given up for this run" in note for note in notes) == 1
+
+
 async def test_the_next_source_is_capped_for_all_together(
     bucket: tuple[Bucket, str], watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -436,17 +470,21 @@ async def test_a_disk_that_says_no_to_a_worker_stops_the_run(
 async def test_a_worker_that_cannot_start_is_done_without(
     bucket: tuple[Bucket, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run says so and goes on alone, be it that no process can be made or that it ends at once."""
+    """The run says so and goes on alone, be it that no process can be made, that it ends at once or never is ready."""
+    monkeypatch.setattr("oid_async.workers.heartbeat._START_S", 1.0)
     objects, url = bucket
-    objects.pause_s = 0.1
     notes: list[str] = []
-    ways = [("_PROGRAM", "oid_async.no_such_module"), ("sys.executable", "/no/python")]
-    for name, value in ways:
+    ways = [
+        ("_PROGRAM", "oid_async.no_such_module", 0.1),
+        ("sys.executable", "/no/python", 0.1),
+        ("_PROGRAM", "support.sleeping_worker", 0.7),
+    ]
+    for name, value, objects.pause_s in ways:
         with monkeypatch.context() as patch:
             patch.setattr(f"oid_async.workers.starter.{name}", value)
             report = await oid_async.download(
                 mirror=url,
-                savepath=tmp_path / name,
+                savepath=tmp_path / value.replace("/", ""),
                 processes=2,
                 limit=100,
                 concurrency=16,
@@ -458,6 +496,7 @@ async def test_a_worker_that_cannot_start_is_done_without(
     assert [note.partition("; ")[0] for note in said] == [
         "a worker process ended (exit code 1)",
         "a worker process cannot be started (No such file or directory)",
+        "a worker process did not start within 1 s and was ended",
     ]
 
 
