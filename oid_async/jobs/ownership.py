@@ -15,13 +15,14 @@ from oid_async.openimages.ids import KEY
 from oid_async.options.query import Options
 from oid_async.store.adoption import from_manifest
 from oid_async.store.atomic import read_json, write_json
+from oid_async.store.boot import boot_id
 from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder, packed_in
 from oid_async.store.folder_lock import FolderLock
 from oid_async.store.image_check import read_header
 from oid_async.store.journal import Journal, has_failed
 from oid_async.store.journal_index import JournalIndex
-from oid_async.store.recovery import boot_id, recover_after_boot
+from oid_async.store.recovery import recover_after_boot
 
 if TYPE_CHECKING:
     from oid_async.jobs.packed_shards import PackedShards
@@ -97,7 +98,7 @@ def forget_outdated_failures(folder: Folder, journal: Journal, site: str | None,
     if (more and has_failed(folder.journal, "blocked")) or (larger and has_failed(folder.journal, "too_large")):
         journal.forget_failures()
     if before != now or not note.exists():
-        write_json(note, now, part=folder.tmp / note.name)
+        write_json(note, now, part=folder.tmp / note.name, durable=True)
 
 
 def set_aside_unreadable(folder: Folder, index: JournalIndex, keys: pl.Series) -> int:

@@ -78,4 +78,4 @@ class MaskFolder:
             return None
 
     def _write_note(self, size: str) -> None:
-        write_json(self._note, {"size": size}, part=self._folder.tmp / self._note.name)
+        write_json(self._note, {"size": size}, part=self._folder.tmp / self._note.name, durable=True)

@@ -24,7 +24,7 @@ from oid_async.errors import StorageError
 from oid_async.metadata.integrity import Stored, first_damaged, is_intact, is_readable, sealed, states, stored_files
 from oid_async.report import size_text
 from oid_async.store.atomic import read_json, replacing, write_json
-from oid_async.store.disk import free_bytes, sync_file
+from oid_async.store.disk import free_bytes, sync_file, sync_folder
 from oid_async.store.lock import FileLock
 from oid_async.tables.reading import TableFile
 
@@ -133,7 +133,7 @@ class CacheEntry:
         note = read_json(self._current)
         with suppress(OSError, TypeError):
             if note["version"] == cached.version:
-                write_json(self._current, sealed({**note, "files": files}), part=_own_part(self._current))
+                write_json(self._current, sealed({**note, "files": files}), part=_own_part(self._current), durable=True)
                 os.utime(self._current, (cached.checked_s, cached.checked_s))
         return files
 
@@ -185,9 +185,12 @@ class CacheEntry:
             for path in built.iterdir():
                 # After a power cut the note must not name files whose bytes never reached the disk.
                 sync_file(path)
+            sync_folder(built)
         size = _size(self.folder / version)
         note = {"version": version, "size": size, "columns": columns, "identity": asdict(identity), "files": files}
-        write_json(self._current, sealed(note))
+        write_json(self._current, sealed(note), durable=True)
+        # Only then the version before may go.
+        sync_folder(self.folder)
         self._note_verified({"version": version, "files": states(self.folder / version, files)})
         self.forget_raw()
         self.sweep(version)

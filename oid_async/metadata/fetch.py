@@ -19,6 +19,7 @@ from oid_async.http.retry import FetchError, with_retries
 from oid_async.metadata.entry import CacheEntry, Identity
 from oid_async.metadata.paths import recorded_url
 from oid_async.store.atomic import read_json, write_json
+from oid_async.store.boot import boot_id
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client, Response
@@ -30,7 +31,8 @@ _BLOCK = 4 << 20
 class _RemoteFile:
     """The file as the server described it with its first bytes; `md5` is base64, as x-goog-hash gives it.
 
-    `url` is without its query, which may hold a secret; the folder of the entry tells URLs apart.
+    `url` is without its query, which may hold a secret; the folder of the entry tells URLs apart. `boot` is that of the
+    machine in which the first bytes came.
     """
 
     url: str
@@ -38,10 +40,12 @@ class _RemoteFile:
     etag: str | None
     last_modified: str | None
     md5: str | None
+    boot: str = ""
 
     @property
     def can_resume(self) -> bool:
-        return is_strong(self.etag)
+        # A power cut may have spoiled bytes that are here. The MD5 of all of them would show it.
+        return is_strong(self.etag) and (self.md5 is not None or self.boot == boot_id())
 
 
 class FileFetch:
@@ -255,4 +259,5 @@ def _remote_file(url: str, response: "Response") -> _RemoteFile:
     hashes = ",".join(response.headers.getall("x-goog-hash", []))
     md5 = re.search(r"(?:^|[,\s])md5=([A-Za-z0-9+/]{22}==)", hashes)
     headers = response.headers
-    return _RemoteFile(url, response.length, headers.get("ETag"), headers.get("Last-Modified"), md5[1] if md5 else None)
+    etag, changed = headers.get("ETag"), headers.get("Last-Modified")
+    return _RemoteFile(url, response.length, etag, changed, md5[1] if md5 else None, boot_id())

@@ -209,7 +209,7 @@ async def _feed(
 def _write_sorted(spool: Path, index: pl.DataFrame, target: Path) -> None:
     """Write the lines of a spool to `target` in the order of an index."""
     with (
-        replacing(target, part=spool.with_suffix(".sorted")) as part,
+        replacing(target, part=spool.with_suffix(".sorted"), durable=True) as part,
         spool.open("rb") as source,
         part.open("wb") as file,
     ):

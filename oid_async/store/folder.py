@@ -114,7 +114,9 @@ class PlanNote:
 
 def note_packed(folder: Folder, shards: Path) -> None:
     """Note that the images of this folder are in the shards there."""
-    write_json(folder.state / SHARDS_NOTE, {"shards": str(shards.absolute())}, part=folder.tmp / SHARDS_NOTE)
+    write_json(
+        folder.state / SHARDS_NOTE, {"shards": str(shards.absolute())}, part=folder.tmp / SHARDS_NOTE, durable=True
+    )
 
 
 def packed_in(folder: Folder) -> str | None:

@@ -7,7 +7,8 @@ empty, cut at a block, or end in NULs, and the lines of the journal's end may be
 The lock's note names the boot in which the files were last known to be complete. In another boot, before the journal is
 believed, the images of the last ten minutes before the journal's end are read again and compared with their lines; what
 differs is removed and so fetched again. When the last run did not come to its end, files of the same minutes that no
-line knows are read too: what has the shape of a torn image is removed, anything else is left alone.
+line knows are read too: what has the shape of a torn image is removed, anything else is left alone. Masks and
+recordings: `store.attached_recovery`.
 """
 
 import os
@@ -17,25 +18,18 @@ from pathlib import Path
 
 import polars as pl
 
+from oid_async.store.attached_recovery import remove_torn
 from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder
 from oid_async.store.folder_lock import FolderLock
 from oid_async.store.image_check import ImageBytes, is_complete, md5_base64, read_header, refuse_start
 from oid_async.store.journal import SavedLine, saved_last, scan_journal
+from oid_async.store.written_files import ATTACHED
 
 # Linux writes back after 30 s, other systems within a minute; the rest is for disks that are slow to take it.
 _WINDOW_S = 600.0
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # A block that was never written. A picture may hold one, hardly ever: then a request is what it costs.
 _HOLE = bytes(4096)
-
-
-def boot_id(path: Path = _BOOT_ID) -> str:
-    """Return the identifier of this boot of the machine; where there is none, all boots count as one."""
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        return "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +65,9 @@ def recover_after_boot(lock: FolderLock, boot: str) -> RecoveryReport:
         if not lock.last_run.ended:
             unknown = _remove_torn(folder.images, end - _WINDOW_S, end + _WINDOW_S)
             read, removed = read + unknown, removed + unknown
+    for prefix in ATTACHED:
+        attached, torn = remove_torn(folder, prefix, _WINDOW_S)
+        read, removed = read + attached, removed + torn
     lock.confirm(boot)
     return RecoveryReport(read, removed)
 

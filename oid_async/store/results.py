@@ -369,5 +369,5 @@ def write_failures(path: Path, rows: Sequence[tuple[str, str, str, str]], *, col
         path.unlink(missing_ok=True)
         return
     names = (column, "ImageID", "Reason", "Detail")
-    with replacing(path, part=scratch / f"{path.parent.name}-failures.csv") as part:
+    with replacing(path, part=scratch / f"{path.parent.name}-failures.csv", durable=True) as part:
         pl.DataFrame(sorted(rows), schema=dict.fromkeys(names, pl.String), orient="row").write_csv(part)

@@ -35,6 +35,7 @@ from oid_async.jobs.download import Run
 from oid_async.options.query import Options
 from oid_async.origin.server import Origin
 from oid_async.report import Outcome, Report
+from oid_async.store.boot import boot_id
 from oid_async.store.disk import Opener
 from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder
@@ -42,7 +43,7 @@ from oid_async.store.folder_lock import FolderLock, LastRun
 from oid_async.store.image_check import Expected, JpegHeader, is_complete, md5_base64, read_header, refuse
 from oid_async.store.image_writer import ImageWriter, ReceivedImage
 from oid_async.store.journal import Journal, scan_journal
-from oid_async.store.recovery import RecoveryReport, boot_id, recover_after_boot
+from oid_async.store.recovery import RecoveryReport, recover_after_boot
 
 _LASTING = (".jpg", ".csv", ".parquet", ".json")
 IDS = [f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}" for number in range(1, 13)]
