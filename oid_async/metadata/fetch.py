@@ -44,8 +44,8 @@ class _RemoteFile:
 
     @property
     def can_resume(self) -> bool:
-        # A power cut may have spoiled bytes that are here. The MD5 of all of them would show it.
-        return is_strong(self.etag) and (self.md5 is not None or self.boot == boot_id())
+        # A power cut may have spoiled bytes that are here. The MD5 of all of them would show it. 0.1.0 noted no boot.
+        return is_strong(self.etag) and (self.md5 is not None or self.boot in ("", boot_id()))
 
 
 class FileFetch:
