@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -102,6 +103,8 @@ def run_program() -> NoReturn:
     Taking the interpreter down with Polars and aiohttp in it costs a fifth of a second that nobody needs.
     """
     guard_stderr()
+    # Pillow warns of odd EXIF data in a picture, by lines of its own source code.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     code = main()
     flush_streams()
     os._exit(code)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from oid_async.errors import NO_DESCRIPTORS
 from oid_async.store.file_bytes import FileBytes
 from oid_async.store.image_check import read_header
 from oid_async.store.mask_check import HEAD_BYTES, refuse_mask
@@ -24,6 +25,9 @@ _FEW_PIXELS, _MOST_PIXELS = 25_000_000, 100_000_000
 # libjpeg holds all coefficients of a picture that comes in several scans; 16 bits each.
 _MOST_COEFFICIENT_BYTES = 160_000_000
 _SCALES = (8, 4, 2, 1)
+# Nearly all headers are shorter.
+_HEADER_BYTES = 64 << 10
+_SCAN_HEADER_BYTES = 32
 
 
 class TooLargeError(ValueError):
@@ -47,6 +51,22 @@ def open_png(file: Path | str | IO[bytes]) -> "PngImageFile":
         kind, text = refused
         raise TooLargeError(text) if kind == "too_large" else ValueError(text)
     return PngImageFile(file)
+
+
+def jpeg_problem(path: str) -> str | None:
+    """Return why an image can be no picture, by the start of its file; None if it has a size and a scan."""
+    try:
+        with FileBytes(path) as body:
+            start = body[:_HEADER_BYTES]
+            header = read_header(start)
+            # A header with pictures in it may be longer than the part of the file that is read at first.
+            if len(start) < len(body) and (header.scan_at is None or header.scan_at > len(start) - _SCAN_HEADER_BYTES):
+                header = read_header(body)
+    except OSError as error:
+        if error.errno in NO_DESCRIPTORS:
+            raise
+        return "cannot be read"
+    return None if header.is_readable else "no size or no scan in it"
 
 
 def open_jpeg(path: Path | str, size: tuple[int, int]) -> "JpegImageFile":

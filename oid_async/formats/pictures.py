@@ -2,11 +2,13 @@
 
 import errno
 import io
+import math
 import multiprocessing
 import os
 import shutil
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from typing import Any, TypeVar
 import polars as pl
 
 from oid_async.concurrency import available_processors
+from oid_async.dataset.decoding import TooLargeError, jpeg_problem, open_jpeg, open_png
 from oid_async.dataset.image_store import missing_file
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import InputError, machine_error
@@ -29,8 +32,15 @@ Result = TypeVar("Result")
 # The quality of a smaller JPEG, as trainers' own tools have it.
 _QUALITY = 90
 _CHUNK = 16
-# A mask of more is not read.
-_MOST_PIXELS = 100_000_000
+# What a JPEG can hold of EXIF in one segment; of more, Pillow writes none.
+_MOST_EXIF_BYTES = 65_533
+# Outlines are drawn at this size at most; published masks have fewer pixels.
+_MOST_OUTLINE_PIXELS = 4_000_000
+# An outline of more parts, or a nearest corner sought in more pairs of corners, takes too long.
+_MOST_PARTS = 1000
+_MOST_PAIRS_OF_PART, _MOST_PAIRS = 1 << 22, 1 << 25
+# Why an image is left out where it is to be made smaller.
+NO_PICTURE, TOO_LARGE = "no picture that Pillow reads", "too many pixels to make it smaller"
 # Fewer pictures are made in this process: starting another takes a third of a second.
 _WORTH_A_POOL = 200
 # Errors of a link that cannot be made: another disk, too many links of one file, no links at all.
@@ -71,16 +81,27 @@ class Pictures:
             else:
                 os.replace(self._smaller / name, target + new)
 
-    def make_smaller(self, images: pl.DataFrame) -> list[str]:
-        """Make the images that are exported in a smaller size, ahead of `place` and `bodies`; name those refused."""
-        resized = images.filter((pl.col("Width") != pl.col("OutWidth")) | (pl.col("Height") != pl.col("OutHeight")))
+    def refused(self, images: pl.DataFrame) -> dict[str, list[str]]:
+        """Make the images that are exported in a smaller size, ahead of `place` and `bodies`.
+
+        Return the FileNames of those that are no pictures, by the reason.
+        """
+        found: dict[str, list[str]] = {}
+        for name in images.get_column("FileName"):
+            if (why := jpeg_problem(f"{self._images}{os.sep}{name}")) is not None:
+                found.setdefault(why, []).append(name)
+        broken = pl.Series([name for names in found.values() for name in names], dtype=pl.String)
+        is_smaller = (pl.col("Width") != pl.col("OutWidth")) | (pl.col("Height") != pl.col("OutHeight"))
+        resized = images.filter(is_smaller, ~pl.col("FileName").is_in(broken.implode()))
         rows = resized.select("FileName", "OutWidth", "OutHeight").rows()
         calls = ((str(self._images / name), str(self._smaller / name), *size) for name, *size in rows)
-        made = self._each(_make_smaller, calls)
-        return [name for (name, *_), is_made in zip(rows, made, strict=True) if not is_made]
+        for (name, *_), why in zip(rows, self._each(_make_smaller, calls), strict=True):
+            if why is not None:
+                found.setdefault(why, []).append(name)
+        return found
 
     def unreadable_masks(self, masks: Sequence[str]) -> list[str]:
-        """Return the MaskPaths of those that are no pictures."""
+        """Return the MaskPaths of those that are no pictures, or would take too much memory."""
         found = self._each(_is_readable, ((str(self._masks / name),) for name in masks))
         return [name for name, is_readable in zip(masks, found, strict=True) if not is_readable]
 
@@ -162,6 +183,8 @@ def picture_pool(processes: int | str, pictures: int) -> Iterator[Executor | Non
 
 def _start_worker() -> None:
     """Ignore an interrupt, which reaches all processes: the program stops its workers. End when it was killed."""
+    # Pillow warns of odd EXIF data, which is nothing that an export looks at.
+    warnings.simplefilter("ignore")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     program = multiprocessing.parent_process()
 
@@ -177,56 +200,52 @@ def _apply(function: Callable[..., Result], arguments: tuple[Any, ...]) -> Resul
     return function(*arguments)
 
 
-def smaller_jpeg(path: str, width: int, height: int) -> bytes | None:
-    """Return an image as a JPEG of this size, None if Pillow refuses it.
+def smaller_jpeg(path: str, width: int, height: int) -> bytes:
+    """Return an image as a JPEG of this size. Pixels are not rotated: the EXIF orientation is kept.
 
-    Pixels are not rotated: the EXIF orientation is kept.
+    Raises TooLargeError, OSError, and whatever Pillow raises for damaged bytes.
     """
     from PIL import Image
 
-    def make() -> bytes:
-        with Image.open(path) as image:
-            metadata = {name: image.info[name] for name in ("exif", "icc_profile") if name in image.info}
-            image.draft(image.mode, (2 * width, 2 * height))
-            smaller = image.resize((width, height), Image.Resampling.LANCZOS)
-            out = io.BytesIO()
-            smaller.save(out, "JPEG", quality=_QUALITY, **metadata)
-            return out.getvalue()
-
-    return _unless_refused(make)
+    with open_jpeg(path, (width, height)) as image:
+        metadata = {name: image.info[name] for name in ("exif", "icc_profile") if name in image.info}
+        if len(metadata.get("exif", b"")) > _MOST_EXIF_BYTES:
+            del metadata["exif"]
+        smaller = image.resize((width, height), Image.Resampling.LANCZOS)
+        out = io.BytesIO()
+        smaller.save(out, "JPEG", quality=_QUALITY, **metadata)
+        return out.getvalue()
 
 
-def _unless_refused(read: Callable[[], Result]) -> Result | None:
-    """Return what a function reads with Pillow, None if it refuses: damaged bytes raise any kind of exception there."""
+def _make_smaller(path: str, target: str, width: int, height: int) -> str | None:
+    """Write an image in a smaller size; return why it cannot be made, if so."""
     try:
-        return read()
-    except MemoryError:
-        raise
+        body = smaller_jpeg(path, width, height)
+    except (TooLargeError, MemoryError):
+        return TOO_LARGE
     except Exception as error:
-        if machine_error(error) is not None:
-            raise
-        return None
+        return _refusal(error)
+    Path(target).write_bytes(body)
+    return None
 
 
-def _make_smaller(path: str, target: str, width: int, height: int) -> bool:
-    body = smaller_jpeg(path, width, height)
-    if body is not None:
-        Path(target).write_bytes(body)
-    return body is not None
+def _refusal(error: Exception) -> str:
+    """Return why Pillow refuses a picture: damaged bytes raise any kind of exception there. Raises what is no such."""
+    if machine_error(error) is not None:
+        raise error
+    return NO_PICTURE
 
 
 def _is_readable(path: str) -> bool:
     """Return whether a mask is a PNG that Pillow reads to its end."""
-    from PIL import Image
-
-    def read() -> bool:
-        with Image.open(path, formats=["PNG"]) as image:
-            if image.width * image.height > _MOST_PIXELS:
-                return False
+    try:
+        with open_png(path) as image:
             image.load()
-            return True
-
-    return bool(_unless_refused(read))
+    except MemoryError:
+        return False
+    except Exception as error:
+        return not _refusal(error)
+    return True
 
 
 def _body(path: str, is_ours: bool) -> bytes:
@@ -241,15 +260,17 @@ def _body(path: str, is_ours: bool) -> bytes:
 
 
 def _mask(path: str, width: int, height: int) -> Any:
-    """Return a mask of its image's size as a Pillow image, 255 inside and 0 outside; nearest neighbour."""
+    """Return a mask of its image's size as bool [height, width], true inside; nearest neighbour."""
+    import numpy as np
     from PIL import Image
 
     try:
-        with Image.open(path, formats=["PNG"]) as image:
-            grey = image.convert("L")
-            if grey.size != (width, height):
-                grey = grey.resize((width, height), Image.Resampling.NEAREST)
-            return grey.point(lambda value: 255 if value > _INSIDE else 0)
+        with open_png(path) as image:
+            # In its own mode, so that no more than one picture of its size is in memory.
+            fitting: Any = image
+            if image.size != (width, height):
+                fitting = image.resize((width, height), Image.Resampling.NEAREST)
+            return np.asarray(fitting.convert("L")) > _INSIDE
     except FileNotFoundError as error:
         raise missing_file(path) from error
     except (OSError, ValueError, SyntaxError) as error:
@@ -257,8 +278,10 @@ def _mask(path: str, width: int, height: int) -> Any:
 
 
 def _mask_body(path: str, width: int, height: int) -> bytes:
+    from PIL import Image
+
     out = io.BytesIO()
-    _mask(path, width, height).convert("1").save(out, "PNG", optimize=False)
+    Image.fromarray(_mask(path, width, height)).save(out, "PNG", optimize=False)
     return out.getvalue()
 
 
@@ -282,25 +305,26 @@ def mask_map(folder: str, masks: Sequence[str | None], width: int, height: int) 
     import numpy as np
     from PIL import Image
 
-    found = {
-        number: np.asarray(_mask(os.path.join(folder, name), width, height)) > 0
-        for number, name in enumerate(masks, 1)
-        if name is not None
-    }
-    pixels = np.zeros((height, width), np.uint8 if len(masks) < 256 else np.uint16)
-    for number in sorted(found, key=lambda number: -int(found[number].sum())):
-        pixels[found[number]] = number
+    pixels = np.zeros(height * width, np.uint8 if len(masks) < 256 else np.uint16)
+    packed: list[str | None] = [None] * len(masks)
+    # Of an object its area; of 0, what is outside of all, more than any.
+    areas = np.full(len(masks) + 1, width * height + 1)
+    for number, name in enumerate(masks, 1):
+        if name is None:
+            continue
+        inside = _mask(os.path.join(folder, name), width, height)
+        packed[number - 1] = packed_runs(inside)
+        places = np.flatnonzero(inside)
+        areas[number] = len(places)
+        pixels[places[areas[pixels[places]] >= len(places)]] = number
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG")
-    packed = [packed_runs(found[number]) if number in found else None for number in range(1, len(masks) + 1)]
+    Image.fromarray(pixels.reshape(height, width)).save(out, "PNG")
     return MaskMap(out.getvalue(), packed)
 
 
 def run_length(path: str, width: int, height: int) -> tuple[str, int]:
     """Return a mask's run lengths as COCO packs them, and its area in pixels."""
-    import numpy as np
-
-    inside = np.asarray(_mask(path, width, height)) > 0
+    inside = _mask(path, width, height)
     return packed_runs(inside), int(inside.sum())
 
 
@@ -334,12 +358,15 @@ def packed_runs(mask: Any) -> str:
 def polygon(path: str, width: int, height: int) -> list[float]:
     """Return a mask's outline as one polygon, x and y alternating, fractions; empty for an empty mask.
 
-    Parts are joined by lines there and back, and holes are filled: the format can hold neither.
+    Parts are joined by lines there and back, and holes are filled: the format can hold neither. Of more than a thousand
+    parts the largest are taken.
     """
     import numpy as np
     from contourpy import contour_generator
 
-    inside = np.pad(np.asarray(_mask(path, width, height), dtype=np.uint8) // 255, 1)
+    shrink = min(1.0, math.sqrt(_MOST_OUTLINE_PIXELS / (width * height)))
+    width, height = max(1, round(width * shrink)), max(1, round(height * shrink))
+    inside = np.pad(_mask(path, width, height).astype(np.uint8), 1)
     lines: list[Any] = list(contour_generator(z=inside).lines(0.5))
     # Outlines go one way round, holes the other; a pixel's centre is half a pixel from its edge, and one of padding.
     outer = [line[:-1] - 0.5 for line in lines if _area(line) > 0]
@@ -347,8 +374,10 @@ def polygon(path: str, width: int, height: int) -> list[float]:
         return []
     outer.sort(key=_area, reverse=True)
     outline: Any = outer[0]
-    for part in outer[1:]:
-        outline = _joined(outline, part)
+    pairs = 0
+    for part in outer[1:_MOST_PARTS]:
+        pairs += len(outline) * len(part)
+        outline = _joined(outline, part, is_near=pairs < _MOST_PAIRS)
     points = np.clip(outline / np.array([width, height]), 0, 1)
     return [float(value) for value in np.round(points, 6).ravel()]
 
@@ -360,11 +389,13 @@ def _area(line: Any) -> float:
     return float((x * y[list(following)] - x[list(following)] * y).sum() / 2)
 
 
-def _joined(outline: Any, part: Any) -> Any:
-    """Return two polygons as one, by a line between their nearest corners, there and back."""
+def _joined(outline: Any, part: Any, *, is_near: bool) -> Any:
+    """Return two polygons as one, by a line between their nearest corners, or any, there and back."""
     import numpy as np
 
-    far = ((outline[:, None] - part[None]) ** 2).sum(-1) if len(outline) * len(part) < 1 << 22 else None
-    at, to = (0, 0) if far is None else (int(place) for place in np.unravel_index(int(far.argmin()), far.shape))
+    at = to = 0
+    if is_near and len(outline) * len(part) < _MOST_PAIRS_OF_PART:
+        far = ((outline[:, None] - part[None]) ** 2).sum(-1)
+        at, to = (int(place) for place in np.unravel_index(int(far.argmin()), far.shape))
     loop = np.concatenate((part[to:], part[: to + 1]))
     return np.concatenate((outline[: at + 1], loop, outline[at:]))

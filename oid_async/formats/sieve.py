@@ -1,17 +1,39 @@
 """Pictures that cannot be read are found before anything of their span is written, and are left out of the export."""
 
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
 from oid_async.formats.pictures import Pictures
 from oid_async.formats.source import ExportSource, Span
+from oid_async.store.mask_check import MOST_PIXELS
+
+_NO_MASK, _LARGE_IMAGE = "no mask that Pillow reads", "its image has too many pixels"
+_LARGE = "too many pixels for a picture of its masks"
 
 
 def sieved(span: Span, source: ExportSource, pictures: Pictures) -> Span:
-    """Return a span without the images and masks that Pillow refuses; the plan of the source counts them as left out.
+    """Return a span without the images and masks that are no pictures; the plan of the source counts them as left out.
 
-    Images that are exported in a smaller size are made here. Others are not opened. Raises OSError.
+    Of images the header is read. Those that are exported in a smaller size are made here; others are not decoded.
+    Raises OSError.
     """
-    refused = pictures.make_smaller(span.images) if source.needs_pictures else []
-    masks: list[str] = []
-    if "segmentation" in span.rows:
-        paths = span.rows["segmentation"].get_column("MaskPath").unique(maintain_order=True).to_list()
-        masks = pictures.unreadable_masks(paths)
-    return source.without(span, refused, masks) if refused or masks else span
+    images = pictures.refused(span.images) if source.needs_pictures else {}
+    if "segmentation" not in span.rows:
+        return source.without(span, images, {}) if any(images.values()) else span
+    # A mask is brought to the size of its image.
+    is_large = pl.col("OutWidth").cast(pl.Int64) * pl.col("OutHeight") > MOST_PIXELS
+    large = span.images.filter(is_large, ~pl.col("FileName").is_in(_all(images).implode()))
+    if source.draws_masks:
+        images[_LARGE] = large.get_column("FileName").to_list()
+    of_large = pl.col("ImageID").is_in(large.get_column("ImageID").implode())
+    rows = span.rows["segmentation"].unique("MaskPath", maintain_order=True)
+    masks = {
+        _LARGE_IMAGE: [] if source.draws_masks else rows.filter(of_large).get_column("MaskPath").to_list(),
+        _NO_MASK: pictures.unreadable_masks(rows.filter(~of_large).get_column("MaskPath").to_list()),
+    }
+    return source.without(span, images, masks) if len(_all(images)) + len(_all(masks)) else span
+
+
+def _all(by_reason: Mapping[str, Sequence[str]]) -> pl.Series:
+    return pl.Series([name for names in by_reason.values() for name in names], dtype=pl.String)

@@ -8,6 +8,7 @@ statistics of the row groups. No image is opened: its size is in the manifest. B
 """
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -145,6 +146,11 @@ class ExportSource:
         return any(kind in self.kinds for kind in _SHAPES)
 
     @property
+    def draws_masks(self) -> bool:
+        """Whether every image comes with a picture of its masks, in its size."""
+        return self._options.format == "webdataset" and "segmentation" in self.kinds
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """The splits that have images, the published ones first."""
         order: dict[str, int] = {name: place for place, name in enumerate(SPLITS)}
@@ -263,20 +269,20 @@ class ExportSource:
         named = rows.join(self._renamed.lazy(), on="FileName", how="left", maintain_order="left")
         return named.with_columns(ImageID=pl.coalesce("__id", "ImageID")).drop("__id")
 
-    def without(self, span: Span, images: Sequence[str], masks: Sequence[str]) -> Span:
-        """Return a span without the images of these names, and all their rows, and without these masks; count them."""
-        plan = self.planned
-        plan.leave_out("image: no picture that Pillow reads", images)
-        plan.leave_out("segmentation: no mask that Pillow reads", masks)
-        plan.rows["segmentation"] -= len(masks)
-        is_refused = pl.col("FileName").is_in(pl.Series(images, dtype=pl.String).implode())
+    def without(self, span: Span, images: Mapping[str, Sequence[str]], masks: Mapping[str, Sequence[str]]) -> Span:
+        """Return a span without these images (FileNames by reason), all their rows, and these masks; count them."""
+        plan, rows = self.planned, dict(span.rows)
+        for kind, found in (("image", images), ("segmentation", masks)):
+            for why, names in found.items():
+                plan.leave_out(f"{kind}: {why}", names)
+        if "segmentation" in rows:
+            before, is_mask = rows["segmentation"], pl.col("MaskPath").is_in(_names(masks).implode())
+            rows["segmentation"] = before.filter(~is_mask)
+            plan.rows["segmentation"] -= len(before) - len(rows["segmentation"])
+        is_refused = pl.col("FileName").is_in(_names(images).implode())
         refused = span.images.filter(is_refused)
         plan.images.subtract(refused.get_column("Split").to_list())
         ids = pl.col("ImageID").is_in(refused.get_column("ImageID").implode())
-        rows = dict(span.rows)
-        if "segmentation" in rows:
-            names = pl.Series(masks, dtype=pl.String).implode()
-            rows["segmentation"] = rows["segmentation"].filter(~pl.col("MaskPath").is_in(names))
         for kind, before in rows.items():
             rows[kind] = before.filter(~ids)
             if gone := len(before) - len(rows[kind]):
@@ -389,11 +395,17 @@ class ExportSource:
         return pl.Series(names, dtype=pl.String)
 
 
+def _names(by_reason: Mapping[str, Sequence[str]]) -> pl.Series:
+    return pl.Series([name for names in by_reason.values() for name in names], dtype=pl.String)
+
+
 def _size(path: str) -> int | None:
+    """Return the size of a file in bytes; None for what is no file, a pipe for example, or is not there."""
     try:
-        return os.stat(path).st_size
+        found = os.stat(path)
     except OSError:
         return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def _misplaced(*sides: pl.Expr) -> pl.Expr:

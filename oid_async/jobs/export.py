@@ -204,10 +204,10 @@ def _left_out(source: ExportSource) -> Iterator[str]:
     """Yield what was left out and how to have it. Raises InputError if no image is left."""
     plan, savepath = source.planned, source.dataset.savepath
     lines = list(plan.left_out_lines())
-    if any(reason.startswith("image:") for reason in plan.left_out):
+    if any(reason.startswith("image:") and "too many pixels" not in reason for reason in plan.left_out):
         lines.append(f"oid-async verify {savepath} --repair fetches the images again that were left out")
-        if not sum(plan.images.values()):
-            raise InputError(f"{savepath}: none of its images can be exported; {'; '.join(lines)}")
+    if not sum(plan.images.values()) and any(reason.startswith("image:") for reason in plan.left_out):
+        raise InputError(f"{savepath}: none of its images can be exported; {'; '.join(lines)}")
     yield from lines
 
 

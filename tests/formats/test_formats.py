@@ -844,6 +844,7 @@ BROKEN = {
     "image: cut or changed": "000000d200000002",
     "image: no width and height": "000000d300000003",
     "image: no picture that Pillow reads": "000000d400000004",
+    "image: no size or no scan in it": "000000d500000005",
 }
 
 
@@ -851,9 +852,13 @@ BROKEN = {
 async def test_a_broken_image_holds_up_no_other(tmp_path: Path, name: str) -> None:
     """Missing, cut, without a size, refused by Pillow: left out with its rows, counted and named; the rest is there."""
     images = [SavedImage(ONE), SavedImage(TWO)]
-    images += [SavedImage(each, picture=b"no JPEG" if "Pillow" in why else None) for why, each in BROKEN.items()]
+    pictures = {
+        "image: no picture that Pillow reads": picture(64, 48).replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c")
+    }
+    pictures["image: no size or no scan in it"] = b"no JPEG"
+    images += [SavedImage(each, picture=pictures.get(why)) for why, each in BROKEN.items()]
     path = SavedFolder(images, [SavedBox(image.image_id) for image in images]).write(tmp_path / "d")
-    missing, cut, unsized, refused = (SavedImage(each).file_name for each in BROKEN.values())
+    missing, cut, unsized, refused, odd = (SavedImage(each).file_name for each in BROKEN.values())
     (path / "images" / missing).unlink()
     os.truncate(path / "images" / cut, 90)
     manifest = pl.read_parquet(path / "manifest.parquet")
@@ -867,12 +872,12 @@ async def test_a_broken_image_holds_up_no_other(tmp_path: Path, name: str) -> No
 
     report = await oid_async.export(savepath=path, format=name, max_side=32, on_event=listen)
     assert (report.images, report.annotations) == (2, {"bbox": 2})
-    assert report.left_out == {**dict.fromkeys(BROKEN, 1), "bbox: image left out": 4}
+    assert report.left_out == {**dict.fromkeys(BROKEN, 1), "bbox: image left out": 5}
     for why, image_id in BROKEN.items():
         assert f"left out: 1 of {why} ({SavedImage(image_id).file_name})" in said
     assert f"oid-async verify {path} --repair fetches the images again that were left out" in said
     found = str(read_texts(Path(report.out)))
-    assert not any(each.removesuffix(".jpg") in found for each in (missing, cut, unsized, refused))
+    assert not any(each.removesuffix(".jpg") in found for each in (missing, cut, unsized, refused, odd))
     full = await oid_async.export(savepath=path, format=name, out=tmp_path / "full")
     assert full.images == 3
 

@@ -1,0 +1,170 @@
+"""Exports of folders with pictures that are none, or more than a memory holds: they are left out, the rest is there."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from support.mask_archives import png_bomb, png_head
+from support.memory import measured_cli
+from support.published import run_cli
+from support.saved import SavedBox, SavedFolder, SavedImage, picture, rectangle
+from support.weapons import HEADLESS, REFUSED, TOO_LARGE, grey_jpeg
+
+import oid_async
+from oid_async.formats import pictures as pictures_module
+from oid_async.jobs import export as export_job
+from oid_async.options.export import FORMATS
+
+ONE, TWO = "0000048549557964", "ffffffffffffffff"
+WEAPONS = {**HEADLESS, **REFUSED, **TOO_LARGE}
+
+
+def id_of(number: int) -> str:
+    return f"{number + 1:08x}{number:08x}"
+
+
+@pytest.fixture(scope="module")
+def armed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two sound images and of every weapon, of which the manifest says what the sound ones are."""
+    images = [SavedImage(ONE), SavedImage(TWO)]
+    images += [SavedImage(id_of(number), picture=body) for number, body in enumerate(WEAPONS.values())]
+    folder = SavedFolder(images, [SavedBox(image.image_id) for image in images])
+    return folder.write(tmp_path_factory.mktemp("armed") / "d")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("options", [{}, {"max_side": 32}, {"splits": "50/50/0"}], ids=str)
+async def test_weapons_are_left_out(
+    armed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str, options: dict[str, object]
+) -> None:
+    """No size, no scan, refused by Pillow, too large to decode: each with its row, in every format, however asked for.
+
+    Those whose header is sound are decoded for a smaller size alone. In spans of one image: most of them are empty.
+    """
+    monkeypatch.setattr(export_job, "SPAN_ROWS", 1)
+    monkeypatch.setattr(export_job, "_SLOW_SPAN_ROWS", 1)
+    report = await oid_async.export(savepath=armed, format=format, out=tmp_path / "out", **options)  # type: ignore[arg-type]
+    left_out = {"image: no size or no scan in it": len(HEADLESS)}
+    if "max_side" in options:
+        left_out["image: no picture that Pillow reads"] = len(REFUSED)
+        left_out["image: too many pixels to make it smaller"] = len(TOO_LARGE)
+    gone = sum(left_out.values())
+    assert report.left_out == {**left_out, "bbox: image left out": gone}
+    assert report.images == report.annotations["bbox"] == 2 + len(WEAPONS) - gone
+
+
+def test_what_is_left_out_is_named(armed: Path, tmp_path: Path) -> None:
+    """One line a reason, with the first names; --repair is no help for an image that is what it is."""
+    done = run_cli("export", armed, "--format", "voc", "--max-side", "32", "--out", tmp_path / "out")
+    assert done.code == 0
+    lines = done.stderr.splitlines()
+    assert sum(line.startswith("left out: ") for line in lines) == 4
+    assert sum("--repair fetches the images again" in line for line in lines) == 1
+    assert "Warning" not in done.stderr
+    manifest = pl.read_parquet(armed / "manifest.parquet")
+    assert len(manifest) == 2 + len(WEAPONS)
+
+
+async def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
+    """A pipe in place of an image or a mask would be waited for without end; it is left out."""
+    boxes = [SavedBox(ONE), SavedBox(TWO)]
+    masks = [(box, rectangle(64, 48, (1, 2, 30, 40))) for box in boxes]
+    path = SavedFolder([SavedImage(ONE), SavedImage(TWO)], boxes, masks).write(tmp_path / "d")
+    image = path / "images" / SavedImage(ONE).file_name
+    mask = next(each for each in (path / "segmentation" / "masks").iterdir() if TWO in each.name)
+    for each in (image, mask):
+        each.unlink()
+        os.mkfifo(each)
+    manifest = pl.read_parquet(path / "manifest.parquet")
+    no_bytes = pl.when(ImageID=pl.lit(ONE)).then(0).otherwise("Bytes").alias("Bytes")
+    manifest.with_columns(no_bytes).write_parquet(path / "manifest.parquet")
+    report = await oid_async.export(savepath=path, format="coco")
+    assert (report.images, report.annotations) == (1, {"bbox": 1, "segmentation": 0})
+    assert report.left_out["image: not there"] == report.left_out["segmentation: no mask that Pillow reads"] == 1
+
+
+async def test_a_mask_of_two_rows_is_counted_by_its_rows(tmp_path: Path) -> None:
+    """A mask that is left out takes all of its rows along; the counts agree."""
+    box = SavedBox(ONE)
+    path = SavedFolder([SavedImage(ONE), SavedImage(TWO)], [box, box], [(box, b"x"), (box, b"x")]).write(tmp_path / "d")
+    table = path / "segmentation" / "segmentation.csv"
+    first, second = sorted(each.name for each in (path / "segmentation" / "masks").iterdir())
+    table.write_text(table.read_text().replace(second, first))
+    report = await oid_async.export(savepath=path, format="coco")
+    assert report.annotations == {"bbox": 2, "segmentation": 0}
+
+
+async def test_exif_that_fills_more_than_a_segment_does_not_matter(tmp_path: Path) -> None:
+    """EXIF in two segments cannot be written by Pillow: the smaller image goes without, rather than not at all."""
+    body = picture(200, 100)
+    exif = b"Exif\0\0" + bytes(40_000)
+    segments = 2 * (b"\xff\xe1" + (len(exif) + 2).to_bytes(2) + exif)
+    path = SavedFolder([SavedImage(ONE, 200, 100, picture=body[:2] + segments + body[2:])]).write(tmp_path / "d")
+    done = run_cli("export", path, "--format", "coco", "--max-side", "50")
+    assert (done.code, "left out" in done.stderr) == (0, False), done.stderr
+    assert "Warning" not in done.stderr
+
+
+@pytest.mark.parametrize("format", ["coco", "yolo", "webdataset", "parquet", "fiftyone"])
+async def test_no_mask_is_drawn_at_gigapixels(tmp_path: Path, format: str) -> None:
+    """A mask is brought to its image's size: of an image of more than 100 megapixels it is left out, its box stays."""
+    boxes = [SavedBox(ONE), SavedBox(TWO)]
+    masks = [(box, rectangle(64, 48, (1, 2, 30, 40))) for box in boxes]
+    images = [SavedImage(ONE), SavedImage(TWO, 60_000, 60_000, picture=picture(64, 48))]
+    path = SavedFolder(images, boxes, masks).write(tmp_path / "d")
+    report = await oid_async.export(savepath=path, format=format)
+    if format == "webdataset":  # all samples have a picture of their masks
+        assert report.annotations == {"bbox": 1, "segmentation": 1}
+        assert report.left_out["image: too many pixels for a picture of its masks"] == 1
+    else:
+        assert report.annotations == {"bbox": 2, "segmentation": 1}
+        assert report.left_out == {"segmentation: its image has too many pixels": 1}
+
+
+def test_an_outline_of_noise_ends() -> None:
+    """A mask of ten thousand parts is joined from its largest ones, in seconds."""
+    drawn = np.random.default_rng(1).random((300, 300)) < 0.5
+
+    def noise(*_: object) -> object:
+        return drawn
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures_module, "_mask", noise)
+        assert len(pictures_module.polygon("", 300, 300)) > 1000
+
+
+QUICK = ("coco", "webdataset")
+
+
+@pytest.mark.parametrize(
+    "format", [*QUICK, *(pytest.param(each, marks=pytest.mark.slow) for each in FORMATS if each not in QUICK)]
+)
+def test_400_megapixels_are_made_smaller(tmp_path: Path, format: str) -> None:
+    """20,000 x 20,000 pixels with --max-side, and a mask of 65,000 x 65,000, take less than 250 MB."""
+    boxes = [SavedBox(ONE), SavedBox(TWO)]
+    masks = [(boxes[0], rectangle(64, 48, (1, 2, 30, 40))), (boxes[1], png_bomb(65_000, 65_000))]
+    images = [SavedImage(ONE), SavedImage(TWO, 20_000, 20_000, picture=grey_jpeg(20_000, 20_000, components=3))]
+    path = SavedFolder(images, boxes, masks).write(tmp_path / "d")
+    done = measured_cli("export", path, "--format", format, "--max-side", 1024)
+    assert done.code == 0, done.stderr
+    assert "Warning" not in done.stderr
+    assert " images" in done.stderr
+    assert "left out" not in done.stderr or "1 of segmentation: no mask that Pillow reads" in done.stderr
+    assert "of image" not in done.stderr
+    assert done.peak_mb < 250
+
+
+def test_masks_that_were_there_before(tmp_path: Path) -> None:
+    """A mask without a record, of more pixels than a mask may have, is none: it would be fetched again."""
+    from oid_async.store.attached_files import AttachedFiles
+
+    names = pl.Series([f"{ONE}_m01g317_{number:08x}.png" for number in range(3)])
+    end = b"IEND\xaeB`\x82"
+    bodies = (png_head(65_000, 65_000) + end, rectangle(64, 48, (1, 2, 3, 4)), png_head(64, 48) + bytes(1 << 20) + end)
+    for name, body in zip(names, bodies, strict=True):
+        (tmp_path / name).write_bytes(body)
+    with (tmp_path / names[2]).open("r+b") as file:
+        file.truncate(1 << 40)
+    assert AttachedFiles(tmp_path).are_there(names).to_list() == [False, True, False]
