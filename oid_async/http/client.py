@@ -20,6 +20,7 @@ from yarl import URL
 from oid_async.errors import UsageError
 from oid_async.http.address_guard import AddressGuard, Endpoint, endpoint, literal, refused_for
 from oid_async.http.connection import Connection, KeepAliveHandler
+from oid_async.http.hanging import HangingWatch
 from oid_async.http.hosts import ClosedHostError, Host, Hosts
 from oid_async.http.pool import ConnectionPool, Resolver
 from oid_async.http.retry import FetchError, Limits, connection_error, status_error
@@ -47,6 +48,20 @@ class _OriginAccess:
     endpoint: Endpoint
     refusal: str | None
     proxy: URL | None
+
+
+class Asker(Protocol):
+    """The image that is requested."""
+
+    @property
+    def host(self) -> Host:
+        """Return the host whose window it counts against."""
+        ...
+
+    @property
+    def retried(self) -> bool:
+        """Return whether it has failed before."""
+        ...
 
 
 class RequestChain(KeepAliveHandler, Protocol):
@@ -90,6 +105,7 @@ class Client:
         self._throttle_lock = asyncio.Lock()
         self._proxies = _proxies()
         self._pool = ConnectionPool(connections, limits)
+        self._hanging = HangingWatch(hosts, self._pool.busy)
         self._accesses: dict[tuple[str, Endpoint], _OriginAccess] = {}
         self._resolver = Resolver()
         self._connector = aiohttp.TCPConnector(
@@ -101,9 +117,11 @@ class Client:
 
     async def __aenter__(self) -> Self:
         self._pool.watch()
+        self._hanging.watch()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        self._hanging.close()
         self._pool.close()
         await self._connector.close()
         await self._resolver.close()
@@ -141,17 +159,19 @@ class Client:
         *,
         method: str = "GET",
         chain: RequestChain | None = None,
+        asked_by: Asker | None = None,
     ) -> "Response":
         """Send a GET (or HEAD), follow up to five redirects, return the response (200, 206, 304); the caller closes it.
 
         Raises FetchError for every other end. Offline every request ends as `network` at once. A `chain` may continue
         with other requests to the same origin after the first response; the response or error is then the last one's.
+        `asked_by` is whose request it is, if the transfer counts against the window of a host.
         """
         if self._offline:
             raise FetchError("network", "no request is made with --offline", hopeless=True, unsent=True)
         first: float | None = None
         for _ in range(self.limits.redirects + 1):
-            response = await self._send(method, route, headers, first, chain)
+            response = await self._send(method, route, headers, first, chain, asked_by)
             if chain is not None:
                 route, chain = chain.route, None
             first = response.began if first is None else first
@@ -169,7 +189,13 @@ class Client:
         raise FetchError("redirect", f"more than {self.limits.redirects} redirects")
 
     async def _send(
-        self, method: str, route: Route, headers: Mapping[str, str], first: float | None, chain: RequestChain | None
+        self,
+        method: str,
+        route: Route,
+        headers: Mapping[str, str],
+        first: float | None,
+        chain: RequestChain | None,
+        asked_by: Asker | None,
     ) -> "Response":
         """Send one request, return the response with its head. `first` is when an earlier hop was admitted, if any."""
         access = self._accesses.get((route.origin.scheme, route.origin.endpoint)) or self._find_access(route.origin)
@@ -189,6 +215,7 @@ class Client:
             self.requests += 1
             if chain is not None:
                 chain.began = began
+            connection.counted_for = asked_by.host if asked_by is not None else None
             try:
                 await connection.send(request, is_head=is_head, handler=chain)
             except FetchError as error:
@@ -197,7 +224,8 @@ class Client:
                     began, is_fresh = chain.began, False
                     request = self.encode_request(chain.route)
                 if is_fresh or connection.bytes_received or error.kind != "network":
-                    self._record_failure(error, host, target, began)
+                    retried = asked_by is not None and asked_by.retried
+                    self._record_failure(error, host, target, began, retried=retried)
                     raise
                 # It had been idle and was closed just now: then the request is sent once more.
                 may_be_kept = False
@@ -268,7 +296,9 @@ class Client:
             self._record_failure(failed, host, target, began)
             raise failed from error
 
-    def _record_failure(self, error: FetchError, host: Host, target: Endpoint, began: float) -> None:
+    def _record_failure(
+        self, error: FetchError, host: Host, target: Endpoint, began: float, *, retried: bool = False
+    ) -> None:
         """Update the host's state after a request that got no response."""
         now = self.hosts.clock()
         if error.exhausted or error.kind in ("blocked", "bad_url"):
@@ -276,7 +306,7 @@ class Client:
         if error.unsent or error.hopeless:
             host.connect_failed(error, target, began, now)
         elif error.kind != "bad_response":
-            host.request_failed(error, began, now, no_response=True)
+            host.request_failed(error, began, now, no_response=True, retried=retried)
 
     def _check_status(self, response: "Response") -> None:
         """Update the host's state. Raises FetchError for a response that is not the object."""

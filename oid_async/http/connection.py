@@ -11,13 +11,16 @@ the memory that it is stored from.
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import aiohttp
 import httptools
 from multidict import CIMultiDict
 
 from oid_async.http.retry import FetchError, Limits
+
+if TYPE_CHECKING:
+    from oid_async.http.hosts import Host
 
 # The most that is read at once. One buffer serves all connections of a loop: it is emptied before the loop continues.
 SCRATCH_BYTES = 256 << 10
@@ -48,7 +51,8 @@ class Connection(asyncio.BufferedProtocol):
     """Requests and responses on one connection. `scratch` is shared with the other connections of the loop.
 
     Its owner calls `check_limits` now and then while `is_busy`: that enforces the limits on a response's head and body.
-    `bytes_received` counts the bytes of the current response, its head included.
+    `bytes_received` counts the bytes of the current response, its head included. `counted_for` is the host whose window
+    the transfer counts against, if any.
     """
 
     def __init__(self, connection: aiohttp.connector.Connection, limits: Limits, scratch: memoryview) -> None:
@@ -67,6 +71,7 @@ class Connection(asyncio.BufferedProtocol):
         self._error: FetchError | None = None
         self.is_busy = False
         self.idle_since = 0.0
+        self.counted_for: Host | None = None
         self._begin(is_head=False)
         transport.set_protocol(self)
 
@@ -192,9 +197,14 @@ class Connection(asyncio.BufferedProtocol):
         """Return the first bytes of a body that `read_whole` could not get to its end."""
         return self._body_start
 
+    def silent_s(self, passed_s: float) -> float:
+        """Return for how long nothing has come although somebody waits for it, `passed_s` after the last call."""
+        return self._timer.silent_s(passed_s, self.bytes_received) if self._waiter is not None else 0.0
+
     def set_idle(self, now: float) -> None:
         """Mark the connection as idle: its response has been read."""
         self.is_busy = False
+        self.counted_for = None
         self.idle_since = now
         self._pieces.clear()
         self._resume()
@@ -341,7 +351,9 @@ class Connection(asyncio.BufferedProtocol):
                 return
             cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else error
             text = " ".join(str(cause).split())[:200] or "the connection is turned into something else"
-            self._fail(FetchError("truncated" if self._has_head else "bad_response", text))
+            failed = FetchError("truncated" if self._has_head else "bad_response", text)
+            failed.not_http = not self._has_head and len(self._lines) < _MOST_HEADERS
+            self._fail(failed)
             return
         if not self._has_head and self.bytes_received > _MOST_HEAD_BYTES:
             self._fail(FetchError("bad_response", f"a head of more than {_MOST_HEAD_BYTES} bytes"))
@@ -440,6 +452,8 @@ class _ResponseTimer:
     _waited_s: float = 0.0
     _silent_s: float = 0.0
     _received: int = 0
+    _heard: int = -1
+    _unheard_s: float = 0.0
     _seen: list[int] = field(default_factory=lambda: [0])
 
     def begin_body(self) -> None:
@@ -452,6 +466,14 @@ class _ResponseTimer:
             return limits.first_byte_s - self._waited_s
         left_s = (limits.attempt_s if self.left_s is None else self.left_s) - self._waited_s
         return min(left_s, limits.silence_s - self._silent_s) if self._silent_s > _SILENT_S else left_s
+
+    def silent_s(self, passed_s: float, received: int) -> float:
+        """Return for how long `received`, the bytes of head and body, has been the same, as these calls see it."""
+        if received != self._heard:
+            self._heard, self._unheard_s = received, 0.0
+        else:
+            self._unheard_s += passed_s
+        return self._unheard_s
 
     def late(self, passed_s: float, received: int | None) -> str | None:
         """Return which limit is exceeded, if any; `received` is the body's bytes so far, None before the head."""

@@ -5,9 +5,13 @@ on trouble, as TCP's does. `not_before` is the time before which no request is s
 (Retry-After), or it is down and the next probe is due then. After such a pause the window is one: one image finds out,
 the others wait and lose no try. A host that has made us wait longer than `max_wait_s` in all is given up for the run.
 
-An object that fails does not mean a host in trouble: a hang-up, a time-out or a 500 shrinks the window only when no
-response succeeds any more, and never below `_LEAST`. Only when many requests in a row, over a long time, got no
-response at all is the host taken for one that is down.
+An object that fails does not mean a host in trouble, and must not slow down the others:
+
+- One that is asked to wait (429, 503, Retry-After) waits by itself. The host as a whole is left alone once `_PLEAS`
+  answers in a row, or more than a fifth of them for long, ask for that.
+- One that hangs does not count against the window: see `http/hanging.py`.
+- A hang-up, a time-out or a 500 shrinks the window only when no response succeeds any more, and never below `_LEAST`.
+  Only when many requests in a row, over a long time, got no response at all is the host taken for one that is down.
 
 A host that has not answered once in this run is waited for less: it is given up `unanswered_s` after nothing else is
 left to do. Who knows what is left to do notes it in `Hosts.idle_since`.
@@ -36,6 +40,17 @@ _START = 8.0  # a dead host costs this many connections at most, and a live one 
 _LEAST = 4.0
 _DOWN_AFTER = 3  # connections in a row that were not even made
 _SILENT_AFTER = 16  # requests in a row that got no response at all, over three times the patience for one
+# Answers in a row that ask to wait; of a host that has a cap, where it is likely that they are about all of its images.
+_PLEAS = 32
+_PLEAS_OF_CAPPED = 4
+_PLEAS_A_PLACE = 4  # in the window
+_PLEA_WEIGHT = 4  # successes that outweigh one of them
+# A transfer hangs when nothing has come of it for so many times as long as a response of its host takes, at least this.
+_HANGING_TIMES = 4
+_HANGING_S = 0.04
+_HANGING_PROBE_S = 0.25
+_MOST_HANGING = 64
+_MOST_HANGING_OF_SILENT = 32
 _LOST_AFTER = 5  # failed connections in a row to one endpoint of a host whose others respond
 _PROBE_CAP_S = 120.0
 _PAUSE_WORTH_A_LINE_S = 5.0
@@ -83,9 +98,9 @@ class Host:
     request; `lost` has that error for single endpoints, where a host has several. `has_answered`: some answer came in
     this run, be it an error; `unanswered_since` is when the first request failed without one. `trouble` is the last
     error that said something of the host; `is_said`: the user knows that it is down. `in_flight` counts the images that
-    the scheduler has started for this host; `patience_s` is how long one response is waited for. `estimator` estimates
-    `most`, where that is not given; `notify` is given messages for the user; `on_close` is called when the host is
-    closed (paused) or given up.
+    the scheduler has started for this host, `hanging` how many of them hang and do not count against the window;
+    `patience_s` is how long one response is waited for. `estimator` estimates `most`, where that is not given; `notify`
+    is given messages for the user; `on_close` is called when the host is closed (paused) or given up.
     """
 
     name: str
@@ -100,6 +115,7 @@ class Host:
     on_close: Callable[["Host"], None] = lambda _: None
     window: float = _START
     in_flight: int = 0
+    hanging: int = 0
     not_before: float = 0.0
     waited_s: float = 0.0
     gave_up: FetchError | None = None
@@ -118,6 +134,8 @@ class Host:
     _silent_since: float = 0.0
     _downs: int = 0
     _pauses: int = 0
+    _pleas: int = 0
+    _response_s: float = 0.0
     _failures: int = 0
     _retries: int = 0
     _retry_at: float = 0.0
@@ -127,7 +145,7 @@ class Host:
 
     def may_take(self, now: float) -> bool:
         """Return whether one more image may be started; of a host that was given up each one may fail at once."""
-        return self.gave_up is not None or (now >= self.not_before and self.in_flight < self.window)
+        return self.gave_up is not None or (now >= self.not_before and self.in_flight - self.hanging < self.window)
 
     def is_closed(self, now: float) -> bool:
         """Return whether no request may be sent to it just now, however few are in flight."""
@@ -183,12 +201,15 @@ class Host:
             return
         self._has_responded = True
         self._failures = self._pauses = 0
+        if self._pleas:
+            self._pleas -= 1
         self._note_alive()
         # One more for each response doubles the window with each round trip; above the threshold it grows by one.
         self.window = min(self.most, self.window + (1.0 if self.window < self._threshold else 1.0 / self.window))
 
     def delivered(self, size: int, began: float, now: float) -> None:
         """Note a body of so many bytes that has been received."""
+        self._took(now - began)
         if self.estimator is not None:
             self.estimator.delivered(size, now - began, now)
             self.most = self.estimator.limit
@@ -200,8 +221,19 @@ class Host:
         self.responded(began)
 
     def asked_to_wait(self, error: FetchError, began: float, now: float) -> None:
-        """Apply a 429 or a 5xx: with Retry-After pause for that long; a 429 without it pauses a moment."""
+        """Apply a 429, a 503, a Retry-After: if it is the host's wish more than the image's, the host is left alone.
+
+        With Retry-After for that long; a 429 without it pauses a moment, a 503 without it halves the window.
+        """
         self._note_alive()
+        self._took(now - began)
+        self._pleas += _PLEA_WEIGHT
+        # Where few are in flight fewer are enough: behind a pause a few images find out.
+        least = _PLEAS if self.limiter is None else _PLEAS_OF_CAPPED
+        enough = min(least, int(self.most), _PLEAS_A_PLACE * int(self.window))
+        if self._pleas < _PLEA_WEIGHT * enough:
+            return
+        self._pleas = 0
         wait_s = error.retry_after_s
         if wait_s is None:
             is_bare = error.kind == "rate_limited"
@@ -238,11 +270,16 @@ class Host:
         elif self._unreached >= _DOWN_AFTER or self._downs:
             self._probe_later(error, began, now)
 
-    def request_failed(self, error: FetchError, began: float, now: float, *, no_response: bool) -> None:
+    def request_failed(
+        self, error: FetchError, began: float, now: float, *, no_response: bool, retried: bool = False
+    ) -> None:
         """Note a hang-up, a time-out, a 5xx: trouble of one object as likely as of the host, until all requests fail.
 
-        `no_response`: not even the head of a response came.
+        `no_response`: not even the head of a response came. `retried`: the object has failed before, which says nothing
+        more of a host that has responded.
         """
+        if retried and self.has_answered and not self._downs:
+            return
         self._failures += 1
         if not no_response:
             self._note_alive()
@@ -274,12 +311,30 @@ class Host:
         self._retry_at = max(now, self._retry_at) + _SPACING_S
         return self._retry_at - now
 
+    def hangs(self, silent_s: float, now: float) -> bool:
+        """Return whether a transfer of which nothing has come for so long is taken for one that hangs.
+
+        While the host is down or has just been left alone one image is to find out, and may take its time.
+        """
+        if self._downs and now - silent_s >= self._shrunk_at:
+            return False
+        least_s = _HANGING_S if self.window >= _LEAST else _HANGING_PROBE_S
+        return silent_s >= max(least_s, _HANGING_TIMES * self._response_s)
+
+    def most_hanging(self) -> int:
+        """Return how many transfers may hang without counting: of a host that has never responded few."""
+        return _MOST_HANGING if self.has_answered else _MOST_HANGING_OF_SILENT
+
     def is_idle(self, now: float) -> bool:
         """Return whether nothing would be lost by forgetting this host."""
         at_rest = self.limiter is None or self.limiter.has_capacity(self.limiter.max_rate)
         return (
             not self.in_flight and now >= self.not_before and self.gave_up is None and at_rest and not self._unreached
         )
+
+    def _took(self, seconds: float) -> None:
+        """Note how long a response took, its body included."""
+        self._response_s += (seconds - self._response_s) / 8 if self._response_s else seconds
 
     def _note_alive(self) -> None:
         """Note that the host responds: counts of failures in a row start again."""
@@ -355,7 +410,8 @@ class Hosts:
     `most` limits how many transfers may be in flight to one host; with `estimates_concurrency` each host estimates how
     many it needs, `floor` at least. `max_wait_s` is how long a host that is down or asks for it is waited for in all,
     `patience_s` how long one response is. `notify` is given messages for the user, one line each; `on_close` each host
-    that is closed or given up. `host_type` makes a host.
+    that is closed or given up, `on_room` each of which more transfers hang, so that it may get more requests.
+    `host_type` makes a host.
 
     `idle_since` is since when nothing but waiting is left to do, None while there is; `unanswered_s` is how long a host
     that has not answered once is waited for then. From the start on each table is waited for; images set it to None.
@@ -372,6 +428,7 @@ class Hosts:
     patience_s: float = TIMEOUT_S
     notify: Callable[[str], None] = lambda _: None
     on_close: Callable[[Host], None] = lambda _: None
+    on_room: Callable[[Host], None] = lambda _: None
     host_type: Callable[..., Host] = Host
     unanswered_s: float = UNANSWERED_S
     idle_since: float | None = None

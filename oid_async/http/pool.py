@@ -96,13 +96,16 @@ class ConnectionPool:
         self._all.discard(connection)
         connection.abort()
 
+    def busy(self) -> Iterator[Connection]:
+        """Yield the connections whose response has not been read yet."""
+        return (connection for connection in self._all if connection.is_busy)
+
     def _check(self) -> None:
         now = self._loop.time()
         # When this program was held up itself, no server is to blame for the time that is gone.
         passed_s, self._checked_at = min(now - self._checked_at, 2 * self._check_s), now
-        for connection in self._all:
-            if connection.is_busy:
-                connection.check_limits(passed_s)
+        for connection in self.busy():
+            connection.check_limits(passed_s)
         for origin, connections in list(self._idle.items()):
             while connections and (now - connections[0].idle_since > _IDLE_S or not connections[0].is_usable):
                 self.drop(connections.popleft())

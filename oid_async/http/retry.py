@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 # Retried once, since a broken proxy or a torn cache may be the cause; then final.
-ONCE_MORE = frozenset({"checksum", "empty", "not_image"})
+NOT_HTTP = "bad_response: not HTTP"
+ONCE_MORE = frozenset({"checksum", "empty", "not_image", NOT_HTTP})
 _STATUS_KINDS = {401: "forbidden", 403: "forbidden", 404: "not_found", 408: "timeout", 410: "gone", 429: "rate_limited"}
 # What a bare number would not tell everybody.
 _STATUS_WORDS = {407: ": the proxy wants a login"}
@@ -86,7 +87,7 @@ class FetchError(Exception):
     `retry_after_s` is how long the host asks us to wait, if it does; `hopeless`: no further try of this run can help;
     `status` is the HTTP status, if there was one. `unsent`: no connection was made, so that no request was sent;
     `exhausted`: this machine had no descriptor left for one, which is no fault of the image's; `unknown_name`: there is
-    no host of that name.
+    no host of that name; `not_http`: what came is no HTTP.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class FetchError(Exception):
         self.unsent = unsent
         self.exhausted = exhausted
         self.unknown_name = False
+        self.not_http = False
 
     def again(self) -> "FetchError":
         """Return the same failure for another image: an exception that is raised twice keeps both its traces."""
@@ -116,21 +118,30 @@ class FetchError(Exception):
 
 @dataclass(slots=True)
 class Attempts:
-    """The attempts made for one object and how they failed: decides whether to retry, and how soon."""
+    """The attempts made for one object and how they failed: decides whether to retry, and how soon.
+
+    `waited_s` is how long its host has asked it to wait in all.
+    """
 
     limits: Limits
     made: int = 0
     seen: dict[str, int] = field(default_factory=dict)
+    waited_s: float = 0.0
 
     def wait_s(self, error: FetchError, jitter: float, limits: Limits | None = None) -> float | None:
         """Return how long to wait before the next attempt, None to give up; `limits` replaces the usual ones this once.
 
-        No additional wait when the host has asked for one: the host as a whole is then paused for that long.
+        As long as the response asks for, if it does: but in all no longer than `max_wait_s`.
         """
-        if error.hopeless or not may_retry(error.kind, self.made, self.seen, limits or self.limits):
+        limits = limits or self.limits
+        kind = NOT_HTTP if error.not_http else error.kind
+        if error.hopeless or not may_retry(kind, self.made, self.seen, limits):
             return None
-        self.seen[error.kind] = self.seen.get(error.kind, 0) + 1
-        return 0.0 if error.retry_after_s else backoff_s(self.made, self.limits, jitter)
+        self.seen[kind] = self.seen.get(kind, 0) + 1
+        if not error.retry_after_s:
+            return backoff_s(self.made, self.limits, jitter)
+        self.waited_s += error.retry_after_s
+        return error.retry_after_s if self.waited_s <= limits.max_wait_s else None
 
 
 async def with_retries(

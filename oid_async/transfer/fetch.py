@@ -115,8 +115,10 @@ class Fetcher:
         wait_s = transfer.attempts.wait_s(error, self._jitter())
         now = self.client.hosts.clock()
         if wait_s is not None:
-            # All images of a closed host wait, this one behind the others, so that they take turns as its probe.
-            return Retry(0.0 if transfer.host.is_closed(now) else max(wait_s, transfer.host.retry_delay_s(now)))
+            if transfer.host.is_closed(now):
+                # All images of it wait, this one behind the others, so that they take turns as its probe.
+                return Retry(error.retry_after_s or 0.0)
+            return Retry(max(wait_s, transfer.host.retry_delay_s(now)))
         transfer.history[transfer.source] = reason or error.kind
         transfer.earlier_attempts += transfer.attempts.made
         if not is_final(error.kind):
@@ -192,7 +194,7 @@ class Fetcher:
     async def _receive_in_chain(self, chain: KeepAliveChain) -> ReceivedImage:
         """Request the image of the chain and those that follow; return the last one."""
         try:
-            response = await self.client.request(chain.transfer.route, chain=chain.start())
+            response = await self.client.request(chain.transfer.route, chain=chain.start(), asked_by=chain)
         finally:
             self.release_memory(chain.transfer)
             if chain.failed is not None:
@@ -235,7 +237,7 @@ class Fetcher:
         )
         try:
             if response is None:
-                response = await self.client.request(transfer.route, body.conditions())
+                response = await self.client.request(transfer.route, body.conditions(), asked_by=transfer)
             try:
                 await body.receive(response, in_pieces=self.client.is_throttled)
                 etag, host = response.connection.etag, response.host

@@ -87,6 +87,11 @@ class ImageTransfer:
         returned = _RETURNED if self.was_returned else ""
         return None if self.attempts.made else f"{returned}{self.earlier_attempts} {write_detail(self.history)}"
 
+    @property
+    def retried(self) -> bool:
+        """Return whether the attempt that is being made is not the first one at this source."""
+        return self.attempts.made > 1
+
     def can_follow(self, other: "ImageTransfer") -> bool:
         """Return whether it can be requested on the connection on which another image's body has arrived."""
         return self.route.origin is other.route.origin and self.partial is None

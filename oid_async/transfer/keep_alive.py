@@ -11,6 +11,7 @@ byte is received, and a task is woken for what is not plain.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from oid_async.http.hosts import Host
 from oid_async.store.image_writer import ReceivedImage
 from oid_async.transfer.image_transfer import ImageTransfer
 
@@ -55,6 +56,16 @@ class KeepAliveChain:
         self.began = 0.0
         self.has_advanced = False
         self.failed: BaseException | None = None
+
+    @property
+    def host(self) -> Host:
+        """Return the host of its images."""
+        return self.transfer.host
+
+    @property
+    def retried(self) -> bool:
+        """Return whether the image that is being requested has failed before."""
+        return self.transfer.retried
 
     def start(self) -> "KeepAliveChain":
         """Start with `transfer`, and return the chain."""

@@ -77,6 +77,7 @@ class Pipeline:
                 feeding = group.create_task(self._feed())
                 watching = group.create_task(self._watch_tail())
                 transferring = [group.create_task(self._transfer()) for _ in range(self._max_transfers)]
+                self._fetcher.client.hosts.on_room = scheduler.give_room
                 if pool is not None:
                     for supervision in pool.supervise(self._fetcher, collector, scheduler):
                         group.create_task(supervision)

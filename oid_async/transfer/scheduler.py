@@ -227,11 +227,12 @@ class HostScheduler(Generic[Item]):
             return None
         if self._retries and self._retries[0][0] <= now:
             return None
-        if host.gave_up is not None or now < host.not_before or host.in_flight > host.window:
+        counted = host.in_flight - host.hanging
+        if host.gave_up is not None or now < host.not_before or counted > host.window:
             return None
         if not queue.ready[0].can_follow(done):
             return None
-        if self._idle_tasks and host.in_flight < host.window:
+        if self._idle_tasks and counted < host.window:
             self._add_candidate(queue)  # it may get more requests than before
         if len(queue.ready) <= self._capacity // 2:
             self._wake_feeder()
@@ -246,11 +247,15 @@ class HostScheduler(Generic[Item]):
     def release_host(self, host: Host) -> None:
         """Note that an item that was taken needs its host no more: the next one may be requested."""
         host.in_flight -= 1
+        self.give_room(host)
+        self._wake_feeder()
+
+    def give_room(self, host: Host) -> None:
+        """Note that the host may get more requests than before."""
         queue = self._queues.get(host)
         if queue is not None and not queue.is_empty:
             self._add_candidate(queue)
         self._idle_tasks.wake_first()
-        self._wake_feeder()
 
     def finish(self) -> None:
         """Count an item as finished whose host was released."""
@@ -361,11 +366,14 @@ class HostScheduler(Generic[Item]):
         self._add_candidate(queue)
 
     def _release_due(self, now: float) -> None:
-        """Put retries that are due at the front of their queues, and make the queues of hosts that open candidates."""
+        """Put retries that are due behind what waits, and make the queues of hosts that open candidates.
+
+        Behind: an image that has failed must not hold up those that have not been tried.
+        """
         while self._retries and self._retries[0][0] <= now:
             item = heapq.heappop(self._retries)[2]
             queue = self._queue(item.host)
-            queue.ready.appendleft(item)
+            queue.ready.append(item)
             self._add_candidate(queue)
         while self._closed and self._closed[0][0] <= now:
             queue = heapq.heappop(self._closed)[2]

@@ -363,8 +363,7 @@ class _Worker:
         requests: int,
         image_id: str,
         state: str,
-        made: int,
-        seen: dict[str, int],
+        attempts: Fields,
         partial: Fields | None,
         delay_s: float,
     ) -> None:
@@ -374,7 +373,7 @@ class _Worker:
         transfer = self._fetcher.restore(target, state)
         assert isinstance(transfer, ImageTransfer), "an image without a source left has failed"
         transfer.was_returned = True
-        transfer.attempts.made = made
+        transfer.attempts.made, seen, transfer.attempts.waited_s = attempts
         transfer.attempts.seen.update(seen)
         transfer.partial = PartialBody(*partial) if partial is not None else None
         if delay_s > 0:

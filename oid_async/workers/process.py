@@ -74,9 +74,11 @@ class _ReportingHost(Host):
         super().connect_failed(error, endpoint, began, now)
         self.report(self, "unreachable", error, endpoint, began)
 
-    def request_failed(self, error: FetchError, began: float, now: float, *, no_response: bool) -> None:
-        """Apply it, and report it."""
-        super().request_failed(error, began, now, no_response=no_response)
+    def request_failed(
+        self, error: FetchError, began: float, now: float, *, no_response: bool, retried: bool = False
+    ) -> None:
+        """Apply it, and report it. Nothing is retried here."""
+        super().request_failed(error, began, now, no_response=no_response, retried=retried)
         self.report(self, "stumbled", error, ("", 0), began, no_response)
 
 
@@ -103,6 +105,7 @@ class WorkerProcess:
             unanswered_s=math.inf,  # the run knows what else is left to do
             patience_s=limits.first_byte_s,
             notify=lambda text: self._send("note", text),
+            on_room=lambda _: self._wake_waiting(),
             host_type=self._host,
         )
         self._client = Client(
@@ -166,9 +169,10 @@ class WorkerProcess:
     def _next_for(self, done: ImageTransfer) -> ImageTransfer | None:
         """Return a transfer to be requested in place of one whose body has arrived, None if none is ready."""
         host = done.host
-        if self._todo.empty() or self._is_shut(host) or host.in_flight > host.window:
+        counted = host.in_flight - host.hanging
+        if self._todo.empty() or self._is_shut(host) or counted > host.window:
             return None
-        if host.in_flight < host.window:
+        if counted < host.window:
             self._waiting.wake_first()  # it may get more requests than before
         transfer = self._todo.get_nowait()
         if transfer.can_follow(done):
@@ -182,7 +186,7 @@ class WorkerProcess:
         chain = KeepAliveChain(self._fetcher, transfer, next_transfer=self._next_for, store=self._store)
         while True:
             host = transfer.host
-            while host.in_flight >= host.window and not self._is_shut(host):
+            while host.in_flight - host.hanging >= host.window and not self._is_shut(host):
                 await self._waiting.wait()
             if self._is_shut(host):
                 self._give_back(transfer, 0.0)
@@ -239,8 +243,8 @@ class WorkerProcess:
         state = f"{transfer.earlier_attempts} {write_detail(transfer.history)}"
         partial, attempts = transfer.partial, transfer.attempts
         fields = [partial.size, partial.etag, partial.total] if partial is not None else None
-        image_id, seen = transfer.target.image_id, dict(attempts.seen)
-        self._send("returned", self._client.requests, image_id, state, attempts.made, seen, fields, delay_s)
+        image_id, made = transfer.target.image_id, [attempts.made, attempts.seen, attempts.waited_s]
+        self._send("returned", self._client.requests, image_id, state, made, fields, delay_s)
 
     def _apply_host(self, name: str, not_before: float, is_md5: bool | None, gave_up: list[str] | None) -> None:
         """Take over the state of a host from the run, which has got all reports from here."""
@@ -261,6 +265,9 @@ class WorkerProcess:
                 self._give_back(transfer, 0.0)
             else:
                 self._todo.put_nowait(transfer)
+        self._wake_waiting()
+
+    def _wake_waiting(self) -> None:
         for _ in range(len(self._waiting)):
             self._waiting.wake_first()
 

@@ -10,6 +10,7 @@ import pytest
 from support.fasttime import run_fast
 from yarl import URL
 
+from oid_async.http import hosts as hosts_module
 from oid_async.http.hosts import FLICKR, EtagTrust, Host, Hosts, host_name, make_limiter
 from oid_async.http.retry import FetchError, Limits, with_retries
 from oid_async.options.defaults import FLICKR_RATE
@@ -279,6 +280,15 @@ def asks_to_wait(seconds: float | None = None) -> FetchError:
     return FetchError("rate_limited", "HTTP 429", retry_after_s=seconds)
 
 
+def ask_to_wait_as_a_whole(host: Host, error: FetchError, began: float, now: float) -> None:
+    """Let as many images in a row be asked to wait as make it the host's own wish; the last one by this error."""
+    like_it = FetchError(error.kind, str(error), retry_after_s=error.retry_after_s)
+    for _ in range(min(hosts_module._PLEAS, int(host.most), 4 * int(host.window)) - 1):
+        host.asked_to_wait(like_it, began, now)
+        assert not host.is_closed(now)
+    host.asked_to_wait(error, began, now)
+
+
 def refused() -> FetchError:
     return FetchError("network", "cannot connect to x.org:443: Connection refused", unsent=True)
 
@@ -305,7 +315,7 @@ def test_trouble_halves_once_for_all_that_was_under_way() -> None:
     for _ in range(64):
         host.asked_to_wait(FetchError("server_error", "HTTP 503"), began=1.0, now=2.0)
     assert host.window == 32.0
-    host.asked_to_wait(FetchError("server_error", "HTTP 503"), began=2.5, now=3.0)
+    ask_to_wait_as_a_whole(host, FetchError("server_error", "HTTP 503"), began=2.5, now=3.0)
     assert host.window == 16.0
     host.responded(began=1.5)
     assert host.window == 16.0, "what began before the trouble tells nothing of what came after"
@@ -317,7 +327,7 @@ def test_trouble_halves_once_for_all_that_was_under_way() -> None:
 def test_after_a_pause_one_image_finds_out() -> None:
     """Retry-After closes the host; then one probe goes first, and its answer opens the window again."""
     host = make_host(window=32.0)
-    host.asked_to_wait(asks_to_wait(10.0), began=1.0, now=2.0)
+    ask_to_wait_as_a_whole(host, asks_to_wait(10.0), began=1.0, now=2.0)
     assert host.is_closed(11.9)
     assert not host.may_take(11.9)
     assert host.may_take(12.0)
@@ -333,9 +343,60 @@ def test_a_bare_429_pauses_longer_each_time() -> None:
     host, ends = make_host(max_wait_s=1e9), []
     for number in range(10):
         now = 100.0 * number
-        host.asked_to_wait(asks_to_wait(), began=now, now=now)
+        ask_to_wait_as_a_whole(host, asks_to_wait(), began=now, now=now)
         ends.append(host.not_before - now)
     assert ends == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0, 15.0]
+
+
+def test_an_image_that_is_asked_to_wait_waits_by_itself() -> None:
+    """One answer in five may ask for it, and thirty of the first ones: then the host goes on as if there were none."""
+    host, now = make_host(window=32.0), 1.0
+    for number in range(30):
+        host.asked_to_wait(asks_to_wait((1.0, 3600.0, 1e9, None)[number % 4]), began=now, now=now)
+    for number in range(3000):
+        now += 0.01
+        host.asked_to_wait(asks_to_wait(5.0), began=now, now=now) if number % 6 == 5 else host.responded(now)
+    assert (host.not_before, host.waited_s, host.gave_up) == (0.0, 0.0, None)
+    assert host.window == 64.0
+
+
+def test_a_host_that_asks_again_and_again_is_left_alone() -> None:
+    """With one success in three answers the wish is the host's, however its other answers are strewn in between."""
+    host, answers = make_host(window=64.0), 0
+    while not host.is_closed(1.0):
+        host.responded(1.0) if answers % 3 == 2 else host.asked_to_wait(asks_to_wait(5.0), began=1.0, now=1.0)
+        answers += 1
+    assert 40 < answers < 80
+    assert host.not_before == 6.0
+
+
+def test_what_hangs_leaves_its_place_to_others() -> None:
+    """A transfer hangs after four times as long as a response takes; that of a host that is down never does."""
+    host = make_host()
+    assert not host.hangs(0.03, now=10.0)
+    assert host.hangs(0.05, now=10.0), "nothing is known of it yet"
+    host.in_flight = 8
+    assert not host.may_take(10.0)
+    host.hanging = 3
+    assert host.may_take(10.0)
+    for _ in range(50):
+        host.delivered(1000, began=9.0, now=10.0)
+    assert not host.hangs(3.0, now=10.0)
+    assert host.hangs(4.5, now=10.0)
+    for _ in range(3):
+        host.connect_failed(refused(), HERE, began=11.0, now=12.0)
+    assert not host.hangs(30.0, now=60.0), "the probe of a host that is down"
+    assert host.hangs(60.0, now=60.0), "what was under way before it was"
+
+
+def test_an_image_that_fails_again_says_nothing_of_its_host() -> None:
+    """Sixteen images that never get an answer do not make a host of it that is down, if others did get one."""
+    host = make_host()
+    host.responded(1.0)
+    for number in range(16 * 5):
+        now = 30.0 * (1 + number // 16)
+        host.request_failed(hung_up(), began=now, now=now, no_response=True, retried=number >= 16)
+    assert not host.is_closed(150.0)
 
 
 def test_a_host_that_cannot_be_reached_is_probed_ever_more_seldom_and_given_up() -> None:
@@ -374,12 +435,12 @@ def test_a_probe_that_is_answered_ends_the_down_time() -> None:
 def test_longer_waits_than_our_patience_are_not_waited_for(patience: float) -> None:
     """A Retry-After beyond --max-wait gives the host up at once; one within is kept to the second."""
     host, error = make_host(max_wait_s=patience), asks_to_wait(patience + 0.5)
-    host.asked_to_wait(error, began=1.0, now=1.0)
+    ask_to_wait_as_a_whole(host, error, began=1.0, now=1.0)
     assert error.hopeless
     assert host.gave_up is not None
     assert host.gave_up.kind == "rate_limited"
     host, error = make_host(max_wait_s=patience), asks_to_wait(patience)
-    host.asked_to_wait(error, began=1.0, now=1.0)
+    ask_to_wait_as_a_whole(host, error, began=1.0, now=1.0)
     assert not error.hopeless
     assert host.not_before == 1.0 + patience
 

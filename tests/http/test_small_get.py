@@ -180,8 +180,8 @@ async def test_failures_of_the_network_have_limits_of_their_own() -> None:
     assert made == 1
 
 
-async def test_a_wait_that_the_host_has_named_is_not_added_to() -> None:
-    """With Retry-After the host as a whole is left alone; the attempt itself waits no longer."""
+async def test_a_wait_that_the_host_has_named_is_kept_and_not_added_to() -> None:
+    """With Retry-After the next attempt comes exactly then."""
 
     async def attempt() -> None:
         raise FetchError("rate_limited", "HTTP 429", retry_after_s=7.0)
@@ -189,4 +189,4 @@ async def test_a_wait_that_the_host_has_named_is_not_added_to() -> None:
     sleeper = Sleeper()
     with pytest.raises(FetchError):
         await with_retries(attempt, LIMITS, sleep=sleeper)
-    assert sleeper.waits == [0.0] * LIMITS.retries
+    assert sleeper.waits == [7.0] * LIMITS.retries

@@ -91,7 +91,7 @@ FAILURES: list[tuple[str, list[Answer], str, int]] = [
     ("redirect loop", [http(302, Location="/open-images-dataset/train/00000000000000a1.jpg")], "redirect", 6),
     ("redirect to file", [http(302, Location="file:///etc/passwd")], "blocked", 1),
     ("photo unavailable", [http(302, Location="http://127.0.0.1:1/photo_unavailable_l.png")], "placeholder", 1),
-    ("not HTTP", [b"SSH-2.0-OpenSSH_9.2\r\n\r\n"], "bad_response", 1),
+    ("not HTTP", [b"SSH-2.0-OpenSSH_9.2\r\n\r\n"], "bad_response", 2),
 ]
 
 

@@ -195,7 +195,8 @@ ROWS: list[tuple[str, list[Answer], str | None, int, float]] = [
     ("a body that says it is endless", [http(200, JPEG, length=10**12)], "too_large", 1, 5.0),
     ("endless header", [endless_header], "bad_response", 1, 5.0),
     ("endless headers", [endless_headers], "bad_response", 1, 5.0),
-    ("not HTTP", [b"SSH-2.0-OpenSSH_9.2\r\n\r\n"], "bad_response", 1, 5.0),
+    ("not HTTP", [b"SSH-2.0-OpenSSH_9.2\r\n\r\n"], "bad_response", 2, 5.0),
+    ("not HTTP, once", [b"SSH-2.0-OpenSSH_9.2\r\n\r\n", OK], None, 2, 5.0),
     ("206 to a plain GET", [http(206, JPEG, Content_Range="bytes 0-9/10")], "bad_response", 1, 5.0),
     (
         "a name from the server",
@@ -264,7 +265,7 @@ async def test_an_endless_original_is_cut_off_one_byte_after_its_size(tmp_path: 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("form", ["seconds", "date", "date of a wrong clock"])
 async def test_retry_after_holds_for_the_whole_host(tmp_path: Path, status: int, form: str) -> None:
-    """While a host wants to be left alone none of its images is asked for; afterwards all of them land."""
+    """With one transfer at once, nothing is asked of a host before its Retry-After; afterwards all images land."""
     wait: Any = {"Retry_After": "1"}
     if form != "seconds":
         year = 2026 if form == "date" else 1999
@@ -283,13 +284,26 @@ async def test_retry_after_holds_for_the_whole_host(tmp_path: Path, status: int,
 
 async def test_retry_after_beyond_our_patience_ends_the_host_at_once(tmp_path: Path) -> None:
     """A host that wants a day is not asked again: its other images fail as rate_limited without a request."""
-    async with Scripted({f"/{n}.jpg": [http(429, Retry_After="86400")] for n in range(30)}) as server:
-        urls = [f"{server.url}/{number}.jpg" for number in range(30)]
+    async with Scripted({f"/{n}.jpg": [http(429, Retry_After="86400")] for n in range(300)}) as server:
+        urls = [f"{server.url}/{number}.jpg" for number in range(300)]
         ended = await download(tmp_path, urls, allow=[server.port])
-    assert ended.report.failures == {"rate_limited": 30}
-    assert sum(server.requests.values()) <= 8
+    assert ended.report.failures == {"rate_limited": 300}
+    assert 32 <= sum(server.requests.values()) <= 40
     assert ended.seconds < 2
     assert any("given up" in note and "86400" not in note.split("HTTP")[0] for note in ended.notes)
+
+
+async def test_an_image_with_a_wait_beyond_our_patience_fails_alone(tmp_path: Path) -> None:
+    """One image that wants a day, or again and again more than is left of --max-wait, ends itself, not its host."""
+    scripts: dict[str, list[Answer]] = {f"/{n}.jpg": [OK] for n in range(60)}
+    scripts["/3.jpg"] = [http(429, Retry_After="86400")]
+    scripts["/4.jpg"] = [http(503, Retry_After="1")]
+    async with Scripted(scripts) as server:
+        urls = [f"{server.url}/{number}.jpg" for number in range(60)]
+        limits = dataclasses.replace(QUICK, max_wait_s=1.5)
+        ended = await download(tmp_path, urls, allow=[server.port], limits=limits)
+    assert (ended.report.downloaded, ended.report.failures) == (58, {"rate_limited": 1, "server_error": 1})
+    assert (server.requests["/3.jpg"], server.requests["/4.jpg"]) == (1, 2)
 
 
 async def test_a_host_that_waits_slows_nobody_down(tmp_path: Path) -> None:
