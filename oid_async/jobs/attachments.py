@@ -41,16 +41,19 @@ class Attachments:
 
     async def fetch(self) -> None:
         """Fetch what the query asks for, then record every file. Raises StorageError, UnavailableError for traces."""
-        await self._fetch()
+        lost = await self._fetch()
         with storage_errors(self._context.folder.path):
             await in_thread(self._record)
+        if lost is not None:
+            raise UnavailableError(f"traces: {lost}; narrative/narratives.jsonl has captions meanwhile")
 
     def _record(self) -> None:
         """Write the record of files anew, with masks and recordings."""
         folder = self._context.folder
         write_record(folder, record_of_run(folder, record_of_attached(folder, self._masks, self._recordings)))
 
-    async def _fetch(self) -> None:
+    async def _fetch(self) -> str | None:
+        """Fetch one kind after the other, whatever became of the one before; return why there are no traces, if so."""
         tables, options, folder = self._tables, self._context.options, self._context.folder
         # A run that packs images has fetched the masks of each span for its samples.
         masks = tables.saves("segmentation") and not options.packs
@@ -59,13 +62,13 @@ class Attachments:
         if options.offline:
             if names := ", ".join(name for name, is_wanted in wanted.items() if is_wanted):
                 self._context.note(f"nothing is fetched with --offline: {names}")
-            return
+            return None
         if masks:
             await self.fetch_masks(folder)
-        if traces:
-            await self._fetch_traces()
+        lost = await self._fetch_traces() if traces else None
         if voice:
             await self._fetch_recordings()
+        return lost
 
     def announce_masks(self, keys: pl.Series) -> None:
         """Say what the masks of these images will take. Blocking."""
@@ -98,7 +101,8 @@ class Attachments:
         context.note(f"{found.selected} masks: {found.downloaded} fetched ({size_text(fetched_bytes)}), {there}")
         self._note_failures("masks", found.failed, folder.path / _SEGMENTATION.folder)
 
-    async def _fetch_traces(self) -> None:
+    async def _fetch_traces(self) -> str | None:
+        """Fetch the traces; return why they cannot be had."""
         from oid_async.narratives.traces import fetch_traces
 
         context, folder = self._context, self._context.folder
@@ -115,8 +119,7 @@ class Attachments:
         if found.damaged:
             shard, line = found.damaged[0]
             context.note(f"{len(found.damaged)} lines are no narratives: left out, first {shard} line {line}")
-        if found.lost:
-            raise UnavailableError(f"traces: {found.lost[0]}; narrative/narratives.jsonl has captions meanwhile")
+        return found.lost[0] if found.lost else None
 
     async def _fetch_recordings(self) -> None:
         from oid_async.narratives.recordings import RecordingFetcher

@@ -7,6 +7,7 @@ narrative/failures.csv             Recording, ImageID, Reason, Detail; absent wh
 import asyncio
 import json
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,7 +109,8 @@ class RecordingFetcher:
             self.report.bytes += len(body)
 
     def _store(self, name: str, body: bytes | bytearray) -> None:
-        part = self._scratch / f"{name}.part"
+        # Two narratives may name one recording, and be fetched at the same time.
+        part = self._scratch / f"{name}.{threading.get_ident():x}.part"
         with storage_errors(self._folder), replacing(self._folder / name, part=part):
             part.write_bytes(body)
 
@@ -127,11 +129,19 @@ def _blocks(narratives: Path) -> Iterator[list[tuple[str, str] | None]]:
     block: list[tuple[str, str] | None] = []
     with narratives.open("rb") as lines:
         for line in lines:
-            narrative = json.loads(line)
-            path = narrative.get("voice_recording")
-            block.append((str(narrative["image_id"]), path) if isinstance(path, str) else None)
+            block.append(_recording(line))
             if len(block) == _READ_LINES:
                 yield block
                 block = []
     if block:
         yield block
+
+
+def _recording(line: bytes) -> tuple[str, str] | None:
+    """Return (ImageID, voice_recording) of a narrative, None if it names none or cannot be read."""
+    try:
+        narrative = json.loads(line)
+        image_id, path = narrative["image_id"], narrative["voice_recording"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return (str(image_id), path) if isinstance(path, str) else None

@@ -113,6 +113,9 @@ class NarrativeFilter:
         at = bisect_left(self._keys, key)
         if at == len(self._keys) or self._keys[at] != key:
             return
+        if not _is_narrative(line, image_id):
+            self._report.damaged.append((self._name, self._line))
+            return
         self._spool.write(line + b"\n")
         keys, offsets, sizes = self._found
         keys.append(key)
@@ -226,6 +229,15 @@ def _image_id(line: bytes) -> bytes | None:
         return found[1]
     try:
         image_id = json.loads(line)["image_id"].encode()
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return image_id if isinstance(image_id, bytes) and _HEX.fullmatch(image_id) else None
+
+
+def _is_narrative(line: bytes, image_id: bytes) -> bool:
+    """Return whether all of a line can be read, and speaks of this image: `_image_id` looks at its start alone."""
+    try:
+        narrative = json.loads(line)
+        return isinstance(narrative, dict) and narrative["image_id"] == image_id.decode()
+    except (ValueError, KeyError, RecursionError):
+        return False

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import shutil
 from array import array
 from pathlib import Path
 
@@ -125,6 +126,67 @@ async def test_a_shard_that_cannot_be_had_is_told_and_leaves_no_file(tmp_path: P
     assert len(report.lost) == 1
     assert "not_found" in report.lost[0]
     assert os.listdir(tmp_path) == []
+
+
+BAD_LINES = {
+    "cut within": b'{"image_id": "%s", "caption": "x, "traces": []}',
+    "a thousand brackets": b'{"image_id": "%s", "traces": ' + b"[" * 20_000 + b"]" * 20_000 + b"}",
+    "brackets before the id": b"[" * 20_000 + b'"image_id": "%s"}',
+    "two ids": b'{"image_id": "%s", "image_id": "0000000000000001"}',
+    "a number without end": b'{"image_id": "%s", "t": ' + b"9" * 9_000 + b"}",
+    "no object": b'["image_id": "%s"}',
+}
+
+
+@pytest.mark.parametrize("bad", BAD_LINES)
+async def test_a_line_that_cannot_be_read_costs_itself_alone(tmp_path: Path, bad: str) -> None:
+    """A wanted line that begins as a narrative and is none is left out and told; its recording is not sought."""
+    lines = stories(5)
+    keys, kept = wanted_of(lines, 1)
+    broken = BAD_LINES[bad] % json.loads(lines[0])["image_id"].encode()
+    cut = Cut(b"".join(line + b"\n" for line in [*lines[:3], broken, *lines[3:]]), 0)
+    target = tmp_path / "found.jsonl"
+    async with Origin(cut.serve) as origin, client_for(origin) as client:
+        report = await fetch_traces(
+            client, ignore, keys, ["validation"], mirror=origin.url, scratch=tmp_path, target=target
+        )
+        assert [line for _, line in report.damaged] == [4]
+        assert target.read_bytes().splitlines() == kept
+        # A file of somebody else's may have such a line all the same.
+        target.write_bytes(target.read_bytes() + broken + b"\n")
+        voices = RecordingFetcher(client, mirror=origin.url, files=AttachedFiles(tmp_path / "voice"), scratch=tmp_path)
+        found = await voices.fetch(target)
+    assert (found.selected, found.unnamed) == (len(kept), 1)
+
+
+async def test_a_recording_that_is_named_often_is_saved(tmp_path: Path) -> None:
+    """Fetched several times at once, it does not get in its own way."""
+    narratives = tmp_path / "narratives.jsonl"
+    narratives.write_bytes((story("0" * 16, 1) + b"\n") * 40)
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=b"OggS" + bytes(1 << 20))
+
+    async with Origin(serve) as origin, client_for(origin) as client:
+        voices = RecordingFetcher(client, mirror=origin.url, files=AttachedFiles(tmp_path / "voice"), scratch=tmp_path)
+        report = await voices.fetch(narratives)
+    assert report.failures == []
+    assert sorted(os.listdir(tmp_path)) == ["narratives.jsonl", "voice"]
+    assert len(os.listdir(tmp_path / "voice")) == 1
+
+
+def test_traces_that_cannot_be_had_hold_up_nothing_else(lookalike: Path, tmp_path: Path) -> None:
+    """The run ends in an error that names them; masks are there and recorded, recordings were asked for."""
+    mirror = shutil.copytree(lookalike, tmp_path / "mirror")
+    (mirror / SHARD).unlink()
+    folder = tmp_path / "d"
+    words = ("download", "--mirror", mirror, "--split", "validation", "--savepath", folder, "--ndata", 30)
+    done = run_cli(*words, "--kind", "narrative", "--kind", "segmentation", "--traces", "--voice")
+    assert done.code == 2, done.stderr
+    assert "traces: " in done.stderr
+    assert "name no recording" in done.stderr
+    assert list((folder / "segmentation" / "masks").iterdir())
+    assert run_cli("verify", folder).code == 0
 
 
 async def test_recordings_land_whole_or_are_told(tmp_path: Path) -> None:
