@@ -61,6 +61,9 @@ _BUDGET_FREE = 500
 _SPACING_S = 0.05
 # How many seconds' worth of a capped host's requests may be in flight or wait for the cap.
 _CAPPED_S = 2.0
+# Of the times that are said: beyond the first a time is said with its date, beyond the second it is no date any more.
+_SAME_DAY_S = 12 * 3600.0
+_FAR_S = 365 * 24 * 3600.0
 _MOST_KNOWN = 4096
 _MOST_NOTIFIED = 10
 _MD5_ETAG = re.compile(r'"([0-9a-fA-F]{32})"')
@@ -512,14 +515,15 @@ class Hosts:
         while True:
             if (error := host.given_up(endpoint)) is not None:
                 raise error.again()
+            is_unanswered = host.is_unanswered
+            if is_unanswered:
+                if self._give_up_if_due(host):
+                    continue
+                self._say_waiting(host)
             wait = host.not_before - self.clock()
             if wait <= 0:
                 return
-            if not host.is_unanswered:
-                await self.sleep(wait)
-            elif not self._give_up_if_due(host):
-                self._say_waiting(host)
-                await self.sleep(min(wait, _LOOK_S))
+            await self.sleep(min(wait, _LOOK_S) if is_unanswered else wait)
 
     def _give_up_if_due(self, host: Host) -> bool:
         """Give up a host that has never answered and was waited for long enough; return whether it was."""
@@ -554,8 +558,12 @@ def asked_until(left_s: float) -> str:
 
 
 def clock_text(left_s: float) -> str:
-    """Return the local time in so many seconds, and the seconds."""
-    return f"{time.strftime('%H:%M:%S', time.localtime(time.time() + left_s))} ({left_s:.0f} s)"
+    """Return the local time in so many seconds, with its date if that is far, and the seconds."""
+    left_s = max(0.0, left_s)
+    if left_s > _FAR_S:
+        return f"a time {left_s:.3g} s from now"
+    form = "%H:%M:%S" if left_s < _SAME_DAY_S else "%Y-%m-%d %H:%M"
+    return f"{time.strftime(form, time.localtime(time.time() + left_s))} ({left_s:.0f} s)"
 
 
 def host_name(url: URL) -> str:

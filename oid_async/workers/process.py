@@ -102,12 +102,12 @@ class WorkerProcess:
             estimates_concurrency=settings.estimates_concurrency,
             floor=settings.floor,
             max_wait_s=limits.max_wait_s,
-            unanswered_s=math.inf,  # the run knows what else is left to do
             patience_s=limits.first_byte_s,
             notify=lambda text: self._send("note", text),
             on_room=lambda _: self._wake_waiting(),
             host_type=self._host,
         )
+        self._hosts.idle_since = None  # the run knows what else is left to do
         self._client = Client(
             self._hosts, limits, connections=settings.max_transfers, allowed=settings.allowed, reports_closed_hosts=True
         )

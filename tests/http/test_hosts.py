@@ -11,7 +11,7 @@ from support.fasttime import run_fast
 from yarl import URL
 
 from oid_async.http import hosts as hosts_module
-from oid_async.http.hosts import FLICKR, EtagTrust, Host, Hosts, host_name, make_limiter
+from oid_async.http.hosts import FLICKR, EtagTrust, Host, Hosts, clock_text, host_name, make_limiter
 from oid_async.http.retry import FetchError, Limits, with_retries
 from oid_async.options.defaults import FLICKR_RATE
 
@@ -445,8 +445,11 @@ def test_longer_waits_than_our_patience_are_not_waited_for(patience: float) -> N
     assert host.not_before == 1.0 + patience
 
 
-def small_requests(limits: Limits, count: int) -> tuple[list[float], list[str], int]:
-    """Let this many small requests, six at once, try a host that refuses; return when each failed, and the lines."""
+def small_requests(limits: Limits, count: int, *, silent_s: float = 0.0) -> tuple[list[float], list[str], int]:
+    """Let so many small requests, six at once, try a host that refuses or is silent.
+
+    Returns when each has failed, the lines, and how many tries there were.
+    """
 
     async def run() -> tuple[list[float], list[str], int]:
         told: list[str] = []
@@ -458,8 +461,13 @@ def small_requests(limits: Limits, count: int) -> tuple[list[float], list[str], 
             nonlocal tried
             await hosts.until_open(host, HERE)
             tried += 1
-            error = refused()
-            host.connect_failed(error, HERE, clock(), clock())
+            sent_at, error = clock(), refused()
+            if silent_s:
+                await asyncio.sleep(silent_s)
+                error = FetchError("timeout", "no answer within 30 s")
+                host.request_failed(error, sent_at, clock(), no_response=True)
+            else:
+                host.connect_failed(error, HERE, sent_at, clock())
             raise error
 
         async def request() -> float:
@@ -473,6 +481,14 @@ def small_requests(limits: Limits, count: int) -> tuple[list[float], list[str], 
     return run_fast(run())
 
 
+def test_the_clock_on_the_wall_has_its_limits() -> None:
+    """A time of today is a time, a later one has its date, and a --max-wait of ages overflows nothing."""
+    assert re.fullmatch(r"\d\d:\d\d:\d\d \(60 s\)", clock_text(60.4))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d \(200000 s\)", clock_text(2e5))
+    assert clock_text(1e300) == "a time 1e+300 s from now"
+    assert re.fullmatch(r"\d\d:\d\d:\d\d \(0 s\)", clock_text(-3.0))
+
+
 def test_masks_and_tables_wait_a_minute_for_a_host_that_never_answers() -> None:
     """A thousand small requests to a port that refuses end after a minute in all, with one line said meanwhile."""
     ended, told, tried = small_requests(Limits(), 1000)
@@ -483,6 +499,9 @@ def test_masks_and_tables_wait_a_minute_for_a_host_that_never_answers() -> None:
         "at the latest, then it is given up",
         "dead:80 is given up for this run: cannot connect to x.org:443: Connection refused",
     ]
+    silent, told, tried = small_requests(Limits(), 1, silent_s=30.0)
+    assert 90.0 < silent[0] < 110.0
+    assert (len(told), tried) == (2, 3)
     ended, told, _ = small_requests(Limits(retries=0), 3)
     assert ended[-1] < 1.0
     assert told == []
