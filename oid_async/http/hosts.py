@@ -229,6 +229,7 @@ class Host:
         With Retry-After for that long; a 429 without it pauses a moment, a 503 without it halves the window.
         """
         self._note_alive()
+        self.trouble = str(error)
         self._took(now - began)
         self._pleas += _PLEA_WEIGHT
         # Where few are in flight fewer are enough: behind a pause a few images find out.
@@ -240,7 +241,6 @@ class Host:
         wait_s = error.retry_after_s
         if wait_s is None:
             is_bare = error.kind == "rate_limited"
-            self.trouble = str(error)
             if self._shrink(began, now, 1.0 if is_bare else self.window / 2) and is_bare:
                 # The host has not asked for this wait: it does not count in `waited_s`.
                 moment_s = self.jitter() * min(30.0, 0.5 * 2.0 ** min(self._pauses, 10))
@@ -253,13 +253,13 @@ class Host:
             return
         if wait_s >= _PAUSE_WORTH_A_LINE_S and now + wait_s > self.not_before + 1.0:
             self.notify(f"{self.name} asks us to wait {wait_s:.0f} s ({error})")
-        self.trouble = str(error)
         self._shrink(began, now, 1.0)
         self.pause(wait_s, now=now)
 
     def connect_failed(self, error: FetchError, endpoint: Endpoint, began: float, now: float) -> None:
         """Note a connection that could not be made: trouble of the host or of one endpoint, not of the image."""
-        self._note_unanswered(error, now)
+        self.trouble = str(error)
+        self._note_unanswered(now)
         self._unreached += 1
         self._unreached_endpoints[endpoint] += 1
         in_a_row = self._unreached_endpoints[endpoint]
@@ -281,13 +281,14 @@ class Host:
         `no_response`: not even the head of a response came. `retried`: the object has failed before, which says nothing
         more of a host that has responded.
         """
+        self.trouble = str(error)
         if retried and self.has_answered and not self._downs:
             return
         self._failures += 1
         if not no_response:
             self._note_alive()
         else:
-            self._note_unanswered(error, now)
+            self._note_unanswered(now)
             self._silent_since = now if not self._silent else self._silent_since
             self._silent += 1
             long_s = 3 * self.patience_s
@@ -345,8 +346,7 @@ class Host:
         self._unreached = self._silent = self._downs = 0
         self._unreached_endpoints.clear()
 
-    def _note_unanswered(self, error: FetchError, now: float) -> None:
-        self.trouble = str(error)
+    def _note_unanswered(self, now: float) -> None:
         if self.unanswered_since is None:
             self.unanswered_since = now
 

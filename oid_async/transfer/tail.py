@@ -31,7 +31,7 @@ Cause = Literal["down", "closed", "retry", "hanging"]
 class Wait:
     """So many images wait for a host, for one cause, until a time on the run's clock; `next_at` is when they may move.
 
-    `trouble` is the error that the host has made them wait with.
+    `trouble` is the last error of the host.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Wait:
         if self.cause == "closed":
             return f"{images} {wait} for {self.name} until {clock_text(left_s)}, as it asks for ({self.trouble})"
         if self.cause == "retry":
-            return f"{images} {wait} for the next attempt at {self.name}, until {clock_text(left_s)}"
+            return f"{images} {wait} until {clock_text(left_s)} for the next attempt at {self.name} ({self.trouble})"
         hang = "hangs" if one else "hang"
         return f"{images} {hang} at {self.name}; what sends nothing more is cut off by {clock_text(left_s)}"
 
@@ -85,7 +85,7 @@ def waits(
         if one.queued and is_closed:
             found.append(Wait(host.name, one.queued, "closed", host.not_before, host.not_before, host.trouble))
         if one.retries:
-            found.append(Wait(host.name, one.retries, "retry", one.retry_at, one.retry_at))
+            found.append(Wait(host.name, one.retries, "retry", one.retry_at, one.retry_at, host.trouble))
     if in_hand and hanging_until is None:
         return None
     return _merged(found + [Wait(host.name, images, "hanging", end, end) for host, images, end in in_hand])

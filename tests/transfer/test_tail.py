@@ -158,7 +158,8 @@ def test_what_is_waited_for_is_said_once() -> None:
     run = Run()
     asks = run.add("asks:80", queued=2)
     asks.responded(run.now)
-    asks.asked_to_wait(FetchError("rate_limited", "HTTP 429", retry_after_s=40.0), run.now, run.now)
+    for _ in range(32):
+        asks.asked_to_wait(FetchError("rate_limited", "HTTP 429", retry_after_s=40.0), run.now, run.now)
     run.told.clear()
     for _ in run.seconds(39):
         pass
@@ -170,10 +171,11 @@ def test_what_is_waited_for_is_said_once() -> None:
         assert second
     assert short.told == []
     long = Run()
-    long.add("sick:80", retries=1, retry_in_s=25.0).responded(long.now)
+    sick = long.add("sick:80", retries=1, retry_in_s=25.0)
+    sick.asked_to_wait(FetchError("rate_limited", "HTTP 429", retry_after_s=25.0), long.now, long.now)
     for _ in long.seconds(24):
         pass
-    assert long.lines() == ["1 image waits for the next attempt at sick:80, until TIME (24 s)"]
+    assert long.lines() == ["1 image waits until TIME (24 s) for the next attempt at sick:80 (HTTP 429)"]
 
 
 def test_transfers_that_hang_are_said_and_count_as_something_to_do() -> None:
