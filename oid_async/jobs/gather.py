@@ -20,13 +20,14 @@ from oid_async.openimages.classes import distinct, is_other_name
 from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.kinds import KINDS, Kind, KindName, named, table_of
 from oid_async.openimages.vocabulary import SPLITS, Source, Split
+from oid_async.options.paths import shown
 from oid_async.options.query import Options
 from oid_async.select.idlist import IdList, as_image_rows, read_ids
 from oid_async.select.query import Part, Query, names_twice, read_image_keys
 from oid_async.store.results import SavedAnnotations
 from oid_async.tables.damage import looks_hexadecimal
 from oid_async.tables.reading import TableFile, columns_of, reading, scan
-from oid_async.tables.rows import RowSource
+from oid_async.tables.rows import RowSource, require_known_labels
 from oid_async.tables.text_lists import read_words
 
 _ROW_GROUP = 1 << 15
@@ -140,6 +141,10 @@ class TableGatherer:
         if where is not None:
             query = replace(query, restriction=where.restriction(rows))
         sources = {kind: self._source(kind, rows, where) for kind in dict.fromkeys((selecting, *kinds))}
+        boxes = sources.get(KINDS["bbox"])
+        if options.annotation is not None and words and boxes is not None:
+            classes = "the published classes" if options.label is None else f"the class table {shown(options.label)}"
+            await asyncio.to_thread(require_known_labels, boxes, classes)
         return GatheredTables(
             query=query,
             selecting=sources[selecting] if sources[selecting].tables and selects_rows else None,

@@ -31,6 +31,7 @@ from oid_async.options.query import Options
 from oid_async.report import size_text
 from oid_async.tables.class_tables import read_classes, read_hierarchy
 from oid_async.tables.damage import bad_rows, looks_hexadecimal, require_usable, without_damage
+from oid_async.tables.headless import with_positions
 from oid_async.tables.reading import TableFile, columns_of, reading, require_rows, scan
 from oid_async.tables.row_rules import RowRules
 
@@ -68,7 +69,10 @@ class TableFiles:
     @classmethod
     async def of(cls, options: Options, cache: MetadataCache, sink: Sink, scratch: Path) -> Self:
         """Begin with the given tables that are files: a wrong one is refused before anything is fetched."""
-        return cls(options, cache, sink, scratch, await asyncio.to_thread(_local_tables, options))
+        files = cls(options, cache, sink, scratch, await asyncio.to_thread(_local_tables, options))
+        for table in files._local.values():
+            files._say_columns(table)
+        return files
 
     async def fetch_given(self) -> None:
         """Fetch the tables that are given by URL: a wrong one is refused before any published one is fetched."""
@@ -77,8 +81,8 @@ class TableFiles:
                 check = partial(require_given, kind, self._options)
                 table = self._note_identity(kind, *await self._cache.given(given, check))
                 # A copy that was checked for other options.
-                await asyncio.to_thread(_check_columns, kind, table, self._options)
-                self._fetched[kind] = table
+                self._fetched[kind] = await asyncio.to_thread(_checked, kind, table, self._options)
+                self._say_columns(self._fetched[kind])
 
     async def tables(self, kind: TableKind, splits: Sequence[Split]) -> tuple[TableFile, ...]:
         """Return the tables of a kind, on this disk. Raises UnavailableError."""
@@ -179,6 +183,12 @@ class TableFiles:
         """Note the state of a file that was read, and what else is known of it. Blocking."""
         self.identities.append({"table": role, **_identify(table), **more})
 
+    def _say_columns(self, table: TableFile) -> None:
+        """Say what the columns of a table without a header are taken for."""
+        if table.header is not None:
+            columns = ", ".join(name or "row number" for name in table.header)
+            self._sink(Note(f"{table.name} has no header; its columns are taken for {columns}"))
+
     def _note_identity(self, kind: TableKind, table: TableFile, identity: Identity) -> TableFile:
         self.identities.append({"table": kind, "name": table.name, **asdict(identity)})
         return table
@@ -223,8 +233,7 @@ def _local_tables(options: Options) -> dict[TableKind, TableFile]:
     for kind, given in _given(options).items():
         table = None if given is None else local_table(given)
         if table is not None:
-            _check_columns(kind, table, options)
-            tables[kind] = table
+            tables[kind] = _checked(kind, table, options)
     return tables
 
 
@@ -237,7 +246,7 @@ def require_given(kind: TableKind, options: Options, table: TableFile, good: Tab
         if good is not None and have_mids(read_classes(good)[0]) and not have_mids(classes):
             raise InputError(f"{table.name}: most of its labels are no MIDs (/m/...), as those of the copy are")
         return
-    _check_columns(kind, table, options)
+    table = _checked(kind, table, options)
     ids, most = IdForm(looks_hexadecimal(table)), options.max_bad_rows
     usable = without_damage(table, _rules(kind, table, ids, options), scratch, most=most)
     require_usable(usable)
@@ -252,10 +261,14 @@ def _rules(kind: TableKind, table: TableFile, ids: IdForm, options: Options) -> 
     return RowRules.of_images(columns, ids, is_given=True)
 
 
-def _check_columns(kind: TableKind, table: TableFile, options: Options) -> None:
-    """Refuse a given table without the columns it needs or any row; a class table is read whole soon enough."""
-    if kind == "classes":
-        return
+def _checked(kind: TableKind, table: TableFile, options: Options) -> TableFile:
+    """Return a given table, its columns by position where it has no header. Blocking.
+
+    Raises InputError for one without the columns it needs or any row; a class table is read whole soon enough.
+    """
+    if kind != "boxes" and kind != "images":
+        return table
+    table = with_positions(table, kind)
     what = other_table(kind, columns_of(table))
     try:
         scan(table, (*_NEEDED[kind], *(options.flags if kind == "boxes" else ())), [])
@@ -264,6 +277,7 @@ def _check_columns(kind: TableKind, table: TableFile, options: Options) -> None:
     if what is not None:
         raise InputError(f"{table.name}: {what}")
     require_rows(table)
+    return table
 
 
 def _identify(table: TableFile) -> dict[str, Any]:

@@ -16,6 +16,8 @@ KEY = "__key"
 ROW = "__row"
 HEX_DIGITS = "[0-9a-f]{16}"
 HEX_ID = f"^{HEX_DIGITS}$"
+# An id of Open Images as people's own tables may spell it.
+ANY_HEX = r"(?i:[ \t]*[0-9a-f]{16}(?:\.jpe?g|\.png)?[ \t]*)"
 # An id of a user's own: at most 200 bytes, none of them a control character or a line break of Unicode's, which would
 # not survive a file name, a journal line or a terminal.
 OWN_ID_TEXT = "(?:[ -~]{1,200}|[^\\x00-\\x1f\\x7f-\\x9f\u2028\u2029]{1,50})"

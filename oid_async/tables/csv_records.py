@@ -5,6 +5,7 @@ hold line breaks. If no row comes of it, the quote costs its own line alone.
 """
 
 import re
+from codecs import BOM_UTF8
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -100,6 +101,12 @@ class Lines:
             self._ahead.append(line)
         return self._ahead[at]
 
+    def skip_mark(self) -> None:
+        """Leave out a byte order mark at the start; before the first line is taken."""
+        first = self.peek(0)
+        if first.startswith(BOM_UTF8):
+            self._ahead[0] = first.removeprefix(BOM_UTF8)
+
     def _read(self) -> bytes:
         line = self._file.readline(MOST_BYTES)
         while len(line) == MOST_BYTES and not line.endswith(b"\n"):
@@ -133,7 +140,7 @@ def records(lines: Lines, shape: _RowShape) -> Iterator[Record]:
     """Yield every row of a table, valid or not, except blank lines."""
     for number, line in enumerate(lines):
         if number == 0:
-            line = line.removeprefix(b"\xef\xbb\xbf")
+            line = line.removeprefix(BOM_UTF8)
         if line not in _BLANK:
             yield _record(line, lines, shape)
 

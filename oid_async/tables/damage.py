@@ -22,7 +22,7 @@ from pathlib import Path
 import polars as pl
 
 from oid_async.errors import InputError
-from oid_async.openimages.ids import ID_COLUMNS, ROW
+from oid_async.openimages.ids import ANY_HEX, ID_COLUMNS, ROW
 from oid_async.openimages.vocabulary import OTHER_SPLITS
 from oid_async.tables.csv_records import Lines, Record, rows_and_records, split, take_header
 from oid_async.tables.reading import TableFile, columns_of, open_bytes, reading, scan
@@ -37,8 +37,6 @@ _NOTED_BYTES = 16 << 20
 _SETTLED_S = 2.0
 _FLUSH_ROWS = 10_000
 _LOOK_UP_LINES = 1 << 14
-# An Open Images id as people's own tables may spell it.
-_ANY_HEX = r"(?i:[ \t]*[0-9a-f]{16}(?:\.jpe?g|\.png)?[ \t]*)"
 # A character that no table holds, so that Polars takes a line for a field; a line with it is read more closely.
 _NEVER = "\x01"
 # What a whole table of damaged rows may be, by a part of the first reason.
@@ -88,7 +86,7 @@ def without_damage(
 
 
 def bad_rows(table: TableFile) -> pl.LazyFrame:
-    """Return Line (physical, header = 1) and Reason of the rows that were left out of a table, in order."""
+    """Return Line (physical, the first is 1) and Reason of the rows that were left out of a table, in order."""
     if table.damaged is None or not table.damaged.exists():
         return pl.LazyFrame(schema=BAD_ROWS_SCHEMA)
     return pl.scan_parquet(table.damaged, glob=False)
@@ -120,7 +118,7 @@ def looks_hexadecimal(table: TableFile) -> bool:
         with reading(table):
             if _finds_hexadecimal(table, _LOOK_UP_LINES):
                 return True
-    ids = scan(table, ["ImageID"], []).select(pl.col("ImageID").str.contains(f"^{_ANY_HEX}$").any())
+    ids = scan(table, ["ImageID"], []).select(pl.col("ImageID").str.contains(f"^{ANY_HEX}$").any())
     try:
         with reading(table):
             return bool(ids.collect(engine="streaming").item())
@@ -134,7 +132,7 @@ def looks_hexadecimal(table: TableFile) -> bool:
 
 def _finds_hexadecimal(table: TableFile, lines: int | None) -> bool:
     at = columns_of(table).index("ImageID")
-    pattern = re.compile(_ANY_HEX.encode())
+    pattern = re.compile(ANY_HEX.encode())
     with open_bytes(table.path) as file:
         for line in islice(Lines(file), lines):
             fields = split(line) or []
@@ -160,11 +158,11 @@ def _note(table: TableFile, rules: RowRules, notes: Path) -> Path | None:
 
 
 def _all_lines_are_valid(table: TableFile, rules: RowRules) -> bool:
-    """Return whether every line below the first is a valid row. A line that Polars cannot read is not."""
+    """Return whether every line but a header is a valid row. A line that Polars cannot read is not."""
     lines = pl.scan_csv(
         table.path,
         has_header=False,
-        skip_rows=1,
+        skip_rows=0 if table.header is not None else 1,
         separator=_NEVER,
         quote_char=None,
         infer_schema=False,
@@ -257,7 +255,7 @@ def _csv_without_damage(
     is_same = True
     with open_bytes(table.path) as file, path.open("wb") as copy:
         lines = Lines(file)
-        copy.write(take_header(lines))
+        copy.write(take_header(lines) if table.header is None else _header_of(table, lines))
         for piece in rows_and_records(lines, rules):
             if isinstance(piece, Record):
                 fields = rules.tidied(piece.fields)
@@ -281,7 +279,13 @@ def _csv_without_damage(
     elif is_same:
         path.unlink()
         return table
-    return replace(table, path=path, bad=folder / "damaged.parquet" if len(found) else None)
+    return replace(table, path=path, header=None, bad=folder / "damaged.parquet" if len(found) else None)
+
+
+def _header_of(table: TableFile, lines: Lines) -> bytes:
+    """Return a header for the copy of a table without one, whose first line loses its byte order mark."""
+    lines.skip_mark()
+    return f"{','.join(table.header or ())}\n".encode()
 
 
 class _BadRows:

@@ -33,7 +33,8 @@ class TableFile:
     `columns` is set for a published table in the metadata cache's own form: `path` is then a folder of sorted Parquet
     parts (see `metadata.convert`), which hold KEY and ROW in addition to the published columns. `bad` is set for a copy
     without the damaged rows of a table: the file that lists them (see `tables.damage`). `split` is that of a published
-    table of one split.
+    table of one split. `header` is set for a CSV file whose first line is a row: the names of its columns (see
+    `tables.headless`).
     """
 
     path: Path
@@ -41,6 +42,7 @@ class TableFile:
     columns: tuple[str, ...] | None = None
     bad: Path | None = None
     split: Split | None = None
+    header: tuple[str, ...] | None = None
 
     @property
     def is_parquet(self) -> bool:
@@ -67,6 +69,8 @@ def columns_of(table: TableFile) -> list[str]:
     """Return the column names (a CSV's first row, spaces stripped). Raises InputError for a file that is no table."""
     if table.columns is not None:
         return list(table.columns)
+    if table.header is not None:
+        return list(table.header)
     if table.is_parquet:
         require_parquet(table)
         with reading(table):
@@ -76,6 +80,8 @@ def columns_of(table: TableFile) -> list[str]:
 
 def require_rows(table: TableFile) -> None:
     """Raise InputError for a table of a header and no rows: the user meant another one."""
+    if table.header is not None:
+        return
     if table.is_parquet:
         with reading(table):
             is_bare = not pl.scan_parquet(table.path, glob=False).select(pl.len()).collect().item()
@@ -244,6 +250,9 @@ def _scan_all(table: TableFile, names: list[str], row: str | None = None) -> pl.
             if dtype.is_nested():
                 raise InputError(f"{table.name}: column {name!r} holds {dtype}, not text or numbers; leave it out")
         return pl.scan_parquet(table.path, row_index_name=row, glob=False).with_columns(pl.col(names).cast(pl.String))
+    if table.header is not None:
+        schema = dict.fromkeys(names, pl.String)
+        return pl.scan_csv(table.path, has_header=False, schema=schema, row_index_name=row, glob=False)
     with reading(table):
         return pl.scan_csv(
             table.path, infer_schema=False, with_column_names=lambda _: names, row_index_name=row, glob=False

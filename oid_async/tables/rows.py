@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from oid_async.errors import InputError
 from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.kinds import Kind
-from oid_async.tables.reading import TableFile, reading, scan_keyed
+from oid_async.tables.reading import TableFile, reading, scan, scan_keyed
 
 CONFIDENCE = "Confidence"
 PREDICATE = "RelationshipLabel"
@@ -74,6 +75,24 @@ class RowSource:
     def named(self, labels: Sequence[str]) -> pl.Expr:
         """Return the condition that a row names one of these classes, on either side of a relationship."""
         return pl.any_horizontal(pl.col(name).is_in(list(labels)) for name in self.kind.labels)
+
+
+def require_known_labels(boxes: RowSource, class_table: str) -> None:
+    """Raise InputError if no LabelName of these boxes is a class. Blocking; mostly the first rows answer it."""
+    known = boxes.class_names
+    for table in boxes.tables:
+        labels = scan(table, ["LabelName"], []).drop_nulls()
+        with reading(table):
+            if len(labels.filter(pl.col("LabelName").is_in(list(known))).head(1).collect(engine="streaming")):
+                return
+            there = labels.head(1).collect(engine="streaming").to_series().to_list()
+        if there and known:
+            called = there[0].lower() in (name.lower() for name in known.values())
+            why = "it needs the MIDs, not the names" if called else "are they of one dataset?"
+            raise InputError(
+                f"{table.name}: none of its labels is in {class_table} (labels such as {there[0][:60]!r} and "
+                f"{next(iter(known))[:60]!r}); {why}"
+            )
 
 
 def absent() -> pl.Expr:

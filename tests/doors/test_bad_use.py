@@ -380,7 +380,7 @@ def test_an_empty_savepath_is_refused(tmp_path: Path) -> None:
 
 def test_tables_whose_ids_never_meet_are_refused(tmp_path: Path) -> None:
     """No annotated image has a row in the image table: exit 2, both tables named, with ids of each."""
-    (tmp_path / "classes.csv").write_text(f"{BALL},Ball\n")
+    (tmp_path / "classes.csv").write_text(f"{BALL},Ball\n/m/other,Other\n")
     images = tmp_path / "images.csv"
     boxes = tmp_path / "boxes.csv"
     tables = ["--label", tmp_path / "classes.csv", "--annotation", boxes, "--imageURL", images]
@@ -392,3 +392,22 @@ def test_tables_whose_ids_never_meet_are_refused(tmp_path: Path) -> None:
         assert all(part in done.stderr for part in (str(boxes), str(images), there, asked, hint)), done.stderr
         boxes.write_text(f"ImageID,LabelName\n{there},/m/other\n")
         assert run_cli("plan", *tables, "--category", "Ball", "--savepath", tmp_path / "d").code == 0
+
+
+def test_labels_that_never_meet_the_classes_are_refused(tmp_path: Path) -> None:
+    """No label of the boxes is in the class table: exit 2, both tables named, with a label of each; one is enough."""
+    (tmp_path / "classes.csv").write_text(f"{BALL},Ball\n/m/1,One\n")
+    (tmp_path / "images.csv").write_text(f"ImageID,OriginalURL\n{ID},https://x.org/a.jpg\n")
+    boxes = tmp_path / "boxes.csv"
+    query = ["plan", "--label", tmp_path / "classes.csv", "--imageURL", tmp_path / "images.csv", "--annotation", boxes]
+    for labels, code, hint in (
+        (["/m/2"], 2, "one dataset?"),
+        (["ball"], 2, "MIDs, not the names"),
+        (["/m/2", "/m/1"], 0, ""),
+    ):
+        boxes.write_text("ImageID,LabelName\n" + "".join(f"{ID},{label}\n" for label in labels))
+        done = run_cli(*query, "--category", "Ball", "--savepath", tmp_path / "d")
+        assert done.code == code, done.stderr
+        if code:
+            assert all(part in done.stderr for part in (str(boxes), "classes.csv", labels[0], BALL, hint)), done.stderr
+        assert run_cli(*query, "--savepath", tmp_path / "d").code == 0

@@ -385,18 +385,21 @@ async def test_damage_of_every_kind_in_one_run(tmp_path: Path, given: bool) -> N
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+@pytest.mark.parametrize("has_header", [True, False])
 @pytest.mark.parametrize("bad", [b"\xff", b'"', b"\0", b",", b"\r\n", b'"\xff\0,\n'], ids=ascii)
-async def test_damage_in_the_first_row_of_given_tables(tmp_path: Path, bad: bytes, suffix: str) -> None:
-    """Right behind the header, where a reader looks first, damage costs its row alone too."""
+async def test_damage_in_the_first_row_of_given_tables(
+    tmp_path: Path, bad: bytes, suffix: str, has_header: bool
+) -> None:
+    """Right behind the header, or without one, where a reader looks first, damage costs its row alone too."""
     pack = gzip.compress if suffix == ".csv.gz" else bytes
-    files = {"annotation": b"ImageID,LabelName,XMin\n", "image_url": b"ImageID,Subset,OriginalURL\n"}
-    behind = {"annotation": f"{BALL},0.5\n", "image_url": "train,https://x.org/a.jpg\n"}
+    files = {"annotation": b"ImageID,Source,LabelName\n", "image_url": b"ImageID,Subset,OriginalURL\n"}
+    behind = {"annotation": f"drawn,{BALL}\n", "image_url": "train,https://x.org/a.jpg\n"}
     query: dict[str, Any] = {"mirror": DATASET.publish(tmp_path / "mirror"), "savepath": tmp_path / "d"}
     for name, header in files.items():
         first = f"{ONE},".encode() + bad + behind[name].encode()
         rest = "".join(f"{image.image_id},{behind[name]}" for image in IMAGES[1:]).encode()
         query[name] = tmp_path / f"{name}{suffix}"
-        write_bytes(query[name], pack(header + first + rest))
+        write_bytes(query[name], pack((header if has_header else b"") + first + rest))
     plan = await oid_async.plan(**query)
     assert (plan.selected, plan.annotations) == (3, {"bbox": 3})
 

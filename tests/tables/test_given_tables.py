@@ -1,15 +1,24 @@
 """Tables of a user's own: spellings that are tolerated, numbers that make no sense, tables that are others."""
 
+import gzip
+import re
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
+from support.published import Box, Dataset, Image, read_csv, tree
 
+import oid_async
 from oid_async.errors import InputError
+from oid_async.events import Event, Note
+from oid_async.openimages.catalogue import published
+from oid_async.openimages.catalogue_tables import BOX_COLUMNS, CLICK_COLUMNS, IMAGE_COLUMNS
 from oid_async.openimages.ids import IdForm
 from oid_async.openimages.kinds import KINDS, KindName
 from oid_async.tables.class_tables import read_classes
 from oid_async.tables.damage import bad_rows, require_usable, without_damage
+from oid_async.tables.headless import HeadlessKind, with_positions
 from oid_async.tables.reading import TableFile, columns_of, scan
 from oid_async.tables.row_rules import RowRules
 
@@ -237,3 +246,97 @@ def test_what_is_no_class_table_is_refused(tmp_path: Path, body: str, said: str)
     path.write_text(body)
     with pytest.raises(InputError, match=said):
         read_classes(TableFile(path, "classes.csv"))
+
+
+BOX, PICTURE = "xclick,/m/1,1,0.1,0.2,0.3,0.4,0,0,0,0,-1", "https://x.org/a.jpg"
+MD5 = "osI6nGN3PiNLtZL1G/5mzg=="
+ALL_OF_IMAGE = f"train,{PICTURE},https://x.org/p,https://x.org/by,,Ann,A title,12,{MD5},,90.0"
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "columns"),
+    [
+        ("boxes", BOX, BOX_COLUMNS),
+        ("boxes", f"{BOX},{'0.1,' * 7}-1", (*BOX_COLUMNS, *CLICK_COLUMNS)),
+        ("boxes", BOX.removesuffix(",0,0,0,0,-1"), BOX_COLUMNS[:8]),
+        ("boxes", "/m/1", ("ImageID", "LabelName")),
+        ("boxes", "elephant", ("ImageID", "LabelName")),
+        ("images", ALL_OF_IMAGE, IMAGE_COLUMNS),
+        ("images", ALL_OF_IMAGE.removeprefix("train,"), ("ImageID", *IMAGE_COLUMNS[2:])),
+        ("images", f"val,{PICTURE}", IMAGE_COLUMNS[:3]),
+        ("images", PICTURE, ("ImageID", "OriginalURL")),
+    ],
+)
+def test_without_a_header_columns_go_by_position(
+    tmp_path: Path, kind: HeadlessKind, row: str, columns: tuple[str, ...]
+) -> None:
+    """Those published, in their order, or the needed ones; ids as they are tolerated, a mark, row numbers, gzip."""
+    for number, first in enumerate((ONE, f" {TWO.upper()}.JPG", f"\ufeff{ONE}", f"0,{ONE}")):
+        path = tmp_path / f"{kind}{number}.csv.gz"
+        path.write_bytes(gzip.compress(f"{first},{row}\n{'1,' * (number == 3)}{TWO},{row}\n".encode()))
+        table = with_positions(TableFile(path, path.name), kind)
+        assert table.header == (("",) * (number == 3) + columns)
+        found = scan(table, ["ImageID"], []).collect().to_series().to_list()
+        assert (len(found), found[1]) == (2, TWO)
+    text = ",".join([*columns, "More"])
+    path.with_suffix("").write_text(f"{text}\n{ONE},{row},1\n")
+    table = TableFile(path.with_suffix(""), "with a header")
+    assert with_positions(table, kind) == table
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "said"),
+    [
+        ("boxes", ALL_OF_IMAGE, "its rows look like images; give it with --imageURL"),
+        ("boxes", PICTURE, "its rows look like images; give it with --imageURL"),
+        ("images", BOX, "its rows look like boxes; give it with --annotation"),
+        ("images", "/m/1", "its rows look like boxes; give it with --annotation"),
+        ("boxes", "/m/1,0.1,0.2,0.3,0.4", "put the names of its columns on top, as ImageID,LabelName,XMin,XMax"),
+        ("boxes", "/m/1,/m/2,0.1,0.2,0.3,0.4,0.1,0.2,0.3,0.4,at", "is none of ImageID, Source, LabelName"),
+        ("boxes", "0.1,0.2,/m/1,yes,a,1,0,0,x", "put the names of its columns on top"),
+        ("images", f"12,{PICTURE}", "put the names of its columns on top, as ImageID,OriginalURL"),
+    ],
+)
+def test_positions_that_the_rows_contradict_are_refused(
+    tmp_path: Path, kind: HeadlessKind, row: str, said: str
+) -> None:
+    """Which table it looks like is said, or which line to put on top."""
+    path = tmp_path / "t.csv"
+    path.write_text(f"{ONE},{row}\n{TWO},{row}\n")
+    with pytest.raises(InputError, match=re.escape(said)):
+        with_positions(TableFile(path, "t.csv"), kind)
+    path.write_text("/m/1,Apple\n/m/2,Ball\n")
+    with pytest.raises(InputError, match="its rows look like classes; give it with --label"):
+        with_positions(TableFile(path, "t.csv"), kind)
+
+
+async def test_a_run_of_tables_without_headers(tmp_path: Path) -> None:
+    """The same files as with headers; damaged rows have their physical line, of which the first is 1."""
+    images = [Image(f"{number:016x}") for number in range(1, 6)]
+    mirror = Dataset([("/m/1", "Apple")], images, [Box(image.image_id, "/m/1") for image in images]).publish(
+        tmp_path / "m"
+    )
+    trees, notes = [], []
+    for name in ("with", "without"):
+        query: dict[str, Any] = {"mirror": mirror, "savepath": tmp_path / name, "categories": ["Apple"]}
+        tables: tuple[tuple[str, HeadlessKind], ...] = (("annotation", "boxes"), ("image_url", "images"))
+        for option, table in tables:
+            (published_table,) = published(table, ["train"])
+            lines = (mirror / published_table.bucket / published_table.key).read_text().splitlines(keepends=True)
+            lines[3] = lines[3].replace(",", ",,", 1)
+            query[option] = tmp_path / f"{name}-{table}.csv"
+            query[option].write_text("".join(lines if name == "with" else lines[1:]))
+
+        def hear(event: Event) -> None:
+            if isinstance(event, Note):
+                notes.append(event.text)
+
+        report = await oid_async.download(**query, on_event=hear)
+        assert (report.downloaded, report.bad_rows) == (4, 2)
+        lines_of = [int(row["Line"]) for row in read_csv(tmp_path / name / "bad_rows.csv")]
+        assert lines_of == ([4, 4] if name == "with" else [3, 3])
+        trees.append(
+            {path: body for path, body in tree(tmp_path / name).items() if path not in ("query.json", "bad_rows.csv")}
+        )
+    assert trees[0] == trees[1]
+    assert sum("has no header; its columns are taken for ImageID, " in note for note in notes) == 2
