@@ -12,6 +12,8 @@ from oid_async.errors import InputError
 from oid_async.openimages.catalogue_tables import CLASS_COLUMNS
 from oid_async.openimages.classes import Classes
 from oid_async.openimages.hierarchy import Hierarchy
+from oid_async.openimages.ids import ANY_HEX
+from oid_async.openimages.looks import other_table
 from oid_async.tables.csv_records import MOST_BYTES, Lines, Record, records
 from oid_async.tables.damage import BAD_ROWS_SCHEMA
 from oid_async.tables.file_type import other_separator
@@ -46,7 +48,18 @@ def read_classes(table: TableFile) -> tuple[Classes, pl.DataFrame]:
 
     Returns the classes, and Line and Reason of the rows that cannot be used. Raises InputError.
     """
-    rows, lines, bad_rows = _read_headless(table, CLASS_COLUMNS, _class_columns)
+
+    def places(first: Sequence[str]) -> tuple[int, int] | None:
+        if (what := other_table("classes", [name.strip() for name in first])) is not None:
+            raise InputError(f"{table.name}: {what}")
+        return _class_columns(first)
+
+    rows, lines, bad_rows = _read_headless(table, CLASS_COLUMNS, places)
+    if rows.select(pl.col(CLASS_COLUMNS[0]).str.contains(f"^{ANY_HEX}$").mean().fill_null(0) > 0.5).item():
+        raise InputError(
+            f"{table.name}: ImageIDs stand where a class table has its MIDs (/m/...); give boxes with --annotation, "
+            "images with --imageURL"
+        )
     labels, called = (pl.col(name).str.strip_chars().str.contains(f"^{MID.pattern}$") for name in CLASS_COLUMNS)
     if rows.select(called.mean().fill_null(0) > 0.5, ~labels.any()).row(0) == (True, True):
         label, name = CLASS_COLUMNS

@@ -340,3 +340,19 @@ async def test_a_run_of_tables_without_headers(tmp_path: Path) -> None:
         )
     assert trees[0] == trees[1]
     assert sum("has no header; its columns are taken for ImageID, " in note for note in notes) == 2
+
+
+@pytest.mark.parametrize("has_header", [True, False])
+@pytest.mark.parametrize(
+    ("columns", "row"),
+    [(BOX_COLUMNS, BOX), (IMAGE_COLUMNS, ALL_OF_IMAGE), (("ImageID", "OriginalURL"), PICTURE)],
+)
+def test_boxes_and_images_are_no_class_tables(
+    tmp_path: Path, columns: tuple[str, ...], row: str, has_header: bool
+) -> None:
+    """Any table has two columns; one of boxes or images is refused, and the option that takes it is named."""
+    path = tmp_path / "t.csv"
+    header = ",".join(columns) if has_header else f"{ONE},{row}"
+    path.write_text(f"{header}\n{TWO},{row}\n{ONE[:-1]}3,{row}\n")
+    with pytest.raises(InputError, match="--annotation" if row == BOX else "--imageURL"):
+        read_classes(TableFile(path, "t.csv"))
