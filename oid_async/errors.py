@@ -11,6 +11,7 @@ Whatever else comes up is a fault of the program: exit code 5, kind "internal", 
 """
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,6 +67,18 @@ class LockedError(OidError):
     exit_code = 4
 
 
+class NotPlainError(OSError):
+    """A link, folder, pipe or device stands where a plain file of a download should be: it is not opened."""
+
+    def __init__(self, what: str, path: str | os.PathLike[str]) -> None:
+        super().__init__(errno.ELOOP, what, os.fspath(path))
+
+    @property
+    def advice(self) -> str:
+        """What it is and what to do about it, a line."""
+        return f"{self.filename}: it is {self.strerror}, and so not opened; remove it, then run again"
+
+
 NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _GO_ON = "and run the same command again to go on"
 # The errors of a machine that refuses, and what a person can do about each; others keep the system's own words.
@@ -89,6 +102,8 @@ _MACHINE = {
 
 def storage_error(error: Exception, where: Path) -> StorageError:
     """Say what a failed write means and what to do about it."""
+    if isinstance(error, NotPlainError):
+        return StorageError(error.advice)
     number = machine_error(error)
     if number is not None:
         return StorageError(f"{where}: {_MACHINE[number]}")

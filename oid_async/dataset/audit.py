@@ -20,6 +20,7 @@ import polars as pl
 from oid_async.dataset.decoding import undecodable
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import InputError
+from oid_async.store.disk import is_plain, odd_kind, plain_file
 from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder
 from oid_async.store.image_check import has_size, is_complete, read_header, refuse_start
@@ -176,21 +177,20 @@ def examine(path: str, size: int | None, md5: str | None) -> tuple[FindingKind, 
     Without an MD5 the JPEG's start and end must be there. A file that cannot be read counts as altered.
     """
     try:
-        found = os.stat(path)
+        found = os.lstat(path)
         if not stat.S_ISREG(found.st_mode):
-            return "altered", "a folder" if stat.S_ISDIR(found.st_mode) else "not a file", None
+            return "altered", odd_kind(path) or "not a file", None
         if size is not None and found.st_size < size:
             return "truncated", f"{found.st_size} of {size} bytes", found.st_size
         if size is not None and found.st_size > size:
             return "altered", f"{found.st_size} bytes instead of {size}", found.st_size
-        with open(path, "rb") as file:
+        with plain_file(path) as file:
             if md5 is None:
                 damage = _check_jpeg(file.read(), size)
                 return None if damage is None else (*damage, found.st_size)
             digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).digest()
     except (FileNotFoundError, NotADirectoryError):
-        # A link to nothing takes the name all the same: a new image would not be stored there.
-        return ("altered", "a link to nothing", None) if os.path.islink(path) else ("missing", "no such file", None)
+        return "missing", "no such file", None
     except OSError as error:
         return "altered", f"cannot be read ({error.strerror})", None
     if b64encode(digest).decode() != md5:
@@ -254,7 +254,7 @@ def drop_replaced(folder: Folder, replaced: Iterable[str], wrong: Container[str]
         if name == OTHERS:
             continue
         file_name, path = name.rstrip("~"), damaged / name
-        is_back = file_name in names or (file_name not in wrong and (folder.images / file_name).is_file())
+        is_back = file_name in names or (file_name not in wrong and is_plain(folder.images / file_name))
         if not is_back or not _removed(path):
             kept.append(name)
     with suppress(OSError):
@@ -267,7 +267,7 @@ def not_repaired(dataset: SavedDataset, found: pl.DataFrame) -> pl.DataFrame:
     folder = dataset.folder
     damaged = damaged_folder(folder)
     names = sorted({name.rstrip("~") for name in os.listdir(damaged)} - {OTHERS}) if damaged.is_dir() else []
-    names = [name for name in names if not (folder.images / name).is_file()]
+    names = [name for name in names if not is_plain(folder.images / name)]
     if not names:
         return pl.DataFrame(schema=FINDINGS)
     known = scan_journal(folder.journal).filter(pl.col("Status") == "ok", pl.col("FileName").is_in(names))

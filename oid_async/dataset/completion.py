@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from oid_async.store.atomic import read_json
+from oid_async.store.disk import is_plain
 from oid_async.store.folder import Folder
 from oid_async.store.results import manifest_digest
 
@@ -31,6 +32,6 @@ def is_finished(folder: Folder) -> bool:
     if not isinstance(query, dict):
         return True
     with suppress(OSError, pl.exceptions.PolarsError):
-        if (digest := manifest_digest(folder.manifest)) is not None:
+        if is_plain(folder.manifest) and (digest := manifest_digest(folder.manifest)) is not None:
             return stored_digest(folder.path) in (digest, None)
     return "unfinished" not in query

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from oid_async.errors import NO_DESCRIPTORS
+from oid_async.store.disk import plain_file
 from oid_async.store.file_bytes import FileBytes
 from oid_async.store.image_check import read_header
 from oid_async.store.mask_check import HEAD_BYTES, refuse_mask
@@ -39,10 +40,10 @@ def open_png(file: Path | str | IO[bytes]) -> "PngImageFile":
     from PIL.PngImagePlugin import PngImageFile
 
     if isinstance(file, str | Path):
-        found = os.stat(file)
+        found = os.lstat(file)
         if not stat.S_ISREG(found.st_mode):
             raise ValueError("not a file")
-        with open(file, "rb") as opened:
+        with plain_file(file) as opened:
             start, size = opened.read(HEAD_BYTES), found.st_size
     else:
         start, size = file.read(HEAD_BYTES), file.seek(0, os.SEEK_END)

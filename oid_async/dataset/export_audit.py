@@ -9,6 +9,8 @@ import polars as pl
 from oid_async.dataset.audit import FINDINGS, FindingKind, examine
 from oid_async.dataset.export_list import LIST, MARKER, files_in, read_list
 from oid_async.errors import InputError
+from oid_async.openimages.kinds import KINDS
+from oid_async.store.disk import is_plain
 from oid_async.store.folder import Folder
 from oid_async.store.image_check import md5_base64
 
@@ -44,7 +46,7 @@ class ExportAudit:
         """Return the findings among the files of a batch, as FINDINGS."""
         found = []
         for path, size, md5 in rows.iter_rows():
-            finding = self._examine(self._export / path, size, md5)
+            finding = self._examine(self._behind_link(self._export / path), size, md5)
             if finding is not None:
                 found.append(self._row(path, *finding, size))
         return pl.DataFrame(found, schema=FINDINGS, orient="row")
@@ -67,16 +69,27 @@ class ExportAudit:
         ):
             yield self._row(path, "extra", "the export has not written it", size, None, selected=False)
 
+    def _behind_link(self, path: Path) -> Path:
+        """Return the image or mask that an export holds as a link, as where a disk knows no hard links; else the path.
+
+        A link to anything else is no file of the export's.
+        """
+        if not path.is_symlink():
+            return path
+        target = Path(os.readlink(path))
+        ours = (self._folder.images.absolute(), (self._folder.path / KINDS["segmentation"].folder / "masks").absolute())
+        return target if target.parent in ours else path
+
     @staticmethod
     def _examine(path: Path, size: int, md5: str | None) -> tuple[FindingKind, str, int | None] | None:
         if md5 is not None:
             return examine(str(path), size, md5)
         # An image without an MD5 (--no-hash), or a folder: its size says what can be said.
         try:
-            found = os.stat(path).st_size
+            found = os.lstat(path).st_size
         except OSError:
             return examine(str(path), size, md5_base64(b""))
-        if found == size:
+        if found == size and is_plain(path):
             return None
         kind: FindingKind = "truncated" if found < size else "altered"
         return kind, f"{found} of {size} bytes", found
@@ -99,4 +112,5 @@ def exports_of(folder: Folder) -> list[Path]:
     place = folder.path / EXPORTS
     if not place.is_dir():
         return []
-    return sorted(path for path in place.iterdir() if any((path / name).is_file() for name in (MARKER, LIST)))
+    folders = (path for path in place.iterdir() if not path.is_symlink())
+    return sorted(path for path in folders if any(os.path.lexists(path / name) for name in (MARKER, LIST)))

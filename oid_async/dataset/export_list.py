@@ -15,6 +15,8 @@ import polars as pl
 
 from oid_async.errors import InputError
 from oid_async.store.atomic import replacing
+from oid_async.store.disk import is_plain, plain_file, read_plain
+from oid_async.store.written_files import are_inside
 
 MARKER = ".oid_async-export.json"
 LIST = ".oid_async-export.list"
@@ -42,8 +44,8 @@ def write_list(export: Path, files: pl.DataFrame) -> None:
     shards of a download have no marker, and 0 as their time.
     """
     marker, metadata = export / MARKER, {_TIME: "0"}
-    if marker.exists():
-        metadata = {_TIME: str(os.lstat(marker).st_ctime_ns), _MARKER: marker.read_text(encoding="utf-8")}
+    if is_plain(marker):
+        metadata = {_TIME: str(os.lstat(marker).st_ctime_ns), _MARKER: read_plain(marker).decode()}
     with replacing(export / LIST) as part:
         files.select(list(LIST_SCHEMA)).sort("path").write_parquet(part, metadata=metadata)
 
@@ -51,7 +53,7 @@ def write_list(export: Path, files: pl.DataFrame) -> None:
 def kept_marker(export: Path) -> str | None:
     """Return the marker as the list of an export holds it; None without a list that can be read, or without one."""
     try:
-        with (export / LIST).open("rb") as file:
+        with plain_file(export / LIST) as file:
             return pl.read_parquet_metadata(file).get(_MARKER)
     except (OSError, ValueError, pl.exceptions.PolarsError):
         return None
@@ -66,11 +68,14 @@ def read_list(export: Path) -> tuple[pl.DataFrame, int] | None:
     if not os.path.lexists(path):
         return None
     try:
-        with path.open("rb") as file:
+        with plain_file(path) as file:
             frame = pl.read_parquet(file, glob=False)
             file.seek(0)
             changed = int(pl.read_parquet_metadata(file).get(_TIME, 0))
-        return frame.select(pl.col(name).cast(dtype) for name, dtype in LIST_SCHEMA.items()), changed
+        listed = frame.select(pl.col(name).cast(dtype) for name, dtype in LIST_SCHEMA.items())
+        if not are_inside(listed.get_column("path")):
+            raise ValueError("a path in it leads out of the export")
+        return listed, changed
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         reason = str(error).split("\n", 1)[0]
         raise InputError(f"{path}: the list of the export's files cannot be read ({reason})") from error

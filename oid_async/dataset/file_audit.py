@@ -13,6 +13,7 @@ import polars as pl
 from oid_async.dataset.audit import FINDINGS, FindingKind, examine, size_of
 from oid_async.openimages.kinds import KINDS
 from oid_async.store.attached_files import NAMES
+from oid_async.store.disk import is_plain
 from oid_async.store.folder import Folder, packed_in
 from oid_async.store.image_check import md5_base64
 from oid_async.store.kept_files import KEPT, kept_path, read_kept
@@ -133,7 +134,7 @@ class FileAudit:
 
 def can_remake_manifest(folder: Folder) -> bool:
     """Return whether there is a manifest of images that are files, which a run of the query makes anew."""
-    return folder.manifest.is_file() and packed_in(folder) is None
+    return is_plain(folder.manifest) and packed_in(folder) is None
 
 
 def unreadable_manifest(folder: Folder) -> pl.DataFrame:

@@ -9,7 +9,8 @@ from typing import Protocol
 
 import polars as pl
 
-from oid_async.errors import InputError
+from oid_async.errors import InputError, NotPlainError
+from oid_async.store.disk import is_plain, plain_file, read_plain
 
 _BLOCK = 512
 _INDEX_SCHEMA = {"key": pl.String, "offset": pl.Int64, "size": pl.Int64}
@@ -36,9 +37,11 @@ class ImageFiles:
         """Return the bytes of one image."""
         path = self.folder / file_name
         try:
-            return path.read_bytes()
+            return read_plain(path)
         except FileNotFoundError as error:
             raise missing_file(path) from error
+        except NotPlainError as error:
+            raise InputError(error.advice) from error
 
 
 class ImageShards:
@@ -60,14 +63,16 @@ class ImageShards:
             keys = index.get_column("key")
             row = keys.search_sorted(key)
             if row < len(keys) and keys[row] == key:
-                with shard.open("rb") as file:
+                with plain_file(shard) as file:
                     return os.pread(file.fileno(), index["size"][row], index["offset"][row])
         raise InputError(f"{self._folder}: no shard holds image {image_id}")
 
     @cached_property
     def _first_keys(self) -> list[tuple[str, Path]]:
         """Return the first key of each shard, and the shard, in order; the shard that is being filled ends in .part."""
-        shards = (path for path in self._folder.glob("*.tar*") if path.name.endswith((".tar", ".tar.part")))
+        shards = (
+            path for path in self._folder.glob("*.tar*") if path.name.endswith((".tar", ".tar.part")) and is_plain(path)
+        )
         first = ((next(_members(path), None), path) for path in shards)
         return sorted((member[0].partition(".")[0], path) for member, path in first if member is not None)
 
@@ -119,7 +124,7 @@ def missing_file(path: str | Path) -> InputError:
 def _members(shard: Path) -> Iterator[tuple[str, int, int]]:
     """Yield name, offset and size of each member. Only headers are read: twenty times faster than tarfile."""
     long_name = None
-    with shard.open("rb") as file:
+    with plain_file(shard) as file:
         descriptor, at = file.fileno(), 0
         while len(header := os.pread(descriptor, _BLOCK, at)) == _BLOCK and header[0]:
             try:

@@ -4,17 +4,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-from oid_async.errors import InputError, UsageError
+from oid_async.errors import InputError, NotPlainError, UsageError
 from oid_async.options.query import Options
+from oid_async.store.disk import read_plain
 
 
 def read_query_file(savepath: Path) -> dict[str, Any]:
     """Return SAVEPATH/query.json as a dict. Raises InputError when it is not there or no JSON object."""
     path = savepath / "query.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_plain(path).decode())
     except FileNotFoundError as error:
         raise InputError(f"{path}: it is not there, so nothing says what to fetch; run the download again") from error
+    except NotPlainError as error:
+        raise InputError(error.advice) from error
     except (OSError, ValueError, RecursionError) as error:
         raise unusable(path, error) from error
     if not isinstance(content, dict):

@@ -17,6 +17,7 @@ from oid_async.forks import refuse_forked_child
 from oid_async.openimages.kinds import KINDS, KindName
 from oid_async.openimages.vocabulary import OTHER_SPLITS, SPLITS
 from oid_async.report import Report
+from oid_async.store.disk import has_plain, plain_file
 from oid_async.store.folder import Folder, packed_in
 from oid_async.store.results import MANIFEST_SCHEMA
 from oid_async.tables.reading import TableFile, reading
@@ -232,7 +233,7 @@ class SavedDataset:
             # Its damaged rows, masks and recordings are counted at its end.
             return report
         bad_rows = self.savepath / "bad_rows.csv"
-        if bad_rows.is_file():
+        if has_plain(bad_rows):
             report.bad_rows = pl.scan_csv(bad_rows, infer_schema=False, glob=False).select(pl.len()).collect().item()
         if self.table("segmentation").exists and self.masks_folder.is_dir():
             report.masks = _files_of(self.masks.select("MaskPath"), self.masks_folder)
@@ -285,14 +286,14 @@ class SavedDataset:
     def chosen_classes(self) -> pl.DataFrame:
         """Return LabelName and Category of the selected classes, in order; empty if there is no label_data.csv."""
         path = self._annotations / KINDS["bbox"].folder / "label_data.csv"
-        if not path.is_file():
+        if not has_plain(path):
             return pl.DataFrame(schema={"LabelName": pl.String, "Category": pl.String})
         with reading(TableFile(path, str(path))):
             return pl.read_csv(path, infer_schema=False, glob=False).select("LabelName", "Category")
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the SHA-256 of the manifest and the sizes of the tables: another query gives others."""
-        with self.manifest.path.open("rb") as file:
+        with plain_file(self.manifest.path) as file:
             manifest = hashlib.file_digest(file, "sha256").hexdigest()
         tables = {kind.file: self.table(name) for name, kind in KINDS.items()}
         sizes = {file: table.path.stat().st_size if table.exists else None for file, table in tables.items()}
@@ -305,7 +306,7 @@ class SavedDataset:
             raise InputError(
                 f"{self.savepath}: its images are in the shards of {self._shards}, no files to {_USE_OF_FILES[purpose]}"
             )
-        if not path.is_file():
+        if not has_plain(path):
             raise InputError(
                 f"{path}: there is no manifest to {_USE_OF_MANIFEST[purpose]}; let a download run to its end first"
             )

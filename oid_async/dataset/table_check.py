@@ -8,6 +8,7 @@ from pathlib import Path
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import InputError
 from oid_async.openimages.kinds import KINDS
+from oid_async.store.disk import has_plain, plain_file
 from oid_async.store.written_files import RECORD_SCHEMA, read_record, size_and_md5
 
 # So much of the end of a table is read to find its last line.
@@ -27,7 +28,7 @@ def check_tables(dataset: SavedDataset, *, edited: bool) -> None:
     names = [*(kind.file for kind in KINDS.values()), _LABEL_DATA, "manifest.parquet", "ATTRIBUTION.csv"]
     for name in names:
         path = dataset.savepath / name
-        if path.is_file() and not name.endswith(".parquet"):
+        if has_plain(path) and not name.endswith(".parquet"):
             _check_end(path)
     record = None if edited else read_record(dataset.folder)
     if record is None:
@@ -58,7 +59,7 @@ def _what_to_do(savepath: Path) -> str:
 
 def _check_end(path: Path) -> None:
     """Raise InputError for a table that ends within a line."""
-    with path.open("rb") as file:
+    with plain_file(path) as file:
         head = file.read(_HEAD_BYTES)
         file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
         tail = file.read()

@@ -18,6 +18,7 @@ from oid_async.openimages.catalogue_tables import (
 from oid_async.openimages.ids import id_column
 from oid_async.openimages.kinds import KINDS, Kind, KindName
 from oid_async.openimages.vocabulary import FLAGS
+from oid_async.store.disk import has_plain
 from oid_async.store.results import IMAGE_FIELDS
 from oid_async.tables.reading import TableFile, pattern_of, reading
 
@@ -69,8 +70,8 @@ class SavedTable:
 
     @property
     def exists(self) -> bool:
-        """Whether rows of this kind were saved."""
-        return self.path.is_file()
+        """Whether rows of this kind were saved. Raises InputError for a link in the place of their table."""
+        return has_plain(self.path)
 
     @property
     def file(self) -> TableFile:

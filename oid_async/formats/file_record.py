@@ -47,5 +47,5 @@ class FileRecord:
 
 
 def _read(path: Path) -> tuple[int, str]:
-    with FileBytes(path) as file:
+    with FileBytes(path, follows_links=True) as file:
         return len(file), file.md5_base64()

@@ -25,6 +25,7 @@ from oid_async.dataset.image_store import missing_file
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import InputError, machine_error
 from oid_async.formats.file_record import FileRecord
+from oid_async.store.disk import read_plain
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -250,8 +251,7 @@ def _is_readable(path: str) -> bool:
 
 def _body(path: str, is_ours: bool) -> bytes:
     try:
-        with open(path, "rb") as file:
-            body = file.read()
+        body = read_plain(path)
     except FileNotFoundError as error:
         raise missing_file(path) from error
     if is_ours:

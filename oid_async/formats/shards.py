@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from oid_async.errors import UsageError
-from oid_async.store.atomic import read_json, write_json
+from oid_async.store.atomic import own_bytes, read_json, write_json
+from oid_async.store.disk import discard, is_plain, open_plain
 from oid_async.store.file_bytes import FileBytes
 
 _BLOCK = tarfile.BLOCKSIZE
@@ -29,6 +30,7 @@ _RECORD = tarfile.RECORDSIZE
 _READ_BYTES = 1 << 20
 # The name of a shard of a split and its number.
 _SHARD = re.compile(r"(.+)-([0-9]{6,})\.tar(?:\.part)?")
+_SPLIT = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(slots=True)
@@ -73,6 +75,8 @@ class Shards:
             self._begun = {split: int(number) for split, number in progress.get("begun", {}).items()}
             self._knows_begun = "begun" in progress
             for split, position in positions.items():
+                if not _SPLIT.fullmatch(split):
+                    return {}, {}
                 sizes = [self._size(split, number) for number in range(position.shard)]
                 if None in sizes or (position.offset and (self._size(split, position.shard) or 0) < position.offset):
                     return {}, {}
@@ -82,7 +86,7 @@ class Shards:
 
     def _size(self, split: str, number: int) -> int | None:
         for path in (self._part(split, number), self.path(split, number)):
-            if path.is_file():
+            if is_plain(path):
                 return path.stat().st_size
         return None
 
@@ -217,7 +221,12 @@ class Shards:
 
 def open_shard(path: Path, mode: str) -> IO[bytes]:
     """Open a shard. A sample is written in one call, past any buffer."""
-    return open(path, mode, buffering=0)
+    if mode == "wb":
+        # What has the name goes, not what it may be a link to.
+        discard(path)
+        return os.fdopen(open_plain(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), mode, buffering=0)
+    own_bytes(path)
+    return os.fdopen(open_plain(path, os.O_RDWR), mode, buffering=0)
 
 
 def _digest_of(path: Path, size: int) -> "hashlib._Hash":

@@ -11,6 +11,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +47,8 @@ _MARGIN = 0.01 + 1e-9
 _MISPLACED = "__misplaced"
 _TURNED, _OUTSIDE = "turned round", "outside the image"
 _NAMED = 5
+# In place of a size: there is no file.
+_NO_FILE = -1
 # Formats that hold the images themselves.
 _HOLDS_IMAGES = ("webdataset", "parquet")
 
@@ -243,6 +246,8 @@ class ExportSource:
             reason = (
                 pl.when(pl.col("there").is_null())
                 .then(pl.lit("not there"))
+                .when(pl.col("there") == _NO_FILE)
+                .then(pl.lit("a link or folder, not a file"))
                 .when(pl.col("there") != pl.col("Bytes"))
                 .then(pl.lit("cut or changed"))
                 .otherwise(reason)
@@ -388,10 +393,9 @@ class ExportSource:
         return share * width * height < least
 
     def _mask_names(self) -> pl.Series:
-        try:
-            names = os.listdir(self.dataset.masks_folder)
-        except FileNotFoundError:
-            names = []
+        names: list[str] = []
+        with suppress(FileNotFoundError), os.scandir(self.dataset.masks_folder) as entries:
+            names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
         return pl.Series(names, dtype=pl.String)
 
 
@@ -400,12 +404,12 @@ def _names(by_reason: Mapping[str, Sequence[str]]) -> pl.Series:
 
 
 def _size(path: str) -> int | None:
-    """Return the size of a file in bytes; None for what is no file, a pipe for example, or is not there."""
+    """Return the size of a file, None where there is nothing, _NO_FILE for a link or folder, which is not opened."""
     try:
-        found = os.stat(path)
+        found = os.lstat(path)
     except OSError:
         return None
-    return found.st_size if stat.S_ISREG(found.st_mode) else None
+    return found.st_size if stat.S_ISREG(found.st_mode) else _NO_FILE
 
 
 def _misplaced(*sides: pl.Expr) -> pl.Expr:

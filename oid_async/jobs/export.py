@@ -35,6 +35,7 @@ from oid_async.jobs.opening import open_folder
 from oid_async.openimages.kinds import KINDS
 from oid_async.options.export import ExportOptions, Format
 from oid_async.store.atomic import write_text
+from oid_async.store.disk import plain_file, read_plain
 from oid_async.store.folder import Folder
 from oid_async.version import __version__
 
@@ -153,7 +154,8 @@ class Export:
             sink(Note(line))
         report = self._report(source, monotonic() - started)
         if self.format in _NEEDS_ATTRIBUTION:
-            shutil.copyfile(dataset.attribution, export / "ATTRIBUTION.csv")
+            with plain_file(dataset.attribution) as table, (export / "ATTRIBUTION.csv").open("wb") as copy:
+                shutil.copyfileobj(table, copy)
         marker = {"program": f"oid-async {__version__}", **report.as_json(), "options": settings}
         del marker["seconds"]
         (export / MARKER).write_text(json.dumps(marker, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -216,10 +218,12 @@ def _keep_or_clear(stage: Path, export: Path, identity: dict[str, Any], *, can_c
     note = stage / "identity.json"
     text = json.dumps(identity, sort_keys=True)
     try:
-        is_same = can_continue and note.read_text(encoding="utf-8") == text
+        is_same = can_continue and read_plain(note).decode() == text
     except (OSError, UnicodeDecodeError):
         is_same = False
-    for path in (stage / "scratch", *(() if is_same else (export,))):
+    for path in (stage / "scratch", *(() if is_same and not export.is_symlink() else (export,))):
+        if path.is_symlink():
+            path.unlink()
         shutil.rmtree(path, ignore_errors=True)
     export.mkdir(exist_ok=True)
     write_text(note, text)

@@ -25,6 +25,7 @@ from oid_async.dataset.export_list import LIST, MARKER, files_in, kept_marker, r
 from oid_async.errors import InputError, LockedError, UsageError
 from oid_async.formats.registry import WRITERS
 from oid_async.openimages.kinds import KINDS
+from oid_async.store.disk import read_plain
 from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder
 from oid_async.store.lock import FileLock
@@ -41,6 +42,8 @@ _OF_DOWNLOAD = frozenset(
 
 def check_place(out: Path, folder: Folder) -> None:
     """Raise UsageError for a folder that a download, or a person, keeps other things in."""
+    if out.is_symlink() and out.absolute().parent == folder.path.absolute() / "export":
+        raise UsageError(f"{out}: it is a link; name the folder where it leads with --out, or remove it")
     place, savepath, home = out.resolve(), folder.path.resolve(), Path("~").expanduser().resolve()
     if place == savepath or place in savepath.parents:
         raise UsageError(f"--out {out}: the download itself is in {folder.path}; name another folder")
@@ -181,7 +184,7 @@ class ExportFolder:
     def _check_names(self, place: Path, found: pl.DataFrame) -> None:
         """Raise UsageError unless every file has a name that the format writes, of an export without a list."""
         try:
-            marker: dict[str, Any] = json.loads((place / MARKER).read_text(encoding="utf-8"))
+            marker: dict[str, Any] = json.loads(read_plain(place / MARKER).decode())
             writer, images = WRITERS[marker["format"]], int(marker["images"])
             split = f"(?:{'|'.join(map(re.escape, marker['splits'])) or 'train'})"
         except (OSError, ValueError, KeyError, TypeError) as error:

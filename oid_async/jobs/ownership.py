@@ -16,6 +16,7 @@ from oid_async.options.query import Options
 from oid_async.store.adoption import from_manifest
 from oid_async.store.atomic import read_json, write_json
 from oid_async.store.boot import boot_id
+from oid_async.store.disk import is_plain
 from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder, packed_in
 from oid_async.store.folder_lock import FolderLock
@@ -68,7 +69,8 @@ def _own(folder: Folder, options: Options, held: ExitStack, notes: list[str]) ->
 
         if is_fresh:
             restore_journal(folder, journal, pl.Series(packed_names(shards_folder(options)), dtype=pl.String).hash())
-        packed = held.enter_context(PackedShards.locked(folder, options))
+        with storage_errors(shards_folder(options)):
+            packed = held.enter_context(PackedShards.locked(folder, options))
     elif is_fresh:
         restore_journal(folder, journal, None)
     return journal, packed
@@ -76,7 +78,7 @@ def _own(folder: Folder, options: Options, held: ExitStack, notes: list[str]) ->
 
 def restore_journal(folder: Folder, journal: Journal, packed: pl.Series | None) -> None:
     """Journal the images that the last manifest lists and that are still there; `packed` are hashes of names."""
-    if not folder.manifest.exists():
+    if not is_plain(folder.manifest):
         return
     # A manifest that is none of ours, or torn, tells nothing: files are then adopted by their own check.
     with suppress(InputError, pl.exceptions.PolarsError):
@@ -97,7 +99,7 @@ def forget_outdated_failures(folder: Folder, journal: Journal, site: str | None,
     larger = largest > before.get("largest", Options().max_image_bytes)
     if (more and has_failed(folder.journal, "blocked")) or (larger and has_failed(folder.journal, "too_large")):
         journal.forget_failures()
-    if before != now or not note.exists():
+    if before != now or not is_plain(note):
         write_json(note, now, part=folder.tmp / note.name, durable=True)
 
 

@@ -25,8 +25,11 @@ from oid_async.formats.shards import Shards
 from oid_async.jobs.export_folder import check_place
 from oid_async.options.query import Options
 from oid_async.select.names import NameHashes
+from oid_async.store.atomic import own_bytes
+from oid_async.store.disk import is_plain, open_plain, plain_file
 from oid_async.store.folder import Folder, note_packed
 from oid_async.store.lock import FileLock
+from oid_async.store.written_files import are_inside
 
 
 def _names_in(folder: Path) -> list[str]:
@@ -42,9 +45,9 @@ def shards_folder(options: Options) -> Path:
 
 def packed_names(out: Path) -> Iterator[str]:
     """Yield the names of the images that are packed in these shards."""
-    with suppress(FileNotFoundError), (out / ".oid_async" / "packed.txt").open(encoding="utf-8", newline="\n") as file:
+    with suppress(FileNotFoundError), plain_file(out / ".oid_async" / "packed.txt") as file:
         for line in file:
-            yield line.removesuffix("\n")
+            yield line.decode().removesuffix("\n")
 
 
 class PackedShards:
@@ -80,7 +83,7 @@ class PackedShards:
         out = shards_folder(options)
         state = out / ".oid_async"
         progress = state / "progress.json"
-        is_ours = progress.is_file()
+        is_ours = is_plain(progress)
         check_place(out, folder)
         foreign = None if is_ours else next((name for name in _names_in(out) if name != state.name), None)
         if foreign is not None:
@@ -105,11 +108,14 @@ class PackedShards:
 
     def _cut_list(self, notes: dict[str, Any]) -> None:
         """Forget names behind the note; remove the files of those that the note lists as packed last."""
-        with self._list.open("a+b") as file:
+        own_bytes(self._list)
+        with os.fdopen(open_plain(self._list, os.O_RDWR | os.O_CREAT | os.O_APPEND), "r+b") as file:
             file.truncate(notes.get("listed", 0))
             file.seek(notes.get("before", 0))
             for name in file.read().decode().splitlines():
-                with suppress(FileNotFoundError):
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    if not are_inside(pl.Series([name])) or "/" in name:
+                        continue  # no name of an image: the list was changed
                     os.unlink(self._folder.images / name)
 
     def unpacked(self, plan: Path) -> pl.DataFrame:
@@ -119,8 +125,8 @@ class PackedShards:
 
     def add(self, names: Sequence[str]) -> None:
         """Note that the images of these names are packed now, then remove their files."""
-        with self._list.open("ab") as file:
-            before = file.tell()
+        with os.fdopen(open_plain(self._list, os.O_WRONLY | os.O_APPEND), "ab") as file:
+            before = file.seek(0, os.SEEK_END)
             file.write("".join(f"{name}\n" for name in names).encode())
             file.flush()
             os.fsync(file.fileno())

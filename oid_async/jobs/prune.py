@@ -21,6 +21,7 @@ from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import InputError, storage_errors
 from oid_async.events import Note, Sink
+from oid_async.store.disk import has_plain
 from oid_async.store.folder import Folder
 from oid_async.store.folder_lock import FolderLock
 from oid_async.store.written_files import MASKS, RECORDINGS, read_record, write_record
@@ -74,7 +75,7 @@ class Prune:
                     break
                 for name, size, md5 in rows.select("FileName", "Bytes", "MD5").iter_rows():
                     path = self._folder.images / name
-                    if path.is_symlink() or examine(str(path), size, md5) is not None:
+                    if examine(str(path), size, md5) is not None:
                         counts["left"] += 1
                         continue
                     counts["images"] += 1
@@ -99,7 +100,7 @@ class Prune:
             unnamed = record.filter(path.str.starts_with(prefix), ~path.is_in(wanted.implode()))
             for name, size, md5 in unnamed.iter_rows():
                 file = self._folder.path / name
-                if not file.is_symlink() and examine(str(file), size, md5) is None:
+                if examine(str(file), size, md5) is None:
                     counts[what] += 1
                     counts["bytes"] += self._remove(file)
                     removed.append(name)
@@ -140,7 +141,7 @@ def _check_finished(folder: Folder) -> None:
         raise InputError(
             f"{folder.path}: its download has not come to its end, so nothing is removed; run it to its end first"
         )
-    if not folder.manifest.is_file():
+    if not has_plain(folder.manifest):
         raise InputError(f"{folder.manifest}: there is no manifest to prune by; let a download run to its end first")
 
 

@@ -4,6 +4,7 @@ Result tables stay where they are: the run that follows replaces them.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Container
 from pathlib import Path
@@ -19,6 +20,7 @@ from oid_async.options.export import ExportOptions
 from oid_async.options.query import KEPT_LISTS
 from oid_async.store.atomic import replacing, write_text
 from oid_async.store.attached_files import NAMES
+from oid_async.store.disk import read_plain
 from oid_async.store.folder import Folder
 from oid_async.store.journal_repair import rebuild_journal
 from oid_async.store.kept_files import KEPT, read_kept
@@ -66,7 +68,7 @@ def clear_damage(folder: Folder, damage: pl.DataFrame) -> int:
         moved = set_aside(folder, images) if len(images) else 0
         moved += set_files_aside(folder, [*others, *tables])
         paths = set(wrong.get_column("path"))
-        if JOURNAL in paths and folder.journal.is_file():
+        if JOURNAL in paths and os.path.lexists(folder.journal) and not folder.journal.is_dir():
             rebuild_journal(folder)
         if any(name.startswith(INDEX) for name in paths):
             shutil.rmtree(folder.index, ignore_errors=True)
@@ -82,7 +84,7 @@ def export_options(export: Path) -> ExportOptions:
     if kept is not None:
         write_text(export / MARKER, kept)
     try:
-        marker: Any = json.loads((export / MARKER).read_text(encoding="utf-8"))
+        marker: Any = json.loads(read_plain(export / MARKER).decode())
         options = {name: value for name, value in marker["options"].items() if value is not None}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{export / MARKER}: says no more how this was exported; run export again") from error

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from oid_async.report import Outcome
+from oid_async.store.disk import is_plain
 from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder
 from oid_async.store.image_check import Expected, is_complete, md5_base64, read_header, refuse, refuse_start
@@ -35,7 +36,7 @@ class Adopter:
         """
         path = self.folder.images / file_name
         try:
-            if not path.is_file() or path.is_symlink():
+            if not is_plain(path):
                 return None
             original = Expected.published(size, md5)
             with FileBytes(path) as body:
@@ -87,7 +88,7 @@ def unchanged(folder: Folder, row: dict[str, Any]) -> Outcome | None:
     """Return the Outcome of a row of the manifest, or of the journal, if its file is what the row says, else None."""
     path: Path = folder.images / str(row["FileName"])
     try:
-        if path.parent != folder.images or path.is_symlink() or path.stat().st_size != row["Bytes"]:
+        if path.parent != folder.images or not is_plain(path) or path.stat().st_size != row["Bytes"]:
             return None
         with FileBytes(path) as body:
             if row["MD5"] is None:

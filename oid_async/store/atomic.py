@@ -6,12 +6,14 @@ Everything that is written under a name that others read goes through here, exce
 
 import json
 import os
+import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from oid_async.store.disk import discard, sync_file
+from oid_async.store.disk import discard, read_plain, sync_file
 
 
 @contextmanager
@@ -22,6 +24,8 @@ def replacing(path: Path, *, part: Path | None = None, durable: bool = False) ->
     raises. With `durable` the bytes are on the disk before the name is. Raises OSError.
     """
     part = part if part is not None else path.with_name(f"{path.name}.part")
+    # A link of this name would be written through.
+    discard(part)
     try:
         yield part
         if durable:
@@ -30,6 +34,21 @@ def replacing(path: Path, *, part: Path | None = None, durable: bool = False) ->
     except BaseException:
         discard(part)
         raise
+
+
+def own_bytes(path: Path) -> None:
+    """Give a file that has several names bytes of its own, before it is written to in place. Raises OSError.
+
+    A hard link may be of a backup (`cp -al`), or of a file that somebody else means to have written to.
+    """
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+        with replacing(path, durable=True) as part:
+            shutil.copyfile(path, part)
+            os.utime(part, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
 def rename_all(names: Mapping[Path, Path]) -> None:
@@ -55,8 +74,8 @@ def write_json(path: Path, value: Any, *, part: Path | None = None, durable: boo
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file of ours says, None where there is none or it is torn."""
+    """Return what a JSON file of ours says, None where there is none, it is torn, or it is no plain file."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_plain(path).decode())
     except (OSError, ValueError, RecursionError):
         return None

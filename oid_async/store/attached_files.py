@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
+from oid_async.store.disk import is_plain, read_plain
 from oid_async.store.folder import Folder
 from oid_async.store.image_check import md5_base64
 from oid_async.store.mask_check import MOST_BYTES, refuse_mask
@@ -60,7 +61,7 @@ class AttachedFiles:
                     fresh += (described := self._look_at(path))
                     found.append(bool(described))
                 else:
-                    found.append(os.stat(path).st_size == size)
+                    found.append(is_plain(path) and os.stat(path).st_size == size)
             except OSError:
                 found.append(False)
         self.add(fresh)
@@ -82,9 +83,9 @@ class AttachedFiles:
     @staticmethod
     def _look_at(path: Path) -> list[tuple[str, int, str]]:
         """Return the row of a file that is whole by its shape, none for any other."""
-        if path.is_symlink() or not path.is_file() or path.stat().st_size > MOST_BYTES:
+        if not is_plain(path) or path.stat().st_size > MOST_BYTES:
             return []
-        body = path.read_bytes()
+        body = read_plain(path)
         return [(path.name, len(body), md5_base64(body))] if is_whole(body) else []
 
 

@@ -1,4 +1,7 @@
-"""Disk calls that need care: opening when descriptors run out, and syncing.
+"""Disk calls that need care: opening when descriptors run out, opening what is ours, and syncing.
+
+A folder may come from a stranger, or be shared with one. What stands in the place of a file of ours is opened as a
+plain file or not at all: no link is followed, no pipe waited for, no device read (`open_plain`).
 
 What is synced, and why no more. A power cut may lose whatever the machine has not yet written back (some 30 s of it):
 
@@ -16,13 +19,15 @@ check; a file that outlives its line is adopted by the next run if it is complet
 import errno
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 
-from oid_async.errors import NO_DESCRIPTORS
+from oid_async.errors import NO_DESCRIPTORS, InputError, NotPlainError
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,65 @@ class Opener:
 
 
 OPENER = Opener()
+# A link is not followed (ELOOP), a pipe without a writer not waited for; on a plain file neither has an effect.
+PLAIN = os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+def open_plain(path: str | Path, flags: int = os.O_RDONLY) -> int:
+    """Return a descriptor of a plain file. Raises NotPlainError for a link, folder, pipe or device, OSError."""
+    try:
+        file = OPENER(path, flags | PLAIN)
+    except OSError as error:
+        # ENXIO: a socket, or a pipe that nobody reads; EISDIR: a folder, to be written.
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR) and (what := odd_kind(path)) is not None:
+            raise NotPlainError(what, path) from error
+        raise
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise NotPlainError(odd_kind(path) or "not a file", path)
+    return file
+
+
+def plain_file(path: str | Path) -> BufferedReader:
+    """Open a plain file to read it. Raises as `open_plain` does."""
+    return os.fdopen(open_plain(path), "rb")
+
+
+def read_plain(path: str | Path) -> bytes:
+    """Return the bytes of a plain file. Raises as `open_plain` does."""
+    with plain_file(path) as file:
+        return file.read()
+
+
+def is_plain(path: str | Path) -> bool:
+    """Return whether there is a plain file of this name: no link to one, either."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def has_plain(path: str | Path) -> bool:
+    """Return whether there is a plain file, False where there is nothing. Raises InputError for anything else.
+
+    For what is opened by its name, as Polars does.
+    """
+    if (what := odd_kind(path)) is not None:
+        raise InputError(NotPlainError(what, path).advice)
+    return os.path.lexists(path)
+
+
+def odd_kind(path: str | Path) -> str | None:
+    """Return what stands in the place of a plain file, as a word for a person; None for a plain file, or nothing."""
+    try:
+        mode = os.lstat(path).st_mode
+    except (OSError, ValueError):
+        return None
+    if stat.S_ISREG(mode):
+        return None
+    if stat.S_ISLNK(mode):
+        return "a link, not a file" if os.path.exists(path) else "a link to nothing"
+    return "a folder" if stat.S_ISDIR(mode) else "a pipe, not a file" if stat.S_ISFIFO(mode) else "not a file"
 
 
 def write_all(file: int, data: bytes | bytearray | memoryview) -> None:

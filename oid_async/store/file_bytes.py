@@ -7,16 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self, overload
 
-from oid_async.store.disk import OPENER
+from oid_async.store.disk import OPENER, open_plain
 
 _BLOCK_BYTES = 1 << 18
 
 
 class FileBytes:
-    """The content of a file, with the methods of `bytes`, read in blocks. A context that closes it. Raises OSError."""
+    """The content of a file, with the methods of `bytes`, read in blocks. A context that closes it. Raises OSError.
 
-    def __init__(self, path: str | Path) -> None:
-        self._file = OPENER(path, os.O_RDONLY)
+    A link is only followed with `follows_links`: exports hold links where a disk knows no hard ones.
+    """
+
+    def __init__(self, path: str | Path, *, follows_links: bool = False) -> None:
+        self._file = OPENER(path, os.O_RDONLY) if follows_links else open_plain(path)
         try:
             self._size = os.fstat(self._file).st_size
         except OSError:

@@ -14,14 +14,22 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 from pathlib import Path
 from typing import Self
 
+from oid_async.errors import UsageError
+from oid_async.openimages.kinds import KINDS
 from oid_async.store.atomic import read_json, write_json
 
 # A million names are looked at in half a second this way, one by one in two (measured).
 _LISTED_AT_ONCE = 16384
+_IS_FILE = methodcaller("is_file", follow_symlinks=False)
+# The folders that a download makes below SAVEPATH. Files are moved between them: each must be where it seems to be.
+_FOLDERS = (
+    *("images", "export", *(kind.folder for kind in KINDS.values()), "segmentation/masks", "narrative/voice"),
+    *(".oid_async", *(f".oid_async/{name}" for name in ("plan", "tmp", "lines", "kept", "damaged", "damaged/files"))),
+)
 
 
 class Folder:
@@ -74,13 +82,30 @@ class Folder:
         if not (keep_plan and (self.plan / PLAN_NOTE).exists()):
             shutil.rmtree(self.plan, ignore_errors=True)
 
+    def refuse_links(self) -> None:
+        """Raise UsageError if a folder of ours is a link: nothing below SAVEPATH may lead out of it.
+
+        SAVEPATH itself may be one. Files are looked at where they are opened (`oid_async.store.disk`).
+        """
+        for name in _FOLDERS:
+            path = self.path / name
+            if path.is_symlink():
+                raise UsageError(
+                    f"{path}: it is a link, and a download keeps its folders inside SAVEPATH, without following links; "
+                    "make SAVEPATH itself the link, or mount the other disk there"
+                )
+
     def names(self) -> Iterator[str]:
-        """Yield the names of the files under images/, in no order; a name that is not UTF-8 is none of ours."""
+        """Yield the names of the files under images/, in no order; a name that is not UTF-8 is none of ours.
+
+        Links, folders and pipes are no files of ours: an image that is to have such a name gets another one.
+        """
         # Imported here: it takes Polars with it, which a worker process has no need of.
         from oid_async.tables.reading import is_text
 
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.images) as entries:
-            found = map(attrgetter("name"), entries)
+            # Where the file system tells what an entry is with its name, this asks the disk nothing.
+            found = map(attrgetter("name"), filter(_IS_FILE, entries))
             while names := list(islice(found, _LISTED_AT_ONCE)):
                 yield from names if "".join(names).isascii() else filter(is_text, names)
 

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Self
 
 from oid_async.errors import LockedError, storage_errors
-from oid_async.store.disk import OPENER, discard, write_all
+from oid_async.store.atomic import replacing
+from oid_async.store.disk import OPENER, PLAIN, discard, open_plain, plain_file, write_all
 from oid_async.store.folder import Folder
 from oid_async.store.lock import FileLock
 
@@ -66,8 +67,10 @@ class FolderLock:
     def take(cls, folder: Folder) -> Self:
         """Make the folder, lock it, sweep what a killed run left, and try what a run will do.
 
-        Raises LockedError or StorageError, and then leaves nothing behind that was not there before.
+        Raises LockedError, StorageError, UsageError for a folder that is a link, and then leaves nothing behind that
+        was not there before.
         """
+        folder.refuse_links()
         with storage_errors(folder.path):
             own = cls(folder, *_lock_folder(folder))
             try:
@@ -110,7 +113,7 @@ class FolderLock:
         """Do once what is done for every image: create, write, rename into images/, remove. Raises OSError."""
         part, final = self.folder.temporary("probe"), self.folder.images / _PROBE
         try:
-            file = OPENER(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            file = OPENER(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | PLAIN)
             try:
                 write_all(file, b"can this be written?")
             finally:
@@ -159,6 +162,11 @@ def _lock_folder(folder: Folder) -> tuple[FileLock, list[Path]]:
                 f"{folder.path}: another run is on in this folder ({lock_owner(path)}); wait for its end, or stop it"
             )
         if _is_at(lock, path):
+            if _has_other_names(lock):
+                # A hard link, as of a backup: the note would be written into that file, too.
+                _replace_lock(folder, path)
+                lock.release()
+                continue
             if not lock.is_held:
                 folder.use_own_names()
             return lock, made
@@ -169,9 +177,20 @@ def _lock_folder(folder: Folder) -> tuple[FileLock, list[Path]]:
 def _is_at(lock: FileLock, path: Path) -> bool:
     """Return whether the lock is on the file that others will open, not on one that was removed at the same time."""
     try:
-        return lock.descriptor is not None and os.path.samestat(os.fstat(lock.descriptor), path.stat())
+        return lock.descriptor is not None and os.path.samestat(os.fstat(lock.descriptor), path.lstat())
     except FileNotFoundError:
         return False
+
+
+def _has_other_names(lock: FileLock) -> bool:
+    return lock.descriptor is not None and os.fstat(lock.descriptor).st_nlink > 1
+
+
+def _replace_lock(folder: Folder, path: Path) -> None:
+    """Put a file of its own in the place of a lock that is held. Raises OSError."""
+    fresh = folder.state / f"lock.{folder.token}"
+    with replacing(path, part=fresh):
+        os.close(open_plain(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
 
 
 def _remove_made(folder: Folder, made: list[Path], *, is_owned: bool) -> None:
@@ -192,7 +211,7 @@ def _remove_made(folder: Folder, made: list[Path], *, is_owned: bool) -> None:
 def lock_owner(path: Path) -> str:
     """Return the process that the note in a lock's file names. An owner that has just begun gets time to write it."""
     for _ in range(20):
-        with suppress(OSError), path.open("rb") as file:
+        with suppress(OSError), plain_file(path) as file:
             if owner := _read_note(file.fileno())[0]:
                 return owner
         time.sleep(0.01)

@@ -13,11 +13,13 @@ from typing import Protocol
 from oid_async.errors import storage_error
 from oid_async.http.hosts import EtagTrust
 from oid_async.report import Outcome
-from oid_async.store.disk import OPENER, Opener, discard, write_all
+from oid_async.store.disk import OPENER, PLAIN, Opener, discard, write_all
 from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder
 from oid_async.store.image_check import Expected, ImageBytes, md5_base64, read_header, refuse
 from oid_async.store.naming import clash_name
+
+_FRESH = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | PLAIN
 
 
 @dataclass(slots=True)
@@ -146,7 +148,7 @@ class ImageWriter:
 
     def _write(self, path: str, body: bytes | bytearray) -> None:
         """Write a file in one call; a buffered file object costs more than the write itself at this size."""
-        file = self._opener(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        file = self._opener(path, _FRESH)
         try:
             write_all(file, body)
         finally:

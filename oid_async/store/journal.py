@@ -27,9 +27,10 @@ from pathlib import Path
 
 import polars as pl
 
-from oid_async.errors import storage_error, storage_errors
+from oid_async.errors import NotPlainError, storage_error, storage_errors
 from oid_async.report import Outcome
-from oid_async.store.disk import OPENER, write_all
+from oid_async.store.atomic import own_bytes
+from oid_async.store.disk import open_plain, plain_file, write_all
 
 _NUMBERS = ("Bytes", "Width", "Height", "Attempts")
 SCHEMA: dict[str, type[pl.DataType]] = {
@@ -58,7 +59,8 @@ class Journal:
         # The end of the complete lines, when a batch was torn and could not be cut off: it must be, before the next.
         self._torn_at: int | None = None
         with storage_errors(path.parent):
-            self._file = OPENER(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+            own_bytes(path)
+            self._file = open_plain(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
             try:
                 # In this order: where there are no locks, another run's lines may come in between.
                 size = os.fstat(self._file).st_size
@@ -190,7 +192,7 @@ def saved_last(path: Path) -> Iterator[list[SavedLine]]:
     end = complete_bytes(path)
     if not end:
         return
-    with path.open("rb") as file:
+    with plain_file(path) as file:
         rest = b""
         while end > 0:
             start = max(0, end - _BLOCK_BYTES)
@@ -217,9 +219,9 @@ def has_failed(path: Path, kind: str) -> bool:
 
 
 def complete_bytes(path: Path) -> int:
-    """Return how many bytes of a journal are complete lines; 0 if it is missing."""
+    """Return how many bytes of a journal are complete lines; 0 if it is missing, or no plain file."""
     try:
-        with path.open("rb") as file:
+        with plain_file(path) as file:
             at = file.seek(0, os.SEEK_END)
             while at > 0:
                 start = max(0, at - 65536)
@@ -228,7 +230,7 @@ def complete_bytes(path: Path) -> int:
                 if newline >= 0:
                     return start + newline + 1
                 at = start
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, NotPlainError):
         pass
     return 0
 
@@ -238,7 +240,7 @@ def _count_lines(path: Path, size: int) -> int:
     lines = 0
     if not size:
         return lines
-    with path.open("rb") as file:
+    with plain_file(path) as file:
         while size > 0 and (block := file.read(min(size, 1 << 20))):
             lines += block.count(b"\n")
             size -= len(block)

@@ -17,6 +17,7 @@ import polars as pl
 
 from oid_async.openimages.ids import KEY, IdForm, within
 from oid_async.store.atomic import replacing
+from oid_async.store.disk import is_plain, plain_file
 from oid_async.store.journal import FORGET, SCHEMA, complete_bytes, parse_lines
 
 _BLOCK_BYTES = 4 << 20
@@ -63,7 +64,7 @@ class JournalIndex:
     def _columns(self, name: str, block: bytes) -> pl.LazyFrame:
         """Return the lines of a block that will not change, from its file, which is made if it is missing."""
         for folder in (self._cached, self._fresh):
-            if (folder / name).exists():
+            if is_plain(folder / name):
                 return pl.scan_parquet(folder / name, glob=False)
         self._fresh.mkdir(parents=True, exist_ok=True)
         path = self._fresh / name
@@ -117,7 +118,7 @@ def _read_blocks(journal: Path) -> Iterator[tuple[bytes, bool]]:
     left = complete_bytes(journal)
     if not left:
         return
-    with journal.open("rb") as file:
+    with plain_file(journal) as file:
         while left:
             block = file.read(min(left, _BLOCK_BYTES))
             is_full = len(block) == _BLOCK_BYTES

@@ -9,6 +9,7 @@ import shutil
 import polars as pl
 
 from oid_async.store.adoption import from_manifest, unchanged
+from oid_async.store.disk import is_plain
 from oid_async.store.folder import Folder
 from oid_async.store.journal import Journal, scan_journal
 
@@ -22,7 +23,7 @@ def rebuild_journal(folder: Folder) -> None:
     journal = Journal(fresh)
     try:
         listed = pl.Series(dtype=pl.UInt64)
-        if folder.manifest.is_file():
+        if is_plain(folder.manifest):
             saved = pl.scan_parquet(folder.manifest, glob=False).filter(Status="ok")
             listed = saved.select(pl.col("FileName").hash()).collect(engine="streaming").to_series()
             for batch in from_manifest(folder):

@@ -11,6 +11,7 @@ from typing import Any
 
 from oid_async.options.query import KEPT_LISTS
 from oid_async.store.atomic import replacing
+from oid_async.store.disk import is_plain, read_plain
 from oid_async.store.folder import Folder
 
 KEPT = ("query.json", *KEPT_LISTS.values())
@@ -22,7 +23,7 @@ def keep_inputs(folder: Folder, text: str, query: Mapping[str, Any]) -> None:
     lists = own_lists(folder, query)
     for name in KEPT_LISTS.values():
         if name in lists:
-            keep(folder, name, lists[name].read_bytes())
+            keep(folder, name, read_plain(lists[name]))
         else:
             kept_path(folder, name).unlink(missing_ok=True)
 
@@ -33,7 +34,7 @@ def own_lists(folder: Folder, query: Mapping[str, Any]) -> dict[str, Path]:
     for option, name in KEPT_LISTS.items():
         path, given = folder.path / name, query.get("query", {}).get(option)
         is_named = isinstance(given, str) and os.path.abspath(given) == os.path.abspath(path)
-        if is_named and path.is_file() and not path.is_symlink():
+        if is_named and is_plain(path):
             found[name] = path
     return found
 
@@ -51,7 +52,7 @@ def keep(folder: Folder, name: str, body: bytes) -> None:
 def read_kept(folder: Folder, name: str) -> bytes | None:
     """Return the copy of a file; None if there is none or it is damaged."""
     try:
-        digest, _, body = kept_path(folder, name).read_bytes().partition(b"\n")
+        digest, _, body = read_plain(kept_path(folder, name)).partition(b"\n")
     except OSError:
         return None
     return body if digest == _md5(body) else None

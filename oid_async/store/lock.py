@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Self
 
-from oid_async.store.disk import OPENER
+from oid_async.store.disk import OPENER, PLAIN, open_plain
 
 # What flock fails with where it is not known or no lock server answers.
 _NO_FLOCK = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS)
@@ -34,9 +34,14 @@ class FileLock:
 
     @classmethod
     def take(cls, path: Path, *, shared: bool = False) -> Self | None:
-        """Return the lock, None while another process has it; an exclusive one makes its file. Raises OSError."""
-        flags = os.O_RDONLY if shared or path.is_dir() else os.O_RDWR | os.O_CREAT
-        descriptor = OPENER(path, flags)
+        """Return the lock, None while another process has it; an exclusive one makes its file. Raises OSError.
+
+        Raises NotPlainError for a link, pipe or device, which is not opened.
+        """
+        if path.is_dir() and not path.is_symlink():
+            descriptor = OPENER(path, os.O_RDONLY | PLAIN)
+        else:
+            descriptor = open_plain(path, os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -18,7 +18,9 @@ from pathlib import Path
 
 import polars as pl
 
+from oid_async.errors import NotPlainError
 from oid_async.store.attached_recovery import remove_torn
+from oid_async.store.disk import is_plain
 from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder
 from oid_async.store.folder_lock import FolderLock
@@ -59,7 +61,7 @@ def recover_after_boot(lock: FolderLock, boot: str) -> RecoveryReport:
         return RecoveryReport()
     folder = lock.folder
     read = removed = 0
-    if folder.journal.exists():
+    if is_plain(folder.journal):
         end = folder.journal.stat().st_mtime
         read, removed = _check_journalled(folder, end - _WINDOW_S)
         if not lock.last_run.ended:
@@ -118,7 +120,7 @@ def is_torn(body: ImageBytes) -> bool:
 
 
 def _is_same(path: Path, saved: SavedLine) -> bool:
-    """Return whether a file is as its line describes it. One that is missing is nothing to remove."""
+    """Return whether a file is as its line describes it. One that is missing, or none of ours, is not removed."""
     try:
         with FileBytes(path) as body:
             if len(body) != saved.bytes:
@@ -127,7 +129,7 @@ def _is_same(path: Path, saved: SavedLine) -> bool:
                 return md5_base64(body) == saved.md5
             # Stored with --no-hash: blocks are written back in any order, so an end does not prove what is before it.
             return not is_torn(body) and not body.count(_HOLE)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotPlainError):
         return True
 
 

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import polars as pl
 
+from oid_async.errors import NotPlainError
 from oid_async.store.atomic import rename_all
+from oid_async.store.disk import plain_file, read_plain
 from oid_async.store.folder import Folder
 
 RECORD_SCHEMA: dict[str, type[pl.DataType]] = {"path": pl.String, "bytes": pl.Int64, "md5": pl.String}
@@ -35,13 +37,23 @@ def read_record(folder: Folder) -> pl.DataFrame | None:
     path = folder.path / RECORD
     try:
         # A file that was replaced meanwhile differs from its sum, too: then nothing is known.
-        if (folder.path / RECORD_SUM).read_bytes() != _sum_text(path):
+        if read_plain(folder.path / RECORD_SUM) != _sum_text(path):
             return None
-        return pl.read_parquet(path, glob=False).select(
+        record = pl.read_parquet(path, glob=False).select(
             pl.col(name).cast(type_) for name, type_ in RECORD_SCHEMA.items()
         )
+        return record if are_inside(record.get_column("path")) else None
     except (OSError, pl.exceptions.PolarsError):
         return None
+
+
+def are_inside(paths: pl.Series) -> bool:
+    """Return whether none of these relative paths leads out of its folder: files are read, moved, removed by them.
+
+    >>> are_inside(pl.Series(["a/b.png"])), are_inside(pl.Series(["a/../../b"])), are_inside(pl.Series(["/etc/passwd"]))
+    (True, False, False)
+    """
+    return not paths.fill_null("").str.contains(r"\x00|(?:^|/)\.{0,2}(?:/|$)").any()
 
 
 def has_record(folder: Folder) -> bool:
@@ -67,7 +79,7 @@ def describe(files: Mapping[str, Path]) -> pl.DataFrame:
     """Return the record's rows of files by their names in SAVEPATH; those that do not exist are left out."""
     rows = []
     for name, path in files.items():
-        with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        with suppress(FileNotFoundError, NotADirectoryError, NotPlainError):
             rows.append((name, *size_and_md5(path)))
     return pl.DataFrame(rows, schema=RECORD_SCHEMA, orient="row")
 
@@ -75,7 +87,7 @@ def describe(files: Mapping[str, Path]) -> pl.DataFrame:
 def size_and_md5(path: Path, most_bytes: int | None = None) -> tuple[int, str]:
     """Return the size of a file, or of its first bytes, and their MD5 in base64. Raises OSError."""
     digest, size = hashlib.md5(usedforsecurity=False), 0
-    with path.open("rb") as file:
+    with plain_file(path) as file:
         while block := file.read(1 << 20 if most_bytes is None else min(1 << 20, most_bytes - size)):
             digest.update(block)
             size += len(block)
@@ -83,7 +95,7 @@ def size_and_md5(path: Path, most_bytes: int | None = None) -> tuple[int, str]:
 
 
 def _sum_text(path: Path) -> bytes:
-    with path.open("rb") as file:
+    with plain_file(path) as file:
         digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
     return f"{digest.hexdigest()}  {path.name}\n".encode()
 
