@@ -7,9 +7,10 @@ asks for them, installs signal handlers or keeps state between calls; everything
 import asyncio
 import inspect
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import Field
 from itertools import groupby
+from pathlib import Path
 from typing import Any, Self, Unpack
 
 from oid_async.concurrency import wait_until_done
@@ -20,10 +21,11 @@ from oid_async.jobs.download import Run
 from oid_async.jobs.export import Export, ExportReport
 from oid_async.jobs.opening import open_for_user
 from oid_async.jobs.prune import Prune, PruneReport
-from oid_async.jobs.repeated import Given
+from oid_async.jobs.stored_query import Given
 from oid_async.jobs.verify import Verification, Verify
 from oid_async.options.export import ExportOptions
-from oid_async.options.query import FILTERS, Options, QueryOptions, RepeatOptions, option_fields
+from oid_async.options.paths import read_path
+from oid_async.options.query import FILTERS, Options, QueryOptions, ReadOptions, RepeatOptions, option_fields
 from oid_async.report import Outcome, Plan, Report
 
 _WAITING_OUTCOMES = 256
@@ -70,7 +72,8 @@ async def verify(
     With `repair` what is wrong is fetched or made again by repeating the query in query.json, and all is checked once
     more. Damaged files wait in `.oid_async/damaged/` until their replacement is there; extra files are left alone. From
     query.json comes what to select and nothing else: `mirror`, `cache_dir`, `allow_hosts`, `offline`, `max_failures`,
-    `label`, `annotation`, `image_url`, `image_ids`, `exclude_ids`, `category_file` are those of this call.
+    `label`, `annotation`, `image_url`, `image_ids`, `exclude_ids`, `category_file` are those of this call. Of these
+    `cache_dir`, the tables and the lists are taken without `repair`, too: as `open` takes them.
 
     Nothing is written without `repair`. Raises InputError when there is no usable manifest (or query.json, to repair),
     UsageError for what this call must name, LockedError when a run is on in the folder, and when repairing what
@@ -80,11 +83,9 @@ async def verify(
     for name, value in (("repair", repair), ("deep", deep), ("exports", exports)):
         if not isinstance(value, bool):
             raise UsageError(f"{name} is True or False, not {value!r}")
-    for keyword in given:
-        if keyword not in RepeatOptions.__annotations__:
-            raise TypeError(f"verify() got an unexpected keyword argument {keyword!r}")
-    repeat = Given.of(path, given, repairs=repair)
-    return await Verify(path, on_event or ignore, repair=repeat, deep=deep, exports=exports).run()
+    _check_keywords("verify", given, RepeatOptions)
+    these = Given.of(path, given, repairs=repair)
+    return await Verify(these, on_event or ignore, repair=repair, deep=deep, exports=exports).run()
 
 
 async def prune(
@@ -119,13 +120,16 @@ async def export(
     edited: bool = False,
     processes: int | str = 1,
     on_event: Sink | None = None,
+    **read: Unpack[ReadOptions],
 ) -> ExportReport:
     """Write what a download has saved under `savepath` in a format that trainers read; docs/formats.md compares them.
 
     `format` is coco, yolo, voc, webdataset, imagefolder, parquet or fiftyone; `splits` such as "80/10/10" are shares of
     train, validation and test by a hash of ImageID; the rest as in `oid-async export --help`. The folder `out` (default
     savepath/export/<format>) appears once it is whole; an earlier export there is replaced, anything else is not.
-    Tables that are not what the run wrote are an InputError; with `edited` they were changed on purpose.
+    Tables that are not what the run wrote are an InputError; with `edited` they were changed on purpose. Of a run that
+    has not come to its end `cache_dir`, `label`, `annotation`, `image_url`, `image_ids`, `exclude_ids` and
+    `category_file` name what its tables are to be made of, as for `open`.
 
     Raises InputError for a folder that no download has filled, or whose images are not there, UsageError, LockedError
     while a run is on, StorageError. Cancelled it leaves nothing, but for webdataset what it goes on with.
@@ -135,10 +139,15 @@ async def export(
     given |= {"no_masks": no_masks}
     options = ExportOptions(**given, shard_size=shard_size, no_files=no_files)  # type: ignore[arg-type]
     also = Options.of(savepath=savepath, processes=processes)
-    return await Export(also.savepath, options, on_event or ignore, processes=also.processes, edited=edited).run()
+    _check_keywords("export", read, ReadOptions)
+    these = Given.of(also.savepath, read)
+    sink = on_event or ignore
+    return await Export(also.savepath, options, sink, processes=also.processes, edited=edited, given=these).run()
 
 
-def open(savepath: str | os.PathLike[str]) -> SavedDataset:
+def open(
+    savepath: str | os.PathLike[str], *, out: str | os.PathLike[str] | None = None, **read: Unpack[ReadOptions]
+) -> SavedDataset:
     """Open a folder that a download has filled, to read its images and annotations; a folder of shards too.
 
     Also while the download is on, or after an interrupt: `images` then has Status `pending` for what has not landed,
@@ -146,10 +155,23 @@ def open(savepath: str | os.PathLike[str]) -> SavedDataset:
     goes when the program ends, or with `close()`; nothing is requested, nothing written into the folder. A
     `UserWarning` says so when the tables in the folder are of an earlier query.
 
+    query.json may come from anywhere, with the folder. No cache, table or list that it names elsewhere is read, unless
+    your own run has used it, or `cache_dir`, `label`, `annotation`, `image_url`, `image_ids`, `exclude_ids`,
+    `category_file` name it; `out` names shards that are not below `savepath`.
+
     Raises InputError for a folder without a download, with damaged tables, or whose unfinished run needs tables that
-    are not in the cache any more. Blocking.
+    are not in the cache any more, UsageError for what this call must name. Blocking.
     """
-    return open_for_user(Options.of(savepath=savepath).savepath)
+    _check_keywords("open", read, ReadOptions)
+    these = Given.of(Options.of(savepath=savepath).savepath, read)
+    return open_for_user(these, None if out is None else Path(read_path("out", out)))
+
+
+def _check_keywords(function: str, given: Mapping[str, Any], known: type) -> None:
+    """Raise TypeError for a keyword that a function does not know."""
+    for keyword in given:
+        if keyword not in known.__annotations__:
+            raise TypeError(f"{function}() got an unexpected keyword argument {keyword!r}")
 
 
 class Stream:

@@ -15,7 +15,7 @@ from oid_async.cli.cluster_variables import shard_from
 from oid_async.cli.polars_settings import set_up_polars
 from oid_async.cli.stdio import OutputError, error_document, print_json, print_message, print_result, print_row
 from oid_async.options.export import ExportOptions
-from oid_async.options.query import Options, RepeatOptions, option_fields
+from oid_async.options.query import Options, ReadOptions, RepeatOptions, option_fields
 
 if TYPE_CHECKING:
     from oid_async.cli.screen import Screen
@@ -149,13 +149,13 @@ def run_verify(arguments: argparse.Namespace) -> int:
     options = Options(savepath=savepath, **given)
     set_up_polars(options if arguments.repair else None)
     from oid_async.cli.screen import finding_rows, verification_lines
-    from oid_async.jobs.repeated import Given
+    from oid_async.jobs.stored_query import Given
     from oid_async.jobs.verify import Verify
 
-    repair = Given.of(savepath, given, repairs=arguments.repair)
+    these = Given.of(savepath, given, repairs=arguments.repair)
 
     with _screen(arguments) as screen:
-        verify = Verify(savepath, screen.show, repair=repair, deep=arguments.deep, exports=arguments.exports)
+        verify = Verify(these, screen.show, repair=arguments.repair, deep=arguments.deep, exports=arguments.exports)
         found, code = _run_to_end(verify.run)
         if found is not None:
             screen.say(verification_lines(found))
@@ -177,9 +177,14 @@ def run_export(arguments: argparse.Namespace) -> int:
     set_up_polars(None)
     from oid_async.cli.screen import export_lines
     from oid_async.jobs.export import Export
+    from oid_async.jobs.stored_query import Given
 
+    read = {name: value for name, value in vars(arguments).items() if name in ReadOptions.__annotations__}
+    these = Given.of(also.savepath, read)
     with _screen(arguments) as screen:
-        export = Export(also.savepath, options, screen.show, processes=also.processes, edited=arguments.edited)
+        export = Export(
+            also.savepath, options, screen.show, processes=also.processes, edited=arguments.edited, given=these
+        )
         report, code = _run_to_end(export.run)
         if report is not None:
             screen.say(export_lines(report))

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from oid_async.cli.stdio import forgiving, print_help
 from oid_async.errors import UsageError
 from oid_async.options.export import ExportOptions
-from oid_async.options.query import RepeatOptions, option_fields
+from oid_async.options.query import ReadOptions, RepeatOptions, option_fields
 from oid_async.options.table import HEADINGS, Heading
 from oid_async.redaction import redacted_text
 from oid_async.version import __version__
@@ -123,6 +123,8 @@ def make_parser() -> argparse.ArgumentParser:
     about = "tables that are not what the run wrote were changed on purpose: take them as they are"
     export.under["export"].add_argument("--edited", action="store_true", help=about)
     _add_query(export, (*ExportOptions.__dataclass_fields__, "processes"), heading="export")
+    # Of a run that has not come to its end: what is not taken from query.json.
+    _add_options(export, ReadOptions.__annotations__)
     prune.add_argument("savepath", metavar="SAVEPATH", help=_ABOUT_SAVEPATH)
     about = "say what would be removed, remove nothing"
     prune.under["output"].add_argument("--dry-run", action="store_true", help=about)
@@ -145,6 +147,12 @@ def _add_verify(verify: Parser) -> None:
 
 
 def _add_query(parser: Parser, only: Container[str] | None = None, *, heading: Heading | None = None) -> None:
+    """Add options as `_add_options` does, and those of every command."""
+    _add_options(parser, only, heading=heading)
+    _add_output(parser)
+
+
+def _add_options(parser: Parser, only: Container[str] | None = None, *, heading: Heading | None = None) -> None:
     """Add the options of a query, or those whose field is in `only`; all under one `heading`, or each under its own."""
     for option in option_fields():
         if only is not None and option.name not in only:
@@ -158,7 +166,6 @@ def _add_query(parser: Parser, only: Container[str] | None = None, *, heading: H
         text = about["help"].replace("%", "%%")
         group = parser.under[heading or about["heading"]]
         group.add_argument(*about["flags"], dest=option.name, help=text, default=argparse.SUPPRESS, **value)
-    _add_output(parser)
 
 
 def _add_output(parser: Parser) -> None:

@@ -14,6 +14,8 @@ from oid_async.store.disk import is_plain
 from oid_async.store.folder import Folder
 from oid_async.store.image_check import md5_base64
 
+# What is wrong with a file, in a word and in words, and its bytes.
+Finding = tuple[FindingKind, str, int | None]
 _BATCH_ROWS = 256
 EXPORTS = "export"
 
@@ -26,6 +28,8 @@ class ExportAudit:
         self._export = export
         self._prefix = f"{EXPORTS}/{export.name}/"
         self._is_damaged = False
+        self._place = os.path.realpath(export)
+        self._inside = {"": True}
         self._files: pl.DataFrame | None = None
         try:
             listed = read_list(export)
@@ -46,7 +50,9 @@ class ExportAudit:
         """Return the findings among the files of a batch, as FINDINGS."""
         found = []
         for path, size, md5 in rows.iter_rows():
-            finding = self._examine(self._behind_link(self._export / path), size, md5)
+            finding: Finding | None = ("missing", "its folder is a link, or below one", None)
+            if self._is_inside(path.rpartition("/")[0]):
+                finding = self._examine(self._behind_link(self._export / path), size, md5)
             if finding is not None:
                 found.append(self._row(path, *finding, size))
         return pl.DataFrame(found, schema=FINDINGS, orient="row")
@@ -69,6 +75,12 @@ class ExportAudit:
         ):
             yield self._row(path, "extra", "the export has not written it", size, None, selected=False)
 
+    def _is_inside(self, folder: str) -> bool:
+        """Return whether a folder of the export is where it seems to be: no link on the way to it."""
+        if folder not in self._inside:
+            self._inside[folder] = os.path.realpath(self._export / folder) == os.path.join(self._place, folder)
+        return self._inside[folder]
+
     def _behind_link(self, path: Path) -> Path:
         """Return the image or mask that an export holds as a link, as where a disk knows no hard links; else the path.
 
@@ -81,7 +93,7 @@ class ExportAudit:
         return target if target.parent in ours else path
 
     @staticmethod
-    def _examine(path: Path, size: int, md5: str | None) -> tuple[FindingKind, str, int | None] | None:
+    def _examine(path: Path, size: int, md5: str | None) -> Finding | None:
         if md5 is not None:
             return examine(str(path), size, md5)
         # An image without an MD5 (--no-hash), or a folder: its size says what can be said.

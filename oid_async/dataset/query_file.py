@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from oid_async.errors import InputError, NotPlainError, UsageError
-from oid_async.options.query import Options
+from oid_async.errors import InputError, NotPlainError
 from oid_async.store.disk import read_plain
 
 
@@ -25,18 +24,7 @@ def read_query_file(savepath: Path) -> dict[str, Any]:
     return content
 
 
-def whole_query(content: dict[str, Any], savepath: Path) -> Options:
-    """Return all options of a query.json, to read what its run has saved: the cache, tables and lists that it read.
-
-    Nothing is requested. Raises InputError when they are damaged.
-    """
-    try:
-        return Options.from_json({**content["query"], "offline": True}, savepath=savepath)
-    except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
-        raise unusable(savepath / "query.json", error) from error
-
-
 def unusable(path: Path, error: Exception) -> InputError:
     """Return the error for a query.json that cannot be repeated."""
-    reason = str(error).split("\n", 1)[0] or type(error).__name__
+    reason = str(error).split("\n", 1)[0][:300] or type(error).__name__
     return InputError(f"{path}: cannot be repeated ({reason}); run the download again")

@@ -4,6 +4,7 @@ import hashlib
 import os
 from functools import cached_property
 from itertools import islice
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
@@ -90,7 +91,9 @@ class SavedDataset:
     it ImageID.
     """
 
-    def __init__(self, folder: Folder, purpose: Purpose = "read", *, made: MadeTables | None = None) -> None:
+    def __init__(
+        self, folder: Folder, purpose: Purpose = "read", *, made: MadeTables | None = None, shards: Path | None = None
+    ) -> None:
         refuse_forked_child()
         self.folder = folder
         self.made = made
@@ -98,6 +101,7 @@ class SavedDataset:
         self.manifest = TableFile(manifest, str(folder.manifest))
         self.image_files = ImageFiles(folder.images)
         self._shards = packed_in(folder)
+        self._named_shards = shards
         self._check_manifest(purpose)
         self._images = pl.scan_parquet(manifest, glob=False).with_columns(
             pl.col(name).cast(dtype) for name, dtype in MANIFEST_SCHEMA.items()
@@ -278,9 +282,14 @@ class SavedDataset:
         """Where the bytes of images are read from: files or shards. A bucket would be a third one."""
         if self._shards is None:
             return self.image_files
-        # The note holds an absolute path; a folder that was moved has its shards where they are by default.
-        noted, default = Path(self._shards), self.savepath / "export" / "webdataset"
-        shards = ImageShards(noted if noted.is_dir() or not default.is_dir() else default)
+        # The note may come from anywhere, with the folder: what it names elsewhere is read if the reader names it, too.
+        place = self._named_shards or self.savepath / "export" / "webdataset"
+        if not place.is_dir() or (self._named_shards is None and place.is_symlink()):
+            raise InputError(
+                f"{self.savepath}: its images are in shards, and there are none in {place}; if they are in "
+                f"{self._shards!r}, open it with out={self._shards!r}"
+            )
+        shards = ImageShards(place)
         return shards if self.made is None else ImagesBeingPacked(self.image_files, shards)
 
     def chosen_classes(self) -> pl.DataFrame:
@@ -346,9 +355,13 @@ def _files_of(names: pl.LazyFrame, folder: Path) -> dict[str, int]:
     wanted = names.select(pl.first().drop_nulls().hash().unique()).collect(engine="streaming").to_series()
     present = size = 0
     with os.scandir(folder) as entries:
-        while batch := list(islice(entries, _LISTED_AT_ONCE)):
+        plain = filter(methodcaller("is_file", follow_symlinks=False), entries)
+        while batch := list(islice(plain, _LISTED_AT_ONCE)):
             files = pl.DataFrame(
-                {"name": [entry.name for entry in batch], "bytes": [entry.stat().st_size for entry in batch]},
+                {
+                    "name": [entry.name for entry in batch],
+                    "bytes": [entry.stat(follow_symlinks=False).st_size for entry in batch],
+                },
                 schema={"name": pl.String, "bytes": pl.Int64},
             )
             found = files.filter(pl.col("name").hash().is_in(wanted.implode()))

@@ -22,6 +22,7 @@ from oid_async.http.estimator import FLOOR
 from oid_async.http.retry import Limits
 from oid_async.jobs.attachments import Attachments
 from oid_async.jobs.context import RunContext, open_run
+from oid_async.jobs.own_places import note_places
 from oid_async.jobs.plan import Decision, Planning, check_space, make_plan, tops_up
 from oid_async.jobs.results import as_before, note_start, query_document, results_writer
 from oid_async.jobs.site import allowed_endpoints
@@ -302,6 +303,8 @@ class _Download:
         ids = self._planning.tables.ids
         with storage_errors(self._context.folder.path):
             note_start(self._context.folder, self._query(decision), decision.first_line, ids)
+            packed = self._context.packed
+            note_places(self._context.folder, self._context.options, None if packed is None else packed.out)
 
     def _write_results(self, decision: Decision) -> None:
         context, tables = self._context, self._planning.tables

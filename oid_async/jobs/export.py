@@ -32,6 +32,7 @@ from oid_async.formats.source import SPAN_ROWS, ExportPlan, ExportSource
 from oid_async.formats.writer import ExportContext
 from oid_async.jobs.export_folder import ExportFolder
 from oid_async.jobs.opening import open_folder
+from oid_async.jobs.stored_query import Given
 from oid_async.openimages.kinds import KINDS
 from oid_async.options.export import ExportOptions, Format
 from oid_async.store.atomic import write_text
@@ -68,11 +69,19 @@ class ExportReport:
 class Export:
     """One export of one folder. `processes` may share the work on pictures.
 
+    `given` are places that the call has named, for a run that has not come to its end.
     `edited`: tables that are not what the run wrote were changed on purpose, and are taken as they are.
     """
 
     def __init__(
-        self, savepath: Path, options: ExportOptions, sink: Sink, *, processes: int | str = 1, edited: bool = False
+        self,
+        savepath: Path,
+        options: ExportOptions,
+        sink: Sink,
+        *,
+        processes: int | str = 1,
+        edited: bool = False,
+        given: Given | None = None,
     ) -> None:
         if options.format is None:
             raise UsageError(f"--format is one of {', '.join(WRITERS)}")
@@ -81,6 +90,7 @@ class Export:
         self._sink = sink
         self._processes = processes
         self._edited = edited
+        self._given = given or Given.of(savepath, {})
         self.format: Format = options.format
         self.out = options.out if options.out is not None else savepath / "export" / options.format
 
@@ -106,7 +116,7 @@ class Export:
         try:
             place = ExportFolder(self.out, self._folder)
             place.check()
-            with open_folder(self._folder, "export") as dataset, place.stage() as stage:
+            with open_folder(self._folder, "export", self._given) as dataset, place.stage() as stage:
                 check_tables(dataset, edited=self._edited)
                 report = self._fill(dataset, stage, sink, started, stopped)
                 # A listener that wants to stop the export is heard before the export has its name.

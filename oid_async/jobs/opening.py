@@ -9,6 +9,7 @@ import polars as pl
 
 from oid_async.dataset.completion import is_finished
 from oid_async.dataset.saved import Purpose, SavedDataset
+from oid_async.jobs.stored_query import Given, shards_of
 from oid_async.redaction import printable
 from oid_async.store.folder import Folder
 
@@ -19,41 +20,45 @@ if TYPE_CHECKING:
 _TRIES = 5
 
 
-def open_folder(folder: Folder, purpose: Purpose = "read") -> SavedDataset:
+def open_folder(folder: Folder, purpose: Purpose, given: Given, shards: Path | None = None) -> SavedDataset:
     """Open a folder. Blocking. Raises InputError for one that no download has filled, or with damaged tables.
 
-    Use it as a context, or close it: of an unfinished run the tables are in a temporary folder.
+    `given` and `shards` are places that its call has named. Raises UsageError for links in the place of folders, and
+    for what the call must name. Use it as a context, or close it: of an unfinished run the tables are in a temporary
+    folder.
     """
+    folder.refuse_links()
+    shards = shards or shards_of(folder)
     if is_finished(folder):
-        return SavedDataset(folder, purpose)
+        return SavedDataset(folder, purpose, shards=shards)
     from oid_async.jobs.unfinished import UnfinishedRun, state_of
 
     for tries_left in reversed(range(_TRIES)):
         before = state_of(folder)
         made = None
         with suppress(FileNotFoundError, pl.exceptions.PolarsError) if tries_left else nullcontext():
-            made = UnfinishedRun(folder)
+            made = UnfinishedRun(folder, given, shards)
         if made is not None:
             if state_of(folder) == before or not tries_left:
-                return _opened(folder, purpose, made)
+                return _opened(folder, purpose, made, shards)
             made.remove()
         if is_finished(folder):
             break
-    return SavedDataset(folder, purpose)
+    return SavedDataset(folder, purpose, shards=shards)
 
 
-def _opened(folder: Folder, purpose: Purpose, made: "UnfinishedRun") -> SavedDataset:
+def _opened(folder: Folder, purpose: Purpose, made: "UnfinishedRun", shards: Path | None) -> SavedDataset:
     try:
-        return SavedDataset(folder, purpose, made=made)
+        return SavedDataset(folder, purpose, made=made, shards=shards)
     except BaseException:
         made.remove()
         raise
 
 
-def open_for_user(savepath: Path) -> SavedDataset:
-    """Open a folder; warn if its tables are not of the query that was asked last."""
-    folder = Folder(savepath)
-    dataset = open_folder(folder)
+def open_for_user(given: Given, shards: Path | None) -> SavedDataset:
+    """Open the folder of a call; warn if its tables are not of the query that was asked last."""
+    folder = Folder(given.options.savepath)
+    dataset = open_folder(folder, "read", given, shards)
     if dataset.made is not None and folder.manifest.exists():
         warnings.warn(printable(dataset.made.note), stacklevel=3)
     return dataset

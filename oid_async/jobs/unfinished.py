@@ -2,7 +2,8 @@
 
 They are what the run would write now. Which images are selected says the run's plan, and where that is gone the query
 in query.json, carried out again on the cached tables; what became of each says the journal. Nothing is requested, and
-nothing is written but in a temporary folder. Blocking: call it from no event loop that must not wait.
+nothing is written but in a temporary folder. Places outside SAVEPATH are those that the call names, or that this user's
+own run has used (`jobs.stored_query`). Blocking: call it from no event loop that must not wait.
 """
 
 import asyncio
@@ -10,10 +11,10 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from threading import Lock
@@ -23,23 +24,27 @@ import polars as pl
 
 from oid_async.concurrency import in_thread
 from oid_async.dataset.query_digest import query_digest
-from oid_async.dataset.query_file import read_query_file, whole_query
+from oid_async.dataset.query_file import read_query_file
 from oid_async.errors import InputError, OidError, UnavailableError, machine_error, storage_error
 from oid_async.events import ignore
 from oid_async.jobs.gather import GatheredTables, gather_tables
+from oid_async.jobs.own_places import own_places
 from oid_async.jobs.ownership import restore_journal
-from oid_async.jobs.packed_shards import packed_names, shards_folder
+from oid_async.jobs.packed_shards import packed_names
 from oid_async.jobs.results import results_writer
 from oid_async.jobs.selection import select_images
+from oid_async.jobs.stored_query import Given, read_options
 from oid_async.metadata.cache import MetadataCache
 from oid_async.metadata.paths import cache_root
 from oid_async.openimages.ids import IdForm
 from oid_async.openimages.vocabulary import SOURCES
+from oid_async.options.query import Options
 from oid_async.report import Outcome
 from oid_async.select.choose import NO_TOP_UP, TopUpState
 from oid_async.select.names import NameHashes
 from oid_async.select.plan import FolderState, Planner, clear_plan, plan_files
 from oid_async.store.adoption import Adopter
+from oid_async.store.disk import is_plain
 from oid_async.store.folder import PLAN_NOTE, Folder, PlanNote
 from oid_async.store.journal import Journal
 from oid_async.store.journal_index import JournalIndex
@@ -51,9 +56,11 @@ Result = TypeVar("Result")
 class UnfinishedRun:
     """The tables of the run that began last in a folder, in a temporary folder until `remove`, or the program's end."""
 
-    def __init__(self, folder: Folder) -> None:
-        """Make the manifest. Raises InputError where it cannot be made."""
+    def __init__(self, folder: Folder, given: Given, shards: Path | None) -> None:
+        """Make the manifest. Raises InputError where it cannot be made, UsageError for what the call must name."""
         self._folder = folder
+        self._given = given
+        self._shards = shards
         self._query = read_query_file(folder.path)
         _check_query(self._query, folder.path / "query.json")
         self._is_changed = False
@@ -108,9 +115,10 @@ class UnfinishedRun:
     def _noted_plan(self) -> Results | None:
         """Return the writer of the tables with the run's own plan, None where that is gone."""
         for plan in (self._folder.plan, *self._folder.plan.glob("*/")):
-            note = PlanNote.read(plan)
-            if note is not None and note.digest == self._query.get("digest"):
-                return self._writer(plan_files(plan), IdForm(note.hexadecimal, note.by_split), note.first_line)
+            note = None if plan.is_symlink() else PlanNote.read(plan)
+            files = plan_files(plan)
+            if note is not None and note.digest == self._query.get("digest") and all(map(is_plain, files)):
+                return self._writer(files, IdForm(note.hexadecimal, note.by_split), note.first_line)
         return None
 
     def _writer(self, plan: Sequence[Path], ids: IdForm, first_line: int) -> Results:
@@ -121,7 +129,7 @@ class UnfinishedRun:
 
         Raises InputError if they are not there any more, or not as the query needs them.
         """
-        options = whole_query(self._query, self._folder.path)
+        options = self._options
 
         async def read(root: Path) -> Result:
             site = self._query.get("site")
@@ -132,10 +140,8 @@ class UnfinishedRun:
                 tables = await gather_tables(options, cache, ignore, scratch)
                 return await in_thread(work, tables)
 
-        # A folder that came here from another machine names a cache that is not here.
-        roots = dict.fromkeys((cache_root(options.cache_dir), cache_root(None)))
         failure: OidError | None = None
-        for root in roots:
+        for root in self._cache_roots():
             # The caller may be in an event loop of its own: this one gets a thread.
             with ThreadPoolExecutor(1) as thread:
                 try:
@@ -147,21 +153,41 @@ class UnfinishedRun:
                     break
         raise InputError(
             f"{self._folder.path}: its download has not come to an end, and without its tables nothing says what it "
-            f"was to save ({failure}); run the same download again"
+            f"was to save ({failure}); {self._where_tables_are()}run the same download again"
         ) from failure
+
+    @cached_property
+    def _options(self) -> Options:
+        return read_options(self._query, self._folder, self._given)
+
+    def _cache_roots(self) -> Iterator[Path]:
+        """Yield the cache folders to look into: the one that the call names, else that of the run and the usual one."""
+        if "cache_dir" in self._given.names:
+            yield cache_root(self._given.options.cache_dir)
+            return
+        own = own_places(self._folder).get("cache_dir")
+        usual = [self._given.options.cache_dir] if self._given.options.cache_dir is not None else []
+        yield from dict.fromkeys((*([Path(own)] if own is not None else ()), *usual, cache_root(None)))
+
+    def _where_tables_are(self) -> str:
+        """Return what to try first: the cache folder that query.json names, if it was not looked into."""
+        named = self._query["query"].get("cache_dir")
+        if not isinstance(named, str) or not named.isprintable() or named in map(str, self._cache_roots()):
+            return ""
+        return f"if its tables are in {named}, name that with --cache-dir, else "
 
     def _select(self, tables: GatheredTables) -> IdForm:
         """Carry the query out again: write its plan into the temporary folder, and return the form of its ids."""
         folder, view = self._folder, self._view
-        options = whole_query(self._query, folder.path)
+        options = self._options
         sources = tuple(self._query["sources"])
         self._is_changed = query_digest(options, tables.identities) != self._query.get("digest")
-        packed = packed_names(shards_folder(options)) if options.packs else ()
+        packed = list(packed_names(self._shards)) if self._shards is not None else []
         adopt: Callable[..., Outcome | None] = _adopt_nothing
-        if not folder.journal.exists():
+        if not is_plain(folder.journal):
             # As the next run will do: what is there is looked at.
             view.journal = view.tmp / folder.journal.name
-            names = pl.Series(packed_names(shards_folder(options)), dtype=pl.String).hash() if options.packs else None
+            names = pl.Series(packed, dtype=pl.String).hash()
             self._in_journal(partial(restore_journal, folder, packed=names))
             adopt = Adopter(folder, sources, hashed=not options.no_hash)
         state = FolderState(
@@ -188,7 +214,7 @@ class UnfinishedRun:
             journal.close()
 
     def _write_annotations(self, tables: GatheredTables) -> None:
-        options = whole_query(self._query, self._folder.path)
+        options = self._options
         self._results.write_annotations(tables.saved_annotations(all_boxes=options.all_boxes), self._parts)
 
     def _describe(self) -> str:
@@ -209,7 +235,7 @@ class UnfinishedRun:
 
 
 def _check_query(query: Mapping[str, Any], path: Path) -> None:
-    """Raise InputError unless the parts of a query.json that are no options can be used; `whole_query` reads these."""
+    """Raise InputError unless the parts of a query.json that are no options can be used; `read_options` reads these."""
     sources, site = query.get("sources"), query.get("site")
     if not isinstance(sources, list) or not sources or not all(each in SOURCES for each in sources):
         raise InputError(f"{path}: 'sources' are no sources of images; run the download again")
@@ -245,7 +271,7 @@ def state_of(folder: Folder) -> list[tuple[int, int] | None]:
 
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        found = path.lstat()
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns

@@ -38,7 +38,8 @@ from oid_async.forks import refuse_forked_child
 from oid_async.jobs.export import Export
 from oid_async.jobs.opening import open_folder
 from oid_async.jobs.repair import clear_damage, export_options, restore_inputs
-from oid_async.jobs.repeated import Given, repeated_run
+from oid_async.jobs.repeated import repeated_run
+from oid_async.jobs.stored_query import Given
 from oid_async.options.query import Options
 from oid_async.store.folder import Folder
 
@@ -186,13 +187,14 @@ class Verification:
 class Verify:
     """One verification of one folder, with `deep` of pictures as pictures, with `exports` of its exports, too.
 
-    `repair` are the options of the call, if what is damaged is to be mended.
+    `given` are places that the call has named; with `repair` what is damaged is mended.
     """
 
     def __init__(
-        self, savepath: Path, sink: Sink, *, repair: Given | None = None, deep: bool = False, exports: bool = False
+        self, given: Given, sink: Sink, *, repair: bool = False, deep: bool = False, exports: bool = False
     ) -> None:
-        self._folder = Folder(savepath)
+        self._folder = Folder(given.options.savepath)
+        self._given = given
         self._sink = sink
         self._repair = repair
         self._deep = deep
@@ -203,7 +205,7 @@ class Verify:
         """Check every file; with `repair` mend, check again. Raises InputError, LockedError, errors of a download."""
         refuse_forked_child()
         try:
-            return await (self._run() if self._repair is None else self._run_repair(self._repair))
+            return await (self._run_repair(self._given) if self._repair else self._run())
         finally:
             await in_thread(self._opened.close)
 
@@ -239,7 +241,7 @@ class Verify:
         """Write the exports anew of which something is wrong."""
         for name in damage.get_column("path").str.split("/").list.get(1).unique().sort():
             options = await in_thread(export_options, self._folder.path / EXPORTS / name)
-            await Export(self._folder.path, options, self._sink).run()
+            await Export(self._folder.path, options, self._sink, given=self._given).run()
 
     async def _check(self) -> tuple[SavedDataset | None, Verification]:
         """Check every file, a batch at a time in each of two threads."""
@@ -277,12 +279,14 @@ class Verify:
         manifest_is_whole, query_is_whole = await in_thread(whole_inputs, self._folder, found)
         if not manifest_is_whole:
             return None
-        opener = open_folder if query_is_whole else SavedDataset
         try:
-            dataset = await acquired(opener, self._folder, "verify", release=SavedDataset.close)
+            if query_is_whole:
+                dataset = await acquired(open_folder, self._folder, "verify", self._given, release=SavedDataset.close)
+            else:
+                dataset = await in_thread(SavedDataset, self._folder, "verify")
         except InputError:
             # Without a record nothing but reading it shows that a manifest is damaged; a repair makes it anew.
-            if self._repair is None or not await in_thread(can_remake_manifest, self._folder):
+            if not self._repair or not await in_thread(can_remake_manifest, self._folder):
                 raise
             return None
         self._opened.callback(dataset.close)

@@ -119,6 +119,18 @@ class QueryOptions(TypedDict, total=False):
     no_files: bool
 
 
+class ReadOptions(TypedDict, total=False):
+    """The keywords of `open`, `export` and `verify` that are not taken from query.json; `Options` explains each."""
+
+    cache_dir: str | os.PathLike[str] | None
+    label: str | os.PathLike[str] | None
+    annotation: str | os.PathLike[str] | None
+    image_url: str | os.PathLike[str] | None
+    image_ids: str | os.PathLike[str] | None
+    exclude_ids: str | os.PathLike[str] | None
+    category_file: str | os.PathLike[str] | None
+
+
 class RepeatOptions(TypedDict, total=False):
     """The keywords of `verify` that a repair does not take from query.json; `Options` explains each."""
 

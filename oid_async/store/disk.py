@@ -98,7 +98,9 @@ def has_plain(path: str | Path) -> bool:
     For what is opened by its name, as Polars does.
     """
     if (what := odd_kind(path)) is not None:
-        raise InputError(NotPlainError(what, path).advice)
+        raise InputError(
+            f"{path}: it is {what}, and so not opened; run the download again or oid-async verify --repair"
+        )
     return os.path.lexists(path)
 
 

@@ -10,6 +10,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -83,17 +84,23 @@ class Folder:
             shutil.rmtree(self.plan, ignore_errors=True)
 
     def refuse_links(self) -> None:
-        """Raise UsageError if a folder of ours is a link: nothing below SAVEPATH may lead out of it.
+        """Raise UsageError if a folder of ours is a link, or no folder: nothing below SAVEPATH may lead out of it.
 
         SAVEPATH itself may be one. Files are looked at where they are opened (`oid_async.store.disk`).
         """
         for name in _FOLDERS:
             path = self.path / name
-            if path.is_symlink():
+            try:
+                mode = os.lstat(path).st_mode
+            except OSError:
+                continue
+            if stat.S_ISLNK(mode):
                 raise UsageError(
                     f"{path}: it is a link, and a download keeps its folders inside SAVEPATH, without following links; "
                     "make SAVEPATH itself the link, or mount the other disk there"
                 )
+            if not stat.S_ISDIR(mode):
+                raise UsageError(f"{path}: it is no folder, and a download has a folder of this name; move it away")
 
     def names(self) -> Iterator[str]:
         """Yield the names of the files under images/, in no order; a name that is not UTF-8 is none of ours.

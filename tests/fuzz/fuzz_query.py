@@ -15,9 +15,10 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["oid_async.dataset", "oid_async.options", "oid_async.jobs.given_lists"]):
-    from oid_async.dataset.query_file import read_query_file, whole_query
+    from oid_async.dataset.query_file import read_query_file
     from oid_async.jobs.given_lists import GivenLists
-    from oid_async.jobs.repeated import Given, repeated_run
+    from oid_async.jobs.repeated import repeated_run
+    from oid_async.jobs.stored_query import Given, read_options
 
 from support.fuzzing import fuzz
 from support.saved import SavedBox, SavedFolder, SavedImage
@@ -51,14 +52,12 @@ def one_line(error: Exception, name: str) -> None:
 
 def repeat(folder: Path) -> None:
     """Read a query.json as a repair does."""
-    given = Given.of(folder, {}, repairs=True)
-    assert given is not None
-    repeated_run(Folder(folder), given, ignore, retry_failed=False)
+    repeated_run(Folder(folder), Given.of(folder, {}, repairs=True), ignore, retry_failed=False)
 
 
 def check(folder: Path) -> None:
     """A query.json is repeated, or refused in one line that names it."""
-    for read in (repeat, lambda path: whole_query(read_query_file(path), path)):
+    for read in (repeat, lambda path: read_options(read_query_file(path), Folder(path), Given.of(path, {}))):
         try:
             read(folder)
         except OidError as error:

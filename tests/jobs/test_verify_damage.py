@@ -14,7 +14,9 @@ import pytest
 import oid_async
 
 # What says nothing of what was saved: the note of the lock, and notes that any run writes anew.
-_NO_CONTENT = tuple(f".oid_async/{name}" for name in ("lock", "site.json", "masks.json", "lists.json"))
+_NO_CONTENT = tuple(
+    f".oid_async/{name}" for name in ("lock", "site.json", "masks.json", "lists.json", "places.json", "places.stamp")
+)
 _INTERNAL = ".oid_async/"
 
 

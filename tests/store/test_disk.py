@@ -45,6 +45,8 @@ from oid_async.store.image_writer import ImageWriter, ReceivedImage
 from oid_async.store.journal import Journal, scan_journal
 from oid_async.store.recovery import RecoveryReport, recover_after_boot
 
+# Notes of what a run used outside of SAVEPATH.
+PLACES = ("places.json", "places.stamp")
 _LASTING = (".jpg", ".csv", ".parquet", ".json")
 IDS = [f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}" for number in range(1, 13)]
 
@@ -111,7 +113,7 @@ def saved_tree(savepath: Path) -> dict[str, Any]:
 
 def litter(savepath: Path) -> list[str]:
     """Return the files that no run may leave behind, temporaries of any kind."""
-    names = ("lock", "journal.tsv", "site.json", "files.parquet", "files.md5", "kept/query.json")
+    names = ("lock", "journal.tsv", "site.json", "files.parquet", "files.md5", "kept/query.json", *PLACES)
     notes = {f".oid_async/{name}" for name in names}
     there = set(savepath.rglob("*")) - plan_of_unfinished(savepath)
     files = {str(path.relative_to(savepath)) for path in there if path.is_file()}
@@ -623,7 +625,7 @@ async def test_tables_are_on_the_disk_before_they_have_their_names(
     await fetch(pictures, tmp_path / "out")
     tables = ["manifest.parquet", "query.json"]
     # The record of files comes with the tables, and once more with what is fetched after them.
-    notes = ("site.json", "plan.json", "files.parquet", "files.md5", ".oid_async")
+    notes = ("site.json", "plan.json", "files.parquet", "files.md5", ".oid_async", *PLACES)
     calls = [call for call in calls if not call.endswith(notes)]
     assert calls[:2] == ["sync query.json", "name query.json"]  # at the start
     assert calls[2:4] == ["sync ATTRIBUTION.csv", "name ATTRIBUTION.csv"]

@@ -1,0 +1,131 @@
+"""What is taken of a query.json: what to select and save, and nothing else.
+
+It may come from anywhere, with a folder that somebody has sent. So no folder to write to, no cache, no mirror, no
+private host and no local path is taken of it that this call has not named. Lists that an earlier run kept in SAVEPATH
+itself are taken, as plain files; a reader, which requests nothing, also takes the places that are known to be the
+user's own (`jobs.own_places`).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from oid_async.dataset.query_file import unusable
+from oid_async.errors import UsageError
+from oid_async.jobs.own_places import TABLES, own_places
+from oid_async.jobs.results import is_taken
+from oid_async.options.query import KEPT_LISTS, Options, ReadOptions
+from oid_async.redaction import is_http, is_redacted, redacted
+from oid_async.store.disk import is_plain
+from oid_async.store.folder import Folder, packed_in
+
+_MOST_SHOWN = 300
+# What reading a value of the wrong type or size raises.
+WRONG_VALUES = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The options of a call that reads or repairs a folder, and the names of those that it has given itself."""
+
+    options: Options
+    names: frozenset[str]
+
+    @classmethod
+    def of(cls, savepath: Path, values: Mapping[str, Any], *, repairs: bool = False) -> "Given":
+        """Check the values (RepeatOptions, or ReadOptions of a call that repairs nothing). Raises UsageError."""
+        given = {name: value for name, value in values.items() if value not in (None, (), [], False)}
+        if (of_repair := given.keys() - ReadOptions.__annotations__.keys()) and not repairs:
+            raise UsageError(f"{_flag(min(of_repair))} says how to repair: it goes with --repair")
+        options = Options(savepath=savepath, **given)
+        for name in KEPT_LISTS if not repairs else ():
+            if (value := getattr(options, name)) is not None and (value == "-" or not isinstance(value, str)):
+                raise UsageError(f"{_flag(name)} takes the file that the download had, nothing else")
+        return cls(options, frozenset(given))
+
+
+def read_options(content: Mapping[str, Any], folder: Folder, given: Given) -> Options:
+    """Return the options of a query.json, to read what its run has saved; nothing is requested. Blocking.
+
+    `cache_dir` is that of the call; `own_places` may know another. Raises InputError for a query.json that cannot be
+    used, UsageError, naming the option, where it holds what this call must name itself.
+    """
+    try:
+        values = taken_values(content, folder, given, own_places(folder))
+        try:
+            return Options(**{**values, "savepath": folder.path, "offline": True})
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+    except WRONG_VALUES as error:
+        raise unusable(folder.path / "query.json", error) from error
+
+
+def taken_values(content: Mapping[str, Any], folder: Folder, given: Given, own: Mapping[str, str]) -> dict[str, Any]:
+    """Return what is taken of a query.json, by the options' names, with the options that the call has given.
+
+    `own` are places that need not be named. Raises UsageError for what must be, WRONG_VALUES.
+    """
+    stored = content["query"]
+    if unknown := stored.keys() - {option.name for option in fields(Options)}:
+        raise ValueError(f"no option {min(unknown)!r} in this version")
+    values = {name: value for name, value in stored.items() if is_taken(name)}
+    values |= {name: getattr(given.options, name) for name in (*given.names, "mirror", "cache_dir")}
+    for name, value in values.items():
+        if name not in given.names:
+            _check_type(name, value)
+    for name in unnamed(values, given, TABLES):
+        table = values[name]
+        if own.get(name) != table and (is_redacted(table) or not is_http(table)):
+            raise must_be_named(folder, name, table)
+    for name in unnamed(values, given, tuple(KEPT_LISTS)):
+        if own.get(name) != values[name] or _is_kept(folder, name, values[name], stored.get("savepath")):
+            values[name] = str(_own_list(folder, name, values[name], stored.get("savepath")))
+    return values
+
+
+def unnamed(values: Mapping[str, Any], given: Given, names: tuple[str, ...]) -> Iterator[str]:
+    """Yield those of the names that have a value which the call has not given."""
+    yield from (name for name in names if values.get(name) is not None and name not in given.names)
+
+
+def must_be_named(folder: Folder, name: str, value: Any) -> UsageError:
+    """Return the error for what query.json names and this call has not."""
+    text = redacted(str(value))
+    text = text if text.isprintable() and len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]!a}"
+    return UsageError(
+        f"{folder.path / 'query.json'}: it names {text}, which is taken from this call alone: repeat it with "
+        f"{_flag(name)}"
+    )
+
+
+def _flag(name: str) -> str:
+    flag: str = Options.__dataclass_fields__[name].metadata["flags"][0]
+    return flag
+
+
+def shards_of(folder: Folder) -> Path | None:
+    """Return where the shards of a folder without image files are, as far as its own user's runs say; else None."""
+    own = own_places(folder).get("out")
+    return Path(own) if own is not None and own == packed_in(folder) else None
+
+
+def _check_type(name: str, value: Any) -> None:
+    """Refuse nested values: what an option takes is plain, or a list of plain values. Raises TypeError."""
+    for each in value if isinstance(value, list | tuple) else (value,):
+        if isinstance(each, list | dict):
+            raise TypeError(f"{name} is no plain value")
+
+
+def _is_kept(folder: Folder, name: str, path: str, savepath: Any) -> bool:
+    """Return whether a list is the one that was kept in SAVEPATH. It may have been moved since, with its list."""
+    stored = Path(path)
+    return stored.name == KEPT_LISTS[name] and str(stored.parent) in (str(folder.path), ".", str(savepath))
+
+
+def _own_list(folder: Folder, name: str, path: str, savepath: Any) -> Path:
+    """Return a list that was kept in SAVEPATH; any other must be named. Raises UsageError."""
+    own = folder.path / KEPT_LISTS[name]
+    if not _is_kept(folder, name, path, savepath) or not is_plain(own):
+        raise must_be_named(folder, name, path)
+    return own
