@@ -247,7 +247,7 @@ class ExportSource:
                 pl.when(pl.col("there").is_null())
                 .then(pl.lit("not there"))
                 .when(pl.col("there") == _NO_FILE)
-                .then(pl.lit("a link or folder, not a file"))
+                .then(pl.lit("not a plain file"))
                 .when(pl.col("there") != pl.col("Bytes"))
                 .then(pl.lit("cut or changed"))
                 .otherwise(reason)

@@ -82,7 +82,7 @@ async def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
     manifest.with_columns(no_bytes).write_parquet(path / "manifest.parquet")
     report = await oid_async.export(savepath=path, format="coco")
     assert (report.images, report.annotations) == (1, {"bbox": 1, "segmentation": 0})
-    assert report.left_out["image: not there"] == report.left_out["segmentation: no mask that Pillow reads"] == 1
+    assert report.left_out["image: not a plain file"] == report.left_out["segmentation: no mask"] == 1
 
 
 async def test_a_mask_of_two_rows_is_counted_by_its_rows(tmp_path: Path) -> None:
