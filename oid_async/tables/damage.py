@@ -69,6 +69,7 @@ def without_damage(
     """
     if table.columns is not None:
         return table
+    rules = replace(rules, has_header=table.header is None)
     with reading(table, into=folder):
         if table.is_parquet:
             return _parquet_without_damage(table, rules, folder)

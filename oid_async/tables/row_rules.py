@@ -102,6 +102,7 @@ class RowRules:
     ordered: tuple[tuple[str, str], ...] = ()
     ids: IdForm = IdForm()
     is_given: bool = False
+    has_header: bool = True
 
     @classmethod
     def of_kind(
@@ -154,7 +155,8 @@ class RowRules:
     def fault(self, fields: Sequence[bytes]) -> str | None:
         """Return the fault of a row of tidied fields in words, None for a valid one."""
         if len(fields) != len(self.columns):
-            return f"{counted(len(fields), 'field')} where the header has {len(self.columns)}"
+            where = "where the header has" if self.has_header else "where other rows have"
+            return f"{counted(len(fields), 'field')} {where} {len(self.columns)}"
         return self._fault(fields, self.rules) or self.order_fault(fields)
 
     def is_ordered(self, line: bytes) -> bool:
