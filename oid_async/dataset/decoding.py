@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 # Pixels of an image in its file, where even the smallest fraction takes seconds; and decoded, of four bytes each.
 _MOST_STORED_PIXELS = 500_000_000
 _FEW_PIXELS, _MOST_PIXELS = 25_000_000, 100_000_000
-# libjpeg holds all coefficients of a picture that comes in several scans; 16 bits each.
-_MOST_COEFFICIENT_BYTES = 160_000_000
+# libjpeg holds all coefficients of a picture that comes in several scans, 16 bits each: 24 megapixels of three colours.
+_MOST_COEFFICIENT_BYTES = 145_000_000
 _SCALES = (8, 4, 2, 1)
 # Nearly all headers are shorter.
 _HEADER_BYTES = 64 << 10

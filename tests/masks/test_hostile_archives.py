@@ -1,6 +1,7 @@
 """Archives that lie, and masks that are bombs: each fails alone, and costs no memory."""
 
 import io
+import itertools
 import shutil
 import struct
 import zipfile
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from support.mask_archives import (
     KEY,
     Archives,
@@ -25,9 +27,11 @@ from support.memory import measured_cli
 from support.published import read_csv
 
 from oid_async.masks.zip_archive import MemberError, ZipMember, unpack
+from oid_async.origin.server import published_object
 
 OTHER_KEY = KEY.replace("masks-0", "masks-1")
 _MIB = 1 << 20
+COUNTER = itertools.count()
 
 
 def entry_at(archive: bytes, number: int) -> int:
@@ -134,18 +138,74 @@ USELESS: dict[str, Callable[[bytes], bytes]] = {
 async def test_an_archive_without_a_directory_fails_alone(tmp_path: Path, lie: str) -> None:
     """The masks of one archive fail, each with a reason; those of another one are stored."""
     bad, lost = make_archive(9)
-    good, bodies = make_archive(5, seed=2)
-    # The other archive's names begin with another digit; members are found by name.
+    good, bodies = made_of_ones()
+    archives = Archives({KEY: USELESS[lie](bad), OTHER_KEY: good})
+    report = await fetch(archives, tmp_path, [*lost, *bodies])
+    assert {name for name, _, _ in report.failures} == set(lost)
+    assert there(tmp_path) == bodies
+
+
+def told(request: web.Request, body: bytes, **headers: str) -> web.Response:
+    """Return the part that is asked for, with other headers."""
+    answer = published_object(request, body, "application/zip")
+    for name, value in headers.items():
+        answer.headers[name.replace("_", "-")] = value
+    return answer
+
+
+SERVERS: dict[str, tuple[Callable[[web.Request, bytes], web.Response], set[str]]] = {
+    "404": (lambda request, body: web.Response(status=404), {"not_found"}),
+    "403": (lambda request, body: web.Response(status=403), {"forbidden"}),
+    "500": (lambda request, body: web.Response(status=500), {"server_error"}),
+    "416 for all": (lambda request, body: web.Response(status=416), {"bad_response"}),
+    "other bytes": (lambda request, body: told(request, body, Content_Range="bytes 0-9/100"), {"bad_response"}),
+    "a range of 5,000 digits": (
+        lambda request, body: told(request, body, Content_Range=f"bytes 0-9/{'9' * 5000}"),
+        {"bad_response"},
+    ),
+    "a range of no end": (lambda request, body: told(request, body, Content_Range="bytes */*"), {"bad_response"}),
+    "packed once more": (lambda request, body: told(request, body, Content_Encoding="gzip"), {"bad_response"}),
+    "an archive of exabytes": (
+        lambda request, body: told(request, body, Content_Range=f"bytes {10**17 - 9}-{10**17 - 1}/{10**17}"),
+        {"bad_response"},
+    ),
+    "another archive each time": (
+        lambda request, body: told(request, body, ETag=f'"{next(COUNTER)}"'),
+        {"bad_response"},
+    ),
+    "a page": (lambda request, body: web.Response(body=b"<html>"), {"bad_response"}),
+    "nothing": (lambda request, body: web.Response(body=b""), {"bad_response"}),
+}
+
+
+@pytest.mark.parametrize("server", SERVERS)
+async def test_a_server_that_is_out_of_order_fails_its_archive_alone(tmp_path: Path, server: str) -> None:
+    """Whatever is answered for one archive, its masks fail or are those of the archive, and those of others come."""
+    answer, kinds = SERVERS[server]
+    bad, lost = make_archive(9)
+    good, bodies = made_of_ones()
+
+    class Odd(Archives):
+        async def serve(self, request: web.Request) -> web.StreamResponse:
+            return answer(request, bad) if request.match_info["key"] == KEY else await super().serve(request)
+
+    report = await fetch(Odd({OTHER_KEY: good}), tmp_path, [*lost, *bodies])
+    failed = {name for name, _, _ in report.failures}
+    assert failed <= set(lost)
+    assert len(report.failures) == len(failed)
+    assert {kind for _, kind, _ in report.failures} <= kinds
+    assert there(tmp_path) == bodies | {name: body for name, body in lost.items() if name not in failed}
+
+
+def made_of_ones() -> tuple[bytes, dict[str, bytes]]:
+    """Return a sound archive of masks whose names begin with 1, and the masks."""
+    _, bodies = make_archive(5, seed=2)
     renamed = {f"1{name[1:]}": body for name, body in bodies.items()}
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for name, body in renamed.items():
             archive.writestr(name, body)
-    archives = Archives({KEY: USELESS[lie](bad), OTHER_KEY: packed.getvalue()})
-    report = await fetch(archives, tmp_path, [*lost, *renamed])
-    assert {name for name, _, _ in report.failures} == set(lost)
-    assert there(tmp_path) == renamed
-    assert good
+    return packed.getvalue(), renamed
 
 
 async def test_the_later_of_two_members_of_a_name_that_can_be(tmp_path: Path) -> None:

@@ -6,16 +6,20 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from aiohttp import web
 from support.make_old_folders import BLOCK_BYTES, CUT_TABLE, SPAN_ROWS, run_of
 from support.published import read_manifest
+from support.weapons import HEADLESS
 
 import oid_async
 from oid_async.errors import UsageError
 from oid_async.openimages.catalogue import IMAGE_BUCKET
+from oid_async.options.export import FORMATS
 from oid_async.origin.lookalike import Lookalike
 from oid_async.report import Report
+from oid_async.store.image_check import md5_base64
 
 KEPT = Path(__file__).parent / "0.1.0"
 ALWAYS = ("manifest.parquet", "query.json")
@@ -189,3 +193,38 @@ async def test_a_table_that_was_cut_is_resumed(folders: Path, cache_dir: Path, o
 
     await run_of("cut", tmp_path / "fresh", serve).download()
     assert (CUT_TABLE, 206, "bytes=9419-") in origin.tables
+
+
+# What 0.1.0 has saved as images, with the size in the manifest that it found in them.
+NO_PICTURES = {
+    "start and end": (HEADLESS["start and end"], None, None),
+    "0 x 0": (HEADLESS["0 x 0"], 0, 0),
+    "no scan": (HEADLESS["no scan"], 64, 48),
+}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+async def test_what_is_no_picture_is_left_out_of_exports(format: str, folders: Path, tmp_path: Path) -> None:
+    """JPEGs without size or scan, which 0.1.0 took for images: the others are exported, with --max-side and without."""
+    folder = folders / "plain"
+    manifest = pl.read_parquet(folder / "manifest.parquet")
+    names = manifest.filter(Status="ok").get_column("FileName").head(len(NO_PICTURES))
+    for name, (body, width, height) in zip(names, NO_PICTURES.values(), strict=True):
+        (folder / "images" / name).write_bytes(body)
+        facts = {"Bytes": len(body), "MD5": md5_base64(body), "Width": width, "Height": height}
+        manifest = manifest.with_columns(
+            pl.when(FileName=pl.lit(name))
+            .then(pl.lit(value))
+            .otherwise(column)
+            .cast(manifest.schema[column])
+            .alias(column)
+            for column, value in facts.items()
+        )
+    manifest.write_parquet(folder / "manifest.parquet")
+    sound = len(manifest.filter(Status="ok")) - len(NO_PICTURES)
+    asked: tuple[dict[str, Any], ...] = ({}, {"max_side": 100}, {"splits": "50/25/25"})
+    for number, options in enumerate(asked):
+        report = await oid_async.export(savepath=folder, format=format, out=tmp_path / str(number), **options)
+        assert report.images == sound
+        assert report.left_out["image: no width and height"] == 2
+        assert report.left_out["image: no size or no scan in it"] == 1
