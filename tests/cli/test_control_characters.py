@@ -22,8 +22,9 @@ from support.scripted import Scripted, http
 import oid_async
 from oid_async.cli import main as cli
 from oid_async.cli.commands import COMMANDS
+from oid_async.cli.screen import Screen
 from oid_async.errors import InputError
-from oid_async.events import Note
+from oid_async.events import Note, TableProgress
 from oid_async.http.retry import FetchError
 from oid_async.redaction import printable
 
@@ -243,6 +244,21 @@ raise ValueError(f"{{signs}}\\nsecond")
     assert odd_signs(done.stderr) == []
     assert done.stderr.count("\\x1b]0;owned") == 5
     assert done.stderr.endswith("\nsecond\n")
+
+
+def test_what_others_write_while_bars_are_up_is_clean_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rich takes stderr over then; bars named by a table, and others' text, stay text, and stderr is given back."""
+    with terminal(monkeypatch) as said:
+        before = sys.stderr
+        with Screen(quiet=False) as screen:
+            screen.show(TableProgress(HOSTILE, 1, 10))
+            print(f"others {SIGNS}", file=sys.stderr)
+            screen.show(TableProgress(HOSTILE, 10, 10, finished=True))
+        assert sys.stderr is before
+    text = OURS.sub("", said[0])
+    assert odd_signs(text) == []
+    assert "others \\x1b]0;owned" in text
+    assert "[red]" in text
 
 
 def test_errors_and_notes_hold_nothing_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
