@@ -21,8 +21,8 @@ from oid_async.errors import storage_errors
 from oid_async.http.resume import is_strong
 from oid_async.http.retry import FetchError, with_retries
 from oid_async.http.small_get import SmallBody, small_get
-from oid_async.masks.zip_archive import TAIL_BYTES, CentralDirectoryEnd, find_end, read_directory
-from oid_async.metadata.integrity import first_damaged, is_intact, is_readable, sealed, stored_file
+from oid_async.masks.zip_archive import SCHEMA, TAIL_BYTES, CentralDirectoryEnd, find_end, read_directory
+from oid_async.metadata.integrity import is_as_stored, is_intact, is_line, is_readable, sealed, stored_file
 from oid_async.store.atomic import read_json, replacing, write_json
 
 if TYPE_CHECKING:
@@ -222,13 +222,14 @@ def cached_directory(folder: Path) -> tuple[Path, ArchiveState] | None:
     """
     stored = read_json(folder / "state.json")
     try:
-        state, files = ArchiveState(int(stored["bytes"]), stored["etag"]), stored.get("files")
+        state = ArchiveState(int(stored["bytes"]), stored["etag"])
         path = folder / f"{state.name}.parquet"
-        if not is_intact(stored) or (files is not None and first_damaged(folder, files) is not None):
+        is_ours = is_intact(stored) and (state.etag is None or is_line(state.etag))
+        if not is_ours or ("files" in stored and not is_as_stored(folder, path.name, stored)):
             return None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
-    return (path, state) if (path.exists() if files is not None else is_readable(path)) else None
+    return (path, state) if is_readable(path, SCHEMA) else None
 
 
 async def _data(body: SmallBody) -> bytearray:

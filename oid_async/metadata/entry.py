@@ -12,6 +12,7 @@ A version that a run reads from is pinned by a shared lock on its `in_use`: a ne
 
 import errno
 import os
+import re
 import secrets
 import shutil
 import time
@@ -21,16 +22,27 @@ from pathlib import Path
 from typing import Any
 
 from oid_async.errors import StorageError
-from oid_async.metadata.integrity import Stored, first_damaged, is_intact, is_readable, sealed, states, stored_files
+from oid_async.metadata.integrity import (
+    Stored,
+    first_damaged,
+    is_intact,
+    is_line,
+    is_readable,
+    sealed,
+    states,
+    stored_files,
+)
+from oid_async.openimages.ids import KEY, ROW
 from oid_async.report import size_text
 from oid_async.store.atomic import read_json, replacing, write_json
-from oid_async.store.disk import free_bytes, sync_file, sync_folder
+from oid_async.store.disk import free_bytes, is_plain, odd_kind, sync_file, sync_folder
 from oid_async.store.lock import FileLock
 from oid_async.tables.reading import TableFile
 
 # In addition to the raw file the conversion needs the rows twice: 0.55 times the size of the train boxes, 0.9 of the
 # images.
 _CONVERSION_SHARE = 1.0
+_VERSION = re.compile("[0-9A-Za-z]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +102,19 @@ class CacheEntry:
                 return version
 
     def _read(self, note: Any) -> CachedVersion | None:
+        """Return the version that a note describes, None if it is not here. The note may be anybody's."""
         with suppress(OSError, TypeError, KeyError, ValueError, AttributeError):
-            if not is_intact(note):
+            version, columns, identity = note["version"], note["columns"], Identity(**note["identity"])
+            if not is_intact(note) or not _VERSION.fullmatch(version) or not _is_sound(identity):
                 return None
-            columns = note["columns"]
-            version = str(note["version"])
+            folder = self.folder / version
             # A power cut may leave the note on the disk but not all of the files that it describes.
-            if _size(self.folder / version) == note["size"]:
-                made_s = self._in_use(version).stat().st_mtime
-                columns = None if columns is None else tuple(columns)
-                files = {name: (size, md5) for name, (size, md5) in note["files"].items()} if "files" in note else None
-                return CachedVersion(
-                    version, Identity(**note["identity"]), columns, made_s, self._current.stat().st_mtime, files
-                )
+            if folder.is_symlink() or not is_plain(folder / "in_use") or _size(folder) != note["size"]:
+                return None
+            made_s = self._in_use(version).stat().st_mtime
+            columns = None if columns is None else tuple(map(str, columns))
+            files = {name: (size, md5) for name, (size, md5) in note["files"].items()} if "files" in note else None
+            return CachedVersion(version, identity, columns, made_s, self._current.stat().st_mtime, files)
         return None
 
     def damaged_file(self, cached: CachedVersion, *, thorough: bool = False) -> str | None:
@@ -117,15 +129,23 @@ class CacheEntry:
             if cached.columns is None and cached.identity.md5 is not None:
                 files = {self.name: (cached.identity.bytes, cached.identity.md5)}
             else:
-                if (unreadable := _unreadable_part(folder)) is not None:
+                if (unreadable := _unreadable_part(folder, cached)) is not None:
                     return unreadable
                 files = self._add_files(cached)
+        if (unknown := next((name for name in self._read_files(cached) if name not in files), None)) is not None:
+            return unknown
         now: dict[str, Any] = {"version": cached.version, "files": states(folder, files)}
         if not thorough and read_json(self._verified) == now:
             return None
-        if (damaged := first_damaged(folder, files)) is None:
+        damaged = first_damaged(folder, files) or _unreadable_part(folder, cached)
+        if damaged is None:
             self._note_verified(now)
         return damaged
+
+    def _read_files(self, cached: CachedVersion) -> list[str]:
+        """Return the names of the files of a version that are read as its table."""
+        folder = self.folder / cached.version
+        return [self.name] if cached.columns is None else sorted(path.name for path in folder.glob("*.parquet"))
 
     def _add_files(self, cached: CachedVersion) -> Stored:
         """Hash the files of a version of 0.1.0, and note that for the next time, if anything may be written here."""
@@ -170,6 +190,8 @@ class CacheEntry:
 
     def build(self) -> Path:
         """Return an empty folder to make a version in. Needs the lock, as the methods below do."""
+        if not self.building.is_dir() or self.building.is_symlink():
+            self.building.unlink(missing_ok=True)
         shutil.rmtree(self.building, ignore_errors=True)
         self.building.mkdir()
         return self.building
@@ -205,7 +227,7 @@ class CacheEntry:
 
     def raw_bytes(self) -> int:
         """Return how many bytes of the file have been fetched."""
-        return self.raw.stat().st_size if self.raw.exists() else 0
+        return self.raw.stat().st_size if is_plain(self.raw) else 0
 
     def forget_raw(self) -> None:
         """Remove the bytes fetched so far."""
@@ -223,6 +245,12 @@ class CacheEntry:
         busy = 0
         for path in list(self.folder.iterdir()):
             if not path.is_dir() or path.name == current:
+                continue
+            if path.is_symlink():
+                path.unlink()
+                continue
+            if odd_kind(path / "in_use") is not None:
+                shutil.rmtree(path, ignore_errors=True)
                 continue
             lock = _take_lock(path / "in_use")
             if lock is None:
@@ -261,7 +289,7 @@ class CacheEntry:
         with suppress(FileNotFoundError):
             for path in self.folder.iterdir():
                 with suppress(FileNotFoundError):
-                    total += _size(path) if path.is_dir() else path.stat().st_size
+                    total += _size(path) if path.is_dir() else path.lstat().st_size
         return total
 
     def _in_use(self, version: str) -> Path:
@@ -283,13 +311,24 @@ def _own_part(path: Path) -> Path:
     return path.with_name(f"{path.name}.{os.getpid()}.part")
 
 
-def _unreadable_part(folder: Path) -> str | None:
-    """Return the name of a Parquet file without a readable end, None if each has one."""
-    return next((path.name for path in sorted(folder.glob("*.parquet")) if not is_readable(path)), None)
+def _unreadable_part(folder: Path, cached: CachedVersion) -> str | None:
+    """Return the name of a Parquet file of a converted table that cannot be read as a part of it, None if all can."""
+    if cached.columns is None:
+        return None
+    parts = sorted(folder.glob("*.parquet"))
+    columns = (*cached.columns, KEY, ROW)
+    bad = (path.name for path in parts if not is_readable(path, columns if path.name.startswith("part-") else ()))
+    return next(bad, None if any(path.name.startswith("part-") for path in parts) else "part-00000.parquet")
+
+
+def _is_sound(identity: Identity) -> bool:
+    """Return whether an identity that was read is one that may have been written."""
+    texts = (text for text in (identity.etag, identity.last_modified, identity.md5) if text is not None)
+    return type(identity.bytes) is int and all(map(is_line, (identity.url, *texts)))
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())
+    return sum(path.lstat().st_size for path in folder.iterdir())
 
 
 def needed_bytes(total: int, have: int, *, converted: bool) -> int:

@@ -7,6 +7,7 @@ If-Range. Only a strong ETag guarantees the rest of the same file; without one t
 import asyncio
 import base64
 import hashlib
+import os
 import re
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
@@ -17,9 +18,11 @@ from oid_async.concurrency import in_thread, wait_until_done
 from oid_async.http.resume import complete_length, is_strong, request_rest
 from oid_async.http.retry import FetchError, with_retries
 from oid_async.metadata.entry import CacheEntry, Identity
+from oid_async.metadata.integrity import is_line
 from oid_async.metadata.paths import recorded_url
 from oid_async.store.atomic import read_json, write_json
 from oid_async.store.boot import boot_id
+from oid_async.store.disk import open_plain, plain_file
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client, Response
@@ -136,7 +139,9 @@ class FileFetch:
         """Return the file of which bytes are here and how many; None and 0 if it cannot be resumed."""
         with suppress(OSError, TypeError):
             remote = _RemoteFile(**read_json(self._entry.raw_note))
-            have = self._entry.raw.stat().st_size
+            have = self._entry.raw_bytes()
+            if not all(map(is_line, (remote.etag, remote.url, remote.md5 or "", remote.last_modified or ""))):
+                return None, 0
             if remote.url == self._recorded_url and remote.can_resume and 0 < have <= (remote.total or have):
                 return remote, have
         return None, 0
@@ -197,7 +202,7 @@ class FileFetch:
         return Identity(self._recorded_url, size, remote.etag, remote.last_modified, md5)
 
     def _hash_so_far(self) -> str:
-        with self._entry.raw.open("rb") as file:
+        with plain_file(self._entry.raw) as file:
             return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
@@ -224,7 +229,9 @@ class _Spool:
         if not self._have:
             self._entry.forget_raw()
         write_json(self._entry.raw_note, asdict(self._remote))
-        self._file = self._entry.raw.open("r+b" if self._have else "wb")
+        # Never through a link: what is here already was seen to be a plain file.
+        flags = os.O_RDWR | (0 if self._have else os.O_CREAT | os.O_EXCL)
+        self._file = os.fdopen(open_plain(self._entry.raw, flags), "r+b")
         while self.size < self._have and (block := self._file.read(min(_BLOCK, self._have - self.size))):
             self.md5.update(block)
             self.size += len(block)

@@ -9,11 +9,14 @@ leaves all four as they were is a failing disk's, and `oid-async metadata pull` 
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+
+from oid_async.store.disk import is_plain, plain_file
 
 Stored = Mapping[str, tuple[int, str]]
 
@@ -32,31 +35,49 @@ def states(folder: Path, files: Stored) -> dict[str, list[int]]:
     """Return the states of those of the files that are there."""
     found = {}
     for name in files:
-        if (path := folder / name).is_file():
-            state = path.stat()
+        if is_plain(path := folder / name):
+            state = path.lstat()
             found[name] = [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
     return found
 
 
 def first_damaged(folder: Path, files: Stored) -> str | None:
-    """Return the name of a file that is not what was stored, None if all are."""
+    """Return the name of a file that is not what was stored, None if all are. A name that leads elsewhere is none."""
     for name, (size, md5) in files.items():
+        path = folder / name
         try:
-            path = folder / name
-            if path.stat().st_size != size or _md5(path) != md5:
+            if os.path.basename(name) != name or path.lstat().st_size != size or _md5(path) != md5:
                 return name
-        except OSError:
+        except (OSError, ValueError):
             return name
     return None
 
 
-def is_readable(path: Path) -> bool:
-    """Return whether a Parquet file has a readable end: all that can be said of one that has no stored hash."""
+def is_as_stored(folder: Path, name: str, note: Mapping[str, Any]) -> bool:
+    """Return whether a file is what a note on it tells, which may be anybody's."""
     try:
-        pl.scan_parquet(path, glob=False).collect_schema()
+        size, md5 = note["files"][name]
+    except (KeyError, TypeError, ValueError):
+        return False
+    return first_damaged(folder, {name: (size, md5)}) is None
+
+
+def is_readable(path: Path, columns: Collection[str] = ()) -> bool:
+    """Return whether a Parquet file has a readable end that names these columns.
+
+    That is all that can be said of one that has no stored hash.
+    """
+    if not is_plain(path):
+        return False
+    try:
+        return set(columns) <= set(pl.scan_parquet(path, glob=False).collect_schema())
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
         return False
-    return True
+
+
+def is_line(text: Any) -> bool:
+    """Return whether a value of a note is text that may stand in the header of a request."""
+    return isinstance(text, str) and not any(letter < " " or letter == "\x7f" for letter in text)
 
 
 def sealed(note: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,5 +102,5 @@ def _seal(note: Mapping[str, Any]) -> str:
 
 
 def _md5(path: Path) -> str:
-    with path.open("rb") as file:
+    with plain_file(path) as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

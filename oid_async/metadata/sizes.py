@@ -9,6 +9,7 @@ listing continues with those that are missing. (API reference of Amazon S3, List
 """
 
 import asyncio
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from oid_async.errors import StorageError, UnavailableError, storage_error
 from oid_async.events import Sink, TableProgress
 from oid_async.http.retry import FetchError
 from oid_async.http.small_get import SmallBody, small_get
-from oid_async.metadata.integrity import first_damaged, is_intact, is_readable, sealed, stored_file
+from oid_async.metadata.integrity import is_as_stored, is_intact, is_readable, sealed, stored_file
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.vocabulary import Split
@@ -69,21 +70,21 @@ class Sizes:
     @property
     def is_there(self) -> bool:
         """Return whether the listing is complete."""
-        return self.path.exists()
+        return os.path.lexists(self.path)
 
     def is_damaged(self) -> bool:
         """Return whether the listing is there and not as it was stored. Blocking."""
         if not self.is_there:
             return False
         note = read_json(self._note)
-        if not isinstance(note, dict):
-            return not is_readable(self.path)
-        return not is_intact(note) or first_damaged(self._folder, note.get("files", {})) is not None
+        if not is_readable(self.path, _SCHEMA):
+            return True
+        return isinstance(note, dict) and not (is_intact(note) and is_as_stored(self._folder, self.path.name, note))
 
     @property
     def age_s(self) -> float | None:
         """Return the age of the table, None if there is none."""
-        return max(0.0, time.time() - self.path.stat().st_mtime) if self.is_there else None
+        return max(0.0, time.time() - self.path.lstat().st_mtime) if self.is_there else None
 
     def clear(self) -> None:
         """Remove the table and its pages."""
@@ -125,7 +126,7 @@ class Sizes:
             raise StorageError(f"{storage_error(error, self._folder)}; {hint}") from error
 
     def _missing(self) -> list[str]:
-        return [prefix for prefix in PREFIXES if not is_readable(self._pages / f"{prefix}.parquet")]
+        return [prefix for prefix in PREFIXES if not is_readable(self._pages / f"{prefix}.parquet", _SCHEMA)]
 
     async def _list(self, client: "Client", prefix: str, mirror: str | None) -> list[tuple[str, int, str]]:
         images: list[tuple[str, int, str]] = []

@@ -17,6 +17,7 @@ from oid_async.http.retry import Limits
 from oid_async.jobs.download import Run
 from oid_async.jobs.listings import Listings
 from oid_async.metadata.cache import every_entry
+from oid_async.metadata.entry import CacheEntry
 from oid_async.openimages.catalogue import published
 from oid_async.openimages.catalogue_tables import PublishedTable
 from oid_async.options.query import Options
@@ -97,6 +98,10 @@ def cached(root: Path) -> dict[str, bytes]:
     for entry in every_entry(root):
         version = entry.current_version()
         assert version is not None
+        if version.columns is None:
+            # A table given by URL is kept under a digest, with its own name within.
+            (name,) = {path.name for path in (entry.folder / version.version).iterdir()} - {"in_use"}
+            entry = CacheEntry(entry.folder, name)
         assert entry.damaged_file(version, thorough=True) is None
         for path in (entry.folder / version.version).iterdir():
             files[str(path.relative_to(root))] = path.read_bytes()
