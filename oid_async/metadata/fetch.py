@@ -263,8 +263,8 @@ async def _meanwhile(read: Awaitable[bytes], opening: Awaitable[None]) -> bytes:
 
 
 def _remote_file(url: str, response: "Response") -> _RemoteFile:
-    hashes = ",".join(response.headers.getall("x-goog-hash", []))
-    md5 = re.search(r"(?:^|[,\s])md5=([A-Za-z0-9+/]{22}==)", hashes)
     headers = response.headers
+    hashes = ",".join([*headers.getall("x-goog-hash", []), f"md5={headers.get('Content-MD5', '')}"])
+    md5 = re.search(r"(?:^|[,\s])md5=([A-Za-z0-9+/]{22}==)", hashes)
     etag, changed = headers.get("ETag"), headers.get("Last-Modified")
     return _RemoteFile(url, response.length, etag, changed, md5[1] if md5 else None, boot_id())

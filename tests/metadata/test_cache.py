@@ -674,6 +674,7 @@ async def test_a_table_given_by_url_is_cached_like_the_published(cache_dir: Path
         pytest.param(["x-goog-hash: crc32c=AAAAAA==,md5={md5}"], id="one header"),
         pytest.param(["x-goog-hash: md5={md5}, crc32c=AAAAAA=="], id="one header, MD5 first"),
         pytest.param(["X-Goog-Hash: md5={md5}"], id="alone"),
+        pytest.param(["Content-MD5: {md5}"], id="of another store"),
     ],
 )
 async def test_the_md5_that_a_server_names_decides(cache_dir: Path, lines: list[str]) -> None:
@@ -1148,6 +1149,33 @@ async def test_a_disk_that_fills_up_in_a_conversion_costs_no_second_fetch(cache_
         assert (await plan(store.url))["selected"] == 40
         assert store.bodies == {path_of(table): 1 for table in READ}
         assert len(versions(place_of(store.url, cache_dir, BOXES))) == 1
+
+
+@pytest.mark.parametrize("step", ["open", "write"], ids=["read-only", "full"])
+async def test_a_new_version_that_cannot_be_stored_costs_the_good_copy_nothing(
+    cache_dir: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A disk that is full, or may only be read: the copy is used, in one line, and all space given back."""
+    notes: list[str] = []
+
+    def sink(event: Event) -> None:
+        notes.extend([event.text] if isinstance(event, Note) else [])
+
+    def refuse(self: fetch._Spool, *block: bytes) -> None:
+        raise OSError(errno.EROFS if step == "open" else errno.ENOSPC, "refused")
+
+    async with Store({path_of(CLASSES): Held(OLD)}) as store:
+        await bring(store.url, cache_dir)
+        store.objects[path_of(CLASSES)] = Held(NEW)
+        with monkeypatch.context() as patch:
+            patch.setattr(fetch._Spool, step, refuse)
+            assert (await bring(store.url, cache_dir, sink=sink))[0] == OLD
+        assert not place_of(store.url, cache_dir).raw.exists()
+        (note,) = notes
+        assert re.search("its new version cannot be stored .*; the copy of .* is used$", note)
+        async with MetadataCache(None, ignore, root=cache_dir, mirror=store.url, site=store.url) as cache:
+            assert (await cache.published(CLASSES))[0].path.read_bytes() == OLD
+        assert (await bring(store.url, cache_dir))[0] == NEW
 
 
 # Cancelling -----------------------------------------------------------------------------------------------------------

@@ -53,13 +53,16 @@ async def plan(url: str, root: Path, notes: list[str], **query: Any) -> int:
 
 async def outcome(url: str, root: Path, *, offline: bool = False) -> int | str:
     """Have the box table as a run does; return how many rows it has, or whether an error was a line."""
-    async with Client(Hosts(None, 1.0), Limits(retries=0), connections=1, allowed=[endpoint(URL(url))]) as client:
-        async with MetadataCache(None if offline else client, ignore, root=root, mirror=url, site=url) as cache:
-            try:
-                table, _ = await cache.published(BOXES)
-            except OidError as error:
-                return "a line" if "\n" not in str(error) else str(error)
-            return len(pl.read_parquet(table.parts))
+    allowed = [endpoint(URL(url))]
+    async with (
+        Client(Hosts(None, 1.0), Limits(retries=0), connections=1, allowed=allowed) as client,
+        MetadataCache(None if offline else client, ignore, root=root, mirror=url, site=url) as cache,
+    ):
+        try:
+            table, _ = await cache.published(BOXES)
+        except OidError as error:
+            return "a line" if "\n" not in str(error) else str(error)
+        return len(pl.read_parquet(table.parts))
 
 
 def link_to(path: Path, outside: Path) -> None:
