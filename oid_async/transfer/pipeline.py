@@ -20,8 +20,8 @@ from oid_async.transfer.collector import BATCHES_AT_ONCE, Collector, Recipients
 from oid_async.transfer.fetch import Fetcher
 from oid_async.transfer.image_transfer import Failed, ImageTransfer, Retry, Target
 from oid_async.transfer.keep_alive import KeepAliveChain
-from oid_async.transfer.scheduler import HostScheduler
-from oid_async.transfer.tail import LOOK_S, InHand, Tail
+from oid_async.transfer.scheduler import HostScheduler, InHand
+from oid_async.transfer.tail import LOOK_S, Tail
 from oid_async.transfer.targets import Targets
 
 

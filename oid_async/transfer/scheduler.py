@@ -60,6 +60,10 @@ class Left:
     retry_at: float = 0.0
 
 
+# How many images of a host a worker process has, and when its attempts at them end at the latest.
+InHand = tuple[Host, int, float]
+
+
 class _HostQueue(Generic[Item]):
     """The items of one host, first in, first out: those that are objects, then places in the plan."""
 

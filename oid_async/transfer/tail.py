@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from oid_async.http.hosts import Host, Hosts, asked_until, clock_text
-from oid_async.transfer.scheduler import Left
+from oid_async.http.hosts import Hosts, asked_until, clock_text
+from oid_async.transfer.scheduler import InHand, Left
 
 LOOK_S = 1.0
 # Nothing has ended for this long, or nothing can within it: then it is worth a line.
@@ -22,8 +22,6 @@ _HANGS_AFTER_S = 20.0
 _SAID_FOR_S = 60.0
 _MOST_NAMED = 3
 
-# How many images of a host a worker process has, and when its attempts at them end at the latest.
-InHand = tuple[Host, int, float]
 Cause = Literal["down", "closed", "retry", "hanging"]
 
 

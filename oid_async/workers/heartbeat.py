@@ -10,8 +10,10 @@ import asyncio
 import os
 import threading
 import time
+from contextlib import suppress
 
-LOOK_S = 1.0
+_LOOK_S = 1.0
+_BEATS_AT_ONCE = 4096
 _BEAT_S = 2.0
 _TURNS, _BLOCKED = b"+", b"-"
 _STDOUT = 1
@@ -45,6 +47,21 @@ class Heartbeat(threading.Thread):
         self._has_turned = True
 
 
+async def first_ailment(beats: asyncio.StreamReader) -> str | None:
+    """Listen to a worker, and return why it is to be ended; None once it has ended by itself."""
+    pulse, clock = Pulse(), asyncio.get_running_loop().time
+    looked_at = clock()
+    while True:
+        heard = b""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_S):
+                if not (heard := await beats.read(_BEATS_AT_ONCE)):
+                    return None
+        passed_s, looked_at = clock() - looked_at, clock()
+        if (ailment := pulse.look(passed_s, heard)) is not None:
+            return ailment
+
+
 class Pulse:
     """What the run knows of one worker's beats.
 
@@ -62,7 +79,7 @@ class Pulse:
 
         `beats` are those that came in the `passed_s` since the last look.
         """
-        passed_s = min(passed_s, 2 * LOOK_S)
+        passed_s = min(passed_s, 2 * _LOOK_S)
         self._has_beaten |= bool(beats)
         self._silent_s = 0.0 if beats else self._silent_s + passed_s
         self._blocked_s = 0.0 if _TURNS in beats else self._blocked_s + passed_s

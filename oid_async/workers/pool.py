@@ -36,9 +36,8 @@ from oid_async.select.names import Adopt
 from oid_async.transfer.collector import Collector
 from oid_async.transfer.fetch import Fetcher
 from oid_async.transfer.image_transfer import Failed, ImageTransfer, PartialBody, Target
-from oid_async.transfer.scheduler import HostScheduler
-from oid_async.transfer.tail import InHand
-from oid_async.workers.heartbeat import LOOK_S, Pulse
+from oid_async.transfer.scheduler import HostScheduler, InHand
+from oid_async.workers.heartbeat import first_ailment
 from oid_async.workers.messages import (
     LINE_BYTES,
     Fields,
@@ -57,7 +56,6 @@ _SEND_AT_ONCE = 32
 _STOP_S = 2.0
 _SILENT_S = 60.0  # beyond the longest attempt
 _GRACE_S = 0.3
-_BEATS_AT_ONCE = 4096
 # A worker that died is replaced once: what ended it may end the next one, too.
 _STARTS = 2
 
@@ -295,18 +293,9 @@ class _Worker:
         """Kill a process that is stopped or blocked; what it has in hand then comes back as that of a dead one."""
         assert self._process is not None
         assert self._process.stdout is not None
-        pulse, loop = Pulse(), asyncio.get_running_loop()
-        looked_at, ailment = loop.time(), None
-        while ailment is None:
-            beats = b""
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
-                    if not (beats := await self._process.stdout.read(_BEATS_AT_ONCE)):
-                        return
-            now = loop.time()
-            ailment, looked_at = pulse.look(now - looked_at, beats), now
-        self._ailment = ailment
-        self._kill()
+        self._ailment = await first_ailment(self._process.stdout)
+        if self._ailment is not None:
+            self._kill()
 
     async def _read_line(self, reader: asyncio.StreamReader) -> bytes:
         """Return the next line. A process that sends nothing for longer than any attempt takes is killed."""

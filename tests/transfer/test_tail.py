@@ -10,8 +10,8 @@ from support.fasttime import run_fast
 
 from oid_async.http.hosts import Host, Hosts
 from oid_async.http.retry import FetchError
-from oid_async.transfer.scheduler import HostScheduler, Left
-from oid_async.transfer.tail import InHand, Tail
+from oid_async.transfer.scheduler import HostScheduler, InHand, Left
+from oid_async.transfer.tail import Tail
 
 PATIENCE_S = 60.0
 

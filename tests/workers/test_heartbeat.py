@@ -11,7 +11,7 @@ from oid_async.workers import heartbeat
 from oid_async.workers.heartbeat import Heartbeat, Pulse
 
 
-def first_ailment(looks: Iterator[tuple[float, bytes]]) -> tuple[float, str | None]:
+def ended_after(looks: Iterator[tuple[float, bytes]]) -> tuple[float, str | None]:
     """Return after how many seconds a worker is ended and why, None if it never is."""
     pulse, passed_s = Pulse(), 0.0
     for seconds, beats in looks:
@@ -46,7 +46,7 @@ def looks(count: int, beat: bytes = b"", every: int = 2) -> Iterator[tuple[float
 )
 def test_who_is_ended_and_when(parts: list[Iterator[tuple[float, bytes]]], after_s: float, ailment: str | None) -> None:
     """Silence of twenty seconds ends a worker, a blocked loop two minutes; time nobody listened does not count."""
-    ended_s, why = first_ailment(look for part in parts for look in part)
+    ended_s, why = ended_after(look for part in parts for look in part)
     assert why == ailment
     assert ended_s == pytest.approx(after_s, abs=2.0)
 

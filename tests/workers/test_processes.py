@@ -451,6 +451,21 @@ async def test_an_interrupt_ends_all_processes(bucket: tuple[Bucket, str], tmp_p
     assert not list((tmp_path / "out" / ".oid_async").glob("tmp/*"))
 
 
+async def test_an_interrupt_does_not_wait_for_a_stopped_worker(bucket: tuple[Bucket, str], tmp_path: Path) -> None:
+    """A worker that is stopped (SIGSTOP) does not keep Ctrl-C from ending everything within its five seconds."""
+    async with half_way(bucket, tmp_path / "out") as process:
+        workers = children(process.pid)
+        os.kill(workers[0], signal.SIGSTOP)
+        os.killpg(process.pid, signal.SIGINT)
+        began = time.monotonic()
+        told, _ = await process.communicate()
+        assert time.monotonic() - began < 5
+    report = json.loads(told)
+    assert (process.returncode, report["interrupted"]) == (130, True)
+    assert await ended(workers)
+    assert report["downloaded"] <= len(image_names(tmp_path / "out"))
+
+
 async def test_a_disk_that_says_no_to_a_worker_stops_the_run(
     bucket: tuple[Bucket, str], watched: Watched, tmp_path: Path
 ) -> None:
