@@ -6,7 +6,6 @@ more can be decoded in a fraction of its size.
 
 import os
 import stat
-from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -25,6 +24,8 @@ _MOST_STORED_PIXELS = 500_000_000
 _FEW_PIXELS, _MOST_PIXELS = 25_000_000, 100_000_000
 # libjpeg holds all coefficients of a picture that comes in several scans, 16 bits each: 24 megapixels of three colours.
 _MOST_COEFFICIENT_BYTES = 145_000_000
+# Each scan goes over all pixels; a picture has a dozen of them, a hostile one of the same size many thousands.
+_MOST_SCANNED_PIXELS = 2_000_000_000
 _SCALES = (8, 4, 2, 1)
 # Nearly all headers are shorter.
 _HEADER_BYTES = 64 << 10
@@ -84,7 +85,7 @@ def open_jpeg(path: Path | str, size: tuple[int, int]) -> "JpegImageFile":
         if (
             image.width * image.height > _MOST_STORED_PIXELS
             or _pixels(image.size, least) > _MOST_PIXELS
-            or _coefficient_bytes(image, path) > _MOST_COEFFICIENT_BYTES
+            or _takes_too_many_scans(image, path)
         ):
             raise TooLargeError(f"{image.width} x {image.height} pixels")
         image.draft(image.mode, least)
@@ -101,19 +102,20 @@ def _pixels(size: tuple[int, int], least: tuple[int, int]) -> int:
     return (size[0] // by + 1) * (size[1] // by + 1)
 
 
-def _coefficient_bytes(image: "JpegImageFile", path: Path | str) -> int:
-    """Return how many bytes libjpeg needs to have all scans of a picture together; 0 where one scan has it all."""
-    if not image.info.get("progressive") and _components_of_scan(path) == len(image.layer):
-        return 0
-    factors: Sequence[tuple[int, int]] = [(across, down) for _, across, down, _ in image.layer]
-    most = max(across for across, _ in factors) * max(down for _, down in factors)
-    return 2 * image.width * image.height * sum(across * down for across, down in factors) // max(1, most)
+def _takes_too_many_scans(image: "JpegImageFile", path: Path | str) -> bool:
+    """Return whether a picture that comes in several scans takes too much memory, or time.
 
-
-def _components_of_scan(path: Path | str) -> int | None:
+    One that comes in a single scan is decoded line by line.
+    """
+    pixels, layers = image.width * image.height, [(across, down) for _, across, down, _ in image.layer]
     with FileBytes(path) as body:
         scan_at = read_header(body).scan_at
-        return None if scan_at is None else body[scan_at + 4]
+        if scan_at is None or (not image.info.get("progressive") and body[scan_at + 4] == len(layers)):
+            return False
+        scans = body.count(b"\xff\xda")
+    most = max(across for across, _ in layers) * max(down for _, down in layers)
+    coefficients = pixels * sum(across * down for across, down in layers) // max(1, most)
+    return 2 * coefficients > _MOST_COEFFICIENT_BYTES or scans * pixels > _MOST_SCANNED_PIXELS
 
 
 def undecodable(path: Path) -> str | None:

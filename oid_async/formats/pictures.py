@@ -33,8 +33,8 @@ Result = TypeVar("Result")
 # The quality of a smaller JPEG, as trainers' own tools have it.
 _QUALITY = 90
 _CHUNK = 16
-# What a JPEG can hold of EXIF in one segment; of more, Pillow writes none.
-_MOST_EXIF_BYTES = 65_533
+# What a smaller JPEG takes along: EXIF that fits into one segment, and a colour profile unless it is absurd.
+_MOST_METADATA_BYTES = {"exif": 65_533, "icc_profile": 4 << 20}
 # Outlines are drawn at this size at most; published masks have fewer pixels.
 _MOST_OUTLINE_PIXELS = 4_000_000
 # An outline of more parts, or a nearest corner sought in more pairs of corners, takes too long.
@@ -209,9 +209,11 @@ def smaller_jpeg(path: str, width: int, height: int) -> bytes:
     from PIL import Image
 
     with open_jpeg(path, (width, height)) as image:
-        metadata = {name: image.info[name] for name in ("exif", "icc_profile") if name in image.info}
-        if len(metadata.get("exif", b"")) > _MOST_EXIF_BYTES:
-            del metadata["exif"]
+        metadata = {
+            name: image.info[name]
+            for name, most in _MOST_METADATA_BYTES.items()
+            if name in image.info and len(image.info[name] or b"") <= most
+        }
         smaller = image.resize((width, height), Image.Resampling.LANCZOS)
         out = io.BytesIO()
         smaller.save(out, "JPEG", quality=_QUALITY, **metadata)

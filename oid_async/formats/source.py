@@ -51,6 +51,8 @@ _NAMED = 5
 _NO_FILE = -1
 # Formats that hold the images themselves.
 _HOLDS_IMAGES = ("webdataset", "parquet")
+# They read each image as a whole; four times of what a download takes by default.
+_MOST_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +252,8 @@ class ExportSource:
                 .then(pl.lit("not a plain file"))
                 .when(pl.col("there") != pl.col("Bytes"))
                 .then(pl.lit("cut or changed"))
+                .when((pl.col("there") > _MOST_BYTES) & (self._options.format in _HOLDS_IMAGES))
+                .then(pl.lit(f"more than {_MOST_BYTES >> 20} MiB"))
                 .otherwise(reason)
             )
         unusable = facts.select("ImageID", "FileName", reason=reason).drop_nulls("reason")

@@ -6,6 +6,7 @@ thread.
 """
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -43,6 +44,8 @@ from oid_async.version import __version__
 # Where pictures are made smaller or masks are read, a span takes seconds: smaller spans let a stop take effect.
 _SLOW_SPAN_ROWS = 256
 _READS_MASKS = ("coco", "yolo", "webdataset", "parquet")
+# Reasons that a fresh copy of an image does not change.
+_TOO_LARGE = re.compile("too many pixels|more than")
 # Formats without a place for authors and licences: ATTRIBUTION.csv is copied.
 _NEEDS_ATTRIBUTION = ("yolo", "fiftyone")
 
@@ -216,7 +219,7 @@ def _left_out(source: ExportSource) -> Iterator[str]:
     """Yield what was left out and how to have it. Raises InputError if no image is left."""
     plan, savepath = source.planned, source.dataset.savepath
     lines = list(plan.left_out_lines())
-    if any(reason.startswith("image:") and "too many pixels" not in reason for reason in plan.left_out):
+    if any(reason.startswith("image:") and not _TOO_LARGE.search(reason) for reason in plan.left_out):
         lines.append(f"oid-async verify {savepath} --repair fetches the images again that were left out")
     if not sum(plan.images.values()) and any(reason.startswith("image:") for reason in plan.left_out):
         raise InputError(f"{savepath}: none of its images can be exported; {'; '.join(lines)}")

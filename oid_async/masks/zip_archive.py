@@ -105,13 +105,13 @@ def read_directory(data: bytes | bytearray, end: CentralDirectoryEnd) -> pl.Data
     stored and unpacked. An entry may state anything: `refusals` says which of them can be no members.
     """
     frames, rows, at = [pl.DataFrame(schema=_ENTRY_SCHEMA)], [], 0
-    for _ in range(end.entries):
+    for number in range(1, end.entries + 1):
         row, at = _read_entry(data, at, end)
         rows.append(row)
-        if len(rows) == _ENTRIES_AT_ONCE:
-            frames.append(pl.DataFrame(rows, schema=_ENTRY_SCHEMA, orient="row"))
+        if len(rows) == _ENTRIES_AT_ONCE or number == end.entries:
+            columns = zip(*rows, strict=True)
+            frames.append(pl.DataFrame(dict(zip(_ENTRY_SCHEMA, columns, strict=True)), schema=_ENTRY_SCHEMA))
             rows = []
-    frames.append(pl.DataFrame(rows, schema=_ENTRY_SCHEMA, orient="row"))
     frame = pl.concat(frames).sort("start", maintain_order=True)
     # Up to the next member that begins behind this one's bytes: one that claims to begin within them does not cut it.
     starts = frame.get_column("start").append(pl.Series([end.start]))

@@ -107,6 +107,19 @@ async def test_exif_that_fills_more_than_a_segment_does_not_matter(tmp_path: Pat
     assert "Warning" not in done.stderr
 
 
+@pytest.mark.parametrize(("format", "images"), [("coco", 2), ("webdataset", 1), ("parquet", 1)])
+async def test_no_format_reads_gigabytes(tmp_path: Path, format: str, images: int) -> None:
+    """A file of gigabytes that begins as a picture is linked, and left out where it would be held in memory."""
+    path = SavedFolder([SavedImage(ONE), SavedImage(TWO)]).write(tmp_path / "d")
+    os.truncate(path / "images" / SavedImage(TWO).file_name, 1 << 34)
+    manifest = pl.read_parquet(path / "manifest.parquet")
+    large = pl.when(ImageID=pl.lit(TWO)).then(1 << 34).otherwise("Bytes").alias("Bytes")
+    manifest.with_columns(large).write_parquet(path / "manifest.parquet")
+    report = await oid_async.export(savepath=path, format=format)
+    assert report.images == images
+    assert report.left_out == ({} if images == 2 else {"image: more than 256 MiB": 1})
+
+
 @pytest.mark.parametrize("format", ["coco", "yolo", "webdataset", "parquet", "fiftyone"])
 async def test_no_mask_is_drawn_at_gigapixels(tmp_path: Path, format: str) -> None:
     """A mask is brought to its image's size: of an image of more than 100 megapixels it is left out, its box stays."""

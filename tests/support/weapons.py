@@ -33,6 +33,12 @@ def grey_jpeg(width: int, height: int, *, progressive: bool = False, components:
     return start + scan(components, progressive=progressive) + bytes((bits + 7) // 8) + EOI
 
 
+def many_scans(width: int, height: int, count: int) -> bytes:
+    """Return a progressive JPEG whose first scan comes again and again."""
+    body = grey_jpeg(width, height, progressive=True)[: -len(EOI)]
+    return body + body[body.index(b"\xff\xda") :] * (count - 1) + EOI
+
+
 def scan_by_scan(width: int, height: int) -> bytes:
     """Return a baseline JPEG of three colours, each in a scan of its own."""
     start = SOI + _TABLES + frame(width, height, components=3)
@@ -66,4 +72,5 @@ TOO_LARGE: dict[str, bytes] = {
     "all that a JPEG can be": SOI + _TABLES + frame(65_500, 65_500) + scan() + bytes(99) + EOI,
     "progressive": grey_jpeg(20_000, 20_000, progressive=True),
     "scan by scan": scan_by_scan(9_000, 9_000),
+    "a hundred scans": many_scans(5_000, 5_000, 100),
 }
