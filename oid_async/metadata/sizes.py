@@ -42,7 +42,7 @@ _AT_ONCE = 16
 # A page of a thousand keys has some 300 kB.
 _MOST_PAGE_BYTES = 8 << 20
 _LEAST_SHARE = 0.5
-_SCHEMA = {KEY: pl.UInt64, "Bytes": pl.Int64, "ETag": pl.String}
+SIZES_SCHEMA = {KEY: pl.UInt64, "Bytes": pl.Int64, "ETag": pl.String}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Sizes:
         if not self.is_there:
             return False
         note = read_json(self._note)
-        if not is_readable(self.path, _SCHEMA):
+        if not is_readable(self.path, SIZES_SCHEMA):
             return True
         return isinstance(note, dict) and not (is_intact(note) and is_as_stored(self._folder, self.path.name, note))
 
@@ -126,7 +126,7 @@ class Sizes:
             raise StorageError(f"{storage_error(error, self._folder)}; {hint}") from error
 
     def _missing(self) -> list[str]:
-        return [prefix for prefix in PREFIXES if not is_readable(self._pages / f"{prefix}.parquet", _SCHEMA)]
+        return [prefix for prefix in PREFIXES if not is_readable(self._pages / f"{prefix}.parquet", SIZES_SCHEMA)]
 
     async def _list(self, client: "Client", prefix: str, mirror: str | None) -> list[tuple[str, int, str]]:
         images: list[tuple[str, int, str]] = []
@@ -154,7 +154,7 @@ class Sizes:
     def _keep(self, prefix: str, images: Sequence[tuple[str, int, str]]) -> None:
         ids, sizes, etags = zip(*images, strict=True) if images else ((), (), ())
         keys = pl.Series([int(image_id, 16) for image_id in ids], dtype=pl.UInt64)
-        frame = pl.DataFrame({KEY: keys, "Bytes": list(sizes), "ETag": list(etags)}, schema=_SCHEMA)
+        frame = pl.DataFrame({KEY: keys, "Bytes": list(sizes), "ETag": list(etags)}, schema=SIZES_SCHEMA)
         # A power cut may leave a readable end, and not what is before it.
         with replacing(self._pages / f"{prefix}.parquet", durable=True) as part:
             frame.write_parquet(part, compression="lz4")

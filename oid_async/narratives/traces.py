@@ -27,6 +27,7 @@ from oid_async.openimages.catalogue_tables import NARRATIVES_BUCKET
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.vocabulary import Split
 from oid_async.store.atomic import replacing
+from oid_async.store.disk import plain_file
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client, Response
@@ -69,6 +70,11 @@ class NarrativeFilter:
         self.complete_bytes = 0
         self._name = ""
         self._line = 0
+
+    @property
+    def line_count(self) -> int:
+        """How many lines of the shard were taken so far."""
+        return self._line
 
     def start_shard(self, name: str) -> None:
         """Begin with a shard."""
@@ -135,7 +141,10 @@ async def fetch_traces(
     scratch: Path,
     target: Path,
 ) -> TraceReport:
-    """Write the narratives of these images (KEY, u64) to `target`, unless a shard is lost. Raises StorageError."""
+    """Write the narratives of these images (KEY, u64) to `target`, unless a shard is lost. Raises StorageError.
+
+    What is there already, with captions alone, is not replaced by under half as many narratives.
+    """
     report = TraceReport()
     wanted = array("Q", keys.sort().to_list())
     spool = scratch / "traces.jsonl"
@@ -145,6 +154,9 @@ async def fetch_traces(
             for split in splits:
                 for key, size in trace_keys(split):
                     await _read_shard(client, sink, object_url(NARRATIVES_BUCKET, key, mirror), size, lines, report)
+        before = await in_thread(_count_lines, target)
+        if not report.lost and 2 * report.found < before:
+            report.lost.append(f"traces: {report.found} of {before} narratives have any, as if a file was cut off")
         if not report.lost:
             with storage_errors(target):
                 await in_thread(_write_sorted, spool, lines.index(), target)
@@ -159,6 +171,7 @@ async def _read_shard(
     """Read a shard through the filter; after a break go on behind its last complete line."""
     name = url.rpartition("/")[2]
     lines.start_shard(name)
+    damaged = len(report.damaged)
     etag: str | None = None
     before = 0
 
@@ -177,6 +190,8 @@ async def _read_shard(
             etag, total = current, size if response.length is None else response.length + have - skip
             await _feed(response, lines, skip, report, lambda: sink(TableProgress(name, lines.complete_bytes, total)))
             await in_thread(lines.end)
+        if 2 * (len(report.damaged) - damaged) > lines.line_count:
+            raise FetchError("bad_response", "most of its lines are no narratives", hopeless=True)
 
     try:
         await with_retries(
@@ -207,6 +222,14 @@ async def _feed(
                     progress()
     finally:
         await in_thread(lines.feed, block)
+
+
+def _count_lines(path: Path) -> int:
+    try:
+        with plain_file(path) as file:
+            return sum(block.count(b"\n") for block in iter(lambda: file.read(_BLOCK_BYTES), b""))
+    except OSError:
+        return 0
 
 
 def _write_sorted(spool: Path, index: pl.DataFrame, target: Path) -> None:

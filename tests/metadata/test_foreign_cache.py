@@ -19,9 +19,12 @@ from oid_async.http.client import Client
 from oid_async.http.hosts import Hosts
 from oid_async.http.retry import Limits
 from oid_async.jobs.download import Run
+from oid_async.masks.archive import ArchiveState, cached_directory
+from oid_async.masks.zip_archive import SCHEMA
 from oid_async.metadata.cache import MetadataCache, every_entry
 from oid_async.metadata.entry import CacheEntry
 from oid_async.metadata.integrity import sealed
+from oid_async.metadata.sizes import SIZES_SCHEMA, Sizes
 from oid_async.openimages.catalogue import published
 from oid_async.options.query import Options
 from oid_async.origin.server import Origin, folder
@@ -171,6 +174,36 @@ async def test_a_note_of_nonsense_is_no_version(mirror: str, cache_dir: Path, tm
     assert await plan(mirror, cache_dir, []) == 40
     assert await plan(mirror, cache_dir, [], offline=True) == 40
     assert (tmp_path / "outside" / "secret").read_bytes() == SECRET
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: odd.__name__)
+def test_a_listing_and_a_directory_are_read_as_plain_files(tmp_path: Path, odd: Callable[[Path, Path], None]) -> None:
+    """Sizes of images and members of archives: anything odd in the place of either is damaged, and not waited for."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_bytes(SECRET)
+    listing = Sizes(tmp_path, "train")
+    directory = tmp_path / "masks.directory"
+    frames = {listing.path: SIZES_SCHEMA, directory / f"{ArchiveState(7, None).name}.parquet": SCHEMA}
+    for path, schema in frames.items():
+        path.parent.mkdir(parents=True)
+        pl.DataFrame(schema=schema).write_parquet(path)
+    (directory / "state.json").write_text('{"bytes": 7, "etag": null}')
+    assert not listing.is_damaged()
+    assert cached_directory(directory) is not None
+    for path in (*frames, directory / "state.json"):
+        kept = path.read_bytes()
+        path.unlink()
+        odd(path, outside)
+        if path == listing.path:
+            assert listing.is_damaged()
+        else:
+            assert cached_directory(directory) is None
+            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+            path.write_bytes(kept)
+    for number in ("1e999", "-7", '"x"', "null", "9" * 9999):
+        (directory / "state.json").write_text(f'{{"bytes": {number}, "etag": null}}')
+        assert cached_directory(directory) is None
 
 
 def test_versions_that_are_links_are_removed_and_not_what_they_lead_to(tmp_path: Path) -> None:

@@ -128,6 +128,26 @@ async def test_a_shard_that_cannot_be_had_is_told_and_leaves_no_file(tmp_path: P
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("worse", ["a page", "an error", "half", "nothing"])
+async def test_traces_of_a_wrong_file_replace_no_captions(tmp_path: Path, worse: str) -> None:
+    """A login page, an error in JSON, less than half the narratives: what is there stays, and one line says why."""
+    lines = stories(40)
+    keys, _ = wanted_of(lines, 1)
+    target = tmp_path / "found.jsonl"
+    captions = b'{"image_id": "x", "caption": "y"}\n' * 40
+    target.write_bytes(captions)
+    page = b"<!DOCTYPE html>\n<html>\n<body>sign in</body></html>\n"
+    bodies = {"a page": page, "an error": b'{"error": "sign in"}', "half": b"\n".join(lines[:19]), "nothing": b""}
+
+    async def serve(request: web.Request) -> web.Response:
+        return web.Response(body=bodies[worse])
+
+    async with Origin(serve) as origin, client_for(origin) as client:
+        report = await fetch_traces(client, ignore, keys, ["test"], mirror=origin.url, scratch=tmp_path, target=target)
+    assert len(report.lost) == 1
+    assert target.read_bytes() == captions
+
+
 BAD_LINES = {
     "cut within": b'{"image_id": "%s", "caption": "x, "traces": []}',
     "a thousand brackets": b'{"image_id": "%s", "traces": ' + b"[" * 20_000 + b"]" * 20_000 + b"}",
