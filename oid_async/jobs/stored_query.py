@@ -21,6 +21,7 @@ from oid_async.store.disk import is_plain
 from oid_async.store.folder import Folder, packed_in
 
 _MOST_SHOWN = 300
+_MOST_BYTES = 64 << 10
 # What reading a value of the wrong type or size raises.
 WRONG_VALUES = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
@@ -111,10 +112,15 @@ def shards_of(folder: Folder) -> Path | None:
 
 
 def _check_type(name: str, value: Any) -> None:
-    """Refuse nested values: what an option takes is plain, or a list of plain values. Raises TypeError."""
+    """Refuse nested values: what an option takes is plain, or a list of plain values. Raises TypeError.
+
+    A text that is longer than any word, path or expression is no value either, nor one that is no Unicode.
+    """
     for each in value if isinstance(value, list | tuple) else (value,):
         if isinstance(each, list | dict):
             raise TypeError(f"{name} is no plain value")
+        if isinstance(each, str) and len(each.encode()) > _MOST_BYTES:
+            raise TypeError(f"{name} has {len(each)} characters")
 
 
 def _is_kept(folder: Folder, name: str, path: str, savepath: Any) -> bool:

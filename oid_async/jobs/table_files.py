@@ -40,6 +40,8 @@ _MOST_HASHED = 256 << 20
 _WORTH_A_LINE = 10_000_000
 # Beyond the limit, damaged rows are counted so far.
 _MOST_COUNTED = 100_000
+# More rows than any table has; a larger limit is one that Polars cannot count to.
+_MOST_LISTED = 1 << 40
 NO_BAD_ROWS = pl.DataFrame(schema={"File": pl.String, "Line": pl.Int64, "Reason": pl.String})
 # The columns that a given table must have.
 _NEEDED: dict[TableKind, tuple[str, ...]] = {"boxes": ("ImageID", "LabelName"), "images": ("ImageID", "OriginalURL")}
@@ -205,7 +207,8 @@ class TableFiles:
 
     def _first_bad_rows(self, table: TableFile) -> pl.DataFrame:
         """Return a table's damaged rows; of a table of nothing else no more than it takes to refuse it."""
-        return bad_rows(table).head(self._options.max_bad_rows + _MOST_COUNTED).collect(engine="streaming")
+        most = min(self._options.max_bad_rows, _MOST_LISTED) + _MOST_COUNTED
+        return bad_rows(table).head(most).collect(engine="streaming")
 
     def _add_bad_rows(self, kind: TableKind, table: TableFile, rows: pl.DataFrame) -> None:
         most = self._options.max_bad_rows

@@ -239,7 +239,7 @@ def _check_query(query: Mapping[str, Any], path: Path) -> None:
     sources, site = query.get("sources"), query.get("site")
     if not isinstance(sources, list) or not sources or not all(each in SOURCES for each in sources):
         raise InputError(f"{path}: 'sources' are no sources of images; run the download again")
-    if site is not None and not isinstance(site, str):
+    if site is not None and not (isinstance(site, str) and site.isprintable()):
         raise InputError(f"{path}: 'site' is no address; run the download again")
 
 

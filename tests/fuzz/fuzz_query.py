@@ -7,6 +7,7 @@ It stops at the first input that breaks a promise and leaves it as crash-...; th
 file as its argument repeats it. Arguments are those of libFuzzer.
 """
 
+import asyncio
 import json
 import random
 import tempfile
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["oid_async.dataset", "oid_async.options", "oid_async.jobs.given_lists"]):
+with atheris.instrument_imports(include=["oid_async.dataset", "oid_async.options", "oid_async.jobs"]):
     from oid_async.dataset.query_file import read_query_file
     from oid_async.jobs.given_lists import GivenLists
     from oid_async.jobs.repeated import repeated_run
@@ -39,6 +40,7 @@ SEED = {
     "categories": {"Cat": ["/m/1"]},
     "tables": [{"table": "image-ids", "name": "x", "bytes": 5, "md5": "0" * 32, "kept": "image_ids.txt"}],
 }
+UNFINISHED = {**SEED, "unfinished": {"first_line": 0}, "query": Options(kinds=("bbox", "label"), limit=3).as_json()}
 JUNK = [b"null", b"true", b"[]", b"{}", b"-1", b"1e999", b"NaN", b'"\\ud800"', b'"\\u0000"', b'"../.."', b'"inter"']
 JUNK += [b'"', b",", b":", b"{", b"}", b"\xff", b"\xef\xbb\xbf", b'["all"]', b'"0/0"', b'"http://u:p@h/x?y"']
 JUNK += [b"9" * 5000, b"[" * 2000]
@@ -64,12 +66,19 @@ def check(folder: Path) -> None:
             one_line(error, "query.json")
     GivenLists(Options(savepath=folder), {}, {}).drop_unused(Folder(folder))
     packed_in(Folder(folder))
-    try:
-        saved = oid_async.open(folder)
-        assert saved.images.collect().height == 1
+    for read_all in (open_folder, lambda path: asyncio.run(oid_async.prune(path, dry_run=True))):
+        try:
+            read_all(folder)
+        except OidError as error:
+            one_line(error, "")
+
+
+def open_folder(folder: Path) -> None:
+    """Open a folder, and read its images."""
+    with oid_async.open(folder) as saved:
+        assert saved.images.collect().height <= 1
         assert isinstance(saved.query, dict)
-    except OidError as error:
-        one_line(error, "")
+        saved.boxes.collect()
 
 
 def ruin(body: bytes, most: int, seed: int) -> bytes:
@@ -93,12 +102,17 @@ def ruin(body: bytes, most: int, seed: int) -> bytes:
 def main() -> None:
     # libFuzzer ends the process without a word to Python: the folders stay.
     folder = SavedFolder([SavedImage(ID)], [SavedBox(ID)]).write(Path(tempfile.mkdtemp()) / "d")
+    # Without a manifest the tables are made of what query.json says.
+    unfinished = SavedFolder([SavedImage(ID)], [SavedBox(ID)]).write(Path(tempfile.mkdtemp()) / "d")
+    (unfinished / "manifest.parquet").unlink()
     seeds = Path(tempfile.mkdtemp())
-    (seeds / "query").write_text(json.dumps(SEED), encoding="utf-8")
+    for name, content in (("query", SEED), ("unfinished", UNFINISHED)):
+        (seeds / name).write_text(json.dumps(content), encoding="utf-8")
 
     def check_one(body: bytes) -> None:
-        (folder / "query.json").write_bytes(body)
-        check(folder)
+        for each in (folder, unfinished):
+            (each / "query.json").write_bytes(body)
+            check(each)
 
     fuzz(check_one, seeds, "-max_len=16384", mutator=ruin)
 
