@@ -147,10 +147,13 @@ class Audit:
             return pl.DataFrame(schema=_EXPECTED), pl.DataFrame(schema={"FileName": pl.String}), odd
         names_there = pl.concat(others)
         known = (
-            scan_journal(self._folder.journal)
-            .filter(pl.col("Status") == "ok", pl.col("FileName").is_in(names_there.to_series().implode()))
+            scan_journal(
+                self._folder.journal,
+                pl.col("Status") == "ok",
+                pl.col("FileName").is_in(names_there.to_series().implode()),
+            )
             .select("line", *_EXPECTED)
-            .collect(engine="streaming")
+            .collect()
             .sort("line")
             .unique("FileName", keep="last")
             .select(pl.col(name).cast(dtype) for name, dtype in _EXPECTED.items())
@@ -270,7 +273,7 @@ def not_repaired(dataset: SavedDataset, found: pl.DataFrame) -> pl.DataFrame:
     names = [name for name in names if not is_plain(folder.images / name)]
     if not names:
         return pl.DataFrame(schema=FINDINGS)
-    known = scan_journal(folder.journal).filter(pl.col("Status") == "ok", pl.col("FileName").is_in(names))
+    known = scan_journal(folder.journal, pl.col("Status") == "ok", pl.col("FileName").is_in(names))
     known = known.sort("line").unique("FileName", keep="last").select("ImageID", "FileName")
     failed = dataset.images.filter(Status="failed").select("ImageID")
     return (

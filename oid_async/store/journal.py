@@ -2,19 +2,21 @@
 
 journal.tsv, UTF-8, fields separated by tabs; the latest line of an image is valid:
 
-    image_id  status  source  file_name  bytes  md5  width  height  reason  detail  attempts  url  subset  asked  LF
+    image_id status source file_name bytes md5 width height reason detail attempts url subset asked sum LF
 
 `status` is `ok` (the file was renamed before the line was written) or `failed`; a line of status `forget` cancels the
 remembered failures before it that a limit or the address guard has made, and all of version 0.1.0. A line without its
 LF was torn by a crash and does not count: it is cut off before anything is appended. A batch is one write to a file
 opened for appending. It is synced when it is closed: `oid_async.store.disk` says why that is enough.
 
-`asked` says what the failures of a line are about (see `oid_async.store.failure_memory`). Version 0.1.0 wrote neither
-it nor `subset`: its lines end with `url`.
+An `ok` line without source, whose url is `-`, is of a file that was found: where its bytes came from is not known.
+`asked` says what the failures of a line are about (see `oid_async.store.failure_memory`). `sum` is the line's checksum
+(`oid_async.store.journal_line`): a line that fails it does not count. Version 0.1.0 wrote none of `subset`, `asked`,
+`sum`: its lines end with `url`, and later ones with `asked`. Lines without checksum count only before the first line
+that has one.
 
 Anything else that a crash or a power cut leaves in it (a tail of NULs, half a line with the next one behind it, bytes
-of another file) costs the lines that hold it, never those around them: a line counts only if all of its fields can be
-read.
+of another file) costs the lines that hold it, never those around them.
 """
 
 import os
@@ -31,6 +33,15 @@ from oid_async.errors import NotPlainError, storage_error, storage_errors
 from oid_async.report import Outcome
 from oid_async.store.atomic import own_bytes
 from oid_async.store.disk import open_plain, plain_file, write_all
+from oid_async.store.journal_line import (
+    FIELDS,
+    OLD_FIELDS,
+    is_checked,
+    is_old,
+    line_of,
+    line_of_fields,
+    without_damaged,
+)
 
 _NUMBERS = ("Bytes", "Width", "Height", "Attempts")
 SCHEMA: dict[str, type[pl.DataType]] = {
@@ -39,15 +50,15 @@ SCHEMA: dict[str, type[pl.DataType]] = {
     **dict.fromkeys(_NUMBERS, pl.Int64),
 }
 FORGET = "forget"
-_FIELDS_OF_0_1_0 = 12
-_WIDTHS = (len(SCHEMA), _FIELDS_OF_0_1_0)
+_TEXTS = (*SCHEMA, "Sum")
 _URL = 11
-# No line of ours holds a control character but the tab: split at this one a line is one text.
-_IN_NO_LINE = "\x1e"
+# Fields of a line that may count: with its checksum, or of an earlier version.
+_WIDTHS = (FIELDS, *OLD_FIELDS)
 _BLOCK_BYTES = 1 << 18
+_SCANNED_BYTES = 4 << 20
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f]")
 _CONTROL_BYTES = bytes(byte for byte in range(32) if byte not in b"\t\n")
-_NO_CONTROLS = dict.fromkeys(range(32), " ")
+_LAST_FIELD = re.compile(rb"\t[0-9a-f]{8}\n")
 
 
 class Journal:
@@ -72,20 +83,22 @@ class Journal:
 
     def append(self, outcomes: Iterable[Outcome]) -> None:
         """Write one line for each outcome, all of them or none. Raises StorageError."""
-        self._write("".join(map(_line, outcomes)))
+        self._write(b"".join(map(line_of, outcomes)))
 
     def forget_failures(self) -> None:
         """Cancel the failures remembered so far: their sources are requested again."""
-        self._write("\t".join(("", FORGET, *[""] * (len(SCHEMA) - 2))) + "\n")
+        self._write(line_of_fields("", FORGET, *[""] * (FIELDS - 3)))
 
-    def _write(self, lines: str) -> None:
+    def _write(self, lines: bytes) -> None:
+        if not lines:
+            return
         with self._lock:
             try:
                 if self._torn_at is not None:
                     os.ftruncate(self._file, self._torn_at)
                 start = self._torn_at = os.fstat(self._file).st_size
                 try:
-                    write_all(self._file, lines.encode("utf-8", "replace"))
+                    write_all(self._file, lines)
                 except OSError:
                     with suppress(OSError):
                         os.ftruncate(self._file, start)
@@ -95,70 +108,113 @@ class Journal:
             except OSError as error:
                 raise storage_error(error, self._path.parent) from error
 
+    def sync(self) -> None:
+        """Wait until the lines are on the disk. Raises StorageError."""
+        with storage_errors(self._path.parent):
+            os.fsync(self._file)
+
     def close(self) -> None:
         """Sync the lines to the disk and close the file. Raises StorageError; the file is closed all the same."""
         try:
-            with storage_errors(self._path.parent):
-                os.fsync(self._file)
+            self.sync()
         finally:
             os.close(self._file)
 
 
-def scan_journal(path: Path) -> pl.LazyFrame:
-    """Scan the complete lines of a journal: SCHEMA plus `line` (u32, ascending). Empty if there is no journal.
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some complete lines of a journal: the first `unchecked` bytes are lines of versions that wrote no checksum.
 
-    Lines are read as text first and split after that: as a table, one damaged line would fail all of them.
+    `is_full`: it will not change when lines are appended.
     """
-    size = complete_bytes(path)
-    if not size:
-        return pl.LazyFrame(schema={"line": pl.UInt32, **SCHEMA})
-    frame = pl.scan_csv(
-        path,
-        separator=_IN_NO_LINE,
-        quote_char=None,
-        has_header=False,
-        schema={"text": pl.String},
-        row_index_name="line",
-        n_rows=None if size == path.stat().st_size else _count_lines(path, size),
-        truncate_ragged_lines=True,
-        extra_columns="ignore",
-        encoding="utf8-lossy",
-        glob=False,
-    )
-    return _valid_lines(_fields(frame))
+
+    content: bytes
+    unchecked: int
+    is_full: bool
 
 
-def parse_lines(block: bytes) -> pl.DataFrame:
-    """Return the lines of a block of a journal as scan_journal does, `line` from 0. The last must be complete.
+def read_blocks(path: Path, block_bytes: int = _SCANNED_BYTES) -> Iterator[Block]:
+    """Yield the complete lines of a journal in blocks of so many bytes, each up to the end of a line."""
+    left = complete_bytes(path)
+    if not left:
+        return
+    may_be_old = True
+    with plain_file(path) as file:
+        while left:
+            content = file.read(min(left, block_bytes))
+            is_full = len(content) == block_bytes
+            if not content.endswith(b"\n"):
+                content += file.readline(left - len(content))
+            left -= len(content)
+            unchecked = _unchecked_bytes(content) if may_be_old else 0
+            may_be_old = unchecked == len(content)
+            yield Block(content, unchecked, is_full)
+
+
+def _unchecked_bytes(content: bytes) -> int:
+    """Return how many bytes come before the first line with a checksum."""
+    for found in _LAST_FIELD.finditer(content):
+        start = content.rfind(b"\n", 0, found.start()) + 1
+        if is_checked(content[start : found.end() - 1]):
+            return start
+    return len(content)
+
+
+def scan_journal(path: Path, *where: pl.Expr) -> pl.LazyFrame:
+    """Return the lines of a journal that count: SCHEMA plus `line` (u32, ascending), those for which `where` is true.
+
+    They are held in memory, a block at a time until they have passed. Empty if there is no journal.
+    """
+    frames, first = [pl.DataFrame(schema={"line": pl.UInt32, **SCHEMA})], 0
+    for block in read_blocks(path):
+        frames.append(parse_lines(block).with_columns(pl.col("line") + first).filter(*where))
+        first += block.content.count(b"\n")
+    return pl.concat(frames).lazy()
+
+
+def parse_lines(block: Block) -> pl.DataFrame:
+    """Return the lines of a block that count, SCHEMA plus `line` (u32), from 0.
 
     A block whose lines all have their fields and no odd character is read as a table, three times as fast (measured).
     """
-    count, tabs = block.count(b"\n"), block.count(b"\t")
-    width = next((width for width in _WIDTHS if tabs == count * (width - 1)), None)
-    if width is not None and len(block.translate(None, _CONTROL_BYTES)) == len(block):
-        # A line with more fields is an error; with the right sum, none has fewer if none has more.
-        with suppress(pl.exceptions.PolarsError):
-            table = pl.read_csv(
-                block,
-                separator="\t",
-                quote_char=None,
-                has_header=False,
-                schema=dict.fromkeys(list(SCHEMA)[:width], pl.String),
-                row_index_name="line",
-                glob=False,
-            )
-            if len(table) == count:
-                missing = [pl.lit(None, pl.String).alias(name) for name in list(SCHEMA)[width:]]
-                return _valid_lines(table.lazy().with_columns(missing)).collect()
-    texts = block.decode("utf-8", "replace").split("\n")[:-1]
+    content = block.content
+    lines = content.split(b"\n")
+    del lines[-1]
+    is_damaged = without_damaged(lines, content.count(b"\n", 0, block.unchecked))
+    if not is_damaged and (table := _as_table(content, len(lines))) is not None:
+        return _valid_lines(table.lazy()).collect()
+    # As a table, one damaged line would fail all of them.
+    texts = [line.decode("utf-8", "replace") for line in lines]
     frame = pl.LazyFrame({"text": texts}, schema={"text": pl.String}).with_row_index("line")
     return _valid_lines(_fields(frame)).collect()
+
+
+def _as_table(content: bytes, count: int) -> pl.DataFrame | None:
+    """Return `line` and _TEXTS of so many lines, None if they do not all have the same fields."""
+    tabs = content.count(b"\t")
+    width = next((width for width in _WIDTHS if tabs == count * (width - 1)), None)
+    if width is None or len(content.translate(None, _CONTROL_BYTES)) != len(content):
+        return None
+    # A line with more fields is an error; with the right sum, none has fewer if none has more.
+    with suppress(pl.exceptions.PolarsError):
+        table = pl.read_csv(
+            content,
+            separator="\t",
+            quote_char=None,
+            has_header=False,
+            schema=dict.fromkeys(_TEXTS[:width], pl.String),
+            row_index_name="line",
+            glob=False,
+        )
+        if len(table) == count:
+            return table.with_columns(pl.lit(None, pl.String).alias(name) for name in _TEXTS[width:])
+    return None
 
 
 def _fields(frame: pl.LazyFrame) -> pl.LazyFrame:
     """Split `text` into the journal's columns, still as text, and keep `line`; damaged lines are left out."""
     text = pl.col("text")
-    fields = text.str.split_exact("\t", len(SCHEMA) - 1).struct.rename_fields(list(SCHEMA))
+    fields = text.str.split_exact("\t", FIELDS - 1).struct.rename_fields(list(_TEXTS))
     return (
         frame.filter(
             text.str.count_matches("\t", literal=True).is_in([width - 1 for width in _WIDTHS]),
@@ -166,7 +222,7 @@ def _fields(frame: pl.LazyFrame) -> pl.LazyFrame:
         )
         .select("line", fields.alias("fields"))
         .unnest("fields")
-        .with_columns(pl.when(pl.col(name) != "").then(name).alias(name) for name in SCHEMA)
+        .with_columns(pl.when(pl.col(name) != "").then(name) for name in SCHEMA)
     )
 
 
@@ -175,7 +231,7 @@ def _valid_lines(fields: pl.LazyFrame) -> pl.LazyFrame:
     return fields.filter(
         _is_valid(),
         *(pl.col(name).is_null() | pl.col(name).cast(pl.Int64, strict=False).is_not_null() for name in _NUMBERS),
-    ).with_columns(pl.col(name).cast(pl.Int64, strict=False) for name in _NUMBERS)
+    ).select("line", *(pl.col(name).cast(dtype, strict=False) for name, dtype in SCHEMA.items()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,14 +248,27 @@ def saved_last(path: Path) -> Iterator[list[SavedLine]]:
     end = complete_bytes(path)
     if not end:
         return
+    unchecked = 0
+    for block in read_blocks(path, _BLOCK_BYTES):
+        unchecked += block.unchecked
+        if block.unchecked < len(block.content):
+            break
     with plain_file(path) as file:
-        rest = b""
+        rest = following = b""
         while end > 0:
-            start = max(0, end - _BLOCK_BYTES)
+            start, at = max(0, end - _BLOCK_BYTES), end + len(rest)
             file.seek(start)
             lines = (file.read(end - start) + rest).split(b"\n")
             rest = lines.pop(0) if start else b""
-            yield [saved for line in reversed(lines) if (saved := _saved(line)) is not None]
+            found = []
+            for line in reversed(lines):
+                at -= len(line)
+                counts = is_old(line, following) if at < unchecked else is_checked(line)
+                if counts and (saved := _saved(line)) is not None:
+                    found.append(saved)
+                following = line
+                at -= 1
+            yield found
             end = start
 
 
@@ -214,8 +283,8 @@ def _saved(line: bytes) -> SavedLine | None:
 
 def has_failed(path: Path, kind: str) -> bool:
     """Return whether any line of a journal records a failure of this kind, at any source."""
-    lines = scan_journal(path).filter(Status="failed")
-    return bool(lines.select(pl.col("Detail").str.contains(f":{kind}", literal=True).any()).collect().item())
+    is_so = (pl.col("Status") == "failed") & pl.col("Detail").str.contains(f":{kind}", literal=True)
+    return any(len(parse_lines(block).filter(is_so)) for block in read_blocks(path))
 
 
 def complete_bytes(path: Path) -> int:
@@ -235,46 +304,9 @@ def complete_bytes(path: Path) -> int:
     return 0
 
 
-def _count_lines(path: Path, size: int) -> int:
-    """Count the lines in the first bytes of a journal."""
-    lines = 0
-    if not size:
-        return lines
-    with plain_file(path) as file:
-        while size > 0 and (block := file.read(min(size, 1 << 20))):
-            lines += block.count(b"\n")
-            size -= len(block)
-    return lines
-
-
 def _is_valid() -> pl.Expr:
     status = pl.col("Status")
     named = pl.col("ImageID").is_not_null() & pl.col("URL").is_not_null()
     # No file name leads out of images/: such a line is damaged.
     saved = (status == "ok") & named & ~pl.col("FileName").fill_null("").str.contains(r"/|^\.{0,2}$")
     return saved | ((status == "failed") & named) | (status == FORGET)
-
-
-def _line(outcome: Outcome) -> str:
-    status = "failed" if outcome.status == "failed" else "ok"
-    fields = (
-        outcome.image_id,
-        status,
-        outcome.source,
-        outcome.file_name,
-        outcome.bytes,
-        outcome.md5,
-        outcome.width,
-        outcome.height,
-        outcome.reason,
-        outcome.detail,
-        outcome.attempts,
-        outcome.url or "-",
-        outcome.subset,
-        outcome.asked,
-    )
-    line = "\t".join(["" if field is None else str(field) for field in fields])
-    # An id or URL of a table may hold any character; control characters become spaces.
-    if line.count("\t") != len(fields) - 1 or _CONTROLS.search(line):
-        line = "\t".join(["" if field is None else str(field).translate(_NO_CONTROLS) for field in fields])
-    return line + "\n"

@@ -1,32 +1,34 @@
 """The journal in columns: the last line of each image, without reading all of the text again.
 
-    .oid_async/lines/<SHA-256 of a block>-<schema>.parquet     the lines of one block of the journal, in order
+    .oid_async/lines/<SHA-256 of a block>-<schema>-<CRC-32>.parquet     the lines of one block of the journal, in order
 
 A block is some 4 MiB of the journal up to the end of a line; only what is appended later changes the last one, which is
 read as text every time. A block's file is named by the hash of the bytes that it was made from, so that it is never
-used for a journal that was changed, cut or exchanged, and by the schema of its columns, so that a version with other
-columns makes its own (0.1.0 wrote no schema). All of them may be deleted at any time.
+used for a journal that was changed, cut or exchanged; by the schema of its columns, so that a version with other
+columns makes its own (0.1.0 wrote no schema); and by the checksum of its own bytes, so that it is not believed when one
+of them has flipped. All of them may be deleted at any time.
 """
 
 import hashlib
-from collections.abc import Iterator
+import io
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 import polars as pl
 
 from oid_async.openimages.ids import KEY, IdForm, within
 from oid_async.store.atomic import replacing
-from oid_async.store.disk import is_plain, plain_file
-from oid_async.store.journal import FORGET, SCHEMA, complete_bytes, parse_lines
+from oid_async.store.disk import read_plain
+from oid_async.store.journal import FORGET, SCHEMA, Block, parse_lines, read_blocks
 
 _BLOCK_BYTES = 4 << 20
 # Raise it with every change of the journal's columns or of how they are read.
-_SCHEMA_NUMBER = 2
+_SCHEMA_NUMBER = 3
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
+class _Lines:
     """The lines of one block, not read yet: their keys are between two. `line` is the number in the journal."""
 
     rows: pl.LazyFrame
@@ -46,32 +48,41 @@ class JournalIndex:
         self._ids = ids
         self._cached = cached
         self._fresh = fresh
-        self._blocks: list[_Block] = []
+        self._blocks: list[_Lines] = []
         self.last_forget = -1
         self.next_line = 0
         used: set[str] = set()
-        for block, is_full in _read_blocks(journal):
-            name = f"{hashlib.sha256(block).hexdigest()}-{_SCHEMA_NUMBER}.parquet"
-            self._add(self._columns(name, block) if is_full else parse_lines(block).lazy())
-            self.next_line += block.count(b"\n")
-            used.add(name)
+        self._kept = {folder: _names_in(folder) for folder in (cached, fresh)}
+        for block in read_blocks(journal, _BLOCK_BYTES):
+            if block.is_full:
+                path = self._columns(block)
+                used.add(path.name)
+                self._add(pl.scan_parquet(path, glob=False))
+            else:
+                self._add(parse_lines(block).lazy())
+            self.next_line += block.content.count(b"\n")
         if cached == fresh and cached.is_dir():
             # Blocks of older journals and versions, and files that a killed run was writing.
             for path in cached.iterdir():
                 if path.name not in used:
                     path.unlink(missing_ok=True)
 
-    def _columns(self, name: str, block: bytes) -> pl.LazyFrame:
-        """Return the lines of a block that will not change, from its file, which is made if it is missing."""
-        for folder in (self._cached, self._fresh):
-            if is_plain(folder / name):
-                return pl.scan_parquet(folder / name, glob=False)
+    def _columns(self, block: Block) -> Path:
+        """Return the file with the lines of a block that will not change, which is made if there is none."""
+        # What a line says depends on whether it needs a checksum, and so on what stands before the block.
+        old = f"-{block.unchecked}" if block.unchecked else ""
+        start = f"{hashlib.sha256(block.content).hexdigest()}{old}-{_SCHEMA_NUMBER}"
+        for folder, names in self._kept.items():
+            if (name := names.get(start)) is not None and _is_whole(folder / name):
+                return folder / name
         self._fresh.mkdir(parents=True, exist_ok=True)
-        path = self._fresh / name
+        content = io.BytesIO()
+        parse_lines(block).write_parquet(content, compression="lz4", statistics=False)
+        path = self._fresh / f"{start}-{crc32(content.getbuffer()):08x}.parquet"
         # Its name is proof of its content: it must not be there before its bytes are on the disk.
         with replacing(path, durable=True) as part:
-            parse_lines(block).write_parquet(part, compression="lz4", statistics=False)
-        return pl.scan_parquet(path, glob=False)
+            part.write_bytes(content.getbuffer())
+        return path
 
     def _add(self, rows: pl.LazyFrame) -> None:
         rows = rows.with_columns(pl.col("line") + self.next_line)
@@ -86,7 +97,7 @@ class JournalIndex:
         last, least, greatest = pl.concat([forgets, span], how="horizontal").collect().row(0)
         self.last_forget = self.last_forget if last is None else last
         if least is not None:
-            self._blocks.append(_Block(keyed, least, greatest))
+            self._blocks.append(_Lines(keyed, least, greatest))
 
     def all_latest(self, **columns: pl.Expr) -> pl.DataFrame:
         """Return KEY and these columns (numbers: all are held in memory) of each image's last line, in order of KEY."""
@@ -113,16 +124,16 @@ def _nothing(ids: IdForm) -> pl.DataFrame:
     return pl.DataFrame(schema={"line": pl.UInt32, **SCHEMA, KEY: ids.dtype})
 
 
-def _read_blocks(journal: Path) -> Iterator[tuple[bytes, bool]]:
-    """Yield the complete lines of a journal in blocks, and whether a block will not change any more."""
-    left = complete_bytes(journal)
-    if not left:
-        return
-    with plain_file(journal) as file:
-        while left:
-            block = file.read(min(left, _BLOCK_BYTES))
-            is_full = len(block) == _BLOCK_BYTES
-            if not block.endswith(b"\n"):
-                block += file.readline(left - len(block))
-            left -= len(block)
-            yield block, is_full
+def _names_in(folder: Path) -> dict[str, str]:
+    """Return the names of the blocks' files in a folder, each by what of it says which block it is of."""
+    if not folder.is_dir():
+        return {}
+    return {path.name.rpartition("-")[0]: path.name for path in folder.iterdir() if path.suffix == ".parquet"}
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether a block's file holds the bytes that its name says."""
+    try:
+        return path.stem.endswith(f"-{crc32(read_plain(path)):08x}")
+    except OSError:
+        return False

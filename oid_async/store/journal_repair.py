@@ -28,9 +28,9 @@ def rebuild_journal(folder: Folder) -> None:
             listed = saved.select(pl.col("FileName").hash()).collect(engine="streaming").to_series()
             for batch in from_manifest(folder):
                 journal.append(batch)
-        lines = scan_journal(folder.journal).filter(pl.col("Status") == "ok")
-        others = lines.filter(~pl.col("FileName").hash().is_in(listed.implode())).sort("line")
-        latest = others.unique("FileName", keep="last", maintain_order=True).collect(engine="streaming")
+        is_listed = pl.col("FileName").hash().is_in(listed.implode())
+        others = scan_journal(folder.journal, pl.col("Status") == "ok", ~is_listed)
+        latest = others.unique("FileName", keep="last", maintain_order=True).collect()
         for rows in latest.iter_slices(_BATCH):
             found = (unchanged(folder, row) for row in rows.iter_rows(named=True))
             journal.append(outcome for outcome in found if outcome is not None)

@@ -138,7 +138,7 @@ def _latest(journal: Path, differing: Iterable[SavedLine]) -> Iterator[SavedLine
     names = {saved.file_name for saved in differing}
     if not names:
         return
-    lines = scan_journal(journal).filter(Status="ok").filter(pl.col("FileName").is_in(names))
+    lines = scan_journal(journal, pl.col("Status") == "ok", pl.col("FileName").is_in(names))
     latest = lines.sort("line").unique("FileName", keep="last").select("FileName", "Bytes", "MD5").collect()
     for name, size, md5 in latest.iter_rows():
         yield SavedLine(name, size, md5)

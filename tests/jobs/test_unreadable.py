@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from support.journal_lines import as_0_1_0_wrote_it
 from support.published import tiny_jpeg
 from support.scripted import Answer, Scripted, http
 
@@ -38,6 +39,7 @@ async def test_retry_failed_heals_a_saved_file_that_is_no_image(tmp_path: Path) 
         file = out / "images" / f"{IDS[0]}.jpg"
         file.write_bytes(broken)
         line = (IDS[0], "ok", "cvdf", file.name, str(len(broken)), "", "", "", "", "", "1", f"{server.url}{paths[0]}")
+        as_0_1_0_wrote_it(out / ".oid_async" / "journal.tsv")
         with (out / ".oid_async" / "journal.tsv").open("a") as journal:
             journal.write("\t".join(line) + "\n")
         assert (await run()).present == 2

@@ -3,16 +3,28 @@
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
-from support.journal_lines import ID, RUBBISH, failed, ids, rows, saved, write
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.journal_lines import ID, RUBBISH, as_0_1_0_wrote_it, failed, ids, rows, saved, write
 
 from oid_async.errors import LockedError, StorageError
 from oid_async.report import Outcome
 from oid_async.store.folder import Folder
 from oid_async.store.folder_lock import FolderLock
-from oid_async.store.journal import SCHEMA, Journal, SavedLine, complete_bytes, saved_last, scan_journal
+from oid_async.store.journal import (
+    SCHEMA,
+    Journal,
+    SavedLine,
+    complete_bytes,
+    parse_lines,
+    read_blocks,
+    saved_last,
+    scan_journal,
+)
 
 
 def test_what_is_appended_is_read_back(tmp_path: Path) -> None:
@@ -238,11 +250,8 @@ def test_damage_costs_the_lines_it_stands_in(tmp_path: Path, rubbish: bytes) -> 
         write(path, saved("new"))
         assert ids(path) == [*kept, "new"]
         assert [saved.file_name for block in saved_last(path) for saved in block][:1] == ["a_o.jpg"]
-    # What runs into the next line takes it along; at most it makes one of an id that no image has.
     path.write_bytes(first + rubbish + second + last)
-    found = ids(path)
-    assert (found[0], found[-1]) == ("first", "00e4060885034751")
-    assert "second" not in found
+    assert ids(path) == ["first", "00e4060885034751"], "what runs into the next line takes it along"
 
 
 def test_line_torn_in_the_middle_costs_what_it_runs_into(tmp_path: Path) -> None:
@@ -252,12 +261,75 @@ def test_line_torn_in_the_middle_costs_what_it_runs_into(tmp_path: Path) -> None
     path = tmp_path / "journal.tsv"
     for cut in range(1, len(second) - 1):
         path.write_bytes(first + second[:cut] + first + last)
-        found = rows(path)
-        assert found[0]["ImageID"] == "first"
-        assert found[-1]["ImageID"] == "00e4060885034751"
-        # Cut inside its id, it makes a line of an id that no image has; every other half is no line.
-        assert all(row["ImageID"].endswith("first") for row in found[1:-1])
-        assert len(found) == (3 if cut <= len("second") else 2)
+        assert ids(path) == ["first", "00e4060885034751"]
+
+
+def without_numbers(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name != "line"} for row in found]
+
+
+@pytest.mark.parametrize("value", [b"\t", b"\n", b"0", b"\xff"], ids=ascii)
+def test_a_byte_that_has_flipped_costs_its_line(tmp_path: Path, value: bytes) -> None:
+    """Whichever byte it is, the first line's too: no line is believed that was changed, and all others are."""
+    path = tmp_path / "journal.tsv"
+    write(path, saved("1", "1.jpg", url="u/1"), failed("2", url="u", asked="cvdf:8d0b1f0c77aa", subset="val"))
+    journal = Journal(path)
+    journal.forget_failures()
+    journal.close()
+    write(path, saved("4", "4.jpg", subset="train", url="安"))
+    content, written = path.read_bytes(), without_numbers(rows(path))
+    line_of = [number for number, line in enumerate(content.splitlines(keepends=True)) for _ in line]
+    for at, line in enumerate(line_of[:-1]):
+        if content[at : at + 1] != value:
+            # Without its LF a line runs into the next.
+            lost = {line, line + 1} if content[at : at + 1] == b"\n" else {line}
+            path.write_bytes(content[:at] + value + content[at + 1 :])
+            kept = [row for number, row in enumerate(written) if number not in lost]
+            assert without_numbers(rows(path)) == kept, at
+            assert {each.file_name for block in saved_last(path) for each in block} == {
+                row["FileName"] for row in kept if row["Status"] == "ok"
+            }
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(edits=st.lists(st.tuples(st.integers(0, 700), st.integers(0, 60), st.binary(max_size=40)), max_size=3))
+def test_no_edit_makes_a_line(tmp_path: Path, edits: list[tuple[int, int, bytes]]) -> None:
+    """Bytes replaced, cut out and put in anywhere behind the first line: every line that counts was written."""
+    path = tmp_path / "journal.tsv"
+    path.unlink(missing_ok=True)
+    write(path, *(saved(f"{number}", f"{number}.jpg", url=f"u{number}") for number in range(3)), failed("4", url="u"))
+    content, written = path.read_bytes(), without_numbers(rows(path))
+    first = content.index(b"\n") + 1
+    for at, length, fresh in edits:
+        content = content[: first + at] + fresh + content[first + at + length :]
+    path.write_bytes(content)
+    assert [row for row in without_numbers(rows(path)) if row not in written] == []
+    assert rows(path)[0]["ImageID"] == "0"
+
+
+def test_lines_of_all_versions_are_read(tmp_path: Path) -> None:
+    """Lines of 12 fields, then of 14, then with a checksum count; without one they do not count behind it."""
+    path, old = tmp_path / "journal.tsv", tmp_path / "old.tsv"
+    write(old, saved("of 0.1.0", "a.jpg"), failed("failed"))
+    as_0_1_0_wrote_it(old)
+    fields = b"b\tok\tcvdf\tb.jpg\t7\tm\t8\t8\t\t\t1\tu\ttrain\t\n"
+    asked = b"c\tfailed\toriginal\t\t\t\t\t\tgone\toriginal:gone\t1\tu\ttrain\toriginal:8d0b1f0c77aa\n"
+    path.write_bytes(old.read_bytes() + fields + asked)
+    assert ids(path) == ["of 0.1.0", "failed", "b", "c"]
+    write(path, saved("new", "new.jpg"))
+    path.write_bytes(path.read_bytes() + old.read_bytes() + fields + b"third\n")
+    write(path, saved("newer", "newer.jpg"))
+    assert ids(path) == ["of 0.1.0", "failed", "b", "c", "new", "newer"]
+    assert [each.file_name for block in saved_last(path) for each in block] == [
+        "newer.jpg",
+        "new.jpg",
+        "b.jpg",
+        "a.jpg",
+    ]
+    for block_bytes in (10, 100, 300):
+        blocks = list(read_blocks(path, block_bytes))
+        assert sum(len(parse_lines(block)) for block in blocks) == 6
+        assert b"".join(block.content for block in blocks) == path.read_bytes()
 
 
 def test_last_lines_are_read_from_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
