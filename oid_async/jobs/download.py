@@ -24,7 +24,7 @@ from oid_async.jobs.attachments import Attachments
 from oid_async.jobs.context import RunContext, open_run
 from oid_async.jobs.own_places import note_places
 from oid_async.jobs.plan import Decision, Planning, check_space, make_plan, tops_up
-from oid_async.jobs.results import as_before, note_start, query_document, results_writer
+from oid_async.jobs.results import as_before, note_start, query_document
 from oid_async.jobs.site import allowed_endpoints
 from oid_async.options.query import Options
 from oid_async.report import PASSING_KINDS, Plan, Report
@@ -32,6 +32,7 @@ from oid_async.select.plan import plan_files
 from oid_async.store.adoption import Adopter
 from oid_async.store.folder import PLAN_NOTE
 from oid_async.store.image_writer import ImageWriter
+from oid_async.store.results import Results
 from oid_async.transfer.collector import Deliver, Recipients
 from oid_async.transfer.fetch import Fetcher
 from oid_async.transfer.pipeline import Pipeline
@@ -309,7 +310,7 @@ class _Download:
     def _write_results(self, decision: Decision) -> None:
         context, tables = self._context, self._planning.tables
         folder = context.folder
-        results = results_writer(context.site.name, tables.ids, folder, plan_files(folder.plan), decision.first_line)
+        results = Results(folder, plan_files(folder.plan), tables.ids, decision.first_line)
         saved = tables.saved_annotations(all_boxes=context.options.all_boxes)
         with storage_errors(folder.path):
             context.lists.drop_unused(folder)

@@ -9,11 +9,11 @@ import polars as pl
 
 from oid_async.concurrency import in_thread
 from oid_async.dataset.audit import set_aside
-from oid_async.errors import InputError, UsageError, storage_errors
+from oid_async.errors import InputError, StorageError, UsageError, storage_errors
 from oid_async.events import Note, Sink
 from oid_async.openimages.ids import KEY
 from oid_async.options.query import Options
-from oid_async.store.adoption import from_manifest
+from oid_async.store.adoption import from_manifest, take_over
 from oid_async.store.atomic import read_json, write_json
 from oid_async.store.boot import boot_id
 from oid_async.store.disk import is_plain
@@ -63,6 +63,10 @@ def _own(folder: Folder, options: Options, held: ExitStack, notes: list[str]) ->
     is_fresh = not folder.journal.exists()
     journal = Journal(folder.journal)
     held.callback(journal.close)
+    with storage_errors(folder.path):
+        take_over(folder, journal, alone=lock.is_held)
+    # Before the journal is closed: what a worker that had to be stopped has renamed at last.
+    held.callback(_take_over_last, folder, journal, lock)
     packed = None
     if options.packs:
         from oid_async.jobs.packed_shards import PackedShards, packed_names, shards_folder
@@ -74,6 +78,12 @@ def _own(folder: Folder, options: Options, held: ExitStack, notes: list[str]) ->
     elif is_fresh:
         restore_journal(folder, journal, None)
     return journal, packed
+
+
+def _take_over_last(folder: Folder, journal: Journal, lock: FolderLock) -> None:
+    # What cannot be done now, on a full disk for example, the next run does.
+    with suppress(OSError, StorageError):
+        take_over(folder, journal, alone=lock.is_held)
 
 
 def restore_journal(folder: Folder, journal: Journal, packed: pl.Series | None) -> None:

@@ -31,9 +31,8 @@ from oid_async.jobs.attachments import Attachments
 from oid_async.jobs.context import RunContext
 from oid_async.jobs.export import ExportReport, check_counts
 from oid_async.jobs.gather import GatheredTables
-from oid_async.jobs.results import results_writer
 from oid_async.store.folder import Folder
-from oid_async.store.results import SavedAnnotations
+from oid_async.store.results import Results, SavedAnnotations
 
 _SPAN_ROWS = 1024
 _MASKED_ROWS = 128
@@ -93,7 +92,7 @@ class SpanPacker:
         part = view.tmp / "00000.parquet"
         rows.write_parquet(part)
         nothing = pl.DataFrame(schema={"File": pl.String, "Line": pl.Int64, "Reason": pl.String})
-        results = results_writer(self._context.site.name, self._tables.ids, view, [part], first_line)
+        results = Results(view, [part], self._tables.ids, first_line)
         results.write(self._saved, {}, nothing, ())
         return view
 

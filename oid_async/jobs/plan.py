@@ -27,7 +27,7 @@ from oid_async.report import Plan, size_text
 from oid_async.select.choose import TopUpState
 from oid_async.select.names import NameHashes
 from oid_async.select.plan import FolderState, Planner, Summary, clear_plan
-from oid_async.store.adoption import Adopter
+from oid_async.store.adoption import Adopter, credited
 from oid_async.store.disk import free_bytes
 from oid_async.store.journal_index import JournalIndex
 
@@ -157,7 +157,7 @@ class Planning:
                 raise
             raise storage_error(error, folder.path) from error
         if journal is not None:
-            journal.append(summary.adopted)
+            journal.append(credited(folder, summary.adopted))
         return selected, summary
 
     def _without_unreadable(self, state: FolderState, keys: pl.Series) -> FolderState:

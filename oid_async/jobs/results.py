@@ -1,14 +1,12 @@
-"""The result tables of a run, and query.json: what is handed to the writer of them."""
+"""What query.json says of a run, at its start, at its end and after a repair."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from oid_async.dataset.completion import is_finished, stored_digest
 from oid_async.dataset.query_digest import query_digest
 from oid_async.jobs.context import RunContext
 from oid_async.jobs.gather import GatheredTables
-from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.openimages.ids import IdForm
 from oid_async.openimages.vocabulary import Source
 from oid_async.options.export import ExportOptions
@@ -16,7 +14,7 @@ from oid_async.options.query import Options
 from oid_async.store.atomic import write_text
 from oid_async.store.folder import Folder, PlanNote
 from oid_async.store.kept_files import keep_inputs
-from oid_async.store.results import Results, query_text
+from oid_async.store.results import query_text
 from oid_async.version import __version__
 
 # How many processes share the work is no part of a query, and differs between the doors; an export is made of what a
@@ -30,19 +28,6 @@ _ALSO_TAKEN = frozenset(
         *("label", "annotation", "image_url"),
     )
 )
-
-
-def results_writer(site: str | None, ids: IdForm, folder: Folder, plan: Sequence[Path], first_line: int) -> Results:
-    """Return the writer of the result tables of these files of the plan, into a folder.
-
-    `site` is the lasting name of the mirror, None for the public buckets; `first_line` the journal's first of this run.
-    """
-
-    def source_url(image_id: str, subset: str | None, source: str) -> str | None:
-        is_known = source == "cvdf" and subset is not None
-        return object_url(IMAGE_BUCKET, f"{subset}/{image_id}.jpg", site) if is_known else None
-
-    return Results(folder, plan, ids, source_url, first_line)
 
 
 def query_document(

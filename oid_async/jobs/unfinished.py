@@ -31,7 +31,6 @@ from oid_async.jobs.gather import GatheredTables, gather_tables
 from oid_async.jobs.own_places import own_places
 from oid_async.jobs.ownership import restore_journal
 from oid_async.jobs.packed_shards import packed_names
-from oid_async.jobs.results import results_writer
 from oid_async.jobs.selection import select_images
 from oid_async.jobs.stored_query import Given, read_options
 from oid_async.metadata.cache import MetadataCache
@@ -43,7 +42,7 @@ from oid_async.report import Outcome
 from oid_async.select.choose import NO_TOP_UP, TopUpState
 from oid_async.select.names import NameHashes
 from oid_async.select.plan import FolderState, Planner, clear_plan, plan_files
-from oid_async.store.adoption import Adopter
+from oid_async.store.adoption import Adopter, credited
 from oid_async.store.disk import is_plain
 from oid_async.store.folder import PLAN_NOTE, Folder, PlanNote
 from oid_async.store.journal import Journal
@@ -122,7 +121,7 @@ class UnfinishedRun:
         return None
 
     def _writer(self, plan: Sequence[Path], ids: IdForm, first_line: int) -> Results:
-        return results_writer(self._query.get("site"), ids, self._view, plan, first_line)
+        return Results(self._view, plan, ids, first_line)
 
     def _read_tables(self, work: Callable[[GatheredTables], Result]) -> Result:
         """Have the tables of the query as they are on this disk, and return what the work on them returns.
@@ -202,7 +201,7 @@ class UnfinishedRun:
         selection = select_images(tables, options.all_boxes, top_up).selection
         summary = planner.write(selection.keys, state)
         if summary.adopted:
-            self._in_journal(lambda journal: journal.append(summary.adopted))
+            self._in_journal(lambda journal: journal.append(credited(folder, summary.adopted)))
         return tables.ids
 
     def _in_journal(self, write: Callable[[Journal], None]) -> None:

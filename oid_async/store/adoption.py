@@ -1,10 +1,14 @@
 """Adoption of files that no journal knows, after a crash or when .oid_async/ was deleted.
 
 A file is adopted only if it passes its source's check; any other file of its name is somebody else's and is left alone.
+Where its bytes came from the file does not say: source and URL are known only from the intent log (`take_over`) or from
+the manifest (`credited`), else they stay unknown.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +19,13 @@ from oid_async.store.disk import is_plain
 from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder
 from oid_async.store.image_check import Expected, is_complete, md5_base64, read_header, refuse, refuse_start
+from oid_async.store.intent_log import intent_files
+from oid_async.store.journal import Journal, saved_last, scan_journal
 from oid_async.tables.reading import TableFile, reading
 
 _BATCH = 2048
+# What the intent logs hold is among the last lines of the journal, if it is there: a worker's are some thousand.
+_BLOCKS_OF_LAST = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +37,9 @@ class Adopter:
     hashed: bool = True
 
     def __call__(self, image_id: str, file_name: str, size: str | None, md5: str | None) -> Outcome | None:
-        """Return the Outcome of a file that is this image, None if it is not or cannot be read.
+        """Return the Outcome, without source and URL, of a file that is this image; None if it is not or unreadable.
 
-        The original's MD5 proves an original. Else the markers decide, and the first source that it may be from is
-        credited.
+        What is not the original, by size and MD5, may be of another source, of whose bytes nothing is known.
         """
         path = self.folder.images / file_name
         try:
@@ -47,24 +54,61 @@ class Adopter:
     def _check(self, body: FileBytes, path: Path, image_id: str, original: Expected) -> Outcome | None:
         found = md5_base64(body) if self.hashed or original.md5 else None
         header = read_header(body)
-        source, expected = self.sources[0], Expected()
-        if "original" in self.sources and original.md5 and original.md5 == found:
-            source = "original"
-        elif source == "original" and refuse(body, header, found, original) is not None:
-            source = next((other for other in self.sources if other != "original"), source)
-            expected = original if source == "original" else expected
-        if refuse(body, header, found, expected) is not None:
+        possible = {original if source == "original" else Expected() for source in self.sources}
+        if all(refuse(body, header, found, expected) is not None for expected in possible):
             return None
         return Outcome(
             image_id,
             "present",
             str(path),
-            source=source,
             bytes=len(body),
             md5=found if self.hashed else None,
             width=header.width,
             height=header.height,
         )
+
+
+def take_over(folder: Folder, journal: Journal, *, alone: bool) -> None:
+    """Journal the images that a killed process has renamed and not journalled, from its intent log. Raises OSError.
+
+    Only files that are what their lines say. With `alone` the logs of other processes go: no other run is on here.
+    """
+    logs = [path for path in intent_files(folder.intents) if not journal.owns(path)]
+    if not logs:
+        return
+    known = {line.file_name for lines in islice(saved_last(folder.journal), _BLOCKS_OF_LAST) for line in lines}
+    for path in logs:
+        lines = scan_journal(path, pl.col("Status") == "ok", ~pl.col("FileName").is_in(known)).collect()
+        found = (unchanged(folder, row) for row in lines.iter_rows(named=True))
+        journal.append([outcome for outcome in found if outcome is not None])
+    if alone:
+        journal.sync()
+        for path in logs:
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.intents.rmdir()
+
+
+def credited(folder: Folder, adopted: Sequence[Outcome]) -> list[Outcome]:
+    """Return adopted images with the source and URL that the manifest has for files of their names, sizes and MD5s."""
+    if not adopted or not is_plain(folder.manifest):
+        return list(adopted)
+    names = pl.Series([outcome.file_name for outcome in adopted], dtype=pl.String)
+    columns = ("FileName", "ImageID", "Bytes", "MD5", "Source", "URL")
+    # A manifest that is none of ours, or torn, tells nothing.
+    known: dict[str, tuple[object, ...]] = {}
+    with suppress(pl.exceptions.PolarsError):
+        rows = pl.scan_parquet(folder.manifest, glob=False).filter(pl.col("Status") == "ok")
+        rows = rows.filter(pl.col("FileName").is_in(names.implode()))
+        known = {row[0]: row[1:] for row in rows.select(columns).collect(engine="streaming").iter_rows()}
+    outcomes = []
+    for outcome in adopted:
+        match known.get(outcome.file_name or ""):
+            case (outcome.image_id, outcome.bytes, md5, str(source), str(url)) if md5 == outcome.md5:
+                outcomes.append(replace(outcome, source=source, url=url))
+            case _:
+                outcomes.append(outcome)
+    return outcomes
 
 
 def from_manifest(folder: Folder, packed: pl.Series | None = None) -> Iterator[list[Outcome]]:

@@ -1,7 +1,7 @@
 """SAVEPATH: its paths, and the names of its temporary files.
 
 SAVEPATH/images/              complete, verified images, flat
-SAVEPATH/.oid_async/          lock, journal.tsv, lines/, plan/, tmp/: safe to delete when no run is on
+SAVEPATH/.oid_async/          lock, journal.tsv, intents/, lines/, plan/, tmp/: safe to delete when no run is on
 
 One run owns it at a time: see `store.folder_lock`.
 """
@@ -29,7 +29,10 @@ _IS_FILE = methodcaller("is_file", follow_symlinks=False)
 # The folders that a download makes below SAVEPATH. Files are moved between them: each must be where it seems to be.
 _FOLDERS = (
     *("images", "export", *(kind.folder for kind in KINDS.values()), "segmentation/masks", "narrative/voice"),
-    *(".oid_async", *(f".oid_async/{name}" for name in ("plan", "tmp", "lines", "kept", "damaged", "damaged/files"))),
+    *(
+        ".oid_async",
+        *(f".oid_async/{name}" for name in ("plan", "tmp", "lines", "intents", "kept", "damaged", "damaged/files")),
+    ),
 )
 
 
@@ -50,6 +53,8 @@ class Folder:
         self.token = secrets.token_hex(4)
         self._temporaries = f"{self.tmp}{os.sep}"
         self.journal = self.state / "journal.tsv"
+        # What is about to get its name (store.intent_log): next to the journal.
+        self.intents = self.state / "intents"
         self.manifest = savepath / "manifest.parquet"
 
     @classmethod

@@ -2,6 +2,7 @@
 
 A batch of images is one call in a thread, because a thread hop costs more than a small image's write. The order that
 survives a crash holds within the batch: every temporary is written and renamed before its line goes to the journal.
+Just before it is renamed the line goes to the intent log (`oid_async.store.intent_log`), for the run after a crash.
 Images are not synced one by one: `oid_async.store.disk` says why, and what makes up for it.
 """
 
@@ -51,6 +52,9 @@ class WriteResult:
 
 class OutcomeLog(Protocol):
     """A log of outcomes: the journal, or the connection to the process that writes it."""
+
+    def intend(self, outcome: Outcome) -> None:
+        """Write down that an image is about to get its name; from any thread. Raises OSError."""
 
     def append(self, outcomes: Iterable[Outcome]) -> None:
         """Write down the outcomes of these images; from any thread. Raises StorageError."""
@@ -123,10 +127,11 @@ class ImageWriter:
             return WriteResult(reason)
         if not isinstance(body, FileBytes):
             self._write(part, body)
+        final = self._free_name(image)
         outcome = Outcome(
             image.image_id,
             "downloaded",
-            f"{self._images}{self._rename(part, image)}",
+            final,
             source=image.source,
             url=image.url,
             bytes=len(body),
@@ -136,15 +141,16 @@ class ImageWriter:
             attempts=image.attempts,
             subset=image.subset,
         )
+        self._journal.intend(outcome)
+        os.rename(part, final)
         return WriteResult(None, outcome, note)
 
-    def _rename(self, part: str, image: ReceivedImage) -> str:
-        """Rename the temporary to its final name. A file that appeared there since the plan is somebody else's."""
+    def _free_name(self, image: ReceivedImage) -> str:
+        """Return the final path of an image. A file that appeared there since the plan is somebody else's."""
         name = image.file_name
         while os.path.lexists(final := f"{self._images}{name}"):
             name = clash_name(name, image.image_id)
-        os.rename(part, final)
-        return name
+        return final
 
     def _write(self, path: str, body: bytes | bytearray) -> None:
         """Write a file in one call; a buffered file object costs more than the write itself at this size."""

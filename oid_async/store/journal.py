@@ -26,6 +26,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 
 import polars as pl
 
@@ -33,6 +34,7 @@ from oid_async.errors import NotPlainError, storage_error, storage_errors
 from oid_async.report import Outcome
 from oid_async.store.atomic import own_bytes
 from oid_async.store.disk import open_plain, plain_file, write_all
+from oid_async.store.intent_log import IntentLog
 from oid_async.store.journal_line import (
     FIELDS,
     OLD_FIELDS,
@@ -67,6 +69,9 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
+        self._intents = IntentLog(path.parent / "intents", f"{os.getpid()}-{token_hex(4)}")
+        # The lines that were written there and not appended yet; by identity, for an Outcome's hash takes too long.
+        self._intended: dict[int, tuple[Outcome, bytes]] = {}
         # The end of the complete lines, when a batch was torn and could not be cut off: it must be, before the next.
         self._torn_at: int | None = None
         with storage_errors(path.parent):
@@ -81,9 +86,17 @@ class Journal:
                 os.close(self._file)
                 raise
 
+    def intend(self, outcome: Outcome) -> None:
+        """Write down what is about to be renamed and appended, for the run after a crash. Raises OSError."""
+        self._intended[id(outcome)] = outcome, self._intents.add(outcome)
+
     def append(self, outcomes: Iterable[Outcome]) -> None:
         """Write one line for each outcome, all of them or none. Raises StorageError."""
-        self._write(b"".join(map(line_of, outcomes)))
+        intended = self._intended
+        known = [(outcome, intended.get(id(outcome))) for outcome in outcomes]
+        self._write(b"".join([line_of(outcome) if entry is None else entry[1] for outcome, entry in known]))
+        for outcome, _ in known:
+            intended.pop(id(outcome), None)
 
     def forget_failures(self) -> None:
         """Cancel the failures remembered so far: their sources are requested again."""
@@ -108,6 +121,10 @@ class Journal:
             except OSError as error:
                 raise storage_error(error, self._path.parent) from error
 
+    def owns(self, path: Path) -> bool:
+        """Return whether a file is of this journal's own intent log."""
+        return self._intents.owns(path)
+
     def sync(self) -> None:
         """Wait until the lines are on the disk. Raises StorageError."""
         with storage_errors(self._path.parent):
@@ -119,6 +136,9 @@ class Journal:
             self.sync()
         finally:
             os.close(self._file)
+            # What has its name and no line, on a full disk for example, the next run takes over.
+            left = (outcome.file for outcome, _ in self._intended.values() if outcome.file is not None)
+            self._intents.close(keep=any(map(os.path.lexists, left)))
 
 
 @dataclass(frozen=True, slots=True)

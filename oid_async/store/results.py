@@ -5,7 +5,7 @@ one query. Rows are in order of ImageID; one span of images is held in memory.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -67,7 +67,6 @@ class Results:
     folder: Folder
     plan: Sequence[Path]
     ids: IdForm
-    source_url: Callable[[str, str | None, str], str | None]
     first_line: int
 
     def write(
@@ -162,25 +161,13 @@ class Results:
             Source=pl.when(is_remembered).then("KnownSource").otherwise("Source"),
             Detail=pl.when(is_remembered).then("Known").otherwise("Detail"),
         )
-        adopted = frame.select(ok & pl.col("URL").is_null()).to_series()
-        if adopted.any():
-            frame = frame.with_columns(URL=self._urls(frame, adopted))
         return frame.with_columns(
+            # A file that was found: earlier versions wrote down a source that it may never have come from.
+            Source=pl.when(~ok | pl.col("URL").is_not_null()).then("Source"),
             FileName=pl.when(ok).then("FileName"),
             Reason=pl.when(~ok).then(pl.coalesce("Remembered", "Reason")),
             Rotation=pl.col("Rotation").cast(pl.Float64, strict=False).fill_nan(None),
         ).with_columns(pl.col(name).cast(dtype) for name, dtype in MANIFEST_SCHEMA.items())
-
-    def _urls(self, frame: pl.DataFrame, adopted: pl.Series) -> pl.Series:
-        """Fill in the URLs of adopted files: no request for them is journalled here."""
-        rows = zip(*(frame.get_column(name) for name in ("ImageID", "Subset", "Source", "OriginalURL")), strict=True)
-        urls = [
-            (self.source_url(image_id, subset, source) or original) if is_adopted else url
-            for (image_id, subset, source, original), is_adopted, url in zip(
-                rows, adopted, frame.get_column("URL"), strict=True
-            )
-        ]
-        return pl.Series("URL", urls, pl.String)
 
     def _write_annotations(self, saved: SavedAnnotations, parts: Sequence[Path], path: Path) -> None:
         """Write the rows of one kind as published, then the names of their classes and IMAGE_FIELDS.

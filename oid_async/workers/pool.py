@@ -417,6 +417,7 @@ class _Worker:
                     replace(
                         outcome,
                         status="downloaded",
+                        source=transfer.source,
                         url=transfer.recorded_url,
                         attempts=1,
                         subset=target.subset,

@@ -31,6 +31,7 @@ from oid_async.http.retry import FetchError
 from oid_async.report import Outcome, write_detail
 from oid_async.store.folder import Folder
 from oid_async.store.image_writer import ImageWriter, ReceivedImage
+from oid_async.store.intent_log import IntentLog
 from oid_async.transfer.fetch import Fetcher
 from oid_async.transfer.image_transfer import Failed, ImageTransfer, Retry
 from oid_async.transfer.keep_alive import KeepAliveChain
@@ -112,6 +113,7 @@ class WorkerProcess:
             self._hosts, limits, connections=settings.max_transfers, allowed=settings.allowed, reports_closed_hosts=True
         )
         folder = Folder.of_owner(Path(settings.savepath), Path(settings.tmp), settings.token)
+        self._intents = IntentLog(folder.intents, f"{settings.token}-{os.getpid()}")
         self._image_writer = ImageWriter(folder, self, hashed=settings.hashed)
         self._fetcher = Fetcher(
             self._client,
@@ -120,6 +122,10 @@ class WorkerProcess:
             recorded_mirror=settings.recorded_mirror,
             part=folder.temporary,
         )
+
+    def intend(self, outcome: Outcome) -> None:
+        """Write the line that the run will journal into the intent log of this process. Raises OSError."""
+        self._intents.add(outcome)
 
     def append(self, outcomes: Iterable[Outcome]) -> None:
         """Send outcomes to the run, some dozens at a time, to be journalled there."""

@@ -197,7 +197,8 @@ async def run_with_fault(pictures: Pictures, savepath: Path, calm: dict[str, Any
             assert faults.struck
         else:
             assert saved_tree(savepath) == calm
-    assert litter(savepath) == []
+    # What has its name and could not be journalled stands in the intent log.
+    assert [name for name in litter(savepath) if not name.startswith(".oid_async/intents/")] == []
     done, there = journalled(savepath), whole_images(savepath)
     assert done <= there
     asked = dict(pictures.asked)
@@ -257,8 +258,8 @@ def test_message_says_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("oid_async.store.image_writer.ImageWriter._rename", refuse)
     with writing_to(tmp_path / "out") as (folder, writer):
+        monkeypatch.setattr("oid_async.store.image_writer.os.rename", refuse)
         with pytest.raises(StorageError) as caught:
             writer.write_batch([arrival(folder, tiny_jpeg("a"))])
         assert list(folder.tmp.iterdir()) == list(folder.images.iterdir()) == []

@@ -18,12 +18,18 @@ IMAGE_ID = "00000000000000a1"
 
 
 class Journal:
-    """Keeps what is appended, and which images were under their final names at that moment."""
+    """Keeps what is appended, and which images were under their final names at that moment.
+
+    What is intended must not be there yet.
+    """
 
     def __init__(self, folder: Folder) -> None:
         self.outcomes: list[Outcome] = []
         self.stored: list[set[str]] = []
         self._folder = folder
+
+    def intend(self, outcome: Outcome) -> None:
+        assert not os.path.lexists(outcome.file or "")
 
     def append(self, outcomes: Iterable[Outcome]) -> None:
         self.outcomes += outcomes
