@@ -88,7 +88,8 @@ def open_jpeg(path: Path | str, size: tuple[int, int]) -> "JpegImageFile":
             or _takes_too_many_scans(image, path)
         ):
             raise TooLargeError(f"{image.width} x {image.height} pixels")
-        image.draft(image.mode, least)
+        if image.draft(image.mode, least) is None:
+            raise ValueError("Pillow finds no scan in it")
     except BaseException:
         image.close()
         raise

@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -23,7 +24,7 @@ from oid_async.concurrency import available_processors
 from oid_async.dataset.decoding import TooLargeError, jpeg_problem, open_jpeg, open_png
 from oid_async.dataset.image_store import missing_file
 from oid_async.dataset.saved import SavedDataset
-from oid_async.errors import InputError, machine_error
+from oid_async.errors import InputError, StorageError, machine_error
 from oid_async.formats.file_record import FileRecord
 from oid_async.store.disk import read_plain
 
@@ -170,7 +171,10 @@ class Pictures:
 
 @contextmanager
 def picture_pool(processes: int | str, pictures: int) -> Iterator[Executor | None]:
-    """Yield a pool of processes for so many pictures; None if they are too few, or only one process may be used."""
+    """Yield a pool of processes for so many pictures; None if they are too few, or only one process may be used.
+
+    Raises StorageError if one of them is killed.
+    """
     wanted = available_processors() if processes == "auto" else int(processes)
     if wanted < 2 or pictures < _WORTH_A_POOL:
         yield None
@@ -178,6 +182,11 @@ def picture_pool(processes: int | str, pictures: int) -> Iterator[Executor | Non
     pool = ProcessPoolExecutor(wanted, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
     try:
         yield pool
+    except BrokenProcessPool as error:
+        raise StorageError(
+            "a process that reads pictures was killed, by the system for want of memory as a rule; export again with "
+            "--processes 1"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

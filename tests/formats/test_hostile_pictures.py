@@ -13,6 +13,7 @@ from support.saved import SavedBox, SavedFolder, SavedImage, picture, rectangle
 from support.weapons import HEADLESS, REFUSED, TOO_LARGE, grey_jpeg
 
 import oid_async
+from oid_async.errors import StorageError
 from oid_async.formats import pictures as pictures_module
 from oid_async.jobs import export as export_job
 from oid_async.options.export import FORMATS
@@ -181,3 +182,15 @@ def test_masks_that_were_there_before(tmp_path: Path) -> None:
     with (tmp_path / names[2]).open("r+b") as file:
         file.truncate(1 << 40)
     assert AttachedFiles(tmp_path).are_there(names).to_list() == [False, True, False]
+
+
+def test_a_process_that_is_killed_is_no_fault_of_the_program() -> None:
+    """The system kills processes when memory is short: one line that says what to do, and exit code 3."""
+
+    def broken() -> None:
+        with pictures_module.picture_pool(2, 1 << 20) as pool:
+            assert pool is not None
+            pool.submit(os._exit, 1).result()
+
+    with pytest.raises(StorageError, match="--processes 1"):
+        broken()
