@@ -198,7 +198,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._body_start
 
     def silent_s(self, passed_s: float) -> float:
-        """Return for how long nothing has come although somebody waits for it, `passed_s` after the last call."""
+        """Return for how long as good as nothing has come that is waited for, `passed_s` after the last call."""
         return self._timer.silent_s(passed_s, self.bytes_received) if self._waiter is not None else 0.0
 
     def set_idle(self, now: float) -> None:
@@ -468,12 +468,12 @@ class _ResponseTimer:
         return min(left_s, limits.silence_s - self._silent_s) if self._silent_s > _SILENT_S else left_s
 
     def silent_s(self, passed_s: float, received: int) -> float:
-        """Return for how long `received`, the bytes of head and body, has been the same, as these calls see it."""
-        if received != self._heard:
-            self._heard, self._unheard_s = received, 0.0
-        else:
-            self._unheard_s += passed_s
-        return self._unheard_s
+        """Return for how long no more has come than `slow_bytes_s` allows; `received` are bytes of head and body."""
+        silent_s = self._unheard_s + passed_s
+        if self._heard < 0 or received - self._heard > self.limits.slow_bytes_s * silent_s:
+            self._heard, silent_s = received, 0.0
+        self._unheard_s = silent_s
+        return silent_s
 
     def late(self, passed_s: float, received: int | None) -> str | None:
         """Return which limit is exceeded, if any; `received` is the body's bytes so far, None before the head."""

@@ -1,8 +1,8 @@
 """Transfers that hang: found, so that they do not count against the window of their host.
 
 The window of a host limits how many transfers it works on at once. One of which nothing comes any more is none that it
-works on: an image whose head never comes, or whose body stops in the middle, must not take the place of another one
-for as long as the limits on an attempt let it wait. So nothing that one image does slows down the others of its host.
+works on: an image whose head never comes, or whose body stops or drips, must not take the place of another one for as
+long as the limits on an attempt let it wait. So nothing that one image does slows down the others of its host.
 """
 
 import asyncio

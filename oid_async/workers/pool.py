@@ -32,7 +32,6 @@ from oid_async.http.urls import parse_url
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.report import Outcome
-from oid_async.select.names import Adopt
 from oid_async.transfer.collector import Collector
 from oid_async.transfer.fetch import Fetcher
 from oid_async.transfer.image_transfer import Failed, ImageTransfer, PartialBody, Target
@@ -72,7 +71,7 @@ class WorkerPool:
         size: int,
         settings: WorkerSettings,
         hosts: Hosts,
-        adopt: Adopt,
+        adopt: Callable[[str, str, str | None, str | None], Outcome | None],
         *,
         images: Path,
         notify: Callable[[str], None],

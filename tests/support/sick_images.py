@@ -11,8 +11,9 @@ from support.received import JPEG
 
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(JPEG), JPEG)
 _BUSY = b"HTTP/1.1 %d X\r\n%sContent-Length: 0\r\n\r\n"
+_DRIP_S = 0.02
 _WAIT = b"Retry-After: 1\r\n"
-# What the first requests of a sick image get; after them it is well. None: nothing more ever comes.
+# What the first requests of a sick image get, before nothing more comes; after them it is well. None: a byte at a time.
 SICK: dict[str, list[bytes | None]] = {
     "429": [_BUSY % (429, _WAIT)],
     "503": [_BUSY % (503, b""), _BUSY % (503, b"")],
@@ -20,6 +21,7 @@ SICK: dict[str, list[bytes | None]] = {
     "429 without Retry-After": [_BUSY % (429, b"")],
     "hanging heads": [b""] * 9,
     "hanging bodies": [_OK[: len(_OK) // 2]] * 9,
+    "dripping bodies": [None] * 9,
 }
 
 
@@ -61,10 +63,18 @@ class Bucket:
         steps = SICK[self.sick[image_id]] if image_id in self.sick else []
         turn = self._turns[image_id]
         self._turns[image_id] += 1
-        if turn < len(steps):
-            transport.write(steps[turn] or b"")
+        step = steps[turn] if turn < len(steps) else _OK
+        if step is None:
+            self._drip(transport, _OK)
+        elif turn < len(steps):
+            transport.write(step)
         else:
             loop.call_later(self.pause_s, self._send, image_id, transport)
+
+    def _drip(self, transport: asyncio.WriteTransport, rest: bytes) -> None:
+        if rest and not transport.is_closing():
+            transport.write(rest[:1])
+            asyncio.get_running_loop().call_later(_DRIP_S, self._drip, transport, rest[1:])
 
     def _send(self, image_id: str, transport: asyncio.WriteTransport) -> None:
         if transport.is_closing():

@@ -30,6 +30,7 @@ from support.scripted import Answer, Scripted, http
 from oid_async.errors import UsageError
 from oid_async.events import Event, Landed, Note, ignore
 from oid_async.http import address_guard as addresses
+from oid_async.http import hosts
 from oid_async.http.retry import Limits
 from oid_async.jobs.download import Run
 from oid_async.options.query import Options
@@ -306,8 +307,9 @@ async def test_an_image_with_a_wait_beyond_our_patience_fails_alone(tmp_path: Pa
     assert (server.requests["/3.jpg"], server.requests["/4.jpg"]) == (1, 2)
 
 
-async def test_a_host_that_waits_slows_nobody_down(tmp_path: Path) -> None:
+async def test_a_host_that_waits_slows_nobody_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While one host is paused for seconds, hundreds of another's images land: no worker waits for the first."""
+    monkeypatch.setattr(hosts, "_PLEAS", 1)
     slow_scripts: dict[str, list[Answer]] = {f"/{n}.jpg": [OK] for n in range(300)}
     slow_scripts["/0.jpg"] = [http(429, Retry_After="2"), OK]
     quick_scripts: dict[str, list[Answer]] = {f"/{n}.jpg": [OK] for n in range(300)}
@@ -810,8 +812,9 @@ async def test_a_proxy_that_is_none_is_refused_in_words(
         await download(tmp_path, ["http://photos.example/0.jpg"])
 
 
-async def test_a_hop_to_a_host_that_waits_holds_no_worker(tmp_path: Path) -> None:
+async def test_a_hop_to_a_host_that_waits_holds_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images that are sent on to a paused host wait in its queue, one probes, and a third host goes on meanwhile."""
+    monkeypatch.setattr(hosts, "_PLEAS", 1)
     clock = asyncio.get_running_loop().time
     responded: list[float] = []
 

@@ -9,8 +9,8 @@ from support.sick_images import SICK, Bucket
 
 import oid_async
 
-GOOD, EACH, PAUSE_S = 1500, 8, 0.03
-TRIES = 6
+GOOD, EACH, PAUSE_S = 1500, 8, 0.1
+TRIES = 8
 MIXED = list(SICK)
 
 
