@@ -99,7 +99,7 @@ def commands(savepath: Path, query: dict[str, Any]) -> dict[str, Callable[[], Aw
             tables = (saved.images, saved.boxes, saved.masks, saved.relationships, saved.narratives, saved.labels)
             for table in (*tables, saved.points):
                 table.collect()
-            assert saved.report.selected
+            assert saved.report.selected >= 0
             for image_id in saved.images.filter(Status="ok").collect().get_column("ImageID"):
                 saved.image(image_id)
 
