@@ -16,6 +16,7 @@ from oid_async.store.attached_files import NAMES
 from oid_async.store.disk import is_plain
 from oid_async.store.folder import Folder, packed_in
 from oid_async.store.image_check import md5_base64
+from oid_async.store.journal import damaged_lines
 from oid_async.store.kept_files import KEPT, kept_path, read_kept
 from oid_async.store.written_files import (
     ATTACHED_FAILURES,
@@ -120,6 +121,9 @@ class FileAudit:
             path = self._folder.path / name
             if name not in known and os.path.lexists(path):
                 yield _row(name, "unchecked", _NO_RECORD, size_of(path), None, selected=True)
+        journal = self._folder.path / JOURNAL
+        if JOURNAL not in known and (finding := _examine_lines(journal, 0)) is not None:
+            yield _row(JOURNAL, *finding, None)
         recorded = self._record.get_column("path").implode()
         for prefix, pattern in NAMES.items():
             for names in _listing(self._folder.path / prefix):
@@ -151,7 +155,22 @@ def _examine_journal(path: Path, size: int, md5: str) -> tuple[FindingKind, str,
         return examine(str(path), size, md5)  # which says what is wrong with it
     if there < size:
         return "truncated", f"{there} of {size} bytes", there
-    return None if found == md5 else ("altered", "other bytes: the MD5 differs", size_of(path))
+    return _examine_lines(path, size) if found == md5 else ("altered", "other bytes: the MD5 differs", size_of(path))
+
+
+def _examine_lines(path: Path, start: int) -> tuple[FindingKind, str, int | None] | None:
+    """Look for damaged lines behind what is recorded of the journal."""
+    try:
+        damaged = damaged_lines(path, start)
+    except OSError:
+        return None  # what no file is has no lines
+    if not damaged:
+        return None
+    return (
+        "altered",
+        f"{damaged} damaged {'line, which does' if damaged == 1 else 'lines, which do'} not count",
+        size_of(path),
+    )
 
 
 def _row(

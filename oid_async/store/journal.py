@@ -307,6 +307,18 @@ def has_failed(path: Path, kind: str) -> bool:
     return any(len(parse_lines(block).filter(is_so)) for block in read_blocks(path))
 
 
+def damaged_lines(path: Path, start: int = 0) -> int:
+    """Return how many complete lines, from this byte on, do not count."""
+    damaged = at = 0
+    for block in read_blocks(path):
+        content = block.content
+        if (end := at + len(content)) > start:
+            first = content.count(b"\n", 0, max(0, start - at))
+            damaged += content.count(b"\n") - first - len(parse_lines(block).filter(pl.col("line") >= first))
+        at = end
+    return damaged
+
+
 def complete_bytes(path: Path) -> int:
     """Return how many bytes of a journal are complete lines; 0 if it is missing, or no plain file."""
     try:

@@ -68,6 +68,25 @@ async def test_a_folder_without_a_record_is_unchecked_until_a_repair(saved: Path
     assert first(saved / "segmentation" / "masks").stat().st_size > 50
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+async def test_damaged_lines_behind_the_record_are_found(saved: Path, given: dict[str, Any], recorded: bool) -> None:
+    """A line of an interrupted run with a flipped byte is a finding; a repair makes the journal anew."""
+    journal = saved / ".oid_async" / "journal.tsv"
+    if not recorded:
+        for name in ("files.parquet", "files.md5"):
+            (saved / ".oid_async" / name).unlink()
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(journal.read_bytes() + lines[-1] + lines[-1].replace(b"ok", b"oj"))
+    before = tree(saved)
+    found = [finding for finding in (await oid_async.verify(savepath=saved)).findings() if finding.kind != "unchecked"]
+    assert [(each.kind, each.file_name, each.detail) for each in found] == [
+        ("altered", "journal.tsv", "1 damaged line, which does not count")
+    ]
+    assert (await oid_async.verify(savepath=saved, repair=True, **given)).clean
+    after = tree(saved)
+    assert after["manifest.parquet"] == before["manifest.parquet"]
+
+
 async def test_foreign_files_among_masks_are_extra_and_stay(saved: Path, given: dict[str, Any]) -> None:
     """A file that no run has written is named and left alone."""
     mine = saved / "segmentation" / "masks" / "mine.png"
