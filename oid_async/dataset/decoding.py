@@ -27,6 +27,8 @@ _MOST_COEFFICIENT_BYTES = 145_000_000
 # Each scan goes over all pixels; a picture has a dozen of them, a hostile one of the same size many thousands.
 _MOST_SCANNED_PIXELS = 2_000_000_000
 _SCALES = (8, 4, 2, 1)
+# Frames that libjpeg-turbo decodes: baseline, extended, progressive, with arithmetic coding too; of 8 bits.
+_DECODABLE, _BITS = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA), 8
 # Nearly all headers are shorter.
 _HEADER_BYTES = 64 << 10
 _SCAN_HEADER_BYTES = 32
@@ -64,11 +66,15 @@ def jpeg_problem(path: str) -> str | None:
             # A header with pictures in it may be longer than the part of the file that is read at first.
             if len(start) < len(body) and (header.scan_at is None or header.scan_at > len(start) - _SCAN_HEADER_BYTES):
                 header = read_header(body)
+            coding = b"" if header.frame_at is None else body[header.frame_at + 1 : header.frame_at + 5]
     except OSError as error:
         if error.errno in NO_DESCRIPTORS:
             raise
         return "cannot be read"
-    return None if header.is_readable else "no size or no scan in it"
+    if not header.is_readable:
+        return "no size or no scan in it"
+    # The marker, the length of its segment, the bits of a sample.
+    return None if coding[0] in _DECODABLE and coding[3] == _BITS else "coded in a way that Pillow does not read"
 
 
 def open_jpeg(path: Path | str, size: tuple[int, int]) -> "JpegImageFile":

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from base64 import b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from oid_async.store.file_bytes import FileBytes
@@ -28,11 +28,15 @@ _HEX_MD5 = re.compile("[0-9a-fA-F]{32}")
 
 @dataclass(frozen=True, slots=True)
 class JpegHeader:
-    """Pixel size as stored (before any EXIF turning), and where the coded picture starts; None where unreadable."""
+    """Pixel size as stored (before any EXIF turning), and where the coded picture starts; None where unreadable.
+
+    `frame_at` is where the size is stated, and how the picture is coded.
+    """
 
     width: int | None
     height: int | None
     scan_at: int | None
+    frame_at: int | None = field(default=None, compare=False)
 
     @property
     def is_readable(self) -> bool:
@@ -81,7 +85,7 @@ def read_header(body: ImageBytes) -> JpegHeader:
     As in libjpeg (jdmarker.c, next_marker) bytes between segments are skipped up to the next marker, and a scan counts
     only behind the frame.
     """
-    width = height = None
+    width = height = frame_at = None
     at, end = 2, len(body) - 4
     for _ in range(_MOST_STEPS):
         if at > end:
@@ -96,13 +100,14 @@ def read_header(body: ImageBytes) -> JpegHeader:
             at += 1 if marker == 0xFF else 2
             continue
         if marker == _SOS:
-            return JpegHeader(width, height, at if width is not None and _has_data(body, at) else None)
+            return JpegHeader(width, height, at if width is not None and _has_data(body, at) else None, frame_at)
         if marker == _END:
             break
         if marker in _SOF and width is None and at <= end - 5:
             height, width = int.from_bytes(body[at + 5 : at + 7]), int.from_bytes(body[at + 7 : at + 9])
+            frame_at = at
         at += 2 + int.from_bytes(body[at + 2 : at + 4])
-    return JpegHeader(width, height, None)
+    return JpegHeader(width, height, None, frame_at)
 
 
 def _has_data(body: ImageBytes, scan_at: int) -> bool:

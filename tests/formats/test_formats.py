@@ -30,6 +30,7 @@ from pycocotools.cocoeval import COCOeval
 from support.published import read_csv, read_manifest, run_cli
 from support.saved import NAMES, SavedBox, SavedFolder, SavedImage, picture, rectangle
 from support.shards import members
+from support.weapons import REFUSED
 
 import oid_async
 from oid_async.errors import InputError, LockedError, StorageError, UsageError
@@ -853,9 +854,9 @@ async def test_a_broken_image_holds_up_no_other(tmp_path: Path, name: str) -> No
     """Missing, cut, without a size, refused by Pillow: left out with its rows, counted and named; the rest is there."""
     images = [SavedImage(ONE), SavedImage(TWO)]
     pictures = {
-        "image: no picture that Pillow reads": picture(64, 48).replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c")
+        "image: no picture that Pillow reads": REFUSED["no tables"],
+        "image: no size or no scan in it": b"no JPEG",
     }
-    pictures["image: no size or no scan in it"] = b"no JPEG"
     images += [SavedImage(each, picture=pictures.get(why)) for why, each in BROKEN.items()]
     path = SavedFolder(images, [SavedBox(image.image_id) for image in images]).write(tmp_path / "d")
     missing, cut, unsized, refused, odd = (SavedImage(each).file_name for each in BROKEN.values())

@@ -10,7 +10,7 @@ from support.mask_archives import png_bomb, png_head
 from support.memory import measured_cli
 from support.published import run_cli
 from support.saved import SavedBox, SavedFolder, SavedImage, picture, rectangle
-from support.weapons import HEADLESS, REFUSED, TOO_LARGE, grey_jpeg
+from support.weapons import HEADLESS, REFUSED, TOO_LARGE, UNKNOWN_CODING, grey_jpeg
 
 import oid_async
 from oid_async.errors import StorageError
@@ -19,7 +19,7 @@ from oid_async.jobs import export as export_job
 from oid_async.options.export import FORMATS
 
 ONE, TWO = "0000048549557964", "ffffffffffffffff"
-WEAPONS = {**HEADLESS, **REFUSED, **TOO_LARGE}
+WEAPONS = {**HEADLESS, **UNKNOWN_CODING, **REFUSED, **TOO_LARGE}
 
 
 def id_of(number: int) -> str:
@@ -48,6 +48,7 @@ async def test_weapons_are_left_out(
     monkeypatch.setattr(export_job, "_SLOW_SPAN_ROWS", 1)
     report = await oid_async.export(savepath=armed, format=format, out=tmp_path / "out", **options)  # type: ignore[arg-type]
     left_out = {"image: no size or no scan in it": len(HEADLESS)}
+    left_out["image: coded in a way that Pillow does not read"] = len(UNKNOWN_CODING)
     if "max_side" in options:
         left_out["image: no picture that Pillow reads"] = len(REFUSED)
         left_out["image: too many pixels to make it smaller"] = len(TOO_LARGE)
@@ -61,7 +62,7 @@ def test_what_is_left_out_is_named(armed: Path, tmp_path: Path) -> None:
     done = run_cli("export", armed, "--format", "voc", "--max-side", "32", "--out", tmp_path / "out")
     assert done.code == 0
     lines = done.stderr.splitlines()
-    assert sum(line.startswith("left out: ") for line in lines) == 4
+    assert sum(line.startswith("left out: ") for line in lines) == 5
     assert sum("--repair fetches the images again" in line for line in lines) == 1
     assert "Warning" not in done.stderr
     manifest = pl.read_parquet(armed / "manifest.parquet")

@@ -57,11 +57,14 @@ HEADLESS: dict[str, bytes] = {
     "a page": b"<html>" + bytes(99),
     "a PNG": b"\x89PNG\r\n\x1a\n" + bytes(99),
 }
-# Sound by their header, and refused by Pillow.
-REFUSED: dict[str, bytes] = {
+# With size and scan, coded in a way that no usual decoder knows.
+UNKNOWN_CODING: dict[str, bytes] = {
     "12 bits": SOI + _TABLES + frame(64, 48, bits=12) + scan() + bytes(99) + EOI,
     "lossless": SOI + _TABLES + frame(64, 48, marker=0xC3) + scan() + bytes(99) + EOI,
     "hierarchical": SOI + _TABLES + frame(64, 48, marker=0xC5) + scan() + bytes(99) + EOI,
+}
+# Sound by their header, and refused by Pillow.
+REFUSED: dict[str, bytes] = {
     "two colours": SOI + _TABLES + frame(64, 48, components=2) + scan(2) + bytes(99) + EOI,
     "no tables": SOI + frame(64, 48) + scan() + bytes(99) + EOI,
     "two frames": SOI + _TABLES + frame(64, 48) * 2 + scan() + bytes(99) + EOI,
