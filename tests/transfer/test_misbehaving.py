@@ -843,8 +843,8 @@ async def test_a_hop_to_a_host_that_waits_holds_no_worker(tmp_path: Path, monkey
         ended = await download(tmp_path, urls, allow=ports, concurrency=8, limits=limits)
         resumed = [at for _, at in paused.asked if at >= paused_at() + 1.9]
         assert max(third.times) < min(resumed)
-        # No other request comes before the probe has its response.
-        assert sum(at < min(responded) for at in resumed) == 1
+        # One probes, and the one that was asked to wait comes back by itself: no other before they have a response.
+        assert sum(at < min(responded) for at in resumed) <= 2
     assert ended.report.downloaded == 120
 
 
