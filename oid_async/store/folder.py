@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import filterfalse, islice
 from operator import attrgetter, methodcaller
 from pathlib import Path
 from typing import Self
@@ -25,7 +25,7 @@ from oid_async.store.atomic import read_json, write_json
 
 # A million names are looked at in half a second this way, one by one in two (measured).
 _LISTED_AT_ONCE = 16384
-_IS_FILE = methodcaller("is_file", follow_symlinks=False)
+_IS_LINK = methodcaller("is_symlink")
 # The folders that a download makes below SAVEPATH. Files are moved between them: each must be where it seems to be.
 _FOLDERS = (
     *("images", "export", *(kind.folder for kind in KINDS.values()), "segmentation/masks", "narrative/voice"),
@@ -110,14 +110,14 @@ class Folder:
     def names(self) -> Iterator[str]:
         """Yield the names of the files under images/, in no order; a name that is not UTF-8 is none of ours.
 
-        Links, folders and pipes are no files of ours: an image that is to have such a name gets another one.
+        A link is no file of ours: an image that is to have its name gets another one when it is stored.
         """
         # Imported here: it takes Polars with it, which a worker process has no need of.
         from oid_async.tables.reading import is_text
 
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.images) as entries:
             # Where the file system tells what an entry is with its name, this asks the disk nothing.
-            found = map(attrgetter("name"), filter(_IS_FILE, entries))
+            found = map(attrgetter("name"), filterfalse(_IS_LINK, entries))
             while names := list(islice(found, _LISTED_AT_ONCE)):
                 yield from names if "".join(names).isascii() else filter(is_text, names)
 
