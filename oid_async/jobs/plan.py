@@ -178,7 +178,7 @@ class Planning:
             self._first_line = index.next_line
         return FolderState(
             index,
-            NameHashes.of(chain(folder.names(), _packed_names(options))),
+            NameHashes.of(chain(folder.names(), _packed_names(options)), folder.links()),
             Adopter(folder, planner.sources, hashed=not options.no_hash),
             remembered_from=self._first_line if options.retry_failed else 0,
             run_from=self._first_line if context.journal is not None else None,

@@ -191,7 +191,7 @@ class UnfinishedRun:
             adopt = Adopter(folder, sources, hashed=not options.no_hash)
         state = FolderState(
             JournalIndex(view.journal, tables.ids, view.index, view.new_index),
-            NameHashes.of(chain(folder.names(), packed)),
+            NameHashes.of(chain(folder.names(), packed), folder.links()),
             adopt,
         )
         names_of = "id" if tables.bare else options.names

@@ -3,7 +3,7 @@
 Names are compared without regard to case and composition, by their hashes: 8 bytes a name of any length.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -26,13 +26,17 @@ _GIVEN = pl.when(pl.col("Status") == "ok").then("FileName")
 
 @dataclass(frozen=True, slots=True)
 class NameHashes:
-    """The names of existing files, as hashes (u64) in no order: as they are, and without regard to case."""
+    """The names of existing files, as hashes (u64) in no order: as they are, and without regard to case.
+
+    `links` are those of them that are links, and so no saved images.
+    """
 
     exact: pl.Series
     folded: pl.Series
+    links: pl.Series
 
     @classmethod
-    def of(cls, names: Iterable[str]) -> "NameHashes":
+    def of(cls, names: Iterable[str], links: Sequence[str] = ()) -> "NameHashes":
         """Hash names, a batch at a time: a million of them are never held as text."""
         exact, folded = [_NONE], [_NONE]
         rest = iter(names)
@@ -40,7 +44,7 @@ class NameHashes:
             texts = pl.Series("hash", batch, pl.String)
             exact.append(texts.hash())
             folded.append(folded_hashes(texts))
-        return cls(pl.concat(exact), pl.concat(folded))
+        return cls(pl.concat(exact), pl.concat(folded), pl.Series("hash", links, pl.String).hash())
 
 
 class NameAssigner:
@@ -53,7 +57,9 @@ class NameAssigner:
     def __init__(self, existing: NameHashes, index: JournalIndex, keys: pl.Series) -> None:
         given = index.all_latest(name=pl.when(_GIVEN.is_not_null()).then(_GIVEN.hash())).drop_nulls("name")
         is_fresh = not keys.is_in(given.get_column(KEY).implode()).all()
-        self.present = given.filter(pl.col("name").is_in(existing.exact.implode())).get_column(KEY)
+        name = pl.col("name")
+        is_there = name.is_in(existing.exact.implode()) & ~name.is_in(existing.links.implode())
+        self.present = given.filter(is_there).get_column(KEY)
         self._keys = keys
         given_folded = _NONE
         if is_fresh:

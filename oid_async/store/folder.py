@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from itertools import filterfalse, islice
+from itertools import islice
 from operator import attrgetter, methodcaller
 from pathlib import Path
 from typing import Self
@@ -110,16 +110,22 @@ class Folder:
     def names(self) -> Iterator[str]:
         """Yield the names of the files under images/, in no order; a name that is not UTF-8 is none of ours.
 
-        A link is no file of ours: an image that is to have its name gets another one when it is stored.
+        Those of `links` are among them: they are taken, but no saved images.
         """
         # Imported here: it takes Polars with it, which a worker process has no need of.
         from oid_async.tables.reading import is_text
 
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.images) as entries:
-            # Where the file system tells what an entry is with its name, this asks the disk nothing.
-            found = map(attrgetter("name"), filterfalse(_IS_LINK, entries))
+            found = map(attrgetter("name"), entries)
             while names := list(islice(found, _LISTED_AT_ONCE)):
                 yield from names if "".join(names).isascii() else filter(is_text, names)
+
+    def links(self) -> list[str]:
+        """Return the names under images/ that are links, which no saved image is."""
+        # Where the file system tells what an entry is with its name, this asks the disk nothing.
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.images) as entries:
+            return [os.fsencode(entry.name).decode("utf-8", "replace") for entry in filter(_IS_LINK, entries)]
+        return []
 
 
 SHARDS_NOTE = "shards.json"
