@@ -198,7 +198,7 @@ class FileFetch:
             raise FetchError("checksum", f"its MD5 is not {remote.md5}, which the server says it is")
         if remote.total is None:
             # Now it is known: if the run ends before the file is used, the next one sees that it is complete.
-            await in_thread(write_json, self._entry.raw_note, asdict(replace(remote, total=size)))
+            await in_thread(_write_note, self._entry, replace(remote, total=size))
         return Identity(self._recorded_url, size, remote.etag, remote.last_modified, md5)
 
     def _hash_so_far(self) -> str:
@@ -228,7 +228,7 @@ class _Spool:
         self._check_space(self._remote.total, self._have)
         if not self._have:
             self._entry.forget_raw()
-        write_json(self._entry.raw_note, asdict(self._remote))
+        _write_note(self._entry, self._remote)
         # Never through a link: what is here already was seen to be a plain file.
         flags = os.O_RDWR | (0 if self._have else os.O_CREAT | os.O_EXCL)
         self._file = os.fdopen(open_plain(self._entry.raw, flags), "r+b")
@@ -267,4 +267,9 @@ def _remote_file(url: str, response: "Response") -> _RemoteFile:
     hashes = ",".join([*headers.getall("x-goog-hash", []), f"md5={headers.get('Content-MD5', '')}"])
     md5 = re.search(r"(?:^|[,\s])md5=([A-Za-z0-9+/]{22}==)", hashes)
     etag, changed = headers.get("ETag"), headers.get("Last-Modified")
-    return _RemoteFile(url, response.length, etag, changed, md5[1] if md5 else None, boot_id())
+    return _RemoteFile(url, response.length, etag, changed, md5[1] if md5 else None)
+
+
+def _write_note(entry: CacheEntry, remote: _RemoteFile) -> None:
+    """Note what the bytes that come are of, and in which boot. Blocking."""
+    write_json(entry.raw_note, asdict(replace(remote, boot=boot_id())))
