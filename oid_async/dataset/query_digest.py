@@ -28,7 +28,7 @@ _HASHED_BY_0_1_0 = frozenset(
     verified_absent voice where with_subclasses
     """.split()  # noqa: SIM905 (four lines, not fifty)
 )
-_TABLES = ("label", "annotation", "image_url")
+TABLES = ("label", "annotation", "image_url")
 
 
 def query_digest(options: Options, identities: Iterable[Mapping[str, Any]]) -> str:
@@ -53,7 +53,7 @@ def shard_digests(options: Options) -> tuple[str, str | None]:
     if changed.keys() - _HASHED_BY_0_1_0:
         return _digest(changed), None
     # It hashed URLs with their queries.
-    urls = {name: url for name in _TABLES if (url := getattr(options, name)) is not None and is_http(url)}
+    urls = {name: url for name in TABLES if (url := getattr(options, name)) is not None and is_http(url)}
     values = options.as_json() | urls
     return _digest(changed), _digest({name: values[name] for name in _HASHED_BY_0_1_0})
 

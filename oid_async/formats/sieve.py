@@ -1,11 +1,9 @@
 """Pictures that cannot be read are found before anything of their span is written, and are left out of the export."""
 
-from collections.abc import Mapping, Sequence
-
 import polars as pl
 
 from oid_async.formats.pictures import Pictures
-from oid_async.formats.source import ExportSource, Span
+from oid_async.formats.source import ExportSource, Span, names_of
 from oid_async.store.mask_check import MOST_PIXELS
 
 _NO_MASK, _LARGE_IMAGE = "no mask that Pillow reads", "its image has too many pixels"
@@ -23,7 +21,7 @@ def sieved(span: Span, source: ExportSource, pictures: Pictures) -> Span:
         return source.without(span, images, {}) if any(images.values()) else span
     # A mask is brought to the size of its image.
     is_large = pl.col("OutWidth").cast(pl.Int64) * pl.col("OutHeight") > MOST_PIXELS
-    large = span.images.filter(is_large, ~pl.col("FileName").is_in(_all(images).implode()))
+    large = span.images.filter(is_large, ~pl.col("FileName").is_in(names_of(images).implode()))
     if source.draws_masks:
         images[_LARGE] = large.get_column("FileName").to_list()
     of_large = pl.col("ImageID").is_in(large.get_column("ImageID").implode())
@@ -32,8 +30,4 @@ def sieved(span: Span, source: ExportSource, pictures: Pictures) -> Span:
         _LARGE_IMAGE: [] if source.draws_masks else rows.filter(of_large).get_column("MaskPath").to_list(),
         _NO_MASK: pictures.unreadable_masks(rows.filter(~of_large).get_column("MaskPath").to_list()),
     }
-    return source.without(span, images, masks) if len(_all(images)) + len(_all(masks)) else span
-
-
-def _all(by_reason: Mapping[str, Sequence[str]]) -> pl.Series:
-    return pl.Series([name for names in by_reason.values() for name in names], dtype=pl.String)
+    return source.without(span, images, masks) if len(names_of(images)) + len(names_of(masks)) else span

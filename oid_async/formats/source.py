@@ -285,10 +285,10 @@ class ExportSource:
             for why, names in found.items():
                 plan.leave_out(f"{kind}: {why}", names)
         if "segmentation" in rows:
-            before, is_mask = rows["segmentation"], pl.col("MaskPath").is_in(_names(masks).implode())
+            before, is_mask = rows["segmentation"], pl.col("MaskPath").is_in(names_of(masks).implode())
             rows["segmentation"] = before.filter(~is_mask)
             plan.rows["segmentation"] -= len(before) - len(rows["segmentation"])
-        is_refused = pl.col("FileName").is_in(_names(images).implode())
+        is_refused = pl.col("FileName").is_in(names_of(images).implode())
         refused = span.images.filter(is_refused)
         plan.images.subtract(refused.get_column("Split").to_list())
         ids = pl.col("ImageID").is_in(refused.get_column("ImageID").implode())
@@ -403,7 +403,8 @@ class ExportSource:
         return pl.Series(names, dtype=pl.String)
 
 
-def _names(by_reason: Mapping[str, Sequence[str]]) -> pl.Series:
+def names_of(by_reason: Mapping[str, Sequence[str]]) -> pl.Series:
+    """Return all file names that were found by reason."""
     return pl.Series([name for names in by_reason.values() for name in names], dtype=pl.String)
 
 

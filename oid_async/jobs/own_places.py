@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from oid_async.dataset.query_digest import TABLES
 from oid_async.metadata.paths import cache_root
 from oid_async.options.query import KEPT_LISTS, Options
 from oid_async.redaction import is_http
@@ -23,7 +24,6 @@ from oid_async.store.atomic import write_text
 from oid_async.store.disk import discard, open_plain, read_plain
 from oid_async.store.folder import Folder
 
-TABLES = ("label", "annotation", "image_url")
 _NOTE, _STAMP = "places.json", "places.stamp"
 
 

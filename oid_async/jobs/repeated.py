@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from oid_async.dataset.query_digest import TABLES
 from oid_async.dataset.query_file import read_query_file, unusable
 from oid_async.errors import UsageError
 from oid_async.events import Sink
@@ -13,7 +14,6 @@ from oid_async.http.retry import FetchError
 from oid_async.http.urls import parse_url
 from oid_async.jobs.demo import SITE, look_alike_run
 from oid_async.jobs.download import Run
-from oid_async.jobs.own_places import TABLES
 from oid_async.jobs.stored_query import WRONG_VALUES, Given, must_be_named, taken_values, unnamed
 from oid_async.options.query import Options
 from oid_async.store.folder import Folder

@@ -11,9 +11,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from oid_async.dataset.query_digest import TABLES
 from oid_async.dataset.query_file import unusable
 from oid_async.errors import UsageError
-from oid_async.jobs.own_places import TABLES, own_places
+from oid_async.jobs.own_places import own_places
 from oid_async.jobs.results import is_taken
 from oid_async.options.query import KEPT_LISTS, Options, ReadOptions
 from oid_async.redaction import is_http, is_redacted, redacted

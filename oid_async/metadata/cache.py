@@ -199,20 +199,20 @@ class MetadataCache:
         except FetchError as error:
             if cached is None or error.kind in ("not_found", "gone", "forbidden", "bad_url"):
                 raise _unavailable(error, wanted.written, entry.name) from error
-            return self._as_before(entry, cached, f"{entry.name}: {wanted.written} cannot be asked ({error})")
+            return self._as_before(cached, f"{entry.name}: {wanted.written} cannot be asked ({error})")
         except (InputError, UnavailableError) as error:
             if cached is None:
                 raise
-            return self._as_before(entry, cached, str(error))
+            return self._as_before(cached, str(error))
         except (OSError, StorageError) as error:
             # A full disk, or a cache that may only be read.
             if cached is None:
                 raise
             await in_thread(entry.give_up)
             failed = error if isinstance(error, StorageError) else storage_error(error, entry.folder)
-            return self._as_before(entry, cached, f"{entry.name}: its new version cannot be stored ({failed})")
+            return self._as_before(cached, f"{entry.name}: its new version cannot be stored ({failed})")
 
-    def _as_before(self, entry: CacheEntry, cached: CachedVersion, why: str) -> CachedVersion:
+    def _as_before(self, cached: CachedVersion, why: str) -> CachedVersion:
         """Return the cached version, and say why it is not the latest."""
         self._sink(Note(f"{why}; the copy of {cached.made_on} is used"))
         return cached

@@ -8,7 +8,7 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import Field, dataclass, fields
 from fractions import Fraction
 from functools import partial
@@ -549,15 +549,6 @@ class Options(ExportOptions):
             option.name: _plain(getattr(self, option.name), is_path=option.metadata["reader"].is_path)
             for option in fields(self)
         }
-
-    @classmethod
-    def from_json(cls, query: Mapping[str, Any], *, savepath: Path) -> Self:
-        """Make Options from a query.json, with the mirror stored there, for the folder it is in. Raises UsageError."""
-        if unknown := query.keys() - {option.name for option in fields(cls)}:
-            raise UsageError(f"no option {min(unknown)!r} in this version")
-        options = cls(**{**query, "savepath": savepath})
-        object.__setattr__(options, "mirror", query.get("mirror"))
-        return options
 
 
 def option_fields() -> tuple[Field[Any], ...]:

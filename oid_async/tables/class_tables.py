@@ -54,7 +54,7 @@ def read_classes(table: TableFile) -> tuple[Classes, pl.DataFrame]:
             raise InputError(f"{table.name}: {what}")
         return _class_columns(first)
 
-    rows, lines, bad_rows = _read_headless(table, CLASS_COLUMNS, places)
+    rows, lines, bad_rows = read_headless(table, CLASS_COLUMNS, places)
     if rows.select(pl.col(CLASS_COLUMNS[0]).str.contains(f"^{ANY_HEX}$").mean().fill_null(0) > 0.5).item():
         raise InputError(
             f"{table.name}: ImageIDs stand where a class table has its MIDs (/m/...); give boxes with --annotation, "
@@ -115,28 +115,13 @@ def read_hierarchy(table: TableFile) -> Hierarchy:
 
 
 def read_headless(
-    table: TableFile, columns: Sequence[str], header_words: Sequence[str]
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Read a small table of which only the number of leading columns is known; row 1 may be a header.
-
-    Returns those columns, and the damaged rows (Line, Reason): with too few fields, with more than most rows have, or
-    whose first field is empty. Raises InputError when no row is left, or for a large table.
-    """
-    leading = range(len(columns))
-
-    def places(first: Sequence[str]) -> Sequence[int] | None:
-        return leading if first[0].strip().lower() in header_words else None
-
-    rows, _, bad_rows = _read_headless(table, columns, places)
-    return rows, bad_rows
-
-
-def _read_headless(
     table: TableFile, columns: Sequence[str], places: Callable[[Sequence[str]], Sequence[int] | None]
 ) -> tuple[pl.DataFrame, Sequence[int], pl.DataFrame]:
-    """Read these columns of a small table, their lines, and the damaged rows.
+    """Read these columns of a small table, their lines, and the damaged rows (Line, Reason).
 
-    `places` tells from the first row where they stand, None if it is no header: then they are the leading ones.
+    `places` tells from the first row where they stand, None if it is no header: then they are the leading ones. Damaged
+    are rows with too few fields, with more than most have, or whose first field is empty. Raises InputError when no row
+    is left, or for a large table.
     """
     if table.is_parquet:
         frame = _parquet_columns(table, columns, places)

@@ -16,6 +16,7 @@ from oid_async.errors import InputError
 from oid_async.openimages.catalogue_tables import BOX_COLUMNS, CLICK_COLUMNS, IMAGE_COLUMNS, SIDES
 from oid_async.openimages.ids import ANY_HEX
 from oid_async.openimages.vocabulary import FLAGS, OTHER_SPLITS, SPLITS
+from oid_async.tables.class_tables import MID
 from oid_async.tables.csv_records import MOST_BYTES, Lines, split
 from oid_async.tables.reading import TableFile, open_bytes, reading, require_csv, require_line_ends
 from oid_async.tables.row_rules import BLANKS, NOTHING
@@ -30,16 +31,15 @@ _EXAMPLES: dict[HeadlessKind, str] = {"boxes": "ImageID,LabelName,XMin,XMax,YMin
 _LOOKED_AT = 100
 
 _HEX = re.compile(ANY_HEX)
-_MID = re.compile(r"/[a-z]/\w+")
 _URL = re.compile(r"(?i:https?)://.+")
 _NUMBER = re.compile(r"[-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?")
 # What the fields of a column look like, without blanks around them; others hold any text. Damage is found later.
 _MAY_BE_URL = re.compile(rf"(?:{_URL.pattern}|)")
 _SPLIT = re.compile(rf"(?i:{'|'.join((*SPLITS, *OTHER_SPLITS))}|)")
-_TEXT = re.compile(rf"(?!{_MID.pattern}$|{_URL.pattern}$|{_NUMBER.pattern}$).*", re.DOTALL)
+_TEXT = re.compile(rf"(?!{MID.pattern}$|{_URL.pattern}$|{_NUMBER.pattern}$).*", re.DOTALL)
 _LABEL = re.compile(rf"(?!{_URL.pattern}$|{_NUMBER.pattern}$).+", re.DOTALL)
 _LOOKS = {
-    "ImageID": re.compile(rf"(?!{_MID.pattern}$|{_URL.pattern}$).+", re.DOTALL),
+    "ImageID": re.compile(rf"(?!{MID.pattern}$|{_URL.pattern}$).+", re.DOTALL),
     "Source": _TEXT,
     "LabelName": _LABEL,
     "Subset": _SPLIT,
@@ -88,7 +88,7 @@ def _first_rows(table: TableFile) -> list[list[str]]:
 
 def _is_row(first: Sequence[str]) -> bool:
     """Return whether the first line of a table is a row: names of columns are no ids, no MIDs and no addresses."""
-    return "ImageID" not in first and any(pattern.fullmatch(field) for field in first for pattern in (_HEX, _MID, _URL))
+    return "ImageID" not in first and any(pattern.fullmatch(field) for field in first for pattern in (_HEX, MID, _URL))
 
 
 def _names(rows: Sequence[Sequence[str]], kind: HeadlessKind) -> tuple[str, ...] | None:
@@ -127,7 +127,7 @@ def _what_it_is(rows: Sequence[Sequence[str]], kind: HeadlessKind) -> str:
     other: HeadlessKind = "images" if kind == "boxes" else "boxes"
     if _names(rows, other) is not None:
         return f"its rows look like {_TAKEN_BY[other]}"
-    if sum(_MID.fullmatch(row[0]) is not None for row in rows) * 2 > len(rows):
+    if sum(MID.fullmatch(row[0]) is not None for row in rows) * 2 > len(rows):
         return "its rows look like classes; give it with --label"
     wanted = ", ".join(name for name in _PUBLISHED[kind] if name not in CLICK_COLUMNS)
     return (

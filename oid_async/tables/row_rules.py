@@ -63,7 +63,6 @@ def _between(least: float, most: float, in_line: str, outside: str) -> Rule:
     return Rule(_NUMBER, "is not a number", line, least, most, outside)
 
 
-NUMBER = _rule(_NUMBER, "is not a number", optional=False)
 # A place in an image, as a share of its width or height: published ones reach a little over its edge.
 SHARE = _between(-0.01, 1.01, _SHARE_IN_LINE, "is outside the image, which reaches from 0 to 1")
 CONFIDENCE = _between(0, 1, r"(?:0?\.[0-9]+|0\.?|1(?:\.0*)?)", "is not within 0 and 1")
