@@ -7,7 +7,7 @@ the others wait and lose no try. A host that has made us wait longer than `max_w
 
 An object that fails does not mean a host in trouble, and must not slow down the others:
 
-- One that is asked to wait (429, 503, Retry-After) waits by itself. The host as a whole is left alone once `_PLEAS`
+- One that is asked to wait (429, 503, Retry-After) waits by itself. The host as a whole is left alone once `_ASKS`
   answers in a row, or more than a fifth of them for long, ask for that.
 - One that hangs does not count against the window: see `http/hanging.py`.
 - A hang-up, a time-out or a 500 shrinks the window only when no response succeeds any more, and never below `_LEAST`.
@@ -41,10 +41,10 @@ _LEAST = 4.0
 _DOWN_AFTER = 3  # connections in a row that were not even made
 _SILENT_AFTER = 16  # requests in a row that got no response at all, over three times the patience for one
 # Answers in a row that ask to wait; of a host that has a cap, where it is likely that they are about all of its images.
-_PLEAS = 32
-_PLEAS_OF_CAPPED = 4
-_PLEAS_A_PLACE = 4  # in the window
-_PLEA_WEIGHT = 4  # successes that outweigh one of them
+_ASKS = 32
+_ASKS_OF_CAPPED = 4
+_ASKS_A_PLACE = 4  # in the window
+_ASK_WEIGHT = 4  # successes that outweigh one of them
 # A transfer hangs when nothing has come of it for so many times as long as a response of its host takes, at least this.
 _HANGING_TIMES = 4
 _HANGING_S = 0.03
@@ -137,7 +137,7 @@ class Host:
     _silent_since: float = 0.0
     _downs: int = 0
     _pauses: int = 0
-    _pleas: int = 0
+    _asks: int = 0
     _response_s: float = 0.0
     _failures: int = 0
     _retries: int = 0
@@ -195,7 +195,7 @@ class Host:
         return self.gave_up or self.lost.get(endpoint)
 
     def responded(self, began: float) -> None:
-        """Note a response that shows the host at work: any status but a plea to wait or an error of its own.
+        """Note a response that shows the host at work: any status but one that asks to wait, or an error of its own.
 
         A request that began before the last trouble does not count: it shows nothing about the time after it.
         """
@@ -204,8 +204,8 @@ class Host:
             return
         self._has_responded = True
         self._failures = self._pauses = 0
-        if self._pleas:
-            self._pleas -= 1
+        if self._asks:
+            self._asks -= 1
         self._note_alive()
         # One more for each response doubles the window with each round trip; above the threshold it grows by one.
         self.window = min(self.most, self.window + (1.0 if self.window < self._threshold else 1.0 / self.window))
@@ -231,13 +231,13 @@ class Host:
         self._note_alive()
         self.trouble = str(error)
         self._took(now - began)
-        self._pleas += _PLEA_WEIGHT
+        self._asks += _ASK_WEIGHT
         # Where few are in flight fewer are enough: behind a pause a few images find out.
-        least = _PLEAS if self.limiter is None else _PLEAS_OF_CAPPED
-        enough = min(least, int(self.most), _PLEAS_A_PLACE * int(self.window))
-        if self._pleas < _PLEA_WEIGHT * enough:
+        least = _ASKS if self.limiter is None else _ASKS_OF_CAPPED
+        enough = min(least, int(self.most), _ASKS_A_PLACE * int(self.window))
+        if self._asks < _ASK_WEIGHT * enough:
             return
-        self._pleas = 0
+        self._asks = 0
         wait_s = error.retry_after_s
         if wait_s is None:
             is_bare = error.kind == "rate_limited"

@@ -22,7 +22,7 @@ from oid_async.http.resume import is_strong
 from oid_async.http.retry import FetchError, with_retries
 from oid_async.http.small_get import SmallBody, small_get
 from oid_async.masks.zip_archive import SCHEMA, TAIL_BYTES, CentralDirectoryEnd, find_end, read_directory
-from oid_async.metadata.integrity import is_as_stored, is_intact, is_line, is_readable, sealed, stored_file
+from oid_async.metadata.integrity import is_as_stored, is_header_text, is_intact, is_readable, sealed, stored_file
 from oid_async.store.atomic import read_json, replacing, write_json
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def cached_directory(folder: Path) -> tuple[Path, ArchiveState] | None:
     try:
         state = ArchiveState(int(stored["bytes"]), stored["etag"])
         path = folder / f"{state.name}.parquet"
-        is_ours = is_intact(stored) and (state.etag is None or is_line(state.etag))
+        is_ours = is_intact(stored) and (state.etag is None or is_header_text(state.etag))
         if not is_ours or ("files" in stored and not is_as_stored(folder, path.name, stored)):
             return None
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):

@@ -25,8 +25,8 @@ from oid_async.errors import StorageError
 from oid_async.metadata.integrity import (
     Stored,
     first_damaged,
+    is_header_text,
     is_intact,
-    is_line,
     is_readable,
     sealed,
     states,
@@ -324,7 +324,7 @@ def _unreadable_part(folder: Path, cached: CachedVersion) -> str | None:
 def _is_sound(identity: Identity) -> bool:
     """Return whether an identity that was read is one that may have been written."""
     texts = (text for text in (identity.etag, identity.last_modified, identity.md5) if text is not None)
-    return type(identity.bytes) is int and all(map(is_line, (identity.url, *texts)))
+    return type(identity.bytes) is int and all(map(is_header_text, (identity.url, *texts)))
 
 
 def _size(folder: Path) -> int:

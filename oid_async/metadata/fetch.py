@@ -18,7 +18,7 @@ from oid_async.concurrency import in_thread, wait_until_done
 from oid_async.http.resume import complete_length, is_strong, request_rest
 from oid_async.http.retry import FetchError, with_retries
 from oid_async.metadata.entry import CacheEntry, Identity
-from oid_async.metadata.integrity import is_line
+from oid_async.metadata.integrity import is_header_text
 from oid_async.metadata.paths import recorded_url
 from oid_async.store.atomic import read_json, write_json
 from oid_async.store.boot import boot_id
@@ -140,7 +140,7 @@ class FileFetch:
         with suppress(OSError, TypeError):
             remote = _RemoteFile(**read_json(self._entry.raw_note))
             have = self._entry.raw_bytes()
-            if not all(map(is_line, (remote.etag, remote.url, remote.md5 or "", remote.last_modified or ""))):
+            if not all(map(is_header_text, (remote.etag, remote.url, remote.md5 or "", remote.last_modified or ""))):
                 return None, 0
             if remote.url == self._recorded_url and remote.can_resume and 0 < have <= (remote.total or have):
                 return remote, have

@@ -75,7 +75,7 @@ def is_readable(path: Path, columns: Collection[str] = ()) -> bool:
         return False
 
 
-def is_line(text: Any) -> bool:
+def is_header_text(text: Any) -> bool:
     """Return whether a value of a note is text that may stand in the header of a request."""
     return isinstance(text, str) and not any(letter < " " or letter == "\x7f" for letter in text)
 

@@ -1,6 +1,6 @@
 """The heartbeat of a worker process, by which the run tells one that is stopped from one that has much to do.
 
-    worker: thread ──b"+": its loop turns, b"-": it is blocked──▶ stdout, a pipe ──▶ run: Pulse.look, once a second
+    worker: thread ──b"+": its loop turns, b"-": it is blocked──▶ stdout, a pipe ──▶ run: reason_to_end
 
 A process that is stopped, or swapped out for good, stops with all its threads. A disk that blocks its loop, which
 writes images, does not stop the thread: for that a worker is given more time.
@@ -47,9 +47,9 @@ class Heartbeat(threading.Thread):
         self._has_turned = True
 
 
-async def first_ailment(beats: asyncio.StreamReader) -> str | None:
+async def reason_to_end(beats: asyncio.StreamReader) -> str | None:
     """Listen to a worker, and return why it is to be ended; None once it has ended by itself."""
-    pulse, clock = Pulse(), asyncio.get_running_loop().time
+    monitor, clock = HeartbeatMonitor(), asyncio.get_running_loop().time
     looked_at = clock()
     while True:
         heard = b""
@@ -58,11 +58,11 @@ async def first_ailment(beats: asyncio.StreamReader) -> str | None:
                 if not (heard := await beats.read(_BEATS_AT_ONCE)):
                     return None
         passed_s, looked_at = clock() - looked_at, clock()
-        if (ailment := pulse.look(passed_s, heard)) is not None:
-            return ailment
+        if (reason := monitor.look(passed_s, heard)) is not None:
+            return reason
 
 
-class Pulse:
+class HeartbeatMonitor:
     """What the run knows of one worker's beats.
 
     Time counts only as far as the run itself was awake to hear them: of a machine that was suspended, or a run that

@@ -36,7 +36,7 @@ from oid_async.transfer.collector import Collector
 from oid_async.transfer.fetch import Fetcher
 from oid_async.transfer.image_transfer import Failed, ImageTransfer, PartialBody, Target
 from oid_async.transfer.scheduler import HostScheduler, InHand
-from oid_async.workers.heartbeat import first_ailment
+from oid_async.workers.heartbeat import reason_to_end
 from oid_async.workers.messages import (
     LINE_BYTES,
     Fields,
@@ -175,7 +175,7 @@ class _Worker:
         self._is_ready = False
         self._may_send = False
         self._has_worked = False
-        self._ailment: str | None = None
+        self._end_reason: str | None = None
         self._requests = 0
         self._earlier_requests = 0
         # Bounded by what is assigned.
@@ -247,7 +247,7 @@ class _Worker:
     async def _run_process(self) -> int:
         """Run one process and return its exit code. However this ends, the process has ended."""
         started = await self._pool.starter.take()
-        self._process, self._ailment = started.process, None
+        self._process, self._end_reason = started.process, None
         try:
             reader, self._writer = await asyncio.open_connection(sock=started.socket, limit=LINE_BYTES)
         except BaseException:
@@ -281,19 +281,19 @@ class _Worker:
     async def _read_messages(self, reader: asyncio.StreamReader) -> None:
         """Apply all messages of the process. Those about a host count at once, however long results wait."""
         async with asyncio.TaskGroup() as group:
-            watching = group.create_task(self._watch_pulse())
+            watching = group.create_task(self._watch_heartbeat())
             group.create_task(self._record_results())
             while line := await self._read_line(reader):
                 self._apply(line)
             watching.cancel()
             self._results.put_nowait(None)
 
-    async def _watch_pulse(self) -> None:
+    async def _watch_heartbeat(self) -> None:
         """Kill a process that is stopped or blocked; what it has in hand then comes back as that of a dead one."""
         assert self._process is not None
         assert self._process.stdout is not None
-        self._ailment = await first_ailment(self._process.stdout)
-        if self._ailment is not None:
+        self._end_reason = await reason_to_end(self._process.stdout)
+        if self._end_reason is not None:
             self._kill()
 
     async def _read_line(self, reader: asyncio.StreamReader) -> bytes:
@@ -391,8 +391,8 @@ class _Worker:
         failed = [end.outcome for end in restarted if isinstance(end, Failed)]
         self._assigned.clear()
         how = f"ended ({f'signal {-code}' if code < 0 else f'exit code {code}'})"
-        if self._ailment is not None:
-            how = f"{self._ailment} and was ended"
+        if self._end_reason is not None:
+            how = f"{self._end_reason} and was ended"
         follows = "what it had in hand is asked for again" if had_images else "it had nothing in hand"
         self._pool.notify(f"a worker process {how}; {follows}")
         ended = failed + await in_thread(self._adopt, transfers)

@@ -283,7 +283,7 @@ def asks_to_wait(seconds: float | None = None) -> FetchError:
 def ask_to_wait_as_a_whole(host: Host, error: FetchError, began: float, now: float) -> None:
     """Let as many images in a row be asked to wait as make it the host's own wish; the last one by this error."""
     like_it = FetchError(error.kind, str(error), retry_after_s=error.retry_after_s)
-    for _ in range(min(hosts_module._PLEAS, int(host.most), 4 * int(host.window)) - 1):
+    for _ in range(min(hosts_module._ASKS, int(host.most), 4 * int(host.window)) - 1):
         host.asked_to_wait(like_it, began, now)
         assert not host.is_closed(now)
     host.asked_to_wait(error, began, now)

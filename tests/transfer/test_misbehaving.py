@@ -309,7 +309,7 @@ async def test_an_image_with_a_wait_beyond_our_patience_fails_alone(tmp_path: Pa
 
 async def test_a_host_that_waits_slows_nobody_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While one host is paused for seconds, hundreds of another's images land: no worker waits for the first."""
-    monkeypatch.setattr(hosts, "_PLEAS", 1)
+    monkeypatch.setattr(hosts, "_ASKS", 1)
     slow_scripts: dict[str, list[Answer]] = {f"/{n}.jpg": [OK] for n in range(300)}
     slow_scripts["/0.jpg"] = [http(429, Retry_After="2"), OK]
     quick_scripts: dict[str, list[Answer]] = {f"/{n}.jpg": [OK] for n in range(300)}
@@ -814,7 +814,7 @@ async def test_a_proxy_that_is_none_is_refused_in_words(
 
 async def test_a_hop_to_a_host_that_waits_holds_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images that are sent on to a paused host wait in its queue, one probes, and a third host goes on meanwhile."""
-    monkeypatch.setattr(hosts, "_PLEAS", 1)
+    monkeypatch.setattr(hosts, "_ASKS", 1)
     clock = asyncio.get_running_loop().time
     responded: list[float] = []
 

@@ -8,16 +8,16 @@ from collections.abc import Iterator
 import pytest
 
 from oid_async.workers import heartbeat
-from oid_async.workers.heartbeat import Heartbeat, Pulse
+from oid_async.workers.heartbeat import Heartbeat, HeartbeatMonitor
 
 
 def ended_after(looks: Iterator[tuple[float, bytes]]) -> tuple[float, str | None]:
     """Return after how many seconds a worker is ended and why, None if it never is."""
-    pulse, passed_s = Pulse(), 0.0
+    monitor, passed_s = HeartbeatMonitor(), 0.0
     for seconds, beats in looks:
         passed_s += seconds
-        if (ailment := pulse.look(seconds, beats)) is not None:
-            return passed_s, ailment
+        if (reason := monitor.look(seconds, beats)) is not None:
+            return passed_s, reason
     return passed_s, None
 
 
@@ -28,7 +28,7 @@ def looks(count: int, beat: bytes = b"", every: int = 2) -> Iterator[tuple[float
 
 
 @pytest.mark.parametrize(
-    ("parts", "after_s", "ailment"),
+    ("parts", "after_s", "reason"),
     [
         ([looks(600, b"+")], 600, None),
         ([looks(10, b"+"), looks(100)], 30, "has given no sign of life for 20 s"),
@@ -44,10 +44,10 @@ def looks(count: int, beat: bytes = b"", every: int = 2) -> Iterator[tuple[float
         ([looks(10, b"+"), iter([(30.0, b"")] * 5), looks(60, b"+")], 220, None),
     ],
 )
-def test_who_is_ended_and_when(parts: list[Iterator[tuple[float, bytes]]], after_s: float, ailment: str | None) -> None:
+def test_who_is_ended_and_when(parts: list[Iterator[tuple[float, bytes]]], after_s: float, reason: str | None) -> None:
     """Silence of twenty seconds ends a worker, a blocked loop two minutes; time nobody listened does not count."""
     ended_s, why = ended_after(look for part in parts for look in part)
-    assert why == ailment
+    assert why == reason
     assert ended_s == pytest.approx(after_s, abs=2.0)
 
 

@@ -224,7 +224,7 @@ async def test_a_host_that_asks_to_wait_is_left_alone_by_all(
     bucket: tuple[Bucket, str], watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once a host as a whole asks one process to wait, no other one asks before that has passed."""
-    monkeypatch.setattr(hosts, "_PLEAS", 1)
+    monkeypatch.setattr(hosts, "_ASKS", 1)
     objects, url = bucket
     told: list[float] = []
 
