@@ -6,7 +6,6 @@ that only the journal lists, of an earlier query, is checked by its journal line
 Memory holds eight bytes a file, a batch of rows, and the findings as columns.
 """
 
-import hashlib
 import os
 import stat
 from base64 import b64encode
@@ -20,7 +19,7 @@ import polars as pl
 from oid_async.dataset.decoding import undecodable
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import InputError
-from oid_async.store.disk import is_plain, odd_kind, plain_file
+from oid_async.store.disk import is_plain, md5_of, odd_kind, plain_file
 from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder
 from oid_async.store.image_check import has_size, is_complete, read_header, refuse_start
@@ -191,7 +190,7 @@ def examine(path: str, size: int | None, md5: str | None) -> tuple[FindingKind, 
             if md5 is None:
                 damage = _check_jpeg(file.read(), size)
                 return None if damage is None else (*damage, found.st_size)
-            digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).digest()
+            digest = md5_of(file).digest()
     except (FileNotFoundError, NotADirectoryError):
         return "missing", "no such file", None
     except OSError as error:

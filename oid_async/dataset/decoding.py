@@ -5,7 +5,6 @@ more can be decoded in a fraction of its size.
 """
 
 import os
-import stat
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -43,11 +42,8 @@ def open_png(file: Path | str | IO[bytes]) -> "PngImageFile":
     from PIL.PngImagePlugin import PngImageFile
 
     if isinstance(file, str | Path):
-        found = os.lstat(file)
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError("not a file")
         with plain_file(file) as opened:
-            start, size = opened.read(HEAD_BYTES), found.st_size
+            start, size = opened.read(HEAD_BYTES), os.fstat(opened.fileno()).st_size
     else:
         start, size = file.read(HEAD_BYTES), file.seek(0, os.SEEK_END)
         file.seek(0)

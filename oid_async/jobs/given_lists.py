@@ -5,7 +5,6 @@ copy, and kept in SAVEPATH once it was of use, where query.json names it, so tha
 """
 
 import errno
-import hashlib
 import json
 import os
 import select
@@ -25,6 +24,7 @@ from oid_async.metadata.given import local_file
 from oid_async.options.paths import shown
 from oid_async.options.query import KEPT_LISTS, Options
 from oid_async.store.atomic import read_json, replacing, write_json
+from oid_async.store.disk import md5_of, plain_file
 from oid_async.store.folder import Folder
 from oid_async.tables.reading import TableFile
 
@@ -210,8 +210,6 @@ def _ours(folder: Folder) -> dict[str, list[str]]:
 
 def _digest(path: Path) -> str | None:
     """Return the MD5 of a plain file in hex, None if it is none."""
-    with suppress(OSError):
-        if stat.S_ISREG(path.lstat().st_mode):
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    with suppress(OSError), plain_file(path) as file:
+        return md5_of(file).hexdigest()
     return None

@@ -1,7 +1,6 @@
 """The table files of one run: given or published, all on this disk, each without its damaged rows."""
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -29,6 +28,7 @@ from oid_async.openimages.looks import other_table
 from oid_async.openimages.vocabulary import Split
 from oid_async.options.query import Options
 from oid_async.report import size_text
+from oid_async.store.disk import md5_of
 from oid_async.tables.class_tables import read_classes, read_hierarchy
 from oid_async.tables.damage import bad_rows, looks_hexadecimal, require_usable, without_damage
 from oid_async.tables.headless import with_positions
@@ -289,5 +289,5 @@ def _identify(table: TableFile) -> dict[str, Any]:
     identity: dict[str, Any] = {"name": table.name, "bytes": size, "md5": None}
     if size <= _MOST_HASHED:
         with reading(table), table.path.open("rb") as file:
-            identity["md5"] = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            identity["md5"] = md5_of(file).hexdigest()
     return identity

@@ -19,7 +19,7 @@ from oid_async.tables.file_type import other_type
 from oid_async.tables.reading import TableFile, columns_of, open_bytes, reading, require
 
 # The published tables are years old and none ever shrank: one with fewer than this share of the rows is a part of it.
-_LEAST_SHARE = 0.5
+LEAST_SHARE = 0.5
 # A table that was cut is told from one that has changed by its last rows: they stand in the good copy at their places.
 _LAST_ROWS = 1000
 _BLOCK = 1 << 20
@@ -84,7 +84,7 @@ def require_no_loss(fresh: TableFile, good: TableFile, table: PublishedTable) ->
     """Raise InputError if a published table has lost what the good copy of it has."""
     if fresh.columns is None or good.columns is None:
         size, before = (each.path.stat().st_size for each in (fresh, good))
-        if size < _LEAST_SHARE * before:
+        if size < LEAST_SHARE * before:
             raise _cut(fresh.name, size, before, "bytes")
         require_whole(fresh, good)
         return
@@ -95,7 +95,7 @@ def require_no_loss(fresh: TableFile, good: TableFile, table: PublishedTable) ->
     if lost:
         raise InputError(f"{fresh.name}: it lacks the column {lost[0]!r}, which the copy has; {_TAKE_IT}")
     rows, before = (_count(each) for each in (fresh, good))
-    if rows < before and (rows < _LEAST_SHARE * before or _is_start_of(fresh, good)):
+    if rows < before and (rows < LEAST_SHARE * before or _is_start_of(fresh, good)):
         raise _cut(fresh.name, rows, before, "rows")
 
 

@@ -22,7 +22,7 @@ from oid_async.metadata.integrity import is_header_text
 from oid_async.metadata.paths import recorded_url
 from oid_async.store.atomic import read_json, write_json
 from oid_async.store.boot import boot_id
-from oid_async.store.disk import open_plain, plain_file
+from oid_async.store.disk import md5_of, open_plain, plain_file
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client, Response
@@ -203,7 +203,7 @@ class FileFetch:
 
     def _hash_so_far(self) -> str:
         with plain_file(self._entry.raw) as file:
-            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            return md5_of(file).hexdigest()
 
 
 class _Spool:

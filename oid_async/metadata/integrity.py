@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from oid_async.store.disk import is_plain, plain_file
+from oid_async.store.disk import is_plain, md5_of, plain_file
 
 Stored = Mapping[str, tuple[int, str]]
 
@@ -103,4 +103,4 @@ def _seal(note: Mapping[str, Any]) -> str:
 
 def _md5(path: Path) -> str:
     with plain_file(path) as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        return md5_of(file).hexdigest()

@@ -27,6 +27,7 @@ from oid_async.errors import StorageError, UnavailableError, storage_error
 from oid_async.events import Sink, TableProgress
 from oid_async.http.retry import FetchError
 from oid_async.http.small_get import SmallBody, small_get
+from oid_async.metadata.checks import LEAST_SHARE
 from oid_async.metadata.integrity import is_as_stored, is_intact, is_readable, sealed, stored_file
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.openimages.ids import KEY
@@ -41,7 +42,6 @@ PREFIXES = tuple(first + second for first in _DIGITS for second in _DIGITS)
 _AT_ONCE = 16
 # A page of a thousand keys has some 300 kB.
 _MOST_PAGE_BYTES = 8 << 20
-_LEAST_SHARE = 0.5
 SIZES_SCHEMA = {KEY: pl.UInt64, "Bytes": pl.Int64, "ETag": pl.String}
 
 
@@ -162,7 +162,7 @@ class Sizes:
     def _join(self) -> int:
         pages = [self._pages / f"{prefix}.parquet" for prefix in PREFIXES]
         frame = pl.read_parquet(pages, glob=False).unique(KEY, keep="last").sort(KEY)
-        if (before := self._good_rows()) and len(frame) < _LEAST_SHARE * before:
+        if (before := self._good_rows()) and len(frame) < LEAST_SHARE * before:
             shutil.rmtree(self._pages, ignore_errors=True)
             raise UnavailableError(
                 f"sizes of {self.split}: {len(frame)} images are listed where the copy has {before}; the copy is kept "

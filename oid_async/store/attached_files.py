@@ -22,7 +22,7 @@ NAMES = {
     RECORDINGS: re.compile(r"[0-9A-Za-z_-]{1,150}\.ogg"),
 }
 _PNG_END = b"IEND\xaeB`\x82"
-_OGG = b"OggS"
+OGG = b"OggS"
 
 
 class AttachedFiles:
@@ -95,7 +95,7 @@ def is_whole(body: bytes) -> bool:
     >>> is_whole(b""), is_whole(_PNG_END), is_whole(b"OggS")
     (False, False, True)
     """
-    return body.startswith(_OGG) or (body.endswith(_PNG_END) and refuse_mask(body, len(body)) is None)
+    return body.startswith(OGG) or (body.endswith(_PNG_END) and refuse_mask(body, len(body)) is None)
 
 
 def record_of_attached(folder: Folder, masks: AttachedFiles | None, recordings: AttachedFiles | None) -> pl.DataFrame:

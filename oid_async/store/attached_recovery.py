@@ -14,15 +14,15 @@ from pathlib import Path
 
 import polars as pl
 
-from oid_async.store.attached_files import NAMES
+from oid_async.store.attached_files import NAMES, OGG
 from oid_async.store.folder import Folder
 from oid_async.store.image_check import md5_base64
-from oid_async.store.mask_check import MOST_BYTES
+from oid_async.store.mask_check import MOST_BYTES, SIGNATURE
 from oid_async.store.written_files import RECORD_SCHEMA, read_record
 
 _READ_AT_ONCE = 4096
-_HOLE = bytes(4096)
-_SIGNATURE, _OGG = b"\x89PNG\r\n\x1a\n", b"OggS"
+# A block that was never written.
+HOLE = bytes(4096)
 _LENGTH_AND_NAME = struct.Struct(">L4s")
 
 
@@ -72,20 +72,20 @@ def _differing(place: Path, names: Sequence[str], record: pl.DataFrame, prefix: 
 def is_torn(body: bytes) -> bool:
     """Return whether bytes are what a power cut leaves of a PNG or of an OGG file.
 
-    >>> is_torn(b""), is_torn(bytes(99)), is_torn(b"a text of somebody's"), is_torn(_OGG + b" and more")
+    >>> is_torn(b""), is_torn(bytes(99)), is_torn(b"a text of somebody's"), is_torn(OGG + b" and more")
     (True, True, False, False)
     """
     if not body[:8].strip(b"\0"):
         return True
-    if body.startswith(_SIGNATURE):
+    if body.startswith(SIGNATURE):
         return not _has_whole_chunks(body)
     # A whole recording may be so, hardly ever: then a request is what it costs.
-    return body.startswith(_OGG) and (not len(body) % len(_HOLE) or _HOLE in body)
+    return body.startswith(OGG) and (not len(body) % len(HOLE) or HOLE in body)
 
 
 def _has_whole_chunks(png: bytes) -> bool:
     """Return whether each chunk has the bytes that its checksum tells of, up to the last one."""
-    at = len(_SIGNATURE)
+    at = len(SIGNATURE)
     while at + 12 <= len(png):
         length, name = _LENGTH_AND_NAME.unpack_from(png, at)
         stop = at + 8 + length

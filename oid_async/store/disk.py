@@ -17,6 +17,7 @@ check; a file that outlives its line is adopted by the next run if it is complet
 """
 
 import errno
+import hashlib
 import os
 import shutil
 import stat
@@ -82,6 +83,11 @@ def read_plain(path: str | Path) -> bytes:
     """Return the bytes of a plain file. Raises as `open_plain` does."""
     with plain_file(path) as file:
         return file.read()
+
+
+def md5_of(file: BufferedReader) -> "hashlib._Hash":
+    """Return the MD5 of an open file, from here to its end. Raises OSError."""
+    return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
 
 
 def is_plain(path: str | Path) -> bool:

@@ -56,11 +56,7 @@ def without_damaged(lines: list[bytes], unchecked: int) -> bool:
 
     The first `unchecked` ones are of versions that wrote no checksum.
     """
-    damaged = [
-        number
-        for number, line in enumerate(lines[unchecked:], unchecked)
-        if line[-_SUM_BYTES:] != b"%08x" % crc32(line[:-_SUM_BYTES])
-    ]
+    damaged = [number for number, line in enumerate(lines[unchecked:], unchecked) if not is_checked(line)]
     following = [*lines[1 : unchecked + 1], b""]
     damaged += [number for number in range(unchecked) if not is_old(lines[number], following[number])]
     for number in damaged:

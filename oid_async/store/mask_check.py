@@ -11,7 +11,7 @@ MOST_PIXELS = 100_000_000
 # So many bytes of a PNG are enough for `refuse_mask`.
 HEAD_BYTES = 33
 _IHDR = struct.Struct(">8sL4s2L2B")
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # One byte a pixel in memory; Pillow gives all others four.
 _GREY, _PALETTE = 0, 3
 
@@ -27,7 +27,7 @@ def refuse_mask(start: bytes | bytearray, size_bytes: int) -> tuple[str, str] | 
     if len(start) < _IHDR.size:
         return "not_image", "no PNG"
     signature, length, name, width, height, depth, colours = _IHDR.unpack_from(start)
-    if (signature, length, name) != (_SIGNATURE, 13, b"IHDR") or not width * height:
+    if (signature, length, name) != (SIGNATURE, 13, b"IHDR") or not width * height:
         return "not_image", "no PNG"
     if has_too_many_pixels(width, height):
         return "too_large", f"{width} x {height} pixels, more than {MOST_PIXELS // 1_000_000} megapixels"

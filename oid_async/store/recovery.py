@@ -19,7 +19,7 @@ from pathlib import Path
 import polars as pl
 
 from oid_async.errors import NotPlainError
-from oid_async.store.attached_recovery import remove_torn
+from oid_async.store.attached_recovery import HOLE, remove_torn
 from oid_async.store.disk import is_plain
 from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder
@@ -30,8 +30,6 @@ from oid_async.store.written_files import ATTACHED
 
 # Linux writes back after 30 s, other systems within a minute; the rest is for disks that are slow to take it.
 _WINDOW_S = 600.0
-# A block that was never written. A picture may hold one, hardly ever: then a request is what it costs.
-_HOLE = bytes(4096)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +126,8 @@ def _is_same(path: Path, saved: SavedLine) -> bool:
             if saved.md5:
                 return md5_base64(body) == saved.md5
             # Stored with --no-hash: blocks are written back in any order, so an end does not prove what is before it.
-            return not is_torn(body) and not body.count(_HOLE)
+            # A picture may hold such a block, hardly ever: then a request is what it costs.
+            return not is_torn(body) and not body.count(HOLE)
     except (FileNotFoundError, NotPlainError):
         return True
 

@@ -18,7 +18,7 @@ import polars as pl
 
 from oid_async.errors import NotPlainError
 from oid_async.store.atomic import rename_all
-from oid_async.store.disk import plain_file, read_plain
+from oid_async.store.disk import md5_of, plain_file, read_plain
 from oid_async.store.folder import Folder
 
 RECORD_SCHEMA: dict[str, type[pl.DataType]] = {"path": pl.String, "bytes": pl.Int64, "md5": pl.String}
@@ -96,7 +96,7 @@ def size_and_md5(path: Path, most_bytes: int | None = None) -> tuple[int, str]:
 
 def _sum_text(path: Path) -> bytes:
     with plain_file(path) as file:
-        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+        digest = md5_of(file)
     return f"{digest.hexdigest()}  {path.name}\n".encode()
 
 
