@@ -24,7 +24,7 @@ from oid_async.jobs.attachments import Attachments
 from oid_async.jobs.context import RunContext, open_run
 from oid_async.jobs.own_places import note_places
 from oid_async.jobs.plan import Decision, Planning, check_space, make_plan, tops_up
-from oid_async.jobs.results import as_before, note_start, query_document
+from oid_async.jobs.query_document import as_before, note_start, query_document
 from oid_async.jobs.site import allowed_endpoints
 from oid_async.options.query import Options
 from oid_async.report import PASSING_KINDS, Plan, Report

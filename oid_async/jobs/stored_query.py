@@ -15,7 +15,7 @@ from oid_async.dataset.query_digest import TABLES
 from oid_async.dataset.query_file import unusable
 from oid_async.errors import UsageError
 from oid_async.jobs.own_places import own_places
-from oid_async.jobs.results import is_taken
+from oid_async.jobs.query_document import is_taken
 from oid_async.options.query import KEPT_LISTS, Options, ReadOptions
 from oid_async.redaction import is_http, is_redacted, redacted
 from oid_async.store.disk import is_plain

@@ -11,7 +11,7 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property, partial
@@ -108,7 +108,7 @@ class UnfinishedRun:
         match self._query.get("unfinished"):
             case {"first_line": int(number)}:
                 first_line = number
-        results = self._writer(plan_files(self._view.plan), ids, first_line)
+        results = Results(self._view, plan_files(self._view.plan), ids, first_line)
         return results, results.write_images()
 
     def _noted_plan(self) -> Results | None:
@@ -117,11 +117,8 @@ class UnfinishedRun:
             note = None if plan.is_symlink() else PlanNote.read(plan)
             files = plan_files(plan)
             if note is not None and note.digest == self._query.get("digest") and all(map(is_plain, files)):
-                return self._writer(files, IdForm(note.hexadecimal, note.by_split), note.first_line)
+                return Results(self._view, files, IdForm(note.hexadecimal, note.by_split), note.first_line)
         return None
-
-    def _writer(self, plan: Sequence[Path], ids: IdForm, first_line: int) -> Results:
-        return Results(self._view, plan, ids, first_line)
 
     def _read_tables(self, work: Callable[[GatheredTables], Result]) -> Result:
         """Have the tables of the query as they are on this disk, and return what the work on them returns.
@@ -159,14 +156,13 @@ class UnfinishedRun:
     def _options(self) -> Options:
         return read_options(self._query, self._folder, self._given)
 
-    def _cache_roots(self) -> Iterator[Path]:
-        """Yield the cache folders to look into: the one that the call names, else that of the run and the usual one."""
+    def _cache_roots(self) -> list[Path]:
+        """Return the cache folders to look into: the one that the call names, else that of the run and the usual."""
+        of_call = cache_root(self._given.options.cache_dir)
         if "cache_dir" in self._given.names:
-            yield cache_root(self._given.options.cache_dir)
-            return
+            return [of_call]
         own = own_places(self._folder).get("cache_dir")
-        usual = [self._given.options.cache_dir] if self._given.options.cache_dir is not None else []
-        yield from dict.fromkeys((*([Path(own)] if own is not None else ()), *usual, cache_root(None)))
+        return list(dict.fromkeys((*([Path(own)] if own is not None else ()), of_call, cache_root(None))))
 
     def _where_tables_are(self) -> str:
         """Return what to try first: the cache folder that query.json names, if it was not looked into."""

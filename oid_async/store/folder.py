@@ -28,11 +28,13 @@ _LISTED_AT_ONCE = 16384
 _IS_LINK = methodcaller("is_symlink")
 # The folders that a download makes below SAVEPATH. Files are moved between them: each must be where it seems to be.
 _FOLDERS = (
-    *("images", "export", *(kind.folder for kind in KINDS.values()), "segmentation/masks", "narrative/voice"),
-    *(
-        ".oid_async",
-        *(f".oid_async/{name}" for name in ("plan", "tmp", "lines", "intents", "kept", "damaged", "damaged/files")),
-    ),
+    "images",
+    "export",
+    *(kind.folder for kind in KINDS.values()),
+    "segmentation/masks",
+    "narrative/voice",
+    ".oid_async",
+    *(f".oid_async/{name}" for name in ("plan", "tmp", "lines", "intents", "kept", "damaged", "damaged/files")),
 )
 
 
