@@ -221,7 +221,8 @@ class Client:
             except FetchError as error:
                 self._pool.drop(connection)
                 if chain is not None and chain.has_advanced:
-                    began, is_fresh = chain.began, False
+                    # Once for each that it has advanced to: on a new connection a failure is the image's own.
+                    began, is_fresh, chain.has_advanced = chain.began, False, False
                     request = self.encode_request(chain.route)
                 if is_fresh or connection.bytes_received or error.kind != "network":
                     retried = asked_by is not None and asked_by.retried

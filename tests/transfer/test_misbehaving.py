@@ -782,6 +782,24 @@ async def test_bytes_behind_a_whole_body_do_no_harm(tmp_path: Path) -> None:
     assert ended.saved() == {f"{ident(0)}.jpg": JPEG}
 
 
+async def test_an_image_that_is_always_hung_up_on_is_asked_for_as_often_as_others(tmp_path: Path) -> None:
+    """Behind others on a kept connection it is asked for once more, on a new one, and then it has had that try."""
+    count, sick = 240, range(120, 240, 20)
+    paths = [f"/open-images-dataset/validation/{ident(number)}.jpg" for number in range(count)]
+    steps: dict[str, list[Answer]] = {path: [http(200, JPEG)] for path in paths}
+    ids = [f"validation/{ident(number)}" for number in range(count)]
+    query: dict[str, Any] = {"kinds": ["none"], "image_ids": ids, "cache_dir": tmp_path / "cache"}
+    async with asyncio.timeout(20), Scripted(steps | {paths[number]: [hang_up] for number in sick}) as server:
+        report = await Run(
+            Options.of(**query, savepath=tmp_path / "out", mirror=server.url), ignore, limits=QUICK
+        ).download()
+    assert report.failures == {"network": len(sick)}
+    assert report.downloaded == count - len(sick)
+    asked = [server.requests[paths[number]] for number in sick]
+    assert min(asked) >= 1 + QUICK.retries
+    assert max(asked) <= 2 * (1 + QUICK.retries)
+
+
 @pytest.mark.parametrize(("status", "wait", "at_least"), [(500, "1", 1.0), (502, "0.6", 1.0), (429, "0", 0.0)])
 async def test_every_form_of_retry_after_is_kept(tmp_path: Path, status: int, wait: str, at_least: float) -> None:
     """With any 5xx, with a fraction (rounded up); a wait of nothing is no leave to hammer."""
