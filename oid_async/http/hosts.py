@@ -50,7 +50,8 @@ _HANGING_TIMES = 4
 _HANGING_S = 0.03
 _HANGING_PROBE_S = 0.25
 _MOST_HANGING = 64
-_MOST_HANGING_OF_SILENT = 32
+# Of a host that has not answered yet: before and after its first failure. With the first window it gets 64 requests.
+_MOST_HANGING_OF_NEW, _MOST_HANGING_OF_SILENT = 56, 8
 _LOST_AFTER = 5  # failed connections in a row to one endpoint of a host whose others respond
 _PROBE_CAP_S = 120.0
 _PAUSE_WORTH_A_LINE_S = 5.0
@@ -326,8 +327,10 @@ class Host:
         return silent_s >= max(least_s, _HANGING_TIMES * self._response_s)
 
     def most_hanging(self) -> int:
-        """Return how many transfers may hang without counting: of a host that has never responded few."""
-        return _MOST_HANGING if self.has_answered else _MOST_HANGING_OF_SILENT
+        """Return how many transfers may hang without counting: few of a host that is silent all the time."""
+        if self.has_answered:
+            return _MOST_HANGING
+        return _MOST_HANGING_OF_SILENT if self.is_unanswered else _MOST_HANGING_OF_NEW
 
     def is_idle(self, now: float) -> bool:
         """Return whether nothing would be lost by forgetting this host."""

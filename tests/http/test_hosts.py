@@ -389,6 +389,16 @@ def test_what_hangs_leaves_its_place_to_others() -> None:
     assert host.hangs(60.0, now=60.0), "what was under way before it was"
 
 
+def test_of_a_host_that_is_silent_few_hang_without_counting() -> None:
+    """Forty hanging images at the front of the plan hide no good host; one that stays silent is asked for less."""
+    host = make_host()
+    assert host.most_hanging() + host.window == 64
+    host.request_failed(hung_up(), began=1.0, now=31.0, no_response=True)
+    assert host.most_hanging() == 8
+    host.responded(32.0)
+    assert host.most_hanging() == 64
+
+
 def test_an_image_that_fails_again_says_nothing_of_its_host() -> None:
     """Sixteen images that never get an answer do not make a host of it that is down, if others did get one."""
     host = make_host()

@@ -74,6 +74,12 @@ async def test_sick_images_of_one_kind_slow_down_no_other(tmp_path: Path, kind: 
     print(f"\n{kind}, {processes} processes: {alone:.3f} s alone, {beside:.3f} s beside {EACH} sick images")
 
 
+async def test_a_host_of_which_forty_images_hang_first_is_not_silent(tmp_path: Path) -> None:
+    """They are the first that is asked for: nothing is known of the host before a good one was."""
+    bucket = await fetch(tmp_path, sick_at_the_front(["hanging heads"], 40), processes=1)
+    assert bucket.seconds < 15.0
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 async def test_what_an_image_is_asked_to_wait_it_waits_by_itself(tmp_path: Path, processes: int) -> None:
     """Its Retry-After holds for it alone; then it is fetched like the others, behind those that were not tried yet."""
