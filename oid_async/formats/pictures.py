@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -37,10 +38,14 @@ _CHUNK = 16
 # What a smaller JPEG takes along: EXIF that fits into one segment, and a colour profile unless it is absurd.
 _MOST_METADATA_BYTES = {"exif": 65_533, "icc_profile": 4 << 20}
 # Outlines are drawn at this size at most; published masks have fewer pixels.
-_MOST_OUTLINE_PIXELS = 4_000_000
+_MOST_OUTLINE_PIXELS = 2_600_000
+# Many times the pairs of neighbours in a row that an outline runs between, in any mask that was drawn.
+_MOST_EDGES = 100_000
 # An outline of more parts, or a nearest corner sought in more pairs of corners, takes too long.
 _MOST_PARTS = 1000
 _MOST_PAIRS_OF_PART, _MOST_PAIRS = 1 << 22, 1 << 25
+# Large pictures are gone through in strips of so many pixels.
+_STRIP_PIXELS = 1_000_000
 # Why an image is left out where it is to be made smaller.
 NO_PICTURE, TOO_LARGE = "no picture that Pillow reads", "too many pixels to make it smaller"
 # Fewer pictures are made in this process: starting another takes a third of a second.
@@ -223,10 +228,36 @@ def smaller_jpeg(path: str, width: int, height: int) -> bytes:
             for name, most in _MOST_METADATA_BYTES.items()
             if name in image.info and len(image.info[name] or b"") <= most
         }
-        smaller = image.resize((width, height), Image.Resampling.LANCZOS)
-        out = io.BytesIO()
-        smaller.save(out, "JPEG", quality=_QUALITY, **metadata)
-        return out.getvalue()
+        if width * height > _STRIP_PIXELS:
+            smaller = _resized_in_strips(image, width, height)
+        else:
+            smaller = image.resize((width, height), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    smaller.save(out, "JPEG", quality=_QUALITY, **metadata)
+    return out.getvalue()
+
+
+def _resized_in_strips(image: Any, width: int, height: int) -> Any:
+    """Return a picture in another size and forget its pixels: never are both, or what is between them, in memory."""
+    from PIL import Image
+
+    rows = max(1, _STRIP_PIXELS // width)
+    image.load()
+    mode, by = image.mode, image.height / height
+    with tempfile.TemporaryFile() as file:
+        for top in range(0, height, rows):
+            bottom = min(height, top + rows)
+            box = (0, top * by, image.width, min(image.height, bottom * by))
+            strip = image.resize((width, bottom - top), Image.Resampling.LANCZOS, box=box)
+            file.write(strip.tobytes())
+        image.im = None
+        del image, strip
+        file.seek(0)
+        smaller = Image.new(mode, (width, height))
+        for top in range(0, height, rows):
+            size = (width, min(height, top + rows) - top)
+            smaller.paste(Image.frombytes(mode, size, file.read(size[0] * size[1] * len(mode))), (0, top))
+    return smaller
 
 
 def _make_smaller(path: str, target: str, width: int, height: int) -> str | None:
@@ -270,29 +301,57 @@ def _body(path: str, is_ours: bool) -> bytes:
     return body
 
 
-def _mask(path: str, width: int, height: int) -> Any:
-    """Return a mask of its image's size as bool [height, width], true inside; nearest neighbour."""
-    import numpy as np
+def _mask_picture(path: str, width: int, height: int) -> Any:
+    """Return a mask of its image's size, nearest neighbour; in its own mode, which takes one byte a pixel."""
     from PIL import Image
 
     try:
         with open_png(path) as image:
-            # In its own mode, so that no more than one picture of its size is in memory.
-            fitting: Any = image
             if image.size != (width, height):
-                fitting = image.resize((width, height), Image.Resampling.NEAREST)
-            return np.asarray(fitting.convert("L")) > _INSIDE
+                return image.resize((width, height), Image.Resampling.NEAREST)
+            image.load()
+            return image
     except FileNotFoundError as error:
         raise missing_file(path) from error
     except (OSError, ValueError, SyntaxError) as error:
         raise InputError(f"{path}: no mask ({error}); remove it and run the download again") from error
 
 
+def _inside(picture: Any, box: tuple[int, int, int, int]) -> Any:
+    """Return a part of a mask as bool [height, width], true inside."""
+    import numpy as np
+
+    return np.asarray(picture.crop(box).convert("L")) > _INSIDE
+
+
+def _rows(picture: Any) -> Iterator[Any]:
+    """Yield a mask from top to bottom in strips, bool [rows, width]."""
+    rows = max(1, _STRIP_PIXELS // picture.width)
+    for top in range(0, picture.height, rows):
+        yield _inside(picture, (0, top, picture.width, min(picture.height, top + rows)))
+
+
+def _columns(picture: Any) -> Iterator[Any]:
+    """Yield a mask from left to right in strips, bool [columns, height]."""
+    columns = max(1, _STRIP_PIXELS // picture.height)
+    for left in range(0, picture.width, columns):
+        yield _inside(picture, (left, 0, min(picture.width, left + columns), picture.height)).T
+
+
+def _mask(path: str, width: int, height: int) -> Any:
+    """Return a mask of its image's size as bool [height, width], true inside."""
+    import numpy as np
+
+    return np.concatenate(list(_rows(_mask_picture(path, width, height))))
+
+
 def _mask_body(path: str, width: int, height: int) -> bytes:
+    import numpy as np
     from PIL import Image
 
+    bits = b"".join(np.packbits(rows, axis=1).tobytes() for rows in _rows(_mask_picture(path, width, height)))
     out = io.BytesIO()
-    Image.fromarray(_mask(path, width, height)).save(out, "PNG", optimize=False)
+    Image.frombytes("1", (width, height), bits).save(out, "PNG", optimize=False)
     return out.getvalue()
 
 
@@ -323,11 +382,16 @@ def mask_map(folder: str, masks: Sequence[str | None], width: int, height: int) 
     for number, name in enumerate(masks, 1):
         if name is None:
             continue
-        inside = _mask(os.path.join(folder, name), width, height)
-        packed[number - 1] = packed_runs(inside)
-        places = np.flatnonzero(inside)
-        areas[number] = len(places)
-        pixels[places[areas[pixels[places]] >= len(places)]] = number
+        picture = _mask_picture(os.path.join(folder, name), width, height)
+        packed[number - 1] = packed_runs(_columns(picture))
+        areas[number] = area = sum(int(rows.sum()) for rows in _rows(picture))
+        at = 0
+        for rows in _rows(picture):
+            strip = pixels[at : at + rows.size]
+            places = np.flatnonzero(rows)
+            strip[places[areas[strip[places]] >= area]] = number
+            at += rows.size
+        del picture
     out = io.BytesIO()
     Image.fromarray(pixels.reshape(height, width)).save(out, "PNG")
     return MaskMap(out.getvalue(), packed)
@@ -335,28 +399,23 @@ def mask_map(folder: str, masks: Sequence[str | None], width: int, height: int) 
 
 def run_length(path: str, width: int, height: int) -> tuple[str, int]:
     """Return a mask's run lengths as COCO packs them, and its area in pixels."""
-    inside = _mask(path, width, height)
-    return packed_runs(inside), int(inside.sum())
+    picture = _mask_picture(path, width, height)
+    return packed_runs(_columns(picture)), sum(int(rows.sum()) for rows in _rows(picture))
 
 
-def packed_runs(mask: Any) -> str:
-    """Return the run lengths of a mask (bool, height x width) as COCO packs them.
+def packed_runs(columns: Iterable[Any]) -> str:
+    """Return the run lengths of a mask, which comes as bool [columns, height], as COCO packs them.
 
     The runs of outside and inside, column by column, the first outside; from the third on the difference to the one
     before the last; five bits a character, the least first, 32 for "more follow", and 48 added (pycocotools'
     maskApi.c, rleToString).
     """
-    import numpy as np
-
-    inside = mask.T.ravel()
-    ends = np.flatnonzero(np.diff(inside)) + 1
-    runs = np.diff(np.concatenate(([0], ends, [inside.size])))
-    if inside.size and inside[0]:
-        runs = np.concatenate(([0], runs))
     text = bytearray()
-    counts = runs.tolist()
-    for at, count in enumerate(counts):
-        left = count - counts[at - 2] if at > 2 else count
+    # The last two runs; of the first three none is a difference.
+    before_last = last = 0
+    for at, count in enumerate(_runs(columns)):
+        left = count - before_last if at > 2 else count
+        before_last, last = last, count
         while True:
             low, left = left & 31, left >> 5
             more = left != (-1 if low & 16 else 0)
@@ -364,6 +423,25 @@ def packed_runs(mask: Any) -> str:
             if not more:
                 break
     return text.decode()
+
+
+def _runs(columns: Iterable[Any]) -> Iterator[int]:
+    """Yield the lengths of a mask's runs of outside and inside; the first, which may be 0, is outside."""
+    import numpy as np
+
+    run, is_inside = 0, False
+    for some in columns:
+        inside = some.ravel()
+        if inside[0] != is_inside:
+            yield run
+            run, is_inside = 0, bool(inside[0])
+        ends = np.flatnonzero(inside[1:] != inside[:-1]) + 1
+        if len(ends):
+            yield run + int(ends[0])
+            yield from np.diff(ends).tolist()
+            run, is_inside = 0, bool(inside[-1])
+        run += inside.size - (int(ends[-1]) if len(ends) else 0)
+    yield run
 
 
 def polygon(path: str, width: int, height: int) -> list[float]:
@@ -377,7 +455,12 @@ def polygon(path: str, width: int, height: int) -> list[float]:
 
     shrink = min(1.0, math.sqrt(_MOST_OUTLINE_PIXELS / (width * height)))
     width, height = max(1, round(width * shrink)), max(1, round(height * shrink))
-    inside = np.pad(_mask(path, width, height).astype(np.uint8), 1)
+    drawn = _mask(path, width, height)
+    # Noise has so many parts that they take gigabytes: of such a mask every second pixel is looked at, and so on.
+    while np.count_nonzero(drawn[:, 1:] != drawn[:, :-1]) > _MOST_EDGES:
+        drawn = drawn[::2, ::2]
+    height, width = drawn.shape
+    inside = np.pad(drawn.astype(np.uint8), 1)
     lines: list[Any] = list(contour_generator(z=inside).lines(0.5))
     # Outlines go one way round, holes the other; a pixel's centre is half a pixel from its edge, and one of padding.
     outer = [line[:-1] - 0.5 for line in lines if _area(line) > 0]

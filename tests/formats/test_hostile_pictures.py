@@ -1,11 +1,13 @@
 """Exports of folders with pictures that are none, or more than a memory holds: they are left out, the rest is there."""
 
+import io
 import os
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 from support.mask_archives import png_bomb, png_head
 from support.memory import measured_cli
 from support.published import run_cli
@@ -150,19 +152,52 @@ def test_an_outline_of_noise_ends() -> None:
         assert len(pictures_module.polygon("", 300, 300)) > 1000
 
 
+@pytest.mark.parametrize("strip_pixels", [1, 50, 1 << 20])
+def test_strips_are_as_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strip_pixels: int) -> None:
+    """Large masks and images are gone through in strips: what comes of them is what comes of the whole."""
+    drawn = np.random.default_rng(2).random((23, 17)) < 0.3
+    Image.fromarray(drawn).save(tmp_path / "m.png")
+    down, across = np.indices((97, 133))
+    Image.fromarray(np.stack((down, across, down + across), -1).astype(np.uint8)).save(tmp_path / "i.jpg")
+    monkeypatch.setattr(pictures_module, "_STRIP_PIXELS", strip_pixels)
+    counts, area = pictures_module.run_length(str(tmp_path / "m.png"), 17, 23)
+    assert (counts, area) == (pictures_module.packed_runs([drawn.T]), drawn.sum())
+    found = pictures_module.mask_map(str(tmp_path), [None, "m.png"], 17, 23)
+    assert found.run_lengths == [None, counts]
+    assert (np.asarray(Image.open(io.BytesIO(found.png))) == 2 * drawn).all()
+    with Image.open(tmp_path / "i.jpg") as image:
+        whole = np.asarray(image.resize((90, 60), Image.Resampling.LANCZOS)).astype(int)
+        strips = pictures_module._resized_in_strips(image, 90, 60)
+    assert abs(np.asarray(strips) - whole).max() <= 1
+
+
+@pytest.mark.parametrize("format", ["coco", "yolo"])
+def test_a_mask_of_noise_takes_no_gigabytes(tmp_path: Path, format: str) -> None:
+    """A mask of nine megapixels that is inside and outside by turns: millions of runs, and of parts."""
+    drawn = np.indices((3000, 3000)).sum(0) % 3 == 0
+    png = io.BytesIO()
+    Image.fromarray(drawn).save(png, "PNG")
+    image = SavedImage(ONE, 3000, 3000, picture=grey_jpeg(3000, 3000))
+    path = SavedFolder([image], [SavedBox(ONE)], [(SavedBox(ONE), png.getvalue())]).write(tmp_path / "d")
+    done = measured_cli("export", path, "--format", format)
+    assert (done.code, "left out" in done.stderr) == (0, False), done.stderr
+    assert done.peak_mb < 300
+
+
 QUICK = ("coco", "webdataset")
 
 
 @pytest.mark.parametrize(
     "format", [*QUICK, *(pytest.param(each, marks=pytest.mark.slow) for each in FORMATS if each not in QUICK)]
 )
-def test_400_megapixels_are_made_smaller(tmp_path: Path, format: str) -> None:
+@pytest.mark.parametrize("max_side", [1024, 4000])
+def test_400_megapixels_are_made_smaller(tmp_path: Path, format: str, max_side: int) -> None:
     """20,000 x 20,000 pixels with --max-side, and a mask of 65,000 x 65,000, take less than 250 MB."""
     boxes = [SavedBox(ONE), SavedBox(TWO)]
     masks = [(boxes[0], rectangle(64, 48, (1, 2, 30, 40))), (boxes[1], png_bomb(65_000, 65_000))]
     images = [SavedImage(ONE), SavedImage(TWO, 20_000, 20_000, picture=grey_jpeg(20_000, 20_000, components=3))]
     path = SavedFolder(images, boxes, masks).write(tmp_path / "d")
-    done = measured_cli("export", path, "--format", format, "--max-side", 1024)
+    done = measured_cli("export", path, "--format", format, "--max-side", max_side)
     assert done.code == 0, done.stderr
     assert "Warning" not in done.stderr
     assert " images" in done.stderr
