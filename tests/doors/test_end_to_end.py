@@ -14,6 +14,7 @@ from typing import Any
 import duckdb
 import polars as pl
 import pytest
+from support.notes import notes_into
 from support.published import (
     Box,
     Dataset,
@@ -32,7 +33,6 @@ from support.published import (
 from yarl import URL
 
 import oid_async
-from oid_async.events import Event, Note
 from oid_async.http.hosts import FLICKR, host_name
 from oid_async.openimages.catalogue import IMAGE_BUCKET, published
 from oid_async.openimages.catalogue_tables import BOX_COLUMNS, CLICK_COLUMNS
@@ -615,7 +615,7 @@ async def test_annotated_images_without_a_row_are_said_once(tmp_path: Path) -> N
     boxes = [Box(LOW, BALL), Box(MIDDLE, BALL), Box(MIDDLE, BALL), Box(HIGH, PERSON)]
     mirror = Dataset(CLASSES, [Image(LOW)], boxes).publish(tmp_path / "mirror")
     notes: list[str] = []
-    report = await oid_async.download(savepath=tmp_path / "d", mirror=mirror, on_event=_collect(notes))
+    report = await oid_async.download(savepath=tmp_path / "d", mirror=mirror, on_event=notes_into(notes))
     assert report.selected == 1
     assert len([text for text in notes if text.startswith("2 annotated images")]) == 1
 
@@ -626,7 +626,7 @@ async def test_a_name_of_several_classes_takes_them_all(tmp_path: Path) -> None:
     boxes = [Box(LOW, BALL), Box(HIGH, "/m/0twin")]
     mirror = Dataset(classes, [Image(LOW), Image(HIGH)], boxes).publish(tmp_path / "mirror")
     notes: list[str] = []
-    both = await oid_async.plan(categories=["ball"], mirror=mirror, on_event=_collect(notes))
+    both = await oid_async.plan(categories=["ball"], mirror=mirror, on_event=notes_into(notes))
     assert both.selected == 2
     assert [text for text in notes if BALL in text and "/m/0twin" in text]
     one = await oid_async.plan(categories=["/m/0twin"], mirror=mirror)
@@ -696,7 +696,7 @@ async def test_given_tables_in_every_form(tmp_path: Path, form: str) -> None:
             categories=["Ball"],
             savepath=tmp_path / "d",
             allow_hosts=[origin.removeprefix("http://")],
-            on_event=_collect(notes),
+            on_event=notes_into(notes),
             **given,  # type: ignore[arg-type]
         )
     assert (report.selected, report.downloaded, report.sources) == (2, 2, {"original": 2})
@@ -805,14 +805,6 @@ def test_demo_default_folder(tmp_path: Path) -> None:
         if row["Status"] == "ok":
             original = mirror / IMAGE_BUCKET / row["Subset"] / f"{row['ImageID']}.jpg"
             assert (tmp_path / "demo_data/images" / row["FileName"]).read_bytes() == original.read_bytes()
-
-
-def _collect(notes: list[str]) -> Callable[[Event], None]:
-    def sink(event: Event) -> None:
-        if isinstance(event, Note):
-            notes.append(event.text)
-
-    return sink
 
 
 def _spelled(path: Path, form: str, origin: str) -> str:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from support.notes import notes_into
 from support.published import read_csv, run_cli
 
 import oid_async
 from oid_async.errors import InputError
-from oid_async.events import Event, Note
 from oid_async.metadata.paths import published_folder
 from oid_async.openimages.catalogue import published
 
@@ -27,11 +27,7 @@ def boxes_of(lookalike: Path) -> pl.DataFrame:
 async def notes_of(**query: object) -> list[str]:
     notes: list[str] = []
 
-    def sink(event: Event) -> None:
-        if isinstance(event, Note):
-            notes.append(event.text)
-
-    await oid_async.plan(on_event=sink, **query)  # type: ignore[arg-type]
+    await oid_async.plan(on_event=notes_into(notes), **query)  # type: ignore[arg-type]
     return notes
 
 

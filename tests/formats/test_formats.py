@@ -27,10 +27,11 @@ from PIL import Image
 from pycocotools import mask as coco_masks
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from support.hostile_jpegs import REFUSED
+from support.notes import notes_into
 from support.published import read_csv, read_manifest, run_cli
 from support.saved import NAMES, SavedBox, SavedFolder, SavedImage, picture, rectangle
 from support.shards import members
-from support.weapons import REFUSED
 
 import oid_async
 from oid_async.errors import InputError, LockedError, StorageError, UsageError
@@ -867,11 +868,7 @@ async def test_a_broken_image_holds_up_no_other(tmp_path: Path, name: str) -> No
     manifest.with_columns(width).write_parquet(path / "manifest.parquet")
     said: list[str] = []
 
-    def listen(event: object) -> None:
-        if isinstance(event, Note):
-            said.append(event.text)
-
-    report = await oid_async.export(savepath=path, format=name, max_side=32, on_event=listen)
+    report = await oid_async.export(savepath=path, format=name, max_side=32, on_event=notes_into(said))
     assert (report.images, report.annotations) == (2, {"bbox": 2})
     assert report.left_out == {**dict.fromkeys(BROKEN, 1), "bbox: image left out": 5}
     for why, image_id in BROKEN.items():

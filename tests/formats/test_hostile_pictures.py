@@ -8,11 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
+from support.hostile_jpegs import HEADLESS, REFUSED, TOO_LARGE, UNKNOWN_CODING, grey_jpeg
 from support.mask_archives import png_bomb, png_head
 from support.memory import measured_cli
 from support.published import run_cli
 from support.saved import SavedBox, SavedFolder, SavedImage, picture, rectangle
-from support.weapons import HEADLESS, REFUSED, TOO_LARGE, UNKNOWN_CODING, grey_jpeg
 
 import oid_async
 from oid_async.errors import StorageError
@@ -21,7 +21,7 @@ from oid_async.jobs import export as export_job
 from oid_async.options.export import FORMATS
 
 ONE, TWO = "0000048549557964", "ffffffffffffffff"
-WEAPONS = {**HEADLESS, **UNKNOWN_CODING, **REFUSED, **TOO_LARGE}
+HOSTILE = {**HEADLESS, **UNKNOWN_CODING, **REFUSED, **TOO_LARGE}
 
 
 def id_of(number: int) -> str:
@@ -30,16 +30,16 @@ def id_of(number: int) -> str:
 
 @pytest.fixture(scope="module")
 def armed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of two sound images and of every weapon, of which the manifest says what the sound ones are."""
+    """A folder of two sound images and of every hostile one, of which the manifest says what the sound ones are."""
     images = [SavedImage(ONE), SavedImage(TWO)]
-    images += [SavedImage(id_of(number), picture=body) for number, body in enumerate(WEAPONS.values())]
+    images += [SavedImage(id_of(number), picture=body) for number, body in enumerate(HOSTILE.values())]
     folder = SavedFolder(images, [SavedBox(image.image_id) for image in images])
     return folder.write(tmp_path_factory.mktemp("armed") / "d")
 
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("options", [{}, {"max_side": 32}, {"splits": "50/50/0"}], ids=str)
-async def test_weapons_are_left_out(
+async def test_hostile_pictures_are_left_out(
     armed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str, options: dict[str, object]
 ) -> None:
     """No size, no scan, refused by Pillow, too large to decode: each with its row, in every format, however asked for.
@@ -56,7 +56,7 @@ async def test_weapons_are_left_out(
         left_out["image: too many pixels to make it smaller"] = len(TOO_LARGE)
     gone = sum(left_out.values())
     assert report.left_out == {**left_out, "bbox: image left out": gone}
-    assert report.images == report.annotations["bbox"] == 2 + len(WEAPONS) - gone
+    assert report.images == report.annotations["bbox"] == 2 + len(HOSTILE) - gone
 
 
 def test_what_is_left_out_is_named(armed: Path, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_what_is_left_out_is_named(armed: Path, tmp_path: Path) -> None:
     assert sum("--repair fetches the images again" in line for line in lines) == 1
     assert "Warning" not in done.stderr
     manifest = pl.read_parquet(armed / "manifest.parquet")
-    assert len(manifest) == 2 + len(WEAPONS)
+    assert len(manifest) == 2 + len(HOSTILE)
 
 
 async def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ with atheris.instrument_imports(include=["oid_async.store.image_check", "oid_asy
     from oid_async.store.image_check import Expected, has_size, is_complete, md5_base64, read_header, refuse
 
 from support.fuzzing import fuzz
+from support.hostile_jpegs import EOI, HEADLESS, REFUSED, SOI, TOO_LARGE, frame, scan, segment
 from support.saved import picture
-from support.weapons import EOI, HEADLESS, REFUSED, SOI, TOO_LARGE, frame, scan, segment
 
 from oid_async.dataset.decoding import jpeg_problem, open_jpeg
 from oid_async.report import FINAL_KINDS, PASSING_KINDS, kind_of

@@ -12,12 +12,13 @@ from unittest.mock import patch
 
 import polars as pl
 import pytest
+from support.notes import notes_into
 from support.published import Box, Dataset, Image, counted_origin, read_manifest, tiny_jpeg, tree, write_table
 
 import oid_async
 from oid_async.cli import main as cli
 from oid_async.errors import InputError, LockedError, UsageError
-from oid_async.events import Checked, Event, Note
+from oid_async.events import Checked, Event
 from oid_async.openimages.catalogue import IMAGE_BUCKET
 from oid_async.store.folder import Folder
 from oid_async.store.folder_lock import FolderLock
@@ -78,14 +79,6 @@ def found_by_kind(found: oid_async.Verification) -> dict[str, list[str]]:
     return {
         kind: [finding.file_name for finding in found.findings(kind)] for kind in found.counts if kind != "unchecked"
     }
-
-
-def notes_into(notes: list[str]) -> Callable[[Event], None]:
-    def listen(event: Event) -> None:
-        if isinstance(event, Note):
-            notes.append(event.text)
-
-    return listen
 
 
 async def test_a_whole_folder_is_clean_and_nothing_is_written(saved: Path) -> None:

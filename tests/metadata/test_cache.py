@@ -25,6 +25,7 @@ from typing import Any, Self
 
 import polars as pl
 import pytest
+from support.notes import notes_into
 from support.published import Finished, run_cli, write_bytes
 from yarl import URL
 
@@ -630,18 +631,15 @@ async def test_a_cached_table_is_used_and_said_so_while_its_server_is_in_trouble
     """5xx, a cut or nobody there: the copy of the last run will do, in one line; 'not published any more' will not."""
     notes: list[str] = []
 
-    def sink(event: Event) -> None:
-        notes.extend([event.text] if isinstance(event, Note) else [])
-
     async with Store({path_of(CLASSES): Held(OLD)}) as store:
         await bring(store.url, cache_dir)
         store.objects[path_of(CLASSES)] = Held(NEW, cuts=[100] * 9, etag=None)
-        assert (await bring(store.url, cache_dir, sink=sink))[0] == OLD
+        assert (await bring(store.url, cache_dir, sink=notes_into(notes)))[0] == OLD
         store.objects.clear()
         with pytest.raises(UnavailableError, match=f"^{CLASSES.name}: not published at {store.url}.*404"):
             await bring(store.url, cache_dir)
     # Nobody is at that address any more.
-    assert (await bring(store.url, cache_dir, sink=sink))[0] == OLD
+    assert (await bring(store.url, cache_dir, sink=notes_into(notes)))[0] == OLD
     assert len(notes) == 2
     assert all(
         note.startswith(f"{CLASSES.name}: ") and re.search(r"; the copy of \d{4}-\d\d-\d\d is used$", note)
@@ -981,12 +979,9 @@ async def test_clear_keeps_what_a_run_reads(cache_dir: Path) -> None:
     """A table that a run has pinned stays readable, and that it stays is said; one that is being fetched, too."""
     notes: list[str] = []
 
-    def sink(event: Event) -> None:
-        notes.extend([event.text] if isinstance(event, Note) else [])
-
     async with lookalike_store() as store:
         store.objects[path_of(CLASSES)].hold = 0
-        listings = Listings(Options.of(mirror=store.url), sink)
+        listings = Listings(Options.of(mirror=store.url), notes_into(notes))
         async with opened(store.url, cache_dir) as reader:
             table, _ = await reader.published(BOXES)
             before = rows_of(table)
@@ -1158,9 +1153,6 @@ async def test_a_new_version_that_cannot_be_stored_costs_the_good_copy_nothing(
     """A disk that is full, or may only be read: the copy is used, in one line, and all space given back."""
     notes: list[str] = []
 
-    def sink(event: Event) -> None:
-        notes.extend([event.text] if isinstance(event, Note) else [])
-
     def refuse(self: fetch._Spool, *block: bytes) -> None:
         raise OSError(errno.EROFS if step == "open" else errno.ENOSPC, "refused")
 
@@ -1169,7 +1161,7 @@ async def test_a_new_version_that_cannot_be_stored_costs_the_good_copy_nothing(
         store.objects[path_of(CLASSES)] = Held(NEW)
         with monkeypatch.context() as patch:
             patch.setattr(fetch._Spool, step, refuse)
-            assert (await bring(store.url, cache_dir, sink=sink))[0] == OLD
+            assert (await bring(store.url, cache_dir, sink=notes_into(notes)))[0] == OLD
         assert not place_of(store.url, cache_dir).raw.exists()
         (note,) = notes
         assert re.search("its new version cannot be stored .*; the copy of .* is used$", note)

@@ -10,10 +10,11 @@ from typing import Any
 import polars as pl
 import pytest
 from aiohttp import web
+from support.notes import notes_into
 from yarl import URL
 
 from oid_async.errors import OidError
-from oid_async.events import Event, Note, ignore
+from oid_async.events import ignore
 from oid_async.http.address_guard import endpoint
 from oid_async.http.client import Client
 from oid_async.http.hosts import Hosts
@@ -46,12 +47,8 @@ async def mirror(lookalike: Path) -> AsyncIterator[str]:
 
 async def plan(url: str, root: Path, notes: list[str], **query: Any) -> int:
     """Plan a download of boxes with masks; return how many images are selected."""
-
-    def listen(event: Event) -> None:
-        notes.extend([event.text] if isinstance(event, Note) else [])
-
     options = Options.of(mirror=url, splits=["validation"], kinds=["bbox", "segmentation"], cache_dir=root, **query)
-    return (await Run(options, listen, limits=Limits(retries=1, backoff_s=0.001)).plan()).selected
+    return (await Run(options, notes_into(notes), limits=Limits(retries=1, backoff_s=0.001)).plan()).selected
 
 
 async def outcome(url: str, root: Path, *, offline: bool = False) -> int | str:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from support.notes import notes_into
 
 from oid_async.errors import InputError, UnavailableError
-from oid_async.events import Event, Note
 from oid_async.http.retry import Limits
 from oid_async.jobs.download import Run
 from oid_async.jobs.listings import Listings
@@ -70,22 +70,15 @@ async def mirror(lookalike: Path) -> AsyncIterator[Mirror]:
 
 async def download(mirror: Mirror, savepath: Path, notes: list[str], **query: Any) -> Report:
     """Download the look-alike's validation images with annotations of each kind."""
-
-    def listen(event: Event) -> None:
-        notes.extend([event.text] if isinstance(event, Note) else [])
-
     kinds = ["bbox", "segmentation", "relationship", "narrative", "label", "point"]
     asked = {"mirror": mirror.url, "splits": ["validation"], "kinds": kinds} | query
-    return await Run(Options.of(savepath=savepath, **asked), listen, limits=QUICK).download()
+    return await Run(Options.of(savepath=savepath, **asked), notes_into(notes), limits=QUICK).download()
 
 
 async def plan(mirror: Mirror, notes: list[str], **query: Any) -> Plan:
     """Plan a download of the look-alike's validation images with boxes."""
-
-    def listen(event: Event) -> None:
-        notes.extend([event.text] if isinstance(event, Note) else [])
-
-    return await Run(Options.of(mirror=mirror.url, splits=["validation"], **query), listen, limits=QUICK).plan()
+    options = Options.of(mirror=mirror.url, splits=["validation"], **query)
+    return await Run(options, notes_into(notes), limits=QUICK).plan()
 
 
 def answer(body: bytes, _: web.Request) -> web.Response:
@@ -265,21 +258,18 @@ async def test_pull_keeps_the_good_copy_and_says_so(mirror: Mirror, cache_dir: P
     options = Options.of(mirror=mirror.url, splits=["validation"], kinds=["all"])
     notes: list[str] = []
 
-    def listen(event: Event) -> None:
-        notes.extend([event.text] if isinstance(event, Note) else [])
-
-    await Listings(options, listen).pull()
+    await Listings(options, notes_into(notes)).pull()
     good = cached(cache_dir)
     for name in ("classes", "all_classes", "attributes", "hierarchy", "boxes", "captions"):
         for table in published(name, ["validation"]):
             mirror.answer(table, PAGE)
-    rows = await Listings(options, listen).pull()
+    rows = await Listings(options, notes_into(notes)).pull()
     assert all(row.cached for row in rows)
     assert cached(cache_dir) == good
     assert sum(note.endswith(" is used") for note in notes) == 6
     for body in (mirror.body(HIERARCHY)[:-2], b'{"LabelName": "/m/0bl9f"}', b'{"error": "sign in"}', b"[]"):
         mirror.answer(HIERARCHY, body)
-    await Listings(options, listen).pull()
+    await Listings(options, notes_into(notes)).pull()
     assert cached(cache_dir) == good
 
 

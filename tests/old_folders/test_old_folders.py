@@ -9,9 +9,9 @@ from typing import Any
 import polars as pl
 import pytest
 from aiohttp import web
+from support.hostile_jpegs import HEADLESS
 from support.make_old_folders import BLOCK_BYTES, CUT_TABLE, SPAN_ROWS, run_of
 from support.published import read_manifest
-from support.weapons import HEADLESS
 
 import oid_async
 from oid_async.errors import UsageError

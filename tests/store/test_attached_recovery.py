@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.notes import notes_into
 from support.published import counted_origin
 
-from oid_async.events import Event, Note
 from oid_async.jobs.download import Run
 from oid_async.metadata.cache import every_entry
 from oid_async.metadata.entry import CacheEntry, Identity
@@ -30,12 +30,8 @@ MASKS = published("masks", ["validation"])[0]
 
 async def fetch(url: str, savepath: Path, notes: list[str]) -> dict[str, Any]:
     """Download the look-alike's validation images with masks and recordings; return their counts."""
-
-    def listen(event: Event) -> None:
-        notes.extend([event.text] if isinstance(event, Note) else [])
-
     query: dict[str, Any] = {"kinds": ["segmentation", "narrative"], "traces": True, "voice": True}
-    run = Run(Options.of(mirror=url, splits=["validation"], savepath=savepath, **query), listen)
+    run = Run(Options.of(mirror=url, splits=["validation"], savepath=savepath, **query), notes_into(notes))
     report = await run.download()
     return {"masks": report.masks["downloaded"], "recordings": report.recordings["downloaded"]}
 

@@ -23,12 +23,13 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from support.notes import notes_into
 from support.published import Box, Dataset, Image, run_cli, tiny_jpeg, tree
 from support.saved import plan_of_unfinished
 
 import oid_async
 from oid_async.errors import LockedError, StorageError
-from oid_async.events import Event, Note, Sink
+from oid_async.events import Event
 from oid_async.http.descriptors import most_workers
 from oid_async.http.hosts import EtagTrust
 from oid_async.jobs.download import Run
@@ -53,16 +54,6 @@ IDS = [f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}" for number in range(1, 13)]
 
 def ignore(_: Event) -> None:
     """Take an event and do nothing."""
-
-
-def into(notes: list[str]) -> Sink:
-    """Return a sink that keeps what a person would be told."""
-
-    def listen(event: Event) -> None:
-        if isinstance(event, Note):
-            notes.append(event.text)
-
-    return listen
 
 
 class Pictures:
@@ -595,7 +586,7 @@ async def test_without_locks_two_runs_do_no_harm(
     notes: list[str] = []
     ids = listed(tmp_path, IDS)
     options = Options.of(mirror=pictures.url, savepath=tmp_path / "out", kinds=["none"], image_ids=ids, concurrency=2)
-    await asyncio.gather(Run(options, into(notes)).download(), Run(options, into(notes)).download())
+    await asyncio.gather(Run(options, notes_into(notes)).download(), Run(options, notes_into(notes)).download())
     assert sum("no locks" in note for note in notes) == 2
     for path in (tmp_path / "out" / "images").iterdir():
         assert path.read_bytes() == tiny_jpeg(path.stem.split("_")[0])
@@ -659,7 +650,7 @@ async def test_power_cut_is_found_out(
     options = Options.of(
         mirror=pictures.url, savepath=tmp_path / "out", kinds=["none"], image_ids=tmp_path / "ids.txt", concurrency=4
     )
-    report = await Run(options, into(notes)).download()
+    report = await Run(options, notes_into(notes)).download()
     assert (report.present, report.downloaded) == (9, 3)
     assert [note for note in notes if "torn" in note] == [
         "the machine was started anew since the last run; of the 12 files that landed last 3 were torn: removed, "

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.hostile_jpegs import EOI, SOI, segment
 
 from oid_async.http.hosts import EtagTrust, etag_md5
 from oid_async.report import kind_of
@@ -17,12 +18,7 @@ from oid_async.store.image_check import Expected, JpegHeader, is_complete, md5_b
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
 SCENES = files("oid_async.origin") / "scenes"
 
-SOI, EOI = b"\xff\xd8", b"\xff\xd9"
 CODED = bytes(range(1, 200)) + b"\xff\x00" + bytes(range(50)) + b"\xff\xd0" + bytes(range(1, 99))
-
-
-def segment(marker: int, payload: bytes = b"") -> bytes:
-    return bytes((0xFF, marker)) + (len(payload) + 2).to_bytes(2) + payload
 
 
 def frame(width: int, height: int, marker: int = 0xC0) -> bytes:

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.damaged_tables import HEADER, TITLES, check_damaged, whole
+from support.notes import notes_into
 from support.published import Box, Dataset, Image, counted_origin, image_names, read_csv, run_cli, tree, write_bytes
 
 import oid_async
 from oid_async.errors import InputError
-from oid_async.events import Event, Note
 from oid_async.openimages.catalogue import published
 from oid_async.openimages.ids import IdForm
 from oid_async.openimages.kinds import KINDS
@@ -345,7 +345,8 @@ async def test_damage_of_every_kind_in_one_run(tmp_path: Path, given: bool) -> N
 
     The same folder comes of the tables without these rows, but for bad_rows.csv and query.json.
     """
-    trees, notes = [], []
+    trees: list[Any] = []
+    notes: list[str] = []
     for name in ("damaged", "mended"):
         tables = places(DATASET.publish(tmp_path / "mirror"))
         ruins: list[tuple[str, int, Callable[[bytes], bytes]]] = [
@@ -365,11 +366,7 @@ async def test_damage_of_every_kind_in_one_run(tmp_path: Path, given: bool) -> N
         if given:
             query |= {"label": tables["classes"], "annotation": tables["boxes"], "image_url": tables["images"]}
 
-        def hear(event: Event) -> None:
-            if isinstance(event, Note):
-                notes.append(event.text)
-
-        report = await oid_async.download(**query, on_event=hear)
+        report = await oid_async.download(**query, on_event=notes_into(notes))
         assert (report.selected, report.downloaded, report.failed) == (1, 1, 0)
         assert report.bad_rows == (4 if name == "damaged" else 0)
         trees.append(tree(tmp_path / f"{name}-d"))

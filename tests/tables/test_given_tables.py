@@ -7,11 +7,11 @@ from typing import Any
 
 import polars as pl
 import pytest
+from support.notes import notes_into
 from support.published import Box, Dataset, Image, read_csv, tree
 
 import oid_async
 from oid_async.errors import InputError
-from oid_async.events import Event, Note
 from oid_async.openimages.catalogue import published
 from oid_async.openimages.catalogue_tables import BOX_COLUMNS, CLICK_COLUMNS, IMAGE_COLUMNS
 from oid_async.openimages.ids import IdForm
@@ -316,7 +316,8 @@ async def test_a_run_of_tables_without_headers(tmp_path: Path) -> None:
     mirror = Dataset([("/m/1", "Apple")], images, [Box(image.image_id, "/m/1") for image in images]).publish(
         tmp_path / "m"
     )
-    trees, notes = [], []
+    trees: list[Any] = []
+    notes: list[str] = []
     for name in ("with", "without"):
         query: dict[str, Any] = {"mirror": mirror, "savepath": tmp_path / name, "categories": ["Apple"]}
         tables: tuple[tuple[str, HeadlessKind], ...] = (("annotation", "boxes"), ("image_url", "images"))
@@ -327,11 +328,7 @@ async def test_a_run_of_tables_without_headers(tmp_path: Path) -> None:
             query[option] = tmp_path / f"{name}-{table}.csv"
             query[option].write_text("".join(lines if name == "with" else lines[1:]))
 
-        def hear(event: Event) -> None:
-            if isinstance(event, Note):
-                notes.append(event.text)
-
-        report = await oid_async.download(**query, on_event=hear)
+        report = await oid_async.download(**query, on_event=notes_into(notes))
         assert (report.downloaded, report.bad_rows) == (4, 2)
         bad = read_csv(tmp_path / name / "bad_rows.csv")
         assert [row["Line"] for row in bad] == (["4", "4"] if name == "with" else ["3", "3"])

@@ -24,11 +24,12 @@ import polars as pl
 import pytest
 import trustme
 from support.hostile import JPEG, bomb, endless_body, endless_header, endless_headers, ident, write_tables
+from support.notes import notes_into
 from support.published import Box, Dataset, Image, tiny_jpeg
 from support.scripted import Answer, Scripted, http
 
 from oid_async.errors import UsageError
-from oid_async.events import Event, Landed, Note, ignore
+from oid_async.events import Event, Landed, ignore
 from oid_async.http import address_guard as addresses
 from oid_async.http import hosts
 from oid_async.http.retry import Limits
@@ -93,12 +94,8 @@ async def download(
     query |= {"allow_hosts": [f"127.0.0.1:{port}" for port in allow or []]} | options
     notes: list[str] = []
 
-    def listen(event: Event) -> None:
-        if isinstance(event, Note):
-            notes.append(event.text)
-
     began = time.monotonic()
-    report = await Run(Options.of(**query), listen, limits=limits).download()
+    report = await Run(Options.of(**query), notes_into(notes), limits=limits).download()
     assert not (folder / "out" / ".oid_async" / "tmp").exists()
     assert report.selected == report.present + report.downloaded + report.failed + report.pending
     return Ended(report, time.monotonic() - began, notes, folder / "out")

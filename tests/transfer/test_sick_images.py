@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from support.hostile import ident
 from support.sick_images import SICK, Bucket
 
 import oid_async
@@ -12,10 +13,6 @@ import oid_async
 GOOD, EACH, PAUSE_S = 1500, 8, 0.1
 TRIES = 8
 MIXED = list(SICK)
-
-
-def ident(number: int) -> str:
-    return f"{number:016x}"
 
 
 def sick_at_the_front(kinds: list[str], each: int) -> dict[str, str]:
