@@ -245,9 +245,10 @@ async def test_a_host_that_asks_to_wait_is_left_alone_by_all(
 
 
 async def test_a_host_that_never_answered_holds_no_run_with_workers(
-    bucket: tuple[Bucket, str], watched: Watched, tmp_path: Path
+    bucket: tuple[Bucket, str], watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Images that workers are sent on to a port that refuses wait in the run, which gives the host up for all."""
+    monkeypatch.setattr("oid_async.transfer.tail._WORTH_A_LINE_S", 1.0)
     objects, url = bucket
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -264,7 +265,7 @@ async def test_a_host_that_never_answered_holds_no_run_with_workers(
     run = Run(
         Options.of(**query, processes=2),
         lambda event: notes.append(getattr(event, "text", "")),
-        limits=Limits(unanswered_s=8.0),
+        limits=Limits(unanswered_s=4.0),
     )
     report = await run.download()
     assert (report.downloaded, report.failures) == (400 - len(lacking), {"network": len(lacking)})
@@ -492,9 +493,9 @@ async def test_a_worker_that_cannot_start_is_done_without(
     objects, url = bucket
     notes: list[str] = []
     ways = [
-        ("_PROGRAM", "oid_async.no_such_module", 0.1),
-        ("sys.executable", "/no/python", 0.1),
-        ("_PROGRAM", "support.sleeping_worker", 0.7),
+        ("_PROGRAM", "oid_async.no_such_module", 0.05),
+        ("sys.executable", "/no/python", 0.05),
+        ("_PROGRAM", "support.sleeping_worker", 0.5),
     ]
     for name, value, objects.pause_s in ways:
         with monkeypatch.context() as patch:
