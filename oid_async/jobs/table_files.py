@@ -43,6 +43,8 @@ _MOST_COUNTED = 100_000
 # More rows than any table has; a larger limit is one that Polars cannot count to.
 _MOST_LISTED = 1 << 40
 NO_BAD_ROWS = pl.DataFrame(schema={"File": pl.String, "Line": pl.Int64, "Reason": pl.String})
+# What a table of the user's own may be on purpose. Without its entry the cache would fetch all published ones anew.
+_SHORTER = "if that is meant, save it and give its path in place of its URL"
 # The columns that a given table must have.
 _NEEDED: dict[TableKind, tuple[str, ...]] = {"boxes": ("ImageID", "LabelName"), "images": ("ImageID", "OriginalURL")}
 
@@ -243,7 +245,7 @@ def _local_tables(options: Options) -> dict[TableKind, TableFile]:
 def require_given(kind: TableKind, options: Options, table: TableFile, good: TableFile | None, scratch: Path) -> None:
     """Raise InputError for a given table that a run would refuse, or that is part of a good copy. Blocking."""
     if good is not None:
-        require_whole(table, good)
+        require_whole(table, good, _SHORTER)
     if kind == "classes":
         classes, _ = read_classes(table)
         if good is not None and have_mids(read_classes(good)[0]) and not have_mids(classes):

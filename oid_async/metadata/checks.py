@@ -99,8 +99,11 @@ def require_no_loss(fresh: TableFile, good: TableFile, table: PublishedTable) ->
         raise _cut(fresh.name, rows, before, "rows")
 
 
-def require_whole(fresh: TableFile, good: TableFile) -> None:
-    """Raise InputError if a table that is kept as it is, is but the beginning of the good copy."""
+def require_whole(fresh: TableFile, good: TableFile, take_it: str = _TAKE_IT) -> None:
+    """Raise InputError if a table that is kept as it is, is but the beginning of the good copy.
+
+    `take_it` says what to do if it has been made shorter on purpose.
+    """
     with reading(fresh), open_bytes(good.path) as longer, open_bytes(fresh.path) as shorter:
         size = 0
         while block := shorter.read(_BLOCK):
@@ -108,11 +111,11 @@ def require_whole(fresh: TableFile, good: TableFile) -> None:
             if block != longer.read(len(block)):
                 return
         if rest := sum(map(len, iter(partial(longer.read, _BLOCK), b""))):
-            raise _cut(fresh.name, size, size + rest, "bytes")
+            raise _cut(fresh.name, size, size + rest, "bytes", take_it)
 
 
-def _cut(name: str, now: int, before: int, unit: str) -> InputError:
-    return InputError(f"{name}: it has {now} {unit} where the copy has {before}, as if it was cut off; {_TAKE_IT}")
+def _cut(name: str, now: int, before: int, unit: str, take_it: str = _TAKE_IT) -> InputError:
+    return InputError(f"{name}: it has {now} {unit} where the copy has {before}, as if it was cut off; {take_it}")
 
 
 def _count(table: TableFile) -> int:

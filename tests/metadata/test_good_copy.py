@@ -295,3 +295,16 @@ async def test_a_table_given_by_url_is_replaced_by_none_that_the_run_refuses(
         good = good or cached(cache_dir)
         assert cached(cache_dir) == good, hostile
         assert sum(note.endswith(" is used") for note in notes) == (0 if worse is bytes else 3), hostile
+
+
+async def test_a_table_of_ones_own_that_was_made_shorter_on_purpose(mirror: Mirror, cache_dir: Path) -> None:
+    """Its line names a way that does not cost all the published tables in the cache."""
+    url = f"{mirror.url}/mine/boxes.csv"
+    lines = mirror.body(BOXES).splitlines(keepends=True)
+    notes: list[str] = []
+    for count in (len(lines), len(lines) // 2):
+        mirror.instead["mine/boxes.csv"] = partial(answer, b"".join(lines[:count]))
+        await plan(mirror, notes, source=["cvdf"], annotation=url)
+    (note,) = (note for note in notes if note.endswith(" is used"))
+    assert "give its path in place of its URL" in note
+    assert "metadata clear" not in note
