@@ -6,7 +6,7 @@ from itertools import repeat
 from typing import Any, ClassVar
 
 from oid_async.dataset.image_store import key_of
-from oid_async.formats.pictures import MaskMap
+from oid_async.formats.mask_shapes import MaskMap
 from oid_async.formats.samples import SAMPLE_KINDS, counted, samples
 from oid_async.formats.shards import Shards
 from oid_async.formats.source import Span

@@ -16,6 +16,7 @@ from support.saved import SavedBox, SavedFolder, SavedImage, picture, rectangle
 
 import oid_async
 from oid_async.errors import StorageError
+from oid_async.formats import mask_shapes
 from oid_async.formats import pictures as pictures_module
 from oid_async.jobs import export as export_job
 from oid_async.options.export import FORMATS
@@ -148,8 +149,8 @@ def test_an_outline_of_noise_ends() -> None:
         return drawn
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pictures_module, "_mask", noise)
-        assert len(pictures_module.polygon("", 300, 300)) > 1000
+        patch.setattr(mask_shapes, "_mask", noise)
+        assert len(mask_shapes.polygon("", 300, 300)) > 1000
 
 
 @pytest.mark.parametrize("strip_pixels", [1, 50, 1 << 20])
@@ -159,10 +160,11 @@ def test_strips_are_as_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     Image.fromarray(drawn).save(tmp_path / "m.png")
     down, across = np.indices((97, 133))
     Image.fromarray(np.stack((down, across, down + across), -1).astype(np.uint8)).save(tmp_path / "i.jpg")
-    monkeypatch.setattr(pictures_module, "_STRIP_PIXELS", strip_pixels)
-    counts, area = pictures_module.run_length(str(tmp_path / "m.png"), 17, 23)
-    assert (counts, area) == (pictures_module.packed_runs([drawn.T]), drawn.sum())
-    found = pictures_module.mask_map(str(tmp_path), [None, "m.png"], 17, 23)
+    for module in (pictures_module, mask_shapes):
+        monkeypatch.setattr(module, "STRIP_PIXELS", strip_pixels)
+    counts, area = mask_shapes.run_length(str(tmp_path / "m.png"), 17, 23)
+    assert (counts, area) == (mask_shapes.packed_runs([drawn.T]), drawn.sum())
+    found = mask_shapes.mask_map(str(tmp_path), [None, "m.png"], 17, 23)
     assert found.run_lengths == [None, counts]
     assert (np.asarray(Image.open(io.BytesIO(found.png))) == 2 * drawn).all()
     with Image.open(tmp_path / "i.jpg") as image:
