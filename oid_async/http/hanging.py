@@ -17,8 +17,8 @@ _CHECK_S = 0.02
 class HangingWatch:
     """Counts the transfers that hang in `Host.hanging`, several times a second. `busy` returns all busy connections.
 
-    At most a quarter of all transfers that may be on, and half of them over all hosts, do not count. Made within a
-    running loop; `watch` starts it, `close` ends it.
+    At most a quarter of all transfers that may be on, and half of them over all hosts, do not count; of the only host
+    three quarters. Made within a running loop; `watch` starts it, `close` ends it.
     """
 
     def __init__(self, hosts: Hosts, busy: Callable[[], Iterable[Connection]]) -> None:
@@ -49,13 +49,14 @@ class HangingWatch:
             host = connection.counted_for
             if host is not None and host.hangs(connection.silent_s(passed_s), clock):
                 found[host] = found.get(host, 0) + 1
-        left = self._hosts.most // 2
+        share = self._hosts.hanging_share
+        left = max(share, self._hosts.most // 2)
         for host in self._counted:
             if host not in found:
                 host.hanging = 0
         self._counted = list(found)
         for host, count in found.items():
-            allowed = min(count, host.most_hanging(), self._hosts.most // 4, left)
+            allowed = min(count, host.most_hanging(), share, left)
             left -= allowed
             had, host.hanging = host.hanging, allowed
             if allowed > had:

@@ -445,6 +445,11 @@ class Hosts:
     def __post_init__(self) -> None:
         self.idle_since = self.clock()
 
+    @property
+    def hanging_share(self) -> int:
+        """Return how many transfers of one host may hang without counting: other hosts need theirs."""
+        return self.most // 4 if len(self._known) > 1 else self.most * 3 // 4
+
     def waits_until(self, host: Host) -> float:
         """Return until when a host that is down is waited for at most, if it stays so."""
         give_up_at = host.give_up_at(self.idle_since, self.unanswered_s)

@@ -155,5 +155,5 @@ def in_words(found: Sequence[Wait], now: float) -> str:
     if others:
         last = clock_text(max(wait.until for wait in others) - now)
         images = sum(wait.images for wait in others)
-        parts.append(f"{images:,} more for {len(others):,} more hosts, at the latest until {last}")
+        parts.append(f"{images:,} more {'waits' if images == 1 else 'wait'}, at the latest until {last}")
     return "; ".join(parts)

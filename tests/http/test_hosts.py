@@ -399,6 +399,15 @@ def test_of_a_host_that_is_silent_few_hang_without_counting() -> None:
     assert host.most_hanging() == 64
 
 
+def test_one_host_alone_may_have_more_transfers_that_hang() -> None:
+    """With a small --concurrency hanging images must not be all that is under way; other hosts need their share."""
+    all_hosts = Hosts(None, 1.0, most=64)
+    all_hosts.named("a:80")
+    assert all_hosts.hanging_share == 48
+    all_hosts.named("b:80")
+    assert all_hosts.hanging_share == 16
+
+
 def test_an_image_that_fails_again_says_nothing_of_its_host() -> None:
     """Sixteen images that never get an answer do not make a host of it that is down, if others did get one."""
     host = make_host()

@@ -20,8 +20,10 @@ def sick_at_the_front(kinds: list[str], each: int) -> dict[str, str]:
     return {ident(number): kinds[number % len(kinds)] for number in range(each)}
 
 
-async def fetch(folder: Path, sick: Mapping[str, str], *, processes: int, to_the_end: bool = False) -> Bucket:
-    """Download until all good images were sent, or to the end, with default options."""
+async def fetch(
+    folder: Path, sick: Mapping[str, str], *, processes: int, to_the_end: bool = False, concurrency: int | None = None
+) -> Bucket:
+    """Download until all good images were sent, or to the end, with default options or that `concurrency`."""
     bucket = Bucket(GOOD + len(sick), sick, PAUSE_S)
     async with bucket.serving():
         run = asyncio.create_task(
@@ -32,6 +34,7 @@ async def fetch(folder: Path, sick: Mapping[str, str], *, processes: int, to_the
                 savepath=folder / "out",
                 cache_dir=folder / "cache",
                 processes=processes,
+                concurrency=concurrency,
             )
         )
         good = asyncio.create_task(bucket.all_good.wait())
@@ -71,9 +74,11 @@ async def test_sick_images_of_one_kind_slow_down_no_other(tmp_path: Path, kind: 
     print(f"\n{kind}, {processes} processes: {alone:.3f} s alone, {beside:.3f} s beside {EACH} sick images")
 
 
-async def test_a_host_of_which_forty_images_hang_first_is_not_silent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("concurrency", [None, 64])
+async def test_a_host_of_which_forty_images_hang_first_is_not_silent(tmp_path: Path, concurrency: int | None) -> None:
     """They are the first that is asked for: nothing is known of the host before a good one was."""
-    bucket = await fetch(tmp_path, sick_at_the_front(["hanging heads"], 40), processes=1)
+    sick = sick_at_the_front(["hanging heads"], 40)
+    bucket = await fetch(tmp_path, sick, processes=1, concurrency=concurrency)
     assert bucket.seconds < 15.0
 
 
