@@ -48,13 +48,18 @@ async def fetch(
     return bucket
 
 
-async def assert_not_slowed_down(folder: Path, sick: Mapping[str, str], *, processes: int) -> tuple[float, float]:
-    """The good images take at most a tenth longer than without the sick ones; both in turn, the best of some tries."""
+async def assert_not_slowed_down(
+    folder: Path, sick: Mapping[str, str], *, processes: int, machine_s: float = 0.0
+) -> tuple[float, float]:
+    """The good images take at most a tenth longer than without the sick ones; both in turn, the best of some tries.
+
+    `machine_s` is added for a machine on which other tests run.
+    """
     alone, beside = [], []
     for number in range(TRIES):
         alone.append((await fetch(folder / f"alone{number}", {}, processes=processes)).seconds)
         beside.append((await fetch(folder / f"beside{number}", sick, processes=processes)).seconds)
-        if min(beside) <= 1.1 * min(alone):
+        if min(beside) <= 1.1 * min(alone) + machine_s:
             return min(alone), min(beside)
     raise AssertionError(f"{min(beside):.2f} s beside sick images, {min(alone):.2f} s alone")
 
@@ -62,15 +67,16 @@ async def assert_not_slowed_down(folder: Path, sick: Mapping[str, str], *, proce
 @pytest.mark.parametrize("processes", [1, 2])
 async def test_sick_images_of_all_kinds_slow_down_no_other(tmp_path: Path, processes: int) -> None:
     """Asked to wait, failing, hanging before and within the body: mixed, first in the plan."""
-    await assert_not_slowed_down(tmp_path, sick_at_the_front(MIXED, EACH), processes=processes)
+    await assert_not_slowed_down(tmp_path, sick_at_the_front(MIXED, EACH), processes=processes, machine_s=0.25)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("kind", SICK)
-async def test_sick_images_of_one_kind_slow_down_no_other(tmp_path: Path, kind: str, processes: int) -> None:
-    """Each kind by itself; the times are printed for those who want to see them."""
-    alone, beside = await assert_not_slowed_down(tmp_path, sick_at_the_front([kind], EACH), processes=processes)
+@pytest.mark.parametrize("kind", [*SICK, "mixed"])
+async def test_sick_images_take_the_others_less_than_a_tenth(tmp_path: Path, kind: str, processes: int) -> None:
+    """Each kind by itself, and mixed; the times are printed for those who want to see them."""
+    sick = sick_at_the_front(MIXED if kind == "mixed" else [kind], EACH)
+    alone, beside = await assert_not_slowed_down(tmp_path, sick, processes=processes)
     print(f"\n{kind}, {processes} processes: {alone:.3f} s alone, {beside:.3f} s beside {EACH} sick images")
 
 
