@@ -52,7 +52,9 @@ def main() -> None:
         if whole in body and (not body[: body.index(whole)] or body[: body.index(whole)].endswith(b"\n")):
             assert {"first", "second", "third"} <= {row["ImageID"] for row in before}
         for size in (50, 300):
-            assert sum(len(parse_lines(block)) for block in read_blocks(path, size)) <= len(before) + 2
+            parts = [len(parse_lines(block)) for block in read_blocks(path, size)]
+            # Of the last line of a block, if it has no checksum, it is not seen that it is a part of one that has.
+            assert sum(parts) <= len(before) + 1 + len(parts)
         scan_journal(path).collect()
 
     fuzz(check, seeds)
