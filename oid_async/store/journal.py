@@ -340,5 +340,6 @@ def _is_valid() -> pl.Expr:
     status = pl.col("Status")
     named = pl.col("ImageID").is_not_null() & pl.col("URL").is_not_null()
     # No file name leads out of images/: such a line is damaged.
-    saved = (status == "ok") & named & ~pl.col("FileName").fill_null("").str.contains(r"/|^\.{0,2}$")
-    return saved | ((status == "failed") & named) | (status == FORGET)
+    name = pl.col("FileName")
+    named &= ~name.fill_null("").str.contains(r"/|^\.{1,2}$")
+    return ((status == "ok") & named & name.is_not_null()) | ((status == "failed") & named) | (status == FORGET)
