@@ -278,8 +278,8 @@ async def test_no_value_of_query_json_leads_out_of_the_folder(
 async def test_no_value_of_any_key_leads_out_of_the_folder(
     master: Path, query: dict[str, Any], watch: Watch, tmp_path: Path
 ) -> None:
-    """Every key with every value."""
-    await try_values(master, query, watch, tmp_path, 1)
+    """Every key with some of the values, and every value with some keys: all pairs would take half an hour."""
+    await try_values(master, query, watch, tmp_path, 7)
 
 
 async def test_what_the_users_own_run_has_used_need_not_be_named(
