@@ -52,7 +52,7 @@ class Connection(asyncio.BufferedProtocol):
 
     Its owner calls `check_limits` now and then while `is_busy`: that enforces the limits on a response's head and body.
     `bytes_received` counts the bytes of the current response, its head included. `counted_for` is the host whose window
-    the transfer counts against, if any.
+    the transfer counts against, if any; `is_hanging` is kept by `HangingWatch`.
     """
 
     def __init__(self, connection: aiohttp.connector.Connection, limits: Limits, scratch: memoryview) -> None:
@@ -86,6 +86,7 @@ class Connection(asyncio.BufferedProtocol):
         self._has_head = False
         self._is_complete = False
         self._is_head = is_head
+        self.is_hanging = False
         self._keeps_alive = False
         self._until_eof = False
         self._left: int | None = None

@@ -47,7 +47,12 @@ class HangingWatch:
         clock = self._hosts.clock()
         for connection in self._busy():
             host = connection.counted_for
-            if host is not None and host.hangs(connection.silent_s(passed_s), clock):
+            if host is None:
+                continue
+            silent_s = connection.silent_s(passed_s)
+            # Until something comes: what the host needs for others meanwhile says nothing of this one.
+            connection.is_hanging = silent_s > 0 and (connection.is_hanging or host.hangs(silent_s, clock))
+            if connection.is_hanging:
                 found[host] = found.get(host, 0) + 1
         share = self._hosts.hanging_share
         left = max(share, self._hosts.most // 2)

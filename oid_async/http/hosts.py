@@ -47,7 +47,7 @@ _ASKS_A_PLACE = 4  # in the window
 _ASK_WEIGHT = 4  # successes that outweigh one of them
 # A transfer hangs when nothing has come of it for so many times as long as a response of its host takes, at least this.
 _HANGING_TIMES = 4
-_HANGING_S = 0.03
+_HANGING_S = 0.02
 _HANGING_PROBE_S = 0.25
 _MOST_HANGING = 64
 # Of a host that has not answered yet: before and after its first failure. With the first window it gets 64 requests.

@@ -373,7 +373,7 @@ def test_a_host_that_asks_again_and_again_is_left_alone() -> None:
 def test_what_hangs_leaves_its_place_to_others() -> None:
     """A transfer hangs after four times as long as a response takes; that of a host that is down never does."""
     host = make_host()
-    assert not host.hangs(0.02, now=10.0)
+    assert not host.hangs(0.01, now=10.0)
     assert host.hangs(0.05, now=10.0), "nothing is known of it yet"
     host.in_flight = 8
     assert not host.may_take(10.0)
