@@ -80,7 +80,7 @@ async def test_sick_images_take_the_others_less_than_a_tenth(tmp_path: Path, kin
     print(f"\n{kind}, {processes} processes: {alone:.3f} s alone, {beside:.3f} s beside {EACH} sick images")
 
 
-@pytest.mark.parametrize("concurrency", [None, 64])
+@pytest.mark.parametrize("concurrency", [None, pytest.param(64, marks=pytest.mark.slow)])
 async def test_a_host_of_which_forty_images_hang_first_is_not_silent(tmp_path: Path, concurrency: int | None) -> None:
     """They are the first that is asked for: nothing is known of the host before a good one was."""
     sick = sick_at_the_front(["hanging heads"], 40)

@@ -244,6 +244,7 @@ async def test_a_host_that_asks_to_wait_is_left_alone_by_all(
     assert max(objects.times) > told[0] + 1.99
 
 
+@pytest.mark.slow
 async def test_a_host_that_never_answered_holds_no_run_with_workers(
     bucket: tuple[Bucket, str], watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -452,6 +453,7 @@ async def test_an_interrupt_ends_all_processes(bucket: tuple[Bucket, str], tmp_p
     assert not list((tmp_path / "out" / ".oid_async").glob("tmp/*"))
 
 
+@pytest.mark.slow
 async def test_an_interrupt_does_not_wait_for_a_stopped_worker(bucket: tuple[Bucket, str], tmp_path: Path) -> None:
     """A worker that is stopped (SIGSTOP) does not keep Ctrl-C from ending everything within its five seconds."""
     async with half_way(bucket, tmp_path / "out") as process:
@@ -485,6 +487,7 @@ async def test_a_disk_that_says_no_to_a_worker_stops_the_run(
     assert journalled(tmp_path / "out") == set(image_names(tmp_path / "out"))
 
 
+@pytest.mark.slow
 async def test_a_worker_that_cannot_start_is_done_without(
     bucket: tuple[Bucket, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
