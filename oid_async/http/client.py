@@ -21,7 +21,8 @@ from oid_async.errors import UsageError
 from oid_async.http.address_guard import AddressGuard, Endpoint, endpoint, literal, refused_for
 from oid_async.http.connection import Connection, KeepAliveHandler
 from oid_async.http.hanging import HangingWatch
-from oid_async.http.hosts import ClosedHostError, Host, Hosts
+from oid_async.http.host import ClosedHostError, Host
+from oid_async.http.hosts import Hosts
 from oid_async.http.pool import ConnectionPool, Resolver
 from oid_async.http.retry import FetchError, Limits, connection_error, status_error
 from oid_async.http.urls import Origin, Route, next_hop, parse_url

@@ -20,7 +20,7 @@ from multidict import CIMultiDict
 from oid_async.http.retry import FetchError, Limits
 
 if TYPE_CHECKING:
-    from oid_async.http.hosts import Host
+    from oid_async.http.host import Host
 
 # The most that is read at once. One buffer serves all connections of a loop: it is emptied before the loop continues.
 SCRATCH_BYTES = 256 << 10

@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from oid_async.http.connection import Connection
-from oid_async.http.hosts import Host, Hosts
+from oid_async.http.host import Host
+from oid_async.http.hosts import Hosts
 
 _CHECK_S = 0.02
 

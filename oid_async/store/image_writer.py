@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from oid_async.errors import storage_error
-from oid_async.http.hosts import EtagTrust
+from oid_async.http.etag import EtagTrust
 from oid_async.report import Outcome
 from oid_async.store.disk import OPENER, PLAIN, Opener, discard, write_all
 from oid_async.store.file_bytes import FileBytes

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from oid_async.http.estimator import BYTES_UNDER_WAY
-from oid_async.http.hosts import ClosedHostError, EtagTrust, Host
+from oid_async.http.etag import EtagTrust
+from oid_async.http.host import ClosedHostError, Host
 from oid_async.http.retry import Attempts, FetchError, is_final
 from oid_async.http.urls import Route, parse_url
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from oid_async.http.hosts import Host
+from oid_async.http.host import Host
 from oid_async.http.retry import Attempts
 from oid_async.http.urls import Route
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url

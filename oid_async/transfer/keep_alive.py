@@ -11,7 +11,7 @@ byte is received, and a task is woken for what is not plain.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from oid_async.http.hosts import Host
+from oid_async.http.host import Host
 from oid_async.store.image_writer import ReceivedImage
 from oid_async.transfer.image_transfer import ImageTransfer
 

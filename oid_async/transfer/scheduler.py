@@ -21,7 +21,7 @@ from itertools import count
 from typing import Any, Generic, Protocol, TypeVar
 
 from oid_async.concurrency import WaitQueue
-from oid_async.http.hosts import Host
+from oid_async.http.host import Host
 
 
 class _Schedulable(Protocol):

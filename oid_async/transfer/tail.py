@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from oid_async.http.hosts import Hosts, asked_until, clock_text
+from oid_async.http.hosts import Hosts
+from oid_async.http.wait_text import asked_until, clock_text
 from oid_async.transfer.scheduler import InHand, Left
 
 LOOK_S = 1.0

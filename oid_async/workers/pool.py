@@ -27,7 +27,8 @@ from typing import Any
 
 from oid_async.concurrency import in_thread, run_to_end
 from oid_async.errors import OidError, StorageError
-from oid_async.http.hosts import Host, Hosts, host_name
+from oid_async.http.host import Host
+from oid_async.http.hosts import Hosts, host_name
 from oid_async.http.urls import parse_url
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.openimages.vocabulary import SPLITS

@@ -11,22 +11,19 @@ stdout. It ends when the run ends the stream or closes the socket: no worker out
 
 import asyncio
 import json
-import math
 import os
 import signal
 import socket
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from oid_async.concurrency import WaitQueue, leaf_errors
 from oid_async.errors import OidError
-from oid_async.http.address_guard import Endpoint
 from oid_async.http.client import Client
-from oid_async.http.hosts import Host, Hosts
+from oid_async.http.hosts import Hosts
 from oid_async.http.retry import FetchError
 from oid_async.report import Outcome, write_detail
 from oid_async.store.folder import Folder
@@ -46,41 +43,13 @@ from oid_async.workers.messages import (
     read_line,
     unpack_target,
 )
+from oid_async.workers.reporting_host import ReportingHost
 
 # The run kills a worker that takes two seconds to stop; if the run has died, nobody else ends it.
 _LAST_S = 3.0
 # Results are sent after so many images or seconds: a message costs the run more than its content.
 _SEND_AT_ONCE = 64
 _SEND_AFTER_S = 0.05
-
-
-@dataclass(eq=False)
-class _ReportingHost(Host):
-    """A host as a worker sees it: it reports its trouble to the run, too. A capped one is never requested here."""
-
-    report: Callable[..., None] = lambda *_: None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.limiter is not None:
-            self.not_before = math.inf
-
-    def asked_to_wait(self, error: FetchError, began: float, now: float) -> None:
-        """Apply it, and report it."""
-        super().asked_to_wait(error, began, now)
-        self.report(self, "asked_to_wait", error, ("", 0), began)
-
-    def connect_failed(self, error: FetchError, endpoint: Endpoint, began: float, now: float) -> None:
-        """Apply it, and report it."""
-        super().connect_failed(error, endpoint, began, now)
-        self.report(self, "unreachable", error, endpoint, began)
-
-    def request_failed(
-        self, error: FetchError, began: float, now: float, *, no_response: bool, retried: bool = False
-    ) -> None:
-        """Apply it, and report it. Nothing is retried here."""
-        super().request_failed(error, began, now, no_response=no_response, retried=retried)
-        self.report(self, "stumbled", error, ("", 0), began, no_response)
 
 
 class WorkerProcess:
@@ -176,7 +145,7 @@ class WorkerProcess:
         """Return a transfer to be requested in place of one whose body has arrived, None if none is ready."""
         host = done.host
         counted = host.in_flight - host.hanging
-        if self._todo.empty() or self._is_shut(host) or counted > host.window:
+        if self._todo.empty() or host.is_unusable(self._hosts.clock()) or counted > host.window:
             return None
         if counted < host.window:
             self._waiting.wake_first()  # it may get more requests than before
@@ -192,9 +161,9 @@ class WorkerProcess:
         chain = KeepAliveChain(self._fetcher, transfer, next_transfer=self._next_for, store=self._store)
         while True:
             host = transfer.host
-            while host.in_flight - host.hanging >= host.window and not self._is_shut(host):
+            while host.in_flight - host.hanging >= host.window and not host.is_unusable(self._hosts.clock()):
                 await self._waiting.wait()
-            if self._is_shut(host):
+            if host.is_unusable(self._hosts.clock()):
                 self._give_back(transfer, 0.0)
                 transfer = await self._todo.get()
                 continue
@@ -267,7 +236,7 @@ class WorkerProcess:
         """Give back the images of closed hosts: the images of other hosts must not wait behind them."""
         for _ in range(self._todo.qsize()):
             transfer = self._todo.get_nowait()
-            if self._is_shut(transfer.host):
+            if transfer.host.is_unusable(self._hosts.clock()):
                 self._give_back(transfer, 0.0)
             else:
                 self._todo.put_nowait(transfer)
@@ -277,19 +246,22 @@ class WorkerProcess:
         for _ in range(len(self._waiting)):
             self._waiting.wake_first()
 
-    def _host(self, *args: Any, **settings: Any) -> Host:
+    def _host(self, *args: Any, **settings: Any) -> ReportingHost:
         # The run notifies the user of a host's trouble: all of it is reported there.
-        return _ReportingHost(*args, **(settings | {"notify": lambda _: None, "report": self._report}))
+        return ReportingHost(*args, **(settings | {"notify": lambda _: None, "report": self._report}))
 
     def _report(
-        self, host: Host, method: str, error: FetchError, asked: Endpoint, began: float, silent: bool = False
+        self,
+        host: ReportingHost,
+        method: str,
+        error: FetchError,
+        asked: tuple[str, int],
+        began: float,
+        silent: bool = False,
     ) -> None:
         self._send("trouble", host.name, method, pack_error(error), asked, began, silent, host.has_answered)
-        if self._is_shut(host):
+        if host.is_unusable(self._hosts.clock()):
             self._give_back_closed()
-
-    def _is_shut(self, host: Host) -> bool:
-        return host.gave_up is not None or host.is_closed(self._hosts.clock())
 
     def _send(self, *message: Any) -> None:
         self._writer.write(encode(*message))

@@ -33,7 +33,8 @@ from support.published import (
 from yarl import URL
 
 import oid_async
-from oid_async.http.hosts import FLICKR, host_name
+from oid_async.http.host import FLICKR
+from oid_async.http.hosts import host_name
 from oid_async.openimages.catalogue import IMAGE_BUCKET, published
 from oid_async.openimages.catalogue_tables import BOX_COLUMNS, CLICK_COLUMNS
 from oid_async.openimages.vocabulary import SPLITS, Split

@@ -12,7 +12,7 @@ from support.published import Box, Dataset, Image, read_manifest, tiny_jpeg, tre
 
 import oid_async
 from oid_async.cli import main as cli
-from oid_async.http.hosts import EtagTrust
+from oid_async.http.etag import EtagTrust
 from oid_async.store.folder import Folder
 from oid_async.store.folder_lock import FolderLock
 from oid_async.store.image_check import Expected, md5_base64

@@ -19,7 +19,8 @@ from yarl import URL
 from oid_async.http.address_guard import Endpoint, endpoint
 from oid_async.http.client import Client
 from oid_async.http.connection import SCRATCH_BYTES, Connection
-from oid_async.http.hosts import Host, Hosts
+from oid_async.http.host import Host
+from oid_async.http.hosts import Hosts
 from oid_async.http.retry import FetchError, Limits
 
 LIMITS = Limits(first_byte_s=5.0, silence_s=5.0)

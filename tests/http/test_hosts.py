@@ -10,9 +10,12 @@ import pytest
 from support.fasttime import run_fast
 from yarl import URL
 
-from oid_async.http import hosts as hosts_module
-from oid_async.http.hosts import FLICKR, EtagTrust, Host, Hosts, clock_text, host_name, make_limiter
+from oid_async.http import host as host_module
+from oid_async.http.etag import EtagTrust
+from oid_async.http.host import FLICKR, Host
+from oid_async.http.hosts import Hosts, host_name, make_limiter
 from oid_async.http.retry import FetchError, Limits, with_retries
+from oid_async.http.wait_text import clock_text
 from oid_async.options.defaults import FLICKR_RATE
 
 CVDF = URL("https://open-images-dataset.s3.amazonaws.com/train/0000048549557964.jpg")
@@ -283,7 +286,7 @@ def asks_to_wait(seconds: float | None = None) -> FetchError:
 def ask_to_wait_as_a_whole(host: Host, error: FetchError, began: float, now: float) -> None:
     """Let as many images in a row be asked to wait as make it the host's own wish; the last one by this error."""
     like_it = FetchError(error.kind, str(error), retry_after_s=error.retry_after_s)
-    for _ in range(min(hosts_module._ASKS, int(host.most), 4 * int(host.window)) - 1):
+    for _ in range(min(host_module._ASKS, int(host.most), 4 * int(host.window)) - 1):
         host.asked_to_wait(like_it, began, now)
         assert not host.is_closed(now)
     host.asked_to_wait(error, began, now)

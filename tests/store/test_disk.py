@@ -31,7 +31,7 @@ import oid_async
 from oid_async.errors import LockedError, StorageError
 from oid_async.events import Event
 from oid_async.http.descriptors import most_workers
-from oid_async.http.hosts import EtagTrust
+from oid_async.http.etag import EtagTrust
 from oid_async.jobs.download import Run
 from oid_async.options.query import Options
 from oid_async.origin.server import Origin

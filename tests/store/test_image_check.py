@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.hostile_jpegs import EOI, SOI, segment
 
-from oid_async.http.hosts import EtagTrust, etag_md5
+from oid_async.http.etag import EtagTrust, etag_md5
 from oid_async.report import kind_of
 from oid_async.store.image_check import Expected, JpegHeader, is_complete, md5_base64, read_header, refuse, refuse_start
 

@@ -10,7 +10,7 @@ from support.published import tiny_jpeg
 from support.received import IMAGE_ID, JPEG, MD5, StoredImages, received
 
 from oid_async.errors import StorageError
-from oid_async.http.hosts import EtagTrust
+from oid_async.http.etag import EtagTrust
 from oid_async.report import Outcome
 from oid_async.store.disk import Opener
 from oid_async.store.image_check import Expected, md5_base64

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from oid_async.http.hosts import EtagTrust
+from oid_async.http.etag import EtagTrust
 from oid_async.report import Outcome
 from oid_async.store.folder import Folder
 from oid_async.store.image_check import Expected, md5_base64

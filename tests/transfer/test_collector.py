@@ -13,7 +13,7 @@ from support.received import JPEG, StoredImages, received
 
 from oid_async.errors import StorageError
 from oid_async.events import Event, Landed, Note
-from oid_async.http.hosts import EtagTrust
+from oid_async.http.etag import EtagTrust
 from oid_async.report import Outcome, Report
 from oid_async.store.image_writer import WriteResult
 from oid_async.transfer import collector as collectors

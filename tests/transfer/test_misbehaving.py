@@ -31,7 +31,7 @@ from support.scripted import Answer, Scripted, http
 from oid_async.errors import UsageError
 from oid_async.events import Event, Landed, ignore
 from oid_async.http import address_guard as addresses
-from oid_async.http import hosts
+from oid_async.http import host
 from oid_async.http.retry import Limits
 from oid_async.jobs.download import Run
 from oid_async.options.query import Options
@@ -306,7 +306,7 @@ async def test_an_image_with_a_wait_beyond_our_patience_fails_alone(tmp_path: Pa
 
 async def test_a_host_that_waits_slows_nobody_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While one host is paused for seconds, hundreds of another's images land: no worker waits for the first."""
-    monkeypatch.setattr(hosts, "_ASKS", 1)
+    monkeypatch.setattr(host, "_ASKS", 1)
     slow_scripts: dict[str, list[Answer]] = {f"/{n}.jpg": [OK] for n in range(300)}
     slow_scripts["/0.jpg"] = [http(429, Retry_After="2"), OK]
     quick_scripts: dict[str, list[Answer]] = {f"/{n}.jpg": [OK] for n in range(300)}
@@ -829,7 +829,7 @@ async def test_a_proxy_that_is_none_is_refused_in_words(
 
 async def test_a_hop_to_a_host_that_waits_holds_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images that are sent on to a paused host wait in its queue, one probes, and a third host goes on meanwhile."""
-    monkeypatch.setattr(hosts, "_ASKS", 1)
+    monkeypatch.setattr(host, "_ASKS", 1)
     clock = asyncio.get_running_loop().time
     responded: list[float] = []
 

@@ -19,7 +19,7 @@ from support.published import tiny_jpeg
 from support.scripted import http
 
 import oid_async
-from oid_async.http import hosts
+from oid_async.http import host
 
 JPEG = tiny_jpeg("rates")
 CVDF = "/open-images-dataset/train/"
@@ -252,8 +252,8 @@ class Weary(Watched):
 @pytest.fixture
 def first_wish_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the first Retry-After for the wish of the whole host."""
-    monkeypatch.setattr(hosts, "_ASKS", 1)
-    monkeypatch.setattr(hosts, "_ASKS_OF_CAPPED", 1)
+    monkeypatch.setattr(host, "_ASKS", 1)
+    monkeypatch.setattr(host, "_ASKS_OF_CAPPED", 1)
 
 
 async def test_a_host_is_left_alone_for_as_long_as_it_asks_for(tmp_path: Path, first_wish_counts: None) -> None:

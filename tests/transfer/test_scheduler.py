@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.fasttime import run_fast
 
-from oid_async.http.hosts import EtagTrust, Host
+from oid_async.http.etag import EtagTrust
+from oid_async.http.host import Host
 from oid_async.http.retry import FetchError
 from oid_async.transfer.scheduler import HostScheduler
 

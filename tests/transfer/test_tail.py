@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import pytest
 from support.fasttime import run_fast
 
-from oid_async.http.hosts import Host, Hosts
+from oid_async.http.host import Host
+from oid_async.http.hosts import Hosts
 from oid_async.http.retry import FetchError
 from oid_async.transfer.scheduler import HostScheduler, InHand, Left
 from oid_async.transfer.tail import Tail

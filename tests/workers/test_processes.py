@@ -20,7 +20,7 @@ from support.published import Dataset, Image, image_names, tree, write_table
 from support.scripted import Scripted, http
 
 import oid_async
-from oid_async.http import hosts
+from oid_async.http import host
 from oid_async.http.retry import Limits
 from oid_async.jobs.download import Run
 from oid_async.openimages.catalogue import IMAGE_BUCKET
@@ -224,7 +224,7 @@ async def test_a_host_that_asks_to_wait_is_left_alone_by_all(
     bucket: tuple[Bucket, str], watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once a host as a whole asks one process to wait, no other one asks before that has passed."""
-    monkeypatch.setattr(hosts, "_ASKS", 1)
+    monkeypatch.setattr(host, "_ASKS", 1)
     objects, url = bucket
     told: list[float] = []
 
