@@ -4,7 +4,6 @@ The brute force reads the contract, not the program: sets and loops over the row
 """
 
 import asyncio
-import json
 import random
 import tempfile
 from collections import Counter
@@ -12,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar, Unpack
+from typing import TypeVar, Unpack
 from unittest.mock import patch
 
 import polars as pl
@@ -20,54 +19,41 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.published import Box, Dataset, Image, columns_of, image_names, read_csv, read_manifest, write_bytes
+from support.random_queries import (
+    FLAG_TEXTS,
+    IDS,
+    LABELS,
+    SEEDS,
+    Line,
+    MirrorTables,
+    below,
+    hierarchy_json,
+    plain_name,
+    random_edges,
+    random_lines,
+    random_split,
+    random_word,
+    splitmix64,
+    written,
+)
 
 import oid_async
 from oid_async.events import ignore
 from oid_async.jobs.gather import gather_tables
 from oid_async.jobs.selection import SelectionResult, remarks, select_images
-from oid_async.metadata.cache import MetadataCache
-from oid_async.metadata.convert import convert
-from oid_async.metadata.entry import Identity
 from oid_async.openimages.catalogue import published
-from oid_async.openimages.catalogue_tables import BOX_COLUMNS, CLICK_COLUMNS, PublishedTable, TableKind
+from oid_async.openimages.catalogue_tables import BOX_COLUMNS, CLICK_COLUMNS, TableKind
 from oid_async.openimages.ids import KEY
-from oid_async.openimages.kinds import KINDS
 from oid_async.openimages.vocabulary import FLAGS, SPLITS, Split
 from oid_async.options.query import Match, Options, QueryOptions
 from oid_async.select.choose import shuffled
-from oid_async.tables.reading import TableFile
 
-# Ids that sort otherwise as signed numbers, as floats or without their zeros.
-IDS = (
-    *("0000000000000000", "0000048549557964", "000004854955796a", "00e4060885034751"),
-    *("7fffffffffffffff", "8000000000000000", "9e99999999999999", "ffffffffffffffff"),
-)
-NOWHERE = "123456789abcdef0"
 _Row = TypeVar("_Row", Image, Box)
 BAD_ID = "abcdef01234567890"
-LABELS = ("/m/0", "/m/01", "/m/02", "/m/03", "/m/04")
 UNKNOWN_LABELS = ("/m/0zzz", "")
 NAMES = ("Person", "Human face", "Ball", "Straße")
 URL_ENDS = ("a_o.jpg", "A_o.JPG", "b_o.jpg", "c_o.jpg", "d_o.jpg")
-FLAG_TEXTS = ("1", "0", "1", "0", "-1", "1.0", "0.0", "-1.0", "")
-ODD_LINES = ("0123", "train/", "dev/0000048549557964", "0000048549557964,train", "kitten")
-# How a list may write ImageID or split/ImageID.
-SPELLINGS = ("{}", "{}.jpg", "{}.JPG", "{}.jpeg", "{}.png", "  {} ", "{}\r", "\n\n{}\n \n")
 FORMS = (("published",), ("copied",), ("sorted",), ("published", "sorted"))
-SEEDS = (0, 1, 7, -1, -(2**64) - 5, 2**63, 2**64 + 1, 10**30)
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of an id list: the image it names, or an empty `image_id` for one that names none."""
-
-    image_id: str
-    split: Split | None
-    text: str
-
-    def names(self, image_id: str, split: Split) -> bool:
-        """Return whether it names an image of this split."""
-        return self.image_id == image_id and self.split in (None, split)
 
 
 @dataclass(frozen=True)
@@ -122,11 +108,11 @@ class Case:
         query = {name: value for name, value in query.items() if value not in ([], ())}  # type: ignore[assignment]
         query.update(dict(self.flags))  # type: ignore[typeddict-item]
         if self.file_words:
-            query["category_file"] = _write(folder / "categories.txt", "\r\n\r\n".join(self.file_words))
+            query["category_file"] = written(folder / "categories.txt", "\r\n\r\n".join(self.file_words))
         if self.image_ids is not None:
-            query["image_ids"] = _write(folder / "listed.txt", "\n".join(line.text for line in self.image_ids))
+            query["image_ids"] = written(folder / "listed.txt", "\n".join(line.text for line in self.image_ids))
         if self.exclude_ids is not None:
-            query["exclude_ids"] = _write(folder / "banned.txt", "\n".join(line.text for line in self.exclude_ids))
+            query["exclude_ids"] = written(folder / "banned.txt", "\n".join(line.text for line in self.exclude_ids))
         return query
 
     @property
@@ -186,14 +172,11 @@ class Case:
         """Return every MID that a word means by itself."""
         if word in dict(self.dataset.classes):
             return (word,)
-        return tuple(label for label, name in self.dataset.classes if _plain(name) == _plain(word))
+        return tuple(label for label, name in self.dataset.classes if plain_name(name) == plain_name(word))
 
     def subclasses(self, labels: Sequence[str]) -> set[str]:
         """Return what stands below labels at any depth, without themselves."""
-        found = set(labels)
-        while more := {child for label, child in self.below if label in found} - found:
-            found |= more
-        return found - set(labels)
+        return below(labels, self.below)
 
     def counted(self, labels: Sequence[str]) -> set[str]:
         """Return labels, with their subclasses if these were asked for."""
@@ -322,44 +305,6 @@ class Case:
         return {split: splits.count(split) for split in SPLITS if split in splits}
 
 
-def splitmix64(number: int, seed: int) -> int:
-    """Return the place of an image in the shuffled order, as the contract spells it."""
-    most = 2**64 - 1
-    z = (number + seed + 0x9E3779B97F4A7C15) & most
-    z = ((z ^ z >> 30) * 0xBF58476D1CE4E5B9) & most
-    z = ((z ^ z >> 27) * 0x94D049BB133111EB) & most
-    return z ^ z >> 31
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", " ").casefold()
-
-
-def _write(path: Path, text: str) -> Path:
-    write_bytes(path, text.encode())
-    return path
-
-
-def _tree(edges: Iterable[tuple[str, str, str]], in_full: bool) -> str:
-    """Return a hierarchy of (label, child, Subcategory or Part) as published: what has several parents is repeated.
-
-    Not `in_full`, only the first mention of a class says what is below it.
-    """
-    edges = list(edges)
-    told: set[str] = set()
-
-    def node(label: str) -> dict[str, Any]:
-        if label in told and not in_full:
-            return {"LabelName": label}
-        told.add(label)
-        keys = {key: [child for above, child, how in edges if (above, how) == (label, key)] for key in ("Part", "Sub")}
-        children = {key: [node(child) for child in some] for key, some in keys.items() if some}
-        return {"LabelName": label, **{key.replace("Sub", "Subcategory"): some for key, some in children.items()}}
-
-    tops = [label for label in LABELS if label not in {child for _, child, _ in edges}]
-    return json.dumps({"LabelName": "/m/0bl9f", "Subcategory": [node(label) for label in tops]})
-
-
 # How often a query has what.
 OPTIONS = {
     "words": 0.8,
@@ -398,7 +343,7 @@ def cases(draw: st.DrawFn) -> Case:
     most_boxes = draw(st.sampled_from((0, 4, *[24, 36, 48] * 8)))
     dataset = _dataset(chance, [FLAGS[name] for name, _ in flags], most_images, most_boxes)
     home = {image.image_id: image.split for image in dataset.images if image.image_id != BAD_ID}
-    edges = _edges(chance)
+    edges = random_edges(chance)
     is_complete = has["no_boxes"] and chance.random() < 0.5
     if has["no_boxes"]:
         has |= dict.fromkeys(("words", "file_words", "exclude", "flags", "limit_per_class"), False)
@@ -406,15 +351,15 @@ def cases(draw: st.DrawFn) -> Case:
         flags = ()
 
     def words(name: str, most: int) -> tuple[str, ...]:
-        return tuple(_word(chance, dataset) for _ in range(chance.randint(1, most) if has[name] else 0))
+        return tuple(random_word(chance, dataset.classes) for _ in range(chance.randint(1, most) if has[name] else 0))
 
     def lines(name: str, length: int, in_splits: bool) -> tuple[Line, ...] | None:
-        return _lines(chance, home, length, in_splits) if has[name] else None
+        return random_lines(chance, home, IDS, length, in_splits=in_splits) if has[name] else None
 
     case = Case(
         dataset=dataset,
         below=frozenset((above, child) for above, child, how in edges if how == "Sub"),
-        tree=_tree(edges, chance.random() < 0.5),
+        tree=hierarchy_json(edges, in_full=chance.random() < 0.5),
         words=words("words", 3),
         file_words=words("file_words", 2),
         with_subclasses=has["with_subclasses"],
@@ -442,16 +387,16 @@ def _flags(chance: random.Random) -> tuple[tuple[str, bool], ...]:
 def _dataset(chance: random.Random, flags: Sequence[str], most_images: int, most_boxes: int) -> Dataset:
     classes = [(label, chance.choice(NAMES)) for label in chance.sample(LABELS, chance.randint(2, 5))]
     ids = chance.sample(IDS, min(most_images, chance.randint(5, len(IDS))))
-    images = [Image(image_id, chance.choice(URL_ENDS), _split(chance)) for image_id in ids]
+    images = [Image(image_id, chance.choice(URL_ENDS), random_split(chance)) for image_id in ids]
     home = {image.image_id: image.split for image in images}
     images += images[:1] if chance.random() < 0.5 else []
-    images += [Image(BAD_ID, "e_o.jpg", _split(chance))] if chance.random() < 0.2 else []
+    images += [Image(BAD_ID, "e_o.jpg", random_split(chance))] if chance.random() < 0.2 else []
     boxes = []
     for _ in range(most_boxes):
         image_id = chance.choice([*ids, *ids, *ids, *ids, *IDS, BAD_ID])
         label = chance.choice([*[label for label, _ in classes] * 4, *LABELS, *UNKNOWN_LABELS])
         is_stray = chance.random() < 0.1 or image_id not in home
-        split = _split(chance) if is_stray else home[image_id]
+        split = random_split(chance) if is_stray else home[image_id]
         said = tuple((name, chance.choice(FLAG_TEXTS)) for name in flags)
         boxes.append(Box(image_id, label, chance.choice(("0", "0.5", "0.500000")), split, said))
     return Dataset(classes, _usable(images), _usable(boxes))
@@ -464,71 +409,7 @@ def _usable(rows: list[_Row]) -> list[_Row]:
     return [row for row in rows if row.image_id != BAD_ID or bad[row.split] <= good[row.split]]
 
 
-def _split(chance: random.Random) -> Split:
-    return chance.choice(("train", "train", "validation", "test"))
-
-
-def _edges(chance: random.Random) -> list[tuple[str, str, str]]:
-    """Return what stands below what: no circles, several parents, a part that is a subclass elsewhere."""
-    pairs = [(above, below) for at, above in enumerate(LABELS) for below in LABELS[at + 1 :]]
-    return [
-        (*pair, chance.choice(("Sub", "Sub", "Part"))) for pair in chance.sample(pairs, chance.choice((0, 3, 5, 8)))
-    ]
-
-
-def _word(chance: random.Random, dataset: Dataset) -> str:
-    label, name = chance.choice(dataset.classes)
-    return chance.choice((name, name.upper(), name.replace(" ", "_"), label, label, label))
-
-
-def _lines(chance: random.Random, home: dict[str, Split], length: int, in_splits: bool) -> tuple[Line, ...]:
-    """Return an id list: bare ids or split/ID, most of them right, in every tolerated spelling; some name nothing."""
-    form = "split" if in_splits else chance.choice(("bare", "split", "mixed"))
-    lines: list[Line] = []
-    # One split for an id: two are two images, which tests/doors/test_two_splits.py has.
-    named: dict[str, Split] = {}
-    for _ in range(chance.choice((0, *[length // 2, length] * 4))):
-        image_id = chance.choice([*home, *home, *home, *IDS, NOWHERE])
-        split = home.get(image_id) if chance.random() < 0.8 else None
-        split = named.setdefault(image_id, split or _split(chance))
-        if form == "bare" or (form == "mixed" and chance.random() < 0.5):
-            text, split_said = image_id, None
-        else:
-            text, split_said = f"{split}/{image_id}", split
-        if chance.random() < 0.2:
-            text = text.replace(image_id, image_id.upper())
-        lines.append(Line(image_id, split_said, chance.choice(SPELLINGS).format(text)))
-    if lines and chance.random() < 0.2:
-        lines.insert(chance.randint(0, len(lines)), Line("", None, chance.choice(ODD_LINES)))
-    return tuple(lines)
-
-
-class Tables(MetadataCache):
-    """The published tables of a mirror folder, as they are or converted, without a server."""
-
-    def __init__(self, mirror: Path, converted: Path | None) -> None:
-        super().__init__(None, ignore, root=mirror, mirror=None, site=None)
-        self._from = mirror
-        self._converted = converted
-
-    async def published(self, table: PublishedTable, **how: Any) -> tuple[TableFile, Identity]:
-        raw = TableFile(self._from / table.bucket / table.key, table.name)
-        identity = Identity(table.name, 0, None, None, None)
-        if self._converted is None or table.kind not in ("boxes", "images"):
-            return raw, identity
-        folder = self._converted / f"{table.kind}-{table.split}"
-        folder.mkdir(parents=True)
-        convert(
-            raw,
-            folder,
-            kind=KINDS["bbox"] if table.kind == "boxes" else None,
-            progress=lambda done, total: None,
-            stopped=bool,
-        )
-        return TableFile(folder, table.name, tuple(columns_of(raw.path))), identity
-
-
-async def answer(case: Case, folder: Path, cache: MetadataCache) -> SelectionResult:
+async def answer(case: Case, folder: Path, cache: MirrorTables) -> SelectionResult:
     """Return what the published tables answer to a case's query."""
     options = Options.of(**case.query(folder))
     inputs = await gather_tables(options, cache, ignore, folder)
@@ -566,7 +447,7 @@ def assert_selection_equals_brute_force(case: Case, forms: Sequence[str], slice_
                 patch("oid_async.metadata.convert._SORTED_FROM_ROWS", 0 if form == "sorted" else 1000),
                 patch("oid_async.metadata.convert._SLICE_ROWS", slice_rows),
             ):
-                tables = Tables(mirror, None if form == "published" else folder / form)
+                tables = MirrorTables(mirror, None if form == "published" else folder / form)
                 _check(case, asyncio.run(answer(case, folder, tables)))
 
 
@@ -705,7 +586,7 @@ async def planned(folder: Path, **query: Unpack[QueryOptions]) -> oid_async.Plan
 @pytest.mark.parametrize("kind", ["bbox", "none"])
 async def test_an_empty_list_selects_nothing(kind: str, tmp_path: Path) -> None:
     """An id list without a line leaves no image over, and is no error."""
-    plan = await planned(tmp_path, categories=["Cat"], image_ids=_write(tmp_path / "ids.txt", "\n"), kinds=[kind])
+    plan = await planned(tmp_path, categories=["Cat"], image_ids=written(tmp_path / "ids.txt", "\n"), kinds=[kind])
     assert (plan.selected, plan.classes) == (0, {"Cat": 1})
 
 
@@ -720,5 +601,5 @@ async def test_exclude_takes_nothing_else_away(tmp_path: Path) -> None:
     """With --kind none every image is selected, with --exclude every one without that class: also one of nothing."""
     assert (await planned(tmp_path, kinds=["none"])).selected == 4
     assert (await planned(tmp_path, kinds=["none"], exclude=["Ball"])).selected == 2
-    ids = _write(tmp_path / "ids.txt", f"{IDS[0]}\n{IDS[3]}\n")
+    ids = written(tmp_path / "ids.txt", f"{IDS[0]}\n{IDS[3]}\n")
     assert (await planned(tmp_path, kinds=["none"], exclude=["Ball"], image_ids=ids)).selected == 1
