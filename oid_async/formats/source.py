@@ -27,7 +27,7 @@ from oid_async.openimages.ids import HEX_ID, KEY, export_number
 from oid_async.openimages.kinds import KindName
 from oid_async.openimages.vocabulary import FLAGS, SPLITS
 from oid_async.options.export import ExportOptions, shares
-from oid_async.select.choose import shuffled
+from oid_async.select.limits import shuffled
 from oid_async.tables.reading import reading
 
 # Column of a flag of a box (1, 0, or -1 for unknown) -> what formats call it.

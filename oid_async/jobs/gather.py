@@ -23,7 +23,7 @@ from oid_async.openimages.vocabulary import SPLITS, Source, Split
 from oid_async.options.paths import shown
 from oid_async.options.query import Options
 from oid_async.select.idlist import IdList, as_image_rows, read_ids
-from oid_async.select.query import Part, Query, names_twice, read_image_keys
+from oid_async.select.query import Part, ResolvedQuery, names_twice, read_image_keys
 from oid_async.store.results import SavedAnnotations
 from oid_async.tables.damage import looks_hexadecimal
 from oid_async.tables.reading import TableFile, columns_of, reading, scan
@@ -44,7 +44,7 @@ class GatheredTables:
     for query.json; `bad_rows` has File, Line and Reason of the damaged rows that were left out of the tables.
     """
 
-    query: Query
+    query: ResolvedQuery
     selecting: RowSource | None
     saved: tuple[RowSource, ...]
     named: Mapping[KindName, tuple[str, ...]]
@@ -161,10 +161,10 @@ class TableGatherer:
             bad_rows=self._files.bad_rows(),
         )
 
-    def _query(self, lists: tuple[IdList | None, IdList | None], *, by_rows: bool) -> Query:
+    def _query(self, lists: tuple[IdList | None, IdList | None], *, by_rows: bool) -> ResolvedQuery:
         """Return the query as far as no table is needed for it."""
         options = self._options
-        return Query(
+        return ResolvedQuery(
             match=options.match,
             flags=options.flags,
             image_ids=lists[0],
@@ -232,7 +232,7 @@ class TableGatherer:
         by_copy = options.source is None or options.source == ("cvdf",)
         return image_ids is not None and image_ids.is_complete and options.image_url is None and by_copy
 
-    async def _from_list(self, query: Query) -> GatheredTables:
+    async def _from_list(self, query: ResolvedQuery) -> GatheredTables:
         """Make an image table of the list itself: nothing is fetched to know more."""
         assert query.image_ids is not None
         table = TableFile(self._scratch / "listed.parquet", query.image_ids.name)
@@ -311,7 +311,7 @@ class TableGatherer:
             triplets=where.triplets if where is not None and kind.name == "relationship" else (),
         )
 
-    async def _resolve(self, query: Query, kind: Kind, words: Sequence[str]) -> Query:
+    async def _resolve(self, query: ResolvedQuery, kind: Kind, words: Sequence[str]) -> ResolvedQuery:
         options = self._options
         if not kind.has_classes:
             return query

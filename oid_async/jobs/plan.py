@@ -24,7 +24,7 @@ from oid_async.openimages.vocabulary import SPLITS, Split
 from oid_async.options.defaults import FLICKR_RATE
 from oid_async.options.query import Options
 from oid_async.report import Plan, size_text
-from oid_async.select.choose import TopUpState
+from oid_async.select.limits import TopUpState
 from oid_async.select.names import NameHashes
 from oid_async.select.plan import FolderState, Planner, Summary, clear_plan
 from oid_async.store.adoption import Adopter, credited
@@ -205,7 +205,7 @@ class Planning:
             seconds=capped * period / rate if rate else None,
             disk_free=free,
             splits=selection.splits,
-            classes=selection.classes,
+            classes=selection.candidates,
             sources={sources[0]: count},
             annotations=selected.annotations,
             unknown_ids=len(selected.unknown_ids),

@@ -11,7 +11,8 @@ from oid_async.jobs.gather import GatheredTables
 from oid_async.openimages.classes import Category
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.vocabulary import Split
-from oid_async.select.choose import NO_TOP_UP, Selection, TopUpState, choose
+from oid_async.select.choose import Selection, choose
+from oid_async.select.limits import NO_TOP_UP, TopUpState
 from oid_async.select.query import no_label_counts, read_image_keys, read_label_counts, restricted_keys
 from oid_async.tables.reading import reading, scan_keyed
 from oid_async.tables.rows import RowSource, count_rows
@@ -68,7 +69,7 @@ def remarks(
         yield f"{selection.unlisted} annotated images have no row in the image table{among}: not selected"
     for category, (name, added) in zip(query.categories, selection.added.items(), strict=True):
         if category.below:
-            has = selection.classes[name]
+            has = selection.candidates[name]
             yield f"{name}: {_subclasses(category)}; --with-subclasses adds {added} images to its {has}"
     for category in query.excluded:
         if category.below:
@@ -78,7 +79,7 @@ def remarks(
         yield f"{selection.unboxed} listed images have no {what}"
     yield from _unknown(tables, selected, elsewhere or {})
     if not len(selection.keys):
-        counts = ", ".join(f"{name} {count}" for name, count in selection.classes.items())
+        counts = ", ".join(f"{name} {count}" for name, count in selection.candidates.items())
         where = f" in part {query.part.number} of {query.part.count}" if query.part is not None else ""
         yield f"nothing selected{where}; images of each category: {counts or 'none asked for'}"
 

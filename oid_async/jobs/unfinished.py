@@ -39,7 +39,7 @@ from oid_async.openimages.ids import IdForm
 from oid_async.openimages.vocabulary import SOURCES
 from oid_async.options.query import Options
 from oid_async.report import Outcome
-from oid_async.select.choose import NO_TOP_UP, TopUpState
+from oid_async.select.limits import NO_TOP_UP, TopUpState
 from oid_async.select.names import NameHashes
 from oid_async.select.plan import FolderState, Planner, clear_plan, plan_files
 from oid_async.store.adoption import Adopter, credited

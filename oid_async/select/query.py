@@ -53,7 +53,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class ResolvedQuery:
     """A query with every name resolved.
 
     `flags` are the values that a box must have by column; without `by_boxes` every image of the image table is a
@@ -119,7 +119,7 @@ def restricted_keys(restriction: Restriction, ids: IdForm) -> pl.Series:
         return images.filter(restriction.where).select(KEY).collect(engine="streaming").to_series()
 
 
-def read_label_counts(source: RowSource, ids: IdForm, query: Query) -> pl.DataFrame:
+def read_label_counts(source: RowSource, ids: IdForm, query: ResolvedQuery) -> pl.DataFrame:
     """Return key, label (u16), rows (u32): one row per image and label that it has rows of, in no order.
 
     `label` is an index into `query.labels`, or its length for every other class, which counts only without categories;

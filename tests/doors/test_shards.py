@@ -19,13 +19,14 @@ from oid_async.cli.cluster_variables import shard_from
 from oid_async.errors import UsageError
 from oid_async.openimages.classes import Category
 from oid_async.openimages.ids import KEY
-from oid_async.select.choose import TopUpState, choose
-from oid_async.select.query import Part, Query
+from oid_async.select.choose import choose
+from oid_async.select.limits import TopUpState
+from oid_async.select.query import Part, ResolvedQuery
 
 LABELS = ("/m/0", "/m/1", "/m/2")
 
 
-def select(labels: Mapping[int, set[str]], query: Query, failed: set[int] | None = None) -> list[int]:
+def select(labels: Mapping[int, set[str]], query: ResolvedQuery, failed: set[int] | None = None) -> list[int]:
     """Return the keys that a query selects of images by key with the labels of their boxes."""
     rows = [(key, LABELS.index(label), 1) for key, names in labels.items() for label in sorted(names)]
     pairs = pl.DataFrame(rows, schema={KEY: pl.UInt64, "label": pl.UInt16, "rows": pl.UInt32}, orient="row")
@@ -47,11 +48,11 @@ def in_order(keys: list[int], seed: int | None) -> list[int]:
 
 
 @st.composite
-def selections(draw: st.DrawFn) -> tuple[dict[int, set[str]], Query]:
+def selections(draw: st.DrawFn) -> tuple[dict[int, set[str]], ResolvedQuery]:
     """Draw up to fifty images of up to three classes each, and a query with any limits, shuffled or not."""
     chance = random.Random(draw(st.integers(0, 2**64)))
     ids = [chance.choice((chance.getrandbits(64), chance.getrandbits(6))) for _ in range(chance.choice((0, 3, 12, 50)))]
-    query = Query(
+    query = ResolvedQuery(
         categories=tuple(Category(label, (label,)) for label in LABELS),
         limit=chance.choice((None, 0, 1, 5, 17, 90)),
         limit_per_class=chance.choice((None, None, 1, 4, 90)),
@@ -62,7 +63,7 @@ def selections(draw: st.DrawFn) -> tuple[dict[int, set[str]], Query]:
 
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(selections(), st.integers(1, 9))
-def test_parts_are_the_whole_once(drawn: tuple[dict[int, set[str]], Query], count: int) -> None:
+def test_parts_are_the_whole_once(drawn: tuple[dict[int, set[str]], ResolvedQuery], count: int) -> None:
     """Part K holds every N-th image of the whole selection in its order, limits counted before."""
     labels, query = drawn
     whole = in_order(select(labels, query), query.seed)
@@ -74,7 +75,9 @@ def test_parts_are_the_whole_once(drawn: tuple[dict[int, set[str]], Query], coun
 
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(selections(), st.integers(2, 5), st.integers(0, 2**32))
-def test_a_part_is_topped_up_from_its_own(drawn: tuple[dict[int, set[str]], Query], count: int, seed: int) -> None:
+def test_a_part_is_topped_up_from_its_own(
+    drawn: tuple[dict[int, set[str]], ResolvedQuery], count: int, seed: int
+) -> None:
     """What fails is replaced by images that no other part can take, up to the part's own share of --ndata."""
     labels, query = drawn
     query = replace(query, limit_per_class=None, top_up=True)

@@ -37,8 +37,9 @@ from oid_async.openimages.ids import KEY
 from oid_async.options.query import Options
 from oid_async.origin.server import Origin, folder
 from oid_async.report import Report
-from oid_async.select.choose import Selection, TopUpState, choose
-from oid_async.select.query import Query
+from oid_async.select.choose import Selection, choose
+from oid_async.select.limits import TopUpState
+from oid_async.select.query import ResolvedQuery
 
 LABELS = ("/m/0", "/m/1", "/m/2")
 
@@ -55,9 +56,9 @@ class Case:
     by_category: bool
 
     @property
-    def query(self) -> Query:
+    def query(self) -> ResolvedQuery:
         categories = tuple(Category(label, (label,)) for label in LABELS) if self.by_category else ()
-        return Query(
+        return ResolvedQuery(
             categories=categories,
             limit=self.limit,
             limit_per_class=self.limit_per_class,

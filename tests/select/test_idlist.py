@@ -16,7 +16,7 @@ from oid_async.openimages.ids import HEX_ID, KEY, IdForm, hexadecimal
 from oid_async.openimages.vocabulary import SPLITS, Split
 from oid_async.select.choose import choose
 from oid_async.select.idlist import IdList, as_image_rows, read_ids
-from oid_async.select.query import Query, no_label_counts
+from oid_async.select.query import ResolvedQuery, no_label_counts
 
 ID = "0000048549557964"
 OTHER = "00e4060885034751"
@@ -68,7 +68,7 @@ class Met(NamedTuple):
 
 def meet(found: IdList, table: pl.DataFrame) -> Met:
     ids = IdForm(table.schema[KEY] == pl.UInt64)
-    selection = choose(no_label_counts(ids), table, Query(image_ids=found, by_boxes=False))
+    selection = choose(no_label_counts(ids), table, ResolvedQuery(image_ids=found, by_boxes=False))
     lines = selection.unknown_lines
     return Met(selection.keys.to_list(), lines.to_list(), found.text_of(lines).to_list())
 

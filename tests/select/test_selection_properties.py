@@ -46,7 +46,7 @@ from oid_async.openimages.catalogue_tables import BOX_COLUMNS, CLICK_COLUMNS, Ta
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.vocabulary import FLAGS, SPLITS, Split
 from oid_async.options.query import Match, Options, QueryOptions
-from oid_async.select.choose import shuffled
+from oid_async.select.limits import shuffled
 
 _Row = TypeVar("_Row", Image, Box)
 BAD_ID = "abcdef01234567890"
@@ -456,7 +456,7 @@ def _check(case: Case, found: SelectionResult) -> None:
     assert selection.keys.name == KEY
     assert [f"{key:016x}" for key in selection.keys] == case.selected
     assert selection.splits == case.split_counts
-    assert list(selection.classes.values()) == [len(case.having(labels)) for labels in case.categories]
+    assert list(selection.candidates.values()) == [len(case.having(labels)) for labels in case.categories]
     assert list(selection.added.values()) == [
         0 if case.with_subclasses else len(case.having(case.subclasses(labels)) - case.having(labels))
         for labels in case.plain_categories

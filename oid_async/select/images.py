@@ -1,0 +1,66 @@
+"""Sets of the images of a query's image table.
+
+Images are in order of their keys, and every set of them is a Boolean column with one value an image: so a question
+about a million of them takes a tenth of a second. A join takes four times as long (measured).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import polars as pl
+
+from oid_async.openimages.ids import KEY
+from oid_async.openimages.vocabulary import SPLITS
+from oid_async.select.idlist import IdList
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """The images of the image table: `keys` sorted and unique, `split` (u8, null if unknown) of each."""
+
+    keys: pl.Series
+    split: pl.Series
+
+    @classmethod
+    def of(cls, images: pl.DataFrame) -> Self:
+        """Return the images of `read_image_keys`, each once: of several rows the first one counts."""
+        keys = images.get_column(KEY)
+        if not keys.is_sorted() or (keys == keys.shift()).any():
+            images = images.sort(KEY, maintain_order=True).unique(KEY, keep="first", maintain_order=True)
+        return cls(images.get_column(KEY), images.get_column("split"))
+
+    def positions(self, keys: pl.Series) -> pl.Series:
+        """Return the position of each key (u32), null for a key of no image."""
+        if not len(self.keys):
+            return pl.repeat(None, len(keys), dtype=pl.UInt32, eager=True).alias("at")
+        at = self.keys.search_sorted(keys).alias("at")
+        found = self.keys.gather(at.clip(0, len(self.keys) - 1)) == keys
+        return at.to_frame().select(pl.when(found).then("at").cast(pl.UInt32)).to_series()
+
+    def mask(self, positions: Iterable[pl.Series]) -> pl.Series:
+        """Return the set of the images at these positions."""
+        mask = pl.repeat(False, len(self.keys), dtype=pl.Boolean, eager=True)
+        for at in positions:
+            mask = mask.scatter(at, True) if len(at) else mask
+        return mask
+
+    def having(self, keys: pl.Series) -> pl.Series:
+        """Return the set of the images with these keys; other keys are ignored."""
+        return self.mask([self.positions(keys).drop_nulls()])
+
+    def named(self, ids: IdList) -> tuple[pl.Series, pl.Series]:
+        """Return the set of the images that a list names, and its lines, in order, that name none."""
+        rows = ids.rows.with_columns(self.positions(ids.rows.get_column(KEY)).alias("at"))
+        there = rows.filter(pl.col("at").is_not_null())
+        published = self.split.gather(there.get_column("at")) if len(there) else pl.Series([], dtype=pl.UInt8)
+        listed = there.get_column("split")
+        fits = (published.is_null() | listed.is_null() | (published == listed)).fill_null(True)
+        known = there.filter(fits)
+        absent = rows.join(known, on="line", how="anti").get_column("line").unique()
+        return self.mask([known.get_column("at")]), pl.concat([absent, ids.odd.get_column("line")]).sort()
+
+    def splits(self, keep: pl.Series) -> dict[str, int]:
+        """Return how many of a set are in each split, where that is known."""
+        counts = self.split.filter(keep).drop_nulls().value_counts().sort("split")
+        return {SPLITS[code]: count for code, count in counts.iter_rows()}

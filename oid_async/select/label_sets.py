@@ -1,0 +1,82 @@
+"""Sets of a query's images by the labels of their rows, and counts of those rows."""
+
+from collections.abc import Iterable, Iterator
+from functools import reduce
+from operator import and_
+
+import polars as pl
+
+from oid_async.openimages.ids import KEY, id_of_key
+from oid_async.select.images import Images
+from oid_async.select.query import ResolvedQuery
+
+
+class LabelSets:
+    """Sets of the images by their labels, from the pairs of a query; `unlisted` counts images without a row."""
+
+    def __init__(self, images: Images, pairs: pl.DataFrame, query: ResolvedQuery) -> None:
+        self._images = images
+        self._query = query
+        self._codes = {label: code for code, label in enumerate(query.labels)}
+        wanted = self._codes_of(label for category in query.categories for label in category.labels)
+        pairs = pairs.with_columns(images.positions(pairs.get_column(KEY)))
+        matches = pl.col("rows") > 0
+        if query.categories:
+            matches &= pl.col("label").is_in(wanted)
+        self._saved = pairs.filter(matches, pl.col("at").is_not_null()).select("at", "rows")
+        self.unlisted = _unlisted(pairs.filter(matches)) if query.by_boxes else 0
+        there = pairs.filter(pl.col("at").is_not_null()).select("label", "at", "rows")
+        self._by_label = {int(code): frame for (code,), frame in there.partition_by("label", as_dict=True).items()}
+
+    def matching(self) -> pl.Series:
+        """Return the set of the images that match, before exclusions and limits."""
+        if not self._query.by_boxes:
+            return pl.repeat(True, len(self._images.keys), dtype=pl.Boolean, eager=True)
+        if self._query.match == "all":
+            return reduce(and_, self.members())
+        return self._images.mask([self._saved.get_column("at")])
+
+    def members(self) -> Iterator[pl.Series]:
+        """Yield the set of each category; without categories, of each label."""
+        if self._query.categories:
+            yield from (self._matching(category.labels) for category in self._query.categories)
+        else:
+            yield from (self._images.mask([_matching(frame)]) for frame in self._by_label.values())
+
+    def added_by_subclasses(self) -> Iterator[int]:
+        """Yield how many images each category would gain with its subclasses."""
+        for category, members in zip(self._query.categories, self.members(), strict=True):
+            yield int((self._matching(category.below) & ~members).sum()) if category.below else 0
+
+    def having(self, labels: Iterable[str]) -> pl.Series:
+        """Return the set of the images with a box of any of these labels, whatever its flags."""
+        frames = (self._by_label.get(code) for code in self._codes_of(labels))
+        return self._images.mask(frame.get_column("at") for frame in frames if frame is not None)
+
+    def rows(self, keep: pl.Series) -> int:
+        """Return how many matching box rows a set of images has."""
+        if not len(self._saved):
+            return 0
+        return int(self._saved.get_column("rows").filter(keep.gather(self._saved.get_column("at"))).sum())
+
+    def _matching(self, labels: Iterable[str]) -> pl.Series:
+        frames = (self._by_label.get(code) for code in self._codes_of(labels))
+        return self._images.mask(_matching(frame) for frame in frames if frame is not None)
+
+    def _codes_of(self, labels: Iterable[str]) -> list[int]:
+        return sorted({self._codes[label] for label in labels})
+
+
+def _unlisted(pairs: pl.DataFrame) -> int:
+    """Return how many images of these pairs have no row (`at` is null); one that has a row in any split is listed."""
+    image = pl.col(KEY) if pairs.schema[KEY] == pl.UInt64 else id_of_key(pl.col(KEY))
+    images = pairs.select(pl.col("at").is_null().alias("is_absent"), image=image)
+    listed = images.filter(~pl.col("is_absent")).get_column("image")
+    absent = images.filter("is_absent").get_column("image").unique()
+    if pairs.schema[KEY] == pl.UInt64:
+        return len(absent)
+    return int((~absent.is_in(listed.implode())).sum())
+
+
+def _matching(frame: pl.DataFrame) -> pl.Series:
+    return frame.filter(pl.col("rows") > 0).get_column("at")
