@@ -13,36 +13,28 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from oid_async.concurrency import available_processors, in_thread, single_error
+from oid_async.concurrency import in_thread, single_error
 from oid_async.dataset.audit import drop_replaced
 from oid_async.errors import storage_errors
-from oid_async.events import Finished, Note, Planned, Sink
+from oid_async.events import Finished, Planned, Sink
 from oid_async.forks import refuse_forked_child
-from oid_async.http.estimator import FLOOR
 from oid_async.http.retry import Limits
 from oid_async.jobs.attachments import Attachments
 from oid_async.jobs.context import RunContext, open_run
 from oid_async.jobs.own_places import note_places
 from oid_async.jobs.plan import Decision, Planning, check_space, make_plan, tops_up
 from oid_async.jobs.query_document import as_before, note_start, query_document
-from oid_async.jobs.site import allowed_endpoints
+from oid_async.jobs.transfers import ImageTransfers
 from oid_async.options.query import Options
 from oid_async.report import PASSING_KINDS, Plan, Report
 from oid_async.select.plan import plan_files
-from oid_async.store.adoption import Adopter
 from oid_async.store.folder import PLAN_NOTE
-from oid_async.store.image_writer import ImageWriter
 from oid_async.store.results import Results
-from oid_async.transfer.collector import Deliver, Recipients
-from oid_async.transfer.fetch import Fetcher
-from oid_async.transfer.pipeline import Pipeline
-from oid_async.transfer.targets import Targets
-from oid_async.workers.starter import process_count
+from oid_async.transfer.collector import Deliver
 
 if TYPE_CHECKING:
     from oid_async.jobs.pack import SpanPacker
     from oid_async.origin.server import Serve
-    from oid_async.workers.pool import WorkerPool
 
 # Rounds of topping up, and images in them, that bring nothing but passing failures: then the images are not at fault.
 _BARREN_ROUNDS = 3
@@ -141,9 +133,7 @@ class _Download:
     ) -> None:
         self._context = context
         self._planning = planning
-        self._deliver = deliver
-        self._own_loop = own_loop
-        self._worker_requests = 0
+        self._transfers = ImageTransfers(context, planning.planner.sources, deliver, own_loop=own_loop)
         self._repeats = repeats
 
     async def carry_out(self) -> None:
@@ -210,41 +200,9 @@ class _Download:
     async def _transfer(
         self, decision: Decision, given_out: pl.Series | None = None, files: Sequence[Path] | None = None
     ) -> None:
-        """Fetch the images of the plan. The report is kept up to date, also when this is cancelled.
-
-        `given_out` are the keys whose outcomes were delivered before; `files` are those of the plan that are meant, all
-        of them by default.
-        """
-        context = self._context
-        client, journal, folder, options = context.client, context.journal, context.folder, context.options
-        assert client is not None
-        assert journal is not None
-        files = files if files is not None else await asyncio.to_thread(plan_files, folder.plan)
-        targets = Targets(files, folder.images, self._deliver, given_out)
-        if options.offline:
-            # Nothing is requested, so nothing fails: what is not there stays pending. What is there is delivered.
-            async for _ in targets:
-                pass
-            return
-        pool = await self._worker_pool(decision)
-        transfers = context.transfers - (pool.max_transfers if pool is not None else 0)
-        writer = ImageWriter(folder, journal, hashed=not options.no_hash)
-        recipients = Recipients(context.report, context.sink, self._deliver)
-        fetcher = Fetcher(
-            client,
-            sources=self._planning.planner.sources,
-            mirror=context.site.url,
-            recorded_mirror=context.site.name,
-            part=folder.temporary,
-        )
-        try:
-            pipeline = Pipeline(
-                targets, fetcher, writer, recipients, max_transfers=transfers, pool=pool, own_loop=self._own_loop
-            )
-            await pipeline.run()
-        finally:
-            self._worker_requests += pool.requests if pool is not None else 0
-            context.report.requests = client.requests + self._worker_requests
+        """Fetch the images of the plan; see `ImageTransfers.run`."""
+        ids = self._planning.tables.ids
+        await self._transfers.run(decision.uncapped, ids, given_out=given_out, files=files)
 
     async def _transfer_and_pack(self, decision: Decision) -> "SpanPacker":
         """Fetch span by span; while one is fetched the one before is packed."""
@@ -259,45 +217,6 @@ class _Download:
                         await before
                     before = group.create_task(packer.pack(file, decision.first_line))
         return packer
-
-    async def _worker_pool(self, decision: Decision) -> "WorkerPool | None":
-        """Return processes that share the work, not started yet; None if one process is to do it all."""
-        context, options = self._context, self._context.options
-        # Spans are fetched one after the other: no worker process would be worth its start.
-        processes = process_count(options, decision.uncapped, context.transfers, available_processors())
-        # Nor may an id be of two images there: what goes to and fro is named by it.
-        if processes == 1 or options.packs or self._planning.tables.ids.by_split:
-            await context.starter.stop_unused()
-            return None
-        from oid_async.workers.messages import WorkerSettings
-        from oid_async.workers.pool import WorkerPool
-
-        folder, site, sources = context.folder, context.site, self._planning.planner.sources
-        settings = WorkerSettings(
-            savepath=str(folder.path.absolute()),
-            tmp=str(folder.tmp.absolute()),
-            token=folder.token,
-            sources=sources,
-            mirror=site.url,
-            recorded_mirror=site.name,
-            allowed=allowed_endpoints(options, site),
-            limits=context.limits,
-            rate=options.rate,
-            period=options.period,
-            max_transfers=context.transfers // processes,
-            estimates_concurrency=options.concurrency is None,
-            floor=FLOOR / processes,
-            hashed=not options.no_hash,
-        )
-        return WorkerPool(
-            processes - 1,
-            settings,
-            context.hosts,
-            Adopter(folder, sources, hashed=not options.no_hash),
-            images=folder.images,
-            notify=lambda text: context.sink(Note(text)),
-            starter=context.starter,
-        )
 
     def _note_start(self, decision: Decision) -> None:
         """Write query.json, and note what the plan is of: with both, what an interrupted run has saved can be read."""
