@@ -41,9 +41,18 @@ async def download(*, on_event: Sink | None = None, **query: Unpack[QueryOptions
     return await Run(Options.of(**query), on_event or ignore).download()
 
 
-async def plan(*, on_event: Sink | None = None, **query: Unpack[QueryOptions]) -> Plan:
-    """Say what `download` with the same keywords would do: fetches tables, no image, writes nothing to `savepath`."""
-    return await Run(Options.of(**query), on_event or ignore).plan()
+async def plan(
+    *, ids: str | os.PathLike[str] | None = None, on_event: Sink | None = None, **query: Unpack[QueryOptions]
+) -> Plan:
+    """Say what `download` with the same keywords would do: fetches tables, no image, writes nothing to `savepath`.
+
+    `ids` is a file that the selected images are written to, a split/ImageID a line, as `image_ids` takes them; it
+    appears whole or not at all, and replaces one of that name. A folder is a UsageError, no permission a StorageError.
+    """
+    if ids == "-":
+        raise UsageError("ids '-' is for the command line, which writes to stdout; name a file")
+    place = None if ids is None else Path(read_path("ids", ids))
+    return await Run(Options.of(**query), on_event or ignore).plan(place)
 
 
 def stream(*, on_event: Sink | None = None, **query: Unpack[QueryOptions]) -> "Stream":
@@ -235,8 +244,8 @@ def _default(option: Field[Any]) -> Any:
     return None if option.default == () and option.name in FILTERS else option.default
 
 
-def _signature(returns: Any) -> inspect.Signature:
-    """Return the signature that help() shows: every option as a keyword with its default."""
+def _signature(function: Any, returns: Any) -> inspect.Signature:
+    """Return the signature that help() shows: every option as a keyword with its default, then the function's own."""
     keyword = inspect.Parameter.KEYWORD_ONLY
     hints = QueryOptions.__annotations__
     parameters = [
@@ -248,13 +257,14 @@ def _signature(returns: Any) -> inspect.Signature:
         )
         for option in option_fields()
     ]
-    parameters.append(inspect.Parameter("on_event", keyword, default=None, annotation=Sink | None))
+    own = inspect.signature(function).parameters.values()
+    parameters += [parameter for parameter in own if parameter.kind == keyword]
     return inspect.Signature(parameters, return_annotation=returns)
 
 
 def _document(function: Any, returns: Any) -> None:
     """Add the signature and the meaning of each keyword, by heading, to a public function from the option table."""
-    function.__signature__ = _signature(returns)
+    function.__signature__ = _signature(function, returns)
     parts = [inspect.cleandoc(function.__doc__ or "")]
     for heading, options in groupby(option_fields(), lambda option: option.metadata["heading"]):
         lines = [f"    {option.name}: {option.metadata['help']}" for option in options]

@@ -16,6 +16,8 @@ from oid_async.options.table import HEADINGS
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "options.md"
 TABLE = "| option | Python | value | default | meaning | also for |\n|---|---|---|---|---|---|"
 OPTIONS = {option.name: option.metadata for option in option_fields()}
+# Keywords that are not in the option table, and the functions that take them.
+OWN_KEYWORDS = {"ids": "`ids`, of `plan`"}
 INTRODUCTION = """\
 # Options
 
@@ -64,13 +66,13 @@ def is_of_download(action: argparse.Action, download: argparse.ArgumentParser) -
 
 
 def row(action: argparse.Action, commands: dict[str, argparse.ArgumentParser]) -> str:
-    """Return the row of one option; one that is not in the option table has no keyword, and is a switch."""
+    """Return the row of one option; one that is not in the option table has a keyword in OWN_KEYWORDS, or none."""
     about: Any = OPTIONS.get(action.dest)
-    is_switch = about is None or about["reader"].parse is bool
+    is_switch = action.nargs == 0
     columns = [
         spelling(action),
-        f"`{action.dest}`" if about else "",
-        "" if is_switch else value_of(about),
+        f"`{action.dest}`" if about else OWN_KEYWORDS.get(action.dest, ""),
+        "" if is_switch else value_of(about) if about else f"`{action.metavar}`".replace("|", "\\|"),
         cell((about and about["default_text"]) or ("off" if is_switch else "none")),
         cell(about["meaning"] if about else action.help or ""),
         also_for([name for name, parser in commands.items() if is_of_download(action, parser)]),

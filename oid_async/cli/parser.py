@@ -109,6 +109,12 @@ def make_parser() -> argparse.ArgumentParser:
     about = "say what it would take, fetch no image: as plan"
     download.under["output"].add_argument("--dry-run", action="store_true", help=about)
     _add_query(plan)
+    for planning in (download, plan):
+        about = (
+            "write the selected images, a split/ImageID a line, as --image-ids takes them; -: to stdout, nothing else"
+        )
+        also = "; with --dry-run" if planning is download else ""
+        planning.under["output"].add_argument("--ids", metavar="FILE|-", help=about + also)
     classes.add_argument("pattern", nargs="?", metavar="PATTERN", help="only names that hold this, or this MID")
     about = "as a tree, with every class below what PATTERN finds"
     classes.under["output"].add_argument("--tree", action="store_true", help=about)

@@ -7,8 +7,9 @@ reads it may show it. Each argument of a function is one line, whatever it holds
 
 import json
 import sys
-from collections.abc import Iterable
-from typing import IO, Any, TextIO, cast
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any, BinaryIO, TextIO, cast
 
 from oid_async.errors import StorageError
 from oid_async.redaction import printable, printable_lines
@@ -41,6 +42,13 @@ def print_json(document: dict[str, Any]) -> None:
     _write_result(json.dumps(document).replace("\x7f", "\\u007f"))
 
 
+def result_stream() -> BinaryIO:
+    """Return stdout for the bytes of a result. Writing raises as `print_result`; this raises OutputError if closed."""
+    if sys.stdout is None:
+        raise OutputError("stdout is closed: the answer could not be written")
+    return cast("BinaryIO", _ResultStream(sys.stdout.buffer))
+
+
 def print_help(text: str) -> None:
     """Write a text of ours as it is, with its colours, to stdout. Raises as `print_result`."""
     _write_result(text)
@@ -49,14 +57,35 @@ def print_help(text: str) -> None:
 def _write_result(text: str) -> None:
     if sys.stdout is None:
         raise OutputError("stdout is closed: the answer could not be written")
-    try:
+    with _output_errors():
         sys.stdout.write(f"{_encodable(text, sys.stdout)}\n")
         sys.stdout.flush()
+
+
+@contextmanager
+def _output_errors() -> Iterator[None]:
+    """Raise what stdout refuses as OutputError, but for a reader that has gone."""
+    try:
+        yield
     except BrokenPipeError:
         raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise OutputError(f"stdout: the answer could not be written ({reason})") from error
+
+
+class _ResultStream:
+    """The bytes of stdout."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def writelines(self, blocks: Iterable[bytes]) -> None:
+        for block in blocks:
+            with _output_errors():
+                self._stream.write(block)
+        with _output_errors():
+            self._stream.flush()
 
 
 def _encodable(text: str, stream: IO[str]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import polars as pl
 
@@ -21,6 +21,7 @@ from oid_async.forks import refuse_forked_child
 from oid_async.http.retry import Limits
 from oid_async.jobs.attachments import Attachments
 from oid_async.jobs.context import RunContext, open_run
+from oid_async.jobs.id_file import check_place
 from oid_async.jobs.own_places import note_places
 from oid_async.jobs.plan import Decision, Planning, check_space, make_plan, tops_up
 from oid_async.jobs.query_document import as_before, note_start, query_document
@@ -70,11 +71,16 @@ class Run:
         # The content of query.json, when this repeats a query to repair its folder.
         self.repeats: Mapping[str, Any] | None = None
 
-    async def plan(self) -> Plan:
-        """Return what a download would do. Fetches tables, no image; writes nothing to SAVEPATH."""
+    async def plan(self, ids: Path | BinaryIO | None = None) -> Plan:
+        """Return what a download would do. Fetches tables, no image; writes nothing to SAVEPATH.
+
+        With `ids` the selected images are written there as a list (see `jobs.id_file`).
+        """
         refuse_forked_child()
+        if isinstance(ids, Path):
+            await in_thread(check_place, ids)
         async with self._open(dry_run=True) as context:
-            return await make_plan(context)
+            return await make_plan(context, ids)
 
     async def download(self) -> Report:
         """Carry the query out and return the report. Raises OidError; what was saved before that stays."""

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 import polars as pl
 
@@ -14,6 +14,7 @@ from oid_async.errors import StorageError, machine_error, storage_error
 from oid_async.jobs.attachments import Attachments
 from oid_async.jobs.context import RunContext
 from oid_async.jobs.gather import GatheredTables, choose_sources, gather_tables
+from oid_async.jobs.id_file import write_ids
 from oid_async.jobs.ownership import forget_outdated_failures, set_aside_unreadable
 from oid_async.jobs.selection import SelectionResult, remarks, select_images
 from oid_async.jobs.site import Site
@@ -49,10 +50,12 @@ class Decision:
     first_line: int
 
 
-async def make_plan(context: RunContext) -> Plan:
-    """Return what a download would do. Fetches tables, no image."""
+async def make_plan(context: RunContext, ids: Path | BinaryIO | None = None) -> Plan:
+    """Return what a download would do, and write the selected images to `ids`. Fetches tables, no image."""
     planning = await Planning.of(context)
     decision = await planning.decide()
+    if ids is not None:
+        await in_thread(write_ids, decision.selected.selection.keys, planning.tables, ids)
     attachments = Attachments(context, planning.tables)
     await in_thread(attachments.announce_masks, decision.selected.selection.keys)
     return decision.plan

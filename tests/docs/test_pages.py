@@ -76,6 +76,7 @@ def test_options_on_a_page_exist(page: Path) -> None:
         "--json",
         "--quiet",
         "--dry-run",
+        "--ids",
         "--tree",
         "--sizes",
         "--repair",

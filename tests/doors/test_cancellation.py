@@ -23,7 +23,7 @@ from support.saved import plan_of_unfinished
 from support.slow_origin import Slow, origin_in_a_thread
 
 import oid_async
-from oid_async.cli import commands
+from oid_async.cli import running
 from oid_async.origin.lookalike import Lookalike
 from oid_async.origin.server import Origin, folder
 
@@ -313,7 +313,7 @@ def test_a_signal_ends_the_run_cleanly(tmp_path: Path, number: int, code: int) -
 # Run as a program: the store's writes of images hang from the tenth on, as on a network disk that does not answer.
 _HANGING = """
 import sys, time
-from oid_async.cli import commands
+from oid_async.cli import running
 from oid_async.cli import main as cli
 from oid_async.store import image_writer as landing
 
@@ -327,7 +327,7 @@ def hang(file, data):
     write(file, data)
 
 landing.write_all = hang
-commands.PATIENCE_S = float(sys.argv.pop(1))
+running.PATIENCE_S = float(sys.argv.pop(1))
 cli.run_program()
 """
 
@@ -373,7 +373,7 @@ def test_a_hanging_write_does_not_hold_up_the_end(tmp_path: Path) -> None:
             out, err = process.communicate(timeout=30)
             # The patience was cut from four seconds to one: what else the end takes must fit into another one.
             assert time.monotonic() - sent < 2
-        assert commands.PATIENCE_S <= 4
+        assert running.PATIENCE_S <= 4
         assert process.returncode == 130, err
         report = json.loads(out)
         assert report["interrupted"]

@@ -1,0 +1,117 @@
+"""The selected images as a list that --image-ids reads: `plan --ids`. Blocking.
+
+A line an image, in order of ImageID, then of the splits: `split/ImageID`, or the id alone where no split is known. A
+file appears whole or not at all; what is no file (a pipe, a device, a descriptor such as /dev/stdout) is written to.
+"""
+
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import polars as pl
+
+from oid_async.errors import StorageError, UsageError, storage_error
+from oid_async.jobs.gather import GatheredTables
+from oid_async.openimages.ids import KEY, hexadecimal, id_of_key
+from oid_async.openimages.vocabulary import SPLITS
+from oid_async.select.query import read_image_keys
+from oid_async.store.atomic import replacing
+from oid_async.store.disk import write_all
+
+# A number in hex is made of sixteen texts of one digit, 250 bytes an image.
+_LINES_AT_ONCE = 1 << 16
+_DESCRIPTOR = re.compile(r"/dev/fd/([0-9]{1,6})|/proc/self/fd/([0-9]{1,6})")
+_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
+
+
+def descriptor_of(path: Path) -> int | None:
+    """Return the open descriptor that a path names, None for any other path.
+
+    >>> descriptor_of(Path("/dev/stdout")), descriptor_of(Path("/dev/fd/63")), descriptor_of(Path("/tmp/ids.txt"))
+    (1, 63, None)
+    """
+    found = _DESCRIPTOR.fullmatch(str(path))
+    return int(found[1] or found[2]) if found else _STREAMS.get(str(path))
+
+
+def check_place(path: Path) -> None:
+    """Raise UsageError or StorageError if no list can be written here, before anything is fetched for it."""
+    if descriptor_of(path) is not None:
+        return
+    try:
+        if path.is_dir():
+            raise UsageError(f"--ids {path}: it is a folder; name a file in it")
+        folder = path.parent
+        if not folder.is_dir():
+            raise UsageError(f"--ids {path}: there is no folder {folder}; make it first")
+        is_writable = os.access(path if _is_stream(path) else folder, os.W_OK)
+    except OSError as error:
+        raise storage_error(error, path) from error
+    if not is_writable:
+        raise StorageError(f"--ids {path}: no permission to write here; mend that or choose another file")
+
+
+def write_ids(keys: pl.Series, tables: GatheredTables, target: Path | BinaryIO) -> None:
+    """Write the line of each key (sorted). Raises StorageError, or BrokenPipeError when the reader has gone."""
+    lines = _lines(keys, tables)
+    if not isinstance(target, Path):
+        target.writelines(lines)
+        return
+    try:
+        with _opened(target) as file:
+            for block in lines:
+                write_all(file, block)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise storage_error(error, target) from error
+
+
+def _lines(keys: pl.Series, tables: GatheredTables) -> Iterator[bytes]:
+    """Yield the lines of these images, some ten thousand at a time."""
+    if not len(keys):
+        return
+    images = read_image_keys(tables.images, tables.ids, tables.splits)
+    if not images.get_column(KEY).is_sorted():
+        images = images.sort(KEY, maintain_order=True)
+    # Of an image with more than one row the first one counts, as in the selection.
+    places = images.get_column(KEY).search_sorted(keys, side="left")
+    selected = pl.DataFrame({KEY: keys, "split": images.get_column("split").gather(places)})
+    image_id = hexadecimal() if keys.dtype == pl.UInt64 else id_of_key(pl.col(KEY))
+    split = pl.col("split").replace_strict(range(len(SPLITS)), list(SPLITS), return_dtype=pl.String)
+    line = pl.concat_str(split, image_id, separator="/", ignore_nulls=True)
+    for some in selected.iter_slices(_LINES_AT_ONCE):
+        yield some.select(line.str.join("\n") + "\n").item().encode()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """Yield a descriptor to write to; a file gets its name when the block ends well. Raises OSError."""
+    number = descriptor_of(path)
+    if number is not None or _is_stream(path):
+        file = os.dup(number) if number is not None else os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            yield file
+        finally:
+            os.close(file)
+        return
+    with replacing(path, part=path.with_name(f".oid-async-{secrets.token_hex(8)}.part")) as part:
+        file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            yield file
+        finally:
+            os.close(file)
+
+
+def _is_stream(path: Path) -> bool:
+    """Return whether a path leads to something that is written to as it is, such as a pipe or a device."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
