@@ -191,3 +191,12 @@ def size_text(count: int) -> str:
         return f"{count} byte{'' if count == 1 else 's'}"
     power = min((len(str(count)) - 1) // 3, 5)
     return f"{count / 1000**power:.1f} {'kMGTP'[power - 1]}B"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count and its noun.
+
+    >>> counted(1, "field"), counted(2, "field")
+    ('1 field', '2 fields')
+    """
+    return f"{count} {noun}{'' if count == 1 else 's'}"

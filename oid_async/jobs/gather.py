@@ -10,11 +10,11 @@ import polars as pl
 
 from oid_async.errors import InputError, UsageError
 from oid_async.events import Note, Sink
+from oid_async.jobs.availability import Use, require_published, uses_of
 from oid_async.jobs.given_lists import GivenLists
 from oid_async.jobs.restrictions import RestrictionReader, RestrictionTerms
 from oid_async.jobs.table_files import NO_BAD_ROWS, TableFiles
 from oid_async.metadata.cache import MetadataCache
-from oid_async.openimages.catalogue import published
 from oid_async.openimages.catalogue_tables import TableKind
 from oid_async.openimages.classes import distinct, is_other_name
 from oid_async.openimages.ids import KEY, IdForm
@@ -23,7 +23,7 @@ from oid_async.openimages.vocabulary import SPLITS, Source, Split
 from oid_async.options.paths import shown
 from oid_async.options.query import Options
 from oid_async.select.idlist import IdList, as_image_rows, read_ids
-from oid_async.select.query import Part, ResolvedQuery, names_twice, read_image_keys
+from oid_async.select.query import Part, ResolvedQuery, Term, names_twice, read_image_keys
 from oid_async.store.results import SavedAnnotations
 from oid_async.tables.damage import looks_hexadecimal
 from oid_async.tables.reading import TableFile, columns_of, reading, scan
@@ -38,16 +38,18 @@ class GatheredTables:
     """The tables of one run, and the query with every name resolved.
 
     `selecting` are the annotations that say which images match, None when nothing asks for any; `saved` those that are
-    saved, and `named` the labels of the classes that --where names, by kind; `splits` keeps image rows of these splits
-    only (empty: all), `looked_in` are those whose tables are read; `bare` says that `images` is no more
-    than an id list, `given` that annotations or images are a user's own table; `identities` tells each table's state
-    for query.json; `bad_rows` has File, Line and Reason of the damaged rows that were left out of the tables.
+    saved, `named` the labels of the classes that --where names, by kind, and `wider` what triplets ask for that have
+    subclasses: by their text, without and with these; `splits` keeps image rows of these splits only (empty: all),
+    `looked_in` are those whose tables are read; `bare` says that `images` is no more than an id list, `given` that
+    annotations or images are a user's own table; `identities` tells each table's state for query.json; `bad_rows` has
+    File, Line and Reason of the damaged rows that were left out of the tables.
     """
 
     query: ResolvedQuery
     selecting: RowSource | None
     saved: tuple[RowSource, ...]
     named: Mapping[KindName, tuple[str, ...]]
+    wider: Mapping[str, tuple[Term, Term]]
     images: tuple[TableFile, ...]
     ids: IdForm
     has_subset: bool
@@ -107,14 +109,20 @@ class TableGatherer:
         """Return the run's tables. Raises UsageError, InputError or UnavailableError."""
         options = self._options
         words = await asyncio.to_thread(self._words)
-        await self._files.fetch_given()
         selects = bool(words or options.flags or options.limit_per_class is not None)
         kinds = named(options.kinds)
         by_rows = selects or bool(kinds and not options.restricts)
         selecting = self._selecting(kinds, has_words=bool(words or options.exclude or options.where))
         needs_rows = selects or bool(kinds or options.exclude or options.restricts)
+        selects_rows = by_rows or bool(options.exclude)
         # Given ids may be of another form, which the image table tells; Open Images' own need no table to be read.
         lists = await self._id_lists(IdForm()) if options.image_url is None else (None, None)
+        everywhere = self._splits(lists[0])
+        uses = tuple(uses_of(options, selecting, selects=selects_rows))
+        # The splits of a given image table are those that its rows name.
+        are_known = options.image_url is None or bool(options.splits)
+        missing = self._require_published(uses, everywhere if are_known else None)
+        await self._files.fetch_given()
         query = self._query(lists, by_rows=by_rows)
         if not needs_rows and self._is_bare(lists[0]):
             return await self._from_list(query)
@@ -124,9 +132,7 @@ class TableGatherer:
                 await self._files.read_class_names(kind)
             query = await self._resolve(query, selecting, words)
             where = await RestrictionReader(self._files, options, selecting).read()
-        everywhere = self._splits(lists[0])
-        selects_rows = by_rows or bool(options.exclude)
-        needed = self._needed(selecting if selects_rows else None, kinds, where, everywhere)
+        needed = self._needed(selecting if selects_rows else None, kinds, where) - missing
         await asyncio.to_thread(self._files.announce, everywhere, needed)
         images, ids = await self._images(everywhere, needs_rows=needs_rows, needed=needed)
         has_subset, splits = True, everywhere
@@ -134,6 +140,8 @@ class TableGatherer:
             has_subset, splits = await asyncio.to_thread(self._look_at, images[0])
             image_ids, exclude_ids = await self._id_lists(ids)
             query = replace(query, image_ids=image_ids, exclude_ids=exclude_ids)
+        if not are_known:
+            needed -= self._require_published(uses, splits)
         rows: dict[TableKind, tuple[TableFile, ...]] = {}
         for table_kind in (kind for kind in get_args(TableKind) if kind in needed):
             tables = await self._files.tables(table_kind, options.splits or splits)
@@ -150,6 +158,7 @@ class TableGatherer:
             selecting=sources[selecting] if sources[selecting].tables and selects_rows else None,
             saved=tuple(sources[kind] for kind in kinds if sources[kind].tables),
             named=where.labels if where is not None else {},
+            wider=where.wider_terms(rows) if where is not None else {},
             images=images,
             ids=ids,
             has_subset=has_subset,
@@ -243,6 +252,7 @@ class TableGatherer:
             selecting=None,
             saved=(),
             named={},
+            wider={},
             images=(table,),
             ids=IdForm(),
             has_subset=True,
@@ -266,37 +276,14 @@ class TableGatherer:
             raise UsageError(f"--is-occluded and its like are of boxes, and {chosen.what} select; say --select-by bbox")
         return chosen
 
-    def _needed(
-        self, selecting: Kind | None, kinds: Sequence[Kind], where: RestrictionTerms | None, splits: Sequence[Split]
-    ) -> set[TableKind]:
-        """Return which tables of annotations are read. Raises UsageError for what the release does not publish."""
-        source = self._options.label_source
-        needed = {table_of(kind, source) for kind in (selecting, *kinds) if kind is not None}
-        required = "all" not in self._options.kinds
-        for kind in kinds:
-            if not self._is_published(kind, table_of(kind, source), splits, required=required):
-                needed.discard(table_of(kind, source))
-        if where is not None:
-            needed |= where.tables
-        for table_kind in sorted(needed - {table_of(kind, source) for kind in kinds}):
-            what = next((kind for kind in KINDS.values() if table_kind in (kind.table,)), KINDS["label"])
-            self._is_published(what, table_kind, splits, required=True)
-        return needed
+    def _needed(self, selecting: Kind | None, kinds: Sequence[Kind], where: RestrictionTerms | None) -> set[TableKind]:
+        """Return which tables of annotations are read, if there are any."""
+        needed = {table_of(kind, self._options.label_source) for kind in (selecting, *kinds) if kind is not None}
+        return needed | where.tables if where is not None else needed
 
-    def _is_published(self, kind: Kind, table_kind: TableKind, splits: Sequence[Split], *, required: bool) -> bool:
-        """Return whether there is a table to read. Raises UsageError if the release lacks one that is required."""
-        release = self._options.release
-        if self._files.is_given(table_kind):
-            return True
-        there = {table.split for table in published(table_kind, splits, release)}
-        lacking = [split for split in splits if split not in there]
-        if not lacking:
-            return True
-        text = f"release {release} publishes no {kind.what} of {', '.join(lacking)}"
-        if required:
-            raise UsageError(f"{text}; choose another --release or --split, or leave --kind {kind.name} out")
-        self._sink(Note(f"{text}: none are saved"))
-        return bool(there)
+    def _require_published(self, uses: Sequence[Use], splits: Sequence[Split] | None) -> set[TableKind]:
+        """Return which of these tables are not published. Raises UsageError for one that is required."""
+        return require_published(uses, splits, self._options.release, self._sink, self._files.is_given)
 
     def _source(
         self, kind: Kind, tables: Mapping[TableKind, tuple[TableFile, ...]], where: RestrictionTerms | None

@@ -6,7 +6,7 @@ the answers; `select.query.restricted` evaluates them all in one lazy query.
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import and_
 
@@ -16,27 +16,32 @@ from oid_async.errors import UsageError
 from oid_async.jobs.table_files import TableFiles
 from oid_async.openimages.catalogue_tables import TableKind
 from oid_async.openimages.classes import Category, Classes
+from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.kinds import KINDS, Kind, KindName, table_of
 from oid_async.options.query import Options
 from oid_async.select.query import Restriction, Term
 from oid_async.select.where import Both, Either, Name, Where, names, parse
 from oid_async.tables.reading import TableFile
-from oid_async.tables.rows import CONFIDENCE, RowSource, Triplet, absent
+from oid_async.tables.rows import CONFIDENCE, TRIPLET_COLUMNS, RowSource, Triplet, absent
 
 _ANY = "*"
 
 
 @dataclass(slots=True)
 class RestrictionTerms:
-    """The questions, by the tables that answer them, and `where`, the condition on the answers t0, t1, ...
+    """The questions, by the tables that answer them, and the conditions on the answers t0, t1, ..., all to be met.
 
-    `labels` are those of the classes that --where names without a minus, by kind.
+    `parts` are these conditions as they were typed, each with its text; of several triplets one is enough.
+    `labels` are those of the classes that --where names without a minus, by kind; `wider` are the triplets that
+    --with-subclasses would make match more, each with what it would then be, by their text.
     """
 
     questions: list[tuple[TableKind, tuple[str, ...], pl.Expr]] = field(default_factory=list)
     conditions: list[pl.Expr] = field(default_factory=list)
+    parts: list[tuple[str, pl.Expr]] = field(default_factory=list)
     labels: dict[KindName, tuple[str, ...]] = field(default_factory=dict)
     triplets: tuple[Triplet, ...] = ()
+    wider: dict[str, tuple[Triplet, Triplet]] = field(default_factory=dict)
 
     @property
     def tables(self) -> set[TableKind]:
@@ -51,7 +56,15 @@ class RestrictionTerms:
     def restriction(self, tables: Mapping[TableKind, tuple[TableFile, ...]]) -> Restriction:
         """Return what these tables are to be asked."""
         terms = tuple(Term(tables[table], columns, condition) for table, columns, condition in self.questions)
-        return Restriction(terms, reduce(and_, self.conditions))
+        return Restriction(terms, reduce(and_, self.conditions), tuple(self.parts))
+
+    def wider_terms(self, tables: Mapping[TableKind, tuple[TableFile, ...]]) -> dict[str, tuple[Term, Term]]:
+        """Return the questions for the triplets in `wider`, by their text."""
+        asked = {}
+        for text, (narrow, wide) in self.wider.items():
+            terms = [Term(tables["relationships"], TRIPLET_COLUMNS, triplet.fits()) for triplet in (narrow, wide)]
+            asked[text] = (terms[0], terms[1])
+        return asked
 
 
 class RestrictionReader:
@@ -69,19 +82,24 @@ class RestrictionReader:
         if not options.restricts:
             return None
         if options.where is not None:
-            terms.conditions.append(await self._where(parse(options.where)))
+            self._require(f"--where {options.where}", await self._where(parse(options.where)))
         if options.caption is not None:
             condition = pl.col("caption").str.contains(_readable(options.caption))
-            terms.conditions.append(terms.ask("captions", ("caption",), condition))
+            self._require(f"--caption {options.caption}", terms.ask("captions", ("caption",), condition))
         if options.triplet:
-            terms.triplets = tuple([await self._triplet(text) for text in options.triplet])
-            fits = pl.any_horizontal(triplet.fits() for triplet in terms.triplets)
-            columns = ("LabelName1", "RelationshipLabel", "LabelName2")
-            terms.conditions.append(terms.ask("relationships", columns, fits))
+            hierarchy = await self._files.hierarchy(needed=options.with_subclasses)
+            terms.triplets = tuple([await self._triplet(text, hierarchy) for text in options.triplet])
+            fits = [terms.ask("relationships", TRIPLET_COLUMNS, triplet.fits()) for triplet in terms.triplets]
+            terms.conditions.append(pl.any_horizontal(fits))
+            terms.parts += zip((f"--triplet {text}" for text in options.triplet), fits, strict=True)
         for word in options.verified_absent:
             classes = await self._files.classes_of(KINDS["label"])
-            terms.conditions.append(self._absent(classes.resolve(word).labels))
+            self._require(f"--verified-absent {word}", self._absent(classes.resolve(word).labels))
         return terms
+
+    def _require(self, text: str, condition: pl.Expr) -> None:
+        self._terms.conditions.append(condition)
+        self._terms.parts.append((text, condition))
 
     async def _where(self, where: Where) -> pl.Expr:
         kinds: dict[KindName, list[str]] = {}
@@ -137,7 +155,8 @@ class RestrictionReader:
             category = category.with_subclasses(hierarchy, included=True)
         return kind, category
 
-    async def _triplet(self, text: str) -> Triplet:
+    async def _triplet(self, text: str, hierarchy: Hierarchy | None) -> Triplet:
+        """Return what a triplet means: its objects with their subclasses, if these are asked for."""
         try:
             parts = [part.strip() for part in next(csv.reader([text], skipinitialspace=True), [])]
         except csv.Error:  # it holds line ends
@@ -149,17 +168,34 @@ class RestrictionReader:
         attributes = await self._files.side_names("attributes")
         predicates = await self._files.side_names("predicates")
         first, predicate, second = parts
-        return Triplet(
+        triplet = Triplet(
             None if first == _ANY else self._part(first, classes),
             None if predicate == _ANY else self._part(predicate, predicates),
             None if second == _ANY else self._part(second, Classes(attributes.names | classes.names)),
         )
+        if hierarchy is None:
+            return triplet
+        wider = replace(
+            triplet, first=_with_below(triplet.first, hierarchy), second=_with_below(triplet.second, hierarchy)
+        )
+        if self._options.with_subclasses:
+            return wider
+        if wider != triplet:
+            self._terms.wider[text] = (triplet, wider)
+        return triplet
 
     def _part(self, word: str, classes: Classes) -> tuple[str, ...]:
         try:
             return classes.resolve(word).labels
         except UsageError as error:
             raise UsageError(f"--triplet: {str(error).replace('class', 'name', 1)}") from error
+
+
+def _with_below(labels: tuple[str, ...] | None, hierarchy: Hierarchy) -> tuple[str, ...] | None:
+    """Return labels, and those of every class below them; an attribute has none."""
+    if labels is None:
+        return None
+    return tuple(dict.fromkeys([*labels, *(under for label in labels for under in hierarchy.below(label))]))
 
 
 def _readable(pattern: str) -> str:

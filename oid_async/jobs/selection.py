@@ -11,9 +11,10 @@ from oid_async.jobs.gather import GatheredTables
 from oid_async.openimages.classes import Category
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.vocabulary import Split
+from oid_async.report import counted
 from oid_async.select.choose import Selection, choose
 from oid_async.select.limits import NO_TOP_UP, TopUpState
-from oid_async.select.query import no_label_counts, read_image_keys, read_label_counts, restricted_keys
+from oid_async.select.query import answers, no_label_counts, read_image_keys, read_label_counts, restricted_keys
 from oid_async.tables.reading import reading, scan_keyed
 from oid_async.tables.rows import RowSource, count_rows
 
@@ -24,11 +25,12 @@ _LONGEST = 80
 @dataclass(frozen=True, slots=True)
 class SelectionResult:
     """The selection; the lines of the id list that name no image; the annotation rows that the selected images bring,
-    by kind."""
+    by kind; of each triplet that has subclasses the images, and how many --with-subclasses would add."""
 
     selection: Selection
     unknown_ids: pl.Series
     annotations: dict[str, int]
+    wider: dict[str, tuple[int, int]]
 
 
 def select_images(tables: GatheredTables, all_boxes: bool, top_up: TopUpState = NO_TOP_UP) -> SelectionResult:
@@ -52,7 +54,21 @@ def select_images(tables: GatheredTables, all_boxes: bool, top_up: TopUpState = 
     unknown = pl.Series("text", [], pl.String)
     if query.image_ids is not None and len(selection.unknown_lines):
         unknown = query.image_ids.text_of(selection.unknown_lines)
-    return SelectionResult(selection, unknown, annotations)
+    return SelectionResult(selection, unknown, annotations, _count_wider(tables, images))
+
+
+def _count_wider(tables: GatheredTables, images: pl.DataFrame) -> dict[str, tuple[int, int]]:
+    """Return of each triplet that has subclasses the images, and how many more it would have with these."""
+    if not tables.wider:
+        return {}
+    terms = tuple(term for pair in tables.wider.values() for term in pair)
+    with reading(terms[0].tables[0]):
+        there = answers(terms, tables.ids).filter(pl.col(KEY).is_in(images.get_column(KEY).implode()))
+        counts = there.select(pl.col(f"t{number}").sum() for number in range(len(terms))).collect(engine="streaming")
+    row = counts.row(0)
+    return {
+        text: (row[at], row[at + 1] - row[at]) for at, text in zip(range(0, len(row), 2), tables.wider, strict=True)
+    }
 
 
 def remarks(
@@ -71,6 +87,8 @@ def remarks(
         if category.below:
             has = selection.candidates[name]
             yield f"{name}: {_subclasses(category)}; --with-subclasses adds {added} images to its {has}"
+    for text, (count, added) in selected.wider.items():
+        yield f"--triplet {text}: --with-subclasses adds {counted(added, 'image')} to its {count}"
     for category in query.excluded:
         if category.below:
             yield f"{category.class_name}: {_subclasses(category)}; --with-subclasses excludes them too"

@@ -69,6 +69,7 @@ class TableFiles:
         self._fetched: dict[TableKind, TableFile] = {}
         self._bad_rows: dict[TableKind, list[pl.DataFrame]] = {}
         self._classes: dict[TableKind, Classes] = {}
+        self._hierarchy: Hierarchy | None = None
 
     @classmethod
     async def of(cls, options: Options, cache: MetadataCache, sink: Sink, scratch: Path) -> Self:
@@ -137,6 +138,8 @@ class TableFiles:
 
     async def hierarchy(self, *, needed: bool) -> Hierarchy | None:
         """Return the class hierarchy, None if it is not `needed` (for a hint alone) and not easily had."""
+        if self._hierarchy is not None:
+            return self._hierarchy
         (published_table,) = published("hierarchy", (), self._options.release)
         if not needed and None not in self._given.values():
             return None
@@ -149,6 +152,7 @@ class TableFiles:
             return None
         if needed:
             self._note_identity("hierarchy", table, identity)
+            self._hierarchy = hierarchy
         return hierarchy
 
     def announce(self, splits: Sequence[Split], needed: set[TableKind]) -> None:

@@ -8,7 +8,7 @@ are V7's, its train boxes V6's, its other boxes V5's, its image tables V4's. The
 from collections.abc import Sequence
 
 from oid_async.openimages.catalogue_tables import NARRATIVES_BUCKET, TABLES, PublishedTable, TableKind
-from oid_async.openimages.vocabulary import Release, Split
+from oid_async.openimages.vocabulary import RELEASES, Release, Split
 
 # Each published object is (bucket, key); these are the buckets' public addresses.
 BUCKETS = {
@@ -30,6 +30,25 @@ def published(kind: TableKind, splits: Sequence[Split], release: Release = "v7")
     """
     tables = [table for table in TABLES if table.kind == kind and release in table.releases]
     return [table for split in (None, *splits) for table in tables if table.split == split]
+
+
+def lacking(kind: TableKind, splits: Sequence[Split], release: Release) -> list[Split]:
+    """Return the splits of which a release publishes no table of a kind that has one for each split.
+
+    >>> lacking("relationships", ["train", "test"], "v4"), lacking("points", ["train"], "v7")
+    (['test'], [])
+    """
+    there = {table.split for table in published(kind, splits, release)}
+    return [split for split in splits if split not in there]
+
+
+def releases_with(kind: TableKind, splits: Sequence[Split]) -> list[Release]:
+    """Return the releases that publish the tables of a kind for all of these splits.
+
+    >>> releases_with("masks", ["test"]), releases_with("points", ["train"])
+    (['v5', 'v6', 'v7'], ['v7'])
+    """
+    return [release for release in RELEASES if not lacking(kind, splits, release)]
 
 
 def object_url(bucket: str, key: str, mirror: str | None = None) -> str:

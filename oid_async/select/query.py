@@ -94,29 +94,38 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Restriction:
-    """A condition on an image, over annotations of any kind: `where`, on the results t0, t1, ... of `terms`."""
+    """A condition on an image, over annotations of any kind: `where`, on the results t0, t1, ... of `terms`.
+
+    `parts` are the conditions that it is made of, each with the option that asks for it.
+    """
 
     terms: tuple[Term, ...]
     where: pl.Expr
+    parts: tuple[tuple[str, pl.Expr], ...] = ()
 
 
 def restricted_keys(restriction: Restriction, ids: IdForm) -> pl.Series:
     """Return the keys of the images that meet a restriction: one lazy query, however many kinds it reads."""
-    terms_of: dict[tuple[TableFile, ...], list[tuple[str, Term]]] = {}
-    for number, term in enumerate(restriction.terms):
-        terms_of.setdefault(term.tables, []).append((f"t{number}", term))
-    frames = []
-    for tables, terms in terms_of.items():
-        columns = list(dict.fromkeys(name for _, term in terms for name in term.columns))
-        results = [term.condition.fill_null(False).alias(name) for name, term in terms]
-        for table in tables:
-            rows = scan_keyed(table, ids, columns, []).select(KEY, *results)
-            frames.append(rows.filter(pl.any_horizontal(name for name, _ in terms)))
-    every = [f"t{number}" for number in range(len(restriction.terms))]
-    # Terms that a frame has no column of are null there, and false in the end.
-    images = pl.concat(frames, how="diagonal").group_by(KEY).agg(pl.col(every).max().fill_null(False))
+    images = answers(restriction.terms, ids)
     with reading(restriction.terms[0].tables[0]):
         return images.filter(restriction.where).select(KEY).collect(engine="streaming").to_series()
+
+
+def answers(terms: Sequence[Term], ids: IdForm) -> pl.LazyFrame:
+    """Return KEY and t0, t1, ... (Boolean, never null), the answers to terms, of each image that one is true of."""
+    terms_of: dict[tuple[TableFile, ...], list[tuple[str, Term]]] = {}
+    for number, term in enumerate(terms):
+        terms_of.setdefault(term.tables, []).append((f"t{number}", term))
+    frames = []
+    for tables, asked in terms_of.items():
+        columns = list(dict.fromkeys(name for _, term in asked for name in term.columns))
+        results = [term.condition.fill_null(False).alias(name) for name, term in asked]
+        for table in tables:
+            rows = scan_keyed(table, ids, columns, []).select(KEY, *results)
+            frames.append(rows.filter(pl.any_horizontal(name for name, _ in asked)))
+    every = [f"t{number}" for number in range(len(terms))]
+    # Terms that a frame has no column of are null there, and false in the end.
+    return pl.concat(frames, how="diagonal").group_by(KEY).agg(pl.col(every).max().fill_null(False))
 
 
 def read_label_counts(source: RowSource, ids: IdForm, query: ResolvedQuery) -> pl.DataFrame:

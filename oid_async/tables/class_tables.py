@@ -14,11 +14,12 @@ from oid_async.openimages.classes import Classes
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.ids import ANY_HEX
 from oid_async.openimages.looks import other_table
+from oid_async.report import counted
 from oid_async.tables.csv_records import MOST_BYTES, Lines, Record, records
 from oid_async.tables.damage import BAD_ROWS_SCHEMA
 from oid_async.tables.file_type import other_separator
 from oid_async.tables.reading import TableFile, open_bytes, reading, require_csv, require_line_ends, scan
-from oid_async.tables.row_rules import NOTHING, counted
+from oid_async.tables.row_rules import NOTHING
 
 # What people call the columns of a class table, without signs and in lower case, the surest first.
 _LABEL_WORDS = ("labelname", "mid", "machineid", "labelid", "classid", "id", "label", "class")

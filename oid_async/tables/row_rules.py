@@ -14,6 +14,7 @@ from functools import cached_property
 from oid_async.openimages.ids import HEX_DIGITS, ID_COLUMNS, OWN_ID_TEXT, IdForm, id_column
 from oid_async.openimages.kinds import Kind
 from oid_async.openimages.vocabulary import OTHER_SPLITS, SPLITS
+from oid_async.report import counted
 
 _FIELD = r'(?:[^",\x00\n]*|"(?:[^"\x00\n]|"")*")'
 # Digits and exponents are bounded, so that every match is finite.
@@ -198,15 +199,6 @@ class RowRules:
                 if rule.is_bounded and not rule.least <= float(text) <= rule.most:
                     return f"{name} {text[:40]} {rule.outside}"
         return None
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a count and its noun.
-
-    >>> counted(1, "field"), counted(2, "field")
-    ('1 field', '2 fields')
-    """
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _id_rule(ids: IdForm, columns: Sequence[str]) -> dict[str, Rule]:

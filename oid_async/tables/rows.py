@@ -17,6 +17,7 @@ from oid_async.tables.reading import TableFile, reading, scan, scan_keyed
 
 CONFIDENCE = "Confidence"
 PREDICATE = "RelationshipLabel"
+TRIPLET_COLUMNS = ("LabelName1", PREDICATE, "LabelName2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Triplet:
 
     def fits(self) -> pl.Expr:
         """Return the condition on a relationship's row."""
-        sides = (("LabelName1", self.first), (PREDICATE, self.predicates), ("LabelName2", self.second))
+        sides = zip(TRIPLET_COLUMNS, (self.first, self.predicates, self.second), strict=True)
         wanted = (pl.col(name).is_in(list(labels)) for name, labels in sides if labels is not None)
         return pl.all_horizontal(pl.lit(True), *wanted)
 

@@ -213,6 +213,19 @@ async def test_an_unknown_class_costs_the_class_table_alone(mirror: Path, tmp_pa
     assert list(asked) == ["openimages/v7/oidv7-class-descriptions-boxable.csv"]
 
 
+@pytest.mark.parametrize(
+    "query",
+    [{"kinds": ["point"]}, {"select_by": "point"}, {"where": "Tree & point:Tree"}, {"caption": "a"}],
+    ids=str,
+)
+async def test_what_a_release_lacks_costs_no_request(query: dict[str, Any], mirror: Path, tmp_path: Path) -> None:
+    """A kind that the release does not have is refused before anything is fetched."""
+    async with counted_origin(mirror) as (origin, asked):
+        with pytest.raises(UsageError, match=r"release v5 publishes no .* of train; .*v7 ha"):
+            await oid_async.plan(release="v5", savepath=tmp_path / "d", mirror=origin, **query)
+    assert not asked
+
+
 @pytest.mark.parametrize("savepath", ["file", "file/below"])
 @pytest.mark.parametrize("command", ["download", "plan"])
 def test_a_folder_that_cannot_be_made_is_the_machines_no(

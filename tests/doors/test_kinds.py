@@ -11,6 +11,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from support.notes import notes_into
 from support.published import read_csv, run_cli, write_bytes
 
 import oid_async
@@ -22,6 +23,7 @@ from oid_async.openimages.kinds import KINDS, Kind
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.origin.annotations import ATTRIBUTES, MORE_CLASSES, PREDICATES
 from oid_async.origin.lookalike import CLASSES
+from oid_async.report import counted
 from oid_async.select.where import Both, Either, Name, Where, Without, parse
 
 REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "real"
@@ -219,6 +221,24 @@ async def test_triplets(
     assert all(fits(row) for row in found)
 
 
+async def test_triplets_with_subclasses(selected: Callable[..., Any], facts: Facts, tmp_path: Path) -> None:
+    """On both sides, when selecting and when saving; without them a line says what they would add."""
+    people = {LABELS[name] for name in ("Person", "Man", "Woman")}
+    query: dict[str, Any] = {"kinds": ["relationship"], "triplet": ["Person,*,*", "*,*,Person"]}
+    rows = [row for row in facts.relationships if people & {row["LabelName1"], row["LabelName2"]}]
+    of_person = [row for row in rows if LABELS["Person"] in (row["LabelName1"], row["LabelName2"])]
+    assert len(of_person) < len(rows)
+    notes: list[str] = []
+    assert await selected(on_event=notes_into(notes), **query) == {row["ImageID"] for row in of_person}
+    first = [{row["ImageID"] for row in some if row["LabelName1"] in people} for some in (of_person, rows)]
+    count = {row["ImageID"] for row in of_person if row["LabelName1"] == LABELS["Person"]}
+    more = len(first[1] - count)
+    assert f"--triplet Person,*,*: --with-subclasses adds {counted(more, 'image')} to its {len(count)}" in notes
+    assert await selected(with_subclasses=True, **query) == {row["ImageID"] for row in rows}
+    found = read_csv(tmp_path / "d" / "relationship" / "relationship.csv")
+    assert len(found) == len(rows)
+
+
 async def test_captions_select(selected: Callable[..., Any], facts: Facts, tmp_path: Path) -> None:
     """A regular expression over captions; the narratives of the selected images are saved."""
     pattern = r"(dog|cat)\b"
@@ -338,7 +358,11 @@ async def test_the_simple_options_are_short_forms(selected: Callable[..., Any]) 
         (["--triplet", "Dog"], "three parts"),
         (["--triplet", "Dog,holds,C\rat"], "three parts"),
         (["--triplet", "Dog,holds,Nothing at all"], "Nothing at all"),
-        (["--release", "v5", "--kind", "point"], "release v5 publishes no points"),
+        (["--release", "v5", "--kind", "point"], "release v5 publishes no points of train; v7 has them (--release)"),
+        (["--release", "v5", "--select-by", "point"], "choose another --select-by"),
+        (["--release", "v5", "--where", "point:Tree"], "leave point:Tree out of --where"),
+        (["--release", "v4", "--split", "all", "--triplet", "*,holds,*"], "of validation, test; it has those of train"),
+        (["--release", "v5", "--caption", "dog"], "v6, v7 have them (--release); choose one of these, or leave"),
         (["--release", "v4", "--kind", "segmentation", "--split", "test"], "publishes no masks of test"),
         (["--min-confidence", "2"], "from 0 to 1"),
         (["--traces"], "say --kind narrative"),
