@@ -18,11 +18,13 @@ from oid_async.version import __version__
 
 if TYPE_CHECKING:
     from oid_async import errors, events
-    from oid_async.api import Stream, download, export, open, plan, prune, stream, verify
+    from oid_async.api.folders import export, open, prune, verify
+    from oid_async.api.runs import Stream, download, plan, stream
     from oid_async.dataset.saved import SavedDataset
     from oid_async.jobs.export import ExportReport
     from oid_async.jobs.prune import PruneReport
     from oid_async.jobs.verify import Finding, Verification
+    from oid_async.options.selection import Query
     from oid_async.report import Outcome, Plan, Report
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "Outcome",
     "Plan",
     "PruneReport",
+    "Query",
     "Report",
     "SavedDataset",
     "Stream",
@@ -53,17 +56,18 @@ _HOME = {
     "Outcome": "oid_async.report",
     "Plan": "oid_async.report",
     "PruneReport": "oid_async.jobs.prune",
+    "Query": "oid_async.options.selection",
     "Report": "oid_async.report",
     "SavedDataset": "oid_async.dataset.saved",
-    "Stream": "oid_async.api",
+    "Stream": "oid_async.api.runs",
     "Verification": "oid_async.jobs.verify",
-    "download": "oid_async.api",
-    "export": "oid_async.api",
-    "open": "oid_async.api",
-    "plan": "oid_async.api",
-    "prune": "oid_async.api",
-    "stream": "oid_async.api",
-    "verify": "oid_async.api",
+    "download": "oid_async.api.runs",
+    "export": "oid_async.api.folders",
+    "open": "oid_async.api.folders",
+    "plan": "oid_async.api.runs",
+    "prune": "oid_async.api.folders",
+    "stream": "oid_async.api.runs",
+    "verify": "oid_async.api.folders",
 }
 
 

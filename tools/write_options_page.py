@@ -28,7 +28,8 @@ commands that take it. A switch takes no value. **value** is the placeholder of 
 
 **Python** is the keyword of `oid_async.download`, `plan` and `stream`. A switch is `True` or `False`, a yes-or-no
 option `True`, `False` or `None`, a repeatable option a list, a file or folder a string or a path. `oid_async.export`
-takes the options under "export", `processes` and `savepath`; `export_splits` is called `splits` there.
+takes the options under "export", `processes` and `savepath`; `export_splits` is called `splits` there. `Query` takes
+those under "which images" and "annotations", and of the tables `release`, `label`, `annotation` and `image_url`.
 
 A value that cannot be used ends the program with exit code 2; in Python it raises `UsageError`. Both name the option.
 """

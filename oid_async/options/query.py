@@ -47,8 +47,8 @@ _MATCH_WORDS: dict[str, Match] = {"any": "any", "sum": "any", "all": "all", "int
 FILTERS = frozenset(("categories", "splits", "kinds", "triplet", "verified_absent"))
 
 
-class QueryOptions(TypedDict, total=False):
-    """The keywords of `download`, `plan` and `stream`; `Options` explains each."""
+class SelectOptions(TypedDict, total=False):
+    """The keywords of `Query`: what to select and which annotations to save; `Options` explains each."""
 
     categories: Sequence[str]
     category_file: str | os.PathLike[str] | Sequence[str] | None
@@ -80,10 +80,16 @@ class QueryOptions(TypedDict, total=False):
     mask_size: str
     only_matching: bool | None
     all_boxes: bool
+    shard: str | None
     release: str
     label: str | os.PathLike[str] | None
     annotation: str | os.PathLike[str] | None
     image_url: str | os.PathLike[str] | None
+
+
+class QueryOptions(SelectOptions, total=False):
+    """The keywords of `download`, `plan` and `stream`; `Options` explains each."""
+
     savepath: str | os.PathLike[str]
     source: Sequence[str] | None
     names: str
@@ -105,7 +111,6 @@ class QueryOptions(TypedDict, total=False):
     top_up: bool
     max_failures: int | str
     no_hash: bool
-    shard: str | None
     format: str | None
     out: str | os.PathLike[str] | None
     export_splits: str | None

@@ -365,7 +365,7 @@ async def test_a_slow_consumer_slows_workers_down_and_may_leave(
 ) -> None:
     """Workers get no more than they have room for; whoever leaves the block leaves no process behind."""
     monkeypatch.setattr(pools, "_AHEAD", 8)
-    monkeypatch.setattr("oid_async.api._WAITING_OUTCOMES", 1)
+    monkeypatch.setattr("oid_async.api.runs._WAITING_OUTCOMES", 1)
     objects, url = bucket
     async with oid_async.stream(mirror=url, savepath=tmp_path / "out", processes=2, concurrency=4, **QUERY) as outcomes:
         taken = [await anext(outcomes) for _ in range(60)]

@@ -1,0 +1,127 @@
+"""`await download(...)`, `await plan(...)`, `async with stream(...)`: the runs of a query."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Self, Unpack
+
+from oid_async.concurrency import wait_until_done
+from oid_async.errors import UsageError
+from oid_async.events import Sink, ignore
+from oid_async.jobs.download import Run
+from oid_async.options.paths import read_path
+from oid_async.options.query import Options, QueryOptions
+from oid_async.options.selection import Query, options_of
+from oid_async.options.signatures import documented, signature
+from oid_async.report import Outcome, Plan, Report
+
+_WAITING_OUTCOMES = 256
+
+
+async def download(
+    *, query: Query | None = None, on_event: Sink | None = None, **options: Unpack[QueryOptions]
+) -> Report:
+    """Select images, fetch them with their annotations into `savepath`, and return the report.
+
+    `query` is a Query in place of the keywords that select: giving one of them beside it is a UsageError.
+
+    One image that fails is data in the report. Raises a subclass of `oid_async.errors.OidError` for a wrong option, an
+    unusable table, a full disk, or a folder that another run owns. When cancelled, what was saved stays and the next
+    call goes on from there. `on_event` is called on the loop with each event of `oid_async.events`.
+    """
+    return await Run(options_of(query, options), on_event or ignore).download()
+
+
+async def plan(
+    *,
+    ids: str | os.PathLike[str] | None = None,
+    query: Query | None = None,
+    on_event: Sink | None = None,
+    **options: Unpack[QueryOptions],
+) -> Plan:
+    """Say what `download` with the same keywords would do: fetches tables, no image, writes nothing to `savepath`.
+
+    `ids` is a file that the selected images are written to, a split/ImageID a line, as `image_ids` takes them; it
+    appears whole or not at all, and replaces one of that name. A folder is a UsageError, no permission a StorageError.
+    """
+    if ids == "-":
+        raise UsageError("ids '-' is for the command line, which writes to stdout; name a file")
+    place = None if ids is None else Path(read_path("ids", ids))
+    return await Run(options_of(query, options), on_event or ignore).plan(place)
+
+
+def stream(*, query: Query | None = None, on_event: Sink | None = None, **options: Unpack[QueryOptions]) -> "Stream":
+    """Run `download` and hand out each image's Outcome as it lands; use as `async with stream(...) as outcomes`.
+
+    A consumer that is slow slows the run down: nothing piles up. Leaving the block stops the run cleanly; the result
+    tables are written when the outcomes were read to their end. Raises what `download` raises, from the iteration.
+    """
+    return Stream(options_of(query, options), on_event or ignore)
+
+
+class Stream:
+    """The outcomes of a run in progress, in order of landing. `report` is the run's, true at every moment."""
+
+    def __init__(self, options: Options, sink: Sink) -> None:
+        self._queue: asyncio.Queue[Outcome | None] = asyncio.Queue(_WAITING_OUTCOMES)
+        self._run = Run(options, sink, deliver=self._queue.put)
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def report(self) -> Report:
+        """The report of the run so far."""
+        return self._run.report
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._feed(), name="oid_async.stream")
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        task = self._task
+        if task is None:
+            return
+        task.cancel()
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            # Cancelled from outside as well: the run must have let go of everything before that goes on.
+            await wait_until_done(task)
+            raise
+        finally:
+            if not task.cancelled():
+                task.exception()
+
+    def __aiter__(self) -> AsyncIterator[Outcome]:
+        return self
+
+    async def __anext__(self) -> Outcome:
+        task = self._task
+        if task is None:
+            raise RuntimeError("use it as: async with oid_async.stream(...) as outcomes")
+        outcome = await self._queue.get()
+        if outcome is not None:
+            return outcome
+        self._queue.put_nowait(None)
+        await asyncio.wait([task])
+        if (error := task.exception()) is not None:
+            raise error
+        raise StopAsyncIteration
+
+    async def _feed(self) -> None:
+        try:
+            await self._run.download()
+        finally:
+            if asyncio.current_task().cancelling() == 0:  # type: ignore[union-attr]
+                await self._queue.put(None)
+
+
+def _document(function: Any, returns: Any) -> None:
+    """Add the signature and the meaning of each keyword, by heading, to a public function from the option table."""
+    names = QueryOptions.__annotations__
+    function.__signature__ = signature(function, names, returns)
+    function.__doc__ = documented(function.__doc__, names)
+
+
+for _function, _returns in ((download, Report), (plan, Plan), (stream, Stream)):
+    _document(_function, _returns)

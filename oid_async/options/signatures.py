@@ -1,0 +1,39 @@
+"""The signature and the docstring of what takes options as keywords, made of the option table."""
+
+import inspect
+from collections.abc import Collection
+from dataclasses import Field
+from itertools import groupby
+from typing import Any
+
+from oid_async.options.query import FILTERS, QueryOptions, option_fields
+
+
+def signature(function: Any, names: Collection[str], returns: Any) -> inspect.Signature:
+    """Return the signature that help() shows: these options with their defaults, then the function's own keywords."""
+    hints, keyword = QueryOptions.__annotations__, inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        inspect.Parameter(option.name, keyword, default=_default(option), annotation=hints[option.name])
+        for option in _options(names)
+    ]
+    own = inspect.signature(function).parameters.values()
+    parameters += [parameter for parameter in own if parameter.kind == keyword]
+    return inspect.Signature(parameters, return_annotation=returns)
+
+
+def documented(text: str | None, names: Collection[str]) -> str:
+    """Return a docstring with the meaning of each of these keywords, by heading."""
+    parts = [inspect.cleandoc(text or "")]
+    for heading, options in groupby(_options(names), lambda option: option.metadata["heading"]):
+        lines = [f"    {option.name}: {option.metadata['help']}" for option in options]
+        parts.append("\n".join([f"Keywords, {heading}:", *lines]))
+    return "\n\n".join(parts)
+
+
+def _options(names: Collection[str]) -> list[Field[Any]]:
+    return [option for option in option_fields() if option.name in names]
+
+
+def _default(option: Field[Any]) -> Any:
+    """Return what the signature shows: None where the default is no filter, as an empty one is refused."""
+    return None if option.default == () and option.name in FILTERS else option.default
