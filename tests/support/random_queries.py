@@ -14,7 +14,7 @@ from oid_async.metadata.entry import Identity
 from oid_async.openimages.catalogue_tables import PublishedTable
 from oid_async.openimages.kinds import KINDS
 from oid_async.openimages.vocabulary import Split
-from oid_async.tables.reading import TableFile
+from oid_async.tables.reading import LINE_COLUMNS, TableFile
 from support.published import columns_of, write_bytes
 
 # Ids that sort otherwise as signed numbers, as floats or without their zeros.
@@ -146,11 +146,13 @@ class MirrorTables(MetadataCache):
     async def published(self, table: PublishedTable, **how: Any) -> tuple[TableFile, Identity]:
         raw = TableFile(self._from / table.bucket / table.key, table.name)
         identity = Identity(table.name, 0, None, None, None)
-        kind = next((kind for kind in KINDS.values() if kind.table == table.kind and not kind.is_json), None)
-        if self._converted is None or (kind is None and "images" not in table.kind):
+        kind = next((kind for kind in KINDS.values() if table.kind in (kind.table, f"machine_{kind.name}s")), None)
+        # Narratives are read in no other form than the converted one.
+        is_json = kind is not None and kind.is_json
+        if (self._converted is None and not is_json) or (kind is None and "images" not in table.kind):
             return raw, identity
-        folder = self._converted / f"{table.kind}-{table.split}"
+        folder = (self._converted or self._from) / f"{table.kind}-{table.split}"
         if not folder.exists():
             folder.mkdir(parents=True)
             convert(raw, folder, kind=kind, progress=lambda done, total: None, stopped=bool)
-        return TableFile(folder, table.name, tuple(columns_of(raw.path))), identity
+        return TableFile(folder, table.name, LINE_COLUMNS if is_json else tuple(columns_of(raw.path))), identity

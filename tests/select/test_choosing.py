@@ -1,0 +1,273 @@
+"""Any query over every option that chooses: what is selected and saved equals the contract, read in plain Python."""
+
+import asyncio
+import random
+import tempfile
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from support.choosing import TABLE_OF, WITH_CLASSES, Condition, Query, Reading, Where
+from support.random_queries import SEEDS, MirrorTables, random_lines, random_word
+from support.small_world import ATTRIBUTES, MORE_IDS, PREDICATES, World, random_world
+
+from oid_async.events import ignore
+from oid_async.jobs.gather import gather_tables
+from oid_async.jobs.selection import SelectionResult, remarks, select_images
+from oid_async.openimages.vocabulary import FLAGS, SPLITS
+from oid_async.options.query import Options, QueryOptions
+
+# Conditions on the image table: SQL, and what it means in Python, where an empty field is NULL and compares as nothing.
+IMAGE_CONDITIONS: tuple[tuple[str, Condition], ...] = (
+    ("Author = 'Ana'", lambda image: image["Author"] == "Ana"),
+    ("Author <> 'Ana'", lambda image: image["Author"] not in ("Ana", "")),
+    ("(Author IS DISTINCT FROM 'Ana') AND License LIKE '%/by/2.0/'", lambda image: (
+        image["Author"] != "Ana" and image["License"].endswith("/by/2.0/")
+    )),
+    ("Author = 'O''Hara' OR Rotation = 90", lambda image: image["Author"] == "O'Hara" or image["Rotation"] == "90.0"),
+    ("OriginalSize >= 1000", lambda image: image["OriginalSize"] not in ("", "999")),
+    ("OriginalSize IS NULL", lambda image: image["OriginalSize"] == ""),
+    ("NOT (Rotation = 0.0)", lambda image: image["Rotation"] == "90.0"),
+    ("Title IN ('100%', 'x') AND Subset = 'train'", lambda image: (
+        image["Title"] == "100%" and image["Subset"] == "train"
+    )),
+)  # fmt: skip
+# How often a query has what.
+SHARES = {
+    "words": 0.75,
+    "file_words": 0.15,
+    "with_subclasses": 0.5,
+    "match_all": 0.15,
+    "exclude": 0.15,
+    "flags": 0.15,
+    "min_area": 0.2,
+    "max_area": 0.15,
+    "point_answer": 0.6,
+    "min_boxes": 0.2,
+    "max_boxes": 0.2,
+    "where": 0.2,
+    "caption": 0.06,
+    "triplets": 0.08,
+    "verified_absent": 0.06,
+    "machine": 0.3,
+    "min_confidence": 0.3,
+    "image_where": 0.2,
+    "image_ids": 0.1,
+    "exclude_ids": 0.15,
+    "limit_per_class": 0.3,
+    "balanced": 0.3,
+    "limit": 0.4,
+    "negatives": 0.5,
+    "shard": 0.2,
+    "seed": 0.5,
+    "splits": 0.8,
+    "kinds": 0.6,
+    "select_by": 0.2,
+    "all_boxes": 0.4,
+    "every_image": 0.3,
+}
+
+
+# Options under way.
+OTHER_NAMES = {"words": "categories", "file_words": "category_file", "match_all": "match", "flags": "is_inside"}
+OTHER_NAMES |= {"triplets": "triplet", "machine": "label_source", "every_image": "images"}
+NOT_YET = {name for name in SHARES if OTHER_NAMES.get(name, name) not in QueryOptions.__annotations__}
+
+
+def drawn(number: int, without: frozenset[str] = frozenset()) -> tuple[World, Query, random.Random]:
+    """Return the dataset and the query of a number; leaving an option out draws all others as they were."""
+    chance = random.Random(f"choosing {number}")
+    world = random_world(chance)
+    has = {name for name, share in SHARES.items() if chance.random() < share}
+    return world, random_query(chance, world, has - NOT_YET - without), chance
+
+
+def random_query(chance: random.Random, world: World, has: set[str]) -> Query:
+    """Return a query with these options as far as they go together."""
+    query = Query(
+        kinds=_kinds(chance) if "kinds" in has else ("bbox",),
+        select_by=chance.choice(WITH_CLASSES) if "select_by" in has else None,
+        splits=chance.choice((SPLITS, SPLITS, ("train", "test"), ("validation",))) if "splits" in has else (),
+        seed=chance.choice(SEEDS) if "seed" in has else None,
+        every_image="every_image" in has,
+        machine="machine" in has,
+        min_confidence=chance.choice((0.5, 0.8, 1.0)) if "min_confidence" in has else None,
+        with_subclasses="with_subclasses" in has,
+    )
+    query = replace(query, all_boxes="all_boxes" in has and query.kinds != ("none",))
+    reading = Reading(world, query)
+    classes = reading.classes(query.selecting)
+
+    def words(name: str, most: int) -> tuple[str, ...]:
+        return tuple(random_word(chance, classes) for _ in range(chance.randint(1, most) if name in has else 0))
+
+    if query.selecting in WITH_CLASSES:
+        query = replace(query, words=words("words", 3), file_words=words("file_words", 2), exclude=words("exclude", 1))
+        query = replace(query, where=_where(chance, reading, 2) if "where" in has else None)
+    query = _conditions(chance, world, query, has)
+    return _numbers(chance, world, query, has)
+
+
+def _kinds(chance: random.Random) -> tuple[str, ...]:
+    if chance.random() < 0.2:
+        return (chance.choice(("none", "all")),)
+    return tuple(sorted(chance.sample(sorted(TABLE_OF), chance.choice((1, 1, 1, 2)))))
+
+
+def _where(chance: random.Random, reading: Reading, depth: int) -> Where:
+    if depth == 0 or chance.random() < 0.3:
+        kind = chance.choice((None, None, *WITH_CLASSES, "absent"))
+        looked_up = {None: reading.query.selecting, "absent": "label"}.get(kind, kind)
+        word = random_word(chance, reading.classes(looked_up or "bbox"))
+        return Where(kind=kind, word=word, with_subclasses=chance.random() < 0.3)
+    left, right = (_where(chance, reading, depth - 1) for _ in range(2))
+    return Where(chance.choice("&||-"), left, right)
+
+
+def _conditions(chance: random.Random, world: World, query: Query, has: set[str]) -> Query:
+    every = [*world.boxable, *world.others]
+    if query.selecting == "bbox":
+        flags = chance.sample(sorted(FLAGS), 1) if "flags" in has else []
+        query = replace(
+            query,
+            flags=tuple((name, chance.random() < 0.5) for name in flags),
+            min_area=chance.choice(("1%", "2%", "12.5%", "4%", "0%")) if "min_area" in has else None,
+            max_area=chance.choice(("1%", "9%", "49%", "100%", "63%")) if "max_area" in has else None,
+            min_boxes=chance.choice((1, 2, 2, 3)) if "min_boxes" in has else None,
+            max_boxes=chance.choice((3, 3, 4, 5)) if "max_boxes" in has else None,
+        )
+    points = query.selecting == "point"
+    return replace(
+        query,
+        point_answer=chance.choice(("yes", "yes", "no", "unsure")) if points and "point_answer" in has else None,
+        match_all=bool("match_all" in has and query.every_word),
+        caption=chance.choice(("(?i)cat", r"dog\b", "^A ")) if "caption" in has else None,
+        triplets=tuple(_triplet(chance, world) for _ in range(chance.choice((1, 2)) if "triplets" in has else 0)),
+        verified_absent=(random_word(chance, every),) if "verified_absent" in has else (),
+        image_where=chance.choice(IMAGE_CONDITIONS) if "image_where" in has else None,
+    )
+
+
+def _triplet(chance: random.Random, world: World) -> tuple[str, str, str]:
+    first = random_word(chance, world.boxable)
+    predicate = chance.choice(PREDICATES)
+    second = random_word(chance, ATTRIBUTES if predicate[0] == "is" else world.boxable)
+    parts = [first, chance.choice(predicate), second]
+    for at in range(3):
+        parts[at] = "*" if chance.random() < 0.4 else parts[at]
+    return parts[0], parts[1], parts[2]
+
+
+def _numbers(chance: random.Random, world: World, query: Query, has: set[str]) -> Query:
+    # A list of split/ImageID lines alone, without another question, needs no table: test_selection_properties has it.
+    may_be_bare = query.kinds == ("none",) and not (query.asks_rows or query.exclude or query.restricts)
+    lists = has - {"image_ids"} if may_be_bare else has
+    by_class = query.selecting in WITH_CLASSES
+    counts = (1, 1, 2, 2, 3, 4)
+    numbers = (1, 2, 4, 7, -1)
+    limits = (
+        numbers
+        if "balanced" in NOT_YET
+        else (*numbers, "10%", "34%", "50%", "100%", "12.5%", "train=2,validation=1", "test=1", "train=3,test=0")
+    )
+    return replace(
+        query,
+        image_ids=random_lines(chance, world.home, MORE_IDS, 24) if "image_ids" in lists else None,
+        exclude_ids=random_lines(chance, world.home, MORE_IDS, 4) if "exclude_ids" in has else None,
+        limit_per_class=chance.choice(counts) if by_class and "limit_per_class" in has else None,
+        balanced=chance.choice(counts) if by_class and "balanced" in has - _if("limit_per_class", has) else None,
+        limit=chance.choice(limits) if "limit" in has else None,
+        negatives=chance.choice((1, 2, 5, 0, "10%", "50%", "33%", "20%", "80%"))
+        if query.every_word and "negatives" in has
+        else None,
+        shard=chance.choice(((1, 2), (2, 2), (2, 3))) if "shard" in has else None,
+    )
+
+
+def _if(name: str, has: set[str]) -> set[str]:
+    return {"balanced"} if name in has else set()
+
+
+async def answer(query: Query, folder: Path, cache: MirrorTables) -> SelectionResult:
+    """Return what the program answers."""
+    options = Options.of(**query.keywords(folder))
+    inputs = await gather_tables(options, cache, ignore, folder)
+    found = select_images(inputs, options.all_boxes)
+    list(remarks(inputs, found))
+    return found
+
+
+def program(world: World, query: Query, chance: random.Random) -> SelectionResult:
+    """Return the program's answer, from tables as published, or converted and sorted as large ones are."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        converted = chance.choice((None, None, folder / "converted"))
+        cache = MirrorTables(world.publish(folder / "mirror"), converted)
+        with (
+            patch("oid_async.metadata.convert._SORTED_FROM_ROWS", chance.choice((0, 1000))),
+            patch("oid_async.metadata.convert._SLICE_ROWS", 9),
+        ):
+            return asyncio.run(answer(query, folder, cache))
+
+
+def seen(found: SelectionResult) -> dict[str, Any]:
+    """Return the program's answer in plain values."""
+    selection = found.selection
+    return {
+        "selected": [f"{key:016x}" for key in selection.keys],
+        "splits": selection.splits,
+        "candidates": list(selection.candidates.values()),
+        "classes": list(selection.classes.values()),
+        "annotations": dict(found.annotations),
+    }
+
+
+def read(reading: Reading) -> dict[str, Any]:
+    """Return the contract's answer in the same form."""
+    return {
+        "selected": list(reading.roles),
+        "splits": reading.split_counts,
+        "candidates": reading.candidate_counts,
+        "classes": reading.class_counts,
+        "annotations": {kind: len(reading.saved(kind)) for kind in reading.saved_kinds},
+    }
+
+
+def faults(number: int, without: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Return where the program and the contract differ: what was found, and what is right."""
+    world, query, chance = drawn(number, without)
+    try:
+        found, wanted = seen(program(world, query, chance)), read(Reading(world, query))
+    except Exception as error:
+        return {"raised": repr(error)}
+    return {name: (found[name], wanted[name]) for name in wanted if found[name] != wanted[name]}
+
+
+def assert_equal(number: int) -> None:
+    """Fail with the fewest options that still differ, if the answers to a number differ."""
+    if not faults(number):
+        return
+    without: frozenset[str] = frozenset()
+    for name in SHARES:
+        without |= {name} if faults(number, without | {name}) else set()
+    _, query, _ = drawn(number, without)
+    given = {each.name: getattr(query, each.name) for each in fields(Query)}
+    given = {name: value for name, value in given.items() if value not in (None, (), False)}
+    raise AssertionError(f"{number} without {sorted(without)}: {given}: {faults(number, without)}")
+
+
+@pytest.mark.parametrize("block", range(3))
+def test_what_is_chosen_equals_the_contract(block: int) -> None:
+    """Sixty random queries over every option that chooses; the slow twin asks three hundred others."""
+    for number in range(20):
+        assert_equal(20 * block + number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(3, 18))
+def test_what_is_chosen_equals_the_contract_300_times(block: int) -> None:
+    """Three hundred random queries over every option that chooses."""
+    for number in range(20):
+        assert_equal(20 * block + number)
