@@ -141,6 +141,19 @@ def random_world(chance: random.Random) -> World:
     return World(boxable, others, random_edges(chance), pictures, rows)
 
 
+def crowded_world(chance: random.Random, images: int, classes: int) -> World:
+    """Draw boxes alone, many of few classes and few of many, in images of two splits that mostly have several."""
+    boxable = [(f"/m/0{number:02d}", f"Class {number}") for number in range(classes)]
+    chance.shuffle(boxable)
+    pictures = [_picture(chance, f"{chance.getrandbits(64):016x}") for _ in range(images)]
+    rows = []
+    for picture in pictures:
+        for _ in range(chance.choice((0, 1, 2, 3, 5))):
+            label = boxable[int(classes * chance.random() ** 3)][0]
+            rows.append(Row("boxes", picture.split, _fields(chance, "boxes", picture.image_id, (label,))))
+    return World(boxable, (), (), pictures, rows)
+
+
 def _picture(chance: random.Random, image_id: str) -> Picture:
     split = random_split(chance)
     fields = {
