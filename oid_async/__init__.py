@@ -19,15 +19,19 @@ from oid_async.version import __version__
 if TYPE_CHECKING:
     from oid_async import errors, events
     from oid_async.api.folders import export, open, prune, verify
+    from oid_async.api.lookups import classes, metadata_list, metadata_pull
     from oid_async.api.runs import Stream, download, plan, stream
     from oid_async.dataset.saved import SavedDataset
     from oid_async.jobs.export import ExportReport
+    from oid_async.jobs.listings import ClassList, ClassRow, TableList, TableRow
     from oid_async.jobs.prune import PruneReport
     from oid_async.jobs.verify import Finding, Verification
     from oid_async.options.selection import Query
     from oid_async.report import Outcome, Plan, Report
 
 __all__ = [
+    "ClassList",
+    "ClassRow",
     "ExportReport",
     "Finding",
     "Outcome",
@@ -37,12 +41,17 @@ __all__ = [
     "Report",
     "SavedDataset",
     "Stream",
+    "TableList",
+    "TableRow",
     "Verification",
     "__version__",
+    "classes",
     "download",
     "errors",
     "events",
     "export",
+    "metadata_list",
+    "metadata_pull",
     "open",
     "plan",
     "prune",
@@ -51,6 +60,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "ClassList": "oid_async.jobs.listings",
+    "ClassRow": "oid_async.jobs.listings",
     "ExportReport": "oid_async.jobs.export",
     "Finding": "oid_async.jobs.verify",
     "Outcome": "oid_async.report",
@@ -60,9 +71,14 @@ _HOME = {
     "Report": "oid_async.report",
     "SavedDataset": "oid_async.dataset.saved",
     "Stream": "oid_async.api.runs",
+    "TableList": "oid_async.jobs.listings",
+    "TableRow": "oid_async.jobs.listings",
     "Verification": "oid_async.jobs.verify",
+    "classes": "oid_async.api.lookups",
     "download": "oid_async.api.runs",
     "export": "oid_async.api.folders",
+    "metadata_list": "oid_async.api.lookups",
+    "metadata_pull": "oid_async.api.lookups",
     "open": "oid_async.api.folders",
     "plan": "oid_async.api.runs",
     "prune": "oid_async.api.folders",

@@ -1,7 +1,6 @@
 """`open(...)`, `await verify(...)`, `await prune(...)`, `await export(...)`: what is done with a saved folder."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -16,6 +15,7 @@ from oid_async.jobs.verify import Verification, Verify
 from oid_async.options.export import ExportOptions
 from oid_async.options.paths import read_path
 from oid_async.options.query import Options, ReadOptions, RepeatOptions
+from oid_async.options.signatures import check_keywords
 
 
 async def verify(
@@ -46,7 +46,7 @@ async def verify(
     for name, value in (("repair", repair), ("deep", deep), ("exports", exports)):
         if not isinstance(value, bool):
             raise UsageError(f"{name} is True or False, not {value!r}")
-    _check_keywords("verify", given, RepeatOptions)
+    check_keywords("verify", given, RepeatOptions)
     these = Given.of(path, given, repairs=repair)
     return await Verify(these, on_event or ignore, repair=repair, deep=deep, exports=exports).run()
 
@@ -102,7 +102,7 @@ async def export(
     given |= {"no_masks": no_masks}
     options = ExportOptions(**given, shard_size=shard_size, no_files=no_files)  # type: ignore[arg-type]
     also = Options.of(savepath=savepath, processes=processes)
-    _check_keywords("export", read, ReadOptions)
+    check_keywords("export", read, ReadOptions)
     these = Given.of(also.savepath, read)
     sink = on_event or ignore
     return await Export(also.savepath, options, sink, processes=also.processes, edited=edited, given=these).run()
@@ -125,13 +125,6 @@ def open(
     Raises InputError for a folder without a download, with damaged tables, or whose unfinished run needs tables that
     are not in the cache any more, UsageError for what this call must name. Blocking.
     """
-    _check_keywords("open", read, ReadOptions)
+    check_keywords("open", read, ReadOptions)
     these = Given.of(Options.of(savepath=savepath).savepath, read)
     return open_for_user(these, None if out is None else Path(read_path("out", out)))
-
-
-def _check_keywords(function: str, given: Mapping[str, Any], known: type) -> None:
-    """Raise TypeError for a keyword that a function does not know."""
-    for keyword in given:
-        if keyword not in known.__annotations__:
-            raise TypeError(f"{function}() got an unexpected keyword argument {keyword!r}")

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from oid_async.cli.stdio import forgiving, print_help
 from oid_async.errors import UsageError
 from oid_async.options.export import ExportOptions
-from oid_async.options.query import ReadOptions, RepeatOptions, option_fields
+from oid_async.options.query import ClassesOptions, MetadataOptions, ReadOptions, RepeatOptions, option_fields
 from oid_async.options.table import HEADINGS, Heading
 from oid_async.redaction import redacted_text
 from oid_async.version import __version__
@@ -115,14 +115,7 @@ def make_parser() -> argparse.ArgumentParser:
         )
         also = "; with --dry-run" if planning is download else ""
         planning.under["output"].add_argument("--ids", metavar="FILE|-", help=about + also)
-    classes.add_argument("pattern", nargs="?", metavar="PATTERN", help="only names that hold this, or this MID")
-    about = "as a tree, with every class below what PATTERN finds"
-    classes.under["output"].add_argument("--tree", action="store_true", help=about)
-    _add_query(classes, ("label", "release", "mirror", "cache_dir", "offline"))
-    metadata.add_argument("action", choices=("list", "pull", "clear"), metavar="list|pull|clear", help="what to do")
-    about = "list: ask for the published sizes; pull: list the image bucket, so that plans are exact"
-    metadata.under["tables and sources"].add_argument("--sizes", action="store_true", help=about)
-    _add_query(metadata, ("splits", "kinds", "label_source", "release", "mirror", "cache_dir"))
+    _add_lookups(classes, metadata)
     verify.add_argument("savepath", metavar="SAVEPATH", help=_ABOUT_SAVEPATH)
     _add_verify(verify)
     export.add_argument("savepath", metavar="SAVEPATH", help=_ABOUT_SAVEPATH)
@@ -138,6 +131,18 @@ def make_parser() -> argparse.ArgumentParser:
     demo.add_argument("savepath", nargs="?", default="demo_data", metavar="SAVEPATH", help="default demo_data")
     _add_output(demo)
     return parser
+
+
+def _add_lookups(classes: Parser, metadata: Parser) -> None:
+    """Add the arguments and options of what looks things up."""
+    classes.add_argument("pattern", nargs="?", metavar="PATTERN", help="only names that hold this, or this MID")
+    about = "as a tree, with every class below what PATTERN finds"
+    classes.under["output"].add_argument("--tree", action="store_true", help=about)
+    _add_query(classes, ClassesOptions.__annotations__)
+    metadata.add_argument("action", choices=("list", "pull", "clear"), metavar="list|pull|clear", help="what to do")
+    about = "list: ask for the published sizes; pull: list the image bucket, so that plans are exact"
+    metadata.under["tables and sources"].add_argument("--sizes", action="store_true", help=about)
+    _add_query(metadata, MetadataOptions.__annotations__)
 
 
 def _add_verify(verify: Parser) -> None:

@@ -1,13 +1,14 @@
 """`oid-async classes` and `oid-async metadata`: what there is to ask for, and what of it is on this disk."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from oid_async.concurrency import in_thread
 from oid_async.errors import InputError, UnavailableError, storage_errors
 from oid_async.events import Note, Sink
 from oid_async.http.hosts import Hosts
@@ -22,13 +23,13 @@ from oid_async.metadata.paths import cache_root
 from oid_async.metadata.sizes import Sizes
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url, published
 from oid_async.openimages.catalogue_tables import PublishedTable, TableKind
+from oid_async.openimages.classes import Classes
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.kinds import named, table_of
 from oid_async.openimages.vocabulary import SPLITS, Release, Split
 from oid_async.options.query import Options
 from oid_async.report import size_text
 from oid_async.tables.class_tables import read_classes, read_hierarchy
-from oid_async.tables.reading import TableFile
 from oid_async.tables.rows import count_labels
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ class ClassRow:
     boxes: dict[str, int]
     subclasses: tuple[str, ...]
 
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self) | {"kinds": list(self.kinds), "subclasses": list(self.subclasses)}
+
 
 @dataclass(frozen=True, slots=True)
 class ClassList:
@@ -57,7 +62,7 @@ class ClassList:
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values: {"classes": [...]}; `subclasses` are the direct ones."""
-        return {"classes": [asdict(row) | {"kinds": list(row.kinds)} for row in self.rows]}
+        return {"classes": [row.as_json() for row in self.rows]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,18 @@ class TableRow:
         return asdict(self) | {"releases": list(self.releases), "age_s": round(self.age_s) if self.age_s else None}
 
 
+@dataclass(frozen=True, slots=True)
+class TableList:
+    """The published tables that were asked for, and the cache folder."""
+
+    cache_dir: Path
+    tables: tuple[TableRow, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values: {"cache_dir": ..., "tables": [...]}."""
+        return {"cache_dir": str(self.cache_dir), "tables": [table.as_json() for table in self.tables]}
+
+
 class Listings:
     """Answers both commands for one release, one cache folder and one site."""
 
@@ -91,23 +108,23 @@ class Listings:
         """Return the classes whose name holds the pattern, or all; with `tree` also all classes below them."""
         options = self._options
         async with self._open() as (cache, _, _):
-            table = await asyncio.to_thread(local_table, options.label) if options.label is not None else None
+            table = await in_thread(local_table, options.label) if options.label is not None else None
             if table is None and options.label is not None:
                 table, _ = await cache.given(options.label, partial(require_given, "classes", options))
             if table is None:
                 table, _ = await cache.published(published("classes", (), options.release)[0])
             hierarchy = await self._hierarchy(cache)
             below = hierarchy if tree else None
-            return await asyncio.to_thread(self._classes, table, hierarchy, below, cache.cache, pattern)
+            classes, bad_rows = await in_thread(read_classes, table)
+            if count := len(bad_rows):
+                line, reason = bad_rows.row(0)
+                rows_are = "row is" if count == 1 else "rows are"
+                self._sink(Note(f"{table.name}: {count} damaged {rows_are} left out, first line {line}: {reason}"))
+            return await in_thread(self._classes, classes, hierarchy, below, cache.cache, pattern)
 
     def _classes(
-        self, table: TableFile, hierarchy: Hierarchy | None, below: Hierarchy | None, cache: Cache, pattern: str | None
+        self, classes: Classes, hierarchy: Hierarchy | None, below: Hierarchy | None, cache: Cache, pattern: str | None
     ) -> ClassList:
-        classes, bad_rows = read_classes(table)
-        if count := len(bad_rows):
-            line, reason = bad_rows.row(0)
-            rows_are = "row is" if count == 1 else "rows are"
-            self._sink(Note(f"{table.name}: {count} damaged {rows_are} left out, first line {line}: {reason}"))
         labels = set(classes.matching(pattern) if pattern else classes.names)
         if below is not None:
             labels |= {under for label in labels for under in below.below(label) if under in classes.names}
@@ -126,7 +143,7 @@ class Listings:
     async def _hierarchy(self, cache: MetadataCache) -> Hierarchy | None:
         try:
             table, _ = await cache.published(published("hierarchy", (), self._options.release)[0], patient=False)
-            return await asyncio.to_thread(read_hierarchy, table)
+            return await in_thread(read_hierarchy, table)
         except (UnavailableError, InputError):
             return None
 
@@ -140,12 +157,12 @@ class Listings:
                 rows.append(await self._row(cache, table, size))
             for split in self._options.splits or SPLITS:
                 url = object_url(IMAGE_BUCKET, f"{split}/", cache.site)
-                rows.append(await asyncio.to_thread(_size_row, Sizes(cache.cache.objects, split), url))
+                rows.append(await in_thread(_size_row, Sizes(cache.cache.objects, split), url))
             return rows
 
     async def _row(self, cache: MetadataCache, table: PublishedTable, asked: int | None = None) -> TableRow:
         entry, url = cache.cache.entry(table), object_url(table.bucket, table.key, cache.site)
-        return await asyncio.to_thread(_table_row, table, entry, url, asked)
+        return await in_thread(_table_row, table, entry, url, asked)
 
     async def pull(self) -> list[TableRow]:
         """Fetch the tables of the release for the splits asked for (train, as download does) and return them."""
@@ -168,10 +185,10 @@ class Listings:
             if self._options.splits:
                 wanted = [table for table in wanted if table.split is not None]
             for split in (self._options.splits or SPLITS) if not everything else SPLITS:
-                await asyncio.to_thread(Sizes(cache.cache.objects, split).clear)
+                await in_thread(Sizes(cache.cache.objects, split).clear)
             entries = every_entry(self.root) if everything else [cache.cache.entry(table) for table in wanted]
             with storage_errors(self.root):
-                freed = await asyncio.to_thread(self._clear, list(entries))
+                freed = await in_thread(self._clear, list(entries))
             self._sink(Note(f"{size_text(freed)} freed"))
             return [await self._row(cache, table) for table in wanted]
 

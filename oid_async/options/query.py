@@ -136,6 +136,27 @@ class ReadOptions(TypedDict, total=False):
     category_file: str | os.PathLike[str] | None
 
 
+class ClassesOptions(TypedDict, total=False):
+    """The keywords of `classes`; `Options` explains each."""
+
+    label: str | os.PathLike[str] | None
+    release: str
+    mirror: str | os.PathLike[str] | None
+    cache_dir: str | os.PathLike[str] | None
+    offline: bool
+
+
+class MetadataOptions(TypedDict, total=False):
+    """The keywords of `metadata_list` and `metadata_pull`; `Options` explains each."""
+
+    splits: Sequence[str]
+    kinds: Sequence[str]
+    label_source: str
+    release: str
+    mirror: str | os.PathLike[str] | None
+    cache_dir: str | os.PathLike[str] | None
+
+
 class RepeatOptions(TypedDict, total=False):
     """The keywords of `verify` that a repair does not take from query.json; `Options` explains each."""
 

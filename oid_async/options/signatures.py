@@ -1,12 +1,19 @@
-"""The signature and the docstring of what takes options as keywords, made of the option table."""
+"""What takes some options as keywords: its signature and docstring, made of the option table, and their check."""
 
 import inspect
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import Field
 from itertools import groupby
 from typing import Any
 
 from oid_async.options.query import FILTERS, QueryOptions, option_fields
+
+
+def check_keywords(function: str, given: Mapping[str, Any], known: type) -> None:
+    """Raise TypeError for a keyword that a function does not know; `known` is a TypedDict of those it does."""
+    for keyword in given:
+        if keyword not in known.__annotations__:
+            raise TypeError(f"{function}() got an unexpected keyword argument {keyword!r}")
 
 
 def signature(function: Any, names: Collection[str], returns: Any) -> inspect.Signature:
@@ -17,7 +24,8 @@ def signature(function: Any, names: Collection[str], returns: Any) -> inspect.Si
         for option in _options(names)
     ]
     own = inspect.signature(function).parameters.values()
-    parameters += [parameter for parameter in own if parameter.kind == keyword]
+    first = [parameter for parameter in own if parameter.kind == inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    parameters = [*first, *parameters, *(parameter for parameter in own if parameter.kind == keyword)]
     return inspect.Signature(parameters, return_annotation=returns)
 
 
