@@ -12,7 +12,7 @@ from oid_async.errors import InputError, UsageError
 from oid_async.events import Note, Sink
 from oid_async.jobs.availability import Use, require_published, uses_of
 from oid_async.jobs.given_lists import GivenLists
-from oid_async.jobs.restrictions import RestrictionReader, RestrictionTerms
+from oid_async.jobs.restrictions import RestrictionReader, RestrictionTerms, row_conditions
 from oid_async.jobs.table_files import NO_BAD_ROWS, TableFiles
 from oid_async.metadata.cache import MetadataCache
 from oid_async.openimages.catalogue_tables import TableKind
@@ -24,6 +24,7 @@ from oid_async.options.paths import shown
 from oid_async.options.query import Options
 from oid_async.select.idlist import IdList, as_image_rows, read_ids
 from oid_async.select.query import Part, ResolvedQuery, Term, names_twice, read_image_keys
+from oid_async.select.where import names, parse
 from oid_async.store.results import SavedAnnotations
 from oid_async.tables.damage import looks_hexadecimal
 from oid_async.tables.reading import TableFile, columns_of, reading, scan
@@ -109,10 +110,10 @@ class TableGatherer:
         """Return the run's tables. Raises UsageError, InputError or UnavailableError."""
         options = self._options
         words = await asyncio.to_thread(self._words)
-        selects = bool(words or options.flags or options.limit_per_class is not None)
         kinds = named(options.kinds)
-        by_rows = selects or bool(kinds and not options.restricts)
         selecting = self._selecting(kinds, has_words=bool(words or options.exclude or options.where))
+        selects = bool(words) or self._chooses_rows(selecting)
+        by_rows = selects or bool(kinds and not options.restricts)
         needs_rows = selects or bool(kinds or options.exclude or options.restricts)
         selects_rows = by_rows or bool(options.exclude)
         # Given ids may be of another form, which the image table tells; Open Images' own need no table to be read.
@@ -175,7 +176,8 @@ class TableGatherer:
         options = self._options
         return ResolvedQuery(
             match=options.match,
-            flags=options.flags,
+            min_boxes=options.min_boxes,
+            max_boxes=options.max_boxes,
             image_ids=lists[0],
             exclude_ids=lists[1],
             limit_per_class=options.limit_per_class,
@@ -272,9 +274,27 @@ class TableGatherer:
             chosen = next((kind for kind in kinds if kind.has_classes), kinds[0] if kinds else KINDS["bbox"])
         if has_words and not chosen.has_classes:
             raise UsageError(f"{chosen.what} name no class; say what selects: --select-by bbox, for example")
-        if self._options.flags and chosen.name != "bbox":
-            raise UsageError(f"--is-occluded and its like are of boxes, and {chosen.what} select; say --select-by bbox")
+        if (of_boxes := self._options.box_options) and chosen.name != "bbox":
+            raise UsageError(f"{of_boxes[0]} is of boxes, and {chosen.what} select; say --select-by bbox")
+        self._require_points(kinds, chosen)
         return chosen
+
+    def _require_points(self, kinds: Sequence[Kind], selecting: Kind) -> None:
+        """Raise UsageError for an answer of points where no point is asked for."""
+        where = self._options.where
+        asked: set[str | None] = {kind.name for kind in (*kinds, selecting)}
+        if where is not None:
+            asked |= {name.kind for name in names(parse(where))}
+        if self._options.point_answer is not None and "point" not in asked:
+            raise UsageError(
+                "--point-answer is of points, and none are saved or asked for; say --kind point or --select-by point"
+            )
+
+    def _chooses_rows(self, selecting: Kind) -> bool:
+        """Return whether options other than categories say which rows match, or count by class."""
+        options = self._options
+        answers = options.point_answer is not None and selecting.name == "point"
+        return bool(options.box_options or answers or options.limit_per_class is not None)
 
     def _needed(self, selecting: Kind | None, kinds: Sequence[Kind], where: RestrictionTerms | None) -> set[TableKind]:
         """Return which tables of annotations are read, if there are any."""
@@ -293,7 +313,7 @@ class TableGatherer:
             kind,
             tables.get(table_of(kind, options.label_source), ()),
             self._files.class_names(kind),
-            flags=options.flags if kind.name == "bbox" else {},
+            row_conditions(options, kind),
             least=options.min_confidence,
             triplets=where.triplets if where is not None and kind.name == "relationship" else (),
         )

@@ -5,6 +5,7 @@ the answers; `select.query.restricted` evaluates them all in one lazy query.
 """
 
 import csv
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -18,11 +19,12 @@ from oid_async.openimages.catalogue_tables import TableKind
 from oid_async.openimages.classes import Category, Classes
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.kinds import KINDS, Kind, KindName, table_of
+from oid_async.options import readers as read
 from oid_async.options.query import Options
 from oid_async.select.query import Restriction, Term
 from oid_async.select.where import Both, Either, Name, Where, names, parse
 from oid_async.tables.reading import TableFile
-from oid_async.tables.rows import CONFIDENCE, TRIPLET_COLUMNS, RowSource, Triplet, absent
+from oid_async.tables.rows import CONFIDENCE, TRIPLET_COLUMNS, RowConditions, RowSource, Triplet, absent
 
 _ANY = "*"
 
@@ -128,8 +130,8 @@ class RestrictionReader:
         return left & ~self._condition(where.right, meant, flagged=False)
 
     def _has(self, kind: Kind, labels: tuple[str, ...], *, flagged: bool) -> pl.Expr:
-        flags = self._options.flags if flagged and kind.name == "bbox" else {}
-        source = RowSource(kind, (), {}, flags=flags, least=self._options.min_confidence)
+        conditions = row_conditions(self._options, kind) if flagged else RowConditions()
+        source = RowSource(kind, (), {}, conditions, least=self._options.min_confidence)
         condition = source.named(labels) & source.present() & source.saved()
         table = table_of(kind, self._options.label_source)
         return self._terms.ask(table, (*kind.labels, *source.columns), condition)
@@ -196,6 +198,16 @@ def _with_below(labels: tuple[str, ...] | None, hierarchy: Hierarchy) -> tuple[s
     if labels is None:
         return None
     return tuple(dict.fromkeys([*labels, *(under for label in labels for under in hierarchy.below(label))]))
+
+
+def row_conditions(options: Options, kind: Kind) -> RowConditions:
+    """Return what the options ask of the rows of a kind."""
+    if kind.name == "bbox":
+        least, most = (read.share(text) if text is not None else None for text in (options.min_area, options.max_area))
+        return RowConditions(
+            options.flags, float(least) if least is not None else 0.0, float(most) if most is not None else math.inf
+        )
+    return RowConditions(answer=options.point_answer) if kind.name == "point" else RowConditions()
 
 
 def _readable(pattern: str) -> str:

@@ -93,7 +93,8 @@ def remarks(
         if category.below:
             yield f"{category.class_name}: {_subclasses(category)}; --with-subclasses excludes them too"
     if selection.unboxed:
-        what = "box that fits: not selected" if query.flags else "box: not selected; --kind none takes them too"
+        asks = tables.selecting is not None and tables.selecting.conditions.columns
+        what = "box that fits: not selected" if asks else "box: not selected; --kind none takes them too"
         yield f"{selection.unboxed} listed images have no {what}"
     yield from _unknown(tables, selected, elsewhere or {})
     if not len(selection.keys):

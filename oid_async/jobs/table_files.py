@@ -19,7 +19,7 @@ from oid_async.metadata.entry import Identity
 from oid_async.metadata.given import local_table
 from oid_async.metadata.paths import WHOLE
 from oid_async.openimages.catalogue import published
-from oid_async.openimages.catalogue_tables import TableKind
+from oid_async.openimages.catalogue_tables import SIDES, TableKind
 from oid_async.openimages.classes import Classes
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.ids import IdForm
@@ -280,13 +280,18 @@ def _checked(kind: TableKind, table: TableFile, options: Options) -> TableFile:
     table = with_positions(table, kind)
     what = other_table(kind, columns_of(table))
     try:
-        scan(table, (*_NEEDED[kind], *(options.flags if kind == "boxes" else ())), [])
+        scan(table, (*_NEEDED[kind], *(_asked(options) if kind == "boxes" else ())), [])
     except InputError as error:
         raise InputError(f"{error}; {what}") if what is not None else error from None
     if what is not None:
         raise InputError(f"{table.name}: {what}")
     require_rows(table)
     return table
+
+
+def _asked(options: Options) -> tuple[str, ...]:
+    """Return the columns of boxes that the query's conditions ask."""
+    return (*options.flags, *(SIDES if options.bounds_area else ()))
 
 
 def _identify(table: TableFile) -> dict[str, Any]:

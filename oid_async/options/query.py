@@ -29,6 +29,7 @@ Match = Literal["any", "all"]
 NameStyle = Literal["url", "id"]
 KindWord = Literal[KindName, "all", "none"]
 MaskSize = Literal["original", "image"]
+PointAnswer = Literal["yes", "no", "unsure"]
 
 _which_images = partial(option, heading="which images")
 _annotations = partial(option, heading="annotations")
@@ -60,6 +61,10 @@ class SelectOptions(TypedDict, total=False):
     is_group_of: bool | str | None
     is_depiction: bool | str | None
     is_inside: bool | str | None
+    min_area: str | None
+    max_area: str | None
+    min_boxes: int | None
+    max_boxes: int | None
     image_ids: str | os.PathLike[str] | Sequence[str] | None
     exclude_ids: str | os.PathLike[str] | Sequence[str] | None
     limit: int | None
@@ -75,6 +80,7 @@ class SelectOptions(TypedDict, total=False):
     label_source: str
     min_confidence: float | None
     verified_absent: Sequence[str]
+    point_answer: str | None
     traces: bool
     voice: bool
     mask_size: str
@@ -212,6 +218,25 @@ class Options(ExportOptions):
     is_group_of: bool | None = _flag_option("--is-group-of", "around a group of more than five")
     is_depiction: bool | None = _flag_option("--is-depiction", "of a drawing or a statue, not of the real thing")
     is_inside: bool | None = _flag_option("--is-inside", "taken from the inside of the object")
+    min_area: str | None = _which_images(
+        None,
+        read.SHARE,
+        "--min-area",
+        help="only boxes that cover at least P% of their image, by published numbers; such boxes alone match and are "
+        "saved",
+    )
+    max_area: str | None = _which_images(
+        None, read.SHARE, "--max-area", help="only boxes that cover at most P% of their image"
+    )
+    min_boxes: int | None = _which_images(
+        None,
+        read.COUNT,
+        "--min-boxes",
+        help="images with at least N boxes that match, those of all categories together",
+    )
+    max_boxes: int | None = _which_images(
+        None, read.COUNT, "--max-boxes", help="images with at most N boxes that match, those of all categories together"
+    )
     image_ids: str | tuple[str, ...] | None = _which_images(
         None,
         read.LIST,
@@ -301,6 +326,12 @@ class Options(ExportOptions):
         read.WORDS,
         "--verified-absent",
         help="images of which a person has verified that this class is not there, repeatable",
+    )
+    point_answer: PointAnswer | None = _which_images(
+        None,
+        read.one_of(get_args(PointAnswer)),
+        "--point-answer",
+        help="only points that were answered so; such points alone match and are saved",
     )
     traces: bool = _annotations(
         False,
@@ -483,6 +514,7 @@ class Options(ExportOptions):
         read_values(self)
         self._check_addresses()
         self._check_selection()
+        self._check_ranges()
         self._check_annotations()
         self._check_export()
 
@@ -528,6 +560,15 @@ class Options(ExportOptions):
         if (self.traces or self.voice) and not {"narrative", "all"} & set(self.kinds):
             raise UsageError(f"--{'traces' if self.traces else 'voice'} are of narratives: say --kind narrative, too")
 
+    def _check_ranges(self) -> None:
+        """Refuse a least number that is larger than the most."""
+        if self.min_boxes is not None and self.max_boxes is not None and self.min_boxes > self.max_boxes:
+            raise UsageError(
+                f"--min-boxes {self.min_boxes} is more than --max-boxes {self.max_boxes}: no image has both"
+            )
+        if self.min_area and self.max_area and read.share(self.min_area) > read.share(self.max_area):
+            raise UsageError(f"--min-area {self.min_area} is more than --max-area {self.max_area}: no box has both")
+
     @property
     def packs(self) -> bool:
         """Return whether images are written into shards only, not as files."""
@@ -543,6 +584,17 @@ class Options(ExportOptions):
         """Return the flag columns of the box table that restrict the boxes, and the wanted value of each."""
         wanted = {column: getattr(self, name) for name, column in FLAGS.items()}
         return {column: value for column, value in wanted.items() if value is not None}
+
+    @property
+    def bounds_area(self) -> bool:
+        """Return whether boxes must be of some area."""
+        return self.min_area is not None or self.max_area is not None
+
+    @property
+    def box_options(self) -> tuple[str, ...]:
+        """Return the options in use, as typed, that choose among boxes and so are of no other kind."""
+        names = (*FLAGS, "min_area", "max_area", "min_boxes", "max_boxes")
+        return tuple(f"--{name.replace('_', '-')}" for name in names if getattr(self, name) is not None)
 
     @classmethod
     def of(cls, **query: Unpack[QueryOptions]) -> Self:

@@ -15,6 +15,7 @@ from oid_async.options.paths import TABLE_SCHEMES, read_path, refuse_login
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([BKMGTbkmgt]?)(?:i?[Bb])?")
 _SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
 _COUNT_OR_SHARE = re.compile(r"([0-9]{1,18})|([0-9]{1,3}(?:\.[0-9]{1,18})?)%")
+_SHARE = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,18})?%")
 _MAX_PROCESSES = 256
 
 
@@ -189,6 +190,22 @@ def _read_count_or_share(label: str, value: object) -> int | str:
     return int(parts[1]) if parts[1] else parts[0]
 
 
+def share(text: str) -> Fraction:
+    """Return a share as options hold it, 'P%', as a number from 0 to 1.
+
+    >>> share("2.5%")
+    Fraction(1, 40)
+    """
+    return Fraction(text.rstrip("%")) / 100
+
+
+def _read_share(label: str, value: object) -> str:
+    """Return a share as 'P%'."""
+    if not isinstance(value, str) or not _SHARE.fullmatch(value.strip()) or share(value.strip()) > 1:
+        raise UsageError(f"{label} takes a share such as 1%, at most 100%, not {value!r}")
+    return value.strip()
+
+
 def _read_processes(label: str, value: object) -> int | str:
     """Return a number of processes, or 'auto'; None is 1, the caller's own process alone."""
     if value is None:
@@ -234,6 +251,7 @@ _COUNT_OR_MINUS_ONE = number(int, "takes a count, or -1 for all", -1)
 COUNT_OR_ALL = replace(_COUNT_OR_MINUS_ONE, read=_read_count_or_all)
 TEXT = Reader(_read_text)
 WORDS = Reader(read_words, "NAME", is_repeatable=True)
+COUNT = number(int, "takes a count, 0 or more", 0)
 SWITCH = Reader(_read_switch, parse=bool)
 YES_OR_NO = Reader(_read_yes_or_no, choices=("yes", "no"))
 FILE = Reader(read_path, "FILE", is_path=True)
@@ -245,6 +263,7 @@ FOLDER = Reader(read_folder, "DIR", is_path=True)
 CACHE_DIR = replace(FOLDER, read=_or_default(read_folder), environment="OID_ASYNC_CACHE")
 SIZE = Reader(_read_size, "SIZE", "bytes, such as 500K, 64M or 1.5G (units of 1024)")
 COUNT_OR_SHARE = Reader(_read_count_or_share, "N|P%", "a count such as 5, or a share such as 2%, at most 100%")
+SHARE = Reader(_read_share, "P%", "a share such as 1% or 0.5%, at most 100%")
 PROCESSES = Reader(_read_processes, "auto|N", f"auto, or from 1 to {_MAX_PROCESSES}")
 SHARD = Reader(_read_shard, "K/N", "such as 3/8")
 HOSTS = Reader(_read_hosts, "HOST:PORT", "such as 127.0.0.1:8080", is_repeatable=True)

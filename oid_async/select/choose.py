@@ -1,8 +1,8 @@
 """Decide which images are selected. Pure: no table is read here.
 
-`choose` is the order of operations: rows that match (class, flags), in images of the image table -> union or
-intersection -> without excluded classes -> other restrictions (--where and similar) -> id lists -> the first N of each
-class -> the first N -> one part of several.
+`choose` is the order of operations: rows that match (class, flags, area, point answer), in images of the image table ->
+the number of matching boxes -> union or intersection -> without excluded classes -> other restrictions (--where and
+similar) -> id lists -> the first N of each class -> the first N -> one part of several.
 """
 
 from collections.abc import Iterable, Sequence
@@ -57,7 +57,10 @@ def choose(
     labelled = LabelSets(every, pairs, query)
     limits = Limits(every, query, state)
     matching = labelled.matching()
-    keep = matching & ~labelled.having(label for category in query.excluded for label in category.labels)
+    keep = matching
+    if query.min_boxes is not None or query.max_boxes is not None:
+        keep = keep & labelled.within_counts()
+    keep = keep & ~labelled.having(label for category in query.excluded for label in category.labels)
     if among is not None:
         keep = keep & every.having(among)
     listed = _listed(every, query, matching)

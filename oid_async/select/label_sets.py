@@ -36,6 +36,15 @@ class LabelSets:
             return reduce(and_, self.members())
         return self._images.mask([self._saved.get_column("at")])
 
+    def within_counts(self) -> pl.Series:
+        """Return the set of the images with as many matching boxes as the query asks for, all categories together."""
+        least, most = self._query.min_boxes or 0, self._query.max_boxes
+        counts = self._saved.group_by("at").agg(pl.col("rows").sum())
+        fits = pl.col("rows") >= least
+        if most is not None:
+            fits &= pl.col("rows") <= most
+        return self._images.mask([counts.filter(fits).get_column("at")])
+
     def members(self) -> Iterator[pl.Series]:
         """Yield the set of each category; without categories, of each label."""
         if self._query.categories:

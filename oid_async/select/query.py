@@ -4,8 +4,8 @@ Each table is read once, lazily, two or three columns wide. Only columns of numb
 ImageID as UInt64 (8 bytes), or the id itself in a table of a user's own with other ids.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Self
 
 import polars as pl
@@ -56,7 +56,8 @@ class Part:
 class ResolvedQuery:
     """A query with every name resolved.
 
-    `flags` are the values that a box must have by column; without `by_boxes` every image of the image table is a
+    `min_boxes` and `max_boxes` bound the matching boxes of an
+    image, of all categories together; without `by_boxes` every image of the image table is a
     candidate. `seed` is None for the order of ImageIDs. `limit_per_class` without categories is for every label. With
     `top_up` both limits count the images that did not fail. Only `part` of the selected images is returned.
     `restriction` is one more condition on an image.
@@ -65,7 +66,8 @@ class ResolvedQuery:
     categories: tuple[Category, ...] = ()
     excluded: tuple[Category, ...] = ()
     match: Match = "any"
-    flags: Mapping[str, bool] = field(default_factory=dict)
+    min_boxes: int | None = None
+    max_boxes: int | None = None
     image_ids: IdList | None = None
     exclude_ids: IdList | None = None
     limit_per_class: int | None = None

@@ -1,16 +1,18 @@
 """Annotation rows of any kind: those that match a query, their number by class, those of given images.
 
-A flag (IsOccluded, ...) is 1, 0 or -1; -1 means that nobody looked, and is neither yes nor no. A table of a user's own
-may have true and false. An image-level label of Confidence 0 is a verified absence: the class is not in the image, so
-such a row never selects it.
+A box must have its flags and its area to match, a point its answer. A flag (IsOccluded, ...) is 1, 0 or -1; -1 means
+that nobody looked, and is neither yes nor no. A table of a user's own may have true and false. An image-level label of
+Confidence 0 is a verified absence: the class is not in the image, so such a row never selects it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
 
 from oid_async.errors import InputError
+from oid_async.openimages.catalogue_tables import SIDES
 from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.kinds import Kind
 from oid_async.tables.reading import TableFile, reading, scan, scan_keyed
@@ -18,6 +20,10 @@ from oid_async.tables.reading import TableFile, reading, scan, scan_keyed
 CONFIDENCE = "Confidence"
 PREDICATE = "RelationshipLabel"
 TRIPLET_COLUMNS = ("LabelName1", PREDICATE, "LabelName2")
+ANSWER = "EstimatedYesNo"
+# Far above the rounding of an area (a product of two differences of binary numbers within 0 and 1), far below the steps
+# between areas: sides are published in millionths.
+_ROUNDING = 1e-14
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,35 +42,71 @@ class Triplet:
 
 
 @dataclass(frozen=True, slots=True)
+class RowConditions:
+    """What rows must be to match and to be saved, whatever their class; nothing by default.
+
+    `flags` are the values of a box's flags by column. A box covers `least_area` to `most_area` of its image, both
+    included, as shares from 0 to 1 and by its published sides. `answer` is that of a point: yes, no or unsure.
+    """
+
+    flags: Mapping[str, bool] = field(default_factory=dict)
+    least_area: float = 0.0
+    most_area: float = math.inf
+    answer: str | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are asked."""
+        sides = SIDES if self._has_area else ()
+        return (*self.flags, *sides, *([ANSWER] if self.answer is not None else []))
+
+    def met(self) -> pl.Expr:
+        """Return the condition on a row."""
+        conditions = [fits(self.flags)] if self.flags else []
+        if self._has_area:
+            x_min, x_max, y_min, y_max = (pl.col(side).cast(pl.Float64, strict=False) for side in SIDES)
+            area = (x_max - x_min) * (y_max - y_min)
+            conditions.append(area.is_between(self.least_area - _ROUNDING, self.most_area + _ROUNDING))
+            # Not a number is larger than any for Polars.
+            conditions.append(area.is_finite())
+        if self.answer is not None:
+            conditions.append(pl.col(ANSWER).str.to_lowercase() == self.answer)
+        return pl.all_horizontal(pl.lit(True), *conditions).fill_null(False)
+
+    @property
+    def _has_area(self) -> bool:
+        return self.least_area > 0 or self.most_area < math.inf
+
+
+@dataclass(frozen=True, slots=True)
 class RowSource:
     """The rows of one kind that a run reads: its tables, the class_names of its labels, the conditions on its rows.
 
-    `flags` are the values of a box's flags by column, `least` is the least Confidence of a label that counts,
-    `triplets` are the relationships that match (empty: any).
+    `least` is the least Confidence of a label that counts, `triplets` are the relationships that match (empty: any).
     """
 
     kind: Kind
     tables: tuple[TableFile, ...]
     class_names: Mapping[str, str]
-    flags: Mapping[str, bool] = field(default_factory=dict)
+    conditions: RowConditions = RowConditions()
     least: float | None = None
     triplets: tuple[Triplet, ...] = ()
 
     @property
     def is_plain(self) -> bool:
         """Whether every row counts."""
-        return not (self.flags or self.triplets or self.kind.name == "label")
+        return not (self.conditions.columns or self.triplets or self.kind.name == "label")
 
     @property
     def columns(self) -> list[str]:
         """The columns that the conditions need, in addition to the labels."""
-        names = [*self.flags, *([PREDICATE] if self.triplets else [])]
+        names = [*self.conditions.columns, *([PREDICATE] if self.triplets else [])]
         return [*names, CONFIDENCE] if self.kind.name == "label" else names
 
     def saved(self) -> pl.Expr:
         """Return the condition that a row is saved, whatever its class."""
         triplets = pl.any_horizontal(triplet.fits() for triplet in self.triplets) if self.triplets else pl.lit(True)
-        return fits(self.flags) & triplets
+        return self.conditions.met() & triplets
 
     def present(self) -> pl.Expr:
         """Return the condition that the class of a row is in the image: a label of Confidence 0 states the opposite."""
