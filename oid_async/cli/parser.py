@@ -2,13 +2,15 @@
 
 import argparse
 import sys
-from collections.abc import Container
+from collections.abc import Container, Sequence
+from shlex import quote
 from typing import Any, NoReturn
 
 from oid_async.cli.stdio import forgiving, print_help
 from oid_async.errors import UsageError
 from oid_async.options.export import ExportOptions
 from oid_async.options.query import ClassesOptions, MetadataOptions, ReadOptions, RepeatOptions, option_fields
+from oid_async.options.readers import WORDS
 from oid_async.options.table import HEADINGS, Heading
 from oid_async.redaction import redacted_text
 from oid_async.version import __version__
@@ -24,6 +26,15 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**(settings | {"allow_abbrev": False, "add_help": False, "formatter_class": _help_formatter}))
         self.under = {heading: self.add_argument_group(heading) for heading in HEADINGS}
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Return the arguments; of a word too many say what it may be."""
+        found, extra = self.parse_known_args(args, namespace)
+        if extra:
+            self.error(
+                f"unrecognized arguments: {' '.join(extra)}{_advice(sys.argv[1:] if args is None else args, extra)}"
+            )
+        return found
+
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print."""
         raise UsageError(f"{redacted_text(message)} (see {self.prog} --help)")
@@ -31,6 +42,34 @@ class Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: object = None) -> None:
         # Help and version alone come here: what is wrong is raised.
         print_help(message.removesuffix("\n"))
+
+
+def _advice(words: Sequence[str], extra: Sequence[str]) -> str:
+    """Return what to do with words too many behind a repeatable option, of which each takes one; else nothing.
+
+    >>> _advice(["plan", "--category", "Dog", "Cat"], ["Cat"])
+    "; repeat the option: --category Dog --category Cat (one name of several words stands in quotes: 'Dog Cat')"
+    """
+    repeatable = {
+        flag: option
+        for option in option_fields()
+        for flag in option.metadata["flags"]
+        if option.metadata["reader"].is_repeatable
+    }
+    at = next((place for place, word in enumerate(words) if word in extra and not word.startswith("-")), 0)
+    flag = next((place for place in reversed(range(at)) if words[place].startswith("-")), None)
+    if flag is None:
+        of_query = words[0] in ("download", "plan") and at
+        return f"; a class is named by --category {quote(' '.join(extra))}" if of_query else ""
+    name, _, value = words[flag].partition("=")
+    if name not in repeatable:
+        return ""
+    end = next((place for place in range(at, len(words)) if words[place].startswith("-")), len(words))
+    values = [*([value] if value else []), *words[flag + 1 : end]]
+    again = f"; repeat the option: {' '.join(f'{name} {quote(value)}' for value in values)}"
+    if repeatable[name].metadata["reader"] is not WORDS:
+        return again
+    return f"{again} (one name of several words stands in quotes: {quote(' '.join(values))})"
 
 
 def _help_formatter(prog: str) -> argparse.HelpFormatter:

@@ -11,12 +11,13 @@ import polars as pl
 from oid_async.errors import InputError, UsageError
 from oid_async.events import Note, Sink
 from oid_async.jobs.availability import Use, require_published, uses_of
+from oid_async.jobs.class_names import ClassNames
 from oid_async.jobs.given_lists import GivenLists
 from oid_async.jobs.restrictions import RestrictionReader, RestrictionTerms, row_conditions
 from oid_async.jobs.table_files import NO_BAD_ROWS, TableFiles
 from oid_async.metadata.cache import MetadataCache
 from oid_async.openimages.catalogue_tables import TableKind
-from oid_async.openimages.classes import distinct, is_other_name
+from oid_async.openimages.classes import Category, distinct, is_other_name
 from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.kinds import KINDS, Kind, KindName, named, table_of
 from oid_async.openimages.vocabulary import SPLITS, Source, Split
@@ -322,13 +323,16 @@ class TableGatherer:
         options = self._options
         if not kind.has_classes:
             return query
-        classes = await self._files.classes_of(kind)
-        for word in (*words, *options.exclude):
-            category = classes.resolve(word)
-            if is_other_name(word, category):
-                self._sink(Note(f"{word} is called {category.class_name} in this class table"))
-        categories = classes.resolve_all(words)
-        excluded = classes.resolve_all(options.exclude)
+        called = ClassNames(self._files, options.release)
+        found: list[list[Category]] = [[], []]
+        for place, option, some in ((0, "--category", words), (1, "--exclude", options.exclude)):
+            for word in some:
+                from_file = place == 0 and word not in options.categories
+                category = await called.category(word, kind, option="--category-file" if from_file else option)
+                if is_other_name(word, category):
+                    self._sink(Note(f"{word} is called {category.class_name} in this class table"))
+                found[place].append(category)
+        categories, excluded = map(distinct, found)
         for category in categories:
             if len(category.labels) > 1:
                 labels = ", ".join(category.labels)

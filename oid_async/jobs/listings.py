@@ -205,7 +205,7 @@ class Listings:
         """Yield the tables that kinds of annotations take (None: all there are), in the catalogue's order of kinds."""
         wanted = {"classes", "hierarchy", "images"}
         for kind in named(kinds or ()):
-            wanted |= {table_of(kind, self._options.label_source), *kind.class_tables}
+            wanted |= {table_of(kind, self._options.label_source), *kind.class_tables, *kind.side_tables}
         for table_kind in get_args(TableKind):
             if kinds is None or table_kind in wanted:
                 yield from published(table_kind, splits, self._options.release)

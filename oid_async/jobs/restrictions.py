@@ -14,9 +14,10 @@ from operator import and_
 import polars as pl
 
 from oid_async.errors import UsageError
+from oid_async.jobs.class_names import ClassNames
 from oid_async.jobs.table_files import TableFiles
 from oid_async.openimages.catalogue_tables import TableKind
-from oid_async.openimages.classes import Category, Classes
+from oid_async.openimages.classes import Category
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.kinds import KINDS, Kind, KindName, table_of
 from oid_async.options import readers as read
@@ -24,7 +25,7 @@ from oid_async.options.query import Options
 from oid_async.select.query import Restriction, Term
 from oid_async.select.where import Both, Either, Name, Where, names, parse
 from oid_async.tables.reading import TableFile
-from oid_async.tables.rows import CONFIDENCE, TRIPLET_COLUMNS, RowConditions, RowSource, Triplet, absent
+from oid_async.tables.rows import ANY_TRIPLET, CONFIDENCE, TRIPLET_COLUMNS, RowConditions, RowSource, Triplet, absent
 
 _ANY = "*"
 
@@ -76,6 +77,7 @@ class RestrictionReader:
         self._files = files
         self._options = options
         self._selecting = selecting
+        self._names = ClassNames(files, options.release)
         self._terms = RestrictionTerms()
 
     async def read(self) -> RestrictionTerms | None:
@@ -95,8 +97,8 @@ class RestrictionReader:
             terms.conditions.append(pl.any_horizontal(fits))
             terms.parts += zip((f"--triplet {text}" for text in options.triplet), fits, strict=True)
         for word in options.verified_absent:
-            classes = await self._files.classes_of(KINDS["label"])
-            self._require(f"--verified-absent {word}", self._absent(classes.resolve(word).labels))
+            category = await self._names.category(word, KINDS["label"], option="--verified-absent")
+            self._require(f"--verified-absent {word}", self._absent(category.labels))
         return terms
 
     def _require(self, text: str, condition: pl.Expr) -> None:
@@ -146,11 +148,7 @@ class RestrictionReader:
         kind = next((kind for kind in KINDS.values() if kind.name == kind_name), self._selecting)
         if not kind.has_classes:
             raise UsageError(f"--where: {kind.what} name no class; write bbox:{name.word}, for example")
-        classes = await self._files.classes_of(kind)
-        try:
-            category = classes.resolve(name.word)
-        except UsageError as error:
-            raise UsageError(f"--where: {error}") from error
+        category = await self._names.category(name.word, kind, option="--where")
         if name.below:
             hierarchy = await self._files.hierarchy(needed=True)
             assert hierarchy is not None
@@ -164,17 +162,20 @@ class RestrictionReader:
         except csv.Error:  # it holds line ends
             parts = []
         if len(parts) != 3 or not all(parts):
-            raise UsageError(f"--triplet takes three parts, A,REL,B, such as Man,holds,* (* for any), not {text!r}")
-        kind = KINDS["relationship"]
-        classes = await self._files.classes_of(kind)
-        attributes = await self._files.side_names("attributes")
-        predicates = await self._files.side_names("predicates")
-        first, predicate, second = parts
-        triplet = Triplet(
-            None if first == _ANY else self._part(first, classes),
-            None if predicate == _ANY else self._part(predicate, predicates),
-            None if second == _ANY else self._part(second, Classes(attributes.names | classes.names)),
-        )
+            some = await self._names.triplets_like(ANY_TRIPLET)
+            raise UsageError(
+                f"--triplet takes three parts, A,REL,B, such as Man,holds,* (* for any), not {text!r}{some}"
+            )
+        triplet = ANY_TRIPLET
+        for place, (part, word) in enumerate(zip(("first", "predicates", "second"), parts, strict=True)):
+            if word == _ANY:
+                continue
+            try:
+                is_predicate = part == "predicates"
+                found = self._names.predicate(word) if is_predicate else self._names.side(word, is_second=place == 2)
+                triplet = replace(triplet, **{part: (await found).labels})
+            except UsageError as error:
+                raise UsageError(f"{error}{await self._names.triplets_like(triplet)}") from error
         if hierarchy is None:
             return triplet
         wider = replace(
@@ -185,12 +186,6 @@ class RestrictionReader:
         if wider != triplet:
             self._terms.wider[text] = (triplet, wider)
         return triplet
-
-    def _part(self, word: str, classes: Classes) -> tuple[str, ...]:
-        try:
-            return classes.resolve(word).labels
-        except UsageError as error:
-            raise UsageError(f"--triplet: {str(error).replace('class', 'name', 1)}") from error
 
 
 def _with_below(labels: tuple[str, ...] | None, hierarchy: Hierarchy) -> tuple[str, ...] | None:

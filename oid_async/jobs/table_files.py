@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain
@@ -25,7 +26,7 @@ from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.ids import IdForm
 from oid_async.openimages.kinds import KINDS, Kind
 from oid_async.openimages.looks import other_table
-from oid_async.openimages.vocabulary import Split
+from oid_async.openimages.vocabulary import SPLITS, Split
 from oid_async.options.query import Options
 from oid_async.report import size_text
 from oid_async.store.disk import md5_of
@@ -135,6 +136,25 @@ class TableFiles:
             (table,) = await self.tables(table_kind, ())
             self._classes[table_kind], _ = await asyncio.to_thread(read_classes, table)
         return self._classes[table_kind]
+
+    async def cached_names(self, table_kind: TableKind) -> Classes | None:
+        """Return the names of a table as far as it was read or is in the cache; nothing is fetched."""
+        if table_kind not in self._classes:
+            for table in await asyncio.to_thread(self.cached_tables, table_kind):
+                # Another run may replace the version meanwhile: what is looked up for a hint is not worth an error.
+                with suppress(InputError, OSError):
+                    return (await asyncio.to_thread(read_classes, table))[0]
+        return self._classes.get(table_kind)
+
+    def cached_tables(self, kind: TableKind) -> list[TableFile]:
+        """Return the published tables of a kind and of the splits asked for that are in the cache. Blocking."""
+        cache, found = self._cache.cache, []
+        for table in published(kind, self._options.splits or SPLITS, self._options.release):
+            entry = cache.entry(table)
+            version = entry.current_version()
+            if version is not None and entry.damaged_file(version) is None:
+                found.append(entry.table(version))
+        return found
 
     async def hierarchy(self, *, needed: bool) -> Hierarchy | None:
         """Return the class hierarchy, None if it is not `needed` (for a hint alone) and not easily had."""

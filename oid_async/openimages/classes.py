@@ -29,6 +29,10 @@ _RENAMED = (
     ("volleyball", "volleyball (ball)"),
 )
 _OTHER_NAME = dict(_RENAMED) | {new: old for old, new in _RENAMED}
+# So like a name that it was meant (difflib's ratio).
+_SURELY_MEANT = 0.85
+# The most commas within one name ("Sky, cloudy").
+_MOST_COMMAS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,14 @@ class Classes:
     names: dict[str, str]
 
     def resolve(self, word: str) -> Category:
-        """Return the category of a display name (any case, _ for space) or a MID. Raises UsageError with nearest names.
+        """Return what `find` does. Raises UsageError with the nearest names for an unknown one."""
+        found = self.find(word)
+        if found is None:
+            raise UsageError(f"unknown class {word!r}; {self.nearest(word)}")
+        return found
+
+    def find(self, word: str) -> Category | None:
+        """Return the category of a display name (any case, _ for space) or a MID, None for an unknown one.
 
         The name of the class in another release is accepted.
         """
@@ -62,13 +73,29 @@ class Classes:
             return Category(self.names[label], (label,))
         wanted = fold_name(word)
         labels = self._labels_named(wanted) or self._labels_named(_OTHER_NAME.get(wanted))
-        if labels:
-            return Category(self.names[labels[0]], labels)
-        raise UsageError(f"unknown class {word!r}; {self.nearest(word)}")
+        return Category(self.names[labels[0]], labels) if labels else None
 
-    def resolve_all(self, words: Iterable[str]) -> tuple[Category, ...]:
-        """Return the categories of all words, each set of labels once, in the order first named."""
-        return distinct(map(self.resolve, words))
+    def listed(self, word: str) -> tuple[str, ...]:
+        """Return the names that a word lists, separated by commas, as typed; () if it is no such list.
+
+        A name may have a comma itself, so as many parts as make one are taken as it.
+
+        >>> Classes({"/m/a": "Dog", "/m/b": "Sky, cloudy"}).listed("sky, cloudy,dog")
+        ('sky, cloudy', 'dog')
+        """
+        known = {*self.names, *map(fold_name, self.names.values())}
+        known |= {other for name, other in _OTHER_NAME.items() if name in known}
+        parts, found = word.split(","), []
+        while parts:
+            for count in range(min(len(parts), _MOST_COMMAS + 1), 0, -1):
+                name = ",".join(parts[:count]).strip()
+                if name in known or fold_name(name) in known:
+                    found.append(name)
+                    del parts[:count]
+                    break
+            else:
+                return ()
+        return tuple(found) if len(found) > 1 else ()
 
     def matching(self, pattern: str) -> tuple[str, ...]:
         """Return the labels whose name contains a pattern (any case, _ for space) or whose MID it is, in order."""
@@ -85,6 +112,11 @@ class Classes:
         if not near:
             return f"no class of the {len(self.names)} has a name like it"
         return f"nearest: {', '.join(by_fold[name] for name in near)}"
+
+    def is_close(self, word: str) -> bool:
+        """Return whether an unknown name is so like one of these that it is a slip of the finger."""
+        names = {fold_name(name) for name in self.names.values()}
+        return bool(difflib.get_close_matches(fold_name(word), names, n=1, cutoff=_SURELY_MEANT))
 
     def _labels_named(self, wanted: str | None) -> tuple[str, ...]:
         return tuple(label for label, name in self.names.items() if fold_name(name) == wanted)

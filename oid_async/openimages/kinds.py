@@ -41,6 +41,11 @@ class Kind:
         return bool(self.labels)
 
     @property
+    def side_tables(self) -> tuple[TableKind, ...]:
+        """The tables of names that stand in its rows and are no classes: what relationships are called."""
+        return ("predicates",) if self.name == "relationship" else ()
+
+    @property
     def folder(self) -> str:
         """The folder under SAVEPATH."""
         return self.file.partition("/")[0]

@@ -47,6 +47,17 @@ def read_member(label: str, word: object, allowed: Iterable[str]) -> str:
     return word
 
 
+def _refuse_list(label: str, words: Iterable[object], allowed: Iterable[str]) -> None:
+    """Raise UsageError for words of a closed set that are given as one, separated by commas or blanks."""
+    for word in words:
+        parts = re.split(r"[,;\s]+", word.strip()) if isinstance(word, str) else []
+        if len(parts) > 1 and all(part in allowed for part in parts):
+            flag = label[label.find("--") :].rstrip(")")
+            raise UsageError(
+                f"{label}: {word!r} are several; repeat the option: {' '.join(f'{flag} {part}' for part in parts)}"
+            )
+
+
 def read_words(label: str, value: object) -> tuple[str, ...]:
     """Return the words of a repeatable option; a bare string is one word, None is no word."""
     if not isinstance(value, str | Iterable | None):
@@ -99,8 +110,9 @@ def several_of(choices: tuple[str, ...], order: Callable[[tuple[str, ...]], Iter
     """Return a reader of words of a closed set; `order` makes the final sequence of them."""
 
     def read(label: str, value: object) -> tuple[str, ...]:
-        words = tuple(read_member(label, word, choices) for word in read_words(label, value))
-        return tuple(order(words))
+        words = read_words(label, value)
+        _refuse_list(label, words, choices)
+        return tuple(order(tuple(read_member(label, word, choices) for word in words)))
 
     return Reader(read, choices=choices, is_repeatable=True)
 

@@ -86,6 +86,17 @@ def names(where: Where, *, wanted: bool = False) -> Iterator[Name]:
             yield from names(where.right, wanted=wanted)
 
 
+def written(word: str) -> str:
+    """Return a name as it is written in an expression: in quotes if it has to be.
+
+    >>> written("Dog"), written("Bat (Animal)")
+    ('Dog', '"Bat (Animal)"')
+    """
+    name = word.strip()
+    plain = _PLAIN.fullmatch(name) and not name.endswith("/") and not _KIND_LIKE.match(name)
+    return name if plain else '"' + name.replace('"', '""') + '"'
+
+
 class _Parser:
     def __init__(self, text: str) -> None:
         self._text = text

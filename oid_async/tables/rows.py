@@ -41,6 +41,9 @@ class Triplet:
         return pl.all_horizontal(pl.lit(True), *wanted)
 
 
+ANY_TRIPLET = Triplet(None, None, None)
+
+
 @dataclass(frozen=True, slots=True)
 class RowConditions:
     """What rows must be to match and to be saved, whatever their class; nothing by default.
@@ -176,6 +179,17 @@ def count_rows(source: RowSource, ids: IdForm, keys: pl.Series, labels: Sequence
         with reading(table):
             total += int(rows.select(pl.len()).collect(engine="streaming").item())
     return total
+
+
+def most_frequent_triplets(tables: Sequence[TableFile], like: Triplet, count: int) -> list[tuple[str, str, str]]:
+    """Return the labels of the triplets that fit and that most rows have, at most `count`, the most frequent first."""
+    frames = [scan(table, TRIPLET_COLUMNS, []).select(TRIPLET_COLUMNS).filter(like.fits()) for table in tables]
+    if not frames:
+        return []
+    counts = pl.concat(frames).drop_nulls().group_by(TRIPLET_COLUMNS).agg(rows=pl.len())
+    order = counts.sort("rows", *TRIPLET_COLUMNS, descending=[True, False, False, False]).head(count)
+    with reading(tables[0]):
+        return order.select(TRIPLET_COLUMNS).collect(engine="streaming").rows()
 
 
 def scan_pairs(table: TableFile) -> pl.LazyFrame | None:
