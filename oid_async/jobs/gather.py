@@ -16,7 +16,7 @@ from oid_async.jobs.given_lists import GivenLists
 from oid_async.jobs.restrictions import RestrictionReader, RestrictionTerms, row_conditions
 from oid_async.jobs.table_files import NO_BAD_ROWS, TableFiles
 from oid_async.metadata.cache import MetadataCache
-from oid_async.openimages.catalogue_tables import TableKind
+from oid_async.openimages.catalogue_tables import IMAGE_COLUMNS, TableKind
 from oid_async.openimages.classes import Category, distinct, is_other_name
 from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.kinds import KINDS, Kind, KindName, named, table_of
@@ -24,6 +24,7 @@ from oid_async.openimages.vocabulary import SPLITS, Source, Split
 from oid_async.options.paths import shown
 from oid_async.options.query import Options
 from oid_async.select.idlist import IdList, as_image_rows, read_ids
+from oid_async.select.image_where import ImageCondition, read_image_condition
 from oid_async.select.query import Part, ResolvedQuery, Term, names_twice, read_image_keys
 from oid_async.select.where import names, parse
 from oid_async.store.results import SavedAnnotations
@@ -124,8 +125,8 @@ class TableGatherer:
         # The splits of a given image table are those that its rows name.
         are_known = options.image_url is None or bool(options.splits)
         missing = self._require_published(uses, everywhere if are_known else None)
-        await self._files.fetch_given()
         query = self._query(lists, by_rows=by_rows)
+        await self._files.fetch_given()
         if not needs_rows and self._is_bare(lists[0]):
             return await self._from_list(query)
         where = None
@@ -136,7 +137,7 @@ class TableGatherer:
             where = await RestrictionReader(self._files, options, selecting).read()
         needed = self._needed(selecting if selects_rows else None, kinds, where) - missing
         await asyncio.to_thread(self._files.announce, everywhere, needed)
-        images, ids = await self._images(everywhere, needs_rows=needs_rows, needed=needed)
+        images, ids = await self._images(everywhere, query.image_condition, needs_rows=needs_rows, needed=needed)
         has_subset, splits = True, everywhere
         if options.image_url is not None:
             has_subset, splits = await asyncio.to_thread(self._look_at, images[0])
@@ -187,14 +188,27 @@ class TableGatherer:
             top_up=options.top_up,
             by_boxes=by_rows,
             part=Part.of(options.shard),
+            image_condition=self._image_condition(),
         )
 
+    def _image_condition(self) -> ImageCondition | None:
+        """Return the condition on image rows; one on published tables is refused before any is fetched."""
+        if self._options.image_where is None:
+            return None
+        condition = read_image_condition(self._options.image_where)
+        if self._options.image_url is None:
+            condition.require(IMAGE_COLUMNS, "the image table")
+        return condition
+
     async def _images(
-        self, splits: Sequence[Split], *, needs_rows: bool, needed: set[TableKind]
+        self, splits: Sequence[Split], condition: ImageCondition | None, *, needs_rows: bool, needed: set[TableKind]
     ) -> tuple[tuple[TableFile, ...], IdForm]:
         """Return the image tables without their damaged rows, and the form of their ids."""
         options = self._options
         images, ids = await self._files.tables("images", splits), IdForm()
+        if condition is not None:
+            for table in images:
+                condition.require(await asyncio.to_thread(columns_of, table), table.name)
         if options.image_url is not None:
             ids = IdForm(await asyncio.to_thread(looks_hexadecimal, images[0]))
             if needs_rows and not ids.hexadecimal and (options.annotation is None or needed - {"boxes"}):
@@ -242,7 +256,8 @@ class TableGatherer:
         """Return whether the list alone is enough: it gives each image's copy, and nothing else is asked for."""
         options = self._options
         by_copy = options.source is None or options.source == ("cvdf",)
-        return image_ids is not None and image_ids.is_complete and options.image_url is None and by_copy
+        is_alone = options.image_url is None and options.image_where is None
+        return image_ids is not None and image_ids.is_complete and is_alone and by_copy
 
     async def _from_list(self, query: ResolvedQuery) -> GatheredTables:
         """Make an image table of the list itself: nothing is fetched to know more."""

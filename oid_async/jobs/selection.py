@@ -37,7 +37,7 @@ def select_images(tables: GatheredTables, all_boxes: bool, top_up: TopUpState = 
     """Read the tables and decide; a topped up selection with what was given out so far. Raises InputError."""
     query, ids = tables.query, tables.ids
     annotations: dict[str, int] = {}
-    images = read_image_keys(tables.images, ids, tables.splits)
+    images = read_image_keys(tables.images, ids, tables.splits, query.image_condition)
     pairs = no_label_counts(ids) if tables.selecting is None else read_label_counts(tables.selecting, ids, query)
     among = restricted_keys(query.restriction, ids) if query.restriction is not None else None
     selection = choose(pairs, images, query, top_up, among)

@@ -77,6 +77,7 @@ class SelectOptions(TypedDict, total=False):
     where: str | None
     caption: str | None
     triplet: Sequence[str]
+    image_where: str | None
     label_source: str
     min_confidence: float | None
     verified_absent: Sequence[str]
@@ -311,6 +312,14 @@ class Options(ExportOptions):
         metavar="A,REL,B",
         help="images with such a relationship, names or MIDs, * for any part, repeatable for any of them; "
         "such relationships alone are saved",
+    )
+    image_where: str | None = _which_images(
+        None,
+        read.TEXT,
+        "--image-where",
+        metavar="EXPR",
+        help="images whose row in the image table meets a Polars SQL condition: "
+        "\"(Author IS DISTINCT FROM 'X') AND Rotation = 0\"; OriginalSize and Rotation are numbers, other columns text",
     )
     label_source: LabelSource = _annotations(
         "human", read.one_of(get_args(LabelSource)), "--label-source", help="which image-level labels are meant"

@@ -61,6 +61,7 @@ def choose(
     if query.min_boxes is not None or query.max_boxes is not None:
         keep = keep & labelled.within_counts()
     keep = keep & ~labelled.having(label for category in query.excluded for label in category.labels)
+    keep = keep & every.fitting
     if among is not None:
         keep = keep & every.having(among)
     listed = _listed(every, query, matching)

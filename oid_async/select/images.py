@@ -17,18 +17,24 @@ from oid_async.select.idlist import IdList
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """The images of the image table: `keys` sorted and unique, `split` (u8, null if unknown) of each."""
+    """The images of the image table: `keys` sorted and unique, `split` (u8, null if unknown) of each.
+
+    `fitting` is the set of those that meet the condition on image rows: all of them without one.
+    """
 
     keys: pl.Series
     split: pl.Series
+    fitting: pl.Series
 
     @classmethod
     def of(cls, images: pl.DataFrame) -> Self:
         """Return the images of `read_image_keys`, each once: of several rows the first one counts."""
+        if "fits" not in images.columns:
+            images = images.with_columns(fits=True)
         keys = images.get_column(KEY)
         if not keys.is_sorted() or (keys == keys.shift()).any():
             images = images.sort(KEY, maintain_order=True).unique(KEY, keep="first", maintain_order=True)
-        return cls(images.get_column(KEY), images.get_column("split"))
+        return cls(images.get_column(KEY), images.get_column("split"), images.get_column("fits"))
 
     def positions(self, keys: pl.Series) -> pl.Series:
         """Return the position of each key (u32), null for a key of no image."""

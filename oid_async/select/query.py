@@ -15,6 +15,7 @@ from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.vocabulary import SPLITS, Split
 from oid_async.options.query import Match
 from oid_async.select.idlist import IdList
+from oid_async.select.image_where import ImageCondition
 from oid_async.tables.reading import TableFile, reading, scan, scan_keyed
 from oid_async.tables.rows import RowSource, scan_pairs
 
@@ -60,7 +61,7 @@ class ResolvedQuery:
     image, of all categories together; without `by_boxes` every image of the image table is a
     candidate. `seed` is None for the order of ImageIDs. `limit_per_class` without categories is for every label. With
     `top_up` both limits count the images that did not fail. Only `part` of the selected images is returned.
-    `restriction` is one more condition on an image.
+    `restriction` is one more condition on an image, `image_condition` one on its row in the image table.
     """
 
     categories: tuple[Category, ...] = ()
@@ -77,6 +78,7 @@ class ResolvedQuery:
     by_boxes: bool = True
     part: Part | None = None
     restriction: "Restriction | None" = None
+    image_condition: ImageCondition | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -162,21 +164,27 @@ def no_label_counts(ids: IdForm) -> pl.DataFrame:
     return pl.DataFrame(schema={KEY: ids.dtype, "label": pl.UInt16, "rows": pl.UInt32})
 
 
-def read_image_keys(images: Sequence[TableFile], ids: IdForm, splits: Sequence[Split]) -> pl.DataFrame:
-    """Return key and split (u8 index into SPLITS, null if unknown) of the image tables' rows, in published order.
+def read_image_keys(
+    images: Sequence[TableFile], ids: IdForm, splits: Sequence[Split], condition: ImageCondition | None = None
+) -> pl.DataFrame:
+    """Return key, split (u8 index into SPLITS, null if unknown) and fits of the image tables' rows, in published order.
 
-    `splits` keeps the rows of these splits only, where the table has them; empty keeps all.
+    `splits` keeps the rows of these splits only, where the table has them; empty keeps all. `fits` (Boolean) says
+    whether a row meets the condition: NULL is false, and without a condition every row does.
     """
     frames = []
     for table in images:
-        frame = scan_keyed(table, ids, [], ["Subset"])
+        frame = scan_keyed(table, ids, [], ["Subset", *(condition.columns if condition is not None else ())])
         if "Subset" in frame.collect_schema():
             split = _index("Subset", list(SPLITS), None, pl.UInt8)
             frame = in_splits(frame, splits)
         else:
             split = pl.lit(None, pl.UInt8)
-        frames.append(frame.select(KEY, split=split))
-    return _collect(frames, images)
+        fits = pl.lit(True)
+        if condition is not None:
+            frame, fits = frame.with_columns(condition.typed()), condition.condition.fill_null(False)
+        frames.append(frame.select(KEY, split=split, fits=fits))
+    return _collect(frames, images, condition)
 
 
 def names_twice(images: pl.DataFrame) -> bool:
@@ -225,10 +233,12 @@ def _all_labels(source: RowSource) -> list[str]:
         return pl.concat(found).collect(engine="streaming").to_series().drop_nulls().unique().sort().to_list()
 
 
-def _collect(frames: Sequence[pl.LazyFrame], tables: Sequence[TableFile]) -> pl.DataFrame:
+def _collect(
+    frames: Sequence[pl.LazyFrame], tables: Sequence[TableFile], condition: ImageCondition | None = None
+) -> pl.DataFrame:
     """Collect one frame per table, one after the other, so that an error names its table and memory holds one."""
     parts = []
     for frame, table in zip(frames, tables, strict=True):
-        with reading(table):
+        with reading(table) if condition is None else condition.evaluated(table.name):
             parts.append(frame.collect(engine="streaming"))
     return pl.concat(parts)

@@ -271,6 +271,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "label_source": "human",
         "min_confidence": None,
         "verified_absent": (),
+        "image_where": None,
         "traces": False,
         "voice": False,
         "mask_size": "original",
