@@ -82,7 +82,7 @@ class Report:
     images of earlier queries that this query does not select; `bad_rows` counts table rows left out as damaged; `masks`
     and `recordings` count those of the saved images (selected = present + downloaded + failed) and their bytes, and are
     empty where none were asked for; `export` is what was exported, empty without --format; `unknown_ids` counts the
-    entries of --image-ids that name no image of the tables.
+    entries of --image-ids that name no image of the tables; `negatives` counts those among the selected images.
     """
 
     selected: int = 0
@@ -104,6 +104,7 @@ class Report:
     export: dict[str, Any] = field(default_factory=dict)
     unknown_ids: int = 0
     shard: str | None = None
+    negatives: int = 0
 
     @property
     def failed_attachments(self) -> int:

@@ -210,9 +210,10 @@ def prune_lines(report: "PruneReport") -> list[str]:
 
 def summary_lines(report: Report, *, packed: bool = False) -> list[str]:
     """Return what a finished or interrupted run did, as a person reads it; `packed`: its images are in shards."""
+    negatives = f", {report.negatives} of them negatives" if report.negatives else ""
     lines = [
         (f"part {report.shard}: " if report.shard else "")
-        + f"{report.selected} selected: {report.downloaded} downloaded ({size_text(report.bytes)} in "
+        + f"{report.selected} selected{negatives}: {report.downloaded} downloaded ({size_text(report.bytes)} in "
         f"{report.seconds:.1f} s), {report.present} present, {report.failed} failed"
         + (f", {report.pending} pending" if report.pending else "")
         + (f"; {report.unselected} of earlier queries stay" if report.unselected else "")

@@ -20,7 +20,7 @@ from oid_async.openimages.vocabulary import OTHER_SPLITS, SPLITS
 from oid_async.report import Report
 from oid_async.store.disk import has_plain, plain_file
 from oid_async.store.folder import Folder, packed_in
-from oid_async.store.results import MANIFEST_SCHEMA
+from oid_async.store.results import MANIFEST_SCHEMA, ROLE_SCHEMA, SELECTED
 from oid_async.tables.reading import TableFile, reading
 
 # Why a folder is opened, and the words of messages for it. `read` takes images from files or shards, others need files.
@@ -64,7 +64,8 @@ class SavedDataset:
 
         images          ImageID, Subset, FileName, Status, Reason, Source, URL: String, Bytes: Int64, MD5: String,
                         Width, Height: Int32, Rotation: Float64, License, Author, AuthorProfileURL, Title, OriginalURL,
-                        OriginalLandingURL: String
+                        OriginalLandingURL: String; of a query with --negatives also Role: String, VerifiedAbsent:
+                        List(String)
         boxes           ImageID, Source, LabelName: String, Confidence, XMin, XMax, YMin, YMax: Float64, IsOccluded,
                         IsTruncated, IsGroupOf, IsDepiction, IsInside: Int8, XClick1X, XClick2X, XClick3X, XClick4X,
                         XClick1Y, XClick2Y, XClick3Y, XClick4Y: Float64, Category, FileName, OriginalURL: String,
@@ -83,7 +84,9 @@ class SavedDataset:
                         UnsureVotes: Int64, TextLabel, Category, FileName, OriginalURL: String, Width, Height: Int32
 
     `images` has one row per selected image, failed ones too (Status is ok, failed, or pending for what has not
-    landed); the others have rows of saved images alone. Of a run that has not come to its end, is interrupted or
+    landed); the others have rows of saved images alone. Role is `selected` or `negative`; without that column every
+    image is `selected`. VerifiedAbsent lists the MIDs of the categories of which a person has verified that they are
+    not in a negative; it is empty for selected images. Of a run that has not come to its end, is interrupted or
     still on, the tables are as it would write them now: `notes` says so. Coordinates are fractions of the image, 0
     to 1; Width and Height are pixels; a flag is 1, 0, or -1 for unknown; times are seconds. A column that a table
     of a user's own has not is null (a flag -1); further columns follow as String. `timed_caption` and `traces` are
@@ -103,9 +106,7 @@ class SavedDataset:
         self._shards = packed_in(folder)
         self._named_shards = shards
         self._check_manifest(purpose)
-        self._images = pl.scan_parquet(manifest, glob=False).with_columns(
-            pl.col(name).cast(dtype) for name, dtype in MANIFEST_SCHEMA.items()
-        )
+        self._images = _with_dtypes(pl.scan_parquet(manifest, glob=False))
         if purpose != "read":
             self._check_file_names()
 
@@ -335,6 +336,16 @@ class SavedDataset:
             raise _outside(self.manifest, found.item())
 
 
+def _with_dtypes(images: pl.LazyFrame) -> pl.LazyFrame:
+    """Return the manifest in its dtypes; where it has roles, an image without one is selected."""
+    there = images.collect_schema()
+    schema = MANIFEST_SCHEMA | {name: dtype for name, dtype in ROLE_SCHEMA.items() if name in there}
+    images = images.with_columns(pl.col(name).cast(dtype) for name, dtype in schema.items())
+    defaults = (pl.col(name).fill_null(default) for name, default in _NO_ROLE.items() if name in there)
+    return images.with_columns(defaults)
+
+
+_NO_ROLE = {"Role": pl.lit(SELECTED), "VerifiedAbsent": pl.lit([], pl.List(pl.String))}
 _NO_NAME = r"[/\x00]|^\.{0,2}$"
 
 

@@ -105,6 +105,8 @@ class Coco:
             landing_url="OriginalLandingURL",
             rotation="Rotation",
         )
+        if "Role" in images.columns:
+            image = image.struct.with_fields(role=pl.col("Role"), verified_absent=pl.col("VerifiedAbsent"))
         return images.select("Split", json=image.struct.json_encode())
 
     def _annotations(self, span: Span, rows: pl.DataFrame) -> dict[str, pl.Series]:

@@ -70,6 +70,7 @@ class FiftyOne:
         self._last: dict[str, pl.DataFrame] = {}
         self._has_text: set[str] = set()
         self._classes: dict[str, str] = {}
+        self._chosen: dict[str, str] = dict(context.source.dataset.chosen_classes().iter_rows())
         self._attributes: dict[str, str] = {}
         self._mask_classes: dict[str, None] = {}
         self._point_classes: dict[str, str] = {}
@@ -84,6 +85,8 @@ class FiftyOne:
                 rows = span.of(kind)
                 self._rows(name, rows, columns)
                 counts[kind] = len(rows)
+        if "label" not in span.rows and "VerifiedAbsent" in span.images.columns:
+            self._rows("classifications", self._absences(span.images), LABEL_COLUMNS)
         self._collect_classes(span)
         if not self._context.options.no_files:
             names = [_file_name(image_id) for image_id in span.images.get_column("ImageID")]
@@ -93,6 +96,13 @@ class FiftyOne:
         for split, image_id in span.images.select("Split", "ImageID").iter_rows():
             self._context.text_file("metadata", f"{split}.txt").write(f"{image_id}\n")
         self._context.wrote(span.images, counts)
+
+    def _absences(self, images: pl.DataFrame) -> pl.DataFrame:
+        """Return what is verified to be absent in negatives as labels of Confidence 0, which the importer reads."""
+        rows = images.select("ImageID", LabelName="VerifiedAbsent").explode("LabelName").drop_nulls("LabelName")
+        for label in rows.get_column("LabelName").unique():
+            self._classes.setdefault(label, self._chosen.get(label, label))
+        return rows.with_columns(Source=pl.lit("verification"), Confidence=pl.lit("0"))
 
     def _rows(self, name: str, rows: pl.DataFrame, columns: Sequence[str]) -> None:
         if name == "segmentations":

@@ -10,13 +10,12 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from oid_async.formats.samples import SAMPLE_KINDS, SCHEMA, counted, samples
+from oid_async.formats.samples import SAMPLE_KINDS, counted, samples, schema
 from oid_async.formats.source import Span
 from oid_async.formats.writer import ExportContext
 from oid_async.openimages.kinds import KindName
 
 _PICTURE = pl.Struct({"bytes": pl.Binary, "path": pl.String})
-_SCHEMA = {"image": _PICTURE, **SCHEMA, "masks": pl.List(_PICTURE)}
 # So many bytes of each split are held in memory before a file is written.
 _HELD_BYTES = 64 << 20
 
@@ -30,6 +29,11 @@ class Parquet:
 
     def __init__(self, context: ExportContext) -> None:
         self._context = context
+        self._schema = {
+            "image": _PICTURE,
+            **schema(has_roles=context.source.has_roles),
+            "masks": pl.List(_PICTURE),
+        }
         self._most = min(context.options.shard_size, _HELD_BYTES)
         self._rows: dict[str, list[dict[str, Any]]] = {}
         self._bytes: dict[str, int] = {}
@@ -62,6 +66,6 @@ class Parquet:
     def _flush(self, split: str) -> None:
         number = self._files.get(split, 0)
         path: Path = self._context.stage / f"{split}-{number:05}.parquet"
-        pl.DataFrame(self._rows[split], schema=_SCHEMA).write_parquet(path, row_group_size=256)
+        pl.DataFrame(self._rows[split], schema=self._schema).write_parquet(path, row_group_size=256)
         self._context.pictures.record.read(path)
         self._files[split], self._rows[split], self._bytes[split] = number + 1, [], 0

@@ -31,10 +31,13 @@ ABOUT = {
     "original_url": "OriginalURL",
     "landing_url": "OriginalLandingURL",
 }
+# Further fields of a dataset with negatives, which alone has these columns.
+_ABOUT_ROLES = {"role": "Role", "verified_absent": "VerifiedAbsent"}
 _BOX = pl.List(pl.List(pl.Float64))
 _TEXTS, _NUMBERS = pl.List(pl.String), pl.List(pl.Float64)
+_ROLE_SHAPES: dict[str, pl.DataType | type[pl.DataType]] = {"role": pl.String, "verified_absent": _TEXTS}
 # The shape of a sample: every sample has every field.
-SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     **dict.fromkeys(ABOUT, pl.String),
     "width": pl.Int32,
     "height": pl.Int32,
@@ -78,11 +81,17 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 _DECIMALS = 6
 
 
+def schema(*, has_roles: bool) -> dict[str, pl.DataType | type[pl.DataType]]:
+    """Return the shape of the samples of a dataset; `has_roles`: there are negatives among its images."""
+    return _SCHEMA | _ROLE_SHAPES if has_roles else _SCHEMA
+
+
 def samples(span: Span, classes: ExportClasses) -> Iterator[dict[str, Any]]:
     """Yield one sample per image, in order.
 
     In its objects `mask` is the MaskPath, None without a mask, and `has_box` is false for a mask alone.
     """
+    about = ABOUT | {name: column for name, column in _ABOUT_ROLES.items() if column in span.images.columns}
     fields = {
         "objects": _objects(span, classes),
         "labels": _labels(span),
@@ -90,9 +99,9 @@ def samples(span: Span, classes: ExportClasses) -> Iterator[dict[str, Any]]:
         "relationships": _relationships(span),
         "points": _points(span),
     }
-    for row in span.images.select(pl.col(column).alias(name) for name, column in ABOUT.items()).iter_rows(named=True):
+    for row in span.images.select(pl.col(column).alias(name) for name, column in about.items()).iter_rows(named=True):
         for name, found in fields.items():
-            shape = SCHEMA[name]
+            shape = _SCHEMA[name]
             nothing: Any = {each.name: [] for each in shape.fields} if isinstance(shape, pl.Struct) else []
             row[name] = found.get(row["image_id"], nothing)
         yield row

@@ -60,7 +60,8 @@ class Span:
     """Some images in order of ImageID, and their rows of each kind, by ImageID and then in published order.
 
     `images` has the columns of SavedDataset.images but Status, Reason and Source, and of the export: KEY (u64, the id
-    as a number), Place (i64, from 1), Split, OutWidth and OutHeight in pixels. Rows of boxes and masks have ImageID,
+    as a number), Place (i64, from 1), Split, OutWidth and OutHeight in pixels; of a query with negatives also Role and
+    VerifiedAbsent. Rows of boxes and masks have ImageID,
     CLASS (u32), XMin, XMax, YMin, YMax (f64, fractions) and own columns; other kinds are as published, as text.
     """
 
@@ -149,6 +150,11 @@ class ExportSource:
     def has_shapes(self) -> bool:
         """Whether there are boxes or masks, which have classes."""
         return any(kind in self.kinds for kind in _SHAPES)
+
+    @property
+    def has_roles(self) -> bool:
+        """Whether the images have Role and VerifiedAbsent: the query had negatives."""
+        return "Role" in self.dataset.images.collect_schema()
 
     @property
     def draws_masks(self) -> bool:

@@ -25,6 +25,7 @@ from oid_async.options.paths import shown
 from oid_async.options.query import Options
 from oid_async.select.idlist import IdList, as_image_rows, read_ids
 from oid_async.select.image_where import ImageCondition, read_image_condition
+from oid_async.select.negatives import NegativeRule
 from oid_async.select.query import Part, ResolvedQuery, Term, names_twice, read_image_keys
 from oid_async.select.where import names, parse
 from oid_async.store.results import SavedAnnotations
@@ -34,6 +35,8 @@ from oid_async.tables.rows import RowSource, require_known_labels
 from oid_async.tables.text_lists import read_words
 
 _ROW_GROUP = 1 << 15
+# The tables that say of which images a class is verified to be absent, and which ones have it.
+_TELL_NEGATIVES: set[TableKind] = {"boxes", "human_labels"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +152,7 @@ class TableGatherer:
         for table_kind in (kind for kind in get_args(TableKind) if kind in needed):
             tables = await self._files.tables(table_kind, options.splits or splits)
             rows[table_kind] = await self._files.without_damage(table_kind, tables, ids)
-        if where is not None:
-            query = replace(query, restriction=where.restriction(rows))
+        query = self._with_rows(query, where, rows)
         sources = {kind: self._source(kind, rows, where) for kind in dict.fromkeys((selecting, *kinds))}
         boxes = sources.get(KINDS["bbox"])
         if options.annotation is not None and words and boxes is not None:
@@ -200,6 +202,18 @@ class TableGatherer:
             condition.require(IMAGE_COLUMNS, "the image table")
         return condition
 
+    def _with_rows(
+        self, query: ResolvedQuery, where: RestrictionTerms | None, rows: Mapping[TableKind, tuple[TableFile, ...]]
+    ) -> ResolvedQuery:
+        """Return the query with what it asks of tables beside the rows that select."""
+        count = self._options.negatives
+        if where is not None:
+            query = replace(query, restriction=where.restriction(rows))
+        if count is not None:
+            rule = NegativeRule.of(count, query.categories, rows["boxes"], rows["human_labels"])
+            query = replace(query, negatives=rule)
+        return query
+
     async def _images(
         self, splits: Sequence[Split], condition: ImageCondition | None, *, needs_rows: bool, needed: set[TableKind]
     ) -> tuple[tuple[TableFile, ...], IdForm]:
@@ -212,6 +226,11 @@ class TableGatherer:
         if options.image_url is not None:
             ids = IdForm(await asyncio.to_thread(looks_hexadecimal, images[0]))
             if needs_rows and not ids.hexadecimal and (options.annotation is None or needed - {"boxes"}):
+                if options.annotation is not None and options.negatives is not None:
+                    raise InputError(
+                        f"{images[0].name}: its ids are none of Open Images', so no published label says which classes "
+                        "are verified to be absent; leave --negatives out"
+                    )
                 raise InputError(
                     f"{images[0].name}: its ids are none of Open Images', so the published boxes say nothing of them; "
                     "give --annotation with the same ids, or --kind none"
@@ -315,6 +334,8 @@ class TableGatherer:
     def _needed(self, selecting: Kind | None, kinds: Sequence[Kind], where: RestrictionTerms | None) -> set[TableKind]:
         """Return which tables of annotations are read, if there are any."""
         needed = {table_of(kind, self._options.label_source) for kind in (selecting, *kinds) if kind is not None}
+        if self._options.negatives is not None:
+            needed |= _TELL_NEGATIVES
         return needed | where.tables if where is not None else needed
 
     def _require_published(self, uses: Sequence[Use], splits: Sequence[Split] | None) -> set[TableKind]:
@@ -352,7 +373,8 @@ class TableGatherer:
             if len(category.labels) > 1:
                 labels = ", ".join(category.labels)
                 self._sink(Note(f"{category.class_name} names {len(category.labels)} classes, all are taken: {labels}"))
-        hierarchy = await self._files.hierarchy(needed=options.with_subclasses) if categories or excluded else None
+        needed = options.with_subclasses or options.negatives is not None
+        hierarchy = await self._files.hierarchy(needed=needed) if categories or excluded else None
         if hierarchy is not None:
             included = options.with_subclasses
             categories = distinct(each.with_subclasses(hierarchy, included=included) for each in categories)

@@ -114,6 +114,7 @@ class Planning:
         report.unselected = summary.unselected
         report.bad_rows = len(self.tables.bad_rows)
         report.unknown_ids = len(selected.unknown_ids)
+        report.negatives = 0 if selection.negatives is None else len(selection.negatives.keys)
         free = await in_thread(free_bytes, context.options.savepath)
         plan = self._plan(selected, summary, free)
         on_flickr = summary.on_flickr if context.options.rate is None else 0
@@ -154,7 +155,7 @@ class Planning:
                 state = looking.result()
             if journal is not None and options.retry_failed and not options.packs:
                 state = self._without_unreadable(state, selected.selection.keys)
-            summary = planner.write(selected.selection.keys, state)
+            summary = planner.write(selected.selection.keys, state, selected.selection.negatives)
         except (OSError, pl.exceptions.PolarsError) as error:
             if machine_error(error) is None:
                 raise
@@ -218,7 +219,8 @@ class Planning:
 
 def tops_up(options: Options) -> bool:
     """Return whether failures are replaced: without a limit every image is asked for anyway, offline none is."""
-    is_limited = options.limit is not None or options.limit_per_class is not None
+    limits = (options.limit, options.limit_per_class, options.negatives)
+    is_limited = any(limit is not None for limit in limits)
     return options.top_up and is_limited and not options.offline
 
 

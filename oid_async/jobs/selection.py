@@ -14,6 +14,7 @@ from oid_async.openimages.vocabulary import Split
 from oid_async.report import counted
 from oid_async.select.choose import Selection, choose
 from oid_async.select.limits import NO_TOP_UP, TopUpState
+from oid_async.select.negatives import read_evidence
 from oid_async.select.query import answers, no_label_counts, read_image_keys, read_label_counts, restricted_keys
 from oid_async.tables.reading import reading, scan_keyed
 from oid_async.tables.rows import RowSource, count_rows
@@ -40,7 +41,8 @@ def select_images(tables: GatheredTables, all_boxes: bool, top_up: TopUpState = 
     images = read_image_keys(tables.images, ids, tables.splits, query.image_condition)
     pairs = no_label_counts(ids) if tables.selecting is None else read_label_counts(tables.selecting, ids, query)
     among = restricted_keys(query.restriction, ids) if query.restriction is not None else None
-    selection = choose(pairs, images, query, top_up, among)
+    evidence = read_evidence(query.negatives, ids) if query.negatives is not None else None
+    selection = choose(pairs, images, query, top_up, among, evidence)
     if not len(selection.keys) and tables.given and tables.selecting is not None:
         # Of any split: a query of another split than the tables' is well-formed, and selects nothing.
         everywhere = read_image_keys(tables.images, ids, ())
@@ -96,6 +98,11 @@ def remarks(
         asks = tables.selecting is not None and tables.selecting.conditions.columns
         what = "box that fits: not selected" if asks else "box: not selected; --kind none takes them too"
         yield f"{selection.unboxed} listed images have no {what}"
+    if (negatives := selection.negatives) is not None and negatives.found < negatives.asked:
+        yield (
+            f"{negatives.found} negatives, not {negatives.asked}: of no more images has a person verified that one of "
+            "the categories is not there"
+        )
     yield from _unknown(tables, selected, elsewhere or {})
     if not len(selection.keys):
         counts = ", ".join(f"{name} {count}" for name, count in selection.candidates.items())

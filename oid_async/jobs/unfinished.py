@@ -195,7 +195,7 @@ class UnfinishedRun:
         planner = Planner(view.plan, tables.images, tables.ids, tables.splits, sources, names_of)
         top_up = TopUpState(planner.failed(state)) if options.top_up else NO_TOP_UP
         selection = select_images(tables, options.all_boxes, top_up).selection
-        summary = planner.write(selection.keys, state)
+        summary = planner.write(selection.keys, state, selection.negatives)
         if summary.adopted:
             self._in_journal(lambda journal: journal.append(credited(folder, summary.adopted)))
         return tables.ids

@@ -37,17 +37,33 @@ _MOST_COMMAS = 4
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """A category of a query: its class_name, the labels (MIDs) that count as it, and subclasses `below` that do not."""
+    """A category of a query: its class_name, the labels (MIDs) that count as it, and subclasses `below` that do not.
+
+    Of `labels` the last `added` ones are subclasses, too; those before are the category's own.
+    """
 
     class_name: str
     labels: tuple[str, ...]
     below: tuple[str, ...] = ()
+    added: int = 0
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The category's own labels, those of its name."""
+        return self.labels[: len(self.labels) - self.added]
 
     def with_subclasses(self, hierarchy: Hierarchy, *, included: bool) -> Self:
-        """Return this category with its subclasses among its labels, or apart in `below`."""
+        """Return this category with its subclasses among its labels, or apart in `below`.
+
+        >>> person = Category("Person", ("p",)).with_subclasses(Hierarchy("e", {"p": ("m", "w")}), included=True)
+        >>> person.labels, person.own
+        (('p', 'm', 'w'), ('p',))
+        """
         below = [label for own in self.labels for label in hierarchy.below(own) if label not in self.labels]
         below = list(dict.fromkeys(below))
-        return replace(self, labels=(*self.labels, *below)) if included else replace(self, below=tuple(below))
+        if included:
+            return replace(self, labels=(*self.labels, *below), added=len(below))
+        return replace(self, below=tuple(below))
 
 
 @dataclass(frozen=True, slots=True)

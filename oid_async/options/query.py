@@ -69,6 +69,7 @@ class SelectOptions(TypedDict, total=False):
     exclude_ids: str | os.PathLike[str] | Sequence[str] | None
     limit: int | None
     limit_per_class: int | None
+    negatives: int | str | None
     shuffle: bool
     seed: int
     splits: Sequence[str]
@@ -262,6 +263,15 @@ class Options(ExportOptions):
         "--limit-per-class",
         help="of each category the first N selected images in order, before --ndata; -1 for all",
         default_text="all",
+    )
+    negatives: int | str | None = _which_images(
+        None,
+        read.NEGATIVES,
+        "--negatives",
+        help="beside the selected images N others, or P% of them all, of which a person has verified that one of the "
+        "categories is not there, while nobody has boxed or labelled a category or subclass of one; images that are "
+        "merely unlabelled are not taken: the class may well be in them",
+        default_text="none",
     )
     shuffle: bool = _which_images(
         False, read.SWITCH, "--shuffle", help="count in a shuffled order, the same for the same seed, not by ImageID"
@@ -493,7 +503,7 @@ class Options(ExportOptions):
         False,
         read.SWITCH,
         "--top-up",
-        help="in place of each failure take the next image in order, of --ndata and of each class of --limit-per-class",
+        help="in place of each failure take the next image in order, of --ndata, --limit-per-class and --negatives",
     )
     max_failures: int | str = _failures(
         0,
@@ -542,6 +552,8 @@ class Options(ExportOptions):
         """Refuse options of a selection that contradict each other."""
         if self.match == "all" and not (self.categories or self.category_file):
             raise UsageError("match (--type) inter needs at least one --category to intersect")
+        if self.negatives is not None and not (self.categories or self.category_file):
+            raise UsageError("--negatives are images without the categories: name at least one --category")
         from_stdin = [name for name in KEPT_LISTS if getattr(self, name) in _STDIN]
         if len(from_stdin) > 1:
             flags = " and ".join(f"--{name.replace('_', '-')}" for name in from_stdin)
@@ -553,6 +565,11 @@ class Options(ExportOptions):
         if self.shard and self.top_up and self.limit_per_class is not None:
             raise UsageError(
                 "--top-up cannot fill --limit-per-class in one part of --shard, which knows nothing of the others; "
+                "leave one of the three out"
+            )
+        if self.shard and self.top_up and self.negatives is not None:
+            raise UsageError(
+                "--top-up cannot replace --negatives in one part of --shard, which knows nothing of the others; "
                 "leave one of the three out"
             )
 

@@ -218,6 +218,17 @@ def _read_share(label: str, value: object) -> str:
     return value.strip()
 
 
+def _read_negatives(label: str, value: object) -> int | str | None:
+    """Return a number of images as such, a share as 'P%'; None for 0 images."""
+    parts = _COUNT_OR_SHARE.fullmatch(str(value)) if isinstance(value, int | str) else None
+    if parts is None or isinstance(value, bool) or (parts[2] and not 0 < Fraction(parts[2]) < 100):
+        raise UsageError(
+            f"{label} takes a number of images such as 500, or their share of all images, such as 10%, above 0% and "
+            f"below 100%, not {value!r}"
+        )
+    return parts[0] if parts[2] else int(parts[1]) or None
+
+
 def _read_processes(label: str, value: object) -> int | str:
     """Return a number of processes, or 'auto'; None is 1, the caller's own process alone."""
     if value is None:
@@ -276,6 +287,9 @@ CACHE_DIR = replace(FOLDER, read=_or_default(read_folder), environment="OID_ASYN
 SIZE = Reader(_read_size, "SIZE", "bytes, such as 500K, 64M or 1.5G (units of 1024)")
 COUNT_OR_SHARE = Reader(_read_count_or_share, "N|P%", "a count such as 5, or a share such as 2%, at most 100%")
 SHARE = Reader(_read_share, "P%", "a share such as 1% or 0.5%, at most 100%")
+NEGATIVES = Reader(
+    _read_negatives, "N|P%", "a number of images such as 500, or their share of all, such as 10%, below 100%"
+)
 PROCESSES = Reader(_read_processes, "auto|N", f"auto, or from 1 to {_MAX_PROCESSES}")
 SHARD = Reader(_read_shard, "K/N", "such as 3/8")
 HOSTS = Reader(_read_hosts, "HOST:PORT", "such as 127.0.0.1:8080", is_repeatable=True)

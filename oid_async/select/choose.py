@@ -2,7 +2,8 @@
 
 `choose` is the order of operations: rows that match (class, flags, area, point answer), in images of the image table ->
 the number of matching boxes -> union or intersection -> without excluded classes -> other restrictions (--where and
-similar) -> id lists -> the first N of each class -> the first N -> one part of several.
+similar) -> id lists -> the first N of each class -> the first N -> negatives beside them ->
+one part of several.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ from oid_async.openimages.classes import Category
 from oid_async.select.images import Images
 from oid_async.select.label_sets import LabelSets
 from oid_async.select.limits import NO_TOP_UP, Limits, TopUpState
+from oid_async.select.negatives import LabelEvidence, Negatives
 from oid_async.select.query import ResolvedQuery
 
 
@@ -27,6 +29,7 @@ class Selection:
     selected images; `unlisted` counts annotated images without a row in the image table; `unknown_lines` are those of
     the id list that name no image of the tables, `unboxed` counts listed images without a box; `waiting` counts the
     images that are selected if none of `keys` fails, and are not in `keys` because another failure may push them out.
+    `negatives` are those among `keys`, None if the query asks for none; no category counts them.
     """
 
     keys: pl.Series
@@ -39,6 +42,7 @@ class Selection:
     unknown_lines: pl.Series
     unboxed: int
     waiting: int
+    negatives: Negatives | None
 
 
 def choose(
@@ -47,43 +51,67 @@ def choose(
     query: ResolvedQuery,
     state: TopUpState = NO_TOP_UP,
     among: pl.Series | None = None,
+    evidence: LabelEvidence | None = None,
 ) -> Selection:
     """Decide which images are selected, in the order of operations above.
 
     `pairs` comes from `read_label_counts` (or is empty when no rows are read), `images` from `read_image_keys`, `among`
-    from `restricted_keys`. `state` counts only for a query with `top_up`.
+    from `restricted_keys`, `evidence` from `read_evidence` of a query with negatives. `state` counts only for a query
+    with `top_up`.
     """
     every = Images.of(images)
     labelled = LabelSets(every, pairs, query)
     limits = Limits(every, query, state)
     matching = labelled.matching()
-    keep = matching
-    if query.min_boxes is not None or query.max_boxes is not None:
-        keep = keep & labelled.within_counts()
-    keep = keep & ~labelled.having(label for category in query.excluded for label in category.labels)
-    keep = keep & every.fitting
-    if among is not None:
-        keep = keep & every.having(among)
     listed = _listed(every, query, matching)
-    keep = limits.own_candidates(keep & listed.images)
-    firsts = []
-    if query.limit_per_class is not None:
-        firsts = limits.of_classes(keep, labelled.members(), query.limit_per_class)
-        keep = every.mask(firsts)
-    keep, waiting = limits.of_all(keep, firsts)
-    keep = limits.part_of(keep)
+    allowed = (
+        listed.images
+        & every.fitting
+        & ~labelled.having(label for category in query.excluded for label in category.labels)
+    )
+    candidates = matching & allowed
+    if query.min_boxes is not None or query.max_boxes is not None:
+        candidates = candidates & labelled.within_counts()
+    if among is not None:
+        candidates = candidates & every.having(among)
+    keep, waiting = _limited(every, labelled, candidates, query, limits)
+    others, asked = every.mask([]), 0
+    if query.negatives is not None and evidence is not None:
+        whole = keep
+        if query.top_up:
+            # A share is one of what is selected if nothing fails: it stays the same while failures are replaced.
+            whole, _ = _limited(every, labelled, candidates, query, Limits(every, query, NO_TOP_UP))
+        asked = query.negatives.number(int(whole.sum()))
+        others = limits.first(evidence.without_categories(every) & allowed & ~keep, asked)
+    chosen = limits.part_of(keep | others)
+    selected = chosen & keep
     return Selection(
-        keys=every.keys.filter(keep),
+        keys=every.keys.filter(chosen),
         candidates=_named(query.categories, (int(mask.sum()) for mask in labelled.members())),
-        classes=_named(query.categories, (int((mask & keep).sum()) for mask in labelled.members())),
+        classes=_named(query.categories, (int((mask & selected).sum()) for mask in labelled.members())),
         added=_named(query.categories, labelled.added_by_subclasses()),
-        splits=every.splits(keep),
-        rows=labelled.rows(keep),
+        splits=every.splits(chosen),
+        rows=labelled.rows(selected),
         unlisted=labelled.unlisted,
         unknown_lines=listed.unknown_lines,
         unboxed=listed.unboxed,
         waiting=waiting,
+        negatives=evidence.of(every.keys.filter(chosen & others), found=int(others.sum()), asked=asked)
+        if evidence is not None
+        else None,
     )
+
+
+def _limited(
+    every: Images, labelled: LabelSets, candidates: pl.Series, query: ResolvedQuery, limits: Limits
+) -> tuple[pl.Series, int]:
+    """Return the first images of the candidates by all limits, and how many must wait."""
+    keep = limits.own_candidates(candidates)
+    firsts = []
+    if query.limit_per_class is not None:
+        firsts = limits.of_classes(keep, labelled.members(), query.limit_per_class)
+        keep = every.mask(firsts)
+    return limits.of_all(keep, firsts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,10 @@ class Limits:
         """The rank of each image in the order of the query, None for the order of keys."""
         return _order(self._images.keys, self._query.seed)
 
+    def first(self, keep: pl.Series, count: int) -> pl.Series:
+        """Return the first `count` images of a set."""
+        return self._images.mask([_head(keep, self._order, count, self._failed)])
+
     def of_classes(self, keep: pl.Series, classes: Iterable[pl.Series], count: int) -> list[pl.Series]:
         """Return the positions of the first `count` images of each class that are in a set."""
         return [_head(members & keep, self._order, count, self._failed) for members in classes]

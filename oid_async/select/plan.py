@@ -1,7 +1,8 @@
 """The plan: the selected images as a table on disk, each with its file name and the action it needs.
 
 plan/00000.parquet, 00001.parquet, ...: spans of the selection in order of ImageID, one row an image, the columns of
-`PLAN_COLUMNS`. One span is held in memory at a time, so that memory does not grow with the selection.
+`PLAN_COLUMNS`, and of a query with negatives Role and VerifiedAbsent. One span is held in memory at a time, so that
+memory does not grow with the selection.
 
 Action is `fetch`, `present` (journalled or adopted, and the file exists) or `failed` (every source is known to fail for
 good). Known is the Detail of what is remembered for this run's addresses; where that is all of them, KnownSource and
@@ -21,6 +22,7 @@ from oid_async.openimages.vocabulary import Source, Split
 from oid_async.options.query import NameStyle
 from oid_async.report import FINAL_KINDS, Outcome, kind_of, parse_detail
 from oid_async.select.names import Adopt, NameAssigner, NameHashes
+from oid_async.select.negatives import Negatives
 from oid_async.select.query import in_splits
 from oid_async.select.remembered import FailureMemory
 from oid_async.store.journal_index import JournalIndex
@@ -96,8 +98,8 @@ class Planner:
     dry: bool = False
     sizes: tuple[Path, ...] = ()
 
-    def write(self, keys: pl.Series, state: FolderState) -> Summary:
-        """Write the plan of these keys (sorted, unique) and return its counts."""
+    def write(self, keys: pl.Series, state: FolderState, negatives: Negatives | None = None) -> Summary:
+        """Write the plan of these keys (sorted, unique), `negatives` among them, and return its counts."""
         summary = Summary()
         names = NameAssigner(state.existing, state.index, keys)
         summary.unselected = names.unselected
@@ -114,9 +116,10 @@ class Planner:
             _count(frame, self.sources[0], summary, listed=bool(self.sizes))
             if not self.dry:
                 part = self.folder / f"{number:05}.parquet"
-                frame.select(PLAN_COLUMNS).write_parquet(
-                    part, row_group_size=_ROW_GROUP, compression="lz4", statistics=False
-                )
+                planned = frame.select(PLAN_COLUMNS)
+                if negatives is not None:
+                    planned = planned.hstack(negatives.roles(planned.get_column(KEY)))
+                planned.write_parquet(part, row_group_size=_ROW_GROUP, compression="lz4", statistics=False)
         self._remove_rows()
         return summary
 

@@ -16,6 +16,7 @@ from oid_async.openimages.vocabulary import SPLITS, Split
 from oid_async.options.query import Match
 from oid_async.select.idlist import IdList
 from oid_async.select.image_where import ImageCondition
+from oid_async.select.negatives import NegativeRule
 from oid_async.tables.reading import TableFile, reading, scan, scan_keyed
 from oid_async.tables.rows import RowSource, scan_pairs
 
@@ -61,7 +62,8 @@ class ResolvedQuery:
     image, of all categories together; without `by_boxes` every image of the image table is a
     candidate. `seed` is None for the order of ImageIDs. `limit_per_class` without categories is for every label. With
     `top_up` both limits count the images that did not fail. Only `part` of the selected images is returned.
-    `restriction` is one more condition on an image, `image_condition` one on its row in the image table.
+    `restriction` is one more condition on an image, `image_condition` one on its row in the image table. `negatives`
+    asks for others beside the selected images.
     """
 
     categories: tuple[Category, ...] = ()
@@ -79,6 +81,7 @@ class ResolvedQuery:
     part: Part | None = None
     restriction: "Restriction | None" = None
     image_condition: ImageCondition | None = None
+    negatives: NegativeRule | None = None
 
     @property
     def labels(self) -> list[str]:

@@ -5,7 +5,7 @@ one query. Rows are in order of ImageID; one span of images is held in memory.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -35,6 +35,9 @@ MANIFEST_SCHEMA: dict[str, type[pl.DataType]] = {
     "Rotation": pl.Float64,
     **dict.fromkeys(("License", "Author", "AuthorProfileURL", "Title", "OriginalURL", "OriginalLandingURL"), pl.String),
 }
+# The last columns of the manifest of a query with --negatives. Without them every image is `selected`.
+ROLE_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {"Role": pl.String, "VerifiedAbsent": pl.List(pl.String)}
+SELECTED, NEGATIVE = "selected", "negative"
 ATTRIBUTION_COLUMNS = ("ImageID", "FileName", "Author", "AuthorProfileURL", "License", "Title", "OriginalLandingURL")
 FAILURE_COLUMNS = ("ImageID", "URL", "Reason", "Detail", "Attempts")
 # Added to the columns as published, after the names of their classes.
@@ -132,7 +135,9 @@ class Results:
             for number, plan in enumerate(self.plan):
                 frame = self._span(plan, index)
                 part = self.folder.tmp / f"manifest-{number:05}.parquet"
-                frame.select(KEY, *MANIFEST_SCHEMA).write_parquet(part, compression="lz4", statistics=False)
+                frame.select(KEY, *MANIFEST_SCHEMA, *_roles_in(frame.columns)).write_parquet(
+                    part, compression="lz4", statistics=False
+                )
                 parts.append(part)
                 saved = frame.filter(Status="ok").select(ATTRIBUTION_COLUMNS)
                 saved.write_csv(attribution, include_header=False)
@@ -291,8 +296,14 @@ def write_manifest(parts: Sequence[Path], path: Path, digest: str | None) -> Non
     if not parts:
         pl.DataFrame(schema=MANIFEST_SCHEMA).write_parquet(path, metadata=metadata)
         return
-    frame = pl.scan_parquet(list(parts), glob=False).select(list(MANIFEST_SCHEMA))
+    frame = pl.scan_parquet(list(parts), glob=False)
+    frame = frame.select(*MANIFEST_SCHEMA, *_roles_in(frame.collect_schema()))
     frame.sink_parquet(path, row_group_size=_ROW_GROUP, maintain_order=True, metadata=metadata)
+
+
+def _roles_in(columns: Collection[str]) -> list[str]:
+    """Return which columns of ROLE_SCHEMA are there: the plan of an earlier version, or without negatives, has none."""
+    return [name for name in ROLE_SCHEMA if name in columns]
 
 
 def manifest_digest(path: Path) -> str | None:

@@ -75,30 +75,45 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
+class Label:
+    """A row of a split's table of human labels; Confidence 0: a person says that the class is not there."""
+
+    image_id: str
+    label: str
+    confidence: str = "0"
+    split: Split = "train"
+
+
+@dataclass(frozen=True, slots=True)
 class Dataset:
     """What is published, as V7: class rows (MID, name), image rows and box rows, all in published order.
 
-    `below` gives the direct subclasses of a label; without it no hierarchy is published.
+    `below` gives the direct subclasses of a label; without it no hierarchy is published. Without `labels` none are.
     """
 
     classes: Sequence[tuple[str, str]]
     images: Sequence[Image]
     boxes: Sequence[Box]
     below: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    labels: Sequence[Label] = ()
 
     def publish(self, root: Path) -> Path:
         """Write the tables and pictures as a mirror folder holds them and return that folder."""
-        of_boxes = ("classes", "hierarchy", "boxes", "images")
-        for table in (table for table in TABLES if "v7" in table.releases and table.kind in of_boxes):
+        kinds = {"classes", "hierarchy", "boxes", "images"} | (
+            {"all_classes", "human_labels"} if self.labels else set()
+        )
+        for table in (table for table in TABLES if "v7" in table.releases and table.kind in kinds):
             rows: Iterable[dict[str, str]]
             if table.kind == "hierarchy":
                 if self.below:
                     write_bytes(root / table.bucket / table.key, json.dumps(self._tree()).encode())
                 continue
-            if table.kind == "classes":
+            if table.kind in ("classes", "all_classes"):
                 rows = [{"LabelName": label, "DisplayName": name} for label, name in self.classes]
             elif table.kind == "images":
                 rows = [_image_row(image) for image in self.images if image.split == table.split]
+            elif table.kind == "human_labels":
+                rows = [_label_row(label) for label in self.labels if label.split == table.split]
             else:
                 rows = [_box_row(box) for box in self.boxes if box.split == table.split]
             write_table(root / table.bucket / table.key, table.columns, rows)
@@ -223,6 +238,11 @@ def _image_row(image: Image) -> dict[str, str]:
         "Title": f"Žofie, {image.image_id[-2:]}",
         "Rotation": "90.0",
     }
+
+
+def _label_row(label: Label) -> dict[str, str]:
+    source = {"Source": "verification", "Confidence": label.confidence}
+    return {"ImageID": label.image_id, "LabelName": label.label, **source}
 
 
 def _box_row(box: Box) -> dict[str, str]:
