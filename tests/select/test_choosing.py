@@ -138,7 +138,9 @@ def _conditions(chance: random.Random, world: World, query: Query, has: set[str]
             min_boxes=chance.choice((1, 2, 2, 3)) if "min_boxes" in has else None,
             max_boxes=chance.choice((3, 3, 4, 5)) if "max_boxes" in has else None,
         )
-    points = query.selecting == "point"
+    if query.min_area and query.max_area and Reading.share(query.min_area) > Reading.share(query.max_area):
+        query = replace(query, max_area=None)
+    points = query.selecting == "point" or {"point", "all"}.intersection(query.kinds)
     return replace(
         query,
         point_answer=chance.choice(("yes", "yes", "no", "unsure")) if points and "point_answer" in has else None,

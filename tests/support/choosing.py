@@ -155,7 +155,8 @@ class Query:
     @property
     def asks_rows(self) -> bool:
         """Whether an image needs a matching row to be selected, whatever kinds are saved."""
-        numbers = (self.min_area, self.max_area, self.point_answer, self.min_boxes, self.max_boxes, self.balanced)
+        answer = self.point_answer if self.selecting == "point" else None
+        numbers = (self.min_area, self.max_area, answer, self.min_boxes, self.max_boxes, self.balanced)
         by_class = self.limit_per_class is not None and not (self.where and self.where.wanted())
         return bool(self.every_word or self.flags or by_class or any(each is not None for each in numbers))
 
