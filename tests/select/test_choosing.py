@@ -217,7 +217,10 @@ def program(world: World, query: Query, chance: random.Random) -> SelectionResul
 def seen(found: SelectionResult) -> dict[str, Any]:
     """Return the program's answer in plain values."""
     selection = found.selection
+    roles = selection.negatives.roles(selection.keys) if selection.negatives and len(selection.keys) else None
     return {
+        "roles": roles.get_column("Role").to_list() if roles is not None else ["selected"] * len(selection.keys),
+        "absent": roles.get_column("VerifiedAbsent").to_list() if roles is not None else [[]] * len(selection.keys),
         "selected": [f"{key:016x}" for key in selection.keys],
         "splits": selection.splits,
         "candidates": list(selection.candidates.values()),
@@ -229,6 +232,8 @@ def seen(found: SelectionResult) -> dict[str, Any]:
 def read(reading: Reading) -> dict[str, Any]:
     """Return the contract's answer in the same form."""
     return {
+        "roles": list(reading.roles.values()),
+        "absent": [reading.negatives.get(image_id, []) for image_id in reading.roles],
         "selected": list(reading.roles),
         "splits": reading.split_counts,
         "candidates": reading.candidate_counts,
