@@ -20,7 +20,7 @@ from oid_async.openimages.vocabulary import OTHER_SPLITS, SPLITS
 from oid_async.report import Report
 from oid_async.store.disk import has_plain, plain_file
 from oid_async.store.folder import Folder, packed_in
-from oid_async.store.results import MANIFEST_SCHEMA, ROLE_SCHEMA, SELECTED
+from oid_async.store.results import MANIFEST_SCHEMA, NEGATIVE, ROLE_SCHEMA, SELECTED
 from oid_async.tables.reading import TableFile, reading
 
 # Why a folder is opened, and the words of messages for it. `read` takes images from files or shards, others need files.
@@ -217,7 +217,8 @@ class SavedDataset:
         """The counts that the folder itself gives, of all runs of its query.
 
         `selected`, `present` (saved images), `failed`, `pending`, `failures` by kind, `sources` of the saved images,
-        `bytes` of the saved images, `bad_rows`, and of masks and recordings selected, present, failed, bytes.
+        `bytes` of the saved images, `negatives` of the selected ones, `bad_rows`, and of masks and recordings selected,
+        present, failed, bytes.
         """
         with reading(self.manifest):
             groups = self.images.group_by("Status", "Reason", "Source").agg(pl.len().alias("count"), pl.sum("Bytes"))
@@ -233,6 +234,7 @@ class SavedDataset:
             failures=_counts(failed, "Reason"),
             sources=_counts(saved, "Source"),
             savepath=str(self.savepath),
+            negatives=self._count_negatives(),
         )
         if self.made is not None:
             # Its damaged rows, masks and recordings are counted at its end.
@@ -247,6 +249,12 @@ class SavedDataset:
             names = self.narratives.select(pl.col("voice_recording").str.split("/").list.last())
             report.recordings = _files_of(names, recordings)
         return report
+
+    def _count_negatives(self) -> int:
+        if "Role" not in self.images.collect_schema():
+            return 0
+        with reading(self.manifest):
+            return int(self.images.filter(Role=NEGATIVE).select(pl.len()).collect(engine="streaming").item())
 
     # For export, verify and other readers inside the package.
 
