@@ -21,6 +21,7 @@ from oid_async.openimages.classes import Category, distinct, is_other_name
 from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.kinds import KINDS, Kind, KindName, named, table_of
 from oid_async.openimages.vocabulary import SPLITS, Source, Split
+from oid_async.options import readers as read
 from oid_async.options.paths import shown
 from oid_async.options.query import Options
 from oid_async.select.idlist import IdList, as_image_rows, read_ids
@@ -144,6 +145,10 @@ class TableGatherer:
         has_subset, splits = True, everywhere
         if options.image_url is not None:
             has_subset, splits = await asyncio.to_thread(self._look_at, images[0])
+            if not has_subset and isinstance(query.limit, Mapping):
+                raise InputError(
+                    f"{images[0].name}: column 'Subset' is missing, by which --ndata {options.limit} counts"
+                )
             image_ids, exclude_ids = await self._id_lists(ids)
             query = replace(query, image_ids=image_ids, exclude_ids=exclude_ids)
         if not are_known:
@@ -185,7 +190,7 @@ class TableGatherer:
             image_ids=lists[0],
             exclude_ids=lists[1],
             limit_per_class=options.limit_per_class,
-            limit=options.limit,
+            limit=read.amount(options.limit),
             seed=options.seed if options.shuffle else None,
             top_up=options.top_up,
             by_boxes=by_rows,
@@ -238,13 +243,16 @@ class TableGatherer:
         return await self._files.without_damage("images", images, ids), ids
 
     def _splits(self, image_ids: IdList | None) -> tuple[Split, ...]:
-        """Return the splits whose tables are read: as asked, as in the id list, or all that given boxes may be of."""
+        """Return the splits whose tables are read: as asked, as listed or counted, or all that given boxes may have."""
         if self._options.splits:
             return self._options.splits
         if self._options.annotation:
             return SPLITS
         named = image_ids.splits if image_ids is not None else ()
-        usual: tuple[Split, ...] = () if named and image_ids is not None and image_ids.is_complete else ("train",)
+        counted = read.amount(self._options.limit)
+        usual: tuple[Split, ...] = tuple(counted) if isinstance(counted, Mapping) else ("train",)
+        if named and image_ids is not None and image_ids.is_complete:
+            usual = ()
         return tuple(split for split in SPLITS if split in (*named, *usual))
 
     def _words(self) -> tuple[str, ...]:

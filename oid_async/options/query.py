@@ -8,7 +8,7 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, fields
 from fractions import Fraction
 from functools import partial
@@ -67,7 +67,7 @@ class SelectOptions(TypedDict, total=False):
     max_boxes: int | None
     image_ids: str | os.PathLike[str] | Sequence[str] | None
     exclude_ids: str | os.PathLike[str] | Sequence[str] | None
-    limit: int | None
+    limit: int | str | Mapping[str, int] | None
     limit_per_class: int | None
     negatives: int | str | None
     shuffle: bool
@@ -249,12 +249,13 @@ class Options(ExportOptions):
     exclude_ids: str | tuple[str, ...] | None = _which_images(
         None, read.EXCLUSIONS, "--exclude-ids", help="none of these images: a list as of --image-ids"
     )
-    limit: int | None = _which_images(
+    limit: int | str | None = _which_images(
         None,
-        read.COUNT_OR_ALL,
+        read.AMOUNT,
         "--ndata",
         "--limit",
-        help="the first N selected images in order, -1 for all",
+        help="the first N selected images in order, -1 for all; P% of them, rounded down, at least one; or numbers of "
+        "the named splits, of which the others get none",
         default_text="all",
     )
     limit_per_class: int | None = _which_images(
@@ -533,6 +534,7 @@ class Options(ExportOptions):
         read_values(self)
         self._check_addresses()
         self._check_selection()
+        self._check_amounts()
         self._check_ranges()
         self._check_annotations()
         self._check_export()
@@ -585,6 +587,22 @@ class Options(ExportOptions):
             raise UsageError("--all-boxes has nothing to save with --kind none")
         if (self.traces or self.voice) and not {"narrative", "all"} & set(self.kinds):
             raise UsageError(f"--{'traces' if self.traces else 'voice'} are of narratives: say --kind narrative, too")
+
+    def _check_amounts(self) -> None:
+        """Refuse an --ndata that names a split which is not selected from, or that cannot be topped up."""
+        if not isinstance(counts := read.amount(self.limit), dict):
+            return
+        if self.splits and (outside := [split for split in counts if split not in self.splits]):
+            raise UsageError(
+                f"--ndata {self.limit} counts images of {', '.join(outside)}, and --split {', '.join(self.splits)} "
+                f"leaves them out; say --split {outside[0]}, too"
+            )
+        if self.top_up and (self.shard or self.limit_per_class is not None):
+            with_what = "one part of --shard" if self.shard else "the classes of --limit-per-class"
+            raise UsageError(
+                f"--top-up cannot fill the splits of --ndata {self.limit} and {with_what}, of which each replaces "
+                "failures by itself; leave one of the three out"
+            )
 
     def _check_ranges(self) -> None:
         """Refuse a least number that is larger than the most."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from oid_async.errors import UsageError
+from oid_async.openimages.vocabulary import SPLITS, Split
 from oid_async.options.paths import TABLE_SCHEMES, read_path, refuse_login
 
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([BKMGTbkmgt]?)(?:i?[Bb])?")
@@ -152,6 +153,55 @@ def _read_count_or_all(label: str, value: object) -> int | None:
     return None if count == -1 else count
 
 
+def amount(value: int | str | None) -> int | Fraction | dict[Split, int | None] | None:
+    """Return what an option that `AMOUNT` has read means: a number, a share, or numbers by split; None is all.
+
+    >>> amount("2.5%"), amount("train=100,test=-1")
+    (Fraction(1, 40), {'train': 100, 'test': None})
+    """
+    if value is None or isinstance(value, int):
+        return value
+    if value.endswith("%"):
+        return share(value)
+    named = [part.partition("=") for part in value.split(",")]
+    counts = {name: int(count) for name, _, count in named}
+    return {split: None if counts[split] == -1 else counts[split] for split in SPLITS if split in counts}
+
+
+def _read_amount(label: str, value: object) -> int | str | None:
+    """Return a number of images, None for all, a share as 'P%', or numbers of splits as 'train=100,validation=20'."""
+    if isinstance(value, Mapping):
+        value = ",".join(f"{split}={count}" for split, count in value.items())
+    text = value.strip() if isinstance(value, str) else ""
+    if _SHARE.fullmatch(text):
+        if not 0 < share(text) <= 1:
+            raise UsageError(f"{label} takes a share above 0% and at most 100%, not {text}")
+        return text
+    if "=" in text:
+        return _read_splits(label, text)
+    try:
+        number = int(text) if text else value
+    except ValueError:
+        raise UsageError(
+            f"{label} takes a count, -1 for all, a share such as 10%, or numbers of splits such as "
+            f"train=1000,validation=100, not {value!r}"
+        ) from None
+    return _read_count_or_all(label, number)
+
+
+def _read_splits(label: str, text: str) -> str:
+    counts: dict[str, int] = {}
+    for part in text.split(","):
+        split, _, number = (word.strip() for word in part.partition("="))
+        read_member(f"{label}: a split", split, SPLITS)
+        if split in counts:
+            raise UsageError(f"{label} names {split} twice: {text}")
+        if not re.fullmatch("-1|[0-9]{1,18}", number):
+            raise UsageError(f"{label} takes a count for each split, or -1 for all, not {part.strip()!r}")
+        counts[split] = int(number)
+    return ",".join(f"{split}={counts[split]}" for split in SPLITS if split in counts)
+
+
 def _read_text(label: str, value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise UsageError(f"{label} takes text, not {value!r}")
@@ -272,6 +322,12 @@ def compact_size(size_bytes: int) -> str:
 
 _COUNT_OR_MINUS_ONE = number(int, "takes a count, or -1 for all", -1)
 COUNT_OR_ALL = replace(_COUNT_OR_MINUS_ONE, read=_read_count_or_all)
+AMOUNT = Reader(
+    _read_amount,
+    "N|P%|SPLIT=N,...",
+    "a count, -1 for all; a share such as 10%; numbers of splits such as train=1000,validation=100 (in Python also a "
+    "mapping)",
+)
 TEXT = Reader(_read_text)
 WORDS = Reader(read_words, "NAME", is_repeatable=True)
 COUNT = number(int, "takes a count, 0 or more", 0)

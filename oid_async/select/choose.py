@@ -74,21 +74,21 @@ def choose(
         candidates = candidates & labelled.within_counts()
     if among is not None:
         candidates = candidates & every.having(among)
-    keep, waiting = _limited(every, labelled, candidates, query, limits)
+    keep, waiting = limits.selected(candidates, labelled.members())
     others, asked = every.mask([]), 0
     if query.negatives is not None and evidence is not None:
         whole = keep
         if query.top_up:
             # A share is one of what is selected if nothing fails: it stays the same while failures are replaced.
-            whole, _ = _limited(every, labelled, candidates, query, Limits(every, query, NO_TOP_UP))
+            whole, _ = Limits(every, query, NO_TOP_UP).selected(candidates, labelled.members())
         asked = query.negatives.number(int(whole.sum()))
         others = limits.first(evidence.without_categories(every) & allowed & ~keep, asked)
     chosen = limits.part_of(keep | others)
     selected = chosen & keep
     return Selection(
         keys=every.keys.filter(chosen),
-        candidates=_named(query.categories, (int(mask.sum()) for mask in labelled.members())),
-        classes=_named(query.categories, (int((mask & selected).sum()) for mask in labelled.members())),
+        candidates=_named(query.categories, map(len, labelled.members())),
+        classes=_named(query.categories, (every.count(selected, members) for members in labelled.members())),
         added=_named(query.categories, labelled.added_by_subclasses()),
         splits=every.splits(chosen),
         rows=labelled.rows(selected),
@@ -100,18 +100,6 @@ def choose(
         if evidence is not None
         else None,
     )
-
-
-def _limited(
-    every: Images, labelled: LabelSets, candidates: pl.Series, query: ResolvedQuery, limits: Limits
-) -> tuple[pl.Series, int]:
-    """Return the first images of the candidates by all limits, and how many must wait."""
-    keep = limits.own_candidates(candidates)
-    firsts = []
-    if query.limit_per_class is not None:
-        firsts = limits.of_classes(keep, labelled.members(), query.limit_per_class)
-        keep = every.mask(firsts)
-    return limits.of_all(keep, firsts)
 
 
 @dataclass(frozen=True, slots=True)

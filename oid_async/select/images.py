@@ -11,7 +11,7 @@ from typing import Self
 import polars as pl
 
 from oid_async.openimages.ids import KEY
-from oid_async.openimages.vocabulary import SPLITS
+from oid_async.openimages.vocabulary import SPLITS, Split
 from oid_async.select.idlist import IdList
 
 
@@ -51,6 +51,10 @@ class Images:
             mask = mask.scatter(at, True) if len(at) else mask
         return mask
 
+    def count(self, images: pl.Series, positions: pl.Series) -> int:
+        """Return how many of the images at these positions are in a set."""
+        return int(taken(images, positions).sum() or 0)
+
     def having(self, keys: pl.Series) -> pl.Series:
         """Return the set of the images with these keys; other keys are ignored."""
         return self.mask([self.positions(keys).drop_nulls()])
@@ -66,7 +70,16 @@ class Images:
         absent = rows.join(known, on="line", how="anti").get_column("line").unique()
         return self.mask([known.get_column("at")]), pl.concat([absent, ids.odd.get_column("line")]).sort()
 
+    def of_split(self, split: Split) -> pl.Series:
+        """Return the set of the images of a split; one of an unknown split is in none."""
+        return (self.split == SPLITS.index(split)).fill_null(False)
+
     def splits(self, keep: pl.Series) -> dict[str, int]:
         """Return how many of a set are in each split, where that is known."""
         counts = self.split.filter(keep).drop_nulls().value_counts().sort("split")
         return {SPLITS[code]: count for code, count in counts.iter_rows()}
+
+
+def taken(values: pl.Series, positions: pl.Series) -> pl.Series:
+    """Return the values at positions; of an empty column Polars takes none at all."""
+    return values.gather(positions) if len(positions) else values.clear()

@@ -1,6 +1,6 @@
 """Sets of a query's images by the labels of their rows, and counts of those rows."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 from operator import and_
 
@@ -33,7 +33,7 @@ class LabelSets:
         if not self._query.by_boxes:
             return pl.repeat(True, len(self._images.keys), dtype=pl.Boolean, eager=True)
         if self._query.match == "all":
-            return reduce(and_, self.members())
+            return reduce(and_, (self._images.mask([members]) for members in self.members()))
         return self._images.mask([self._saved.get_column("at")])
 
     def within_counts(self) -> pl.Series:
@@ -46,16 +46,17 @@ class LabelSets:
         return self._images.mask([counts.filter(fits).get_column("at")])
 
     def members(self) -> Iterator[pl.Series]:
-        """Yield the set of each category; without categories, of each label."""
+        """Yield the positions of each category's images, in no order; without categories, of each label's, by code."""
         if self._query.categories:
-            yield from (self._matching(category.labels) for category in self._query.categories)
+            yield from (self._matching(self._codes_of(category.labels)) for category in self._query.categories)
         else:
-            yield from (self._images.mask([_matching(frame)]) for frame in self._by_label.values())
+            yield from (self._matching([code]) for code in sorted(self._by_label))
 
     def added_by_subclasses(self) -> Iterator[int]:
         """Yield how many images each category would gain with its subclasses."""
         for category, members in zip(self._query.categories, self.members(), strict=True):
-            yield int((self._matching(category.below) & ~members).sum()) if category.below else 0
+            below = self._matching(self._codes_of(category.below))
+            yield len(below) - self._images.count(self._images.mask([members]), below) if len(below) else 0
 
     def having(self, labels: Iterable[str]) -> pl.Series:
         """Return the set of the images with a box of any of these labels, whatever its flags."""
@@ -68,9 +69,13 @@ class LabelSets:
             return 0
         return int(self._saved.get_column("rows").filter(keep.gather(self._saved.get_column("at"))).sum())
 
-    def _matching(self, labels: Iterable[str]) -> pl.Series:
-        frames = (self._by_label.get(code) for code in self._codes_of(labels))
-        return self._images.mask(_matching(frame) for frame in frames if frame is not None)
+    def _matching(self, codes: Sequence[int]) -> pl.Series:
+        """Return the positions of the images with a row of these labels that matches, each once."""
+        frames = [self._by_label[code] for code in codes if code in self._by_label]
+        positions = [frame.filter(pl.col("rows") > 0).get_column("at") for frame in frames]
+        if len(positions) == 1:
+            return positions[0]
+        return pl.concat(positions).unique() if positions else pl.Series("at", [], pl.UInt32)
 
     def _codes_of(self, labels: Iterable[str]) -> list[int]:
         return sorted({self._codes[label] for label in labels})
@@ -85,7 +90,3 @@ def _unlisted(pairs: pl.DataFrame) -> int:
     if pairs.schema[KEY] == pl.UInt64:
         return len(absent)
     return int((~absent.is_in(listed.implode())).sum())
-
-
-def _matching(frame: pl.DataFrame) -> pl.Series:
-    return frame.filter(pl.col("rows") > 0).get_column("at")

@@ -5,14 +5,14 @@ them. Decided again after more have failed, the first N grow by the next images 
 no more.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import polars as pl
 
 from oid_async.openimages.ids import HEX_ID, KEY, id_of_key, shuffle_number
-from oid_async.select.images import Images
+from oid_async.select.images import Images, taken
 from oid_async.select.query import ResolvedQuery
 
 
@@ -47,6 +47,19 @@ def shuffled(seed: int) -> pl.Expr:
     return z ^ (z // number(2**31))
 
 
+@dataclass(frozen=True, slots=True)
+class _Firsts:
+    """The set of the images that are left before --ndata.
+
+    `of_classes` are the positions of those that a limit per class took, in order, by class; `total` is how many there
+    would be if none failed.
+    """
+
+    images: pl.Series
+    of_classes: tuple[pl.Series, ...]
+    total: int
+
+
 class Limits:
     """The first images of a set, by the limits of a query and in its order; with --top-up until so many did not fail.
 
@@ -64,40 +77,80 @@ class Limits:
         """The rank of each image in the order of the query, None for the order of keys."""
         return _order(self._images.keys, self._query.seed)
 
+    def selected(self, candidates: pl.Series, classes: Iterable[pl.Series]) -> tuple[pl.Series, int]:
+        """Return the images of a set that all limits leave, and how many must wait: see `Selection`.
+
+        `classes` has the positions of each class's images.
+        """
+        return self._by_count(self._by_class(candidates, classes))
+
     def first(self, keep: pl.Series, count: int) -> pl.Series:
         """Return the first `count` images of a set."""
-        return self._images.mask([_head(keep, self._order, count, self._failed)])
-
-    def of_classes(self, keep: pl.Series, classes: Iterable[pl.Series], count: int) -> list[pl.Series]:
-        """Return the positions of the first `count` images of each class that are in a set."""
-        return [_head(members & keep, self._order, count, self._failed) for members in classes]
-
-    def of_all(self, keep: pl.Series, firsts: Sequence[pl.Series]) -> tuple[pl.Series, int]:
-        """Return the first images of a set, by --ndata, and how many must wait.
-
-        `firsts` are the positions of the first images by class if a limit per class made the set.
-        """
-        limit, part = self._query.limit, self._query.part
-        if limit is None:
-            return keep, 0
-        if part is not None and self._tops_up_part:
-            limit = part.share(limit)
-        positions = _head(keep, self._order, limit, self._failed)
-        if not firsts or self._requested is None:
-            return self._images.mask([positions]), 0
-        certain = _certain(self._images, positions, firsts, limit, self._failed, self._images.having(self._requested))
-        return self._images.mask([certain]), len(positions) - len(certain)
-
-    def own_candidates(self, keep: pl.Series) -> pl.Series:
-        """Return the images of a set that a part may take, where what fails in it is replaced by its own next images.
-
-        Before --ndata, every N-th image gives those that every N-th of its first images gives after it.
-        """
-        return self._in_part(keep) if self._tops_up_part else keep
+        return self._images.mask([_head(keep.arg_true(), self._order, count, self._failed)])
 
     def part_of(self, keep: pl.Series) -> pl.Series:
         """Return the images of a selection that belong to the query's part: every N-th in order."""
         return keep if self._query.part is None or self._tops_up_part else self._in_part(keep)
+
+    def _by_class(self, keep: pl.Series, classes: Iterable[pl.Series]) -> _Firsts:
+        """Return the first images of each class of a set by the limit per class, all of the set without one."""
+        count = self._query.limit_per_class
+        if count is None:
+            # A part that replaces what fails by its own next images takes every N-th image before --ndata: those are
+            # the same ones that every N-th of the first images gives after it.
+            return _Firsts(self._in_part(keep) if self._tops_up_part else keep, (), int(keep.sum()))
+        firsts, unfailed = [], []
+        for members in classes:
+            own = members.filter(taken(keep, members))
+            firsts.append(_head(own, self._order, count, self._failed))
+            if self._failed is not None:
+                unfailed.append(_head(own, self._order, count))
+        images = self._images.mask(firsts)
+        return _Firsts(images, tuple(firsts), int((self._images.mask(unfailed) if unfailed else images).sum()))
+
+    def _by_count(self, firsts: _Firsts) -> tuple[pl.Series, int]:
+        """Return the images that --ndata leaves, and how many must wait."""
+        if self._query.limit is None:
+            return firsts.images, 0
+        chosen, waiting = [], 0
+        for among, count in self._counts(firsts.total):
+            own = firsts.images if among is None else firsts.images & among
+            positions = own.arg_true() if count is None else _head(own.arg_true(), self._order, count, self._failed)
+            if count is not None and firsts.of_classes and self._requested is not None:
+                certain = self._certain(firsts, count, positions)
+                waiting += len(positions) - len(certain)
+                positions = certain
+            chosen.append(positions)
+        return self._images.mask(chosen), waiting
+
+    def _counts(self, total: int) -> Iterator[tuple[pl.Series | None, int | None]]:
+        """Yield sets of images (None: all) and how many --ndata takes of each (None: all of them)."""
+        limit, part = self._query.limit, self._query.part
+        if isinstance(limit, Mapping):
+            yield from ((self._images.of_split(split), count) for split, count in limit.items())
+            return
+        count = int(limit) if isinstance(limit, int) else min(total, max(1, int(total * (limit or 0))))
+        count = part.share(count) if part is not None and self._tops_up_part else count
+        yield None, count if count < len(self._images.keys) else None
+
+    def _certain(self, firsts: _Firsts, count: int, positions: pl.Series) -> pl.Series:
+        """Return the images of `positions` (in order) that stay selected whatever fails later.
+
+        An image of two classes that fails is replaced by one more in each: two in place of one, and the last of
+        --ndata, which counts across the classes, is pushed out. Requested at once, it would have been fetched for
+        nothing, or not, depending on where a run was interrupted. So it is selected only when as many images as can
+        come before it, one for each class that an image not yet requested is among the first of, are fewer than
+        --ndata.
+        """
+        assert self._requested is not None
+        most = pl.repeat(0, len(self._images.keys), dtype=pl.Int64, eager=True)
+        counts = pl.concat(firsts.of_classes).alias("at").value_counts(name="classes")
+        if len(counts):
+            most = most.scatter(counts.get_column("at"), counts.get_column("classes").cast(pl.Int64))
+        most = most.set(self._images.having(self._requested), 1)
+        if self._failed is not None:
+            most = most.set(self._failed, 0)
+        return positions.filter(_before(taken(most, positions)) < count)
 
     @property
     def _tops_up_part(self) -> bool:
@@ -109,46 +162,21 @@ class Limits:
         return self._images.mask([positions.filter(self._query.part.holds(pl.int_range(pl.len()))).to_series()])
 
 
-def _certain(
-    images: Images,
-    positions: pl.Series,
-    firsts: Sequence[pl.Series],
-    limit: int,
-    failed: pl.Series | None,
-    requested: pl.Series,
-) -> pl.Series:
-    """Return the images of `positions` (in order) that stay selected whatever fails later; `firsts` are those by class.
-
-    An image of two classes that fails is replaced by one more in each: two in place of one, and the last of --ndata,
-    which counts across the classes, is pushed out. Requested at once, it would have been fetched for nothing, or not,
-    depending on where a run was interrupted. So it is selected only when as many images as can come before it, one for
-    each class that an image not yet requested is among the first of, are fewer than --ndata.
-    """
-    most = pl.repeat(0, len(images.keys), dtype=pl.Int64, eager=True)
-    counts = pl.concat(firsts).alias("at").value_counts(name="classes")
-    if len(counts):
-        most = most.scatter(counts.get_column("at"), counts.get_column("classes").cast(pl.Int64))
-    most = most.set(requested, 1)
-    if failed is not None:
-        most = most.set(failed, 0)
-    return positions.filter(_before(most.gather(positions)) < limit) if len(positions) else positions
-
-
-def _head(images: pl.Series, order: pl.Series | None, count: int, failed: pl.Series | None = None) -> pl.Series:
-    """Return the first positions of a set, by `order` or by key, until `count` of the images have not failed."""
-    positions = images.arg_true()
+def _head(positions: pl.Series, order: pl.Series | None, count: int, failed: pl.Series | None = None) -> pl.Series:
+    """Return the first of some positions, by `order` or by key, in order, until `count` of the images did not fail."""
+    count = min(count, len(positions))
     if failed is not None and failed.any():
         positions = _sorted(positions, order)
-        good = ~failed.gather(positions) if len(positions) else pl.Series([], dtype=pl.Boolean)
-        return positions.filter(_before(good) < count)
-    count = min(count, len(positions))
-    if order is None:
-        return positions.head(count)
-    return positions.gather(order.gather(positions).arg_sort().head(count)) if len(positions) else positions
+        return positions.filter(_before(~taken(failed, positions)) < count)
+    if not 0 < count < len(positions):
+        return _sorted(positions, order) if count else positions.clear()
+    places = positions if order is None else order.gather(positions)
+    return _sorted(positions.filter(places <= places.bottom_k(count).max()), order)
 
 
 def _sorted(positions: pl.Series, order: pl.Series | None) -> pl.Series:
-    return positions if order is None or not len(positions) else positions.gather(order.gather(positions).arg_sort())
+    """Return positions in order."""
+    return positions.sort() if order is None else taken(positions, taken(order, positions).arg_sort())
 
 
 def _before(counts: pl.Series) -> pl.Series:

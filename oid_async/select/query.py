@@ -4,8 +4,9 @@ Each table is read once, lazily, two or three columns wide. Only columns of numb
 ImageID as UInt64 (8 bytes), or the id itself in a table of a user's own with other ids.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Self
 
 import polars as pl
@@ -60,7 +61,8 @@ class ResolvedQuery:
 
     `min_boxes` and `max_boxes` bound the matching boxes of an
     image, of all categories together; without `by_boxes` every image of the image table is a
-    candidate. `seed` is None for the order of ImageIDs. `limit_per_class` without categories is for every label. With
+    candidate. `seed` is None for the order of ImageIDs. `limit_per_class` without categories is for every label.
+    `limit` is a number, a share, or numbers of splits, of which others get none. With
     `top_up` both limits count the images that did not fail. Only `part` of the selected images is returned.
     `restriction` is one more condition on an image, `image_condition` one on its row in the image table. `negatives`
     asks for others beside the selected images.
@@ -74,7 +76,7 @@ class ResolvedQuery:
     image_ids: IdList | None = None
     exclude_ids: IdList | None = None
     limit_per_class: int | None = None
-    limit: int | None = None
+    limit: int | Fraction | Mapping[Split, int | None] | None = None
     seed: int | None = None
     top_up: bool = False
     by_boxes: bool = True

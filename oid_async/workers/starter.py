@@ -9,12 +9,14 @@ import os
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
 from oid_async.concurrency import run_to_end, wait_until_done
 from oid_async.options.query import Options
+from oid_async.options.readers import amount
 
 _PROGRAM = "oid_async.workers.process"
 # Starting a worker takes half a second of one core's time. Of images of the usual 300 KB, 4,000 take two thirds of the
@@ -135,7 +137,11 @@ def early_workers(options: Options, processors: int) -> int:
     """
     if options.rate or options.limit_rate is not None or options.offline or processors < 2:
         return 0
-    few = options.limit is not None and options.limit < _IMAGES_EACH
+    # How many images a share is, or one split's -1, is not known before they are selected.
+    counts = amount(options.limit)
+    numbers = counts.values() if isinstance(counts, Mapping) else (counts,)
+    most = sum(number if isinstance(number, int) else _IMAGES_EACH for number in numbers)
+    few = most < _IMAGES_EACH
     return int(options.processes == "auto" and not few)
 
 

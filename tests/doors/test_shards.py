@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Mapping
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,17 @@ from oid_async.cli.cluster_variables import shard_from
 from oid_async.errors import UsageError
 from oid_async.openimages.classes import Category
 from oid_async.openimages.ids import KEY
+from oid_async.openimages.vocabulary import Split
 from oid_async.select.choose import choose
 from oid_async.select.limits import TopUpState
 from oid_async.select.query import Part, ResolvedQuery
 
 LABELS = ("/m/0", "/m/1", "/m/2")
+BY_SPLIT: list[Mapping[Split, int | None]] = [{"train": 7}, {"test": 7}, {"train": None}]
+LIMITS: tuple[int | Fraction | Mapping[Split, int | None] | None, ...] = (
+    *(None, 0, 1, 5, 17, 90, Fraction(1, 3), Fraction(1, 999)),
+    *BY_SPLIT,
+)
 
 
 def select(labels: Mapping[int, set[str]], query: ResolvedQuery, failed: set[int] | None = None) -> list[int]:
@@ -54,7 +61,7 @@ def selections(draw: st.DrawFn) -> tuple[dict[int, set[str]], ResolvedQuery]:
     ids = [chance.choice((chance.getrandbits(64), chance.getrandbits(6))) for _ in range(chance.choice((0, 3, 12, 50)))]
     query = ResolvedQuery(
         categories=tuple(Category(label, (label,)) for label in LABELS),
-        limit=chance.choice((None, 0, 1, 5, 17, 90)),
+        limit=chance.choice(LIMITS),
         limit_per_class=chance.choice((None, None, 1, 4, 90)),
         seed=chance.choice((None, None, 0, 7)),
     )
@@ -80,14 +87,15 @@ def test_a_part_is_topped_up_from_its_own(
 ) -> None:
     """What fails is replaced by images that no other part can take, up to the part's own share of --ndata."""
     labels, query = drawn
-    query = replace(query, limit_per_class=None, top_up=True)
+    limit = query.limit if isinstance(query.limit, int | None) else Fraction(1, 3)
+    query = replace(query, limit=limit, limit_per_class=None, top_up=True)
     chance = random.Random(seed)
     failing = {key for key in labels if chance.random() < 0.4}
     candidates = in_order([key for key in labels if labels[key]], query.seed)
     for number in range(1, count + 1):
         own, part = candidates[number - 1 :: count], Part(number, count)
         if query.limit is not None:
-            share = part.share(query.limit)
+            share = part.share(query.limit if isinstance(query.limit, int) else max(1, len(candidates) // 3))
             own = [key for at, key in enumerate(own) if sum(other not in failing for other in own[:at]) < share]
         assert select(labels, replace(query, part=part), failing) == sorted(own)
 

@@ -2,9 +2,10 @@
 
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from oid_async.jobs.download import Run
 from oid_async.openimages.catalogue import IMAGE_BUCKET
 from oid_async.openimages.classes import Category
 from oid_async.openimages.ids import KEY
+from oid_async.openimages.vocabulary import SPLITS, Split
 from oid_async.options.query import Options
 from oid_async.origin.server import Origin, folder
 from oid_async.report import Report
@@ -50,7 +52,7 @@ class Case:
 
     labels: dict[int, set[str]]
     failing: set[int]
-    limit: int | None
+    limit: int | Fraction | Mapping[Split, int | None] | None
     limit_per_class: int | None
     seed: int | None
     by_category: bool
@@ -74,19 +76,31 @@ class Case:
 
     def one_by_one(self) -> list[int]:
         """Return what is selected when images are asked for one after the other, each as long as there is need."""
-        asked, there = [], 0
+        asked: list[int] = []
+        there = dict.fromkeys(SPLITS, 0)
         filled = dict.fromkeys(LABELS, 0)
         for key in self.in_order:
-            is_full = self.limit is not None and there >= self.limit
+            split = SPLITS[key % 3]
+            most, taken = self.counts(split), there[split] if isinstance(self.limit, Mapping) else sum(there.values())
+            is_full = most is not None and taken >= most
             needed = any(self.limit_per_class is None or filled[x] < self.limit_per_class for x in self.labels[key])
             if is_full or not needed:
                 continue
             asked.append(key)
             if key not in self.failing:
-                there += 1
+                there[split] += 1
                 for label in self.labels[key]:
                     filled[label] += 1
         return sorted(asked)
+
+    def counts(self, split: Split) -> int | None:
+        """Return how many images --ndata takes of a split, or of all of them."""
+        if isinstance(self.limit, Mapping):
+            return self.limit.get(split, 0)
+        if isinstance(self.limit, Fraction):
+            total = len(replace(self, limit=None, failing=set()).one_by_one())
+            return max(1, int(total * self.limit))
+        return self.limit
 
     def decide(self, asked: TopUpState) -> Selection:
         """Return what `choose` makes of the tables."""
@@ -96,7 +110,8 @@ class Case:
         rows = [(key, codes[label], 1) for key, labels in self.labels.items() for label in sorted(labels)]
         schema = {KEY: pl.UInt64, "label": pl.UInt16, "rows": pl.UInt32}
         pairs = pl.DataFrame(rows, schema=schema, orient="row").unique()
-        images = pl.DataFrame({KEY: list(self.labels), "split": 0}, schema={KEY: pl.UInt64, "split": pl.UInt8})
+        splits = [key % 3 for key in self.labels]
+        images = pl.DataFrame({KEY: list(self.labels), "split": splits}, schema={KEY: pl.UInt64, "split": pl.UInt8})
         return choose(pairs, images, self.query, asked)
 
 
@@ -134,10 +149,12 @@ def cases(draw: st.DrawFn) -> Case:
     labels = {key: {label for label in LABELS if chance.random() < 0.45} for key in ids}
     share = chance.choice((0, 0.2, 0.5, 0.9, 1))
     limits = chance.choice(((True, False), (False, True), (True, True), (True, True), (False, False)))
+    by_split: Mapping[Split, int | None] = {"train": chance.choice((0, 2, 40)), "test": chance.choice((1, 3, None))}
+    limit = chance.choice((0, 1, 2, 3, 5, 8, 40, Fraction(2, 5), Fraction(1, 50)))
     return Case(
         labels=labels,
         failing={key for key in labels if chance.random() < share},
-        limit=chance.choice((0, 1, 2, 3, 5, 8, 40)) if limits[0] else None,
+        limit=chance.choice((limit, limit, limit if limits[1] else by_split)) if limits[0] else None,
         limit_per_class=chance.choice((0, 1, 2, 3, 5, 40)) if limits[1] else None,
         seed=chance.choice((None, None, 0, 7)),
         by_category=chance.random() < 0.7,

@@ -379,7 +379,7 @@ def truth(world: World, asked: Asked) -> Truth:
     )
 
 
-def is_count(number: int | None) -> bool:
+def is_count(number: object) -> bool:
     return number not in (None, -1)
 
 
