@@ -64,8 +64,7 @@ class SavedDataset:
 
         images          ImageID, Subset, FileName, Status, Reason, Source, URL: String, Bytes: Int64, MD5: String,
                         Width, Height: Int32, Rotation: Float64, License, Author, AuthorProfileURL, Title, OriginalURL,
-                        OriginalLandingURL: String; of a query with --negatives also Role: String, VerifiedAbsent:
-                        List(String)
+                        OriginalLandingURL: String
         boxes           ImageID, Source, LabelName: String, Confidence, XMin, XMax, YMin, YMax: Float64, IsOccluded,
                         IsTruncated, IsGroupOf, IsDepiction, IsInside: Int8, XClick1X, XClick2X, XClick3X, XClick4X,
                         XClick1Y, XClick2Y, XClick3Y, XClick4Y: Float64, Category, FileName, OriginalURL: String,
@@ -83,15 +82,15 @@ class SavedDataset:
         points          ImageID: String, X, Y: Float64, Label, EstimatedYesNo, Source: String, YesVotes, NoVotes,
                         UnsureVotes: Int64, TextLabel, Category, FileName, OriginalURL: String, Width, Height: Int32
 
-    `images` has one row per selected image, failed ones too (Status is ok, failed, or pending for what has not
-    landed); the others have rows of saved images alone. Role is `selected` or `negative`; without that column every
-    image is `selected`. VerifiedAbsent lists the MIDs of the categories of which a person has verified that they are
-    not in a negative; it is empty for selected images. Of a run that has not come to its end, is interrupted or
-    still on, the tables are as it would write them now: `notes` says so. Coordinates are fractions of the image, 0
-    to 1; Width and Height are pixels; a flag is 1, 0, or -1 for unknown; times are seconds. A column that a table
-    of a user's own has not is null (a flag -1); further columns follow as String. `timed_caption` and `traces` are
-    null unless they were saved (`--traces`). Narratives call the id `image_id`, as their file does; all others call
-    it ImageID.
+    `images` has one row per selected image, failed ones too (Status is ok, failed, or pending for what has not landed);
+    the others have rows of saved images alone. With --negatives it has two more columns: Role (String) is `selected` or
+    `negative`, VerifiedAbsent (List(String)) the MIDs of the categories of which a person has verified that they are
+    not in a negative, empty for selected images. Without Role all images are `selected`. Of a run that has not come to
+    its end, is interrupted or still on, the tables are as it would write them now: `notes` says so. Coordinates are
+    fractions of the image, 0 to 1; Width and Height are pixels; a flag is 1, 0, or -1 for unknown; times are seconds. A
+    column that a table of a user's own has not is null (a flag -1); further columns follow as String. `timed_caption`
+    and `traces` are null unless they were saved (`--traces`). Narratives call the id `image_id`, as their file does;
+    all others call it ImageID.
     """
 
     def __init__(
