@@ -122,11 +122,20 @@ class Report:
 class Plan:
     """The size of a run, known before its first image request.
 
-    `requests` is exact when every first answer is 200, else a minimum; `bytes` is exact only when `bytes_exact`;
+    `requests` is exact when every first answer is 200, else a minimum; `bytes` is the sum of the sizes that are known
+    and a mean for each of the `bytes_unknown` images whose size is not, `bytes_exact` when there are none of those;
     `metadata_bytes` counts the table bytes fetched to know this; `seconds` is the least a rate cap allows, None when
-    nothing is capped; `classes` gives the images of each category, `splits` the selected images of each split,
-    `sources` the first source's share, `annotations` the annotation rows the selected images bring, by kind;
-    `unknown_ids` counts the entries of --image-ids that name no image of the tables.
+    nothing is capped; `splits`, `classes` and `roles` (selected, negative) count the selected images after all limits,
+    `classes` by category, without one by every class of the annotations that select or are saved; `candidates` are the
+    images of each category alone, before limits; `sources` is the first source's share, `annotations` the annotation
+    rows the selected images bring, by kind; `unknown_ids` counts the entries of --image-ids that name no image of the
+    tables.
+
+    `masks` has `count`, `present`, `archives`, `requests`, `bytes` to fetch and `bytes_exact`: of the `bytes_unknown`
+    masks in the `archives_unknown` whose directory is not in the cache a mean is taken. `narratives` has `count` and
+    the `bytes` of the captions, with --traces the `traces` (files and bytes to be read through), with --voice how many
+    `recordings` there are at most; both are empty if none are saved. `disk_needed` are the bytes that are known to be
+    written, copies of an export included; `too_little_disk` is the line that a download would stop with at once.
     """
 
     selected: int
@@ -144,6 +153,13 @@ class Plan:
     annotations: dict[str, int]
     unknown_ids: int = 0
     shard: str | None = None
+    bytes_unknown: int = 0
+    roles: dict[str, int] = field(default_factory=dict)
+    candidates: dict[str, int] = field(default_factory=dict)
+    masks: dict[str, Any] = field(default_factory=dict)
+    narratives: dict[str, Any] = field(default_factory=dict)
+    disk_needed: int = 0
+    too_little_disk: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan as one JSON object's worth of plain values."""

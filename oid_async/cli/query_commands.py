@@ -56,7 +56,7 @@ def run_plan(arguments: argparse.Namespace) -> int:
         plan, code = run_to_end(lambda: Run(options, screen.show).plan(ids))
     if plan is None:
         return say_interrupted(arguments, code)
-    from oid_async.cli.screen import plan_lines
+    from oid_async.cli.plan_text import plan_lines
 
     if arguments.ids is None or isinstance(ids, Path):
         print_answer(arguments, plan.as_json(), plan_lines(plan))

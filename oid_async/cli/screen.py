@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from oid_async.cli.plan_text import announce
 from oid_async.cli.stdio import forgiving, guard_stderr, print_message
 from oid_async.events import Checked, Event, Exported, Finished, Landed, Note, Planned, TableProgress
-from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES
 from oid_async.openimages.kinds import KINDS
 from oid_async.options.paths import shown
 from oid_async.redaction import printable
-from oid_async.report import FINAL_KINDS, PASSING_KINDS, Plan, Report, size_text
+from oid_async.report import FINAL_KINDS, PASSING_KINDS, Report, size_text
 
 if TYPE_CHECKING:
     from oid_async.jobs.export import ExportReport
@@ -137,34 +137,6 @@ class Screen:
         elif monotonic() - self._last_line >= _LINE_EVERY_S:
             self._last_line = monotonic()
             self._line(f"{done} of {total} {what}")
-
-
-def announce(plan: Plan) -> str:
-    """Return the line before the first image request: what it will take."""
-    size = (
-        size_text(plan.bytes) if plan.bytes_exact else f"{size_text(plan.bytes)} at {size_text(MEAN_IMAGE_BYTES)} each"
-    )
-    lost = plan.selected - plan.present - plan.to_download
-    known = f", {lost} known to fail" if lost else ""
-    time = f", at least {plan.seconds:.0f} s at the rate cap" if plan.seconds and plan.to_download else ""
-    return (
-        (f"part {plan.shard}: " if plan.shard else "")
-        + f"{plan.selected} images selected: {plan.present} there already{known}, {plan.to_download} to fetch "
-        f"({size}, {size_text(plan.disk_free)} free on the disk{time})"
-    )
-
-
-def plan_lines(plan: Plan) -> list[str]:
-    """Return a plan as a person reads it."""
-    lines = [announce(plan)]
-    for title, counts in (
-        ("images of each category, before limits and exclusions", plan.classes),
-        ("selected of each split", plan.splits),
-        ("annotation rows", plan.annotations),
-    ):
-        if counts:
-            lines.append(f"{title}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
-    return lines
 
 
 def finding_rows(found: "Verification") -> Iterator[tuple[str, str, str, str]]:

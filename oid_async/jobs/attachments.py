@@ -22,7 +22,6 @@ from oid_async.store.attached_files import AttachedFiles, record_of_attached
 from oid_async.store.folder import Folder
 from oid_async.store.results import write_failures
 from oid_async.store.written_files import RECORDINGS, record_of_run, write_record
-from oid_async.tables.rows import rows_of
 
 _NARRATIVES = KINDS["narrative"]
 _SEGMENTATION = KINDS["segmentation"]
@@ -69,20 +68,6 @@ class Attachments:
         if voice:
             await self._fetch_recordings()
         return lost
-
-    def announce_masks(self, keys: pl.Series) -> None:
-        """Say what the masks of these images will take. Blocking."""
-        tables, options = self._tables, self._context.options
-        source = next((source for source in tables.saved if source.kind.name == "segmentation"), None)
-        if source is None:
-            return
-        from oid_async.masks.estimate import estimate_masks
-
-        labels = tables.saved_labels(source, all_boxes=options.all_boxes)
-        frames = [rows_of(source, table, tables.ids, keys, labels=labels) for table in source.tables]
-        splits = options.splits or tables.looked_in
-        objects = self._context.cache.cache.objects
-        self._context.note(estimate_masks(list(zip(splits, frames, strict=False)), objects))
 
     async def fetch_masks(self, folder: Folder) -> None:
         """Fetch the masks that the tables of a folder name; they count with those that were fetched before."""

@@ -147,7 +147,7 @@ class _Download:
         context, tables = self._context, self._planning.tables
         decision = await self._planning.decide()
         context.sink(Planned(decision.plan))
-        check_space(decision.plan, context.site)
+        check_space(decision.plan, context.options)
         await in_thread(self._note_start, decision)
         packer = None
         if context.packed is not None:
@@ -198,7 +198,7 @@ class _Download:
             if fresh:
                 more = report.selected - before
                 self._context.note(f"{fresh} failed; {more or 'no'} more images take their place")
-            check_space(decision.plan, self._context.site)
+            check_space(decision.plan, self._context.options)
             await in_thread(self._note_start, decision)
             await self._transfer(decision, given_out)
         return decision
@@ -245,6 +245,6 @@ class _Download:
     def _query(self, decision: Decision) -> dict[str, Any]:
         """Return the content of query.json."""
         document = query_document(
-            self._context, self._planning.tables, self._planning.planner.sources, decision.plan.classes
+            self._context, self._planning.tables, self._planning.planner.sources, decision.selected.selection.candidates
         )
         return document if self._repeats is None else as_before(document, self._repeats)

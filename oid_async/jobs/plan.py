@@ -11,20 +11,18 @@ import polars as pl
 
 from oid_async.concurrency import in_thread
 from oid_async.errors import StorageError, machine_error, storage_error
-from oid_async.jobs.attachments import Attachments
 from oid_async.jobs.context import RunContext
+from oid_async.jobs.disk_room import exports_bytes
+from oid_async.jobs.forecast import Forecast
 from oid_async.jobs.gather import GatheredTables, choose_sources, gather_tables
 from oid_async.jobs.id_file import write_ids
 from oid_async.jobs.ownership import forget_outdated_failures, set_aside_unreadable
 from oid_async.jobs.selection import SelectionResult, remarks, select_images
-from oid_async.jobs.site import Site
 from oid_async.jobs.unknown_ids import cached_splits_of
 from oid_async.metadata.sizes import Sizes
-from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES
 from oid_async.openimages.vocabulary import SPLITS, Split
-from oid_async.options.defaults import FLICKR_RATE
 from oid_async.options.query import Options
-from oid_async.report import Plan, size_text
+from oid_async.report import Plan
 from oid_async.select.limits import TopUpState
 from oid_async.select.names import NameHashes
 from oid_async.select.plan import FolderState, Planner, Summary, clear_plan
@@ -56,8 +54,6 @@ async def make_plan(context: RunContext, ids: Path | BinaryIO | None = None) -> 
     decision = await planning.decide()
     if ids is not None:
         await in_thread(write_ids, decision.selected.selection.keys, planning.tables, ids)
-    attachments = Attachments(context, planning.tables)
-    await in_thread(attachments.announce_masks, decision.selected.selection.keys)
     return decision.plan
 
 
@@ -91,6 +87,7 @@ class Planning:
             context.site.name,
             context.journal is None,
             await _size_listings(context, tables) if "cvdf" in sources and not tables.ids.by_split else (),
+            exports_bytes(options),
         )
         return cls(context, tables, planner)
 
@@ -115,8 +112,7 @@ class Planning:
         report.bad_rows = len(self.tables.bad_rows)
         report.unknown_ids = len(selected.unknown_ids)
         report.negatives = 0 if selection.negatives is None else len(selection.negatives.keys)
-        free = await in_thread(free_bytes, context.options.savepath)
-        plan = self._plan(selected, summary, free)
+        plan = await in_thread(Forecast(context, self.tables, self.planner.sources, free_bytes).plan, selected, summary)
         on_flickr = summary.on_flickr if context.options.rate is None else 0
         return Decision(
             plan,
@@ -188,34 +184,6 @@ class Planning:
             run_from=self._first_line if context.journal is not None else None,
         )
 
-    def _plan(self, selected: SelectionResult, summary: Summary, free: int) -> Plan:
-        selection, sources = selected.selection, self.planner.sources
-        count = summary.to_fetch + selection.waiting
-        # What the bucket does not list is asked of the next source, whose sizes are others.
-        by_size = sources[0] == "original" or (sources[0] == "cvdf" and bool(summary.sizes_known))
-        exact = count == 0 or (by_size and summary.sizes_known == count)
-        options = self._context.options
-        rate, period, capped = options.rate, options.period, count
-        if rate is None:
-            rate, period, capped = (FLICKR_RATE if summary.on_flickr else 0.0), 1.0, summary.on_flickr
-        return Plan(
-            selected=len(selection.keys) + selection.waiting,
-            present=summary.present,
-            to_download=count,
-            requests=count,
-            bytes=summary.known_bytes if exact else count * MEAN_IMAGE_BYTES,
-            bytes_exact=exact,
-            metadata_bytes=self._context.cache.fetched_bytes,
-            seconds=capped * period / rate if rate else None,
-            disk_free=free,
-            splits=selection.splits,
-            classes=selection.candidates,
-            sources={sources[0]: count},
-            annotations=selected.annotations,
-            unknown_ids=len(selected.unknown_ids),
-            shard=self._context.options.shard,
-        )
-
 
 def tops_up(options: Options) -> bool:
     """Return whether failures are replaced: without a limit every image is asked for anyway, offline none is."""
@@ -224,14 +192,10 @@ def tops_up(options: Options) -> bool:
     return options.top_up and is_limited and not options.offline
 
 
-def check_space(plan: Plan, site: Site) -> None:
-    """Raise StorageError if the images cannot fit. A mirror may hold anything: only facts count there."""
-    if plan.bytes > plan.disk_free and (plan.bytes_exact or site.url is None):
-        about = "" if plan.bytes_exact else "about "
-        raise StorageError(
-            f"{about}{size_text(plan.bytes)} are to be fetched and {size_text(plan.disk_free)} are free; "
-            "free some space, choose another --savepath, or fewer images with --ndata"
-        )
+def check_space(plan: Plan, options: Options) -> None:
+    """Raise StorageError if what is known of a run cannot fit. With --offline nothing is fetched."""
+    if plan.too_little_disk is not None and not options.offline:
+        raise StorageError(plan.too_little_disk)
 
 
 async def _size_listings(context: RunContext, tables: GatheredTables) -> tuple[Path, ...]:

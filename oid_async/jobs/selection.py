@@ -1,5 +1,6 @@
 """The images that a query selects, their counts, and what of it is worth telling a person. Blocking."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -17,7 +18,7 @@ from oid_async.select.limits import NO_TOP_UP, TopUpState
 from oid_async.select.negatives import read_evidence
 from oid_async.select.query import answers, no_label_counts, read_image_keys, read_label_counts, restricted_keys
 from oid_async.tables.reading import reading, scan_keyed
-from oid_async.tables.rows import RowSource, count_rows
+from oid_async.tables.rows import RowSource, count_classes, count_rows
 
 _MOST_NAMED = 5
 _LONGEST = 80
@@ -71,6 +72,23 @@ def _count_wider(tables: GatheredTables, images: pl.DataFrame) -> dict[str, tupl
     return {
         text: (row[at], row[at + 1] - row[at]) for at, text in zip(range(0, len(row), 2), tables.wider, strict=True)
     }
+
+
+def count_by_class(tables: GatheredTables, selected: SelectionResult, all_boxes: bool) -> dict[str, int]:
+    """Return how many of the selected images each category has; without categories, each class of what selects.
+
+    Where nothing with classes selects, it is that of the first kind that is saved.
+    """
+    selection, sources = selected.selection, (tables.selecting, *tables.saved)
+    source = next((each for each in sources if each is not None and each.kind.has_classes), None)
+    if tables.query.categories or source is None or not len(selection.keys):
+        return selection.classes
+    labels = tables.saved_labels(source, all_boxes=all_boxes)
+    counts = count_classes(source, tables.ids, selection.keys, labels)
+    called = Counter(source.class_names.get(label, label) for label in counts)
+    titles = {label: source.class_names.get(label, label) for label in counts}
+    # Two MIDs may have one name: they are told apart.
+    return {title if called[title] == 1 else f"{title} ({label})": counts[label] for label, title in titles.items()}
 
 
 def remarks(

@@ -62,8 +62,9 @@ class FolderState:
 class Summary:
     """Counts of a plan, made while it is written.
 
-    `known_bytes` is the sum of the sizes at the first source of the images to fetch, as far as they are known: for
-    `sizes_known` images; `unlisted` of them are missing in the bucket's listing. `ambiguous` counts images that the
+    `known_bytes` is the sum of the sizes of the images to fetch, as far as they are known: for `sizes_known` images;
+    `unlisted` of the images to fetch are missing in the bucket's listing. `present_bytes` are those of the images that
+    are there, 0 unless they are asked for. `ambiguous` counts images that the
     image table lists with more than one OriginalURL, of which the first counts (a dry run does not look at present
     ones); `on_flickr` those to fetch whose first source's URL is on Flickr's image hosts, with their rate cap.
     """
@@ -74,6 +75,7 @@ class Summary:
     unselected: int = 0
     known_bytes: int = 0
     sizes_known: int = 0
+    present_bytes: int = 0
     unlisted: int = 0
     ambiguous: int = 0
     on_flickr: int = 0
@@ -85,7 +87,7 @@ class Planner:
     """Writes the plan of one selection into `folder`. Blocking: run it in a thread.
 
     A `dry` plan is only counted, and holds only the columns for that. `sizes` are the bucket's listings, of every split
-    or of none (see `metadata.sizes`).
+    or of none (see `metadata.sizes`). With `weighs_present` the bytes of the images that are there are counted, too.
     """
 
     folder: Path
@@ -97,12 +99,15 @@ class Planner:
     mirror: str | None = None
     dry: bool = False
     sizes: tuple[Path, ...] = ()
+    weighs_present: bool = False
 
     def write(self, keys: pl.Series, state: FolderState, negatives: Negatives | None = None) -> Summary:
         """Write the plan of these keys (sorted, unique), `negatives` among them, and return its counts."""
         summary = Summary()
         names = NameAssigner(state.existing, state.index, keys)
         summary.unselected = names.unselected
+        if self.weighs_present:
+            summary.present_bytes = _bytes_of(state.index, names.present.filter(names.present.is_in(keys.implode())))
         if self.dry:
             # The rows of present images are not needed.
             keys, selected = keys.filter(~keys.is_in(names.present.implode())), len(keys)
@@ -112,8 +117,9 @@ class Planner:
             frame = self._span(rows, state, span, summary)
             frame, adopted = names.assign(frame, self.names, state.adopt)
             summary.adopted += adopted
+            summary.present_bytes += sum(outcome.bytes or 0 for outcome in adopted) if self.weighs_present else 0
             frame = self._with_action(frame)
-            _count(frame, self.sources[0], summary, listed=bool(self.sizes))
+            _count(frame, self.sources, summary, listed=bool(self.sizes))
             if not self.dry:
                 part = self.folder / f"{number:05}.parquet"
                 planned = frame.select(PLAN_COLUMNS)
@@ -266,18 +272,37 @@ def _failures(state: FolderState) -> tuple[pl.Expr, pl.Expr]:
     return known, pl.when(failed & (line >= state.run_from)).then("Reason")
 
 
-def _count(frame: pl.DataFrame, source: Source, summary: Summary, *, listed: bool) -> None:
+def _count(frame: pl.DataFrame, sources: Sequence[Source], summary: Summary, *, listed: bool) -> None:
     actions = dict(frame.group_by("Action").len().iter_rows())
     summary.present += actions.get("present", 0)
     summary.to_fetch += actions.get("fetch", 0)
     for kind, count in frame.filter(Action="failed").group_by("Reason").len().iter_rows():
         summary.failures[kind] = summary.failures.get(kind, 0) + count
     fetched = frame.filter(Action="fetch")
-    if column := _ADDRESSES.get(source):
+    if column := _ADDRESSES.get(sources[0]):
         summary.on_flickr += int(fetched.get_column(column).str.contains(_ON_FLICKR).sum())
-    column = "CopyBytes" if source == "cvdf" else "OriginalSize"
-    sizes = fetched.get_column(column).cast(pl.Int64, strict=False).drop_nulls()
-    summary.known_bytes += int(sizes.sum())
+    sizes = fetched.select(_size(sources, listed=listed)).to_series().drop_nulls()
+    # Sums of numbers from a table of anybody's may be more than 64 bits hold.
+    summary.known_bytes += int(sizes.cast(pl.Int128).sum())
     summary.sizes_known += len(sizes)
-    if source == "cvdf" and listed:
-        summary.unlisted += len(fetched) - len(sizes)
+    if sources[0] == "cvdf" and listed:
+        summary.unlisted += fetched.get_column("CopyBytes").null_count()
+
+
+def _size(sources: Sequence[Source], *, listed: bool) -> pl.Expr:
+    """Return the size of each image at the source that it is going to come from, null where it is not known.
+
+    An image that is missing in the bucket's listing will come from the next source.
+    """
+    original = pl.col("OriginalSize").cast(pl.Int64, strict=False)
+    known = {"cvdf": pl.col("CopyBytes").cast(pl.Int64), "original": original}
+    size = known.get(sources[0], pl.lit(None, pl.Int64))
+    if sources[0] == "cvdf" and listed and sources[1:2] == ("original",):
+        size = pl.coalesce(size, original)
+    return pl.when(size >= 0).then(size).alias("size")
+
+
+def _bytes_of(index: JournalIndex, keys: pl.Series) -> int:
+    """Return the bytes of saved images, as the journal has them."""
+    saved = index.all_latest(size=pl.when(Status="ok").then("Bytes"))
+    return int(saved.filter(pl.col(KEY).is_in(keys.implode())).get_column("size").sum())

@@ -156,7 +156,12 @@ def discard(path: str | Path) -> None:
 
 def free_bytes(path: Path) -> int:
     """Return the bytes that are free on the file system of a path, which need not be there yet."""
+    return shutil.disk_usage(existing_part(path)).free
+
+
+def existing_part(path: Path) -> Path:
+    """Return a path as far as it is there: itself, or the folder that it would be made in."""
     path = path.absolute()
     while not path.exists():
         path = path.parent
-    return shutil.disk_usage(path).free
+    return path

@@ -192,6 +192,26 @@ def most_frequent_triplets(tables: Sequence[TableFile], like: Triplet, count: in
         return order.select(TRIPLET_COLUMNS).collect(engine="streaming").rows()
 
 
+def count_classes(source: RowSource, ids: IdForm, keys: pl.Series, labels: Sequence[str] | None) -> dict[str, int]:
+    """Return how many of these images have a row of each class (of `labels`, None: of any), the most frequent first.
+
+    Rows of a label that is verified to be absent do not count. One pass over the labels of the rows.
+    """
+    counts = []
+    for table in source.tables:
+        pairs = scan_pairs(table) if source.is_plain and not ids.by_split else None
+        if pairs is None:
+            rows = scan_keyed(table, ids, [*source.kind.labels, *source.columns], [])
+            rows = rows.filter(source.saved(), source.present())
+            pairs = pl.concat(rows.select(KEY, LabelName=pl.col(side)) for side in source.kind.labels).unique()
+        wanted = pl.col("LabelName").is_not_null() if labels is None else pl.col("LabelName").is_in(list(labels))
+        found = pairs.filter(wanted, pl.col(KEY).is_in(keys.implode())).group_by("LabelName").agg(images=pl.len())
+        with reading(table):
+            counts.append(found.collect(engine="streaming"))
+    total = pl.concat(counts).group_by("LabelName").agg(pl.col("images").sum())
+    return dict(total.sort("images", "LabelName", descending=[True, False]).iter_rows())
+
+
 def scan_pairs(table: TableFile) -> pl.LazyFrame | None:
     """Scan LabelName, KEY, boxes (u32) of each image and label of a sorted table, in order; None without them."""
     pairs = sorted(table.path.glob("pairs-*.parquet")) if table.columns is not None else []

@@ -431,7 +431,7 @@ async def test_plan_says_what_a_download_would_do(small: Path, tmp_path: Path) -
     """A plan counts what a download would do, by split, category and source, and writes nothing to the folder."""
     plan = await oid_async.plan(categories=["Ball", "Person"], savepath=tmp_path / "d", mirror=small)
     assert (plan.selected, plan.present, plan.to_download, plan.requests) == (3, 0, 3, 3)
-    assert (plan.splits, plan.classes, plan.sources) == ({"train": 3}, {"Ball": 2, "Person": 2}, {"cvdf": 3})
+    assert (plan.splits, plan.candidates, plan.sources) == ({"train": 3}, {"Ball": 2, "Person": 2}, {"cvdf": 3})
     assert plan.annotations == {"bbox": 4}
     assert not (tmp_path / "d").exists()
     await oid_async.download(categories=["Ball"], savepath=tmp_path / "d", mirror=small)
@@ -641,7 +641,7 @@ async def test_classes_of_one_name_are_counted_apart(tmp_path: Path) -> None:
     mirror = Dataset([*CLASSES, ("/m/0twin", "Ball")], images, boxes).publish(tmp_path / "mirror")
     plan = await oid_async.plan(categories=[BALL, "/m/0twin"], match="all", mirror=mirror)
     assert plan.selected == 0
-    assert sorted(plan.classes.values()) == [1, 2]
+    assert sorted(plan.candidates.values()) == [1, 2]
 
 
 async def test_nothing_selected_is_no_error(lookalike: Path, tmp_path: Path) -> None:

@@ -504,7 +504,7 @@ def _check_report(case: Case, plan: oid_async.Plan, report: oid_async.Report) ->
     assert plan.to_download == report.downloaded + report.failed
     assert plan.requests == report.requests
     assert plan.splits == case.split_counts
-    assert list(plan.classes.values()) == [len(case.having(labels)) for labels in case.categories]
+    assert list(plan.candidates.values()) == [len(case.having(labels)) for labels in case.categories]
     assert plan.annotations == ({} if case.kind == "none" else {"bbox": len(case.saved)})
     if not missing:
         assert {source: count for source, count in plan.sources.items() if count} == report.sources
@@ -587,14 +587,14 @@ async def planned(folder: Path, **query: Unpack[QueryOptions]) -> oid_async.Plan
 async def test_an_empty_list_selects_nothing(kind: str, tmp_path: Path) -> None:
     """An id list without a line leaves no image over, and is no error."""
     plan = await planned(tmp_path, categories=["Cat"], image_ids=written(tmp_path / "ids.txt", "\n"), kinds=[kind])
-    assert (plan.selected, plan.classes) == (0, {"Cat": 1})
+    assert (plan.selected, plan.candidates) == (0, {"Cat": 1})
 
 
 async def test_categories_that_subclasses_make_equal(tmp_path: Path) -> None:
     """Ball means two classes, /m/0 one of them that has the other one below: with subclasses both are the same."""
     plan = await planned(tmp_path, categories=["Ball", "/m/0"], with_subclasses=True, match="all")
     assert plan.selected == 2
-    assert set(plan.classes.values()) == {2}
+    assert set(plan.candidates.values()) == {2}
 
 
 async def test_exclude_takes_nothing_else_away(tmp_path: Path) -> None:

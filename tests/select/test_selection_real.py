@@ -423,7 +423,7 @@ async def test_random_queries_equal_sql(name: str, seed: int, worlds: dict[str, 
     assert sorted(found.unknown_ids.to_list()) == sorted(expected.unknown)
     assert plan.selected == plan.to_download == plan.requests == len(expected.ids)
     assert plan.splits == found.selection.splits == expected.splits
-    assert list(plan.classes.values()) == expected.classes
+    assert list(plan.candidates.values()) == expected.classes
     assert plan.annotations == ({} if asked.query["kinds"] == ["none"] else {"bbox": expected.rows})
 
 
@@ -456,7 +456,7 @@ async def test_a_person_is_a_man_a_woman_a_boy_or_a_girl(mirror: World, tmp_path
     notes = await notes_of(plain)
     ids = {row["ImageID"] for row in read_csv(REMO_BOXES) if row["LabelName"] in category.labels}
     plan, more = await oid_async.plan(**plain), await oid_async.plan(**but(plain, with_subclasses=True))
-    assert (plan.selected, more.selected) == (plan.classes["Person"], more.classes["Person"])
+    assert (plan.selected, more.selected) == (plan.candidates["Person"], more.candidates["Person"])
     assert plan.selected < more.selected == len({*ids, *ids_of(QUOTED_BOXES)} & selectable(mirror))
     hint = f"Person: 4 subclasses; --with-subclasses adds {more.selected - plan.selected} images"
     assert [note for note in notes if note.startswith(hint)]

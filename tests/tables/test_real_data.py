@@ -482,8 +482,8 @@ class TestSelection:
         plan = planned(label=names_as_labels, annotation=MPEG_BOXES, image_url=IMAGE_INFO, categories=["Person"])
         joined = f"{sql(MPEG_BOXES)} where LabelName = 'person' and ImageID in (select ImageID from {sql(IMAGE_INFO)})"
         assert plan.selected > 0
-        assert plan.classes == {"person": ask(f"select count(distinct ImageID) from {joined}")}
-        assert plan.selected == plan.classes["person"]
+        assert plan.candidates == {"person": ask(f"select count(distinct ImageID) from {joined}")}
+        assert plan.selected == plan.candidates["person"]
 
     @pytest.mark.parametrize(("match", "having"), [("any", 1), ("all", 2), ("sum", 1), ("inter", 2)])
     def test_union_and_intersection(self, match: str, having: int, tmp_path: Path) -> None:
@@ -507,7 +507,7 @@ class TestSelection:
         plan = planned(**query)
         assert plan.selected == expected > 0
         assert plan.splits == {"train": expected}
-        assert plan.classes == {
+        assert plan.candidates == {
             names[label]: ask(f"select count(distinct ImageID) from {sql(TRAIN_BOXES)} where LabelName = '{label}'")
             for label in (first, second)
         }
