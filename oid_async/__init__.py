@@ -19,12 +19,13 @@ from oid_async.version import __version__
 if TYPE_CHECKING:
     from oid_async import errors, events
     from oid_async.api.folders import export, open, prune, verify
-    from oid_async.api.lookups import classes, metadata_list, metadata_pull
+    from oid_async.api.lookups import classes, metadata_list, metadata_pull, resolve
     from oid_async.api.runs import Stream, download, plan, stream
     from oid_async.dataset.saved import SavedDataset
     from oid_async.jobs.export import ExportReport
     from oid_async.jobs.listings import ClassList, ClassRow, TableList, TableRow
     from oid_async.jobs.prune import PruneReport
+    from oid_async.jobs.resolve import Resolution, ResolvedImage
     from oid_async.jobs.verify import Finding, Verification
     from oid_async.options.selection import Query
     from oid_async.report import Outcome, Plan, Report
@@ -39,6 +40,8 @@ __all__ = [
     "PruneReport",
     "Query",
     "Report",
+    "Resolution",
+    "ResolvedImage",
     "SavedDataset",
     "Stream",
     "TableList",
@@ -55,6 +58,7 @@ __all__ = [
     "open",
     "plan",
     "prune",
+    "resolve",
     "stream",
     "verify",
 ]
@@ -69,6 +73,8 @@ _HOME = {
     "PruneReport": "oid_async.jobs.prune",
     "Query": "oid_async.options.selection",
     "Report": "oid_async.report",
+    "Resolution": "oid_async.jobs.resolve",
+    "ResolvedImage": "oid_async.jobs.resolve",
     "SavedDataset": "oid_async.dataset.saved",
     "Stream": "oid_async.api.runs",
     "TableList": "oid_async.jobs.listings",
@@ -82,6 +88,7 @@ _HOME = {
     "open": "oid_async.api.folders",
     "plan": "oid_async.api.runs",
     "prune": "oid_async.api.folders",
+    "resolve": "oid_async.api.lookups",
     "stream": "oid_async.api.runs",
     "verify": "oid_async.api.folders",
 }

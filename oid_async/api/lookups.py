@@ -1,11 +1,14 @@
-"""`await classes(...)`, `await metadata_list(...)`, `await metadata_pull(...)`: what there is, and what is cached."""
+"""`await classes(...)`, `resolve(...)`, `metadata_list(...)`, `metadata_pull(...)`: what there is, what is cached."""
 
+import os
+from collections.abc import Sequence
 from typing import Any, Unpack
 
 from oid_async.errors import UsageError
 from oid_async.events import Sink, ignore
 from oid_async.jobs.listings import ClassList, Listings, TableList
-from oid_async.options.query import ClassesOptions, MetadataOptions, Options
+from oid_async.jobs.resolve import Resolution, Resolve
+from oid_async.options.query import ClassesOptions, MetadataOptions, Options, ResolveOptions
 from oid_async.options.signatures import check_keywords, documented, signature
 
 
@@ -27,6 +30,25 @@ async def classes(
     _check_switch("tree", tree)
     check_keywords("classes", options, ClassesOptions)
     return await Listings(Options.of(**options), on_event or ignore).classes(pattern, tree=tree)
+
+
+async def resolve(
+    given: str | os.PathLike[str] | Sequence[str],
+    *,
+    on_event: Sink | None = None,
+    **options: Unpack[ResolveOptions],
+) -> Resolution:
+    """Say which images Flickr addresses, file names and ids mean, by the image tables in the cache; requests nothing.
+
+    `given` is a file, `-` for stdin, a sequence of lines, or one http(s) address: pages and pictures of Flickr in any
+    size, its short links and photo ids, names of saved files, ImageID, split/ImageID, paths and URLs that end in them;
+    as lines, a JSON list, or a CSV with a column of one of them. `images` has all images that a line means, in order of
+    the lines; `unknown` the lines that mean none; both is data. `max_failures` has no effect in Python.
+
+    Raises UnavailableError where no image table is cached, InputError for what is no list, UsageError.
+    """
+    check_keywords("resolve", options, ResolveOptions)
+    return await Resolve(given, Options.of(**options), on_event or ignore).run()
 
 
 async def metadata_list(
@@ -72,5 +94,6 @@ def _document(function: Any, options: type, returns: Any) -> None:
 
 
 _document(classes, ClassesOptions, ClassList)
+_document(resolve, ResolveOptions, Resolution)
 _document(metadata_list, MetadataOptions, TableList)
 _document(metadata_pull, MetadataOptions, TableList)

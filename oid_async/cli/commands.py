@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from oid_async.cli.polars_settings import set_up_polars
 from oid_async.cli.query_commands import run_download, run_plan
 from oid_async.cli.running import open_screen, options_of, print_answer, print_report, run_to_end, say_interrupted
-from oid_async.cli.stdio import print_json, print_message, print_row
+from oid_async.cli.stdio import print_json, print_message, print_row, print_rows
 from oid_async.options.export import ExportOptions
 from oid_async.options.query import Options, ReadOptions, RepeatOptions
 
@@ -49,6 +49,25 @@ def run_metadata(arguments: argparse.Namespace) -> int:
         return say_interrupted(arguments, code)
     listed = TableList(listings.root, tuple(tables))
     return print_answer(arguments, listed.as_json(), table_lines(tables, listings.root))
+
+
+def run_resolve(arguments: argparse.Namespace) -> int:
+    """Run `oid-async resolve`."""
+    options = options_of(arguments)
+    from oid_async.cli.listing_text import resolved_rows, unknown_lines
+    from oid_async.jobs.resolve import Resolve
+
+    with open_screen(arguments) as screen:
+        found, code = run_to_end(Resolve(arguments.given, options, screen.show).run)
+        if found is not None:
+            screen.say(unknown_lines(found))
+    if found is None:
+        return say_interrupted(arguments, code)
+    if arguments.json:
+        print_json(found.as_json())
+    elif not arguments.quiet:
+        print_rows(resolved_rows(found))
+    return 0 if options.allows(len(found.unknown), found.lines) else 1
 
 
 def run_demo(arguments: argparse.Namespace) -> int:
@@ -141,6 +160,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "plan": run_plan,
     "classes": run_classes,
     "metadata": run_metadata,
+    "resolve": run_resolve,
     "verify": run_verify,
     "export": run_export,
     "prune": run_prune,

@@ -1,9 +1,10 @@
-"""The text of `oid-async classes` and `oid-async metadata`: lines that a person reads."""
+"""The text of `oid-async classes`, `metadata` and `resolve`: lines that a person reads."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from oid_async.jobs.listings import ClassList, ClassRow, TableRow
+from oid_async.jobs.resolve import Resolution
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.report import size_text
 
@@ -32,6 +33,24 @@ def table_lines(tables: Sequence[TableRow], root: Path) -> list[str]:
         cached = f"cached {_age(table.age_s or 0)} ago, {size_text(table.cached_bytes)} here" if table.cached else "-"
         lines.append(f"{table.kind:<14} {table.split or 'all':<10} {size:>12}  {cached:<32} {table.name}")
     return [*lines, f"cache folder: {root}"]
+
+
+def resolved_rows(found: Resolution) -> Iterator[tuple[str, ...]]:
+    """Yield the header and a row for each image; a column that is not known is empty."""
+    names = ("given", "split", "image_id", "author", "license", "title", "landing_url")
+    yield names
+    for image in found.images:
+        yield tuple(getattr(image, name) or "" for name in names)
+
+
+def unknown_lines(found: Resolution) -> Iterator[str]:
+    """Yield a line for each line that names no image, how many there are, and where was not looked for them."""
+    yield from (f"unknown: {given}" for given in found.unknown)
+    if found.unknown:
+        yield f"{len(found.unknown)} of {found.lines} lines name no image of the cached image tables"
+    if found.unknown and found.not_cached:
+        pull = " ".join(("oid-async metadata pull --kind none", *(f"--split {split}" for split in found.not_cached)))
+        yield f"not cached, so not looked in: {', '.join(found.not_cached)} ({pull})"
 
 
 def _branches(hierarchy: Hierarchy, path: tuple[str, ...], rows: dict[str, ClassRow], shown: set[str]) -> Iterator[str]:

@@ -9,7 +9,14 @@ from typing import Any, NoReturn
 from oid_async.cli.stdio import forgiving, print_help
 from oid_async.errors import UsageError
 from oid_async.options.export import ExportOptions
-from oid_async.options.query import ClassesOptions, MetadataOptions, ReadOptions, RepeatOptions, option_fields
+from oid_async.options.query import (
+    ClassesOptions,
+    MetadataOptions,
+    ReadOptions,
+    RepeatOptions,
+    ResolveOptions,
+    option_fields,
+)
 from oid_async.options.readers import WORDS
 from oid_async.options.table import HEADINGS, Heading
 from oid_async.redaction import redacted_text
@@ -105,6 +112,11 @@ _COMMANDS = {
         "the published tables and what of them is cached",
         "List the published tables, fetch them ahead (pull), or remove them from the cache (clear).",
     ),
+    "resolve": (
+        "FILE|- [OPTIONS]",
+        "which images Flickr addresses and file names mean",
+        "Say which images a list means: Flickr pages or photos, file names, ids. From cached image tables alone.",
+    ),
     "verify": (
         "SAVEPATH [OPTIONS]",
         "check every file that was saved",
@@ -143,7 +155,7 @@ def make_parser() -> argparse.ArgumentParser:
         name: commands.add_parser(name, usage=f"oid-async {name} {usage}", help=about, description=description)
         for name, (usage, about, description) in _COMMANDS.items()
     }
-    download, plan, classes, metadata, verify, export, prune, demo = made.values()
+    download, plan, classes, metadata, resolve, verify, export, prune, demo = made.values()
     _add_query(download)
     about = "say what it would take, fetch no image: as plan"
     download.under["output"].add_argument("--dry-run", action="store_true", help=about)
@@ -154,7 +166,7 @@ def make_parser() -> argparse.ArgumentParser:
         )
         also = "; with --dry-run" if planning is download else ""
         planning.under["output"].add_argument("--ids", metavar="FILE|-", help=about + also)
-    _add_lookups(classes, metadata)
+    _add_lookups(classes, metadata, resolve)
     verify.add_argument("savepath", metavar="SAVEPATH", help=_ABOUT_SAVEPATH)
     _add_verify(verify)
     export.add_argument("savepath", metavar="SAVEPATH", help=_ABOUT_SAVEPATH)
@@ -172,7 +184,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_lookups(classes: Parser, metadata: Parser) -> None:
+def _add_lookups(classes: Parser, metadata: Parser, resolve: Parser) -> None:
     """Add the arguments and options of what looks things up."""
     classes.add_argument("pattern", nargs="?", metavar="PATTERN", help="only names that hold this, or this MID")
     about = "as a tree, with every class below what PATTERN finds"
@@ -182,6 +194,9 @@ def _add_lookups(classes: Parser, metadata: Parser) -> None:
     about = "list: ask for the published sizes; pull: list the image bucket, so that plans are exact"
     metadata.under["tables and sources"].add_argument("--sizes", action="store_true", help=about)
     _add_query(metadata, MetadataOptions.__annotations__)
+    about = "a list, a line each or as --image-ids takes it; -: from stdin; or one http(s) address"
+    resolve.add_argument("given", metavar="FILE|-", help=about)
+    _add_query(resolve, ResolveOptions.__annotations__)
 
 
 def _add_verify(verify: Parser) -> None:

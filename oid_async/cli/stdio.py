@@ -33,7 +33,12 @@ def print_result(*lines: str) -> None:
 
 def print_row(fields: Iterable[str]) -> None:
     """Write a line of fields to stdout, tabs between. Raises as `print_result`."""
-    _write_result("\t".join(map(printable, fields)))
+    print_rows([fields])
+
+
+def print_rows(rows: Iterable[Iterable[str]]) -> None:
+    """Write lines of fields to stdout, tabs between. Raises as `print_result`."""
+    _write_result("\n".join("\t".join(map(printable, fields)) for fields in rows))
 
 
 def print_json(document: dict[str, Any]) -> None:

@@ -1,1 +1,1 @@
-"""One file a verb: download, plan, pack, export, verify, listings, demo; and what they share."""
+"""One file a verb: download, plan, pack, export, verify, listings, resolve, demo; and what they share."""

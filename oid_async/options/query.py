@@ -165,6 +165,16 @@ class MetadataOptions(TypedDict, total=False):
     cache_dir: str | os.PathLike[str] | None
 
 
+class ResolveOptions(TypedDict, total=False):
+    """The keywords of `resolve`; `Options` explains each."""
+
+    release: str
+    mirror: str | os.PathLike[str] | None
+    cache_dir: str | os.PathLike[str] | None
+    offline: bool
+    max_failures: int | str
+
+
 class RepeatOptions(TypedDict, total=False):
     """The keywords of `verify` that a repair does not take from query.json; `Options` explains each."""
 

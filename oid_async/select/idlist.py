@@ -70,7 +70,7 @@ def read_ids(path: Path, name: str, ids: IdForm, *, may_name_none: bool = False)
     found = [pl.DataFrame(schema=schema)]
     odd = [pl.DataFrame(schema={"line": pl.UInt32, "text": pl.String})]
     for frame in read_entries(table, _COLUMNS):
-        parsed = _parse(frame, ids)
+        parsed = parse_entries(frame, ids)
         is_odd = pl.col(KEY).is_null()
         found.append(_first_of_each(parsed.filter(~is_odd).select(KEY, "split", "line")))
         odd.append(parsed.filter(is_odd).select("line", "text"))
@@ -108,8 +108,11 @@ def _first_of_each(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.filter(is_first | ~is_same).sort("at").drop("at")
 
 
-def _parse(frame: pl.DataFrame, ids: IdForm) -> pl.DataFrame:
-    """Add KEY (null for what names no image) and split (u8) to entries: line, text, and split as a CSV says it."""
+def parse_entries(frame: pl.DataFrame, ids: IdForm) -> pl.DataFrame:
+    """Return line, text, split (u8) and KEY (null for what names no image) of entries: line, text, and a CSV's split.
+
+    Entries that are a comment alone have no row.
+    """
     entries = frame.with_columns(
         entry=without_comment(pl.col("text")).str.replace_all("\\", "/", literal=True),
         said=_code(pl.col("split")),

@@ -172,6 +172,8 @@ def refused_of(mirror: Path, folder: Path, url: str) -> Iterator[list[Any]]:
     ):
         for name in names:
             yield ["plan", *query, option, tables.get(name, f"{tables['map']}.none")]
+    for given in (tables["list"], tables["json"], f"{tables['map']}.none"):
+        yield ["resolve", given, "--mirror", mirror]
     yield from ([HOSTILE], ["plan", f"--{HOSTILE}"], ["plan", HOSTILE])
     yield ["plan", *query, "--category", f"{HOSTILE}x"]
     options = "ndata split type source mirror allow-host shard max-image-bytes release is-occluded triplet processes"
