@@ -6,7 +6,8 @@ from typing import Any, Unpack
 
 from oid_async.errors import UsageError
 from oid_async.events import Sink, ignore
-from oid_async.jobs.listings import ClassList, Listings, TableList
+from oid_async.jobs.class_list import ClassList
+from oid_async.jobs.listings import Listings, TableList
 from oid_async.jobs.resolve import Resolution, Resolve
 from oid_async.options.query import ClassesOptions, MetadataOptions, Options, ResolveOptions
 from oid_async.options.signatures import check_keywords, documented, signature

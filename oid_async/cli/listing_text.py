@@ -3,10 +3,14 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from oid_async.jobs.listings import ClassList, ClassRow, TableRow
+from oid_async.jobs.class_list import ClassList, ClassRow
+from oid_async.jobs.listings import TableRow
 from oid_async.jobs.resolve import Resolution
 from oid_async.openimages.hierarchy import Hierarchy
-from oid_async.report import size_text
+from oid_async.openimages.kinds import KINDS
+from oid_async.report import counted, size_text
+
+_SINGULAR = {"boxes": "box"}
 
 
 def class_lines(classes: ClassList, *, tree: bool) -> list[str]:
@@ -14,14 +18,23 @@ def class_lines(classes: ClassList, *, tree: bool) -> list[str]:
     if classes.nothing is not None:
         return [classes.nothing]
     rows = {row.label: row for row in classes.rows}
+    with_kinds = classes.kinds != ("bbox",)
+    lines = []
     if tree and classes.hierarchy is not None:
-        shown: set[str] = set()
-        lines = list(_branches(classes.hierarchy, (classes.hierarchy.root,), rows, shown))
-        lines += [_class_line(row, 0) for row in classes.rows if row.label not in shown]
-    else:
-        lines = [_class_line(row, 0) for row in classes.rows]
-    if not any(row.boxes for row in classes.rows):
+        for row, depth in _branches(classes.hierarchy, (classes.hierarchy.root,), dict(rows)):
+            lines.append(_class_line(row, depth, with_kinds=with_kinds))
+            rows.pop(row.label, None)
+    lines += [_class_line(row, 0, with_kinds=with_kinds) for row in rows.values()]
+    for sides, title in (
+        (classes.predicates, "relationships, as in --triplet '*,NAME,*':"),
+        (classes.attributes, "attributes, as in --triplet '*,is,NAME':"),
+    ):
+        lines += [title, *(_class_line(row, 0, with_kinds=False) for row in sides)] if sides else []
+    if (uncounted := classes.uncounted) == ("bbox",):
         lines.append("no box table is cached yet: images and boxes are counted once one is (oid-async metadata pull)")
+    elif uncounted:
+        pull = "".join(f" --kind {kind}" for kind in uncounted)
+        lines.append(f"not counted, as no table is cached: {', '.join(uncounted)} (oid-async metadata pull{pull})")
     return lines
 
 
@@ -53,20 +66,29 @@ def unknown_lines(found: Resolution) -> Iterator[str]:
         yield f"not cached, so not looked in: {', '.join(found.not_cached)} ({pull})"
 
 
-def _branches(hierarchy: Hierarchy, path: tuple[str, ...], rows: dict[str, ClassRow], shown: set[str]) -> Iterator[str]:
-    """Yield the lines of the last class of a path from the root, and of what is below it; a circle ends the path."""
+def _branches(hierarchy: Hierarchy, path: tuple[str, ...], rows: dict[str, ClassRow]) -> Iterator[tuple[ClassRow, int]]:
+    """Yield the last class of a path from the root, and what is below it, each with its depth; a circle ends it."""
     label = path[-1]
     if label in rows:
-        shown.add(label)
-        yield _class_line(rows[label], sum(above in rows for above in path[:-1]))
+        yield rows[label], sum(above in rows for above in path[:-1])
     for child in hierarchy.children.get(label, ()):
         if child not in path:
-            yield from _branches(hierarchy, (*path, child), rows, shown)
+            yield from _branches(hierarchy, (*path, child), rows)
 
 
-def _class_line(row: ClassRow, depth: int) -> str:
-    counts = ", ".join(f"{split} {row.images[split]} images {row.boxes[split]} boxes" for split in row.boxes)
-    return f"{row.label:<12} {'  ' * depth}{row.class_name}" + (f"  ({counts})" if counts else "")
+def _class_line(row: ClassRow, depth: int, *, with_kinds: bool) -> str:
+    kinds = f"  [{', '.join(row.kinds)}]" if with_kinds else ""
+    counts = [
+        f"{split} {counted(count['images'], 'image')} {_rows(kind, count['rows'])}"
+        for kind, of_split in row.annotations.items()
+        for split, count in of_split.items()
+    ]
+    return f"{row.label:<12} {'  ' * depth}{row.class_name}{kinds}" + (f"  ({', '.join(counts)})" if counts else "")
+
+
+def _rows(kind: str, count: int) -> str:
+    what = KINDS[kind].what  # type: ignore[index]
+    return f"1 {_SINGULAR.get(what, what.removesuffix('s'))}" if count == 1 else f"{count} {what}"
 
 
 def _age(seconds: float) -> str:

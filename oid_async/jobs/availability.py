@@ -76,7 +76,7 @@ def require_published(
         if use.required:
             raise UsageError(f"{text}; {_elsewhere(use, splits, gaps, release)}")
         if use.table not in said:
-            sink(Note(f"{text}: none are saved"))
+            sink(Note(f"{text}: they are left out"))
             said.add(use.table)
         if len(gaps) == len(splits or SPLITS):
             missing.add(use.table)

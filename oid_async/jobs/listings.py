@@ -4,65 +4,31 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from oid_async.concurrency import in_thread
-from oid_async.errors import InputError, UnavailableError, storage_errors
+from oid_async.errors import UnavailableError, storage_errors
 from oid_async.events import Note, Sink
 from oid_async.http.hosts import Hosts
 from oid_async.http.retry import FetchError, Limits
+from oid_async.jobs.availability import require_published, uses_of_kinds
+from oid_async.jobs.class_list import ClassList, ClassLister
 from oid_async.jobs.context import open_tables
 from oid_async.jobs.site import open_site
-from oid_async.jobs.table_files import require_given
-from oid_async.metadata.cache import Cache, MetadataCache, every_entry
+from oid_async.metadata.cache import MetadataCache, every_entry
 from oid_async.metadata.entry import CacheEntry
-from oid_async.metadata.given import local_table
 from oid_async.metadata.paths import cache_root
 from oid_async.metadata.sizes import Sizes
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url, published
 from oid_async.openimages.catalogue_tables import PublishedTable, TableKind
-from oid_async.openimages.classes import Classes
-from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.kinds import named, table_of
 from oid_async.openimages.vocabulary import SPLITS, Release, Split
 from oid_async.options.query import Options
 from oid_async.report import size_text
-from oid_async.tables.class_tables import read_classes, read_hierarchy
-from oid_async.tables.rows import count_labels
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client
-
-
-@dataclass(frozen=True, slots=True)
-class ClassRow:
-    """One class: `images` and `boxes` count per split, for the splits whose box table is cached."""
-
-    label: str
-    class_name: str
-    kinds: tuple[str, ...]
-    images: dict[str, int]
-    boxes: dict[str, int]
-    subclasses: tuple[str, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self) | {"kinds": list(self.kinds), "subclasses": list(self.subclasses)}
-
-
-@dataclass(frozen=True, slots=True)
-class ClassList:
-    """The classes that were asked for, in order of name; `hierarchy` is None where none is published or cached."""
-
-    rows: tuple[ClassRow, ...]
-    hierarchy: Hierarchy | None
-    nothing: str | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """Return plain values: {"classes": [...]}; `subclasses` are the direct ones."""
-        return {"classes": [row.as_json() for row in self.rows]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,46 +72,8 @@ class Listings:
 
     async def classes(self, pattern: str | None, *, tree: bool = False) -> ClassList:
         """Return the classes whose name holds the pattern, or all; with `tree` also all classes below them."""
-        options = self._options
         async with self._open() as (cache, _, _):
-            table = await in_thread(local_table, options.label) if options.label is not None else None
-            if table is None and options.label is not None:
-                table, _ = await cache.given(options.label, partial(require_given, "classes", options))
-            if table is None:
-                table, _ = await cache.published(published("classes", (), options.release)[0])
-            hierarchy = await self._hierarchy(cache)
-            below = hierarchy if tree else None
-            classes, bad_rows = await in_thread(read_classes, table)
-            if count := len(bad_rows):
-                line, reason = bad_rows.row(0)
-                rows_are = "row is" if count == 1 else "rows are"
-                self._sink(Note(f"{table.name}: {count} damaged {rows_are} left out, first line {line}: {reason}"))
-            return await in_thread(self._classes, classes, hierarchy, below, cache.cache, pattern)
-
-    def _classes(
-        self, classes: Classes, hierarchy: Hierarchy | None, below: Hierarchy | None, cache: Cache, pattern: str | None
-    ) -> ClassList:
-        labels = set(classes.matching(pattern) if pattern else classes.names)
-        if below is not None:
-            labels |= {under for label in labels for under in below.below(label) if under in classes.names}
-        counts = {split: _counts(cache, self._options.release, split) for split in SPLITS}
-        rows = []
-        for label in sorted(labels, key=lambda label: (classes.names[label].casefold(), label)):
-            known = {split: found.get(label, (0, 0)) for split, found in counts.items() if found is not None}
-            children = hierarchy.children.get(label, ()) if hierarchy is not None else ()
-            images: dict[str, int] = {split: images for split, (images, _) in known.items()}
-            boxes: dict[str, int] = {split: boxes for split, (_, boxes) in known.items()}
-            subclasses = tuple(classes.names.get(child, child) for child in children)
-            rows.append(ClassRow(label, classes.names[label], ("bbox",), images, boxes, subclasses))
-        nothing = f"no class has {pattern!r} in its name; {classes.nearest(pattern)}" if pattern and not rows else None
-        return ClassList(tuple(rows), hierarchy, nothing)
-
-    async def _hierarchy(self, cache: MetadataCache) -> Hierarchy | None:
-        try:
-            table, _ = await cache.published(published("hierarchy", (), self._options.release)[0], patient=False)
-            return await in_thread(read_hierarchy, table)
-        except (UnavailableError, InputError):
-            return None
+            return await ClassLister(cache, self._options, self._sink).read(pattern, tree=tree)
 
     async def tables(self, *, ask: bool = False) -> list[TableRow]:
         """Return the tables of the release; no request is made unless `ask`, which brings their sizes up to date."""
@@ -166,9 +94,12 @@ class Listings:
 
     async def pull(self) -> list[TableRow]:
         """Fetch the tables of the release for the splits asked for (train, as download does) and return them."""
+        splits: tuple[Split, ...] = self._options.splits or ("train",)
+        uses = uses_of_kinds(self._options.kinds, self._options.label_source)
+        require_published(uses, splits, self._options.release, self._sink)
         async with self._open() as (cache, _, _):
             rows = []
-            for table in self._wanted(self._options.splits or ("train",), self._options.kinds):
+            for table in self._wanted(splits, self._options.kinds):
                 try:
                     await cache.published(table, thorough=True)
                 except UnavailableError as error:
@@ -241,16 +172,6 @@ class Listings:
             open_tables(options, self._sink, site, hosts, limits) as (client, cache),
         ):
             yield cache, client, site.url
-
-
-def _counts(cache: Cache, release: Release, split: Split) -> dict[str, tuple[int, int]] | None:
-    """Return (images, boxes) of each label in a split's cached box table, None if it is not cached."""
-    for table in published("boxes", [split], release):
-        entry = cache.entry(table)
-        kept = entry.current_version()
-        if kept is not None and entry.damaged_file(kept) is None:
-            return count_labels(entry.table(kept))
-    return None
 
 
 def _table_row(table: PublishedTable, entry: CacheEntry, url: str, asked: int | None) -> TableRow:

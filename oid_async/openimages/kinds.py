@@ -42,8 +42,12 @@ class Kind:
 
     @property
     def side_tables(self) -> tuple[TableKind, ...]:
-        """The tables of names that stand in its rows and are no classes: what relationships are called."""
-        return ("predicates",) if self.name == "relationship" else ()
+        """The other small tables about it: what relationships are called, which classes of boxes have masks."""
+        others: dict[KindName, tuple[TableKind, ...]] = {
+            "relationship": ("predicates",),
+            "segmentation": ("mask_classes",),
+        }
+        return others.get(self.name, ())
 
     @property
     def folder(self) -> str:

@@ -147,6 +147,7 @@ class ReadOptions(TypedDict, total=False):
 class ClassesOptions(TypedDict, total=False):
     """The keywords of `classes`; `Options` explains each."""
 
+    kinds: Sequence[str]
     label: str | os.PathLike[str] | None
     release: str
     mirror: str | os.PathLike[str] | None

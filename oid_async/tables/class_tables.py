@@ -82,6 +82,12 @@ def read_classes(table: TableFile) -> tuple[Classes, pl.DataFrame]:
     return Classes(names), bad_rows
 
 
+def read_labels(table: TableFile) -> frozenset[str]:
+    """Read the labels (MIDs) of a table that has nothing else, and no header. Raises InputError."""
+    rows, _, _ = read_headless(table, CLASS_COLUMNS[:1], lambda first: None)
+    return frozenset(label.strip() for label in rows.to_series())
+
+
 def _class_columns(first: Sequence[str]) -> tuple[int, int] | None:
     """Return where mid and name stand by the first row of a class table, None if it is no header.
 

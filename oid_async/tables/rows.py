@@ -14,10 +14,12 @@ import polars as pl
 from oid_async.errors import InputError
 from oid_async.openimages.catalogue_tables import SIDES
 from oid_async.openimages.ids import KEY, IdForm
-from oid_async.openimages.kinds import Kind
+from oid_async.openimages.kinds import KINDS, Kind
 from oid_async.tables.reading import TableFile, reading, scan, scan_keyed
 
 CONFIDENCE = "Confidence"
+# Rows of which images are counted at once.
+_MOST_COUNTED = 8_000_000
 PREDICATE = "RelationshipLabel"
 TRIPLET_COLUMNS = ("LabelName1", PREDICATE, "LabelName2")
 ANSWER = "EstimatedYesNo"
@@ -218,13 +220,33 @@ def scan_pairs(table: TableFile) -> pl.LazyFrame | None:
     return pl.scan_parquet(pairs, glob=False) if pairs else None
 
 
-def count_labels(boxes: TableFile) -> dict[str, tuple[int, int]]:
-    """Return how many images and boxes each label has in a box table of Open Images."""
-    frame = scan_pairs(boxes)
-    if frame is None:
-        rows = scan_keyed(boxes, IdForm(), ["LabelName"], [])
-        frame = rows.group_by("LabelName", KEY).agg(boxes=pl.len())
-    counts = frame.group_by("LabelName").agg(images=pl.len(), boxes=pl.col("boxes").sum())
-    with reading(boxes):
-        found = counts.collect(engine="streaming")
-    return {label: (images, count) for label, images, count in found.iter_rows() if label is not None}
+def count_labels(table: TableFile, kind: Kind = KINDS["bbox"], column: str | None = None) -> dict[str, tuple[int, int]]:
+    """Return how many images and rows each label has in a table of Open Images; Confidence 0 does not count.
+
+    A relationship counts once for a class that it has on both sides. `column` is another one than those of the kind's
+    labels. Large tables are counted a part of their images at a time: each row takes some 40 bytes.
+    """
+    frame = scan_pairs(table) if kind.is_sorted and kind.name != "label" else None
+    if frame is not None:
+        counts = frame.group_by("LabelName").agg(images=pl.len(), rows=pl.col("boxes").sum())
+        with reading(table):
+            return _by_label([counts.collect(engine="streaming")])
+    source = RowSource(kind, (table,), {})
+    names = kind.labels if column is None else (column,)
+    rows = scan_keyed(table, IdForm(), [*names, *source.columns], []).filter(source.present())
+    first = pl.col(names[0])
+    sides = [rows.select(KEY, LabelName=first)]
+    sides += [rows.filter(pl.col(name) != first).select(KEY, LabelName=name) for name in names[1:]]
+    found = []
+    with reading(table):
+        parts = 1 + rows.select(pl.len()).collect(engine="streaming").item() // _MOST_COUNTED
+        for part in range(parts):
+            some = pl.concat(sides).filter(pl.col(KEY) % parts == part)
+            counts = some.group_by("LabelName").agg(images=pl.col(KEY).n_unique(), rows=pl.len())
+            found.append(counts.collect(engine="streaming"))
+    return _by_label(found)
+
+
+def _by_label(counts: Sequence[pl.DataFrame]) -> dict[str, tuple[int, int]]:
+    rows = pl.concat(counts).group_by("LabelName").agg(pl.col("images", "rows").sum())
+    return {label: (images, count) for label, images, count in rows.iter_rows() if label is not None}
