@@ -22,7 +22,8 @@ def memory_text(address: str | None, expected: Expected) -> str:
     >>> memory_text("http://h/a.jpg", Expected(7, None)), memory_text(None, Expected())
     ('http://h/a.jpg\\n7\\n', '\\n\\n')
     """
-    return "\n".join((address or "", "" if expected.size is None else str(expected.size), expected.md5 or ""))
+    size = expected.saved_bytes if expected.size is None else expected.size
+    return "\n".join((address or "", "" if size is None else str(size), expected.md5 or ""))
 
 
 def hashed(text: str) -> str:

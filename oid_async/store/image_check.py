@@ -46,10 +46,15 @@ class JpegHeader:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The published size in bytes and MD5 in base64 of the original; None where the image table has none."""
+    """The published size in bytes and MD5 in base64 of the original; None where the image table has none.
+
+    `saved_bytes` is the size of an image that was saved once and is fetched again: a whole one of another size, larger
+    or smaller, is another image.
+    """
 
     size: int | None = None
     md5: str | None = None
+    saved_bytes: int | None = None
 
     @classmethod
     def published(cls, size: str | None, md5: str | None) -> Self:
@@ -58,9 +63,9 @@ class Expected:
         Tables that went through pandas have 123.0; tables of people's own may give the MD5 in hex.
 
         >>> Expected.published("123.0", ""), Expected.published(None, None)
-        (Expected(size=123, md5=None), Expected(size=None, md5=None))
+        (Expected(size=123, md5=None, saved_bytes=None), Expected(size=None, md5=None, saved_bytes=None))
         >>> Expected.published("0", "d41d8cd98f00b204e9800998ecf8427e")
-        Expected(size=0, md5='1B2M2Y8AsgTpgAmY7PhCfg==')
+        Expected(size=0, md5='1B2M2Y8AsgTpgAmY7PhCfg==', saved_bytes=None)
         """
         digits = (size or "").strip().removesuffix(".0")
         if _HEX_MD5.fullmatch(md5 or ""):
@@ -155,7 +160,7 @@ def refuse(body: ImageBytes, header: JpegHeader, md5: str | None, expected: Expe
         return "too_large"
     if not is_complete(body, header):
         return "truncated"
-    if expected.md5 or (expected.size is not None and len(body) != expected.size):
+    if expected.md5 or any(size not in (None, len(body)) for size in (expected.size, expected.saved_bytes)):
         return "checksum"
     return None
 

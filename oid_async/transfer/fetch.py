@@ -138,9 +138,10 @@ class Fetcher:
         self, target: Target, history: dict[str, str], earlier_attempts: int, transfer: ImageTransfer | None
     ) -> ImageTransfer | Failed:
         """Return a transfer, the given one or a new one, at the first source not known to have failed for good."""
-        reason, last = "bad_url", self._sources[0]
+        sources = target.sources or self._sources
+        reason, last = "bad_url", sources[0]
         recorded_url = transfer.recorded_url if transfer is not None else None
-        for source in self._sources:
+        for source in sources:
             if source in history and is_final(kind := kind_of(history[source])):
                 reason, last = kind, source
                 continue
@@ -167,7 +168,8 @@ class Fetcher:
         self, target: Target, history: dict[str, str], reason: str, source: str, url: str | None, attempts: int
     ) -> Failed:
         mirror = self._recorded_mirror
-        finals = [each for each in self._sources if each in history and is_final(kind_of(history[each]))]
+        sources = target.sources or self._sources
+        finals = [each for each in sources if each in history and is_final(kind_of(history[each]))]
         asked = write_asked((each, target.url(each, mirror), target.expected(each)) for each in finals)
         detail, subset = write_detail(history), target.subset
         return Failed(

@@ -16,7 +16,11 @@ _NOTHING = Expected()
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One image to fetch: a row of the plan, and its `place` there. `known` holds the failures of earlier runs."""
+    """One image to fetch: a row of the plan, and its `place` there. `known` holds the failures of earlier runs.
+
+    A set that is fetched again says for each image which `sources` it is asked of, in place of the run's; then the
+    bytes that were saved are expected of every one.
+    """
 
     place: int
     image_id: str
@@ -27,6 +31,7 @@ class Target:
     thumbnail_url: str | None
     known: str | None
     copy_bytes: int | None = None
+    sources: tuple[Source, ...] | None = None
 
     def url(self, source: Source, mirror: str | None) -> str | None:
         """Return where a source has this image, None if it has none."""
@@ -40,7 +45,7 @@ class Target:
 
     def expected(self, source: Source) -> Expected:
         """Return what is known of a source's bytes: of an original, or the size of the bucket's copy, if listed."""
-        if source == "original":
+        if source == "original" or self.sources is not None:
             return self.original
         return _NOTHING if source != "cvdf" or self.copy_bytes is None else Expected(self.copy_bytes, None)
 

@@ -14,6 +14,9 @@ from oid_async.transfer.image_transfer import Target
 
 _ORIGINAL = ("OriginalURL", "OriginalSize", "OriginalMD5")
 _COLUMNS = ("ImageID", "FileName", "Subset", *_ORIGINAL, "Thumbnail300KURL", "CopyBytes")
+# Of a set that is fetched again: which sources each image is asked of, a comma between them, its URL at one that is not
+# the bucket, and the size and MD5 of the image that was saved.
+AGAIN = ("Sources", "SavedURL", "SavedBytes", "SavedMD5")
 _ROW = "__place"
 _ROW_BITS = 32
 
@@ -59,8 +62,8 @@ class Targets:
                 pl.col(KEY).is_in(self._delivered.implode()) if self._delivered is not None else pl.lit(False)
             )
             wanted |= ~is_delivered
-        columns = ["Action", "Reason", _ROW, "Known", *_COLUMNS]
-        return pl.scan_parquet(path, row_index_name=_ROW, glob=False).filter(wanted).select(columns).collect()
+        plan = pl.scan_parquet(path, row_index_name=_ROW, glob=False).filter(wanted)
+        return plan.select("Action", "Reason", _ROW, "Known", *_COLUMNS, *_again(plan)).collect()
 
     def _read_places(self, places: Sequence[int]) -> list[Target]:
         found: dict[int, Target] = {}
@@ -69,14 +72,30 @@ class Targets:
             plan = pl.scan_parquet(self._files[number], row_index_name=_ROW, glob=False).filter(
                 pl.col(_ROW).is_in(rows)
             )
-            for row, *fields in plan.select(_ROW, "Known", *_COLUMNS).collect().iter_rows():
+            for row, *fields in plan.select(_ROW, "Known", *_COLUMNS, *_again(plan)).collect().iter_rows():
                 target = _target(number, row, fields)
                 found[target.place] = target
         return [found[place] for place in places]
 
 
+def _again(plan: pl.LazyFrame) -> tuple[str, ...]:
+    return AGAIN if AGAIN[0] in plan.collect_schema() else ()
+
+
 def _target(number: int, row: int, fields: Sequence[Any]) -> Target:
-    """Return the target in a row of a plan file; `fields` are Known and `_COLUMNS`."""
-    known, image_id, name, subset, url, size, md5, thumbnail, copy_bytes = fields
+    """Return the target in a row of a plan file; `fields` are Known, `_COLUMNS` and AGAIN, if the plan has it."""
+    known, image_id, name, subset, url, size, md5, thumbnail, copy_bytes, *again = fields
+    place = number << _ROW_BITS | row
+    if again:
+        return again_target(place, known, [image_id, name, subset, url, *again])
     original = Expected.published(size, md5)
-    return Target(number << _ROW_BITS | row, image_id, name, subset, url, original, thumbnail, known, copy_bytes)
+    return Target(place, image_id, name, subset, url, original, thumbnail, known, copy_bytes)
+
+
+def again_target(place: int, known: str | None, fields: Sequence[Any]) -> Target:
+    """Return the target of an image that is fetched again: fields ImageID, FileName, Subset, OriginalURL and AGAIN."""
+    image_id, name, subset, original_url, sources, url, saved_bytes, md5 = fields
+    expected, named = Expected(None, md5, saved_bytes), tuple(sources.split(","))
+    return Target(
+        place, image_id, name, subset, url or original_url, expected, url, known, copy_bytes=None, sources=named
+    )

@@ -34,9 +34,10 @@ from oid_async.transfer.image_transfer import Target
 # Longer than any message: images come a few dozen at a time, and a URL is limited to far less.
 LINE_BYTES = 16 << 20
 Fields = Sequence[Any]
-_PLAN_FIELDS = ("image_id", "file_name", "subset", "original_url", "original.size", "original.md5", "thumbnail_url")
+_ORIGINAL = ("original.size", "original.md5", "original.saved_bytes")
+_PLAN_FIELDS = ("image_id", "file_name", "subset", "original_url", *_ORIGINAL, "thumbnail_url")
 # The fields of a target without its place, which only the run needs.
-pack_target: Callable[[Target], Fields] = attrgetter(*_PLAN_FIELDS, "known", "copy_bytes")
+pack_target: Callable[[Target], Fields] = attrgetter(*_PLAN_FIELDS, "known", "copy_bytes", "sources")
 _outcome_fields: Callable[[Outcome], Fields] = attrgetter(
     *("file_name" if name == "file" else name for name in Outcome.__dataclass_fields__)
 )
@@ -97,8 +98,10 @@ async def read_line(reader: asyncio.StreamReader) -> bytes:
 
 def unpack_target(fields: Fields) -> Target:
     """Return the target of these fields."""
-    image_id, file_name, subset, url, size, md5, thumbnail, known, copy_bytes = fields
-    return Target(0, image_id, file_name, subset, url, Expected(size, md5), thumbnail, known, copy_bytes)
+    image_id, file_name, subset, url, size, md5, saved_bytes, thumbnail, known, copy_bytes, sources = fields
+    original = Expected(size, md5, saved_bytes)
+    sources = tuple(sources) if sources is not None else None
+    return Target(0, image_id, file_name, subset, url, original, thumbnail, known, copy_bytes, sources)
 
 
 def pack_outcomes(outcomes: Iterable[Outcome]) -> list[Fields]:

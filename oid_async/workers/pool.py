@@ -116,7 +116,8 @@ class WorkerPool:
 
     def accept_target(self, target: Target) -> bool:
         """Give a worker with space an image that is first requested from the bucket; return whether one had space."""
-        plain = self._bucket is not None and target.known is None and target.subset in SPLITS
+        is_usual = self._bucket is not None and target.known is None and target.sources is None
+        plain = is_usual and target.subset in SPLITS
         return plain and self._assign(target, self.hosts.named(self._bucket or ""))
 
     def accept(self, transfer: ImageTransfer) -> bool:
