@@ -18,7 +18,7 @@ from oid_async.version import __version__
 
 if TYPE_CHECKING:
     from oid_async import errors, events
-    from oid_async.api.folders import export, open, prune, verify
+    from oid_async.api.folders import export, open, prune, repeat, verify
     from oid_async.api.lookups import classes, metadata_list, metadata_pull, resolve
     from oid_async.api.runs import Stream, download, plan, stream
     from oid_async.dataset.saved import SavedDataset
@@ -59,6 +59,7 @@ __all__ = [
     "open",
     "plan",
     "prune",
+    "repeat",
     "resolve",
     "stream",
     "verify",
@@ -89,6 +90,7 @@ _HOME = {
     "open": "oid_async.api.folders",
     "plan": "oid_async.api.runs",
     "prune": "oid_async.api.folders",
+    "repeat": "oid_async.api.folders",
     "resolve": "oid_async.api.lookups",
     "stream": "oid_async.api.runs",
     "verify": "oid_async.api.folders",

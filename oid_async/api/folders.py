@@ -1,4 +1,4 @@
-"""`open(...)`, `await verify(...)`, `await prune(...)`, `await export(...)`: what is done with a saved folder."""
+"""`open`, and to be awaited `verify`, `repeat`, `prune`, `export`: what is done with a saved folder."""
 
 import os
 from pathlib import Path
@@ -10,12 +10,14 @@ from oid_async.events import Sink, ignore
 from oid_async.jobs.export import Export, ExportReport
 from oid_async.jobs.opening import open_for_user
 from oid_async.jobs.prune import Prune, PruneReport
+from oid_async.jobs.repeat import Repeat
 from oid_async.jobs.stored_query import Given
 from oid_async.jobs.verify import Verification, Verify
 from oid_async.options.export import ExportOptions
 from oid_async.options.paths import read_path
-from oid_async.options.query import Options, ReadOptions, RepeatOptions
+from oid_async.options.query import FetchAgainOptions, Options, ReadOptions, RepeatOptions
 from oid_async.options.signatures import check_keywords
+from oid_async.report import Report
 
 
 async def verify(
@@ -49,6 +51,28 @@ async def verify(
     check_keywords("verify", given, RepeatOptions)
     these = Given.of(path, given, repairs=repair)
     return await Verify(these, on_event or ignore, repair=repair, deep=deep, exports=exports).run()
+
+
+async def repeat(
+    source: str | os.PathLike[str],
+    *,
+    savepath: str | os.PathLike[str] | None = None,
+    on_event: Sink | None = None,
+    **given: Unpack[FetchAgainOptions],
+) -> Report:
+    """Have the set of `source` again under `savepath`, by default its own folder, and return the report.
+
+    `source` is a folder that a download has filled (rows are copied from its tables), its query.json, or a manifest
+    alone (images and names, no rows). Whole images of it are hard links, else copies, and count as present; the others
+    are fetched from where the manifest says they came from, and are to be the same bytes: else they fail as `checksum`.
+    What had failed stays failed without `retry_failed`. Of a query.json without a manifest the query is carried out
+    anew; then it gives what to select and nothing else: places, tables and hosts are those of this call.
+
+    Raises InputError for what is none of these, or is not as it was written, UsageError for what this call must name,
+    LockedError while a run is on in either folder, StorageError.
+    """
+    check_keywords("repeat", given, FetchAgainOptions)
+    return await Repeat(source, Given.to_repeat(savepath, given), on_event or ignore).run()
 
 
 async def prune(

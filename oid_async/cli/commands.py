@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 from oid_async.cli.polars_settings import set_up_polars
-from oid_async.cli.query_commands import run_download, run_plan
+from oid_async.cli.query_commands import run_download, run_plan, run_repeat
 from oid_async.cli.running import open_screen, options_of, print_answer, print_report, run_to_end, say_interrupted
 from oid_async.cli.stdio import print_json, print_message, print_row, print_rows
 from oid_async.options.export import ExportOptions
@@ -158,6 +158,7 @@ def run_prune(arguments: argparse.Namespace) -> int:
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "download": run_download,
     "plan": run_plan,
+    "repeat": run_repeat,
     "classes": run_classes,
     "metadata": run_metadata,
     "resolve": run_resolve,

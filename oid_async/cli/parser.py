@@ -11,6 +11,7 @@ from oid_async.errors import UsageError
 from oid_async.options.export import ExportOptions
 from oid_async.options.query import (
     ClassesOptions,
+    FetchAgainOptions,
     MetadataOptions,
     ReadOptions,
     RepeatOptions,
@@ -132,6 +133,11 @@ _COMMANDS = {
         "remove what the folder's query does not select",
         "Remove the images, masks and recordings of earlier queries that the folder's query does not select.",
     ),
+    "repeat": (
+        "SOURCE [--savepath DIR] [OPTIONS]",
+        "have the same set again",
+        "Have the set of a folder, a query.json or a manifest.parquet again: the same images, names, bytes and rows.",
+    ),
     "demo": (
         "[SAVEPATH]",
         "the main job, offline, against a small look-alike",
@@ -155,7 +161,7 @@ def make_parser() -> argparse.ArgumentParser:
         name: commands.add_parser(name, usage=f"oid-async {name} {usage}", help=about, description=description)
         for name, (usage, about, description) in _COMMANDS.items()
     }
-    download, plan, classes, metadata, resolve, verify, export, prune, demo = made.values()
+    download, plan, classes, metadata, resolve, verify, export, prune, repeat, demo = made.values()
     _add_query(download)
     about = "say what it would take, fetch no image: as plan"
     download.under["output"].add_argument("--dry-run", action="store_true", help=about)
@@ -179,6 +185,7 @@ def make_parser() -> argparse.ArgumentParser:
     about = "say what would be removed, remove nothing"
     prune.under["output"].add_argument("--dry-run", action="store_true", help=about)
     _add_output(prune)
+    _add_repeat(repeat)
     demo.add_argument("savepath", nargs="?", default="demo_data", metavar="SAVEPATH", help="default demo_data")
     _add_output(demo)
     return parser
@@ -209,6 +216,15 @@ def _add_verify(verify: Parser) -> None:
         verify.under["failures"].add_argument(flag, action="store_true", help=about)
     # With --repair: what is not taken from query.json.
     _add_query(verify, RepeatOptions.__annotations__)
+
+
+def _add_repeat(repeat: Parser) -> None:
+    """Add the arguments and options of `repeat`."""
+    about = "a folder that a download has filled, its query.json, or a manifest.parquet alone (images without rows)"
+    repeat.add_argument("source", metavar="SOURCE", help=about)
+    about = "the folder that the set is wanted in; default: the folder of SOURCE itself, which it completes"
+    repeat.under["output"].add_argument("--savepath", metavar="DIR", help=about, default=argparse.SUPPRESS)
+    _add_query(repeat, FetchAgainOptions.__annotations__)
 
 
 def _add_query(parser: Parser, only: Container[str] | None = None, *, heading: Heading | None = None) -> None:

@@ -1,14 +1,21 @@
-"""The commands of a query: `download` and `plan`."""
+"""The commands that fetch what a query, or a set, selects: `download`, `plan`, `repeat`."""
 
 import argparse
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from time import monotonic
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
+from oid_async.cli.polars_settings import set_up_polars
 from oid_async.cli.running import open_screen, print_answer, print_report, query_options, run_to_end, say_interrupted
 from oid_async.cli.stdio import print_json, print_message, result_stream
 from oid_async.errors import UsageError
 from oid_async.options.paths import read_path
+from oid_async.options.query import FetchAgainOptions, Options
+from oid_async.report import Report
+
+if TYPE_CHECKING:
+    from oid_async.cli.screen import Screen
 
 _STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
@@ -20,27 +27,62 @@ def run_download(arguments: argparse.Namespace) -> int:
     if arguments.ids is not None:
         raise UsageError("--ids is for a plan: say oid-async plan, or --dry-run")
     options = query_options(arguments)
-    from oid_async.cli.screen import summary_lines
     from oid_async.jobs.download import Run
 
     with open_screen(arguments) as screen:
         run = Run(options, screen.show, own_loop=True)
+        code = _run_with_report(arguments, screen, run, run.download)
+    return _exit_code(arguments, options, run.report, code)
 
-        started = monotonic()
 
-        def on_forced_end() -> None:
-            run.report.interrupted, run.report.seconds = True, monotonic() - started
-            screen.say(summary_lines(run.report, packed=options.packs))
-            screen.close()
-            if arguments.json:
-                print_json(run.report.as_json())
+def run_repeat(arguments: argparse.Namespace) -> int:
+    """Run `oid-async repeat`."""
+    names = FetchAgainOptions.__annotations__
+    given = {"processes": "auto"} | {name: value for name, value in vars(arguments).items() if name in names}
+    from oid_async.jobs.repeat import Repeat
+    from oid_async.jobs.stored_query import Given
 
-        _, code = run_to_end(run.download, on_forced_end)
-        run.report.interrupted |= code != 0
-        screen.say(summary_lines(run.report, packed=options.packs))
+    these = Given.to_repeat(vars(arguments).get("savepath"), given)
+    set_up_polars(these.options)
+    with open_screen(arguments) as screen:
+        repeat = Repeat(arguments.source, these, screen.show, own_loop=True)
+        code = _run_with_report(arguments, screen, repeat, repeat.run)
+    return _exit_code(arguments, these.options, repeat.report, code)
+
+
+class _Reporting(Protocol):
+    """A job whose report is true at every moment."""
+
+    @property
+    def report(self) -> Report: ...
+
+
+def _run_with_report(
+    arguments: argparse.Namespace, screen: "Screen", run: _Reporting, job: Callable[[], Awaitable[Report]]
+) -> int:
+    """Run a job and say what it has come to, also where its end must be forced; return 130 or 143 after a signal."""
+    packed = bool(vars(arguments).get("no_files"))
+    from oid_async.cli.screen import summary_lines
+
+    started = monotonic()
+
+    def on_forced_end() -> None:
+        run.report.interrupted, run.report.seconds = True, monotonic() - started
+        screen.say(summary_lines(run.report, packed=packed))
+        screen.close()
+        if arguments.json:
+            print_json(run.report.as_json())
+
+    _, code = run_to_end(job, on_forced_end)
+    run.report.interrupted |= code != 0
+    screen.say(summary_lines(run.report, packed=packed))
+    return code
+
+
+def _exit_code(arguments: argparse.Namespace, options: Options, report: Report, code: int) -> int:
+    """Print the report as JSON if asked for, and return the exit code."""
     if arguments.json:
-        print_report(run.report.as_json(), code)
-    report = run.report
+        print_report(report.as_json(), code)
     within = options.allows(report.failed + report.unknown_ids, report.selected + report.unknown_ids)
     is_whole = not report.failed_attachments and not report.pending
     return code or (0 if within and is_whole else 1)

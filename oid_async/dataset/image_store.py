@@ -26,6 +26,9 @@ class ImageStore(Protocol):
     def read(self, image_id: str, file_name: str) -> bytes:
         """Return the bytes of one image. Raises InputError if it is not there, OSError if it cannot be read."""
 
+    def path(self, file_name: str) -> Path | None:
+        """Return where an image is a file, whether it is there or not; None where images are no files."""
+
 
 class ImageFiles:
     """Images as files of one folder, by FileName."""
@@ -42,6 +45,10 @@ class ImageFiles:
             raise missing_file(path) from error
         except NotPlainError as error:
             raise InputError(error.advice) from error
+
+    def path(self, file_name: str) -> Path | None:
+        """Return where an image is a file."""
+        return self.folder / file_name
 
 
 class ImageShards:
@@ -66,6 +73,10 @@ class ImageShards:
                 with plain_file(shard) as file:
                     return os.pread(file.fileno(), index["size"][row], index["offset"][row])
         raise InputError(f"{self._folder}: no shard holds image {image_id}")
+
+    def path(self, file_name: str) -> Path | None:
+        """Return None: images are members of shards."""
+        return None
 
     @cached_property
     def _first_keys(self) -> list[tuple[str, Path]]:
@@ -105,6 +116,10 @@ class ImagesBeingPacked:
         with suppress(InputError):
             return self._files.read(image_id, file_name)
         return self._shards.read(image_id, file_name)
+
+    def path(self, file_name: str) -> Path | None:
+        """Return None: not all of them are files."""
+        return None
 
 
 def key_of(image_id: str) -> str:

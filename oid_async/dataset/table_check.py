@@ -17,8 +17,10 @@ _HEAD_BYTES = 1 << 16
 _LABEL_DATA = "bbox/label_data.csv"
 
 
-def check_tables(dataset: SavedDataset, *, edited: bool) -> None:
+def check_tables(dataset: SavedDataset, *, edited: bool, advice: str | None = None) -> None:
     """Raise InputError for a table of the folder that is cut or otherwise not what the run wrote.
+
+    `advice` is what to do then, by default what somebody who exports may do.
 
     `edited`: tables were changed on purpose; then only one that ends within a line is refused. So it is in a folder
     without a record of what was written (of version 0.1.0, or without its .oid_async).
@@ -35,22 +37,22 @@ def check_tables(dataset: SavedDataset, *, edited: bool) -> None:
         return
     written = {path: (size, md5) for path, size, md5 in record.select(list(RECORD_SCHEMA)).iter_rows() if path in names}
     for name in names:
-        _check_record(dataset.savepath / name, written.get(name), dataset.savepath)
+        _check_record(dataset.savepath / name, written.get(name), advice or _what_to_do(dataset.savepath))
 
 
-def _check_record(path: Path, written: tuple[int, str] | None, savepath: Path) -> None:
+def _check_record(path: Path, written: tuple[int, str] | None, advice: str) -> None:
     try:
         size = os.stat(path).st_size
     except FileNotFoundError:
         if written is None:
             return
-        raise InputError(f"{path}: it is not there, though the run saved it; {_what_to_do(savepath)}") from None
+        raise InputError(f"{path}: it is not there, though the run saved it; {advice}") from None
     if written is None:
-        raise InputError(f"{path}: no run wrote it; {_what_to_do(savepath)}")
+        raise InputError(f"{path}: no run wrote it; {advice}")
     if size != written[0]:
-        raise InputError(f"{path}: it has {size} bytes where the run wrote {written[0]}; {_what_to_do(savepath)}")
+        raise InputError(f"{path}: it has {size} bytes where the run wrote {written[0]}; {advice}")
     if size_and_md5(path)[1] != written[1]:
-        raise InputError(f"{path}: it is not what the run wrote (its MD5 differs); {_what_to_do(savepath)}")
+        raise InputError(f"{path}: it is not what the run wrote (its MD5 differs); {advice}")
 
 
 def _what_to_do(savepath: Path) -> str:

@@ -14,14 +14,14 @@ from oid_async.errors import UnavailableError, storage_errors
 from oid_async.events import Note
 from oid_async.jobs.context import RunContext
 from oid_async.jobs.gather import GatheredTables
-from oid_async.openimages.ids import KEY
+from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.kinds import KINDS
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.report import size_text
 from oid_async.store.attached_files import AttachedFiles, record_of_attached
 from oid_async.store.folder import Folder
 from oid_async.store.results import write_failures
-from oid_async.store.written_files import RECORDINGS, record_of_run, write_record
+from oid_async.store.written_files import MASKS, RECORDINGS, record_of_run, write_record
 
 _NARRATIVES = KINDS["narrative"]
 _SEGMENTATION = KINDS["segmentation"]
@@ -32,28 +32,43 @@ _COUNTS = ("selected", "present", "downloaded", "failed", "bytes")
 class Attachments:
     """Fetches for one run, into its report."""
 
-    def __init__(self, context: RunContext, tables: GatheredTables) -> None:
+    def __init__(self, context: RunContext, ids: IdForm) -> None:
         self._context = context
-        self._tables = tables
+        self._ids = ids
         self._masks: AttachedFiles | None = None
         self._recordings: AttachedFiles | None = None
 
-    async def fetch(self) -> None:
+    async def fetch(self, tables: GatheredTables) -> None:
         """Fetch what the query asks for, then record every file. Raises StorageError, UnavailableError for traces."""
-        lost = await self._fetch()
+        lost = await self._fetch(tables)
         with storage_errors(self._context.folder.path):
             await in_thread(self._record)
         if lost is not None:
             raise UnavailableError(f"traces: {lost}; narrative/narratives.jsonl has captions meanwhile")
+
+    async def fetch_missing(self, missing: Mapping[str, int]) -> None:
+        """Fetch what is missing of the masks and recordings that the tables name, then record every file.
+
+        `missing` counts it by MASKS and RECORDINGS. Raises StorageError.
+        """
+        if any(missing.values()) and self._context.options.offline:
+            self._context.note(f"nothing is fetched with --offline: {sum(missing.values())} masks and recordings")
+        elif not self._context.options.offline:
+            if missing.get(MASKS):
+                await self.fetch_masks(self._context.folder)
+            if missing.get(RECORDINGS):
+                await self._fetch_recordings()
+        with storage_errors(self._context.folder.path):
+            await in_thread(self._record)
 
     def _record(self) -> None:
         """Write the record of files anew, with masks and recordings."""
         folder = self._context.folder
         write_record(folder, record_of_run(folder, record_of_attached(folder, self._masks, self._recordings)))
 
-    async def _fetch(self) -> str | None:
+    async def _fetch(self, tables: GatheredTables) -> str | None:
         """Fetch one kind after the other, whatever became of the one before; return why there are no traces, if so."""
-        tables, options, folder = self._tables, self._context.options, self._context.folder
+        options, folder = self._context.options, self._context.folder
         # A run that packs images has fetched the masks of each span for its samples.
         masks = tables.saves("segmentation") and not options.packs
         traces, voice = (tables.saves("narrative") and asked for asked in (options.traces, options.voice))
@@ -64,7 +79,7 @@ class Attachments:
             return None
         if masks:
             await self.fetch_masks(folder)
-        lost = await self._fetch_traces() if traces else None
+        lost = await self._fetch_traces(tables) if traces else None
         if voice:
             await self._fetch_recordings()
         return lost
@@ -75,7 +90,7 @@ class Attachments:
 
         context = self._context
         assert context.client is not None
-        masks = await in_thread(MaskFolder, folder, context.options.mask_size, self._tables.ids)
+        masks = await in_thread(MaskFolder, folder, context.options.mask_size, self._ids)
         self._masks = masks.files
         objects = context.cache.cache.objects
         found = await masks.fetch(context.client, context.sink, mirror=context.site.url, cache=objects)
@@ -86,7 +101,7 @@ class Attachments:
         context.note(f"{found.selected} masks: {found.downloaded} fetched ({size_text(fetched_bytes)}), {there}")
         self._note_failures("masks", found.failed, folder.path / _SEGMENTATION.folder)
 
-    async def _fetch_traces(self) -> str | None:
+    async def _fetch_traces(self, tables: GatheredTables) -> str | None:
         """Fetch the traces; return why they cannot be had."""
         from oid_async.narratives.traces import fetch_traces
 
@@ -96,7 +111,7 @@ class Attachments:
             context.client,
             context.sink,
             await in_thread(self._saved_keys),
-            self._tables.looked_in or SPLITS,
+            tables.looked_in or SPLITS,
             mirror=context.site.url,
             scratch=folder.tmp,
             target=folder.path / _NARRATIVES.file,
@@ -127,11 +142,7 @@ class Attachments:
 
     def _saved_keys(self) -> pl.Series:
         """Return the keys of the images that are saved."""
-        saved = (
-            pl.scan_parquet(self._context.folder.manifest, glob=False)
-            .filter(Status="ok")
-            .select(self._tables.ids.key())
-        )
+        saved = pl.scan_parquet(self._context.folder.manifest, glob=False).filter(Status="ok").select(self._ids.key())
         return saved.collect(engine="streaming").get_column(KEY)
 
     def _note_failures(self, what: str, failed: int, place: Path) -> None:

@@ -160,7 +160,7 @@ class _Download:
         if context.options.retry_failed:
             # What was set aside before the plan and has landed again.
             await in_thread(drop_replaced, context.folder, (), ())
-        await Attachments(context, tables).fetch()
+        await Attachments(context, tables.ids).fetch(tables)
         await self._export(packer)
 
     async def _export(self, packer: "SpanPacker | None") -> None:

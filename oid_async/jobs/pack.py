@@ -71,7 +71,7 @@ class SpanPacker:
             return
         try:
             if self._tables.saves("segmentation") and not self._context.options.offline:
-                await Attachments(self._context, self._tables).fetch_masks(view)
+                await Attachments(self._context, self._tables.ids).fetch_masks(view)
             await in_thread(self._pack, view)
             total = sum(self._packed.images.values())
             self._context.sink(Exported(total, total))

@@ -19,7 +19,7 @@ from oid_async.version import __version__
 
 # How many processes share the work is no part of a query, and differs between the doors; an export is made of what a
 # query has brought.
-_NO_QUERY = frozenset(("processes", *ExportOptions.__dataclass_fields__))
+NO_QUERY = frozenset(("processes", *ExportOptions.__dataclass_fields__))
 
 _SELECTING = ("which images", "annotations")
 _ALSO_TAKEN = frozenset(
@@ -40,7 +40,7 @@ def query_document(
     options = context.options
     document: dict[str, Any] = {
         "program": f"oid-async {__version__}",
-        "query": {name: value for name, value in options.as_json().items() if name not in _NO_QUERY},
+        "query": {name: value for name, value in options.as_json().items() if name not in NO_QUERY},
         "sources": list(sources),
         "site": context.site.name,
         "categories": {

@@ -3,6 +3,8 @@
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from oid_async.dataset.query_digest import TABLES
@@ -19,19 +21,32 @@ from oid_async.options.query import Options
 from oid_async.store.folder import Folder
 
 
-def repeated_run(folder: Folder, given: Given, sink: Sink, *, retry_failed: bool) -> Run:
+def repeated_run(
+    folder: Folder,
+    given: Given,
+    sink: Sink,
+    *,
+    retry_failed: bool,
+    savepath: Path | None = None,
+    content: Mapping[str, Any] | None = None,
+    own_loop: bool = False,
+) -> Run:
     """Return the run of a folder's query. Blocking. Raises InputError for a query.json that cannot be repeated.
 
+    It fills `savepath`, by default the folder itself; `content` is that of its query.json, if it was read already.
     Raises UsageError, naming the option, where query.json holds what this call must name itself.
     """
-    content = read_query_file(folder.path)
+    content = read_query_file(folder.path) if content is None else content
     try:
         options = _options(content, folder, given, retry_failed=retry_failed)
     except WRONG_VALUES as error:
         raise unusable(folder.path / "query.json", error) from error
+    if savepath is not None:
+        options = replace(options, savepath=savepath)
     is_demo = content.get("site") == SITE and options.mirror is None
-    run = look_alike_run(options, sink) if is_demo else Run(options, sink)
-    run.repeats = content
+    run = look_alike_run(options, sink) if is_demo else Run(options, sink, own_loop=own_loop)
+    if options.savepath == folder.path:
+        run.repeats = content
     return run
 
 

@@ -6,8 +6,9 @@ itself are taken, as plain files; a reader, which requests nothing, also takes t
 user's own (`jobs.own_places`).
 """
 
+import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class Given:
     @classmethod
     def of(cls, savepath: Path, values: Mapping[str, Any], *, repairs: bool = False) -> "Given":
         """Check the values (RepeatOptions, or ReadOptions of a call that repairs nothing). Raises UsageError."""
-        given = {name: value for name, value in values.items() if value not in (None, (), [], False)}
+        given = {name: value for name, value in values.items() if _is_given(value)}
         if (of_repair := given.keys() - ReadOptions.__annotations__.keys()) and not repairs:
             raise UsageError(f"{_flag(min(of_repair))} says how to repair: it goes with --repair")
         options = Options(savepath=savepath, **given)
@@ -45,6 +46,19 @@ class Given:
             if (value := getattr(options, name)) is not None and (value == "-" or not isinstance(value, str)):
                 raise UsageError(f"{_flag(name)} takes the file that the download had, nothing else")
         return cls(options, frozenset(given))
+
+    @classmethod
+    def to_repeat(cls, savepath: str | os.PathLike[str] | None, values: Mapping[str, Any]) -> "Given":
+        """Check the values (FetchAgainOptions) and the savepath of a call that repeats a set. Raises UsageError."""
+        if savepath is None:
+            return cls.of(Options().savepath, values, repairs=True)
+        given = cls.of(Options(savepath=Path(savepath)).savepath, values, repairs=True)
+        return replace(given, names=given.names | {"savepath"})
+
+
+def _is_given(value: Any) -> bool:
+    """Return whether a keyword says anything: 0 is a number, and does."""
+    return value is not None and value is not False and value not in ((), [])
 
 
 def read_options(content: Mapping[str, Any], folder: Folder, given: Given) -> Options:
@@ -81,7 +95,7 @@ def taken_values(content: Mapping[str, Any], folder: Folder, given: Given, own: 
         if own.get(name) != table and (is_redacted(table) or not is_http(table)):
             raise must_be_named(folder, name, table)
     for name in unnamed(values, given, tuple(KEPT_LISTS)):
-        if own.get(name) != values[name] or _is_kept(folder, name, values[name], stored.get("savepath")):
+        if own.get(name) != values[name] or is_kept(folder, name, values[name], stored.get("savepath")):
             values[name] = str(_own_list(folder, name, values[name], stored.get("savepath")))
     return values
 
@@ -124,7 +138,7 @@ def _check_type(name: str, value: Any) -> None:
             raise TypeError(f"{name} has {len(each)} characters")
 
 
-def _is_kept(folder: Folder, name: str, path: str, savepath: Any) -> bool:
+def is_kept(folder: Folder, name: str, path: str, savepath: Any) -> bool:
     """Return whether a list is the one that was kept in SAVEPATH. It may have been moved since, with its list."""
     stored = Path(path)
     return stored.name == KEPT_LISTS[name] and str(stored.parent) in (str(folder.path), ".", str(savepath))
@@ -133,6 +147,6 @@ def _is_kept(folder: Folder, name: str, path: str, savepath: Any) -> bool:
 def _own_list(folder: Folder, name: str, path: str, savepath: Any) -> Path:
     """Return a list that was kept in SAVEPATH; any other must be named. Raises UsageError."""
     own = folder.path / KEPT_LISTS[name]
-    if not _is_kept(folder, name, path, savepath) or not is_plain(own):
+    if not is_kept(folder, name, path, savepath) or not is_plain(own):
         raise must_be_named(folder, name, path)
     return own

@@ -192,6 +192,21 @@ class RepeatOptions(TypedDict, total=False):
     category_file: str | os.PathLike[str] | Sequence[str] | None
 
 
+class FetchAgainOptions(RepeatOptions, total=False):
+    """The keywords of `repeat`: those that a repair takes, and how to fetch; `Options` explains each."""
+
+    concurrency: int | None
+    rate: float | None
+    period: float
+    processes: int | str | None
+    retries: int
+    timeout: float
+    max_wait: float
+    max_image_bytes: int | str
+    limit_rate: int | str | None
+    retry_failed: bool
+
+
 def _flag_option(flag: str, box: str) -> Any:
     help = f"only boxes {box} (yes) or not (no); such boxes alone match and are saved; unknown (-1) is neither"
     return _which_images(None, read.YES_OR_NO, flag, help=help)

@@ -75,6 +75,10 @@ class NameAssigner:
         """How many saved images are not selected."""
         return int((~self.present.is_in(self._keys.implode())).sum())
 
+    def take(self, folded: pl.Series) -> None:
+        """Take names, as their folded hashes, that images have without being given them here."""
+        self._folded.add(folded)
+
     def assign(self, frame: pl.DataFrame, names: NameStyle, adopt: Adopt) -> tuple[pl.DataFrame, list[Outcome]]:
         """Add FileName and `present` to the images of a span; return also the Outcomes of adopted files.
 

@@ -1,16 +1,36 @@
 """The failures of earlier runs that are still true: of the addresses that this run would ask, and what it expects."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import polars as pl
 
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.openimages.vocabulary import SPLITS, Source
-from oid_async.report import FINAL_KINDS
+from oid_async.report import FINAL_KINDS, kind_of, parse_detail
 from oid_async.store.failure_memory import hashed
 
 # What a `forget` line cancels: it is written when a limit was raised, or a host allowed, that had refused an image.
 _FORGOTTEN = ("too_large", "blocked")
+
+
+def still_failed(
+    texts: Mapping[str, str], detail: str | None, asked: str | None, *, is_cancelled: bool
+) -> dict[str, str]:
+    """Return the final failures of one journal line that still count, by source.
+
+    `texts` are the memory texts (`failure_memory.memory_text`) of the sources that the image would be asked of now;
+    `is_cancelled`: a later line forgets what limits and the address guard have refused.
+    """
+    kinds = {source: said for source, said in parse_detail(detail).items() if kind_of(said) in FINAL_KINDS}
+    hashes = dict(part.partition(":")[::2] for part in (asked or "").split())
+    return {
+        source: kinds[source]
+        for source, text in texts.items()
+        if source in kinds
+        and hashes.get(source) == hashed(text)
+        and not (is_cancelled and kind_of(kinds[source]) in _FORGOTTEN)
+    }
 
 
 @dataclass(frozen=True, slots=True)

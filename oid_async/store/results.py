@@ -7,10 +7,10 @@ one query. Rows are in order of ImageID; one span of images is held in memory.
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import polars as pl
 
@@ -48,6 +48,9 @@ _MANIFEST = "manifest.parquet"
 _LABEL_DATA = "bbox/label_data.csv"
 # The key under which the manifest holds the digest of its query, in the metadata of the Parquet file.
 _DIGEST = "oid_async.query_digest"
+# What a plan that was made from a manifest says of its rows in addition: `WasOk`, and for an image that is not there
+# the rest, so that it can be asked for again as it was.
+KEPT = ("WasOk", "SavedName", "SavedSource", "SavedURL", "SavedBytes", "SavedMD5")
 _OPTIONAL = ("failures.csv", "bad_rows.csv", "unknown_ids.txt", _LABEL_DATA, *(kind.file for kind in KINDS.values()))
 
 
@@ -57,6 +60,18 @@ class SavedAnnotations:
 
     source: RowSource
     labels: tuple[str, ...] | None
+
+
+class TableCopies(Protocol):
+    """Tables of a folder that are copied into another one, by their names in SAVEPATH."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The tables that there are."""
+        ...
+
+    def write(self, name: str, path: Path, parts: Sequence[Path]) -> None:
+        """Write the rows of the saved images, which are in these parts of a manifest. Raises OSError, PolarsError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +99,27 @@ class Results:
         A kind that is not among `annotations` has no table; `bad_rows` has File, Line, Reason; `unknown_ids` are the
         lines of an id list that name no image. Tables without a query, of a part of a run, have no record of files.
         """
-        stage = _Stage(self.folder)
-        try:
-            images = self._write_images(stage)
-            write_manifest(images, stage.file(_MANIFEST), query.get("digest"))
+        with self._published(query) as (stage, images):
             self._write_kinds(annotations, images, stage)
             if len(bad_rows):
                 bad_rows.write_csv(stage.file("bad_rows.csv"))
             if lines := list(unknown_ids):
                 stage.file("unknown_ids.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def write_copies(self, copies: "TableCopies", query: dict[str, Any]) -> None:
+        """Write the tables with one row an image; the others are copies. Raises StorageError or InputError."""
+        with self._published(query) as (stage, images):
+            for name in copies.names:
+                copies.write(name, stage.file(name), images)
+
+    @contextmanager
+    def _published(self, query: dict[str, Any]) -> "Iterator[tuple[_Stage, list[Path]]]":
+        """Write the tables with one row an image, in the block the others, then give all of them their names."""
+        stage = _Stage(self.folder)
+        try:
+            images = self._write_images(stage)
+            write_manifest(images, stage.file(_MANIFEST), query.get("digest"))
+            yield stage, images
             stage.file("query.json").write_text(query_text(query), encoding="utf-8")
             if query:
                 keep_inputs(self.folder, query_text(query), query)
@@ -166,13 +193,19 @@ class Results:
             Source=pl.when(is_remembered).then("KnownSource").otherwise("Source"),
             Detail=pl.when(is_remembered).then("Known").otherwise("Detail"),
         )
-        return frame.with_columns(
+        frame = frame.with_columns(
             # A file that was found: earlier versions wrote down a source that it may never have come from.
             Source=pl.when(~ok | pl.col("URL").is_not_null()).then("Source"),
             FileName=pl.when(ok).then("FileName"),
             Reason=pl.when(~ok).then(pl.coalesce("Remembered", "Reason")),
             Rotation=pl.col("Rotation").cast(pl.Float64, strict=False).fill_nan(None),
-        ).with_columns(pl.col(name).cast(dtype) for name, dtype in MANIFEST_SCHEMA.items())
+        )
+        if KEPT[0] in frame.columns:
+            kept = {"FileName": "SavedName"} | {name: f"Saved{name}" for name in ("Source", "URL", "Bytes", "MD5")}
+            frame = frame.with_columns(
+                pl.when(ok).then(name).otherwise(pl.coalesce(name, saved)).alias(name) for name, saved in kept.items()
+            )
+        return frame.with_columns(pl.col(name).cast(dtype) for name, dtype in MANIFEST_SCHEMA.items())
 
     def _write_annotations(self, saved: SavedAnnotations, parts: Sequence[Path], path: Path) -> None:
         """Write the rows of one kind as published, then the names of their classes and IMAGE_FIELDS.
