@@ -32,8 +32,8 @@ REFERENCES = pl.Schema(
 def read_references(table: TableFile) -> pl.DataFrame:
     """Return REFERENCES, one row a line, in order; what a line does not name is null. Raises InputError for no list.
 
-    `text` is the line as written; `photo` is an id of Flickr's; `address` and `name` are what `address_of` and
-    `name_of` make of a URL and of a file's name. A number may be both, a photo's id and an ImageID of digits.
+    `text` is the line as written; `photo` is an id of Flickr's. A number may be both, a photo's id and an ImageID of
+    digits. `address` and `name`, as `address_of` and `name_of` make them, are of URLs and names that say neither.
     """
     frames = [_references(frame) for frame in read_entries(table, _COLUMNS)]
     return pl.concat([pl.DataFrame(schema=REFERENCES), *frames])
@@ -43,20 +43,21 @@ def _references(frame: pl.DataFrame) -> pl.DataFrame:
     entry = without_comment(pl.col("text")).str.replace_all("\\", "/", literal=True)
     lines = parse_entries(frame, IdForm()).with_columns(entry=entry)
     is_url = pl.col("entry").str.contains(_IS_URL)
-    address = pl.when(is_url).then(address_of(pl.col("entry")))
-    lines = lines.with_columns(address=address, last=pl.col("entry").str.extract(r"([^/]+)/?$"))
+    lines = lines.with_columns(last=pl.col("entry").str.extract(r"([^/]+)/?$"), is_url=is_url)
     mark, place = pl.col("last").str.extract(_MARK, 1), pl.col("last").str.extract(_MARK, 2).str.to_lowercase()
-    marked = mark.str.to_integer(base=16, dtype=pl.UInt64, strict=False)
-    number = pl.when(~is_url).then(pl.col("last").str.extract(_NUMBER).cast(pl.UInt64, strict=False))
-    is_file = ~is_url & pl.col("last").str.contains(r"(?i)\.jpg$")
+    number = pl.when(~pl.col("is_url")).then(pl.col("last").str.extract(_NUMBER).cast(pl.UInt64, strict=False))
     codes = list(range(len(SPLITS)))
     # A name with an ImageID in it says which image it is, whatever photo is named before that.
-    return lines.select(
-        "text",
-        pl.coalesce(KEY, marked).alias(KEY),
+    lines = lines.with_columns(
+        pl.coalesce(KEY, mark.str.to_integer(base=16, dtype=pl.UInt64, strict=False)).alias(KEY),
         split=pl.coalesce("split", place.replace_strict(list(SPLITS), codes, default=None, return_dtype=pl.UInt8)),
         photo=pl.when(mark.is_null()).then(pl.coalesce(photo_of(pl.col("entry")), number)),
-        address="address",
+    )
+    is_other = pl.col(KEY).is_null() & pl.col("photo").is_null()
+    is_file = is_other & ~pl.col("is_url") & pl.col("last").str.contains(r"(?i)\.jpg$")
+    return lines.select(
+        *("text", KEY, "split", "photo"),
+        address=pl.when(is_other & pl.col("is_url")).then(address_of(pl.col("entry"))),
         name=pl.when(is_file).then(pl.col("last").str.to_lowercase()),
     )
 
