@@ -136,6 +136,9 @@ class Plan:
     the `bytes` of the captions, with --traces the `traces` (files and bytes to be read through), with --voice how many
     `recordings` there are at most; both are empty if none are saved. `disk_needed` are the bytes that are known to be
     written, copies of an export included; `too_little_disk` is the line that a download would stop with at once.
+
+    `seconds_estimated` is how long the images take at the speed of this user's own latest run of the same hosts,
+    `earlier_run` has its `bytes_per_s`, `images_per_s`, `images` and `day`; None and empty where there was none.
     """
 
     selected: int
@@ -160,6 +163,8 @@ class Plan:
     narratives: dict[str, Any] = field(default_factory=dict)
     disk_needed: int = 0
     too_little_disk: str | None = None
+    seconds_estimated: float | None = None
+    earlier_run: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan as one JSON object's worth of plain values."""

@@ -16,6 +16,9 @@ def announce(plan: Plan) -> str:
     lost = plan.selected - plan.present - plan.to_download
     known = f", {lost} known to fail" if lost else ""
     time = f", at least {plan.seconds:.0f} s at the rate cap" if plan.seconds and plan.to_download else ""
+    if plan.seconds_estimated is not None and plan.earlier_run:
+        speed, day = size_text(int(plan.earlier_run["bytes_per_s"])), plan.earlier_run["day"]
+        time += f", about {_time_text(plan.seconds_estimated)} at the {speed}/s of your run of {day}"
     return (
         (f"part {plan.shard}: " if plan.shard else "")
         + f"{plan.selected} images selected{_negatives(plan)}: {plan.present} there already{known}, "
@@ -39,6 +42,18 @@ def plan_lines(plan: Plan) -> list[str]:
     if plan.too_little_disk is not None:
         lines.append(f"too little disk: {plan.too_little_disk}")
     return lines
+
+
+def _time_text(seconds: float) -> str:
+    """Return a time in the unit that a person would choose.
+
+    >>> [_time_text(seconds) for seconds in (0.3, 89, 600, 86_400, 864_000)]
+    ['1 s', '89 s', '10 min', '24 h', '10 days']
+    """
+    for unit, size, most in (("s", 1, 90), ("min", 60, 90), ("h", 3600, 48)):
+        if seconds < most * size:
+            return f"{max(1, round(seconds / size))} {unit}"
+    return f"{round(seconds / 86_400)} days"
 
 
 def _negatives(plan: Plan) -> str:

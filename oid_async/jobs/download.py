@@ -21,6 +21,7 @@ from oid_async.forks import refuse_forked_child
 from oid_async.http.retry import Limits
 from oid_async.jobs.attachments import Attachments
 from oid_async.jobs.context import RunContext, open_run
+from oid_async.jobs.earlier_runs import note_run
 from oid_async.jobs.id_file import check_place
 from oid_async.jobs.own_places import note_places
 from oid_async.jobs.plan import Decision, Planning, check_space, make_plan, tops_up
@@ -149,19 +150,25 @@ class _Download:
         context.sink(Planned(decision.plan))
         check_space(decision.plan, context.options)
         await in_thread(self._note_start, decision)
-        packer = None
+        packer, group, started = None, decision.group, monotonic()
         if context.packed is not None:
             packer = await self._transfer_and_pack(decision)
         else:
             await self._transfer(decision)
         if tops_up(context.options):
             decision = await self._top_up(decision)
+        await in_thread(self._note_speed, group, monotonic() - started)
         await in_thread(self._write_results, decision)
         if context.options.retry_failed:
             # What was set aside before the plan and has landed again.
             await in_thread(drop_replaced, context.folder, (), ())
         await Attachments(context, tables.ids).fetch(tables)
         await self._export(packer)
+
+    def _note_speed(self, group: str | None, seconds: float) -> None:
+        """Note how fast this run fetched its images, which took so many seconds, for the plans of later ones."""
+        context, source = self._context, self._planning.planner.sources[0]
+        note_run(context.cache.cache.root, group, source, context.options, context.report, seconds)
 
     async def _export(self, packer: "SpanPacker | None") -> None:
         """Export what is there, if a format was asked for."""

@@ -1,7 +1,7 @@
 """What a run is going to take: images, bytes, requests, disk and time, as `plan` says it. Blocking."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import polars as pl
 
 from oid_async.jobs.context import RunContext
 from oid_async.jobs.disk_room import needs_of, shortage
+from oid_async.jobs.earlier_runs import earlier_run, host_group
 from oid_async.jobs.gather import GatheredTables
 from oid_async.jobs.selection import SelectionResult, count_by_class
 from oid_async.masks.estimate import MaskEstimate, estimate_masks
@@ -59,6 +60,7 @@ class Forecast:
             bytes_exact=not unknown,
             metadata_bytes=context.cache.fetched_bytes,
             seconds=self._least_seconds(count, summary),
+            **self._like_before(count, unknown, summary),
             disk_free=self.free_bytes(options.savepath),
             disk_needed=sum(need.bytes for need in needs),
             too_little_disk=problem,
@@ -73,6 +75,23 @@ class Forecast:
             unknown_ids=len(selected.unknown_ids),
             shard=options.shard,
         )
+
+    def group(self, summary: Summary) -> str | None:
+        """Return the name of the hosts that most images come from."""
+        return host_group(self.context.site.name, self.sources[0], summary.to_fetch, summary.on_flickr)
+
+    def _like_before(self, count: int, unknown: int, summary: Summary) -> dict[str, Any]:
+        """Return what an earlier run of this user's tells of the time, nothing if there was none."""
+        context, options = self.context, self.context.options
+        run = earlier_run(context.cache.cache.root, self.group(summary), options)
+        if run is None or not summary.to_fetch:
+            return {}
+        seconds = summary.known_bytes / run.bytes_per_s + unknown / run.images_per_s
+        slowed = 0.0
+        if options.limit_rate:
+            slowed = (summary.known_bytes + unknown * MEAN_IMAGE_BYTES) / options.limit_rate
+        least = self._least_seconds(count, summary) or 0.0
+        return {"seconds_estimated": round(max(seconds, slowed, least), 1), "earlier_run": asdict(run)}
 
     def _least_seconds(self, count: int, summary: Summary) -> float | None:
         """Return the seconds that a rate cap makes of it at least, None if nothing is capped."""

@@ -36,7 +36,7 @@ class Decision:
     """What is selected and planned, and how many had failed and were downloaded in this run when that was decided.
 
     `uncapped` counts the images to fetch whose first request goes to no host that has a cap by default; `first_line` is
-    the number of the journal's first line of this run.
+    the number of the journal's first line of this run; `group` names the hosts of most images (`jobs.earlier_runs`).
     """
 
     plan: Plan
@@ -46,6 +46,7 @@ class Decision:
     failures: dict[str, int]
     uncapped: int
     first_line: int
+    group: str | None
 
 
 async def make_plan(context: RunContext, ids: Path | BinaryIO | None = None) -> Plan:
@@ -112,7 +113,8 @@ class Planning:
         report.bad_rows = len(self.tables.bad_rows)
         report.unknown_ids = len(selected.unknown_ids)
         report.negatives = 0 if selection.negatives is None else len(selection.negatives.keys)
-        plan = await in_thread(Forecast(context, self.tables, self.planner.sources, free_bytes).plan, selected, summary)
+        forecast = Forecast(context, self.tables, self.planner.sources, free_bytes)
+        plan = await in_thread(forecast.plan, selected, summary)
         on_flickr = summary.on_flickr if context.options.rate is None else 0
         return Decision(
             plan,
@@ -122,6 +124,7 @@ class Planning:
             dict(report.failures),
             uncapped=summary.to_fetch - on_flickr,
             first_line=self._first_line or 0,
+            group=forecast.group(summary),
         )
 
     def _elsewhere(self, selected: SelectionResult) -> dict[Split, int]:
