@@ -23,7 +23,7 @@ from oid_async.dataset.attached_copies import copy_attached
 from oid_async.dataset.audit import damaged_folder, drop_replaced
 from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.table_copies import CopiedTables
-from oid_async.errors import StorageError, machine_error, storage_error, storage_errors
+from oid_async.errors import StorageError, UsageError, machine_error, storage_error, storage_errors
 from oid_async.events import Finished, Planned, Sink
 from oid_async.forks import refuse_forked_child
 from oid_async.http.retry import Limits
@@ -37,7 +37,7 @@ from oid_async.jobs.query_document import note_start
 from oid_async.jobs.repeat_plan import RepeatDecision, RepeatPlanning, SavedSet
 from oid_async.jobs.repeat_query import query_again, repeated_document
 from oid_async.jobs.repeat_source import RepeatSource, is_same
-from oid_async.jobs.stored_query import Given
+from oid_async.jobs.stored_query import Given, must_be_named
 from oid_async.jobs.transfers import ImageTransfers
 from oid_async.options.query import KEPT_LISTS, Options
 from oid_async.redaction import printable
@@ -122,14 +122,21 @@ class _Repetition:
         await in_thread(self._check_copies)
         planning = RepeatPlanning(context, saved)
         decision = await planning.decide()
-        self._note_copies(decision)
+        if decision.copied:
+            context.note(f"{decision.copied} images are copies: hard links to those of the source are impossible")
         context.sink(Planned(decision.plan))
+        self._check_mirror(decision)
         check_space(decision.plan, context.options)
         lists, document = await in_thread(repeated_document, context, saved)
         await in_thread(self._note_start, lists, document, decision)
         transfers = ImageTransfers(context, saved.sources, None, own_loop=self._own_loop)
         await transfers.run(decision.uncapped, saved.manifest.ids)
-        await in_thread(self._write_results, lists, document, decision)
+        added = await in_thread(self._write_results, lists, document, decision)
+        if added:
+            context.note(
+                f"{added} images are saved that the source had not, and its tables have no rows of them: run download "
+                "with the same query in this folder to have these, too"
+            )
         await self._bring_attached()
         for note in await in_thread(self._last_notes):
             context.note(note)
@@ -148,14 +155,14 @@ class _Repetition:
                 f"{size_text(free)} are free; free some space or choose another --savepath"
             )
 
-    def _note_copies(self, decision: RepeatDecision) -> None:
-        report, options = self._context.report, self._context.options
-        if decision.copied:
-            self._context.note(f"{decision.copied} images are copies: hard links to those of the source are impossible")
-        content, site = self._saved.content or {}, self._context.site.name
-        if report.pending and not options.offline and content.get("site") not in (site, None):
-            where = "the public bucket" if site is None else "this call's mirror"
-            self._context.note(f"the source's copies came from a mirror; what is missing is asked of {where}")
+    def _check_mirror(self, decision: RepeatDecision) -> None:
+        """Raise UsageError if copies are to be fetched that came from a mirror, and the call has named none."""
+        context = self._context
+        mirror = (self._saved.content or {}).get("site")
+        is_named = mirror is None or context.site.name is not None
+        if not is_named and "cvdf" in decision.plan.sources and not context.options.offline:
+            error = must_be_named(self._source, "mirror", mirror)
+            raise UsageError(f"{error}, or give {self._source.manifest.name} alone, for the public bucket's copies")
 
     def _note_start(self, lists: GivenLists, document: Mapping[str, Any], decision: RepeatDecision) -> None:
         folder = self._context.folder
@@ -164,7 +171,8 @@ class _Repetition:
             note_start(folder, document, decision.first_line, self._saved.manifest.ids)
             note_places(folder, self._context.options, None)
 
-    def _write_results(self, lists: GivenLists, document: dict[str, Any], decision: RepeatDecision) -> None:
+    def _write_results(self, lists: GivenLists, document: dict[str, Any], decision: RepeatDecision) -> int:
+        """Write the tables; return how many images are there of which the source's tables have no rows."""
         folder = self._context.folder
         plan = plan_files(folder.plan)
         tables = CopiedTables(self._saved.folder, plan)
@@ -172,11 +180,7 @@ class _Repetition:
             lists.drop_unused(folder)
         Results(folder, plan, self._saved.manifest.ids, decision.first_line).write_copies(tables, document)
         (folder.plan / PLAN_NOTE).unlink(missing_ok=True)
-        if tables.added and tables.names:
-            self._context.note(
-                f"{tables.added} images are saved that the source had not: its tables have no rows of them; run "
-                "download with the same query in this folder to have these, too"
-            )
+        return tables.added if tables.names else 0
 
     async def _bring_attached(self) -> None:
         """Copy masks and recordings, fetch what of them is missing, and record every file."""

@@ -124,6 +124,13 @@ async def test_an_image_that_changed_at_its_origin_is_named(source: Path, mirror
     assert (tmp_path / "new/bbox/bbox.csv").read_bytes() == (source / "bbox/bbox.csv").read_bytes()
 
 
+async def test_the_mirror_must_be_named_where_it_is_needed(source: Path, tmp_path: Path) -> None:
+    """Copies that came from a mirror are not asked of another place without a word: exit code 2 names the option."""
+    (source / "images" / f"{IDS[0]}_o.jpg").unlink()
+    with pytest.raises(UsageError, match="--mirror"):
+        await oid_async.repeat(source, savepath=tmp_path / "new")
+
+
 async def test_without_an_md5_the_size_decides(mirror: Path, tmp_path: Path) -> None:
     """A folder of --no-hash: a picture of another size is another one, a larger one too."""
     await oid_async.download(mirror=mirror, savepath=tmp_path / "d", no_hash=True)
