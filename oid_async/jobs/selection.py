@@ -14,8 +14,9 @@ from oid_async.openimages.ids import KEY
 from oid_async.openimages.vocabulary import Split
 from oid_async.report import counted
 from oid_async.select.choose import Selection, choose
+from oid_async.select.images import Images
 from oid_async.select.limits import NO_TOP_UP, TopUpState
-from oid_async.select.negatives import read_evidence
+from oid_async.select.negatives import LabelEvidence, read_evidence
 from oid_async.select.query import answers, no_label_counts, read_image_keys, read_label_counts, restricted_keys
 from oid_async.tables.reading import reading, scan_keyed
 from oid_async.tables.rows import RowSource, count_classes, count_rows
@@ -42,9 +43,9 @@ def select_images(tables: GatheredTables, all_boxes: bool, top_up: TopUpState = 
     images = read_image_keys(tables.images, ids, tables.splits, query.image_condition)
     pairs = no_label_counts(ids) if tables.selecting is None else read_label_counts(tables.selecting, ids, query)
     among = restricted_keys(query.restriction, ids) if query.restriction is not None else None
-    evidence = read_evidence(query.negatives, ids) if query.negatives is not None else None
+    evidence = _read_evidence(tables, images, pairs)
     selection = choose(pairs, images, query, top_up, among, evidence)
-    if not len(selection.keys) and tables.given and tables.selecting is not None:
+    if not selection.selected and tables.given and tables.selecting is not None:
         # Of any split: a query of another split than the tables' is well-formed, and selects nothing.
         everywhere = read_image_keys(tables.images, ids, ())
         _require_meeting(tables, tables.selecting, everywhere.get_column(KEY))
@@ -91,6 +92,18 @@ def count_by_class(tables: GatheredTables, selected: SelectionResult, all_boxes:
     return {title if called[title] == 1 else f"{title} ({label})": counts[label] for label, title in titles.items()}
 
 
+def _read_evidence(tables: GatheredTables, images: pl.DataFrame, pairs: pl.DataFrame) -> LabelEvidence | None:
+    """Read what tells negatives, if the query asks for any; of boxes that select, `pairs` tell all that boxes can."""
+    rule = tables.query.negatives
+    if rule is None:
+        return None
+    boxed = None
+    if tables.selecting is not None and tables.selecting.kind.name == "bbox":
+        codes = [code for code, label in enumerate(tables.query.labels) if label in set(rule.present)]
+        boxed = pairs.filter(pl.col("label").is_in(codes)).get_column(KEY)
+    return read_evidence(rule, Images.of(images), tables.ids, boxed)
+
+
 def remarks(
     tables: GatheredTables, selected: SelectionResult, elsewhere: Mapping[Split, int] | None = None
 ) -> Iterator[str]:
@@ -122,7 +135,7 @@ def remarks(
             "the categories is not there"
         )
     yield from _unknown(tables, selected, elsewhere or {})
-    if not len(selection.keys):
+    if not selection.selected:
         counts = ", ".join(f"{name} {count}" for name, count in selection.candidates.items())
         where = f" in part {query.part.number} of {query.part.count}" if query.part is not None else ""
         yield f"nothing selected{where}; images of each category: {counts or 'none asked for'}"

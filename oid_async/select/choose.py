@@ -44,6 +44,11 @@ class Selection:
     waiting: int
     negatives: Negatives | None
 
+    @property
+    def selected(self) -> int:
+        """How many of `keys` are no negatives."""
+        return len(self.keys) - (0 if self.negatives is None else len(self.negatives.keys))
+
 
 def choose(
     pairs: pl.DataFrame,
@@ -82,7 +87,7 @@ def choose(
             # A share is one of what is selected if nothing fails: it stays the same while failures are replaced.
             whole, _ = Limits(every, query, NO_TOP_UP).selected(candidates, labelled.members())
         asked = query.negatives.number(int(whole.sum()))
-        others = limits.first(evidence.without_categories(every) & allowed & ~keep, asked)
+        others = limits.first(evidence.free & allowed & ~keep, asked)
     chosen = limits.part_of(keep | others)
     selected = chosen & keep
     return Selection(
@@ -96,7 +101,7 @@ def choose(
         unknown_lines=listed.unknown_lines,
         unboxed=listed.unboxed,
         waiting=waiting,
-        negatives=evidence.of(every.keys.filter(chosen & others), found=int(others.sum()), asked=asked)
+        negatives=evidence.of(every, chosen & others, found=int(others.sum()), asked=asked)
         if evidence is not None
         else None,
     )

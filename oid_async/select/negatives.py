@@ -5,7 +5,7 @@ and no subclass of one has a box or a human label above 0 there, whatever flags 
 a category is no reason: people were asked about a few classes of each image, and the others may well be in it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Self
@@ -18,7 +18,8 @@ from oid_async.openimages.kinds import KINDS
 from oid_async.select.images import Images
 from oid_async.store.results import NEGATIVE, ROLE_SCHEMA, SELECTED
 from oid_async.tables.reading import TableFile, reading, scan_keyed
-from oid_async.tables.rows import CONFIDENCE, RowSource, absent, scan_pairs
+from oid_async.tables.rows import CONFIDENCE, RowSource, scan_pairs
+from oid_async.tables.rows import absent as verified_absent
 
 ROLE, VERIFIED_ABSENT = ROLE_SCHEMA
 
@@ -91,51 +92,76 @@ class Negatives:
 
 @dataclass(frozen=True, slots=True)
 class LabelEvidence:
-    """What boxes and human labels say of a rule's MIDs.
+    """What boxes and human labels say of a rule's MIDs in the images of a query.
 
-    `present` are the keys of images that have one of them, in no order, some more than once; `absent` has KEY and
+    `free` is the set of the images that may be negatives. `absent` has `at` (u32, the position of one of them) and
     `code` (u16, an index into `labels`, the rule's `own`) of the labels of Confidence 0.
     """
 
-    present: tuple[pl.Series, ...]
+    free: pl.Series
     absent: pl.DataFrame
     labels: tuple[str, ...]
 
-    def without_categories(self, images: Images) -> pl.Series:
-        """Return the set of the images that may be negatives."""
-        present = images.mask(images.positions(keys).drop_nulls() for keys in self.present)
-        return images.having(self.absent.get_column(KEY)) & ~present
-
-    def of(self, keys: pl.Series, *, found: int, asked: int) -> Negatives:
-        """Return these images as negatives, with what is verified to be absent in each."""
-        absent = self.absent.filter(pl.col(KEY).is_in(keys.implode())).unique().sort(KEY, "code")
-        return Negatives(keys, absent, self.labels, found, asked)
+    def of(self, images: Images, chosen: pl.Series, *, found: int, asked: int) -> Negatives:
+        """Return a set of the images as negatives, with what is verified to be absent in each."""
+        absent = self.absent.filter(chosen.gather(self.absent.get_column("at"))) if len(self.absent) else self.absent
+        absent = absent.unique().sort("at", "code")
+        absent = absent.select(images.keys.gather(absent.get_column("at")), "code")
+        return Negatives(images.keys.filter(chosen), absent, self.labels, found, asked)
 
 
-def read_evidence(rule: NegativeRule, ids: IdForm) -> LabelEvidence:
-    """Read what the tables say of a rule's MIDs: each of them once, two or three columns wide. Blocking."""
-    present = []
+def read_evidence(rule: NegativeRule, images: Images, ids: IdForm, boxed: pl.Series | None = None) -> LabelEvidence:
+    """Read what the tables say of a rule's MIDs in these images. Blocking.
+
+    `boxed` are the keys of the images with a box of one of `rule.present` where they are known already: in no order,
+    also more than once. Tables are read two or three columns wide and part by part: a class may have millions of
+    labels, most of them in images without boxes (all parts at once take 2.8 GB at full size, one by one 0.2, measured).
+    """
+    present = images.mask(images.positions(keys).drop_nulls() for keys in _boxed(rule, ids, boxed))
+    verified = [pl.DataFrame(schema={"at": pl.UInt32, "code": pl.UInt16})]
+    for table in rule.labels:
+        for rows in _scan_parts(table, ids):
+            if present.all():
+                break
+            with reading(table):
+                labels = _decisive(rows, rule).collect(engine="streaming")
+            labels = labels.select(images.positions(labels.get_column(KEY)), "code").drop_nulls("at")
+            present = present | images.mask([labels.filter(pl.col("code").is_null()).get_column("at")])
+            verified.append(labels.drop_nulls("code"))
+    absent = pl.concat(verified)
+    at = absent.get_column("at")
+    absent = absent.filter(~present.gather(at)) if len(at) else absent
+    return LabelEvidence(images.mask([absent.get_column("at")]), absent, rule.own)
+
+
+def _boxed(rule: NegativeRule, ids: IdForm, known: pl.Series | None) -> Iterator[pl.Series]:
+    """Yield the keys of the images that have a box of one of the rule's MIDs."""
+    if known is not None:
+        yield known
+        return
     for table in rule.boxes:
         pairs = None if ids.by_split else scan_pairs(table)
         rows = scan_keyed(table, ids, ["LabelName"], []) if pairs is None else pairs
         with reading(table):
-            found = rows.filter(pl.col("LabelName").is_in(list(rule.present))).select(KEY)
-            present.append(found.collect(engine="streaming").to_series())
-    no_labels = pl.DataFrame(schema={KEY: ids.dtype, "code": pl.UInt16})
-    verified = [no_labels]
-    for table in rule.labels:
-        with reading(table):
-            labels = _label_rows(rule, table, ids).collect(engine="streaming")
-        present.append(labels.filter(pl.col("code").is_null()).get_column(KEY))
-        verified.append(labels.drop_nulls("code"))
-    return LabelEvidence(tuple(present), pl.concat(verified), rule.own)
+            found = rows.filter(pl.col("LabelName").is_in(list(rule.present))).select(KEY).collect(engine="streaming")
+        yield found.to_series()
 
 
-def _label_rows(rule: NegativeRule, table: TableFile, ids: IdForm) -> pl.LazyFrame:
+def _scan_parts(table: TableFile, ids: IdForm) -> Iterator[pl.LazyFrame]:
+    """Yield KEY, LabelName, Confidence of all rows: of a table in the cache's own form part by part."""
+    columns = ["LabelName", CONFIDENCE]
+    if table.columns is None or ids.by_split:
+        yield scan_keyed(table, ids, columns, [])
+        return
+    for part in table.parts:
+        yield pl.scan_parquet(part, glob=False).select(KEY, *columns)
+
+
+def _decisive(rows: pl.LazyFrame, rule: NegativeRule) -> pl.LazyFrame:
     """Return KEY and code of the human labels that count, `code` null for a label above 0."""
-    rows = scan_keyed(table, ids, ["LabelName", CONFIDENCE], []).filter(pl.col("LabelName").is_in(list(rule.present)))
     codes = list(range(len(rule.own)))
     code = pl.col("LabelName").replace_strict(list(rule.own), codes, default=None, return_dtype=pl.UInt16)
     is_there = RowSource(KINDS["label"], (), {}).present()
-    rows = rows.select(KEY, is_there=is_there, code=pl.when(absent()).then(code))
+    rows = rows.filter(pl.col("LabelName").is_in(list(rule.present)))
+    rows = rows.select(KEY, is_there=is_there, code=pl.when(verified_absent()).then(code))
     return rows.filter(pl.col("is_there") | pl.col("code").is_not_null()).drop("is_there")
