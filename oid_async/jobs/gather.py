@@ -153,10 +153,7 @@ class TableGatherer:
             query = replace(query, image_ids=image_ids, exclude_ids=exclude_ids)
         if not are_known:
             needed -= self._require_published(uses, splits)
-        rows: dict[TableKind, tuple[TableFile, ...]] = {}
-        for table_kind in (kind for kind in get_args(TableKind) if kind in needed):
-            tables = await self._files.tables(table_kind, options.splits or splits)
-            rows[table_kind] = await self._files.without_damage(table_kind, tables, ids)
+        rows = await self._rows(needed, options.splits or splits, ids)
         query = self._with_rows(query, where, rows)
         sources = {kind: self._source(kind, rows, where) for kind in dict.fromkeys((selecting, *kinds))}
         boxes = sources.get(KINDS["bbox"])
@@ -206,6 +203,15 @@ class TableGatherer:
         if self._options.image_url is None:
             condition.require(IMAGE_COLUMNS, "the image table")
         return condition
+
+    async def _rows(
+        self, needed: set[TableKind], splits: Sequence[Split], ids: IdForm
+    ) -> dict[TableKind, tuple[TableFile, ...]]:
+        """Return the tables of annotations without their damaged rows."""
+        rows: dict[TableKind, tuple[TableFile, ...]] = {}
+        for kind in (kind for kind in get_args(TableKind) if kind in needed):
+            rows[kind] = await self._files.without_damage(kind, await self._files.tables(kind, splits), ids)
+        return rows
 
     def _with_rows(
         self, query: ResolvedQuery, where: RestrictionTerms | None, rows: Mapping[TableKind, tuple[TableFile, ...]]
