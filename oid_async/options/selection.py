@@ -10,7 +10,7 @@ from typing import Any, Self, Unpack, cast
 
 from oid_async.errors import InputError, UsageError
 from oid_async.options.paths import read_path
-from oid_async.options.query import KEPT_LISTS, Options, QueryOptions, SelectOptions
+from oid_async.options.query import FILTERS, KEPT_LISTS, Options, QueryOptions, SelectOptions
 from oid_async.options.signatures import documented, signature
 from oid_async.redaction import redacted
 from oid_async.version import __version__
@@ -43,10 +43,12 @@ class Query:
 
     def __init__(self, **select: Unpack[SelectOptions]) -> None:
         _check_names(select)
-        options, usual = Options.of(**select), Options()
+        # As in the signature: None is no filter.
+        given: Any = {name: value for name, value in select.items() if value is not None or name not in FILTERS}
+        options, usual = Options.of(**given), Options()
         values = ((name, getattr(options, name)) for name in _names())
-        given = tuple((name, value) for name, value in values if value != getattr(usual, name))
-        object.__setattr__(self, "_given", given)
+        differing = tuple((name, value) for name, value in values if value != getattr(usual, name))
+        object.__setattr__(self, "_given", differing)
 
     def __getattr__(self, name: str) -> Any:
         if name not in SELECTING:
@@ -99,7 +101,7 @@ class Query:
         document, path = _document_of(source)
         where = str(path) if path is not None else "query.json"
         stored = document.get("query", document)
-        if not isinstance(stored, Mapping) or not stored:
+        if not isinstance(stored, Mapping) or not document:
             raise InputError(f'{where}: it is no query.json, which holds {{"query": {{...}}}}')
         if unknown := [name for name in stored if name not in QueryOptions.__annotations__]:
             raise InputError(f"{where}: this version knows no option {unknown[0]!r}")

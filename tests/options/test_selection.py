@@ -60,6 +60,7 @@ def test_it_is_a_value() -> None:
 def test_its_repr_shows_what_differs() -> None:
     """An option at its default is not shown, nor in the JSON."""
     assert repr(Query()) == "Query()"
+    assert Query.from_json(Query().to_json()) == Query() == Query(kinds=None, categories=None)  # type: ignore[arg-type]
     assert repr(Query(categories="Dog", limit=-1, only_matching=True)) == "Query(categories=('Dog',))"
     assert repr(Query(only_matching=False)) == "Query(all_boxes=True)"
     text = Query(categories=["Dog"]).to_json()
