@@ -251,7 +251,7 @@ class _Download:
 
     def _query(self, decision: Decision) -> dict[str, Any]:
         """Return the content of query.json."""
-        document = query_document(
-            self._context, self._planning.tables, self._planning.planner.sources, decision.selected.selection.candidates
-        )
+        # Of all counts by class these are of the categories alone, whatever else is counted.
+        names = decision.selected.selection.added
+        document = query_document(self._context, self._planning.tables, self._planning.planner.sources, names)
         return document if self._repeats is None else as_before(document, self._repeats)

@@ -145,10 +145,6 @@ class TableGatherer:
         has_subset, splits = True, everywhere
         if options.image_url is not None:
             has_subset, splits = await asyncio.to_thread(self._look_at, images[0])
-            if not has_subset and isinstance(query.limit, Mapping):
-                raise InputError(
-                    f"{images[0].name}: column 'Subset' is missing, by which --ndata {options.limit} counts"
-                )
             image_ids, exclude_ids = await self._id_lists(ids)
             query = replace(query, image_ids=image_ids, exclude_ids=exclude_ids)
         if not are_known:
@@ -187,6 +183,7 @@ class TableGatherer:
             image_ids=lists[0],
             exclude_ids=lists[1],
             limit_per_class=options.limit_per_class,
+            balanced=options.balanced,
             limit=read.amount(options.limit),
             seed=options.seed if options.shuffle else None,
             top_up=options.top_up,
@@ -342,8 +339,11 @@ class TableGatherer:
     def _chooses_rows(self, selecting: Kind) -> bool:
         """Return whether options other than categories say which rows match, or count by class."""
         options = self._options
+        where = names(parse(options.where), wanted=True) if options.where is not None else ()
+        by_where = any(name.kind != "absent" for name in where)
+        counts = options.balanced is not None or (options.limit_per_class is not None and not by_where)
         answers = options.point_answer is not None and selecting.name == "point"
-        return bool(options.box_options or answers or options.limit_per_class is not None)
+        return bool(options.box_options or answers or counts)
 
     def _needed(self, selecting: Kind | None, kinds: Sequence[Kind], where: RestrictionTerms | None) -> set[TableKind]:
         """Return which tables of annotations are read, if there are any."""
@@ -398,6 +398,10 @@ class TableGatherer:
     def _look_at(self, images: TableFile) -> tuple[bool, tuple[Split, ...]]:
         """Return whether a given image table has Subset, and the splits in it."""
         has_subset = "Subset" in columns_of(images)
+        if not has_subset and isinstance(read.amount(self._options.limit), Mapping):
+            raise InputError(
+                f"{images.name}: column 'Subset' is missing, by which --ndata {self._options.limit} counts"
+            )
         if not has_subset or self._options.splits or self._options.annotation is not None:
             # Nobody needs to know which splits are in it, which takes reading all of it.
             return has_subset, self._options.splits or SPLITS

@@ -36,7 +36,8 @@ class RestrictionTerms:
 
     `parts` are these conditions as they were typed, each with its text; of several triplets one is enough.
     `labels` are those of the classes that --where names without a minus, by kind; `wider` are the triplets that
-    --with-subclasses would make match more, each with what it would then be, by their text.
+    --with-subclasses would make match more, each with what it would then be, by their text. `classes` are the
+    conditions of the classes that --where names, neither behind a minus nor absent.
     """
 
     questions: list[tuple[TableKind, tuple[str, ...], pl.Expr]] = field(default_factory=list)
@@ -45,6 +46,7 @@ class RestrictionTerms:
     labels: dict[KindName, tuple[str, ...]] = field(default_factory=dict)
     triplets: tuple[Triplet, ...] = ()
     wider: dict[str, tuple[Triplet, Triplet]] = field(default_factory=dict)
+    classes: dict[Name, pl.Expr] = field(default_factory=dict)
 
     @property
     def tables(self) -> set[TableKind]:
@@ -59,7 +61,7 @@ class RestrictionTerms:
     def restriction(self, tables: Mapping[TableKind, tuple[TableFile, ...]]) -> Restriction:
         """Return what these tables are to be asked."""
         terms = tuple(Term(tables[table], columns, condition) for table, columns, condition in self.questions)
-        return Restriction(terms, reduce(and_, self.conditions), tuple(self.parts))
+        return Restriction(terms, reduce(and_, self.conditions), tuple(self.parts), tuple(self.classes.values()))
 
     def wider_terms(self, tables: Mapping[TableKind, tuple[TableFile, ...]]) -> dict[str, tuple[Term, Term]]:
         """Return the questions for the triplets in `wider`, by their text."""
@@ -123,7 +125,10 @@ class RestrictionReader:
             kind, category = meant[where]
             if where.kind == "absent":
                 return self._absent(category.labels)
-            return self._has(kind, category.labels, flagged=flagged)
+            condition = self._has(kind, category.labels, flagged=flagged)
+            if flagged:
+                self._terms.classes.setdefault(where, condition)
+            return condition
         left = self._condition(where.left, meant, flagged=flagged)
         if isinstance(where, Both):
             return left & self._condition(where.right, meant, flagged=flagged)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 import polars as pl
@@ -17,7 +17,14 @@ from oid_async.select.choose import Selection, choose
 from oid_async.select.images import Images
 from oid_async.select.limits import NO_TOP_UP, TopUpState
 from oid_async.select.negatives import LabelEvidence, read_evidence
-from oid_async.select.query import answers, no_label_counts, read_image_keys, read_label_counts, restricted_keys
+from oid_async.select.query import (
+    all_labels,
+    answers,
+    no_label_counts,
+    read_image_keys,
+    read_label_counts,
+    restricted_images,
+)
 from oid_async.tables.reading import reading, scan_keyed
 from oid_async.tables.rows import RowSource, count_classes, count_rows
 
@@ -39,12 +46,16 @@ class SelectionResult:
 def select_images(tables: GatheredTables, all_boxes: bool, top_up: TopUpState = NO_TOP_UP) -> SelectionResult:
     """Read the tables and decide; a topped up selection with what was given out so far. Raises InputError."""
     query, ids = tables.query, tables.ids
+    if tables.selecting is not None and query.counts_every_label:
+        query = replace(query, every_label=tuple(all_labels(tables.selecting)))
     annotations: dict[str, int] = {}
     images = read_image_keys(tables.images, ids, tables.splits, query.image_condition)
     pairs = no_label_counts(ids) if tables.selecting is None else read_label_counts(tables.selecting, ids, query)
-    among = restricted_keys(query.restriction, ids) if query.restriction is not None else None
+    among = restricted_images(query.restriction, ids) if query.restriction is not None else None
     evidence = _read_evidence(tables, images, pairs)
     selection = choose(pairs, images, query, top_up, among, evidence)
+    if tables.selecting is not None and query.every_label:
+        selection = _with_names(selection, tables.selecting.class_names)
     if not selection.selected and tables.given and tables.selecting is not None:
         # Of any split: a query of another split than the tables' is well-formed, and selects nothing.
         everywhere = read_image_keys(tables.images, ids, ())
@@ -59,6 +70,22 @@ def select_images(tables: GatheredTables, all_boxes: bool, top_up: TopUpState = 
     if query.image_ids is not None and len(selection.unknown_lines):
         unknown = query.image_ids.text_of(selection.unknown_lines)
     return SelectionResult(selection, unknown, annotations, _count_wider(tables, images))
+
+
+def _with_names(selection: Selection, names: Mapping[str, str]) -> Selection:
+    """Return a selection whose counts by label are by the names of the classes; two of one name have their label."""
+    often = Counter(names.get(label, label) for label in selection.classes)
+
+    def named(counts: dict[str, int]) -> dict[str, int]:
+        called = {label: names.get(label, label) for label in counts if label}
+        return {name if often[name] == 1 else f"{name} ({label})": counts[label] for label, name in called.items()}
+
+    return replace(
+        selection,
+        candidates=named(selection.candidates),
+        classes=named(selection.classes),
+        balanced=named(selection.balanced),
+    )
 
 
 def _count_wider(tables: GatheredTables, images: pl.DataFrame) -> dict[str, tuple[int, int]]:
@@ -135,10 +162,31 @@ def remarks(
             "the categories is not there"
         )
     yield from _unknown(tables, selected, elsewhere or {})
+    counted_splits = query.limit if isinstance(query.limit, Mapping) and tables.looked_in else ()
+    if outside := [split for split in counted_splits if split not in tables.looked_in]:
+        yield f"--ndata counts images of {', '.join(outside)}, which are not looked in: say --split {outside[0]}, too"
+    if query.balanced is not None:
+        yield from _balance(selection.balanced, query.balanced)
     if not selection.selected:
         counts = ", ".join(f"{name} {count}" for name, count in selection.candidates.items())
         where = f" in part {query.part.number} of {query.part.count}" if query.part is not None else ""
         yield f"nothing selected{where}; images of each category: {counts or 'none asked for'}"
+
+
+def _balance(taken: Mapping[str, int], count: int) -> Iterator[str]:
+    """Yield which classes have fewer or more images than --balanced asks for; `taken` are those of each class."""
+    fewer = sorted((number, name) for name, number in taken.items() if number < count)
+    more = sorted(((number, name) for name, number in taken.items() if number > count), reverse=True)
+    for classes, text in (
+        (fewer, "fewer images, all that there are, for"),
+        (more, "more images, which other classes bring, for"),
+    ):
+        if classes:
+            named = ", ".join(f"{name} {number}" for number, name in classes[:_MOST_NAMED])
+            rest = ", ..." if len(classes) > _MOST_NAMED else ""
+            yield f"--balanced {count}: {text} {len(classes)} of {len(taken)} classes: {named}{rest}"
+    if taken and not fewer and not more:
+        yield f"--balanced {count}: exactly so many images for each of {len(taken)} classes"
 
 
 def _unknown(tables: GatheredTables, selected: SelectionResult, elsewhere: Mapping[Split, int]) -> Iterator[str]:

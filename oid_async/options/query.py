@@ -69,6 +69,7 @@ class SelectOptions(TypedDict, total=False):
     exclude_ids: str | os.PathLike[str] | Sequence[str] | None
     limit: int | str | Mapping[str, int] | None
     limit_per_class: int | None
+    balanced: int | None
     negatives: int | str | None
     shuffle: bool
     seed: int
@@ -288,7 +289,16 @@ class Options(ExportOptions):
         None,
         read.COUNT_OR_ALL,
         "--limit-per-class",
-        help="of each category the first N selected images in order, before --ndata; -1 for all",
+        help="of each category, and of each class that --where names, the first N selected images in order, before "
+        "--ndata; images of none of them are left out; -1 for all",
+        default_text="all",
+    )
+    balanced: int | None = _which_images(
+        None,
+        read.COUNT,
+        "--balanced",
+        help="at least N images of each category that has so many, and few more: from the rarest category on the first "
+        "images in order are added until N of those chosen have it",
         default_text="all",
     )
     negatives: int | str | None = _which_images(
@@ -615,15 +625,12 @@ class Options(ExportOptions):
             raise UsageError(f"--{'traces' if self.traces else 'voice'} are of narratives: say --kind narrative, too")
 
     def _check_amounts(self) -> None:
-        """Refuse an --ndata that names a split which is not selected from, or that cannot be topped up."""
-        if not isinstance(counts := read.amount(self.limit), dict):
-            return
-        if self.splits and (outside := [split for split in counts if split not in self.splits]):
-            raise UsageError(
-                f"--ndata {self.limit} counts images of {', '.join(outside)}, and --split {', '.join(self.splits)} "
-                f"leaves them out; say --split {outside[0]}, too"
-            )
-        if self.top_up and (self.shard or self.limit_per_class is not None):
+        """Refuse a --balanced beside what it excludes, and an --ndata by split that cannot be topped up."""
+        if self.balanced is not None and (self.limit_per_class is not None or self.top_up):
+            other = "--limit-per-class" if self.limit_per_class is not None else "--top-up"
+            raise UsageError(f"--balanced cannot stand with {other}; leave one of the two out")
+        by_split = isinstance(read.amount(self.limit), dict)
+        if by_split and self.top_up and (self.shard or self.limit_per_class is not None):
             with_what = "one part of --shard" if self.shard else "the classes of --limit-per-class"
             raise UsageError(
                 f"--top-up cannot fill the splits of --ndata {self.limit} and {with_what}, of which each replaces "

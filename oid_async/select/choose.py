@@ -6,17 +6,16 @@ similar) -> id lists -> the first N of each class -> the first N -> negatives be
 one part of several.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import polars as pl
 
-from oid_async.openimages.classes import Category
 from oid_async.select.images import Images
 from oid_async.select.label_sets import LabelSets
 from oid_async.select.limits import NO_TOP_UP, Limits, TopUpState
 from oid_async.select.negatives import LabelEvidence, Negatives
-from oid_async.select.query import ResolvedQuery
+from oid_async.select.query import ResolvedQuery, RestrictedImages
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +28,14 @@ class Selection:
     selected images; `unlisted` counts annotated images without a row in the image table; `unknown_lines` are those of
     the id list that name no image of the tables, `unboxed` counts listed images without a box; `waiting` counts the
     images that are selected if none of `keys` fails, and are not in `keys` because another failure may push them out.
+    With --balanced there are counts without categories, too, by label; `balanced` counts what it took of each class.
     `negatives` are those among `keys`, None if the query asks for none; no category counts them.
     """
 
     keys: pl.Series
     candidates: dict[str, int]
     classes: dict[str, int]
+    balanced: dict[str, int]
     added: dict[str, int]
     splits: dict[str, int]
     rows: int
@@ -55,13 +56,13 @@ def choose(
     images: pl.DataFrame,
     query: ResolvedQuery,
     state: TopUpState = NO_TOP_UP,
-    among: pl.Series | None = None,
+    among: RestrictedImages | None = None,
     evidence: LabelEvidence | None = None,
 ) -> Selection:
     """Decide which images are selected, in the order of operations above.
 
     `pairs` comes from `read_label_counts` (or is empty when no rows are read), `images` from `read_image_keys`, `among`
-    from `restricted_keys`, `evidence` from `read_evidence` of a query with negatives. `state` counts only for a query
+    from `restricted_images`, `evidence` from `read_evidence` of a query with negatives. `state` counts only for a query
     with `top_up`.
     """
     every = Images.of(images)
@@ -78,23 +79,28 @@ def choose(
     if query.min_boxes is not None or query.max_boxes is not None:
         candidates = candidates & labelled.within_counts()
     if among is not None:
-        candidates = candidates & every.having(among)
-    keep, waiting = limits.selected(candidates, labelled.members())
+        candidates = candidates & every.having(among.keys)
+    classes = list(_counted(every, labelled, query, among))
+    firsts = limits.by_class(candidates, classes)
+    keep, waiting = limits.by_count(firsts)
     others, asked = every.mask([]), 0
     if query.negatives is not None and evidence is not None:
         whole = keep
         if query.top_up:
             # A share is one of what is selected if nothing fails: it stays the same while failures are replaced.
-            whole, _ = Limits(every, query, NO_TOP_UP).selected(candidates, labelled.members())
+            unfailed = Limits(every, query, NO_TOP_UP)
+            whole, _ = unfailed.by_count(unfailed.by_class(candidates, classes))
         asked = query.negatives.number(int(whole.sum()))
         others = limits.first(evidence.free & allowed & ~keep, asked)
     chosen = limits.part_of(keep | others)
     selected = chosen & keep
+    titles = labelled.titles() if query.categories or query.balanced is not None else []
     return Selection(
         keys=every.keys.filter(chosen),
-        candidates=_named(query.categories, map(len, labelled.members())),
-        classes=_named(query.categories, (every.count(selected, members) for members in labelled.members())),
-        added=_named(query.categories, labelled.added_by_subclasses()),
+        candidates=dict(zip(titles, map(len, labelled.members()), strict=False)),
+        classes=dict(zip(titles, (every.count(selected, members) for members in labelled.members()), strict=False)),
+        balanced=dict(zip(titles, firsts.counts, strict=False)),
+        added=dict(zip(titles, labelled.added_by_subclasses(), strict=False)) if query.categories else {},
         splits=every.splits(chosen),
         rows=labelled.rows(selected),
         unlisted=labelled.unlisted,
@@ -105,6 +111,18 @@ def choose(
         if evidence is not None
         else None,
     )
+
+
+def _counted(
+    every: Images, labelled: LabelSets, query: ResolvedQuery, among: RestrictedImages | None
+) -> Iterator[pl.Series]:
+    """Yield the positions of the images of each class that a limit counts: of categories, of --where, else of any."""
+    if query.limit_per_class is None and query.balanced is None:
+        return
+    if query.categories or query.counts_every_label:
+        yield from labelled.members()
+    if query.limit_per_class is not None and among is not None:
+        yield from (every.positions(keys).drop_nulls() for keys in among.classes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,18 +145,3 @@ def _listed(every: Images, query: ResolvedQuery, matching: pl.Series) -> _Listed
     if query.exclude_ids is not None:
         images = images & ~every.named(query.exclude_ids)[0]
     return _Listed(images, unknown_lines, unboxed)
-
-
-def _named(categories: Sequence[Category], counts: Iterable[int]) -> dict[str, int]:
-    """Return a count for each category by its name; none without categories."""
-    if not categories:
-        return {}
-    names = [category.class_name for category in categories]
-    # Two MIDs may have one name; named apart in a query, they are counted apart.
-    titles = [
-        category.class_name
-        if names.count(category.class_name) == 1
-        else f"{category.class_name} ({', '.join(category.labels)})"
-        for category in categories
-    ]
-    return dict(zip(titles, counts, strict=True))

@@ -45,6 +45,18 @@ class LabelSets:
             fits &= pl.col("rows") <= most
         return self._images.mask([counts.filter(fits).get_column("at")])
 
+    def titles(self) -> list[str]:
+        """Return the name of each of `members`: those of the categories, made to differ, or the labels."""
+        if not self._query.categories:
+            labels = dict(enumerate(self._query.labels))
+            return [labels.get(code, "") for code in sorted(self._by_label)]
+        names = [category.class_name for category in self._query.categories]
+        # Two MIDs may have one name; named apart in a query, they are counted apart.
+        return [
+            name if names.count(name) == 1 else f"{name} ({', '.join(category.labels)})"
+            for name, category in zip(names, self._query.categories, strict=True)
+        ]
+
     def members(self) -> Iterator[pl.Series]:
         """Yield the positions of each category's images, in no order; without categories, of each label's, by code."""
         if self._query.categories:

@@ -48,16 +48,17 @@ def shuffled(seed: int) -> pl.Expr:
 
 
 @dataclass(frozen=True, slots=True)
-class _Firsts:
+class Firsts:
     """The set of the images that are left before --ndata.
 
     `of_classes` are the positions of those that a limit per class took, in order, by class; `total` is how many there
-    would be if none failed.
+    would be if none failed; `counts` are the images of each class that --balanced took.
     """
 
     images: pl.Series
     of_classes: tuple[pl.Series, ...]
     total: int
+    counts: tuple[int, ...] = ()
 
 
 class Limits:
@@ -77,13 +78,6 @@ class Limits:
         """The rank of each image in the order of the query, None for the order of keys."""
         return _order(self._images.keys, self._query.seed)
 
-    def selected(self, candidates: pl.Series, classes: Iterable[pl.Series]) -> tuple[pl.Series, int]:
-        """Return the images of a set that all limits leave, and how many must wait: see `Selection`.
-
-        `classes` has the positions of each class's images.
-        """
-        return self._by_count(self._by_class(candidates, classes))
-
     def first(self, keep: pl.Series, count: int) -> pl.Series:
         """Return the first `count` images of a set."""
         return self._images.mask([_head(keep.arg_true(), self._order, count, self._failed)])
@@ -92,13 +86,18 @@ class Limits:
         """Return the images of a selection that belong to the query's part: every N-th in order."""
         return keep if self._query.part is None or self._tops_up_part else self._in_part(keep)
 
-    def _by_class(self, keep: pl.Series, classes: Iterable[pl.Series]) -> _Firsts:
-        """Return the first images of each class of a set by the limit per class, all of the set without one."""
+    def by_class(self, keep: pl.Series, classes: Iterable[pl.Series]) -> Firsts:
+        """Return what the limit per class or --balanced takes of a set, all of it without either.
+
+        `classes` has the positions of the images of each class.
+        """
+        if self._query.balanced is not None:
+            return self._balanced(keep, classes, self._query.balanced)
         count = self._query.limit_per_class
         if count is None:
             # A part that replaces what fails by its own next images takes every N-th image before --ndata: those are
             # the same ones that every N-th of the first images gives after it.
-            return _Firsts(self._in_part(keep) if self._tops_up_part else keep, (), int(keep.sum()))
+            return Firsts(self._in_part(keep) if self._tops_up_part else keep, (), int(keep.sum()))
         firsts, unfailed = [], []
         for members in classes:
             own = members.filter(taken(keep, members))
@@ -106,10 +105,10 @@ class Limits:
             if self._failed is not None:
                 unfailed.append(_head(own, self._order, count))
         images = self._images.mask(firsts)
-        return _Firsts(images, tuple(firsts), int((self._images.mask(unfailed) if unfailed else images).sum()))
+        return Firsts(images, tuple(firsts), int((self._images.mask(unfailed) if unfailed else images).sum()))
 
-    def _by_count(self, firsts: _Firsts) -> tuple[pl.Series, int]:
-        """Return the images that --ndata leaves, and how many must wait."""
+    def by_count(self, firsts: Firsts) -> tuple[pl.Series, int]:
+        """Return the images that --ndata leaves, and how many must wait: see `Selection`."""
         if self._query.limit is None:
             return firsts.images, 0
         chosen, waiting = [], 0
@@ -123,6 +122,18 @@ class Limits:
             chosen.append(positions)
         return self._images.mask(chosen), waiting
 
+    def _balanced(self, keep: pl.Series, classes: Iterable[pl.Series], count: int) -> Firsts:
+        """Return a set with at least `count` images of each class that has so many: from the rarest class on, the first
+        ones that are lacking."""
+        classes = [members.filter(taken(keep, members)) for members in classes]
+        chosen = self._images.mask([])
+        for members in sorted(classes, key=len):
+            is_there = taken(chosen, members)
+            lacking = count - int(is_there.sum() or 0)
+            if lacking > 0:
+                chosen = chosen.scatter(_head(members.filter(~is_there), self._order, lacking), True)
+        return Firsts(chosen, (), int(chosen.sum()), tuple(self._images.count(chosen, members) for members in classes))
+
     def _counts(self, total: int) -> Iterator[tuple[pl.Series | None, int | None]]:
         """Yield sets of images (None: all) and how many --ndata takes of each (None: all of them)."""
         limit, part = self._query.limit, self._query.part
@@ -133,7 +144,7 @@ class Limits:
         count = part.share(count) if part is not None and self._tops_up_part else count
         yield None, count if count < len(self._images.keys) else None
 
-    def _certain(self, firsts: _Firsts, count: int, positions: pl.Series) -> pl.Series:
+    def _certain(self, firsts: Firsts, count: int, positions: pl.Series) -> pl.Series:
         """Return the images of `positions` (in order) that stay selected whatever fails later.
 
         An image of two classes that fails is replaced by one more in each: two in place of one, and the last of

@@ -59,13 +59,13 @@ class Part:
 class ResolvedQuery:
     """A query with every name resolved.
 
-    `min_boxes` and `max_boxes` bound the matching boxes of an
-    image, of all categories together; without `by_boxes` every image of the image table is a
-    candidate. `seed` is None for the order of ImageIDs. `limit_per_class` without categories is for every label.
-    `limit` is a number, a share, or numbers of splits, of which others get none. With
-    `top_up` both limits count the images that did not fail. Only `part` of the selected images is returned.
-    `restriction` is one more condition on an image, `image_condition` one on its row in the image table. `negatives`
-    asks for others beside the selected images.
+    `min_boxes` and `max_boxes` bound the matching boxes of an image, of all categories together; without `by_boxes`
+    every image of the image table is a candidate. `seed` is None for the order of ImageIDs. `limit_per_class` and
+    `balanced` count images of the categories, the former also of the classes of `restriction`; without any of them of
+    `every_label`. `limit` is a number, a share, or numbers of splits, of which others get none. With `top_up` both
+    limits count the images that did not fail. Only `part` of the selected images is returned. `restriction` is one more
+    condition on an image, `image_condition` one on its row in the image table. `negatives` asks for others beside the
+    selected images.
     """
 
     categories: tuple[Category, ...] = ()
@@ -76,6 +76,8 @@ class ResolvedQuery:
     image_ids: IdList | None = None
     exclude_ids: IdList | None = None
     limit_per_class: int | None = None
+    balanced: int | None = None
+    every_label: tuple[str, ...] = ()
     limit: int | Fraction | Mapping[Split, int | None] | None = None
     seed: int | None = None
     top_up: bool = False
@@ -87,9 +89,17 @@ class ResolvedQuery:
 
     @property
     def labels(self) -> list[str]:
-        """Every label of the query, sorted: of the categories, their subclasses, the excluded ones."""
+        """Every label of the query, sorted: of the categories, their subclasses, the excluded ones, `every_label`."""
         wanted = {label for category in self.categories for label in (*category.labels, *category.below)}
-        return sorted(wanted | {label for category in self.excluded for label in category.labels})
+        excluded = {label for category in self.excluded for label in category.labels}
+        return sorted(wanted | excluded | set(self.every_label))
+
+    @property
+    def counts_every_label(self) -> bool:
+        """Whether each label that a row has is a class whose images are counted."""
+        named = self.restriction is not None and bool(self.restriction.classes)
+        per_class = self.limit_per_class is not None and not named
+        return not self.categories and (per_class or self.balanced is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +115,32 @@ class Term:
 class Restriction:
     """A condition on an image, over annotations of any kind: `where`, on the results t0, t1, ... of `terms`.
 
-    `parts` are the conditions that it is made of, each with the option that asks for it.
+    `parts` are the conditions that it is made of, each with the option that asks for it; `classes` are the conditions
+    of the classes whose images --limit-per-class counts.
     """
 
     terms: tuple[Term, ...]
     where: pl.Expr
     parts: tuple[tuple[str, pl.Expr], ...] = ()
+    classes: tuple[pl.Expr, ...] = ()
 
 
-def restricted_keys(restriction: Restriction, ids: IdForm) -> pl.Series:
-    """Return the keys of the images that meet a restriction: one lazy query, however many kinds it reads."""
+@dataclass(frozen=True, slots=True)
+class RestrictedImages:
+    """The keys of the images that meet a restriction; `classes` are those of each of its classes."""
+
+    keys: pl.Series
+    classes: tuple[pl.Series, ...] = ()
+
+
+def restricted_images(restriction: Restriction, ids: IdForm) -> RestrictedImages:
+    """Return the images that meet a restriction: one lazy query, however many kinds it reads."""
     images = answers(restriction.terms, ids)
+    classes = [condition.alias(f"c{number}") for number, condition in enumerate(restriction.classes)]
     with reading(restriction.terms[0].tables[0]):
-        return images.filter(restriction.where).select(KEY).collect(engine="streaming").to_series()
+        found = images.filter(restriction.where).select(KEY, *classes).collect(engine="streaming")
+    keys = found.get_column(KEY)
+    return RestrictedImages(keys, tuple(keys.filter(column) for column in found.iter_columns() if column.name != KEY))
 
 
 def answers(terms: Sequence[Term], ids: IdForm) -> pl.LazyFrame:
@@ -145,8 +168,6 @@ def read_label_counts(source: RowSource, ids: IdForm, query: ResolvedQuery) -> p
     costs some hundred bytes an image. A relationship counts for each of its two classes.
     """
     labels = query.labels
-    if not query.categories and query.limit_per_class is not None:
-        labels += [label for label in _all_labels(source) if label not in labels]
     with_others = not query.categories
     frames = []
     for table in source.tables:
@@ -162,6 +183,16 @@ def read_label_counts(source: RowSource, ids: IdForm, query: ResolvedQuery) -> p
         frames.append(frame.select(KEY, "label", "rows"))
     pairs = _collect(frames, source.tables)
     return pairs if len(source.tables) == 1 else pairs.group_by(KEY, "label").agg(pl.col("rows").sum())
+
+
+def all_labels(source: RowSource) -> list[str]:
+    """Return every label that a row has, sorted."""
+    frames = [
+        scan(table, [*source.kind.labels, *source.columns], []).filter(source.present()) for table in source.tables
+    ]
+    found = [frame.select(LabelName=pl.col(name)).unique() for frame in frames for name in source.kind.labels]
+    with reading(source.tables[0]):
+        return pl.concat(found).collect(engine="streaming").to_series().drop_nulls().unique().sort().to_list()
 
 
 def no_label_counts(ids: IdForm) -> pl.DataFrame:
@@ -226,16 +257,6 @@ def _label_rows(source: RowSource, table: TableFile, ids: IdForm) -> pl.LazyFram
     rows = rows.with_columns(source.saved().cast(pl.UInt32).alias("rows"))
     sides = [rows.select(KEY, "rows", LabelName=pl.col(name)) for name in source.kind.labels]
     return pl.concat(sides) if sides else rows.select(KEY, "rows", LabelName=pl.lit(None, pl.String))
-
-
-def _all_labels(source: RowSource) -> list[str]:
-    """Return every label that a row has, sorted."""
-    frames = [
-        scan(table, [*source.kind.labels, *source.columns], []).filter(source.present()) for table in source.tables
-    ]
-    found = [frame.select(LabelName=pl.col(name)).unique() for frame in frames for name in source.kind.labels]
-    with reading(source.tables[0]):
-        return pl.concat(found).collect(engine="streaming").to_series().drop_nulls().unique().sort().to_list()
 
 
 def _collect(

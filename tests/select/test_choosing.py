@@ -223,8 +223,9 @@ def seen(found: SelectionResult) -> dict[str, Any]:
         "absent": roles.get_column("VerifiedAbsent").to_list() if roles is not None else [[]] * len(selection.keys),
         "selected": [f"{key:016x}" for key in selection.keys],
         "splits": selection.splits,
-        "candidates": list(selection.candidates.values()),
-        "classes": list(selection.classes.values()),
+        # Of the categories alone: without any, --balanced counts every class.
+        "candidates": [selection.candidates[name] for name in selection.added],
+        "classes": [selection.classes[name] for name in selection.added],
         "annotations": dict(found.annotations),
     }
 

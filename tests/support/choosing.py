@@ -230,9 +230,12 @@ class Reading:
 
     @cached_property
     def asked(self) -> tuple[Split, ...]:
-        """The splits whose tables count: as asked, else those that every line of a list names, or train too."""
+        """The splits whose tables count: as asked, else those that every line of a list names, or that --ndata counts,
+        or train, too."""
+        limit = self.query.limit
+        counted = {part.split("=")[0] for part in limit.split(",")} if isinstance(limit, str) and "=" in limit else None
         said = {line.split for line in self.query.image_ids or () if line.image_id}
-        said = said if said and None not in said else {*said, "train"}
+        said = said if said and None not in said else {*said, *(counted or ("train",))}
         return tuple(split for split in SPLITS if split in (self.query.splits or said))
 
     @cached_property
