@@ -42,7 +42,9 @@ def run_metadata(arguments: argparse.Namespace) -> int:
         jobs = {
             "list": lambda: listings.tables(ask=arguments.sizes),
             "pull": listings.pull_sizes if arguments.sizes else listings.pull,
-            "clear": lambda: listings.clear(everything=not {"splits", "release", "mirror"} & vars(arguments).keys()),
+            "clear": lambda: listings.clear(
+                everything=not {"splits", "release", "images", "mirror"} & vars(arguments).keys()
+            ),
         }
         tables, code = run_to_end(jobs[arguments.action])
     if tables is None:

@@ -47,7 +47,7 @@ def _known_sizes(options: Options) -> Iterator[int]:
             yield _size(file_url_path(given) or Path(given))
     root, folder = cache_root(options.cache_dir), mirror_folder(options.mirror)
     site = folder.as_uri() if folder is not None else options.mirror and options.mirror.rstrip("/")
-    for kind, given in (("boxes", options.annotation), ("images", options.image_url)):
+    for kind, given in (("boxes", options.annotation), (options.image_tables, options.image_url)):
         if given is not None:
             continue
         for table in published(kind, options.splits or ("train",), options.release):  # type: ignore[arg-type]

@@ -165,7 +165,7 @@ class TableGatherer:
             images=images,
             ids=ids,
             has_subset=has_subset,
-            splits=options.splits,
+            splits=self._row_splits(splits),
             looked_in=splits,
             bare=False,
             given=options.annotation is not None or options.image_url is not None,
@@ -257,6 +257,10 @@ class TableGatherer:
         if named and image_ids is not None and image_ids.is_complete:
             usual = ()
         return tuple(split for split in SPLITS if split in (*named, *usual))
+
+    def _row_splits(self, looked_in: tuple[Split, ...]) -> tuple[Split, ...]:
+        """Return the splits whose image rows count, empty for all: the table of all images has those of each split."""
+        return self._options.splits or (looked_in if self._options.images == "all" else ())
 
     def _words(self) -> tuple[str, ...]:
         """Return the categories as typed: those of the options, then the lines of the category file."""

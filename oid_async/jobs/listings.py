@@ -113,9 +113,12 @@ class Listings:
         """Remove cached tables: those asked for, or all. A table that a run reads from is kept, and named."""
         async with self._open() as (cache, _, _):
             wanted = [*self._wanted(self._options.splits or SPLITS)]
-            if self._options.splits:
+            splits = self._options.splits or SPLITS
+            if self._options.images == "all":
+                wanted, splits = [table for table in wanted if table.kind == "all_images"], ()
+            elif self._options.splits:
                 wanted = [table for table in wanted if table.split is not None]
-            for split in (self._options.splits or SPLITS) if not everything else SPLITS:
+            for split in splits if not everything else SPLITS:
                 await in_thread(Sizes(cache.cache.objects, split).clear)
             entries = every_entry(self.root) if everything else [cache.cache.entry(table) for table in wanted]
             with storage_errors(self.root):
@@ -134,7 +137,7 @@ class Listings:
 
     def _wanted(self, splits: Sequence[Split], kinds: Sequence[str] | None = None) -> Iterator[PublishedTable]:
         """Yield the tables that kinds of annotations take (None: all there are), in the catalogue's order of kinds."""
-        wanted = {"classes", "hierarchy", "images"}
+        wanted = {"classes", "hierarchy", self._options.image_tables}
         for kind in named(kinds or ()):
             wanted |= {table_of(kind, self._options.label_source), *kind.class_tables, *kind.side_tables}
         for table_kind in get_args(TableKind):

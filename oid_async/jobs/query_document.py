@@ -25,7 +25,7 @@ _SELECTING = ("which images", "annotations")
 _ALSO_TAKEN = frozenset(
     (
         *("release", "source", "names", "no_hash", "top_up", "max_image_bytes", "max_bad_rows"),
-        *("label", "annotation", "image_url"),
+        *("images", "label", "annotation", "image_url"),
     )
 )
 

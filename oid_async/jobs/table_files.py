@@ -98,10 +98,10 @@ class TableFiles:
             return (self._local[kind],)
         if given is not None:
             return (self._fetched[kind],)
-        release = self._options.release
+        release, source = self._options.release, self._options.image_tables if kind == "images" else kind
         tables = [
             replace(self._note_identity(kind, *await self._cache.published(table)), split=table.split)
-            for table in published(kind, splits, release)
+            for table in published(source, splits, release)
         ]
         return tuple(tables)
 
@@ -177,7 +177,7 @@ class TableFiles:
 
     def announce(self, splits: Sequence[Split], needed: set[TableKind]) -> None:
         """Say what is to be fetched first, if it is much, before it is."""
-        kinds: list[TableKind] = [*sorted(needed), "images"]
+        kinds: list[TableKind] = [*sorted(needed), self._options.image_tables]
         tables = [
             table
             for kind in kinds

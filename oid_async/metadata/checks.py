@@ -50,7 +50,7 @@ def require_published(raw: TableFile, table: PublishedTable) -> None:
             raise InputError(f"{raw.name}: most of its labels are no MIDs (/m/...), so this is no table of classes")
     elif table.columns:
         _require_kind(raw, table)
-        if table.kind == "images":
+        if table.kind in ("images", "all_images"):
             require(raw, ["OriginalURL"])
 
 

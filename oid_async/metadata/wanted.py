@@ -16,6 +16,7 @@ from oid_async.tables.reading import TableFile
 # The tables that are worth converting, and the kind of the annotations in them; None: of images.
 CONVERTED: dict[TableKind, Kind | None] = {
     "images": None,
+    "all_images": None,
     **{kind.table: kind for kind in KINDS.values()},
     "machine_labels": KINDS["label"],
 }

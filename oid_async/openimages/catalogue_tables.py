@@ -22,6 +22,7 @@ TableKind = Literal[
     "predicates",
     "hierarchy",
     "images",
+    "all_images",
     "boxes",
     "masks",
     "relationships",
@@ -92,6 +93,7 @@ _FILES: dict[str, tuple[int, str | None]] = {
     "2018_04/train/train-images-boxable-with-rotation.csv": (638_407_721, "a4ac0bcedb5c2df4d1b1230dc6b41b8f"),
     "2018_04/validation/validation-images-with-rotation.csv": (15_245_485, "643a54e43b0bab8acce8817b4a569780"),
     "2018_04/test/test-images-with-rotation.csv": (45_227_339, "d832feb775b3cb78077bf8ae350adce5"),
+    "2018_04/image_ids_and_rotation.csv": (3_348_497_077, None),
     "v7/oidv7-class-descriptions.csv": (501_178, "2aacb919b207c50f2a084822a5c2736c"),
     "v5/classes-segmentation.txt": (3_352, "f53e4734bb4132b256e8eb408f761108"),
     "2019_01/challenge-2018-attributes-description.csv": (107, "5c17d3b7f1be317b653f2a9cda471479"),
@@ -163,8 +165,11 @@ def _images() -> list[PublishedTable]:
         "test": ("test-images-with-rotation.csv", 125_436),
     }
     return [
-        _table("images", split, "v4 v5 v6 v7", f"2018_04/{split}/{name}", IMAGE_COLUMNS, rows=rows)
-        for split, (name, rows) in known.items()
+        *(
+            _table("images", split, "v4 v5 v6 v7", f"2018_04/{split}/{name}", IMAGE_COLUMNS, rows=rows)
+            for split, (name, rows) in known.items()
+        ),
+        _table("all_images", None, "v4 v5 v6 v7", "2018_04/image_ids_and_rotation.csv", IMAGE_COLUMNS, rows=9_178_275),
     ]
 
 

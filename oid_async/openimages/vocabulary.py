@@ -7,6 +7,8 @@ Release = Literal["v4", "v5", "v6", "v7"]
 # The sources of an image: the public bucket's copy, the original at Flickr, its thumbnail of 300,000 pixels.
 Source = Literal["cvdf", "original", "thumbnail"]
 LabelSource = Literal["human", "machine"]
+# Which images there are to choose from: those of the splits with boxes, or all of them.
+ImageSet = Literal["boxable", "all"]
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 RELEASES: tuple[Release, ...] = get_args(Release)

@@ -16,8 +16,19 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypedDict, Unpack, get_args
 
 from oid_async.errors import UsageError
+from oid_async.openimages.catalogue_tables import TableKind
 from oid_async.openimages.kinds import NAMES, KindName
-from oid_async.openimages.vocabulary import FLAGS, RELEASES, SOURCES, SPLITS, LabelSource, Release, Source, Split
+from oid_async.openimages.vocabulary import (
+    FLAGS,
+    RELEASES,
+    SOURCES,
+    SPLITS,
+    ImageSet,
+    LabelSource,
+    Release,
+    Source,
+    Split,
+)
 from oid_async.options import readers as read
 from oid_async.options.defaults import MAX_IMAGE_BYTES, MAX_WAIT_S, PERIOD_S, RETRIES, TIMEOUT_S
 from oid_async.options.export import ExportOptions
@@ -91,6 +102,7 @@ class SelectOptions(TypedDict, total=False):
     all_boxes: bool
     shard: str | None
     release: str
+    images: str
     label: str | os.PathLike[str] | None
     annotation: str | os.PathLike[str] | None
     image_url: str | os.PathLike[str] | None
@@ -163,6 +175,7 @@ class MetadataOptions(TypedDict, total=False):
     kinds: Sequence[str]
     label_source: str
     release: str
+    images: str
     mirror: str | os.PathLike[str] | None
     cache_dir: str | os.PathLike[str] | None
 
@@ -413,6 +426,13 @@ class Options(ExportOptions):
     release: Release = _tables_and_sources(
         "v7", read.one_of(RELEASES), "--release", help="the release of Open Images whose tables are read"
     )
+    images: ImageSet = _tables_and_sources(
+        "boxable",
+        read.one_of(get_args(ImageSet)),
+        "--images",
+        help="the image table: of the 1.9M images of the splits with boxes, or of all 9.2M (3.3 GB), most of which are "
+        "not in the image bucket",
+    )
     label: str | None = _tables_and_sources(
         None,
         read.TABLE,
@@ -592,6 +612,10 @@ class Options(ExportOptions):
             raise UsageError("match (--type) inter needs at least one --category to intersect")
         if self.negatives is not None and not (self.categories or self.category_file):
             raise UsageError("--negatives are images without the categories: name at least one --category")
+        if self.images == "all" and self.image_url is not None:
+            raise UsageError(
+                "--images all is the published table of all images, --imageURL one of yours: leave one out"
+            )
         from_stdin = [name for name in KEPT_LISTS if getattr(self, name) in _STDIN]
         if len(from_stdin) > 1:
             flags = " and ".join(f"--{name.replace('_', '-')}" for name in from_stdin)
@@ -650,6 +674,11 @@ class Options(ExportOptions):
     def packs(self) -> bool:
         """Return whether images are written into shards only, not as files."""
         return self.format == "webdataset" and self.no_files
+
+    @property
+    def image_tables(self) -> TableKind:
+        """Return the kind of the published tables that say which images there are."""
+        return "all_images" if self.images == "all" else "images"
 
     @property
     def restricts(self) -> bool:

@@ -74,6 +74,8 @@ SUBCLASSES = {
 }
 _PARTS = {"Person": ("Human face",), "House": ("Window",)}
 _SIZES: dict[Split, int] = {"train": 240, "validation": 40, "test": 40}
+# Images of train without boxes, which are in the table of all images alone.
+_UNBOXED = 60
 _AUTHORS = ("Ana Lima", 'Bo "the lens" Berg', "Chen, Wei", "Žofie Nováková", "安藤 陽", "dee_o")
 _TITLES = ("Sunday, late", "IMG 0042", "Goal!", 'The "big" one', "", "Am Strand — Juli", "first & last")
 _HARD_IDS = ("0000048549557964", "00e4060885034751", "0012e45111111111")
@@ -108,6 +110,7 @@ class Lookalike:
             "hierarchy": _hierarchy,
             "boxes": self._box_table,
             "images": self._image_table,
+            "all_images": self._every_image_table,
         }
         return {table.key: makers.get(table.kind, self.annotations.table)(table) for table in TABLES}
 
@@ -211,6 +214,12 @@ class Lookalike:
         photos = self._of_split(table)
         shuffled = random.Random(7).sample(photos, len(photos))
         return csv_bytes(IMAGE_COLUMNS, map(_image_row, shuffled))
+
+    def _every_image_table(self, table: PublishedTable) -> bytes:
+        """Return the photos of all splits, and those of train that were published without boxes: no bucket has them."""
+        others = [Photo(f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}", "train", 0) for number in range(1, _UNBOXED + 1)]
+        photos = [*self.photos.values(), *others]
+        return csv_bytes(table.columns, map(_image_row, random.Random(8).sample(photos, len(photos))))
 
 
 def with_comment(jpeg: bytes, text: str) -> bytes:

@@ -282,6 +282,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "only_matching": True,
         "all_boxes": False,
         "release": "v7",
+        "images": "boxable",
         "label": None,
         "annotation": None,
         "image_url": None,
