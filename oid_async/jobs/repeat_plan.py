@@ -30,6 +30,7 @@ from oid_async.select.plan import PLAN_COLUMNS, clear_plan, spans
 from oid_async.select.remembered import still_failed
 from oid_async.store.disk import free_bytes
 from oid_async.store.failure_memory import memory_text
+from oid_async.store.folder import Folder
 from oid_async.store.journal_index import JournalIndex
 from oid_async.store.results import KEPT, NEGATIVE, SELECTED
 from oid_async.tables.reading import TableFile, reading
@@ -47,7 +48,7 @@ class SavedSet:
     """A set of images to have again: the manifest, and the folder that it is in, None where it stands alone.
 
     `own`: that folder is the one that is filled. `content` is query.json, `sources` what an image is asked of whose
-    row names no source, `store` where images are copied from.
+    row names no source, `store` where images are copied from, `images` the folder that has them as files.
     """
 
     manifest: Manifest
@@ -57,6 +58,7 @@ class SavedSet:
     sources: tuple[Source, ...]
     names: NameStyle
     store: ImageStore | None
+    images: Folder | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class RepeatPlanning:
         self._journal = journal
         self._copies = ImageCopies(context.folder, journal, None if saved.own else saved.store, own=saved.own)
         self._done = 0
+        self._there: pl.Series | None = None
 
     async def decide(self) -> RepeatDecision:
         """Copy, plan, update the report. Raises StorageError, InputError."""
@@ -98,7 +101,6 @@ class RepeatPlanning:
             await in_thread(_write, frame, self._saved.manifest.roles, folder.plan / f"{number:05}.parquet")
             counts.extend(_counted(frame))
             start += len(span)
-        self._sink_checked(len(keys))
         report.selected = len(keys)
         failed = counts.filter(Action="failed").group_by("Reason").agg(pl.sum("images")).sort("Reason")
         report.failures = dict(failed.iter_rows())
@@ -112,11 +114,22 @@ class RepeatPlanning:
     def _names(self, index: JournalIndex) -> NameAssigner:
         """Return what gives names to images that have none: those of the others are taken."""
         folder, manifest = self._context.folder, self._saved.manifest
-        names = NameAssigner(NameHashes.of(folder.names(), folder.links()), index, manifest.keys)
+        existing = NameHashes.of(folder.names(), folder.links())
+        names = NameAssigner(existing, index, manifest.keys)
+        self._there = self._names_there(existing.exact)
         hashes = pl.col("FileName").drop_nulls().map_batches(folded_hashes, return_dtype=pl.UInt64)
         with reading(manifest.table):
             names.take(manifest.rows.select(hashes).collect(engine="streaming").to_series())
         return names
+
+    def _names_there(self, existing: pl.Series) -> pl.Series | None:
+        """Return the hashes of all names that files may be found under; None if images are in shards."""
+        saved = self._saved
+        if saved.own or saved.store is None:
+            return existing
+        if saved.images is None:
+            return None
+        return pl.concat([existing, NameHashes.of(saved.images.names()).exact])
 
     def _span(self, start: int, keys: pl.Series, index: JournalIndex) -> pl.DataFrame:
         """Return a span of the manifest with what this folder's journal knows, and what is wanted of each image."""
@@ -151,7 +164,11 @@ class RepeatPlanning:
 
     async def _place(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Bring the images of a span that have a name and are there; add their FileName, and whether they are there."""
-        wanted = frame.with_row_index("at").filter(pl.col("IsWanted") & pl.col("SavedName").is_not_null())
+        # Most names of a manifest that stands alone are nowhere: they are not looked at one by one.
+        names = pl.col("SavedName", "JournalName").hash()
+        there = pl.lit(True) if self._there is None else pl.any_horizontal(names.is_in(self._there.implode()))
+        is_named = pl.col("IsWanted") & pl.col("SavedName").is_not_null()
+        wanted = frame.with_row_index("at").filter(is_named, there)
         placed: list[tuple[int, str, bool]] = []
         batches = wanted.iter_slices(_batch_rows(wanted))
 
@@ -166,9 +183,11 @@ class RepeatPlanning:
                 for _ in range(_THREADS):
                     group.create_task(place())
         schema = {"at": pl.UInt32, "FileName": pl.String, "present": pl.Boolean}
-        names = pl.DataFrame(placed, schema=schema, orient="row")
-        frame = frame.drop("FileName").with_row_index("at").join(names, on="at", how="left", maintain_order="left")
-        return frame.with_columns(pl.col("present").fill_null(False))
+        found = pl.DataFrame(placed, schema=schema, orient="row")
+        frame = frame.drop("FileName").with_row_index("at").join(found, on="at", how="left", maintain_order="left")
+        self._sink_checked(len(frame) - len(wanted))
+        name = pl.coalesce("FileName", pl.when(is_named).then("SavedName"))
+        return frame.with_columns(FileName=name, present=pl.col("present").fill_null(False))
 
     def _sink_checked(self, count: int) -> None:
         total = len(self._saved.manifest.keys)

@@ -102,6 +102,7 @@ class RepeatSource:
         query = content.get("query") if content is not None else None
         stored = content.get("sources") if content is not None else None
         sources = tuple(each for each in SOURCES if isinstance(stored, list) and each in stored)
+        store = None if own else self._store()
         return SavedSet(
             manifest=manifest,
             folder=folder,
@@ -109,7 +110,8 @@ class RepeatSource:
             content=content,
             sources=tuple(stored) if isinstance(stored, list) and len(sources) == len(stored) and stored else usual,
             names="id" if isinstance(query, Mapping) and query.get("names") == "id" else "url",
-            store=None if own else self._store(),
+            store=store,
+            images=self.folder if isinstance(store, ImageFiles) else None,
         )
 
     def _store(self) -> ImageStore | None:

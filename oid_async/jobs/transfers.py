@@ -55,8 +55,9 @@ class ImageTransfers:
         targets = Targets(files, folder.images, self._deliver, given_out)
         if options.offline:
             # Nothing is requested, so nothing fails: what is not there stays pending. What is there is delivered.
-            async for _ in targets:
-                pass
+            if self._deliver is not None:
+                async for _ in targets:
+                    pass
             return
         pool = await self._worker_pool(uncapped, ids)
         transfers = context.transfers - (pool.max_transfers if pool is not None else 0)
