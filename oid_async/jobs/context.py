@@ -1,7 +1,7 @@
 """Everything that a run has open, in one object: folder, journal, shards, site, hosts, clients, cache.
 
 `open_run` is the one place that opens it, in that order, and closes it again in reverse, however the run ends.
-`open_tables` opens the part that the listings need: client and cache.
+`open_cache` opens the part that listings and `resolve` need: client, cache and site.
 """
 
 import shutil
@@ -171,6 +171,17 @@ async def open_tables(
             client,
             await stack.enter_async_context(MetadataCache(client, sink, root=root, mirror=site.url, site=site.name)),
         )
+
+
+@asynccontextmanager
+async def open_cache(options: Options, sink: Sink) -> AsyncIterator[tuple["Client | None", MetadataCache, Site]]:
+    """Open what looking something up in tables needs: client, None offline, cache and site."""
+    hosts = Hosts(None, 1.0, notify=lambda text: sink(Note(text)))
+    async with (
+        open_site(options.mirror, offline=options.offline) as site,
+        open_tables(options, sink, site, hosts, Limits()) as (client, cache),
+    ):
+        yield client, cache, site
 
 
 def _transfers(options: Options) -> int:

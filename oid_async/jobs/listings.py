@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any, get_args
 from oid_async.concurrency import in_thread
 from oid_async.errors import UnavailableError, storage_errors
 from oid_async.events import Note, Sink
-from oid_async.http.hosts import Hosts
-from oid_async.http.retry import FetchError, Limits
+from oid_async.http.retry import FetchError
 from oid_async.jobs.availability import require_published, uses_of_kinds
 from oid_async.jobs.class_list import ClassList, ClassLister
-from oid_async.jobs.context import open_tables
-from oid_async.jobs.site import open_site
+from oid_async.jobs.context import open_cache
 from oid_async.metadata.cache import MetadataCache, every_entry
 from oid_async.metadata.entry import CacheEntry
 from oid_async.metadata.paths import cache_root
@@ -168,12 +166,7 @@ class Listings:
     @asynccontextmanager
     async def _open(self) -> "AsyncIterator[tuple[MetadataCache, Client | None, str | None]]":
         """Yield the cache, the client (None offline) and the mirror's URL."""
-        options, limits = self._options, Limits()
-        hosts = Hosts(None, 1.0, notify=lambda text: self._sink(Note(text)))
-        async with (
-            open_site(options.mirror, offline=options.offline) as site,
-            open_tables(options, self._sink, site, hosts, limits) as (client, cache),
-        ):
+        async with open_cache(self._options, self._sink) as (client, cache, site):
             yield cache, client, site.url
 
 

@@ -6,7 +6,6 @@ and only for what is not known yet; what meets the list is joined in Polars, and
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,11 +14,8 @@ import polars as pl
 from oid_async.concurrency import in_thread, until_stopped
 from oid_async.errors import InputError, UnavailableError
 from oid_async.events import Note, Sink
-from oid_async.http.hosts import Hosts
-from oid_async.http.retry import Limits
-from oid_async.jobs.context import open_tables
+from oid_async.jobs.context import open_cache
 from oid_async.jobs.given_lists import given_lists
-from oid_async.jobs.site import open_site
 from oid_async.metadata.cache import MetadataCache
 from oid_async.openimages.catalogue import published
 from oid_async.openimages.catalogue_tables import PublishedTable
@@ -104,15 +100,12 @@ class Resolve:
             cache_dir=self._options.cache_dir,
             offline=True,
         )
-        async with AsyncExitStack() as stack:
-            site = await stack.enter_async_context(open_site(options.mirror, offline=True))
-            hosts = Hosts(None, 1.0, notify=lambda text: self._sink(Note(text)))
-            _, cache = await stack.enter_async_context(open_tables(options, self._sink, site, hosts, Limits()))
+        async with open_cache(options, self._sink) as (_, cache, _):
             tables, not_cached = await self._tables(cache, options)
-            lists = await stack.enter_async_context(given_lists(options))
-            found = Resolution((), (), not_cached)
-            if (table := await in_thread(lists.file, "image_ids")) is not None:
-                found = replace(await until_stopped(_resolve, table, tables), not_cached=not_cached)
+            async with given_lists(options) as lists:
+                found = Resolution((), (), not_cached)
+                if (table := await in_thread(lists.file, "image_ids")) is not None:
+                    found = replace(await until_stopped(_resolve, table, tables), not_cached=not_cached)
         return found
 
     async def _tables(self, cache: MetadataCache, options: Options) -> tuple[list[TableFile], tuple[Split, ...]]:
