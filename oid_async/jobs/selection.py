@@ -157,10 +157,7 @@ def remarks(
         what = "box that fits: not selected" if asks else "box: not selected; --kind none takes them too"
         yield f"{selection.unboxed} listed images have no {what}"
     if (negatives := selection.negatives) is not None and negatives.found < negatives.asked:
-        yield (
-            f"{negatives.found} negatives, not {negatives.asked}: of no more images has a person verified that one of "
-            "the categories is not there"
-        )
+        yield f"{negatives.found} negatives, not {negatives.asked}: no more are verified to be without the categories"
     yield from _unknown(tables, selected, elsewhere or {})
     counted_splits = query.limit if isinstance(query.limit, Mapping) and tables.looked_in else ()
     if outside := [split for split in counted_splits if split not in tables.looked_in]:

@@ -100,7 +100,7 @@ def test_a_subclass_is_presence(tmp_path: Path, form: str, with_subclasses: bool
     assert found.selected == ([1, 2, 3] if with_subclasses else [1, 3])
     assert (found.negatives, found.absent) == ([4], [[PERSON]])
     assert [note for note in found.notes if "negatives" in note] == [
-        "1 negatives, not 100: of no more images has a person verified that one of the categories is not there"
+        "1 negatives, not 100: no more are verified to be without the categories"
     ]
 
 
