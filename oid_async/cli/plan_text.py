@@ -17,8 +17,8 @@ def announce(plan: Plan) -> str:
     known = f", {lost} known to fail" if lost else ""
     time = f", at least {plan.seconds:.0f} s at the rate cap" if plan.seconds and plan.to_download else ""
     if plan.seconds_estimated is not None and plan.earlier_run:
-        speed, day = size_text(int(plan.earlier_run["bytes_per_s"])), plan.earlier_run["day"]
-        time += f", about {_time_text(plan.seconds_estimated)} at the {speed}/s of your run of {day}"
+        like = f"{_speed(plan)} of your run of {plan.earlier_run['day']}"
+        time += f", about {_time_text(plan.seconds_estimated)} at the {like}"
     return (
         (f"part {plan.shard}: " if plan.shard else "")
         + f"{plan.selected} images selected{_negatives(plan)}: {plan.present} there already{known}, "
@@ -56,6 +56,12 @@ def _time_text(seconds: float) -> str:
     return f"{round(seconds / 86_400)} days"
 
 
+def _speed(plan: Plan) -> str:
+    """Return the speed of an earlier run by which the time of this one was estimated."""
+    by_bytes = f"{size_text(int(plan.earlier_run['bytes_per_s']))}/s"
+    return by_bytes if plan.bytes_exact else f"{plan.earlier_run['images_per_s']:.0f} images/s ({by_bytes})"
+
+
 def _negatives(plan: Plan) -> str:
     negatives = plan.roles.get("negative")
     return f", {negatives} of them negatives" if negatives else ""
@@ -76,7 +82,7 @@ def _class_lines(plan: Plan) -> Iterator[str]:
     if not plan.classes:
         return
     rows = [(name, str(count), str(plan.candidates.get(name, ""))) for name, count in plan.classes.items()]
-    shown = [("class", "selected", "of" if plan.candidates else ""), *islice(rows, _MOST_CLASSES)]
+    shown = [("class", "selected", "candidates" if plan.candidates else ""), *islice(rows, _MOST_CLASSES)]
     widths = [max(len(row[column]) for row in shown) for column in range(3)]
     for name, count, candidates in shown:
         yield f"{name:<{widths[0]}}  {count:>{widths[1]}}  {candidates:>{widths[2]}}".rstrip()

@@ -60,10 +60,11 @@ def shortage(needs: Sequence[Need], free_bytes: Callable[[Path], int], *, about:
         total, free = sum(need.bytes for need in some), free_bytes(some[0].folder)
         if total > free:
             parts = ", ".join(f"{need.what} {size_text(need.bytes)}" for need in some)
+            of = "" if [need.what for need in some] == ["images"] or len(some) > 1 else f" of {some[0].what}"
             done = f"written ({parts})" if len(some) > 1 else "fetched"
             places = " or ".join(dict.fromkeys(need.option for need in some))
             return (
-                f"{'about ' if about else ''}{size_text(total)} are to be {done} and {size_text(free)} are free in "
+                f"{'about ' if about else ''}{size_text(total)}{of} are to be {done} and {size_text(free)} are free in "
                 f"{some[0].folder}; free some space, choose another {places}, or fewer images with --ndata"
             )
     return None

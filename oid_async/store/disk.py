@@ -162,6 +162,6 @@ def free_bytes(path: Path) -> int:
 def existing_part(path: Path) -> Path:
     """Return a path as far as it is there: itself, or the folder that it would be made in."""
     path = path.absolute()
-    while not path.exists():
+    while not os.path.exists(path):  # `Path.exists` raises for want of permission
         path = path.parent
     return path

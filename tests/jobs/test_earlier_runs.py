@@ -43,7 +43,7 @@ def test_a_plan_tells_the_time_of_the_users_own_run(tmp_path: Path, monkeypatch:
     run = plan.earlier_run
     assert run["images"] == report.downloaded
     assert plan.seconds_estimated == pytest.approx(plan.to_download / run["images_per_s"], abs=0.1)
-    assert announce(plan).endswith(f"/s of your run of {run['day']})")
+    assert announce(plan).endswith(f"/s) of your run of {run['day']})")
     slow = asyncio.run(oid_async.plan(**query, savepath=tmp_path / "other", limit_rate=1000))
     assert slow.seconds_estimated == plan.bytes / 1000
     there = asyncio.run(oid_async.plan(**query, savepath=tmp_path / "d"))

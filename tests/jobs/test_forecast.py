@@ -52,7 +52,11 @@ def test_classes_are_counted_after_all_limits(mirror: Path, tmp_path: Path) -> N
     plan = planned(**query, categories=["Cat", "Dog"], limit=3)
     assert (plan.classes, plan.candidates) == ({"Cat": 3, "Dog": 0}, {"Cat": 4, "Dog": 1})
     assert (plan.splits, plan.roles) == ({"train": 3}, {"selected": 3, "negative": 0})
-    assert plan_lines(plan)[1:4] == ["class  selected  of", "Cat           3   4", "Dog           0   1"]
+    assert plan_lines(plan)[1:4] == [
+        "class  selected  candidates",
+        "Cat           3           4",
+        "Dog           0           1",
+    ]
 
 
 @pytest.mark.parametrize("kind", ["bbox", "none"])
@@ -174,7 +178,9 @@ def test_each_disk_has_its_own_room(tmp_path: Path, mirror: Path, monkeypatch: p
     only_free(monkeypatch, lambda path: 2999 if path == out else 10**9)
     plan = planned(**query, savepath=tmp_path / "d", format="webdataset", out=out)
     assert plan.too_little_disk is not None
-    assert plan.too_little_disk.startswith(f"3.0 kB are to be fetched and 3.0 kB are free in {out}")
+    assert plan.too_little_disk.startswith(
+        f"3.0 kB of copies in the export are to be fetched and 3.0 kB are free in {out}"
+    )
 
 
 def test_masks_and_narratives_are_weighed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
