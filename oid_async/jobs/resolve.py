@@ -18,7 +18,7 @@ from oid_async.jobs.context import open_cache
 from oid_async.jobs.given_lists import given_lists
 from oid_async.metadata.cache import MetadataCache
 from oid_async.openimages.catalogue import published
-from oid_async.openimages.catalogue_tables import PublishedTable
+from oid_async.openimages.catalogue_tables import PublishedTable, TableKind
 from oid_async.openimages.flickr import photo_of_page, photo_of_picture
 from oid_async.openimages.ids import KEY, IdForm, hexadecimal
 from oid_async.openimages.vocabulary import SPLITS, Split
@@ -31,6 +31,7 @@ from oid_async.tables.reading import TableFile, columns_of, reading, scan_keyed
 from oid_async.tables.text_lists import what_it_seems
 
 _ROW_COLUMNS = ("Subset", "Author", "License", "Title", "AuthorProfileURL", "OriginalLandingURL", "OriginalURL")
+_TABLES: tuple[TableKind, ...] = ("images", "all_images")
 _URLS = ("OriginalURL", "OriginalLandingURL", "Thumbnail300KURL")
 # How a reference meets a row: the reference's column, the row's, and what of that must be equal to it. The later ways
 # are for what the first ones do not find.
@@ -109,14 +110,15 @@ class Resolve:
         return found
 
     async def _tables(self, cache: MetadataCache, options: Options) -> tuple[list[TableFile], tuple[Split, ...]]:
-        """Return the image tables that are cached, pinned, and the splits of which none is."""
-        tables, missing = [], []
-        for split in SPLITS:
-            for table in published("images", (split,), options.release):
-                if (file := await self._cached(cache, table)) is None:
-                    missing.append(split)
-                else:
-                    tables.append(replace(file, split=split))
+        """Return the image tables that are cached, pinned, and the splits that none of them has.
+
+        The table of all images, which has those of every split, comes last: what the others say is there already.
+        """
+        here = [table for kind in _TABLES for table in published(kind, SPLITS, options.release)]
+        files = {table: file for table in here if (file := await self._cached(cache, table)) is not None}
+        tables = [replace(file, split=table.split) for table, file in files.items()]
+        splits = {table.split for table in files}
+        missing = [split for split in SPLITS if not {split, None} & splits]
         if not tables:
             raise UnavailableError(
                 f"no image table is in the cache ({cache.cache.root}), and resolve requests nothing: "

@@ -217,6 +217,20 @@ def test_what_is_no_list_is_refused(mirror: Path, tmp_path: Path) -> None:
             asyncio.run(oid_async.resolve(given, mirror=mirror))
 
 
+def test_it_looks_in_the_table_of_all_images(tmp_path: Path) -> None:
+    """Where that is cached nothing is missing; an image of a split's own table, too, is one image."""
+    root = publish(tmp_path / "mirror", ROWS, ["train"])
+    for table in TABLES:
+        if table.kind == "all_images":
+            write_table(root / table.bucket / table.key, IMAGE_COLUMNS, ROWS)
+    asyncio.run(oid_async.metadata_pull(mirror=root, kinds=["none"], images="all"))
+    photos = ["7175940292", "5898076654"]
+    found = asyncio.run(oid_async.resolve(photos, mirror=root))
+    assert (found.not_cached, [image.split for image in found.images]) == ((), ["train", "test", "test", "train"])
+    asyncio.run(oid_async.metadata_pull(mirror=root, kinds=["none"]))
+    assert asyncio.run(oid_async.resolve(photos, mirror=root)) == found
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real Open Images files are not beside the project")
 def test_every_real_row_is_found_by_each_of_its_addresses(tmp_path: Path) -> None:
     """Published rows, odd landing pages too, are found by page, original, thumbnail, file name and photo id."""
