@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from oid_async.api.lookups import classes, metadata_list, metadata_pull, resolve
     from oid_async.api.runs import Stream, download, plan, stream
     from oid_async.dataset.saved import SavedDataset
-    from oid_async.jobs.class_list import ClassList, ClassRow
     from oid_async.jobs.export import ExportReport
-    from oid_async.jobs.listings import TableList, TableRow
+    from oid_async.jobs.listed import ClassList, ClassRow, TableList, TableRow
     from oid_async.jobs.prune import PruneReport
     from oid_async.jobs.resolve import Resolution, ResolvedImage
     from oid_async.jobs.verify import Finding, Verification
@@ -66,8 +65,8 @@ __all__ = [
 ]
 
 _HOME = {
-    "ClassList": "oid_async.jobs.class_list",
-    "ClassRow": "oid_async.jobs.class_list",
+    "ClassList": "oid_async.jobs.listed",
+    "ClassRow": "oid_async.jobs.listed",
     "ExportReport": "oid_async.jobs.export",
     "Finding": "oid_async.jobs.verify",
     "Outcome": "oid_async.report",
@@ -79,8 +78,8 @@ _HOME = {
     "ResolvedImage": "oid_async.jobs.resolve",
     "SavedDataset": "oid_async.dataset.saved",
     "Stream": "oid_async.api.runs",
-    "TableList": "oid_async.jobs.listings",
-    "TableRow": "oid_async.jobs.listings",
+    "TableList": "oid_async.jobs.listed",
+    "TableRow": "oid_async.jobs.listed",
     "Verification": "oid_async.jobs.verify",
     "classes": "oid_async.api.lookups",
     "download": "oid_async.api.runs",

@@ -6,8 +6,8 @@ from typing import Any, Unpack
 
 from oid_async.errors import UsageError
 from oid_async.events import Sink, ignore
-from oid_async.jobs.class_list import ClassList
-from oid_async.jobs.listings import Listings, TableList
+from oid_async.jobs.listed import ClassList, TableList
+from oid_async.jobs.listings import Listings
 from oid_async.jobs.resolve import Resolution, Resolve
 from oid_async.options.query import ClassesOptions, MetadataOptions, Options, ResolveOptions
 from oid_async.options.signatures import check_keywords, documented, signature
@@ -61,7 +61,7 @@ async def metadata_list(
     subclass of `oid_async.errors.OidError`.
     """
     listings = _listings("metadata_list", sizes, on_event, options)
-    return TableList(listings.root, tuple(await listings.tables(ask=sizes)))
+    return listings.listed(await listings.tables(ask=sizes))
 
 
 async def metadata_pull(
@@ -74,7 +74,7 @@ async def metadata_pull(
     of `oid_async.errors.OidError`.
     """
     listings = _listings("metadata_pull", sizes, on_event, options)
-    return TableList(listings.root, tuple(await (listings.pull_sizes() if sizes else listings.pull())))
+    return listings.listed(await (listings.pull_sizes() if sizes else listings.pull()))
 
 
 def _listings(function: str, sizes: bool, on_event: Sink | None, options: MetadataOptions) -> Listings:

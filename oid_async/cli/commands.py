@@ -35,7 +35,7 @@ def run_metadata(arguments: argparse.Namespace) -> int:
     """Run `oid-async metadata`."""
     options = options_of(arguments)
     from oid_async.cli.listing_text import table_lines
-    from oid_async.jobs.listings import Listings, TableList
+    from oid_async.jobs.listings import Listings
 
     with open_screen(arguments) as screen:
         listings = Listings(options, screen.show)
@@ -49,7 +49,7 @@ def run_metadata(arguments: argparse.Namespace) -> int:
         tables, code = run_to_end(jobs[arguments.action])
     if tables is None:
         return say_interrupted(arguments, code)
-    listed = TableList(listings.root, tuple(tables))
+    listed = listings.listed(tables)
     return print_answer(arguments, listed.as_json(), table_lines(tables, listings.root))
 
 

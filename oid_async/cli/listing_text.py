@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from oid_async.jobs.class_list import ClassList, ClassRow
-from oid_async.jobs.listings import TableRow
+from oid_async.jobs.listed import ClassList, ClassRow, TableRow
 from oid_async.jobs.resolve import Resolution
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.kinds import KINDS

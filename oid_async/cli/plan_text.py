@@ -5,7 +5,7 @@ from itertools import islice
 from typing import Any
 
 from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES
-from oid_async.report import Plan, size_text
+from oid_async.report import Plan, counted, size_text
 
 # More classes are counted, not listed: --json has all of them.
 _MOST_CLASSES = 20
@@ -21,7 +21,7 @@ def announce(plan: Plan) -> str:
         time += f", about {_time_text(plan.seconds_estimated)} at the {like}"
     return (
         (f"part {plan.shard}: " if plan.shard else "")
-        + f"{plan.selected} images selected{_negatives(plan)}: {plan.present} there already{known}, "
+        + f"{counted(plan.selected, 'image')} selected{_negatives(plan)}: {plan.present} there already{known}, "
         f"{plan.to_download} to fetch ({_image_bytes(plan)}, {size_text(plan.disk_free)} free on the disk{time})"
     )
 

@@ -16,7 +16,7 @@ from oid_async.events import Checked, Event, Exported, Finished, Landed, Note, P
 from oid_async.openimages.kinds import KINDS
 from oid_async.options.paths import shown
 from oid_async.redaction import printable
-from oid_async.report import FINAL_KINDS, PASSING_KINDS, Report, size_text
+from oid_async.report import FINAL_KINDS, PASSING_KINDS, Report, counted, size_text
 
 if TYPE_CHECKING:
     from oid_async.jobs.export import ExportReport
@@ -150,7 +150,8 @@ def verification_lines(found: "Verification") -> list[str]:
     """Return what a verification found, as a person reads it."""
     counts = ", ".join(f"{count} {kind}" for kind, count in found.counts.items())
     lines = [
-        f"{found.checked} images and {found.files} other files checked in {shown(found.savepath)}: "
+        f"{counted(found.checked, 'image')} and {counted(found.files, 'other file')} checked in "
+        f"{shown(found.savepath)}: "
         + ("all whole" if found.clean else counts)
         + (f", {found.repaired} repaired" if found.repaired else "")
         + (f"; {found.unselected} of them of earlier queries" if found.unselected else "")
@@ -166,7 +167,7 @@ def export_lines(report: "ExportReport") -> list[str]:
     splits = ", ".join(f"{split} {count}" for split, count in report.splits.items())
     rows = ", ".join(f"{count} {KINDS[kind].what}" for kind, count in report.annotations.items())  # type: ignore[index]
     return [
-        f"{report.format}: {report.images} images ({splits or 'none'}), {rows or 'no annotations'}, in "
+        f"{report.format}: {counted(report.images, 'image')} ({splits or 'none'}), {rows or 'no annotations'}, in "
         f"{report.seconds:.1f} s: {shown(report.out)}"
     ]
 
@@ -177,7 +178,7 @@ def prune_lines(report: "PruneReport") -> list[str]:
         f", {count} {what}" for what, count in (("masks", report.masks), ("recordings", report.recordings)) if count
     )
     done = "would be removed from" if report.dry_run else "removed from"
-    return [f"{report.images} images{also} ({size_text(report.bytes)}) {done} {report.savepath}"]
+    return [f"{counted(report.images, 'image')}{also} ({size_text(report.bytes)}) {done} {report.savepath}"]
 
 
 def summary_lines(report: Report, *, packed: bool = False) -> list[str]:
@@ -200,7 +201,9 @@ def summary_lines(report: Report, *, packed: bool = False) -> list[str]:
     if report.interrupted:
         saved = report.present + report.downloaded
         readers = "oid_async.open works" if packed else "export, verify and oid_async.open work"
-        works = f": {saved} of {report.selected} images are saved; {readers} on them"
+        works = (
+            f": {saved} of {counted(report.selected, 'image')} {'is' if saved == 1 else 'are'} saved; {readers} on them"
+        )
         lines.append(f"interrupted{works if report.selected else ''}; run the same command again to go on")
     elif report.savepath:
         if report.pending:

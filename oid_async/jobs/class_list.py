@@ -5,14 +5,14 @@ cache. Nothing but class tables and the hierarchy is fetched.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from oid_async.concurrency import in_thread
 from oid_async.errors import InputError, UnavailableError, UsageError
 from oid_async.events import Note, Sink
 from oid_async.jobs.availability import require_published, uses_of_kinds
+from oid_async.jobs.listed import ClassList, ClassRow
 from oid_async.jobs.table_files import require_given
 from oid_async.metadata.cache import Cache, MetadataCache
 from oid_async.metadata.given import local_table
@@ -29,54 +29,6 @@ from oid_async.tables.rows import PREDICATE, count_labels
 # Images and rows of a label.
 Counts = dict[str, tuple[int, int]]
 _RELATIONSHIP = KINDS["relationship"]
-
-
-@dataclass(frozen=True, slots=True)
-class ClassRow:
-    """One class, or what a relationship or an attribute is called.
-
-    `kinds` are those whose class table has it. `images` counts per split, for the splits whose table is cached: images
-    with a box, or where boxes were not asked for with an annotation of the first kind that was; `boxes` counts boxes.
-    `annotations` has, of each kind asked for and each split, its {"images": n, "rows": n}; of human labels those above
-    Confidence 0, of relationships those that have the class on either side.
-    """
-
-    label: str
-    class_name: str
-    kinds: tuple[str, ...]
-    images: dict[str, int]
-    boxes: dict[str, int]
-    subclasses: tuple[str, ...] = ()
-    annotations: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self) | {"kinds": list(self.kinds), "subclasses": list(self.subclasses)}
-
-
-@dataclass(frozen=True, slots=True)
-class ClassList:
-    """The classes that were asked for, in order of name; `hierarchy` is None where none is published or cached.
-
-    `kinds` are those that were asked for, `uncounted` those of them of which no table is cached. `predicates` are what
-    relationships are called, `attributes` what `is` may be followed by: both are empty unless relationships were asked
-    for. `nothing` says why nothing was found.
-    """
-
-    rows: tuple[ClassRow, ...]
-    hierarchy: Hierarchy | None
-    nothing: str | None = None
-    kinds: tuple[KindName, ...] = ("bbox",)
-    predicates: tuple[ClassRow, ...] = ()
-    attributes: tuple[ClassRow, ...] = ()
-    uncounted: tuple[KindName, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """Return plain values: {"classes": [...]}, of relationships also "predicates" and "attributes"."""
-        lists = {"classes": self.rows}
-        if "relationship" in self.kinds:
-            lists |= {"predicates": self.predicates, "attributes": self.attributes}
-        return {name: [row.as_json() for row in rows] for name, rows in lists.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from oid_async.events import Note, Sink
 from oid_async.jobs.availability import Use, require_published, uses_of
 from oid_async.jobs.class_names import ClassNames
 from oid_async.jobs.given_lists import GivenLists
-from oid_async.jobs.restrictions import RestrictionReader, RestrictionTerms, row_conditions
+from oid_async.jobs.restrictions import RestrictionReader, RestrictionTerms, row_conditions, row_terms
 from oid_async.jobs.table_files import NO_BAD_ROWS, TableFiles
 from oid_async.metadata.cache import MetadataCache
 from oid_async.openimages.catalogue_tables import IMAGE_COLUMNS, TableKind
@@ -45,11 +45,12 @@ class GatheredTables:
     """The tables of one run, and the query with every name resolved.
 
     `selecting` are the annotations that say which images match, None when nothing asks for any; `saved` those that are
-    saved, `named` the labels of the classes that --where names, by kind, and `wider` what triplets ask for that have
-    subclasses: by their text, without and with these; `splits` keeps image rows of these splits only (empty: all),
-    `looked_in` are those whose tables are read; `bare` says that `images` is no more than an id list, `given` that
-    annotations or images are a user's own table; `identities` tells each table's state for query.json; `bad_rows` has
-    File, Line and Reason of the damaged rows that were left out of the tables.
+    saved, `named` the labels of the classes that --where names, by kind. `wider` is what triplets ask for that have
+    subclasses: by their text, without and with these; `row_terms` is each condition on rows by itself. `splits` keeps
+    image rows of these splits only (empty: all), `looked_in` are those whose tables are read; `bare` says that `images`
+    is no more than an id list, `given` that annotations or images are a user's own table; `identities` tells each
+    table's state for query.json; `bad_rows` has File, Line and Reason of the damaged rows that were left out of the
+    tables.
     """
 
     query: ResolvedQuery
@@ -57,6 +58,7 @@ class GatheredTables:
     saved: tuple[RowSource, ...]
     named: Mapping[KindName, tuple[str, ...]]
     wider: Mapping[str, tuple[Term, Term]]
+    row_terms: Mapping[str, Term]
     images: tuple[TableFile, ...]
     ids: IdForm
     has_subset: bool
@@ -135,9 +137,7 @@ class TableGatherer:
             return await self._from_list(query)
         where = None
         if needs_rows:
-            for kind in dict.fromkeys((selecting, *kinds)):
-                await self._files.read_class_names(kind)
-            query = await self._resolve(query, selecting, words)
+            query = await self._resolve(query, selecting, kinds, words)
             where = await RestrictionReader(self._files, options, selecting).read()
         needed = self._needed(selecting if selects_rows else None, kinds, where) - missing
         await asyncio.to_thread(self._files.announce, everywhere, needed)
@@ -162,6 +162,7 @@ class TableGatherer:
             saved=tuple(sources[kind] for kind in kinds if sources[kind].tables),
             named=where.labels if where is not None else {},
             wider=where.wider_terms(rows) if where is not None else {},
+            row_terms=row_terms(options, selecting, sources[selecting].tables) if selects_rows else {},
             images=images,
             ids=ids,
             has_subset=has_subset,
@@ -305,6 +306,7 @@ class TableGatherer:
             saved=(),
             named={},
             wider={},
+            row_terms={},
             images=(table,),
             ids=IdForm(),
             has_subset=True,
@@ -373,8 +375,13 @@ class TableGatherer:
             triplets=where.triplets if where is not None and kind.name == "relationship" else (),
         )
 
-    async def _resolve(self, query: ResolvedQuery, kind: Kind, words: Sequence[str]) -> ResolvedQuery:
+    async def _resolve(
+        self, query: ResolvedQuery, kind: Kind, saved: Sequence[Kind], words: Sequence[str]
+    ) -> ResolvedQuery:
+        """Return the query with its categories; names of the kinds that are saved are read, too."""
         options = self._options
+        for each in dict.fromkeys((kind, *saved)):
+            await self._files.read_class_names(each)
         if not kind.has_classes:
             return query
         called = ClassNames(self._files, options.release)

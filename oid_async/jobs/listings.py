@@ -3,17 +3,16 @@
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from oid_async.concurrency import in_thread
 from oid_async.errors import UnavailableError, storage_errors
 from oid_async.events import Note, Sink
 from oid_async.http.retry import FetchError
 from oid_async.jobs.availability import require_published, uses_of_kinds
-from oid_async.jobs.class_list import ClassList, ClassLister
+from oid_async.jobs.class_list import ClassLister
 from oid_async.jobs.context import open_cache
+from oid_async.jobs.listed import ClassList, TableList, TableRow
 from oid_async.metadata.cache import MetadataCache, every_entry
 from oid_async.metadata.entry import CacheEntry
 from oid_async.metadata.paths import cache_root
@@ -29,37 +28,6 @@ if TYPE_CHECKING:
     from oid_async.http.client import Client
 
 
-@dataclass(frozen=True, slots=True)
-class TableRow:
-    """One published table: `bytes` as published (None if unknown), `age_s` since it was fetched."""
-
-    kind: str
-    split: str | None
-    releases: tuple[str, ...]
-    name: str
-    url: str
-    bytes: int | None
-    cached: bool
-    cached_bytes: int
-    age_s: float | None
-
-    def as_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self) | {"releases": list(self.releases), "age_s": round(self.age_s) if self.age_s else None}
-
-
-@dataclass(frozen=True, slots=True)
-class TableList:
-    """The published tables that were asked for, and the cache folder."""
-
-    cache_dir: Path
-    tables: tuple[TableRow, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return plain values: {"cache_dir": ..., "tables": [...]}."""
-        return {"cache_dir": str(self.cache_dir), "tables": [table.as_json() for table in self.tables]}
-
-
 class Listings:
     """Answers both commands for one release, one cache folder and one site."""
 
@@ -72,6 +40,10 @@ class Listings:
         """Return the classes whose name holds the pattern, or all; with `tree` also all classes below them."""
         async with self._open() as (cache, _, _):
             return await ClassLister(cache, self._options, self._sink).read(pattern, tree=tree)
+
+    def listed(self, tables: Sequence[TableRow]) -> TableList:
+        """Return these tables, and where they are cached."""
+        return TableList(self.root, tuple(tables))
 
     async def tables(self, *, ask: bool = False) -> list[TableRow]:
         """Return the tables of the release; no request is made unless `ask`, which brings their sizes up to date."""

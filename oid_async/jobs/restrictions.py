@@ -20,6 +20,7 @@ from oid_async.openimages.catalogue_tables import TableKind
 from oid_async.openimages.classes import Category
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.kinds import KINDS, Kind, KindName, table_of
+from oid_async.openimages.vocabulary import FLAGS
 from oid_async.options import readers as read
 from oid_async.options.query import Options
 from oid_async.select.query import Restriction, Term
@@ -208,6 +209,25 @@ def row_conditions(options: Options, kind: Kind) -> RowConditions:
             options.flags, float(least) if least is not None else 0.0, float(most) if most is not None else math.inf
         )
     return RowConditions(answer=options.point_answer) if kind.name == "point" else RowConditions()
+
+
+def row_terms(options: Options, kind: Kind, tables: tuple[TableFile, ...]) -> dict[str, Term]:
+    """Return each condition on the rows of a kind as a question of its own, by its option as typed."""
+    whole = row_conditions(options, kind)
+    apart = {}
+    for name, column in FLAGS.items():
+        if (value := whole.flags.get(column)) is not None:
+            apart[f"--{name.replace('_', '-')} {'yes' if value else 'no'}"] = RowConditions({column: value})
+    if whole.least_area > 0:
+        apart[f"--min-area {options.min_area}"] = RowConditions(least_area=whole.least_area)
+    if whole.most_area < math.inf:
+        apart[f"--max-area {options.max_area}"] = RowConditions(most_area=whole.most_area)
+    if whole.answer is not None:
+        apart[f"--point-answer {whole.answer}"] = RowConditions(answer=whole.answer)
+    sources = {text: RowSource(kind, (), {}, conditions) for text, conditions in apart.items()}
+    if kind.name == "label" and options.min_confidence is not None:
+        sources[f"--min-confidence {options.min_confidence}"] = RowSource(kind, (), {}, least=options.min_confidence)
+    return {text: Term(tables, tuple(each.columns), each.saved() & each.present()) for text, each in sources.items()}
 
 
 def _readable(pattern: str) -> str:

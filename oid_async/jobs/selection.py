@@ -13,6 +13,7 @@ from oid_async.openimages.classes import Category
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.vocabulary import Split
 from oid_async.report import counted
+from oid_async.select.alone import left_alone
 from oid_async.select.choose import Selection, choose
 from oid_async.select.images import Images
 from oid_async.select.limits import NO_TOP_UP, TopUpState
@@ -35,12 +36,15 @@ _LONGEST = 80
 @dataclass(frozen=True, slots=True)
 class SelectionResult:
     """The selection; the lines of the id list that name no image; the annotation rows that the selected images bring,
-    by kind; of each triplet that has subclasses the images, and how many --with-subclasses would add."""
+    by kind; of each triplet that has subclasses the images, and how many --with-subclasses would add; of `candidates`
+    images, where none is selected, how many each condition alone would leave, by its text."""
 
     selection: Selection
     unknown_ids: pl.Series
     annotations: dict[str, int]
     wider: dict[str, tuple[int, int]]
+    alone: dict[str, int]
+    candidates: int
 
 
 def select_images(tables: GatheredTables, all_boxes: bool, top_up: TopUpState = NO_TOP_UP) -> SelectionResult:
@@ -69,7 +73,26 @@ def select_images(tables: GatheredTables, all_boxes: bool, top_up: TopUpState = 
     unknown = pl.Series("text", [], pl.String)
     if query.image_ids is not None and len(selection.unknown_lines):
         unknown = query.image_ids.text_of(selection.unknown_lines)
-    return SelectionResult(selection, unknown, annotations, _count_wider(tables, images))
+    alone = {} if len(selection.keys) or selection.before_limits else _left_alone(tables, images, pairs)
+    return SelectionResult(selection, unknown, annotations, _count_wider(tables, images), alone, len(images))
+
+
+def _left_alone(tables: GatheredTables, images: pl.DataFrame, pairs: pl.DataFrame) -> dict[str, int]:
+    """Return how many images each condition alone would leave, by the words for it."""
+    met: dict[str, pl.Series] = {}
+    restriction = tables.query.restriction
+    # A condition of --where may hold of no row at all, so its answers are asked apart from those of rows.
+    asked = [
+        (tuple(tables.row_terms.values()), {text: pl.col(f"t{at}") for at, text in enumerate(tables.row_terms)}),
+        (restriction.terms, dict(restriction.parts)) if restriction is not None else ((), {}),
+    ]
+    for terms, conditions in asked:
+        if terms:
+            with reading(terms[0].tables[0]):
+                found = answers(terms, tables.ids).collect(engine="streaming")
+            met |= {text: found.filter(condition).get_column(KEY) for text, condition in conditions.items()}
+    what = tables.selecting.kind.what if tables.selecting is not None else "annotation"
+    return left_alone(images, pairs, tables.query, met, what)
 
 
 def _with_names(selection: Selection, names: Mapping[str, str]) -> Selection:
@@ -142,11 +165,12 @@ def remarks(
         yield f"{what} {file} line {line}: {reason}; a download lists them in bad_rows.csv"
     if selection.unlisted:
         among = f" of {', '.join(tables.splits)}" if tables.splits else ""
-        yield f"{selection.unlisted} annotated images have no row in the image table{among}: not selected"
+        have = "1 annotated image has" if selection.unlisted == 1 else f"{selection.unlisted} annotated images have"
+        yield f"{have} no row in the image table{among}: not selected"
     for category, (name, added) in zip(query.categories, selection.added.items(), strict=True):
         if category.below:
             has = selection.candidates[name]
-            yield f"{name}: {_subclasses(category)}; --with-subclasses adds {added} images to its {has}"
+            yield f"{name}: {_subclasses(category)}; --with-subclasses adds {counted(added, 'image')} to its {has}"
     for text, (count, added) in selected.wider.items():
         yield f"--triplet {text}: --with-subclasses adds {counted(added, 'image')} to its {count}"
     for category in query.excluded:
@@ -155,7 +179,8 @@ def remarks(
     if selection.unboxed:
         asks = tables.selecting is not None and tables.selecting.conditions.columns
         what = "box that fits: not selected" if asks else "box: not selected; --kind none takes them too"
-        yield f"{selection.unboxed} listed images have no {what}"
+        have = "1 listed image has" if selection.unboxed == 1 else f"{selection.unboxed} listed images have"
+        yield f"{have} no {what}"
     if (negatives := selection.negatives) is not None and negatives.found < negatives.asked:
         yield f"{negatives.found} negatives, not {negatives.asked}: no more are verified to be without the categories"
     yield from _unknown(tables, selected, elsewhere or {})
@@ -167,7 +192,17 @@ def remarks(
     if not selection.selected:
         counts = ", ".join(f"{name} {count}" for name, count in selection.candidates.items())
         where = f" in part {query.part.number} of {query.part.count}" if query.part is not None else ""
-        yield f"nothing selected{where}; images of each category: {counts or 'none asked for'}"
+        yield f"nothing selected{where}; images of each category: {counts or 'none asked for'}{_why_none(selected)}"
+
+
+def _why_none(selected: SelectionResult) -> str:
+    """Return what explains that nothing is selected: the limits, or which of several conditions leaves how much."""
+    if met := selected.selection.before_limits:
+        return f"; {counted(met, 'image')} meet{'s' if met == 1 else ''} every condition, none is left by limit or part"
+    if len(selected.alone) < 2:
+        return ""
+    alone = "; ".join(f"{_short(text)} {count}" for text, count in selected.alone.items())
+    return f"; each condition alone would leave, of {counted(selected.candidates, 'image')}: {alone}"
 
 
 def _balance(taken: Mapping[str, int], count: int) -> Iterator[str]:

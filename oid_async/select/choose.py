@@ -29,7 +29,8 @@ class Selection:
     the id list that name no image of the tables, `unboxed` counts listed images without a box; `waiting` counts the
     images that are selected if none of `keys` fails, and are not in `keys` because another failure may push them out.
     With --balanced there are counts without categories, too, by label; `balanced` counts what it took of each class.
-    `negatives` are those among `keys`, None if the query asks for none; no category counts them.
+    `negatives` are those among `keys`, None if the query asks for none; no category counts them. `before_limits` counts
+    the images that meet every condition.
     """
 
     keys: pl.Series
@@ -44,6 +45,7 @@ class Selection:
     unboxed: int
     waiting: int
     negatives: Negatives | None
+    before_limits: int
 
     @property
     def selected(self) -> int:
@@ -77,7 +79,7 @@ def choose(
     )
     candidates = matching & allowed
     if query.min_boxes is not None or query.max_boxes is not None:
-        candidates = candidates & labelled.within_counts()
+        candidates = candidates & labelled.within_counts(query.min_boxes, query.max_boxes)
     if among is not None:
         candidates = candidates & every.having(among.keys)
     classes = list(_counted(every, labelled, query, among))
@@ -110,6 +112,7 @@ def choose(
         negatives=evidence.of(every, chosen & others, found=int(others.sum()), asked=asked)
         if evidence is not None
         else None,
+        before_limits=int(candidates.sum()),
     )
 
 

@@ -36,11 +36,10 @@ class LabelSets:
             return reduce(and_, (self._images.mask([members]) for members in self.members()))
         return self._images.mask([self._saved.get_column("at")])
 
-    def within_counts(self) -> pl.Series:
-        """Return the set of the images with as many matching boxes as the query asks for, all categories together."""
-        least, most = self._query.min_boxes or 0, self._query.max_boxes
+    def within_counts(self, least: int | None, most: int | None) -> pl.Series:
+        """Return the set of the images with so many matching boxes, all categories together; None: any number."""
         counts = self._saved.group_by("at").agg(pl.col("rows").sum())
-        fits = pl.col("rows") >= least
+        fits = pl.col("rows") >= (least or 0)
         if most is not None:
             fits &= pl.col("rows") <= most
         return self._images.mask([counts.filter(fits).get_column("at")])

@@ -320,7 +320,7 @@ def test_json_prints_one_object_and_nothing_else(mirror: Path, tmp_path: Path) -
     done = run_cli("download", *command)
     assert done.stdout.count("\n") == 1
     assert json.loads(done.stdout)["downloaded"] == 1
-    assert "1 images selected" in done.stderr
+    assert "1 image selected" in done.stderr
 
 
 def test_quiet_says_nothing_but_errors(mirror: Path, here: Path) -> None:

@@ -37,7 +37,8 @@ from oid_async.http.client import Client, Response
 from oid_async.http.hosts import Hosts
 from oid_async.http.retry import Limits
 from oid_async.jobs.download import Run
-from oid_async.jobs.listings import Listings, TableRow
+from oid_async.jobs.listed import TableRow
+from oid_async.jobs.listings import Listings
 from oid_async.metadata import convert, fetch
 from oid_async.metadata.cache import Cache, MetadataCache
 from oid_async.metadata.entry import CacheEntry, Identity
