@@ -36,8 +36,6 @@ from oid_async.tables.rows import RowSource, require_known_labels
 from oid_async.tables.text_lists import read_words
 
 _ROW_GROUP = 1 << 15
-# The tables that say of which images a class is verified to be absent, and which ones have it.
-_TELL_NEGATIVES: set[TableKind] = {"boxes", "human_labels"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +138,7 @@ class TableGatherer:
             query = await self._resolve(query, selecting, kinds, words)
             where = await RestrictionReader(self._files, options, selecting).read()
         needed = self._needed(selecting if selects_rows else None, kinds, where) - missing
+        needed |= await self._telling_negatives(query)
         await asyncio.to_thread(self._files.announce, everywhere, needed)
         images, ids = await self._images(everywhere, query.image_condition, needs_rows=needs_rows, needed=needed)
         has_subset, splits = True, everywhere
@@ -211,6 +210,17 @@ class TableGatherer:
             rows[kind] = await self._files.without_damage(kind, await self._files.tables(kind, splits), ids)
         return rows
 
+    async def _telling_negatives(self, query: ResolvedQuery) -> set[TableKind]:
+        """Return the tables that tell which images may be negatives: boxes where a category may have any."""
+        options = self._options
+        if options.negatives is None:
+            return set()
+        if options.label is None and options.annotation is None:
+            boxed = (await self._files.classes_of(KINDS["bbox"])).names.keys()
+            if not any(boxed & {*category.labels, *category.below} for category in query.categories):
+                return {"human_labels"}
+        return {"boxes", "human_labels"}
+
     def _with_rows(
         self, query: ResolvedQuery, where: RestrictionTerms | None, rows: Mapping[TableKind, tuple[TableFile, ...]]
     ) -> ResolvedQuery:
@@ -219,7 +229,7 @@ class TableGatherer:
         if where is not None:
             query = replace(query, restriction=where.restriction(rows))
         if count is not None:
-            rule = NegativeRule.of(count, query.categories, rows["boxes"], rows["human_labels"])
+            rule = NegativeRule.of(count, query.categories, rows.get("boxes", ()), rows["human_labels"])
             query = replace(query, negatives=rule)
         return query
 
@@ -354,8 +364,6 @@ class TableGatherer:
     def _needed(self, selecting: Kind | None, kinds: Sequence[Kind], where: RestrictionTerms | None) -> set[TableKind]:
         """Return which tables of annotations are read, if there are any."""
         needed = {table_of(kind, self._options.label_source) for kind in (selecting, *kinds) if kind is not None}
-        if self._options.negatives is not None:
-            needed |= _TELL_NEGATIVES
         return needed | where.tables if where is not None else needed
 
     def _require_published(self, uses: Sequence[Use], splits: Sequence[Split] | None) -> set[TableKind]:

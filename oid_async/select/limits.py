@@ -80,7 +80,8 @@ class Limits:
 
     def first(self, keep: pl.Series, count: int) -> pl.Series:
         """Return the first `count` images of a set."""
-        return self._images.mask([_head(keep.arg_true(), self._order, count, self._failed)])
+        # A share of nearly 100 % is more images than Polars counts to.
+        return self._images.mask([_head(keep.arg_true(), self._order, min(count, len(keep)), self._failed)])
 
     def part_of(self, keep: pl.Series) -> pl.Series:
         """Return the images of a selection that belong to the query's part: every N-th in order."""

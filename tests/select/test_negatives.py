@@ -142,6 +142,8 @@ def test_number_share_order_and_parts(tmp_path: Path) -> None:
     assert len(ask(dataset, tmp_path, negatives="10%").negatives) == 1
     assert len(ask(dataset, tmp_path, negatives="60%").negatives) == 15
     # 5 * 9 / 91 = 0.4945, 5 * 10 / 90 = 0.556, 3 * 50 / 50 = 3; 1 * 1 / 3 = 0.333, 1 * 33.4 / 66.6 = 0.5015
+    nearly_all = ask(dataset, tmp_path, negatives="99.999999999999999999%", limit=5).notes[-1]
+    assert nearly_all.startswith("17 negatives, not 4999")
     halves = {(5, "9%"): 0, (5, "10%"): 1, (3, "50%"): 3, (1, "25%"): 0, (1, "33.4%"): 1}
     for (limit, share), count in halves.items():
         assert len(ask(dataset, tmp_path, negatives=share, limit=limit).negatives) == count
