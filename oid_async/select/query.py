@@ -169,28 +169,39 @@ def read_label_counts(source: RowSource, ids: IdForm, query: ResolvedQuery) -> p
     """
     labels = query.labels
     with_others = not query.categories
-    frames = []
+    # Where many labels count as one, an image may have rows of it in each part of a table.
+    is_exact = bool(query.categories or query.every_label)
+    frames, tables = [], []
     for table in source.tables:
         # Where every row counts, a sorted table has the counts of each image and label ready.
         counted = scan_pairs(table) if source.is_plain and not ids.by_split else None
-        frame = _label_rows(source, table, ids) if counted is None else counted.rename({"boxes": "rows"})
-        if not with_others:
-            frame = frame.filter(pl.col("LabelName").is_in(labels))
-        label = _index("LabelName", labels, len(labels) if with_others else None)
-        frame = frame.select(KEY, "rows", label=label)
-        if counted is None or with_others:
-            frame = frame.group_by(KEY, "label").agg(pl.col("rows").sum())
-        frames.append(frame.select(KEY, "label", "rows"))
-    pairs = _collect(frames, source.tables)
+        # Counted part by part, a table takes half the memory.
+        parts = table.divided() if is_exact and counted is None else [table]
+        for part in parts:
+            frame = _label_rows(source, part, ids) if counted is None else counted.rename({"boxes": "rows"})
+            if not with_others:
+                frame = frame.filter(pl.col("LabelName").is_in(labels))
+            label = _index("LabelName", labels, len(labels) if with_others else None)
+            frame = frame.select(KEY, "rows", label=label)
+            if counted is None or not is_exact:
+                frame = frame.group_by(KEY, "label").agg(pl.col("rows").sum())
+            frames.append(frame.select(KEY, "label", "rows"))
+            tables.append(table)
+    pairs = _collect(frames, tables)
     return pairs if len(source.tables) == 1 else pairs.group_by(KEY, "label").agg(pl.col("rows").sum())
 
 
 def all_labels(source: RowSource) -> list[str]:
     """Return every label that a row has, sorted."""
-    frames = [
-        scan(table, [*source.kind.labels, *source.columns], []).filter(source.present()) for table in source.tables
-    ]
+    frames = []
+    for table in source.tables:
+        # A sorted table's pairs of label and image are fewer than its rows.
+        pairs = scan_pairs(table) if source.is_plain else None
+        rows = scan(table, [*source.kind.labels, *source.columns], []).filter(source.present())
+        frames.append(rows if pairs is None else pairs)
     found = [frame.select(LabelName=pl.col(name)).unique() for frame in frames for name in source.kind.labels]
+    if not found:
+        return []
     with reading(source.tables[0]):
         return pl.concat(found).collect(engine="streaming").to_series().drop_nulls().unique().sort().to_list()
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Self, cast
 
 import polars as pl
 
@@ -51,8 +51,15 @@ class TableFile:
 
     @property
     def parts(self) -> list[Path]:
-        """The Parquet files of a converted table, in order."""
-        return sorted(self.path.glob("part-*.parquet"))
+        """The Parquet files of a converted table, in order; of one that `divided` has made, its own."""
+        return [self.path] if self.is_parquet else sorted(self.path.glob("part-*.parquet"))
+
+    def divided(self) -> list[Self]:
+        """Return the parts of a converted table as tables, any other as it is.
+
+        The rows that one image has of one label are all in one part, whether the table is sorted by label or by image.
+        """
+        return [replace(self, path=part) for part in self.parts] if self.columns is not None else [self]
 
     @property
     def is_sorted(self) -> bool:
