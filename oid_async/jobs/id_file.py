@@ -4,12 +4,15 @@ A line an image, in order of ImageID, then of the splits: `split/ImageID`, or th
 file appears whole or not at all; what is no file (a pipe, a device, a descriptor such as /dev/stdout) is written to.
 """
 
+import errno
 import os
 import re
 import secrets
+import select
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,6 +28,7 @@ from oid_async.store.disk import write_all
 
 _LINES_AT_ONCE = 1 << 16
 _FOUR_DIGITS = 1 << 16
+_WAIT_MS = 100
 _DESCRIPTOR = re.compile(r"/dev/fd/([0-9]{1,6})|/proc/self/fd/([0-9]{1,6})")
 _STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 
@@ -56,17 +60,28 @@ def check_place(path: Path) -> None:
         raise StorageError(f"--ids {path}: no permission to write here; mend that or choose another file")
 
 
-def write_ids(keys: pl.Series, tables: GatheredTables, target: Path | BinaryIO) -> None:
-    """Write the line of each key (sorted). Raises StorageError, or BrokenPipeError when the reader has gone."""
-    lines = _lines(keys, tables)
+def write_ids(
+    keys: pl.Series, tables: GatheredTables, target: Path | BinaryIO, stopped: Callable[[], bool] = lambda: False
+) -> None:
+    """Write the line of each key (sorted). Raises StorageError, or BrokenPipeError when the reader has gone.
+
+    Once `stopped`, nothing more is written, and no reader of a pipe is waited for.
+    """
+    lines = _until(stopped, _lines(keys, tables))
     if not isinstance(target, Path):
         target.writelines(lines)
         return
     try:
-        with _opened(target) as file:
-            for block in lines:
-                write_all(file, block)
-    except BrokenPipeError:
+        number = descriptor_of(target)
+        if number is not None or _is_stream(target):
+            _write_stream(target, number, lines, stopped)
+            return
+        with replacing(target, part=target.with_name(f".oid-async-{secrets.token_hex(8)}.part")) as part:
+            with part.open("xb") as file:
+                file.writelines(lines)
+            if stopped():
+                raise InterruptedError(f"{target} was not written to its end")
+    except (BrokenPipeError, InterruptedError):
         raise
     except OSError as error:
         raise storage_error(error, target) from error
@@ -100,23 +115,42 @@ def _hexadecimal(keys: pl.Series, of_four: pl.Series) -> pl.Series:
     return pl.DataFrame(digits).select(pl.concat_str(pl.all())).to_series()
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    """Yield a descriptor to write to; a file gets its name when the block ends well. Raises OSError."""
-    number = descriptor_of(path)
-    if number is not None or _is_stream(path):
-        file = os.dup(number) if number is not None else os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            yield file
-        finally:
-            os.close(file)
+def _until(stopped: Callable[[], bool], blocks: Iterator[bytes]) -> Iterator[bytes]:
+    return takewhile(lambda block: not stopped(), blocks)
+
+
+def _write_stream(path: Path, number: int | None, blocks: Iterator[bytes], stopped: Callable[[], bool]) -> None:
+    """Write to a pipe, a device or an open descriptor, and wait for its reader unless `stopped`. Raises OSError."""
+    file = os.dup(number) if number is not None else _open_stream(path, stopped)
+    if file is None:
         return
-    with replacing(path, part=path.with_name(f".oid-async-{secrets.token_hex(8)}.part")) as part:
-        file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        ready = select.poll()
+        ready.register(file, select.POLLOUT)
+        for block in blocks:
+            # A write of no more bytes than this does not block where some can be written.
+            for start in range(0, len(block), select.PIPE_BUF):
+                while not ready.poll(_WAIT_MS):
+                    if stopped():
+                        return
+                write_all(file, memoryview(block)[start : start + select.PIPE_BUF])
+    finally:
+        os.close(file)
+
+
+def _open_stream(path: Path, stopped: Callable[[], bool]) -> int | None:
+    """Return a descriptor of a pipe once somebody reads it, None if `stopped` before. Raises OSError."""
+    while not stopped():
         try:
-            yield file
-        finally:
-            os.close(file)
+            file = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            time.sleep(_WAIT_MS / 1000)
+        else:
+            os.set_blocking(file, True)
+            return file
+    return None
 
 
 def _is_stream(path: Path) -> bool:

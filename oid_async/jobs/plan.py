@@ -9,7 +9,7 @@ from typing import BinaryIO, Self
 
 import polars as pl
 
-from oid_async.concurrency import in_thread
+from oid_async.concurrency import in_thread, until_stopped
 from oid_async.errors import StorageError, machine_error, storage_error
 from oid_async.jobs.context import RunContext
 from oid_async.jobs.disk_room import exports_bytes
@@ -54,7 +54,7 @@ async def make_plan(context: RunContext, ids: Path | BinaryIO | None = None) -> 
     planning = await Planning.of(context)
     decision = await planning.decide()
     if ids is not None:
-        await in_thread(write_ids, decision.selected.selection.keys, planning.tables, ids)
+        await until_stopped(write_ids, decision.selected.selection.keys, planning.tables, ids)
     return decision.plan
 
 

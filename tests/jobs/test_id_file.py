@@ -82,6 +82,24 @@ def test_a_pipe_gets_the_ids(mirror: Path, tmp_path: Path) -> None:
     assert pipe.is_fifo()
 
 
+async def test_a_pipe_that_nobody_reads_holds_up_no_cancellation(mirror: Path, tmp_path: Path) -> None:
+    """Cancelled while it waits for a reader, and while a full pipe is not read, a plan ends."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    ids = [f"train/{number:016x}" for number in range(10_000)]
+    query: dict[str, Any] = {"mirror": mirror, "image_ids": ids, "kinds": ["none"], "savepath": tmp_path / "d"}
+    for reader in (None, os.O_RDONLY | os.O_NONBLOCK):
+        file = None if reader is None else os.open(pipe, reader)
+        task = asyncio.create_task(oid_async.plan(**query, ids=pipe))
+        done, _ = await asyncio.wait([task], timeout=0.5)
+        assert not done
+        task.cancel()
+        await asyncio.wait([task], timeout=10)
+        assert task.cancelled()
+        if file is not None:
+            os.close(file)
+
+
 def test_a_link_is_replaced_and_not_followed(mirror: Path, tmp_path: Path) -> None:
     """What a link of the file's name points to stays as it was."""
     other, target = tmp_path / "other", tmp_path / "ids.txt"
