@@ -117,7 +117,8 @@ class TableGatherer:
         options = self._options
         words = await asyncio.to_thread(self._words)
         kinds = named(options.kinds)
-        selecting = self._selecting(kinds, has_words=bool(words or options.exclude or options.where))
+        by_class = options.balanced is not None or options.limit_per_class is not None
+        selecting = self._selecting(kinds, has_words=bool(words or options.exclude or options.where or by_class))
         selects = bool(words) or self._chooses_rows(selecting)
         by_rows = selects or bool(kinds and not options.restricts)
         needs_rows = selects or bool(kinds or options.exclude or options.restricts)

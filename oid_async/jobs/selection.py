@@ -218,7 +218,7 @@ def _balance(taken: Mapping[str, int], count: int) -> Iterator[str]:
             rest = ", ..." if len(classes) > _MOST_NAMED else ""
             yield f"--balanced {count}: {text} {len(classes)} of {len(taken)} classes: {named}{rest}"
     if taken and not fewer and not more:
-        yield f"--balanced {count}: exactly so many images for each of {len(taken)} classes"
+        yield f"--balanced {count}: exactly so many images for every class"
 
 
 def _unknown(tables: GatheredTables, selected: SelectionResult, elsewhere: Mapping[Split, int]) -> Iterator[str]:

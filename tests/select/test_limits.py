@@ -105,7 +105,7 @@ async def test_splits_are_not_counted_without_subset(tmp_path: Path) -> None:
         ({"balanced": 2, "categories": ["Ball", "Dog"]}, [1, 2, 8, 9], None),
         ({"balanced": 1, "categories": ["Cat", "Dog", "Ball"]}, [6, 8], None),
         ({"balanced": 3, "categories": ["Ball", "Axe"]}, [1, 2, 11], None),
-        ({"balanced": 1, "categories": ["Dog"]}, [8], ["--balanced 1: exactly so many images for each of 1 classes"]),
+        ({"balanced": 1, "categories": ["Dog"]}, [8], ["--balanced 1: exactly so many images for every class"]),
         ({"balanced": 1, "categories": ["Dog"], "exclude": ["Cat"]}, [9], None),
         ({"balanced": 2, "limit": "50%", "categories": ["Cat", "Dog"]}, [6, 7], None),
         ({"balanced": 2, "shard": "1/2"}, [6, 8], None),
