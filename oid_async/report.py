@@ -112,10 +112,14 @@ class Report:
         return self.masks.get("failed", 0) + self.recordings.get("failed", 0)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report as one JSON object's worth of plain values; masks, recordings, export only if asked for."""
+        """Return the report as one JSON object's worth of plain values.
+
+        Masks, recordings, export and negatives are in it only if there are any.
+        """
         counts = {name: dict(sorted(getattr(self, name).items())) for name in ("failures", "sources")}
         values = asdict(self) | counts | {"seconds": round(self.seconds, 3)}
-        return {name: value for name, value in values.items() if value or name not in ("masks", "recordings", "export")}
+        optional = ("masks", "recordings", "export", "negatives")
+        return {name: value for name, value in values.items() if value or name not in optional}
 
 
 @dataclass(frozen=True, slots=True)
