@@ -175,11 +175,12 @@ class _Repetition:
         """Write the tables; return how many images are there of which the source's tables have no rows."""
         folder = self._context.folder
         plan = plan_files(folder.plan)
-        tables = CopiedTables(self._saved.folder, plan)
+        tables = CopiedTables(None if self._saved.folder is None else self._source, plan, own=self._saved.own)
         with storage_errors(folder.path):
             lists.drop_unused(folder)
         Results(folder, plan, self._saved.manifest.ids, decision.first_line).write_copies(tables, document)
         (folder.plan / PLAN_NOTE).unlink(missing_ok=True)
+        tables.drop_kept()
         return tables.added if tables.names else 0
 
     async def _bring_attached(self) -> None:

@@ -34,7 +34,7 @@ _FOLDERS = (
     "segmentation/masks",
     "narrative/voice",
     ".oid_async",
-    *(f".oid_async/{name}" for name in ("plan", "tmp", "lines", "intents", "kept", "damaged", "damaged/files")),
+    *(f".oid_async/{name}" for name in ("plan", "tmp", "lines", "intents", "kept", "rows", "damaged", "damaged/files")),
 )
 
 
@@ -58,6 +58,8 @@ class Folder:
         # What is about to get its name (store.intent_log): next to the journal.
         self.intents = self.state / "intents"
         self.manifest = savepath / "manifest.parquet"
+        # Tables with the rows of images that a repeat in this folder has lost, until these come again.
+        self.rows = self.state / "rows"
 
     @classmethod
     def of_owner(cls, savepath: Path, tmp: Path, token: str) -> Self:

@@ -5,6 +5,7 @@ one query. Rows are in order of ImageID; one span of images is held in memory.
 """
 
 import json
+import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -105,6 +106,7 @@ class Results:
                 bad_rows.write_csv(stage.file("bad_rows.csv"))
             if lines := list(unknown_ids):
                 stage.file("unknown_ids.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        shutil.rmtree(self.folder.rows, ignore_errors=True)
 
     def write_copies(self, copies: "TableCopies", query: dict[str, Any]) -> None:
         """Write the tables with one row an image; the others are copies. Raises StorageError or InputError."""

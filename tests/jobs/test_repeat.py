@@ -200,6 +200,24 @@ async def test_a_damaged_image_is_not_lost_before_it_comes_again(source: Path, m
     ]
 
 
+async def test_rows_come_back_with_their_image(source: Path, mirror: Path) -> None:
+    """In the folder itself nothing else has the rows of an image that cannot be had for a while."""
+    before = (source / "bbox/bbox.csv").read_bytes()
+    published = (mirror / IMAGE_BUCKET / "train" / f"{IDS[2]}.jpg").read_bytes()
+    (source / "images" / f"{IDS[2]}_o.jpg").unlink()
+    change(mirror, IDS[2])
+    await oid_async.repeat(source, mirror=mirror)
+    assert len(read_csv(source / "bbox/bbox.csv")) == 10
+    await oid_async.repeat(source, mirror=mirror)
+    change(mirror, IDS[2], published)
+    notes: list[str] = []
+    report = await oid_async.repeat(source, mirror=mirror, retry_failed=True, on_event=notes_into(notes))
+    assert (report.downloaded, (source / "bbox/bbox.csv").read_bytes()) == (1, before)
+    assert not any("no rows" in note for note in notes)
+    assert not (source / ".oid_async/rows").exists()
+    assert (await oid_async.verify(savepath=source)).clean
+
+
 async def test_a_foreign_file_keeps_its_name(source: Path, tmp_path: Path) -> None:
     """An image whose name is taken gets one with its id, and its rows say so."""
     (tmp_path / "new/images").mkdir(parents=True)
