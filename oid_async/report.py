@@ -141,6 +141,10 @@ class Plan:
     `recordings` there are at most; both are empty if none are saved. `disk_needed` are the bytes that are known to be
     written, copies of an export included; `too_little_disk` is the line that a download would stop with at once.
 
+    `not_in_bucket` counts the images to fetch that the image bucket lacks, and `not_in_bucket_by` says how that is
+    known: by its `listing`, by the table of the `boxable` images, because `boxes` select, or by the published `counts`;
+    both are None where nothing is known of it. `requests`, `bytes` and `seconds` are with those of their next source.
+
     `seconds_estimated` is how long the images take at the speed of this user's own latest run of the same hosts,
     `earlier_run` has its `bytes_per_s`, `images_per_s`, `images` and `day`; None and empty where there was none.
     """
@@ -160,6 +164,8 @@ class Plan:
     annotations: dict[str, int]
     unknown_ids: int = 0
     shard: str | None = None
+    not_in_bucket: int | None = None
+    not_in_bucket_by: str | None = None
     bytes_unknown: int = 0
     roles: dict[str, int] = field(default_factory=dict)
     candidates: dict[str, int] = field(default_factory=dict)

@@ -72,8 +72,10 @@ def _image_bytes(plan: Plan) -> str:
     if plan.bytes_exact:
         return size_text(plan.bytes)
     mean = size_text(MEAN_IMAGE_BYTES)
-    if plan.bytes_unknown == plan.to_download:
+    if plan.bytes == plan.to_download * MEAN_IMAGE_BYTES:
         return f"{size_text(plan.bytes)} at {mean} each"
+    if plan.bytes_unknown == plan.to_download:
+        return f"about {size_text(plan.bytes)}: {mean} for each copy, and the originals of what the bucket lacks"
     return f"about {size_text(plan.bytes)}: the sizes of {plan.bytes_unknown} are unknown and taken as {mean} each"
 
 

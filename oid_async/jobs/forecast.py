@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from oid_async.jobs.bucket import Missing
 from oid_async.jobs.context import RunContext
 from oid_async.jobs.disk_room import needs_of, shortage
 from oid_async.jobs.earlier_runs import earlier_run, host_group
@@ -27,12 +28,16 @@ from oid_async.tables.rows import RowSource, rows_of
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Says what one run takes, of what was selected and planned. `free_bytes` measures the disk of a folder."""
+    """Says what one run takes, of what was selected and planned.
+
+    `free_bytes` measures the disk of a folder; `missing` are the images that the bucket lacks, None if nobody knows.
+    """
 
     context: RunContext
     tables: GatheredTables
     sources: tuple[Source, ...]
     free_bytes: Callable[[Path], int]
+    missing: Missing | None = None
 
     def plan(self, selected: SelectionResult, summary: Summary) -> Plan:
         """Return the plan. Reads the tables of annotations for what they say of the selected images."""
@@ -42,7 +47,7 @@ class Forecast:
         count = summary.to_fetch + selection.waiting
         unknown = count - summary.sizes_known
         masks, narratives = self._masks(selection.keys), self._narratives(selected)
-        images = summary.known_bytes + unknown * MEAN_IMAGE_BYTES
+        images = summary.known_bytes + unknown * MEAN_IMAGE_BYTES + (self.missing.more_bytes if self.missing else 0)
         attached = {"masks": masks.known_disk_bytes if masks else 0, "narratives": narratives.get("bytes", 0)}
         needs = needs_of(options, images=summary.known_bytes, present=summary.present_bytes, **attached)
         problem = shortage(needs, self.free_bytes)
@@ -54,7 +59,9 @@ class Forecast:
             selected=selection_size,
             present=summary.present,
             to_download=count,
-            requests=count,
+            requests=count + (self.missing.more_requests if self.missing else 0),
+            not_in_bucket=self.missing.count if self.missing else None,
+            not_in_bucket_by=self.missing.basis if self.missing else None,
             bytes=images,
             bytes_unknown=unknown,
             bytes_exact=not unknown,
@@ -98,7 +105,8 @@ class Forecast:
         options = self.context.options
         if options.rate is not None:
             return count * options.period / options.rate if options.rate else None
-        return summary.on_flickr / FLICKR_RATE if summary.on_flickr else None
+        then = self.missing.seconds if self.missing else None
+        return summary.on_flickr / FLICKR_RATE + (then or 0.0) if summary.on_flickr or then else None
 
     def _masks(self, keys: pl.Series) -> MaskEstimate | None:
         """Return what the masks of these images take, None if none are saved."""

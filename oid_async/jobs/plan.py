@@ -11,6 +11,7 @@ import polars as pl
 
 from oid_async.concurrency import in_thread, until_stopped
 from oid_async.errors import StorageError, machine_error, storage_error
+from oid_async.jobs.bucket import known_bucket, missing_of
 from oid_async.jobs.context import RunContext
 from oid_async.jobs.disk_room import exports_bytes
 from oid_async.jobs.forecast import Forecast
@@ -19,8 +20,7 @@ from oid_async.jobs.id_file import write_ids
 from oid_async.jobs.ownership import forget_outdated_failures, set_aside_unreadable
 from oid_async.jobs.selection import SelectionResult, remarks, select_images
 from oid_async.jobs.unknown_ids import cached_splits_of
-from oid_async.metadata.sizes import Sizes
-from oid_async.openimages.vocabulary import SPLITS, Split
+from oid_async.openimages.vocabulary import Split
 from oid_async.options.query import Options
 from oid_async.report import Plan
 from oid_async.select.limits import TopUpState
@@ -87,7 +87,7 @@ class Planning:
             "id" if tables.bare else options.names,
             context.site.name,
             context.journal is None,
-            await _size_listings(context, tables) if "cvdf" in sources and not tables.ids.by_split else (),
+            await known_bucket(context, tables, sources),
             exports_bytes(options),
         )
         return cls(context, tables, planner)
@@ -113,8 +113,12 @@ class Planning:
         report.bad_rows = len(self.tables.bad_rows)
         report.unknown_ids = len(selected.unknown_ids)
         report.negatives = 0 if selection.negatives is None else len(selection.negatives.keys)
-        forecast = Forecast(context, self.tables, self.planner.sources, free_bytes)
+        sources = self.planner.sources
+        missing = missing_of(summary, self.planner.bucket, sources, context.options)
+        forecast = Forecast(context, self.tables, sources, free_bytes, missing)
         plan = await in_thread(forecast.plan, selected, summary)
+        if given_out is None and missing is not None and (note := missing.note(plan.to_download, sources)) is not None:
+            context.note(note)
         on_flickr = summary.on_flickr if context.options.rate is None else 0
         return Decision(
             plan,
@@ -199,22 +203,6 @@ def check_space(plan: Plan, options: Options) -> None:
     """Raise StorageError if what is known of a run cannot fit. With --offline nothing is fetched."""
     if plan.too_little_disk is not None and not options.offline:
         raise StorageError(plan.too_little_disk)
-
-
-async def _size_listings(context: RunContext, tables: GatheredTables) -> tuple[Path, ...]:
-    """Return the bucket's listings, if there is a whole one of every split that images may be of."""
-    splits = context.options.splits or tables.looked_in or SPLITS
-    listings = [Sizes(context.cache.cache.objects, split) for split in splits]
-    if not all(await in_thread(lambda: [each.is_there for each in listings])):
-        return ()
-    for each in listings:
-        if await in_thread(each.is_damaged):
-            context.note(
-                f"{each.path}: the listing of sizes is damaged and not used; "
-                f"oid-async metadata pull --sizes --split {each.split} fetches it anew"
-            )
-            return ()
-    return tuple(each.path for each in listings)
 
 
 def _packed_names(options: Options) -> Iterator[str]:

@@ -123,6 +123,15 @@ class MetadataCache:
         file, identity = await self._fetch(Wanted(self.cache.given_entry(url), url, name, check=check))
         return TableFile(file.path, name), identity
 
+    async def cached(self, table: PublishedTable) -> TableFile | None:
+        """Return a published table if it is on this disk, whole; no request is made."""
+        entry = self.cache.entry(table)
+        with _cache_errors(entry.folder):
+            version = await in_thread(self._pinned, entry)
+            if version is None or await in_thread(entry.damaged_file, version) is not None:
+                return None
+        return entry.table(version)
+
     async def _fetch(self, wanted: Wanted, *, thorough: bool = False) -> tuple[TableFile, Identity]:
         entry = wanted.entry
         with _cache_errors(entry.folder):

@@ -20,6 +20,8 @@ IMAGE_BUCKET = "open-images-dataset"
 
 # The bucket's copies have a mean of about 315 kB (train tar bytes over images), used where no size is known.
 MEAN_IMAGE_BYTES = 315_000
+# The images of train, and those of them with boxes: the bucket has exactly these (rows of the published tables).
+TRAIN_IMAGES, TRAIN_IMAGES_IN_BUCKET = 9_011_219, 1_743_042
 # The bytes of the 16 archives of each split over its masks (git-annex records and rows of the tables, 2026-11).
 MEAN_MASK_BYTES: dict[Split, int] = {"train": 1665, "validation": 2328, "test": 2302}
 

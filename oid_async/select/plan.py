@@ -21,6 +21,7 @@ from oid_async.openimages.ids import KEY, ROW, IdForm, within
 from oid_async.openimages.vocabulary import Source, Split
 from oid_async.options.query import NameStyle
 from oid_async.report import FINAL_KINDS, Outcome, kind_of, parse_detail
+from oid_async.select.bucket import Bucket
 from oid_async.select.names import Adopt, NameAssigner, NameHashes
 from oid_async.select.negatives import Negatives
 from oid_async.select.query import in_splits
@@ -62,11 +63,13 @@ class FolderState:
 class Summary:
     """Counts of a plan, made while it is written.
 
-    `known_bytes` is the sum of the sizes of the images to fetch, as far as they are known: for `sizes_known` images;
-    `unlisted` of the images to fetch are missing in the bucket's listing. `present_bytes` are those of the images that
-    are there, 0 unless they are asked for. `ambiguous` counts images that the
-    image table lists with more than one OriginalURL, of which the first counts (a dry run does not look at present
-    ones); `on_flickr` those to fetch whose first source's URL is on Flickr's image hosts, with their rate cap.
+    `known_bytes` is the sum of the sizes of the images to fetch, as far as they are known: for `sizes_known` images.
+    `lacking` of the images to fetch are not in the image bucket, `lacking_on_flickr` of these have their next source's
+    URL on Flickr's image hosts; of `unsure` it is not known, and `unsure_bytes` is the sum of the sizes of the
+    `unsure_sized` originals among these. `present_bytes` are those of the images that are there, 0 unless they are
+    asked for. `ambiguous` counts images that the image table lists with more than one OriginalURL, of which the first
+    counts (a dry run does not look at present ones); `on_flickr` those to fetch whose first source's URL is on Flickr's
+    image hosts, with their rate cap.
     """
 
     present: int = 0
@@ -76,7 +79,11 @@ class Summary:
     known_bytes: int = 0
     sizes_known: int = 0
     present_bytes: int = 0
-    unlisted: int = 0
+    lacking: int = 0
+    lacking_on_flickr: int = 0
+    unsure: int = 0
+    unsure_sized: int = 0
+    unsure_bytes: int = 0
     ambiguous: int = 0
     on_flickr: int = 0
     adopted: list[Outcome] = field(default_factory=list)
@@ -86,8 +93,8 @@ class Summary:
 class Planner:
     """Writes the plan of one selection into `folder`. Blocking: run it in a thread.
 
-    A `dry` plan is only counted, and holds only the columns for that. `sizes` are the bucket's listings, of every split
-    or of none (see `metadata.sizes`). With `weighs_present` the bytes of the images that are there are counted, too.
+    A `dry` plan is only counted, and holds only the columns for that. `bucket` is what is known of the image bucket.
+    With `weighs_present` the bytes of the images that are there are counted, too.
     """
 
     folder: Path
@@ -98,7 +105,7 @@ class Planner:
     names: NameStyle
     mirror: str | None = None
     dry: bool = False
-    sizes: tuple[Path, ...] = ()
+    bucket: Bucket = Bucket()
     weighs_present: bool = False
 
     def write(self, keys: pl.Series, state: FolderState, negatives: Negatives | None = None) -> Summary:
@@ -119,7 +126,7 @@ class Planner:
             summary.adopted += adopted
             summary.present_bytes += sum(outcome.bytes or 0 for outcome in adopted) if self.weighs_present else 0
             frame = self._with_action(frame)
-            _count(frame, self.sources, summary, listed=bool(self.sizes))
+            _count(frame, self.sources, summary)
             if not self.dry:
                 part = self.folder / f"{number:05}.parquet"
                 planned = frame.select(PLAN_COLUMNS)
@@ -128,14 +135,6 @@ class Planner:
                 planned.write_parquet(part, row_group_size=_ROW_GROUP, compression="lz4", statistics=False)
         self._remove_rows()
         return summary
-
-    def _with_sizes(self, frame: pl.DataFrame, span: pl.Series) -> pl.DataFrame:
-        """Add CopyBytes: the size of the bucket's copy of each image, null without a listing."""
-        if not self.sizes:
-            return frame.with_columns(CopyBytes=pl.lit(None, pl.Int64))
-        listed = pl.scan_parquet(list(self.sizes), glob=False).filter(within(span))
-        known = listed.select(KEY, CopyBytes="Bytes").collect().unique(KEY)
-        return frame.join(known, on=KEY, how="left", maintain_order="left")
 
     def failed(self, state: FolderState) -> pl.Series:
         """Return the keys, sorted, of the images of any query that are known to fail: for good, or in this run."""
@@ -204,7 +203,7 @@ class Planner:
             Given=pl.when(~is_other).then("Given"),
             IsTwin=is_other | (pl.col("ImageID") == pl.col("ImageID").shift()).fill_null(False),
         )
-        frame = self._with_sizes(frame, span)
+        frame = self.bucket.with_copies(frame, span)
         return self._memory.still_true(frame, state.index.last_forget)
 
     @property
@@ -272,7 +271,7 @@ def _failures(state: FolderState) -> tuple[pl.Expr, pl.Expr]:
     return known, pl.when(failed & (line >= state.run_from)).then("Reason")
 
 
-def _count(frame: pl.DataFrame, sources: Sequence[Source], summary: Summary, *, listed: bool) -> None:
+def _count(frame: pl.DataFrame, sources: Sequence[Source], summary: Summary) -> None:
     actions = dict(frame.group_by("Action").len().iter_rows())
     summary.present += actions.get("present", 0)
     summary.to_fetch += actions.get("fetch", 0)
@@ -281,24 +280,44 @@ def _count(frame: pl.DataFrame, sources: Sequence[Source], summary: Summary, *, 
     fetched = frame.filter(Action="fetch")
     if column := _ADDRESSES.get(sources[0]):
         summary.on_flickr += int(fetched.get_column(column).str.contains(_ON_FLICKR).sum())
-    sizes = fetched.select(_size(sources, listed=listed)).to_series().drop_nulls()
-    # Sums of numbers from a table of anybody's may be more than 64 bits hold.
-    summary.known_bytes += int(sizes.cast(pl.Int128).sum())
+    sizes = fetched.select(_size(sources)).to_series().drop_nulls()
+    summary.known_bytes += _sum(sizes)
     summary.sizes_known += len(sizes)
-    if sources[0] == "cvdf" and listed:
-        summary.unlisted += fetched.get_column("CopyBytes").null_count()
+    _count_lacking(fetched, sources, summary)
 
 
-def _size(sources: Sequence[Source], *, listed: bool) -> pl.Expr:
+def _count_lacking(fetched: pl.DataFrame, sources: Sequence[Source], summary: Summary) -> None:
+    """Count the images to fetch that the bucket lacks, and those of which that is not known."""
+    lacking, unsure = fetched.filter(~pl.col("InBucket")), fetched.filter(pl.col("InBucket").is_null())
+    summary.lacking += len(lacking)
+    if sources[0] == "cvdf" and len(sources) > 1 and (column := _ADDRESSES.get(sources[1])):
+        summary.lacking_on_flickr += int(lacking.get_column(column).str.contains(_ON_FLICKR).sum())
+    originals = unsure.select(_original_size()).to_series().drop_nulls()
+    summary.unsure += len(unsure)
+    summary.unsure_sized += len(originals)
+    summary.unsure_bytes += _sum(originals)
+
+
+def _sum(sizes: pl.Series) -> int:
+    """Return the sum of numbers from a table of anybody's: it may be more than 64 bits hold."""
+    return int(sizes.cast(pl.Int128).sum())
+
+
+def _original_size() -> pl.Expr:
+    return pl.col("OriginalSize").cast(pl.Int64, strict=False)
+
+
+def _size(sources: Sequence[Source]) -> pl.Expr:
     """Return the size of each image at the source that it is going to come from, null where it is not known.
 
-    An image that is missing in the bucket's listing will come from the next source.
+    An image that the bucket lacks will come from the next source.
     """
-    original = pl.col("OriginalSize").cast(pl.Int64, strict=False)
+    original = _original_size()
     known = {"cvdf": pl.col("CopyBytes").cast(pl.Int64), "original": original}
     size = known.get(sources[0], pl.lit(None, pl.Int64))
-    if sources[0] == "cvdf" and listed and sources[1:2] == ("original",):
-        size = pl.coalesce(size, original)
+    if sources[0] == "cvdf":
+        then = known.get(sources[1], pl.lit(None, pl.Int64)) if len(sources) > 1 else pl.lit(0, pl.Int64)
+        size = pl.when(pl.col("InBucket").eq_missing(False)).then(then).otherwise(size)
     return pl.when(size >= 0).then(size).alias("size")
 
 

@@ -5,11 +5,15 @@ from typing import Any
 
 import polars as pl
 import pytest
+from support.notes import notes_into
 
 import oid_async
 from oid_async.errors import UsageError
-from oid_async.openimages.catalogue import published
+from oid_async.metadata.cache import Cache
+from oid_async.metadata.sizes import SIZES_SCHEMA, Sizes
+from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES, published
 from oid_async.openimages.catalogue_tables import LABEL_COLUMNS
+from oid_async.openimages.ids import KEY
 
 (EVERY,) = published("all_images", ())
 PERSON = "/m/01g317"
@@ -66,6 +70,42 @@ async def test_labels_choose_images_without_boxes(
     assert saved.select("ImageID", "Author").rows() == [(image_id, authors[image_id]) for image_id in unboxed[:3]]
     few = await oid_async.plan(**query | {"mirror": site, "images": "boxable"}, kinds=["label"], categories=["Person"])
     assert few.selected == 0
+
+
+async def test_a_plan_says_what_the_bucket_lacks(lookalike: Path, query: dict[str, Any], tmp_path: Path) -> None:
+    """By the published counts; by the table of the images with boxes, if that is here; by the listing, if that is."""
+    rows, unboxed = rows_of(lookalike).filter(Subset="train"), without_boxes(lookalike)
+    sizes = dict(rows.select("ImageID", pl.col("OriginalSize").cast(pl.Int64)).iter_rows())
+    query |= {"cache_dir": tmp_path / "cache", "kinds": ["none"]}
+    notes: list[str] = []
+    plan = await oid_async.plan(**query, source=["cvdf", "original"], on_event=notes_into(notes))
+    guessed = round(len(rows) * (1 - 1_743_042 / 9_011_219))
+    assert (plan.not_in_bucket, plan.not_in_bucket_by) == (guessed, "counts")
+    assert (plan.requests, plan.seconds) == (len(rows) + guessed, guessed / 10)
+    assert f"about {guessed} of the {len(rows)} images to fetch are not in the image bucket" in "".join(notes)
+    boxes = await oid_async.plan(**query | {"kinds": ["bbox"]})
+    assert (boxes.not_in_bucket, boxes.not_in_bucket_by) == (0, "boxes")
+    await oid_async.metadata_pull(mirror=lookalike, cache_dir=tmp_path / "cache", kinds=["none"])
+    plan = await oid_async.plan(**query, source=["cvdf", "original"], on_event=notes_into(notes))
+    assert (plan.not_in_bucket, plan.not_in_bucket_by) == (len(unboxed), "boxable")
+    copies = len(rows) - len(unboxed)
+    assert plan.bytes == sum(sizes[image_id] for image_id in unboxed) + copies * MEAN_IMAGE_BYTES
+    assert (plan.requests, plan.seconds, plan.bytes_unknown) == (len(rows) + len(unboxed), len(unboxed) / 10, copies)
+    assert "they are asked of Flickr, whose rate cap makes it less than 0.1 days at least" in notes[-1]
+    plan = await oid_async.plan(**query, splits=["all"], on_event=notes_into(notes))
+    assert (plan.not_in_bucket, plan.requests) == (len(unboxed), plan.selected)
+    assert "they will end as not_found" in notes[-1]
+    # A listing is what it says, whatever the tables tell.
+    listing = Sizes(Cache(tmp_path / "cache", lookalike.as_uri()).objects, "train").path
+    listing.parent.mkdir(parents=True)
+    known = pl.Series([int(image_id, 16) for image_id in rows["ImageID"][:7]], dtype=pl.UInt64)
+    pl.DataFrame({KEY: known, "Bytes": [5] * 7, "ETag": ["e"] * 7}, schema=SIZES_SCHEMA).sort(KEY).write_parquet(
+        listing
+    )
+    plan = await oid_async.plan(**query, source=["cvdf"])
+    assert (plan.not_in_bucket, plan.not_in_bucket_by, plan.bytes) == (len(rows) - 7, "listing", 35)
+    usual = await oid_async.plan(mirror=lookalike, savepath=tmp_path / "other", splits=["validation"])
+    assert (usual.not_in_bucket, usual.not_in_bucket_by) == (None, None)
 
 
 @pytest.fixture

@@ -91,16 +91,13 @@ def test_known_sizes_count_where_others_are_unknown(tmp_path: Path, mirror: Path
     assert (plan.bytes, plan.bytes_unknown) == (MEAN_IMAGE_BYTES, 1)
 
 
-def test_what_the_bucket_lacks_has_the_size_of_the_original() -> None:
-    """By a listing of the bucket: its sizes, of what it lacks those of the next source, if that is the original."""
-    frame = pl.DataFrame({"CopyBytes": [10, None, None], "OriginalSize": ["500", "600", None]})
-    cases: list[tuple[tuple[Source, ...], bool]] = [
-        (("cvdf", "original"), True),
-        (("cvdf",), True),
-        (("cvdf", "original"), False),
-    ]
-    sizes = [frame.select(_size(sources, listed=listed)).to_series().to_list() for sources, listed in cases]
-    assert sizes == [[10, 600, None], [10, None, None], [10, None, None]]
+def test_what_the_bucket_lacks_has_the_size_of_the_next_source() -> None:
+    """The bucket's own sizes where it has an image; else those of the originals, or nothing where no other is asked."""
+    frame = pl.DataFrame({"CopyBytes": [10, None, None, None], "OriginalSize": ["500", "600", None, "700"]})
+    frame = frame.with_columns(InBucket=pl.Series([True, False, False, None]))
+    cases: list[tuple[Source, ...]] = [("cvdf", "original"), ("cvdf",), ("cvdf", "thumbnail")]
+    sizes = [frame.select(_size(sources)).to_series().to_list() for sources in cases]
+    assert sizes == [[10, 600, None, None], [10, 0, 0, None], [10, None, None, None]]
 
 
 def test_too_little_disk_for_what_is_known_stops_before_the_first_image(
