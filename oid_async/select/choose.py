@@ -2,8 +2,8 @@
 
 `choose` is the order of operations: rows that match (class, flags, area, point answer), in images of the image table ->
 the number of matching boxes -> union or intersection -> without excluded classes -> other restrictions (--where and
-similar) -> id lists -> the first N of each class -> the first N -> negatives beside them ->
-one part of several.
+similar, --image-where) -> id lists -> the first N of each class, or --balanced -> the first N -> negatives beside
+them -> one part of several.
 """
 
 from collections.abc import Iterator
