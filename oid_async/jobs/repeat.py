@@ -85,7 +85,7 @@ class Repeat:
         started = monotonic()
         try:
             with single_error(), ExitStack() as held:
-                if not is_same(self._source.folder.path, self._folder.path):
+                if not self._source.is_alone and not is_same(self._source.folder.path, self._folder.path):
                     held.enter_context(read_lock(self._source.folder))
                 await self._repeat_manifest()
         except asyncio.CancelledError:

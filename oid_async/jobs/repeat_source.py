@@ -91,7 +91,8 @@ class RepeatSource:
         """Return the set that the manifest lists. Raises InputError for tables that are not what was written."""
         assert self.manifest is not None
         content = self.content()
-        own = is_same(self.folder.path, savepath)
+        # Beside a manifest that stands alone there may be images of anybody.
+        own = not self.is_alone and is_same(self.folder.path, savepath)
         manifest = Manifest.read(self.manifest)
         folder = None if self.is_alone else self.folder.path
         if folder is not None:

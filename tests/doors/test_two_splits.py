@@ -62,6 +62,10 @@ async def test_one_id_in_two_splits_is_two_images(tmp_path: Path, by_list: bool)
     assert dataset.image(OTHER) == body("validation", OTHER)
     with pytest.raises(InputError, match=f"say train/{TWIN} or validation/{TWIN}"):
         dataset.image(TWIN)
+    for number, source in enumerate((out, out / "manifest.parquet")):
+        again = await oid_async.repeat(source, savepath=tmp_path / f"again{number}", offline=True)
+        assert again.present == 3
+        assert oid_async.open(tmp_path / f"again{number}").image(f"train/{TWIN}") == body("train", TWIN)
     if by_list:
         return
     assert pl.read_csv(out / "bbox" / "bbox.csv").get_column("ImageID").to_list() == [TWIN] * 4 + [OTHER]

@@ -89,10 +89,11 @@ async def test_images_arrive_as_they_were_but_for_their_place(image_id: str) -> 
     """A target with whatever id comes back equal; only its place in the plan stays with the run."""
     bare = Target(5, image_id, f"{image_id}.jpg", None, None, Expected(), None, None)
     full = Target(1 << 47, image_id, "a.jpg", "train", "http://x/é", Expected(9, "bWQ1"), "u", "cvdf:not_found", 12)
-    [line] = await through_a_socket(encode("images", [pack_target(bare), pack_target(full)]))
+    saved = replace(bare, original=Expected(None, "bWQ1", 7), sources=("original", "cvdf"))
+    [line] = await through_a_socket(encode("images", [pack_target(each) for each in (bare, full, saved)]))
     kind, fields = content(line)
     assert kind == "images"
-    assert [unpack_target(each) for each in fields] == [replace(bare, place=0), replace(full, place=0)]
+    assert [unpack_target(each) for each in fields] == [replace(each, place=0) for each in (bare, full, saved)]
 
 
 @pytest.mark.parametrize("image_id", ODD, ids=range(len(ODD)))
