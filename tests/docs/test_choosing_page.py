@@ -12,7 +12,9 @@ from oid_async.cli.parser import make_parser
 from oid_async.events import ignore
 from oid_async.jobs.gather import gather_tables
 from oid_async.jobs.selection import select_images
+from oid_async.openimages.vocabulary import SPLITS
 from oid_async.options.query import Options
+from oid_async.select.choose import Selection
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "choosing.md"
 
@@ -34,6 +36,12 @@ def examples(lookalike: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def selected(options: Options, mirror: Path, scratch: Path) -> Selection:
+    """Return what a query selects of a mirror folder, without a server."""
+    tables = asyncio.run(gather_tables(options, MirrorTables(mirror, None), ignore, scratch))
+    return select_images(tables, options.all_boxes).selection
+
+
 @pytest.mark.parametrize("command", queries())
 def test_an_example_chooses_something(
     command: str, lookalike: Path, examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -43,6 +51,26 @@ def test_an_example_chooses_something(
     arguments = vars(make_parser().parse_args(shlex.split(command)[1:]))
     names = {each.name for each in fields(Options)}
     options = Options(**{name: value for name, value in arguments.items() if name in names})
-    cache = MirrorTables(lookalike, None)
-    tables = asyncio.run(gather_tables(options, cache, ignore, tmp_path))
-    assert len(select_images(tables, options.all_boxes).selection.keys) > 0
+    assert len(selected(options, lookalike, tmp_path).keys) > 0
+
+
+@pytest.mark.parametrize("category", ["Person", "Man"])
+def test_person_verified_absent_beside_a_box_man_is_no_negative(category: str, lookalike: Path, tmp_path: Path) -> None:
+    """An image with a box Man of which somebody said that there is no person is no negative of either class."""
+    contradicted = Options(categories=("Man",), verified_absent=("Person",), splits=SPLITS)
+    beside = selected(contradicted, lookalike, tmp_path).keys
+    found = selected(Options(categories=(category,), negatives=1000, splits=SPLITS), lookalike, tmp_path).negatives
+    assert len(beside) > 0
+    assert found is not None
+    assert len(found.keys) > 0
+    assert not set(found.keys) & set(beside)
+
+
+def test_unlabelled_is_not_verified_absent(lookalike: Path, tmp_path: Path) -> None:
+    """Of the many images without a dog those alone are negatives of which a person has said that there is none."""
+    without = selected(Options(exclude=("Dog",), kinds=("none",), splits=SPLITS), lookalike, tmp_path).keys
+    absent = selected(Options(verified_absent=("Dog",), kinds=("none",), splits=SPLITS), lookalike, tmp_path).keys
+    found = selected(Options(categories=("Dog",), negatives=1000, splits=SPLITS), lookalike, tmp_path).negatives
+    assert found is not None
+    assert set(found.keys) <= set(absent) & set(without)
+    assert 0 < len(found.keys) < len(without)
