@@ -52,7 +52,7 @@ def test_an_error_that_nobody_can_read_keeps_its_code(where: str) -> None:
     assert json.loads(run(f"2>{where}", *command, "--json").stdout)["error"]["kind"] == "usage"
     refused = run(f">{where}", *command, "--json")
     assert (refused.code, refused.stdout) == (2, "")
-    assert refused.stderr.startswith("oid-async: error: argument --ndata")
+    assert refused.stderr.startswith("oid-async: error: limit (--ndata)")
 
 
 @pytest.mark.parametrize("where", BROKEN)
