@@ -49,7 +49,7 @@ MANIFEST = [
 ATTRIBUTION = ["ImageID", "FileName", "Author", "AuthorProfileURL", "License", "Title", "OriginalLandingURL"]
 REPORT = {
     *("selected", "present", "downloaded", "failed", "pending", "unselected", "bad_rows", "bytes", "requests"),
-    *("seconds", "failures", "sources", "savepath", "interrupted", "unknown_ids", "shard", "negatives"),
+    *("seconds", "failures", "sources", "savepath", "interrupted", "unknown_ids", "shard"),
 }
 BALL, PERSON, FACE = "/m/018xm", "/m/01g317", "/m/0dzct"
 CLASSES = ((BALL, "Ball"), (PERSON, "Person"), (FACE, "Human face"))
