@@ -13,7 +13,17 @@ from typing import Any
 import polars as pl
 import pytest
 from aiohttp import web
-from support.published import Box, Dataset, Finished, Image, counted_origin, publish_lookalike, run_cli, tiny_jpeg
+from support.published import (
+    Box,
+    Dataset,
+    Finished,
+    Image,
+    counted_origin,
+    publish_lookalike,
+    run_cli,
+    tiny_jpeg,
+    typed,
+)
 
 import oid_async
 from oid_async.cli.main import main
@@ -113,7 +123,7 @@ def assert_refused(plain: Finished, as_json: Finished, code: int, kind: str, *pa
         (["--kind", "mask"], ["--kind", "mask"]),
         (["--ndata", "many"], ["--ndata", "many"]),
         (["--ndata", "-2"], ["--ndata", "-2"]),
-        (["--limit", "1.5"], ["--limit", "1.5"]),
+        (["--limit", "1.5"], ["limit", "1.5"]),
         (["--concurrency", "0"], ["--concurrency"]),
         (["--rate", "-1"], ["--rate"]),
         (["--rate", "nan"], ["--rate"]),
@@ -347,7 +357,7 @@ def test_without_a_terminal_lines_are_plain(mirror: Path, here: Path) -> None:
     ("query", "error"),
     [
         ({"match": "inter"}, UsageError),
-        ({"limit": "3"}, UsageError),
+        ({"limit": "3.5"}, UsageError),
         ({"limit": True}, UsageError),
         ({"limit": -2}, UsageError),
         ({"concurrency": 0}, UsageError),
@@ -378,7 +388,7 @@ def test_ids_of_a_users_own_need_boxes_of_their_own(tmp_path: Path) -> None:
     table = tmp_path / "own.csv"
     table.write_text("ImageID,OriginalURL\n1,http://x.org/1.jpg\n2,http://x.org/2.jpg\n")
     mirror = publish_lookalike(tmp_path / "mirror")
-    done = run_cli("plan", "--mirror", mirror, "--imageURL", table, "--split", "validation")
+    done = typed("plan", "--mirror", mirror, "--imageURL", table, "--split", "validation")
     assert done.code == 2
     assert "--annotation" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
@@ -400,11 +410,11 @@ def test_tables_whose_ids_never_meet_are_refused(tmp_path: Path) -> None:
     for there, asked, hint in (("cam1", "cam1.jpg", "suffix such as .jpg"), (ID, "f" * 16, "different splits")):
         images.write_text(f"ImageID,OriginalURL\n{there},https://x.org/a.jpg\n")
         boxes.write_text(f"ImageID,LabelName\n{asked},{BALL}\n")
-        done = run_cli("plan", *tables, "--savepath", tmp_path / "d")
+        done = typed("plan", *tables, "--savepath", tmp_path / "d")
         assert done.code == 2, done.stderr
         assert all(part in done.stderr for part in (str(boxes), str(images), there, asked, hint)), done.stderr
         boxes.write_text(f"ImageID,LabelName\n{there},/m/other\n")
-        assert run_cli("plan", *tables, "--category", "Ball", "--savepath", tmp_path / "d").code == 0
+        assert typed("plan", *tables, "--category", "Ball", "--savepath", tmp_path / "d").code == 0
 
 
 def test_labels_that_never_meet_the_classes_are_refused(tmp_path: Path) -> None:
@@ -419,8 +429,8 @@ def test_labels_that_never_meet_the_classes_are_refused(tmp_path: Path) -> None:
         (["/m/2", "/m/1"], 0, ""),
     ):
         boxes.write_text("ImageID,LabelName\n" + "".join(f"{ID},{label}\n" for label in labels))
-        done = run_cli(*query, "--category", "Ball", "--savepath", tmp_path / "d")
+        done = typed(*query, "--category", "Ball", "--savepath", tmp_path / "d")
         assert done.code == code, done.stderr
         if code:
             assert all(part in done.stderr for part in (str(boxes), "classes.csv", labels[0], BALL, hint)), done.stderr
-        assert run_cli(*query, "--savepath", tmp_path / "d").code == 0
+        assert typed(*query, "--savepath", tmp_path / "d").code == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from support.notes import notes_into
-from support.published import read_csv, run_cli
+from support.published import read_csv, typed
 
 import oid_async
 from oid_async.errors import InputError
@@ -41,11 +41,11 @@ async def test_excluding_a_class_with_subclasses_is_hinted_at(mirror: str) -> No
 
 def test_a_tree_shows_what_is_below(mirror: str, tmp_path: Path) -> None:
     """`classes --tree` with a pattern shows the subclasses too; classes outside the hierarchy follow; circles end."""
-    shown = run_cli("classes", "person", "--tree", "--mirror", mirror)
+    shown = typed("classes", "person", "--tree", "--mirror", mirror)
     assert [line.split()[1] for line in shown.stdout.splitlines()[:3]] == ["Person", "Man", "Woman"]
     own = tmp_path / "own.csv"
     own.write_text("/m/zz1,Golden retriever\n/m/01g317,Person\n")
-    shown = run_cli("classes", "--tree", "--mirror", mirror, "--label", own)
+    shown = typed("classes", "--tree", "--mirror", mirror, "--label", own)
     assert {"Person", "Golden"} <= {line.split()[1] for line in shown.stdout.splitlines() if line.startswith("/m/")}
     circle = {"LabelName": "/m/a", "Subcategory": [{"LabelName": "/m/b", "Subcategory": [{"LabelName": "/m/a"}]}]}
     (table,) = published("hierarchy", ())
@@ -53,13 +53,13 @@ def test_a_tree_shows_what_is_below(mirror: str, tmp_path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"LabelName": "/m/0bl9f", "Subcategory": [circle]}))
     own.write_text("/m/a,A\n/m/b,B\n")
-    shown = run_cli("classes", "--tree", "--mirror", tmp_path / "site", "--label", own)
+    shown = typed("classes", "--tree", "--mirror", tmp_path / "site", "--label", own)
     assert (shown.code, [line.split()[1] for line in shown.stdout.splitlines()[:2]]) == (0, ["A", "B"])
 
 
 def test_a_class_is_found_by_the_name_of_another_release(mirror: str) -> None:
     """`classes donut` finds V4's Doughnut."""
-    shown = run_cli("classes", "donut", "--release", "v4", "--mirror", mirror, "--json")
+    shown = typed("classes", "donut", "--release", "v4", "--mirror", mirror, "--json")
     assert [row["class_name"] for row in json.loads(shown.stdout)["classes"]] == ["Doughnut"]
 
 
@@ -104,9 +104,9 @@ async def test_counts_beyond_any_are_all(mirror: str) -> None:
 def test_clear_takes_only_the_release_it_is_told(mirror: str, cache_dir: Path) -> None:
     """`metadata clear --release v4` leaves V7's own tables."""
     for release in ("v4", "v7"):
-        run_cli("metadata", "pull", "--split", "validation", "--release", release, "--mirror", mirror)
+        typed("metadata", "pull", "--split", "validation", "--release", release, "--mirror", mirror)
     site = Path(mirror).absolute().as_uri()
-    run_cli("metadata", "clear", "--release", "v4", "--mirror", mirror)
+    typed("metadata", "clear", "--release", "v4", "--mirror", mirror)
     for release, there in (("v4", False), ("v7", True)):
         (table,) = published("boxes", ["validation"], release)  # type: ignore[arg-type]
         assert (published_folder(cache_dir, site, table) / "current.json").exists() == there
@@ -116,9 +116,9 @@ def test_offline_needs_no_mirror_folder(lookalike: Path, tmp_path: Path) -> None
     """What is cached of a folder that is away now can be asked all the same."""
     link = tmp_path / "site"
     link.symlink_to(lookalike)
-    first = run_cli("plan", "--split", "validation", "--mirror", link, "--json")
+    first = typed("plan", "--split", "validation", "--mirror", link, "--json")
     link.unlink()
-    again = run_cli("plan", "--split", "validation", "--mirror", link, "--json", "--offline")
+    again = typed("plan", "--split", "validation", "--mirror", link, "--json", "--offline")
     assert json.loads(again.stdout)["selected"] == json.loads(first.stdout)["selected"] > 0
 
 
@@ -126,8 +126,8 @@ def test_classes_says_how_many_rows_it_left_out(mirror: str, tmp_path: Path) -> 
     """Damaged rows of a class table are told as one note on stderr; the list on stdout is that of the others."""
     own = tmp_path / "classes.csv"
     own.write_text("/m/01,Ball\n/m/02\n,Nameless\n/m/03,Goat\n")
-    shown = run_cli("classes", "--label", own, "--mirror", mirror, "--json")
+    shown = typed("classes", "--label", own, "--mirror", mirror, "--json")
     assert [row["class_name"] for row in json.loads(shown.stdout)["classes"]] == ["Ball", "Goat"]
     (note,) = [line for line in shown.stderr.splitlines() if "damaged" in line]
     assert note == f"{own}: 2 damaged rows are left out, first line 2: 1 field where 2 are needed"
-    assert "damaged" not in run_cli("classes", "--label", own, "--mirror", mirror, "--quiet").stderr
+    assert "damaged" not in typed("classes", "--label", own, "--mirror", mirror, "--quiet").stderr
