@@ -14,7 +14,7 @@ from oid_async.concurrency import in_thread, until_stopped
 from oid_async.dataset.image_copies import ImageCopies, WantedImage
 from oid_async.dataset.image_store import ImageFiles
 from oid_async.dataset.read_lock import read_lock
-from oid_async.errors import storage_errors
+from oid_async.errors import InputError, UsageError, storage_errors
 from oid_async.events import Sink
 from oid_async.jobs.context import RunContext
 from oid_async.jobs.given_lists import GivenLists
@@ -106,7 +106,12 @@ async def query_again(source: RepeatSource, folder: Folder, given: Given, sink: 
         content=content,
         own_loop=own_loop,
     )
-    run = await in_thread(again)
+    try:
+        run = await in_thread(again)
+    except (UsageError, InputError) as error:
+        # It may have another name than in a folder.
+        said = str(error).replace(f"{source.folder.path / 'query.json'}:", f"{source.query}:")
+        raise type(error)(said) from error
     if is_same(source.folder.path, folder.path):
         return run
     lists = {option: source.folder.path / name for option, name in KEPT_LISTS.items()}

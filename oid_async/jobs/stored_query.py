@@ -52,7 +52,7 @@ class Given:
         """Check the values (FetchAgainOptions) and the savepath of a call that repeats a set. Raises UsageError."""
         if savepath is None:
             return cls.of(Options().savepath, values, repairs=True)
-        given = cls.of(Options(savepath=Path(savepath)).savepath, values, repairs=True)
+        given = cls.of(Options.of(savepath=savepath).savepath, values, repairs=True)
         return replace(given, names=given.names | {"savepath"})
 
 

@@ -257,8 +257,13 @@ async def test_shards_are_read_too(mirror: Path, tmp_path: Path) -> None:
 async def test_a_query_without_a_manifest_is_asked_anew(source: Path, mirror: Path, tmp_path: Path) -> None:
     """What query.json says to select is taken; the mirror must be named, as for a repair."""
     query = Path(shutil.copy(source / "query.json", tmp_path / "asked.json"))
-    with pytest.raises(UsageError, match="--mirror"):
+    with pytest.raises(UsageError, match=r"asked\.json: .* --mirror"):
         await oid_async.repeat(query, savepath=tmp_path / "new")
+    stored = oid_async.open(source).query
+    stored["query"]["image_url"] = "https://example.org/images.csv?REDACTED"
+    (tmp_path / "secret.json").write_text(json.dumps(stored))
+    with pytest.raises(UsageError, match="--imageURL"):
+        await oid_async.repeat(tmp_path / "secret.json", savepath=tmp_path / "new", mirror=mirror)
     report = await oid_async.repeat(query, savepath=tmp_path / "new", mirror=mirror)
     assert (report.downloaded, report.failed) == (11, 1)
     assert differing(source, tmp_path / "new") <= {"query.json", "manifest.parquet", "failures.csv"}
@@ -360,3 +365,5 @@ def test_the_command_and_the_function_are_one(source: Path, tmp_path: Path, caps
     (tmp_path / "notes.txt").write_text("mine")
     assert cli.main(["repeat", str(tmp_path / "notes.txt")]) == 2
     assert "notes.txt: neither a folder of a download" in capsys.readouterr().err
+    assert cli.main(["repeat", str(source), "--savepath", "s3://bucket/set"]) == 2
+    assert "it knows no s3://" in capsys.readouterr().err
