@@ -60,10 +60,11 @@ class Missing:
 def _days(seconds: float) -> str:
     """Return a time in days.
 
-    >>> _days(864_000), _days(600)
-    ('10.0 days', 'less than 0.1 days')
+    >>> _days(864_000), _days(6_000), _days(600)
+    ('10.0 days', '0.07 days', 'less than 0.01 days')
     """
-    return f"{seconds / _DAY_S:.1f} days" if seconds >= _DAY_S / 10 else "less than 0.1 days"
+    days = seconds / _DAY_S
+    return f"{days:.1f} days" if days >= 1 else f"{days:.2f} days" if days >= 0.01 else "less than 0.01 days"
 
 
 async def known_bucket(context: RunContext, tables: GatheredTables, sources: tuple[Source, ...]) -> Bucket:

@@ -91,7 +91,7 @@ async def test_a_plan_says_what_the_bucket_lacks(lookalike: Path, query: dict[st
     copies = len(rows) - len(unboxed)
     assert plan.bytes == sum(sizes[image_id] for image_id in unboxed) + copies * MEAN_IMAGE_BYTES
     assert (plan.requests, plan.seconds, plan.bytes_unknown) == (len(rows) + len(unboxed), len(unboxed) / 10, copies)
-    assert "they are asked of Flickr, whose rate cap makes it less than 0.1 days at least" in notes[-1]
+    assert "they are asked of Flickr, whose rate cap makes it less than 0.01 days at least" in notes[-1]
     plan = await oid_async.plan(**query, splits=["all"], on_event=notes_into(notes))
     assert (plan.not_in_bucket, plan.requests) == (len(unboxed), plan.selected)
     assert "they will end as not_found" in notes[-1]
