@@ -310,9 +310,8 @@ class Options(ExportOptions):
         None,
         read.COUNT,
         "--balanced",
-        help="at least N images of each category that has so many, and few more: from the rarest category on the first "
-        "images in order are added until N of those chosen have it",
-        default_text="all",
+        help="at least N images of each category that has so many: from the rarest category on, the first images in "
+        "order are added until N of those chosen have it; not with --limit-per-class or --top-up",
     )
     negatives: int | str | None = _which_images(
         None,
@@ -332,7 +331,7 @@ class Options(ExportOptions):
         read.several_of((*SPLITS, "all"), lambda words: (each for each in SPLITS if each in words or "all" in words)),
         "--split",
         help="splits to select from, repeatable",
-        default_text="train, or what the given tables or id lists say",
+        default_text="train, or what the given tables, id lists or --ndata say",
     )
     kinds: tuple[KindWord, ...] = _annotations(
         ("bbox",),
