@@ -41,6 +41,7 @@ def uses_of(options: Options, selecting: Kind, *, selects: bool) -> Iterator[Use
         ("--caption", options.caption is not None, KINDS["narrative"]),
         ("--triplet", options.triplet, KINDS["relationship"]),
         ("--verified-absent", options.verified_absent, KINDS["label"]),
+        ("--negatives", options.negatives is not None, KINDS["label"]),
     ):
         if is_given:
             yield Use(kind.table, kind.what, f"leave {flag} out")

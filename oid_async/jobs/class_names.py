@@ -19,9 +19,8 @@ from oid_async.openimages.classes import Category, Classes
 from oid_async.openimages.kinds import KINDS, Kind
 from oid_async.openimages.vocabulary import SPLITS, Release
 from oid_async.select.where import written
-from oid_async.tables.rows import Triplet, most_frequent_triplets
+from oid_async.tables.rows import Triplet, TripletExamples, csv_field
 
-_MOST_TRIPLETS = 3
 _MOST_NAMES = 12
 # Where categories and exclusions are typed: a message about these needs no option in front.
 _OF_CLASSES = ("--category", "--exclude", "--category-file")
@@ -84,9 +83,7 @@ class ClassNames:
         tables = self._files.cached_tables("relationships")
         # Another run may replace a version meanwhile: a hint is not worth an error.
         with suppress(InputError, OSError, pl.exceptions.PolarsError):
-            rows = most_frequent_triplets(tables, triplet, _MOST_TRIPLETS)
-            called = self._files.class_names(KINDS["relationship"])
-            return [quote(",".join(_csv_field(called.get(part, part)) for part in row)) for row in rows]
+            return TripletExamples(tables, self._files.class_names(KINDS["relationship"])).like(triplet)
         return []
 
     async def _nearest(self, word: str, classes: Classes) -> str:
@@ -95,7 +92,7 @@ class ClassNames:
         tables = self._others(word)
         if classes.is_close(word) or all([await self._files.cached_names(table) is not None for table in tables]):
             return text
-        where, triplet = f"label:{written(word)} in --where", f"*,{_csv_field(word)},* in --triplet"
+        where, triplet = f"label:{written(word)} in --where", f"*,{csv_field(word)},* in --triplet"
         look = f"oid-async classes {quote(word)} --kind all"
         return f"{text}; other kinds have more names (--select-by label, {where}, {triplet}): {look} finds it there"
 
@@ -110,8 +107,8 @@ class ClassNames:
         return {
             "classes": f"names a class of boxes, masks and relationships: --select-by bbox, or bbox:{name} in --where",
             "all_classes": labels,
-            "predicates": f"is a relationship: --triplet {quote(f'*,{_csv_field(word)},*')}",
-            "attributes": f"is an attribute of relationships: --triplet {quote(f'*,is,{_csv_field(word)}')}",
+            "predicates": f"is a relationship: --triplet {quote(f'*,{csv_field(word)},*')}",
+            "attributes": f"is an attribute of relationships: --triplet {quote(f'*,is,{csv_field(word)}')}",
         }
 
     def _of_labels(self) -> str:
@@ -136,7 +133,3 @@ def _or_all(word: str, names: Classes) -> str:
         return near
     called = list(dict.fromkeys(names.names.values()))
     return f"there are {', '.join(called[:_MOST_NAMES])}{', ...' if len(called) > _MOST_NAMES else ''}"
-
-
-def _csv_field(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"' if "," in text or '"' in text else text

@@ -13,7 +13,7 @@ from oid_async.events import Note, Sink
 from oid_async.jobs.availability import Use, require_published, uses_of
 from oid_async.jobs.class_names import ClassNames
 from oid_async.jobs.given_lists import GivenLists
-from oid_async.jobs.restrictions import RestrictionReader, RestrictionTerms, row_conditions, row_terms
+from oid_async.jobs.restrictions import AskedTriplets, RestrictionReader, RestrictionTerms, row_conditions, row_terms
 from oid_async.jobs.table_files import NO_BAD_ROWS, TableFiles
 from oid_async.metadata.cache import MetadataCache
 from oid_async.openimages.catalogue_tables import IMAGE_COLUMNS, TableKind
@@ -43,8 +43,8 @@ class GatheredTables:
     """The tables of one run, and the query with every name resolved.
 
     `selecting` are the annotations that say which images match, None when nothing asks for any; `saved` those that are
-    saved, `named` the labels of the classes that --where names, by kind. `wider` is what triplets ask for that have
-    subclasses: by their text, without and with these; `row_terms` is each condition on rows by itself. `splits` keeps
+    saved, `named` the labels of the classes that --where names, by kind. `triplets` is what --triplet asks for,
+    `row_terms` each condition on rows by itself. `splits` keeps
     image rows of these splits only (empty: all), `looked_in` are those whose tables are read; `bare` says that `images`
     is no more than an id list, `given` that annotations or images are a user's own table; `identities` tells each
     table's state for query.json; `bad_rows` has File, Line and Reason of the damaged rows that were left out of the
@@ -55,7 +55,7 @@ class GatheredTables:
     selecting: RowSource | None
     saved: tuple[RowSource, ...]
     named: Mapping[KindName, tuple[str, ...]]
-    wider: Mapping[str, tuple[Term, Term]]
+    triplets: AskedTriplets | None
     row_terms: Mapping[str, Term]
     images: tuple[TableFile, ...]
     ids: IdForm
@@ -161,7 +161,7 @@ class TableGatherer:
             selecting=sources[selecting] if sources[selecting].tables and selects_rows else None,
             saved=tuple(sources[kind] for kind in kinds if sources[kind].tables),
             named=where.labels if where is not None else {},
-            wider=where.wider_terms(rows) if where is not None else {},
+            triplets=where.asked_triplets(rows, self._files) if where is not None else None,
             row_terms=row_terms(options, selecting, sources[selecting].tables) if selects_rows else {},
             images=images,
             ids=ids,
@@ -316,7 +316,7 @@ class TableGatherer:
             selecting=None,
             saved=(),
             named={},
-            wider={},
+            triplets=None,
             row_terms={},
             images=(table,),
             ids=IdForm(),

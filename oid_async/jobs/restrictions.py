@@ -26,9 +26,29 @@ from oid_async.options.query import Options
 from oid_async.select.query import Restriction, Term
 from oid_async.select.where import Both, Either, Name, Where, names, parse
 from oid_async.tables.reading import TableFile
-from oid_async.tables.rows import ANY_TRIPLET, CONFIDENCE, TRIPLET_COLUMNS, RowConditions, RowSource, Triplet, absent
+from oid_async.tables.rows import (
+    ANY_TRIPLET,
+    CONFIDENCE,
+    TRIPLET_COLUMNS,
+    RowConditions,
+    RowSource,
+    Triplet,
+    TripletExamples,
+    absent,
+)
 
 _ANY = "*"
+_TRIPLET = "--triplet "
+
+
+@dataclass(frozen=True, slots=True)
+class AskedTriplets:
+    """What --triplet asks for: each triplet by its option as typed; what those that have subclasses ask for, by their
+    text, without and with these; where examples of existing ones are."""
+
+    asked: Mapping[str, Triplet]
+    wider: Mapping[str, tuple[Term, Term]]
+    examples: TripletExamples
 
 
 @dataclass(slots=True)
@@ -64,13 +84,21 @@ class RestrictionTerms:
         terms = tuple(Term(tables[table], columns, condition) for table, columns, condition in self.questions)
         return Restriction(terms, reduce(and_, self.conditions), tuple(self.parts), tuple(self.classes.values()))
 
-    def wider_terms(self, tables: Mapping[TableKind, tuple[TableFile, ...]]) -> dict[str, tuple[Term, Term]]:
-        """Return the questions for the triplets in `wider`, by their text."""
-        asked = {}
-        for text, (narrow, wide) in self.wider.items():
-            terms = [Term(tables["relationships"], TRIPLET_COLUMNS, triplet.fits()) for triplet in (narrow, wide)]
-            asked[text] = (terms[0], terms[1])
-        return asked
+    def asked_triplets(
+        self, tables: Mapping[TableKind, tuple[TableFile, ...]], files: TableFiles
+    ) -> AskedTriplets | None:
+        """Return what --triplet asks of these tables, None for a query without."""
+        if not self.triplets:
+            return None
+        rows, wider = tables["relationships"], {}
+        for text, pair in self.wider.items():
+            narrow, wide = (Term(rows, TRIPLET_COLUMNS, triplet.fits()) for triplet in pair)
+            wider[text] = (narrow, wide)
+        asked = {text: triplet for (text, _), triplet in zip(self._triplet_parts(), self.triplets, strict=True)}
+        return AskedTriplets(asked, wider, TripletExamples(rows, files.class_names(KINDS["relationship"])))
+
+    def _triplet_parts(self) -> list[tuple[str, pl.Expr]]:
+        return [part for part in self.parts if part[0].startswith(_TRIPLET)]
 
 
 class RestrictionReader:
@@ -98,7 +126,7 @@ class RestrictionReader:
             terms.triplets = tuple([await self._triplet(text, hierarchy) for text in options.triplet])
             fits = [terms.ask("relationships", TRIPLET_COLUMNS, triplet.fits()) for triplet in terms.triplets]
             terms.conditions.append(pl.any_horizontal(fits))
-            terms.parts += zip((f"--triplet {text}" for text in options.triplet), fits, strict=True)
+            terms.parts += zip((f"{_TRIPLET}{text}" for text in options.triplet), fits, strict=True)
         for word in options.verified_absent:
             category = await self._names.category(word, KINDS["label"], option="--verified-absent")
             self._require(f"--verified-absent {word}", self._absent(category.labels))

@@ -37,7 +37,8 @@ _LONGEST = 80
 class SelectionResult:
     """The selection; the lines of the id list that name no image; the annotation rows that the selected images bring,
     by kind; of each triplet that has subclasses the images, and how many --with-subclasses would add; of `candidates`
-    images, where none is selected, how many each condition alone would leave, by its text."""
+    images, where none is selected, how many each condition alone would leave, by its text, and `examples` of triplets
+    that exist, where one was asked for that does not."""
 
     selection: Selection
     unknown_ids: pl.Series
@@ -45,6 +46,7 @@ class SelectionResult:
     wider: dict[str, tuple[int, int]]
     alone: dict[str, int]
     candidates: int
+    examples: list[str]
 
 
 def select_images(tables: GatheredTables, all_boxes: bool, top_up: TopUpState = NO_TOP_UP) -> SelectionResult:
@@ -73,11 +75,15 @@ def select_images(tables: GatheredTables, all_boxes: bool, top_up: TopUpState = 
     unknown = pl.Series("text", [], pl.String)
     if query.image_ids is not None and len(selection.unknown_lines):
         unknown = query.image_ids.text_of(selection.unknown_lines)
-    alone = {} if len(selection.keys) or selection.before_limits else _left_alone(tables, images, pairs)
-    return SelectionResult(selection, unknown, annotations, _count_wider(tables, images), alone, len(images))
+    alone = {} if selection.selected or selection.before_limits else _left_alone(tables, images, pairs, selection)
+    examples = _examples(tables, alone) if alone else []
+    wider = _count_wider(tables, images)
+    return SelectionResult(selection, unknown, annotations, wider, alone, len(images), examples)
 
 
-def _left_alone(tables: GatheredTables, images: pl.DataFrame, pairs: pl.DataFrame) -> dict[str, int]:
+def _left_alone(
+    tables: GatheredTables, images: pl.DataFrame, pairs: pl.DataFrame, selection: Selection
+) -> dict[str, int]:
     """Return how many images each condition alone would leave, by the words for it."""
     met: dict[str, pl.Series] = {}
     restriction = tables.query.restriction
@@ -92,7 +98,8 @@ def _left_alone(tables: GatheredTables, images: pl.DataFrame, pairs: pl.DataFram
                 found = answers(terms, tables.ids).collect(engine="streaming")
             met |= {text: found.filter(condition).get_column(KEY) for text, condition in conditions.items()}
     what = tables.selecting.kind.what if tables.selecting is not None else "annotation"
-    return left_alone(images, pairs, tables.query, met, what)
+    titles = tuple(selection.candidates) if tables.query.categories else ()
+    return left_alone(images, pairs, tables.query, met, (titles, what))
 
 
 def _with_names(selection: Selection, names: Mapping[str, str]) -> Selection:
@@ -113,16 +120,21 @@ def _with_names(selection: Selection, names: Mapping[str, str]) -> Selection:
 
 def _count_wider(tables: GatheredTables, images: pl.DataFrame) -> dict[str, tuple[int, int]]:
     """Return of each triplet that has subclasses the images, and how many more it would have with these."""
-    if not tables.wider:
+    if tables.triplets is None or not (wider := tables.triplets.wider):
         return {}
-    terms = tuple(term for pair in tables.wider.values() for term in pair)
+    terms = tuple(term for pair in wider.values() for term in pair)
     with reading(terms[0].tables[0]):
         there = answers(terms, tables.ids).filter(pl.col(KEY).is_in(images.get_column(KEY).implode()))
         counts = there.select(pl.col(f"t{number}").sum() for number in range(len(terms))).collect(engine="streaming")
     row = counts.row(0)
-    return {
-        text: (row[at], row[at + 1] - row[at]) for at, text in zip(range(0, len(row), 2), tables.wider, strict=True)
-    }
+    return {text: (row[at], row[at + 1] - row[at]) for at, text in zip(range(0, len(row), 2), wider, strict=True)}
+
+
+def _examples(tables: GatheredTables, alone: Mapping[str, int]) -> list[str]:
+    """Return triplets that exist and are like the first of those that no image has."""
+    asked = tables.triplets.asked if tables.triplets is not None else {}
+    wrong = next((triplet for text, triplet in asked.items() if not alone.get(text)), None)
+    return tables.triplets.examples.nearest(wrong) if tables.triplets is not None and wrong is not None else []
 
 
 def count_by_class(tables: GatheredTables, selected: SelectionResult, all_boxes: bool) -> dict[str, int]:
@@ -190,7 +202,8 @@ def remarks(
     if query.balanced is not None:
         yield from _balance(selection.balanced, query.balanced)
     if not selection.selected:
-        counts = ", ".join(f"{name} {count}" for name, count in selection.candidates.items())
+        counted_names = selection.candidates.items() if query.categories else ()
+        counts = ", ".join(f"{name} {count}" for name, count in counted_names)
         where = f" in part {query.part.number} of {query.part.count}" if query.part is not None else ""
         yield f"nothing selected{where}; images of each category: {counts or 'none asked for'}{_why_none(selected)}"
 
@@ -199,10 +212,11 @@ def _why_none(selected: SelectionResult) -> str:
     """Return what explains that nothing is selected: the limits, or which of several conditions leaves how much."""
     if met := selected.selection.before_limits:
         return f"; {counted(met, 'image')} meet{'s' if met == 1 else ''} every condition, none is left by limit or part"
+    such = f"; there are, for example, {' '.join(selected.examples)}" if selected.examples else ""
     if len(selected.alone) < 2:
-        return ""
+        return such
     alone = "; ".join(f"{_short(text)} {count}" for text, count in selected.alone.items())
-    return f"; each condition alone would leave, of {counted(selected.candidates, 'image')}: {alone}"
+    return f"; each condition alone would leave, of {counted(selected.candidates, 'image')}: {alone}{such}"
 
 
 def _balance(taken: Mapping[str, int], count: int) -> Iterator[str]:

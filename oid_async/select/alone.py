@@ -10,19 +10,21 @@ from oid_async.select.images import Images
 from oid_async.select.label_sets import LabelSets
 from oid_async.select.query import ResolvedQuery
 
+# The titles of the categories, and what the annotations that select are called.
+Words = tuple[tuple[str, ...], str]
+
 
 def left_alone(
-    images: pl.DataFrame, pairs: pl.DataFrame, query: ResolvedQuery, met: Mapping[str, pl.Series], what: str
+    images: pl.DataFrame, pairs: pl.DataFrame, query: ResolvedQuery, met: Mapping[str, pl.Series], words: Words
 ) -> dict[str, int]:
     """Return how many images each condition leaves by itself, by the words for it; of categories whatever their flags.
 
     `images` and `pairs` are those of `choose`; `met` has the keys of the images that meet the conditions on annotations
-    and on rows, by their text; `what` are the annotations that select, in words. The limits and a part are no
-    conditions.
+    and on rows, by their text. The limits and a part are no conditions.
     """
     every = Images.of(images)
     labelled = LabelSets(every, pairs, query)
-    counts = {text: int(kept.sum()) for text, kept in _sets(every, labelled, query, what)}
+    counts = {text: int(kept.sum()) for text, kept in _sets(every, labelled, query, words)}
     counts |= {text: int(every.having(keys).sum()) for text, keys in met.items()}
     if query.image_condition is not None:
         counts[f"--image-where {query.image_condition.text}"] = int(every.fitting.sum())
@@ -33,10 +35,11 @@ def left_alone(
     return counts
 
 
-def _sets(every: Images, labelled: LabelSets, query: ResolvedQuery, what: str) -> Iterator[tuple[str, pl.Series]]:
+def _sets(every: Images, labelled: LabelSets, query: ResolvedQuery, words: Words) -> Iterator[tuple[str, pl.Series]]:
     """Yield the sets of the conditions on labels and on numbers of boxes, each with the words for it."""
     having = [labelled.having(category.labels) for category in query.categories]
-    yield from zip((category.class_name for category in query.categories), having, strict=True)
+    titles, what = words
+    yield from zip(titles, having, strict=True)
     if query.match == "all" and len(having) > 1:
         yield "all categories (--type inter)", reduce(and_, having)
     if query.by_boxes and not having:

@@ -7,7 +7,8 @@ Confidence 0 is a verified absence: the class is not in the image, so such a row
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from shlex import quote
 
 import polars as pl
 
@@ -18,6 +19,7 @@ from oid_async.openimages.kinds import KINDS, Kind
 from oid_async.tables.reading import TableFile, reading, scan, scan_keyed
 
 CONFIDENCE = "Confidence"
+_MOST_EXAMPLES = 3
 # Rows of which images are counted at once.
 _MOST_COUNTED = 8_000_000
 PREDICATE = "RelationshipLabel"
@@ -183,15 +185,35 @@ def count_rows(source: RowSource, ids: IdForm, keys: pl.Series, labels: Sequence
     return total
 
 
-def most_frequent_triplets(tables: Sequence[TableFile], like: Triplet, count: int) -> list[tuple[str, str, str]]:
-    """Return the labels of the triplets that fit and that most rows have, at most `count`, the most frequent first."""
-    frames = [scan(table, TRIPLET_COLUMNS, []).select(TRIPLET_COLUMNS).filter(like.fits()) for table in tables]
-    if not frames:
-        return []
-    counts = pl.concat(frames).drop_nulls().group_by(TRIPLET_COLUMNS).agg(rows=pl.len())
-    order = counts.sort("rows", *TRIPLET_COLUMNS, descending=[True, False, False, False]).head(count)
-    with reading(tables[0]):
-        return order.select(TRIPLET_COLUMNS).collect(engine="streaming").rows()
+@dataclass(frozen=True, slots=True)
+class TripletExamples:
+    """Relationships to name in messages: their tables, and what labels, predicates aside, are called."""
+
+    tables: Sequence[TableFile]
+    class_names: Mapping[str, str]
+
+    def like(self, triplet: Triplet) -> list[str]:
+        """Return those that fit and that most rows have, the most frequent first, as --triplet takes them. Blocking."""
+        frames = [scan(table, TRIPLET_COLUMNS, []).select(TRIPLET_COLUMNS) for table in self.tables]
+        if not frames:
+            return []
+        counts = pl.concat(frames).filter(triplet.fits()).drop_nulls().group_by(TRIPLET_COLUMNS).agg(rows=pl.len())
+        order = counts.sort("rows", *TRIPLET_COLUMNS, descending=[True, False, False, False]).head(_MOST_EXAMPLES)
+        with reading(self.tables[0]):
+            rows = order.select(TRIPLET_COLUMNS).collect(engine="streaming").rows()
+        return [quote(",".join(csv_field(self.class_names.get(part, part)) for part in row)) for row in rows]
+
+    def nearest(self, triplet: Triplet) -> list[str]:
+        """Return some that share as much with a triplet as any do: the first object rather than the second."""
+        for others in (("second",), ("first",), ("predicates",), ("first", "second")):
+            if found := self.like(replace(triplet, **dict.fromkeys(others))):
+                return found
+        return self.like(ANY_TRIPLET)
+
+
+def csv_field(text: str) -> str:
+    """Return a text as one field of a CSV row."""
+    return '"' + text.replace('"', '""') + '"' if "," in text or '"' in text else text
 
 
 def count_classes(source: RowSource, ids: IdForm, keys: pl.Series, labels: Sequence[str] | None) -> dict[str, int]:

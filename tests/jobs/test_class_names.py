@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.notes import notes_into
 
 import oid_async
 from oid_async.cli.main import main
@@ -71,6 +72,17 @@ async def test_triplets_that_exist_are_named(lookalike: Path, cached: Path) -> N
     message = await refusal(triplet=["Person,is,Foam"], **words)
     (some,) = message.split("there are, for example, ")[1:]
     assert some.startswith(("Person,is,", "'Person,is,"))
+
+
+async def test_a_triplet_that_does_not_exist_is_answered_with_some_that_do(lookalike: Path, cached: Path) -> None:
+    """No image has it: the line names triplets that differ in one part, and what the other conditions leave."""
+    notes: list[str] = []
+    words: dict[str, Any] = {"mirror": lookalike, "cache_dir": cached, "splits": ["validation"]}
+    words |= {"triplet": ["Person,is,Person"], "categories": ["Person"]}
+    assert (await oid_async.plan(on_event=notes_into(notes), **words)).selected == 0
+    (line,) = [note for note in notes if note.startswith("nothing selected")]
+    assert "--triplet Person,is,Person 0; there are, for example, " in line
+    assert line.split("for example, ")[1].startswith(("Person,is,", "'Person,is,"))
 
 
 async def test_nothing_is_fetched_to_explain_a_name(lookalike: Path) -> None:

@@ -27,6 +27,7 @@ from oid_async.openimages.catalogue import IMAGE_BUCKET, published
 from oid_async.openimages.catalogue_tables import BOX_COLUMNS, IMAGE_COLUMNS
 from oid_async.openimages.vocabulary import FLAGS, SPLITS
 from oid_async.options.query import Options, QueryOptions
+from oid_async.report import counted
 from oid_async.tables.class_tables import read_hierarchy
 from oid_async.tables.reading import TableFile
 
@@ -458,7 +459,7 @@ async def test_a_person_is_a_man_a_woman_a_boy_or_a_girl(mirror: World, tmp_path
     plan, more = await oid_async.plan(**plain), await oid_async.plan(**but(plain, with_subclasses=True))
     assert (plan.selected, more.selected) == (plan.candidates["Person"], more.candidates["Person"])
     assert plan.selected < more.selected == len({*ids, *ids_of(QUOTED_BOXES)} & selectable(mirror))
-    hint = f"Person: 4 subclasses; --with-subclasses adds {more.selected - plan.selected} images"
+    hint = f"Person: 4 subclasses; --with-subclasses adds {counted(more.selected - plan.selected, 'image')} "
     assert [note for note in notes if note.startswith(hint)]
 
 
