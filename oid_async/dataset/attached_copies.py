@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -17,8 +18,16 @@ from oid_async.tables.reading import scan_lines
 _SLICE_ROWS = 8192
 
 
-def copy_attached(source: Folder, folder: Folder, stopped: Callable[[], bool]) -> dict[str, int]:
-    """Bring what the tables of `folder` name and `source` has; return how many of each kind it has not, by prefix.
+@dataclass(slots=True)
+class AttachedCount:
+    """How many files of one kind the tables of a folder name, and how many of them are not there."""
+
+    named: int = 0
+    missing: int = 0
+
+
+def copy_attached(source: Folder, folder: Folder, stopped: Callable[[], bool]) -> dict[str, AttachedCount]:
+    """Bring what the tables of `folder` name and `source` has; return the counts of each kind, by prefix.
 
     A kind of which `source` has no folder was not saved. What is recorded there has to be as recorded, other files
     begin and end as they must. Raises OSError, PolarsError.
@@ -26,15 +35,16 @@ def copy_attached(source: Folder, folder: Folder, stopped: Callable[[], bool]) -
     record = read_record(source)
     files = [] if record is None else record.filter(is_attached()).select("path", "md5").rows()
     known: dict[str, str] = dict(files)
-    missing = {}
+    counts: dict[str, AttachedCount] = {}
     for prefix in (MASKS, RECORDINGS):
         if (source.path / prefix).is_dir():
-            missing[prefix] = 0
+            count = counts[prefix] = AttachedCount()
             for name in _named(folder, prefix):
                 if stopped():
-                    return missing
-                missing[prefix] += not _bring(source, folder, prefix + name, known.get(prefix + name))
-    return missing
+                    return counts
+                count.named += 1
+                count.missing += not _bring(source, folder, prefix + name, known.get(prefix + name))
+    return counts
 
 
 def _named(folder: Folder, prefix: str) -> Iterator[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from oid_async.concurrency import in_thread
+from oid_async.dataset.attached_copies import AttachedCount
 from oid_async.errors import UnavailableError, storage_errors
 from oid_async.events import Note
 from oid_async.jobs.context import RunContext
@@ -46,18 +47,27 @@ class Attachments:
         if lost is not None:
             raise UnavailableError(f"traces: {lost}; narrative/narratives.jsonl has captions meanwhile")
 
-    async def fetch_missing(self, missing: Mapping[str, int]) -> None:
+    async def fetch_missing(self, counts: Mapping[str, AttachedCount]) -> None:
         """Fetch what is missing of the masks and recordings that the tables name, then record every file.
 
-        `missing` counts it by MASKS and RECORDINGS. Raises StorageError.
+        `counts` are by MASKS and RECORDINGS. Raises StorageError.
         """
-        if any(missing.values()) and self._context.options.offline:
+        report, offline = self._context.report, self._context.options.offline
+        there = {
+            prefix: _added({}, (count.named, count.named - count.missing, 0, count.missing, 0))
+            for prefix, count in counts.items()
+        }
+        missing = {prefix: count.missing for prefix, count in counts.items() if count.missing}
+        if missing and offline:
             self._context.note(f"nothing is fetched with --offline: {sum(missing.values())} masks and recordings")
-        elif not self._context.options.offline:
-            if missing.get(MASKS):
-                await self.fetch_masks(self._context.folder)
-            if missing.get(RECORDINGS):
-                await self._fetch_recordings()
+        if MASKS in missing and not offline:
+            await self.fetch_masks(self._context.folder)
+        else:
+            report.masks = there.get(MASKS, {})
+        if RECORDINGS in missing and not offline:
+            await self._fetch_recordings()
+        else:
+            report.recordings = there.get(RECORDINGS, {})
         with storage_errors(self._context.folder.path):
             await in_thread(self._record)
 

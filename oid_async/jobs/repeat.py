@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from oid_async.concurrency import in_thread, single_error, until_stopped
-from oid_async.dataset.attached_copies import copy_attached
+from oid_async.dataset.attached_copies import AttachedCount, copy_attached
 from oid_async.dataset.audit import damaged_folder, drop_replaced
 from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.table_copies import CopiedTables
@@ -45,7 +45,7 @@ from oid_async.report import Report, size_text
 from oid_async.select.plan import plan_files
 from oid_async.store.folder import PLAN_NOTE, Folder
 from oid_async.store.results import Results
-from oid_async.store.written_files import ATTACHED, ATTACHED_FAILURES
+from oid_async.store.written_files import ATTACHED_FAILURES
 
 if TYPE_CHECKING:
     from oid_async.jobs.download import Run
@@ -186,17 +186,17 @@ class _Repetition:
     async def _bring_attached(self) -> None:
         """Copy masks and recordings, fetch what of them is missing, and record every file."""
         saved, context, folder = self._saved, self._context, self._context.folder
-        missing = dict.fromkeys(ATTACHED, 0)
+        counts: dict[str, AttachedCount] = {}
         try:
             if saved.folder is not None:
-                missing = await until_stopped(copy_attached, self._source, folder)
+                counts = await until_stopped(copy_attached, self._source, folder)
             if saved.folder is not None and not saved.own:
                 await in_thread(_copy_notes, self._source, folder)
         except (OSError, pl.exceptions.PolarsError) as error:
             if machine_error(error) is None:
                 raise
             raise storage_error(error, folder.path) from error
-        await Attachments(context, saved.manifest.ids).fetch_missing(missing)
+        await Attachments(context, saved.manifest.ids).fetch_missing(counts)
 
     def _last_notes(self) -> list[str]:
         """Return what of the set is gone, and which damaged files are kept, a line each."""

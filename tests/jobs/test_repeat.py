@@ -17,6 +17,7 @@ from support.published import (
     Image,
     counted_origin,
     image_names,
+    publish_lookalike,
     read_csv,
     read_manifest,
     run_cli,
@@ -367,3 +368,22 @@ def test_the_command_and_the_function_are_one(source: Path, tmp_path: Path, caps
     assert "notes.txt: neither a folder of a download" in capsys.readouterr().err
     assert cli.main(["repeat", str(source), "--savepath", "s3://bucket/set"]) == 2
     assert "it knows no s3://" in capsys.readouterr().err
+
+
+async def test_masks_come_along(tmp_path: Path) -> None:
+    """Those that are whole are linked, others fetched; without their record they are known by their form."""
+    mirror = publish_lookalike(tmp_path / "mirror")
+    query: dict[str, Any] = {"splits": ["validation"], "kinds": ["segmentation", "narrative"], "limit": 12}
+    source = tmp_path / "d"
+    downloaded = await oid_async.download(mirror=mirror, savepath=source, **query)
+    report = await oid_async.repeat(source, savepath=tmp_path / "new")
+    assert (report.masks["present"], report.masks["failed"]) == (downloaded.masks["downloaded"], 0)
+    assert differing(source, tmp_path / "new") == {"query.json"}
+    masks = sorted((source / "segmentation/masks").iterdir())
+    assert (tmp_path / "new/segmentation/masks" / masks[0].name).samefile(masks[0])
+    shutil.rmtree(source / ".oid_async")
+    masks[0].unlink()
+    masks[1].write_bytes(masks[1].read_bytes()[:40])
+    report = await oid_async.repeat(source, savepath=tmp_path / "again", mirror=mirror)
+    assert (report.masks["downloaded"], report.masks["failed"]) == (2, 0)
+    assert (await oid_async.verify(savepath=tmp_path / "again")).clean
