@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 import pytest
 from support.notes import notes_into
-from support.published import read_csv, run_cli, write_bytes
+from support.published import read_csv, typed, write_bytes
 
 import oid_async
 from oid_async.cli.main import main
@@ -98,7 +98,7 @@ def test_another_query_leaves_no_table_of_this_one(saved: Path, mirror: Path, tm
     """A folder describes one query: kinds that it does not ask for are gone, images and masks stay."""
     folder = tmp_path / "d"
     for kinds in ("all", "label"):
-        done = run_cli("download", "--mirror", mirror, "--split", "test", "--savepath", folder, "--kind", kinds)
+        done = typed("download", "--mirror", mirror, "--split", "test", "--savepath", folder, "--kind", kinds)
         assert done.code == 0, done.stderr
     tables = {str(path.relative_to(folder)) for path in folder.rglob("*.csv")} - {"ATTRIBUTION.csv"}
     assert tables == {"label/labels.csv"}
@@ -381,7 +381,7 @@ def test_what_cannot_be_meant_is_said_in_a_line(
 
 def test_all_kinds_of_a_release_that_lacks_some(mirror: Path, tmp_path: Path) -> None:
     """--kind all saves what there is and says what there is not."""
-    done = run_cli(
+    done = typed(
         "download",
         "--mirror",
         mirror,

@@ -29,7 +29,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from support.hostile_jpegs import REFUSED
 from support.notes import notes_into
-from support.published import read_csv, read_manifest, run_cli
+from support.published import read_csv, read_manifest, run_cli, typed
 from support.saved import NAMES, SavedBox, SavedFolder, SavedImage, picture, rectangle
 from support.shards import members
 
@@ -1066,10 +1066,10 @@ def test_the_command_line_exports(tmp_path: Path) -> None:
     report = json.loads(done.stdout)
     assert (done.code, report["images"], report["annotations"]) == (0, 1, {"bbox": 1})
     assert Path(report["out"]) == path / "export" / "yolo"
-    wrong = run_cli("export", path, "--format", "tfrecord")
+    wrong = typed("export", path, "--format", "tfrecord")
     assert wrong.code == 2
     assert "coco, yolo, voc" in wrong.stderr
-    none = run_cli("export", path, "--json")
+    none = typed("export", path, "--json")
     assert none.code == 2
     assert "--format" in json.loads(none.stdout)["error"]["message"]
 

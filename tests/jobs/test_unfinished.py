@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from support.published import run_cli
+from support.published import run_cli, typed
 from support.slow_origin import Slow, origin_in_a_thread
 
 import oid_async
@@ -107,10 +107,10 @@ def test_an_interrupted_run_can_be_read(tmp_path: Path, number: signal.Signals) 
                 "run the same command again to go on"
             )
         by_plan = rows(out)
-        checked = run_cli("verify", out)
+        checked = typed("verify", out)
         assert (checked.code, checked.stdout) == (0, "")
         assert f"{landed} of 320 images are saved" in checked.stderr
-        exported = run_cli("export", out, "--format", "coco", "--out", tmp_path / "coco", "--json")
+        exported = typed("export", out, "--format", "coco", "--out", tmp_path / "coco", "--json")
         assert json.loads(exported.stdout)["images"] == landed
         assert json.loads(exported.stdout)["annotations"]["bbox"] == len(by_plan["boxes"]) > 0
         shutil.rmtree(out / ".oid_async" / "plan")
@@ -151,7 +151,7 @@ def test_a_run_killed_at_any_moment_can_be_read(tmp_path: Path) -> None:
             run.communicate()
             if (out / "query.json").exists():
                 seen.add(check_against_journal(out))
-                checked = run_cli("verify", out)
+                checked = typed("verify", out)
                 assert (checked.code, checked.stdout) == (0, "")
             else:
                 with pytest.raises(InputError, match="no manifest"):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from support.mask_archives import KEY, Archives, fetch, make_archive, members_of, name_of, there
-from support.published import read_csv, run_cli
+from support.published import read_csv, typed
 
 from oid_async.events import Event
 from oid_async.masks.ranges import choose_ranges
@@ -291,7 +291,7 @@ def test_a_download_has_its_masks(lookalike: Path, tmp_path: Path) -> None:
     """Every row's MaskPath is a file that decodes; a category's masks alone; a lost one is fetched again."""
     folder = tmp_path / "d"
     words = ("download", "--mirror", lookalike, "--split", "test", "--savepath", folder, "--kind", "segmentation")
-    done = run_cli(*words, "--category", "Person", "--json")
+    done = typed(*words, "--category", "Person", "--json")
     assert done.code == 0, done.stderr
     rows = read_csv(folder / "segmentation" / "segmentation.csv")
     masks = folder / "segmentation" / "masks"
@@ -301,7 +301,7 @@ def test_a_download_has_its_masks(lookalike: Path, tmp_path: Path) -> None:
         with Image.open(masks / row["MaskPath"]) as mask:
             mask.load()
     (masks / rows[0]["MaskPath"]).unlink()
-    assert run_cli(*words, "--category", "Person").code == 0
+    assert typed(*words, "--category", "Person").code == 0
     assert (masks / rows[0]["MaskPath"]).is_file()
 
 
@@ -309,7 +309,7 @@ def test_a_mask_that_fails_is_told(lookalike: Path, tmp_path: Path) -> None:
     """Exit code 1, a line, and segmentation/failures.csv; the images are all there."""
     mirror = shutil.copytree(lookalike, tmp_path / "mirror", ignore=shutil.ignore_patterns("test-masks"))
     folder = tmp_path / "d"
-    done = run_cli("download", "--mirror", mirror, "--split", "test", "--savepath", folder, "--kind", "segmentation")
+    done = typed("download", "--mirror", mirror, "--split", "test", "--savepath", folder, "--kind", "segmentation")
     assert done.code == 1, done.stderr
     with (folder / "segmentation" / "failures.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

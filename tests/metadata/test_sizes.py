@@ -16,7 +16,7 @@ from urllib.parse import quote
 import polars as pl
 import pytest
 from aiohttp import web
-from support.published import read_csv, run_cli
+from support.published import read_csv, typed
 
 from oid_async.errors import UnavailableError
 from oid_async.events import ignore
@@ -227,11 +227,11 @@ def put(url: str, body: bytes, *, might_be_there: bool = False) -> None:
 def test_plans_are_exact_with_a_real_server(bucket: str, tmp_path: Path) -> None:
     """Listed from SeaweedFS, a plan says to the byte what a download then fetches."""
     words = ("--mirror", bucket, "--split", "train")
-    done = run_cli("metadata", "pull", "--sizes", *words)
+    done = typed("metadata", "pull", "--sizes", *words)
     assert done.code == 0, done.stderr
-    plan = json.loads(run_cli("plan", *words, "--json", "--savepath", tmp_path / "d").stdout)
+    plan = json.loads(typed("plan", *words, "--json", "--savepath", tmp_path / "d").stdout)
     assert plan["bytes_exact"]
-    report = json.loads(run_cli("download", *words, "--json", "--savepath", tmp_path / "d").stdout)
+    report = json.loads(typed("download", *words, "--json", "--savepath", tmp_path / "d").stdout)
     assert (report["failed"], report["bytes"]) == (0, plan["bytes"])
     assert len(read_csv(tmp_path / "d" / "ATTRIBUTION.csv")) == plan["selected"]
     assert os.path.exists(tmp_path / "d" / "manifest.parquet")

@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from aiohttp import web
-from support.published import run_cli
+from support.published import typed
 
 from oid_async.events import ignore
 from oid_async.http.client import Client
@@ -201,12 +201,12 @@ def test_traces_that_cannot_be_had_hold_up_nothing_else(lookalike: Path, tmp_pat
     (mirror / SHARD).unlink()
     folder = tmp_path / "d"
     words = ("download", "--mirror", mirror, "--split", "validation", "--savepath", folder, "--ndata", 30)
-    done = run_cli(*words, "--kind", "narrative", "--kind", "segmentation", "--traces", "--voice")
+    done = typed(*words, "--kind", "narrative", "--kind", "segmentation", "--traces", "--voice")
     assert done.code == 2, done.stderr
     assert "traces: " in done.stderr
     assert "name no recording" in done.stderr
     assert list((folder / "segmentation" / "masks").iterdir())
-    assert run_cli("verify", folder).code == 0
+    assert typed("verify", folder).code == 0
 
 
 async def test_recordings_land_whole_or_are_told(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_download_has_traces_and_recordings(lookalike: Path, tmp_path: Path) -
     folder = tmp_path / "d"
     words = ("download", "--mirror", lookalike, "--split", "validation", "--savepath", folder)
     for _ in range(2):
-        done = run_cli(*words, "--kind", "narrative", "--traces", "--voice", "--json")
+        done = typed(*words, "--kind", "narrative", "--traces", "--voice", "--json")
         assert done.code == 0, done.stderr
     shard = lookalike / SHARD
     wanted = sorted(shard.read_bytes().splitlines(), key=lambda line: json.loads(line)["image_id"])
