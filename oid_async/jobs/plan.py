@@ -19,7 +19,7 @@ from oid_async.jobs.gather import GatheredTables, choose_sources, gather_tables
 from oid_async.jobs.id_file import write_ids
 from oid_async.jobs.ownership import forget_outdated_failures, set_aside_unreadable
 from oid_async.jobs.selection import SelectionResult, remarks, select_images
-from oid_async.jobs.unknown_ids import cached_splits_of
+from oid_async.jobs.unknown_ids import cached_splits_of, cached_without_boxes
 from oid_async.openimages.vocabulary import Split
 from oid_async.options.query import Options
 from oid_async.report import Plan
@@ -102,6 +102,8 @@ class Planning:
         if given_out is None:
             for remark in remarks(self.tables, selected, await in_thread(self._elsewhere, selected)):
                 context.note(remark)
+            if count := await in_thread(self._without_boxes, selected):
+                context.note(f"{count} of these {'has' if count == 1 else 'have'} no boxes: --images all knows of them")
         selection, report = selected.selection, context.report
         report.selected = len(selection.keys) + selection.waiting
         report.failures = dict(summary.failures)
@@ -138,6 +140,14 @@ class Planning:
             return {}
         cache = self._context.cache.cache
         return cached_splits_of(images, selected.selection.unknown_lines, cache, options.release)
+
+    def _without_boxes(self, selected: SelectionResult) -> int:
+        """Return how many of the unknown ids --images all would know, as far as cached tables tell."""
+        images, options = self.tables.query.image_ids, self._context.options
+        if images is None or options.image_url is not None or options.images == "all":
+            return 0
+        cache, lines = self._context.cache.cache, selected.selection.unknown_lines
+        return cached_without_boxes(images, lines, self.tables.looked_in, cache, options.release)
 
     def _select(self, given_out: pl.Series | None) -> tuple[SelectionResult, Summary]:
         context, planner = self._context, self.planner

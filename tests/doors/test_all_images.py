@@ -72,6 +72,19 @@ async def test_labels_choose_images_without_boxes(
     assert few.selected == 0
 
 
+async def test_listed_images_without_boxes_are_pointed_to(lookalike: Path, query: dict[str, Any]) -> None:
+    """Ids that only the table of all images has, if that is in the cache, are unknown ones with a way out."""
+    await oid_async.metadata_pull(mirror=lookalike, images="all", kinds=["none"])
+    unboxed, notes = without_boxes(lookalike), list[str]()
+    listed = [unboxed[0], f"train/{unboxed[1]}", f"validation/{unboxed[2]}", "00000000000000ff"]
+    usual = query | {"images": "boxable", "kinds": ["none"], "image_ids": listed, "on_event": notes_into(notes)}
+    assert (await oid_async.plan(**usual)).unknown_ids == 4
+    assert "2 of these have no boxes: --images all knows of them" in notes
+    notes.clear()
+    assert (await oid_async.plan(**usual | {"images": "all"})).unknown_ids == 2
+    assert not [note for note in notes if "--images all" in note]
+
+
 async def test_a_plan_says_what_the_bucket_lacks(lookalike: Path, query: dict[str, Any], tmp_path: Path) -> None:
     """By the published counts; by the table of the images with boxes, if that is here; by the listing, if that is."""
     rows, unboxed = rows_of(lookalike).filter(Subset="train"), without_boxes(lookalike)
