@@ -29,7 +29,8 @@ def uses_of(options: Options, selecting: Kind, *, selects: bool) -> Iterator[Use
     `selecting` is the kind that names without a kind are of; `selects` says that its rows are asked for.
     """
     source = options.label_source
-    if selects or options.select_by is not None:
+    is_saved = selecting.name in options.kinds or "all" in options.kinds
+    if options.select_by is not None or (selects and not is_saved):
         yield Use(table_of(selecting, source), selecting.what, "choose another --select-by")
     if options.where is not None:
         for name in names(parse(options.where)):

@@ -76,14 +76,18 @@ class ClassNames:
 
     async def triplets_like(self, triplet: Triplet) -> str:
         """Return the part of a message that lists the most frequent triplets that fit; empty where none are cached."""
-        found = await asyncio.to_thread(self._triplets_like, triplet)
+        called: dict[str, str] = {}
+        for table in reversed(KINDS["relationship"].class_tables):
+            names = await self._files.cached_names(table)
+            called |= names.names if names is not None else {}
+        found = await asyncio.to_thread(self._triplets_like, triplet, called)
         return f"; there are, for example, {' '.join(found)}" if found else ""
 
-    def _triplets_like(self, triplet: Triplet) -> list[str]:
-        tables = self._files.cached_tables("relationships")
+    def _triplets_like(self, triplet: Triplet, called: dict[str, str]) -> list[str]:
         # Another run may replace a version meanwhile: a hint is not worth an error.
         with suppress(InputError, OSError, pl.exceptions.PolarsError):
-            return TripletExamples(tables, self._files.class_names(KINDS["relationship"])).like(triplet)
+            examples = TripletExamples(self._files.cached_tables("relationships"), called)
+            return examples.like(triplet) or examples.nearest(triplet)
         return []
 
     async def _nearest(self, word: str, classes: Classes) -> str:
@@ -130,6 +134,6 @@ def _or_all(word: str, names: Classes) -> str:
     """Return the names nearest to an unknown one; where none is near, the first of them."""
     near = names.nearest(word)
     if near.startswith("nearest"):
-        return near
+        return f"{near} (oid-async classes --kind relationship lists all)"
     called = list(dict.fromkeys(names.names.values()))
     return f"there are {', '.join(called[:_MOST_NAMES])}{', ...' if len(called) > _MOST_NAMES else ''}"

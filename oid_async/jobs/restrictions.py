@@ -200,6 +200,7 @@ class RestrictionReader:
             raise UsageError(
                 f"--triplet takes three parts, A,REL,B, such as Man,holds,* (* for any), not {text!r}{some}"
             )
+        await self._files.read_class_names(KINDS["relationship"])
         triplet = ANY_TRIPLET
         for place, (part, word) in enumerate(zip(("first", "predicates", "second"), parts, strict=True)):
             if word == _ANY:

@@ -241,7 +241,10 @@ class Options(ExportOptions):
         None, read.LIST, "--category-file", help="more categories: one name or MID a line, or a JSON list"
     )
     with_subclasses: bool = _which_images(
-        False, read.SWITCH, "--with-subclasses", help="with every class below a category or an excluded class, too"
+        False,
+        read.SWITCH,
+        "--with-subclasses",
+        help="with every class below a category, an excluded class or an object of --triplet, too",
     )
     match: Match = _which_images(
         "any",
@@ -337,7 +340,7 @@ class Options(ExportOptions):
         ("bbox",),
         read.several_of(get_args(KindWord)),
         "--kind",
-        help="annotations to save, repeatable; none: images alone",
+        help="annotations to save, or whose classes to list, repeatable; none: images alone",
         default_text="bbox",
     )
     select_by: KindName | None = _which_images(
