@@ -99,6 +99,7 @@ REFUSED = {
     "OriginalSize > ALL(VALUES (1))": "subqueries",
     "NOW() > Author": "NOW is another one each time",
     "Author < CURRENT_DATE": "CURRENT_DATE is another one",
+    "GREATEST() = Rotation": "GREATEST() has nothing to compare",
     "Rotation = 0 -- c": "-- has no place in a condition",
     "Rotation = 0; Rotation = 1": "; has no place",
     " OR ".join(["Rotation = 0"] * 20_000): "too many parts for Polars",
