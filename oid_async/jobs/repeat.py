@@ -41,7 +41,7 @@ from oid_async.jobs.stored_query import Given, must_be_named
 from oid_async.jobs.transfers import ImageTransfers
 from oid_async.options.query import KEPT_LISTS, Options
 from oid_async.redaction import printable
-from oid_async.report import Report, size_text
+from oid_async.report import Report, counted, size_text
 from oid_async.select.plan import plan_files
 from oid_async.store.folder import PLAN_NOTE, Folder
 from oid_async.store.results import Results
@@ -123,7 +123,9 @@ class _Repetition:
         planning = RepeatPlanning(context, saved)
         decision = await planning.decide()
         if decision.copied:
-            context.note(f"{decision.copied} images are copies: hard links to those of the source are impossible")
+            context.note(
+                f"{counted(decision.copied, 'image')} copied: hard links to those of the source are impossible"
+            )
         context.sink(Planned(decision.plan))
         self._check_mirror(decision)
         check_space(decision.plan, context.options)
@@ -134,8 +136,8 @@ class _Repetition:
         added = await in_thread(self._write_results, lists, document, decision)
         if added:
             context.note(
-                f"{added} images are saved that the source had not, and its tables have no rows of them: run download "
-                "with the same query in this folder to have these, too"
+                f"{counted(added, 'image')} landed that the source had not, so that its tables have no rows of it; run "
+                "download with the same query in this folder to have these, too"
             )
         await self._bring_attached()
         for note in await in_thread(self._last_notes):
@@ -213,12 +215,14 @@ class _Repetition:
             if len(lost):
                 named = ", ".join(f"{image} ({reason})" for image, reason in lost.head(_MOST_NAMED).iter_rows())
                 more = ", ..." if len(lost) > _MOST_NAMED else ""
-                notes.append(printable(f"{len(lost)} images of the set cannot be had as they were: {named}{more}"))
+                notes.append(
+                    printable(f"{counted(len(lost), 'image')} of the set cannot be had as before: {named}{more}")
+                )
         with storage_errors(folder.path):
             kept = drop_replaced(folder, (), ())
         if kept and self._saved.own:
             notes.append(
-                f"{len(kept)} damaged files are kept in {damaged_folder(folder)}: no image came in their place"
+                f"{counted(len(kept), 'damaged file')} kept in {damaged_folder(folder)}: no image came in its place"
             )
         return notes
 

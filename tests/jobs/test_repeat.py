@@ -242,7 +242,7 @@ async def test_where_links_are_impossible_images_are_copied(
     monkeypatch.setattr("os.link", refuse)
     notes: list[str] = []
     await oid_async.repeat(source, savepath=tmp_path / "new", on_event=notes_into(notes))
-    assert any("11 images are copies" in note for note in notes)
+    assert any("11 images copied" in note for note in notes)
     assert differing(source, tmp_path / "new") == {"query.json"}
     assert os.stat(tmp_path / "new/images" / f"{IDS[0]}_o.jpg").st_nlink == 1
 
