@@ -85,7 +85,9 @@ def check_against_journal(savepath: Path) -> int:
     return len(landed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_an_interrupted_run_can_be_read(tmp_path: Path, number: signal.Signals) -> None:
     """While it is on, after a signal, without its plan, without its journal: the same tables; then the run goes on."""
     objects, out = Slow(staged=False), tmp_path / "out"

@@ -26,7 +26,10 @@ def peak_mb(command: list[str]) -> tuple[int, float]:
     return process.returncode, usage.ru_maxrss / 1024
 
 
-@pytest.mark.parametrize("bound", [[], ["--max-image-bytes", "3M"]], ids=["64 MiB", "3 MiB"])
+@pytest.mark.parametrize(
+    "bound",
+    [pytest.param([], marks=pytest.mark.slow, id="64 MiB"), pytest.param(["--max-image-bytes", "3M"], id="3 MiB")],
+)
 async def test_whatever_a_server_sends_memory_stays_flat(tmp_path: Path, bound: list[str]) -> None:
     """Endless bodies, bombs and floods of headers peak within 50 MB of a run in which nothing happens."""
     peaks = {}
