@@ -57,9 +57,16 @@ def repeat(folder: Path) -> None:
     repeated_run(Folder(folder), Given.of(folder, {}, repairs=True), ignore, retry_failed=False)
 
 
+def select(folder: Path) -> None:
+    """Read a query.json as a value; what is written of that is the same value."""
+    query = oid_async.Query.from_json(folder)
+    assert oid_async.Query.from_json(query.to_json()) == query
+
+
 def check(folder: Path) -> None:
-    """A query.json is repeated, or refused in one line that names it."""
-    for read in (repeat, lambda path: read_options(read_query_file(path), Folder(path), Given.of(path, {}))):
+    """A query.json is repeated and read as a value, or refused in one line that names it."""
+    stored = (repeat, select, lambda path: read_options(read_query_file(path), Folder(path), Given.of(path, {})))
+    for read in stored:
         try:
             read(folder)
         except OidError as error:
