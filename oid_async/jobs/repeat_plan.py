@@ -187,7 +187,7 @@ class RepeatPlanning:
         frame = frame.drop("FileName").with_row_index("at").join(found, on="at", how="left", maintain_order="left")
         self._sink_checked(len(frame) - len(wanted))
         name = pl.coalesce("FileName", pl.when(is_named).then("SavedName"))
-        return frame.with_columns(FileName=name, present=pl.col("present").fill_null(False))
+        return frame.with_columns(FileName=name, present=pl.col("present").fill_null(False)).drop("at")
 
     def _sink_checked(self, count: int) -> None:
         total = len(self._saved.manifest.keys)

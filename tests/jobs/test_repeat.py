@@ -125,6 +125,18 @@ async def test_an_image_that_changed_at_its_origin_is_named(source: Path, mirror
     assert (tmp_path / "new/bbox/bbox.csv").read_bytes() == (source / "bbox/bbox.csv").read_bytes()
 
 
+async def test_an_image_that_had_failed_gets_a_name_beside_one_of_the_same_name(tmp_path: Path) -> None:
+    """With --retry-failed an image lands whose own name another image of the set has: it gets its id behind it."""
+    there, failed = Image(IDS[0], "same_o.jpg"), Image(IDS[1], "same_o.jpg", stored=False)
+    boxes = [Box(image.image_id, BALL) for image in (there, failed)]
+    mirror = Dataset([(BALL, "Ball")], [there, failed], boxes).publish(tmp_path / "mirror")
+    await oid_async.download(mirror=mirror, savepath=tmp_path / "d")
+    change(mirror, failed.image_id)
+    report = await oid_async.repeat(tmp_path / "d", savepath=tmp_path / "new", mirror=mirror, retry_failed=True)
+    assert (report.present, report.downloaded, report.failed) == (1, 1, 0)
+    assert image_names(tmp_path / "new") == ["same_o.jpg", f"same_o_{failed.image_id}.jpg"]
+
+
 async def test_the_mirror_must_be_named_where_it_is_needed(source: Path, tmp_path: Path) -> None:
     """Copies that came from a mirror are not asked of another place without a word: exit code 2 names the option."""
     (source / "images" / f"{IDS[0]}_o.jpg").unlink()
