@@ -29,6 +29,8 @@ _SUBQUERY = re.compile(r"(?i)\b(?:select|values)\b|\(\s*from\b|\b(?:read|scan)_\
 # Looked for in quotes, too: what a quoted text is, is Polars' to say.
 _READER = re.compile(r"(?i)\b(?:read|scan)_(?:csv|parquet|ipc|n?djson|json|avro|delta|iceberg|lines|excel)")
 _CLOCK = re.compile(r"(?i)\b(?:now|current_date|current_time|current_timestamp|localtime|localtimestamp)\b")
+# Polars makes x = TRUE of it, so that NULL stays NULL: in SQL it is FALSE, and with NOT it is TRUE.
+_TRUTH = re.compile(r"(?i)\bis\s+(not\s+)?(true|false)\b")
 # Polars panics on it, and a panic writes to stderr, whoever catches it.
 _EMPTY = re.compile(r"(?i)\b(greatest|least)\s*\(\s*\)")
 _COMMENT = re.compile(r"--|/\*|\$|;")
@@ -141,6 +143,12 @@ def _refuse_text(text: str) -> None:
     if (found := _CLOCK.search(bare)) is not None:
         raise UsageError(
             f"--image-where: {found[0]} is another one each time, and the same query must select the same images"
+        )
+    if (found := _TRUTH.search(bare)) is not None:
+        wrong, right = ("IS NOT", "IS") if found[1] else ("IS", "IS NOT")
+        raise UsageError(
+            f"--image-where: Polars leaves {wrong} {found[2]} open where a column is NULL, which SQL does not; "
+            f"write ((...) {right} DISTINCT FROM {found[2]})"
         )
     if (found := _EMPTY.search(bare)) is not None:
         raise UsageError(f"--image-where: {found[1]}() has nothing to compare")
