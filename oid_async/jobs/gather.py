@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -130,7 +131,7 @@ class TableGatherer:
         # The splits of a given image table are those that its rows name.
         are_known = options.image_url is None or bool(options.splits)
         missing = self._require_published(uses, everywhere if are_known else None)
-        query = self._query(lists, by_rows=by_rows)
+        query = await asyncio.to_thread(partial(self._query, lists, by_rows=by_rows))
         await self._files.fetch_given()
         if not needs_rows and self._is_bare(lists[0]):
             return await self._from_list(query)
@@ -175,7 +176,7 @@ class TableGatherer:
         )
 
     def _query(self, lists: tuple[IdList | None, IdList | None], *, by_rows: bool) -> ResolvedQuery:
-        """Return the query as far as no table is needed for it."""
+        """Return the query as far as it needs no table. Blocking: a long --image-where takes Polars a second."""
         options = self._options
         return ResolvedQuery(
             match=options.match,
@@ -242,7 +243,7 @@ class TableGatherer:
         images, ids = await self._files.tables("images", splits), IdForm()
         if condition is not None:
             for table in images:
-                condition.require(await asyncio.to_thread(columns_of, table), table.name)
+                await asyncio.to_thread(_require_columns, condition, table)
         if options.image_url is not None:
             ids = IdForm(await asyncio.to_thread(looks_hexadecimal, images[0]))
             if needs_rows and not ids.hexadecimal and (options.annotation is None or needed - {"boxes"}):
@@ -428,6 +429,10 @@ class TableGatherer:
         with reading(images):
             subsets = scan(images, ["Subset"], []).unique().collect(engine="streaming").to_series().to_list()
         return True, tuple(split for split in SPLITS if split in subsets) or SPLITS
+
+
+def _require_columns(condition: ImageCondition, table: TableFile) -> None:
+    condition.require(columns_of(table), table.name)
 
 
 async def gather_tables(
