@@ -136,8 +136,8 @@ class _Repetition:
         added = await in_thread(self._write_results, lists, document, decision)
         if added:
             context.note(
-                f"{counted(added, 'image')} landed that the source had not, so that its tables have no rows of it; run "
-                "download with the same query in this folder to have these, too"
+                f"{counted(added, 'image')} landed that the source had not, without rows in its tables; run download "
+                "with the same query in this folder to have these, too"
             )
         await self._bring_attached()
         for note in await in_thread(self._last_notes):

@@ -28,7 +28,7 @@ from oid_async.report import PASSING_KINDS, Outcome, Plan, kind_of, write_detail
 from oid_async.select.names import NameAssigner, NameHashes, folded_hashes
 from oid_async.select.plan import PLAN_COLUMNS, clear_plan, spans
 from oid_async.select.remembered import still_failed
-from oid_async.store.disk import free_bytes
+from oid_async.store.disk import free_bytes, has_plain
 from oid_async.store.failure_memory import memory_text
 from oid_async.store.folder import Folder
 from oid_async.store.journal_index import JournalIndex
@@ -250,7 +250,7 @@ class RepeatPlanning:
         """Return ImageID, URL, Detail, Attempts of these images in the set's failures.csv, one row each."""
         schema = {"ImageID": pl.String, "URL": pl.String, "Detail": pl.String, "Attempts": pl.Int64}
         path = None if self._saved.folder is None else self._saved.folder / "failures.csv"
-        if path is None or not path.is_file():
+        if path is None or not has_plain(path):
             return pl.DataFrame(schema=schema)
         with reading(TableFile(path, str(path))):
             rows = pl.scan_csv(path, infer_schema=False, glob=False).filter(

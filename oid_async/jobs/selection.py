@@ -190,7 +190,9 @@ def remarks(
             yield f"{category.class_name}: {_subclasses(category)}; --with-subclasses excludes them too"
     if selection.unboxed:
         asks = tables.selecting is not None and tables.selecting.conditions.columns
-        what = "box that fits: not selected" if asks else "box: not selected; --kind none takes them too"
+        # Where no boxes are saved it is a limit by class, or a number of boxes, that asks for them.
+        do = "; --kind none takes them too" if tables.saved else ""
+        what = "box that fits: not selected" if asks else f"box: not selected{do}"
         have = "1 listed image has" if selection.unboxed == 1 else f"{selection.unboxed} listed images have"
         yield f"{have} no {what}"
     if (negatives := selection.negatives) is not None and negatives.found < negatives.asked:

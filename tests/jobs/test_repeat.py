@@ -226,7 +226,7 @@ async def test_rows_come_back_with_their_image(source: Path, mirror: Path) -> No
     notes: list[str] = []
     report = await oid_async.repeat(source, mirror=mirror, retry_failed=True, on_event=notes_into(notes))
     assert (report.downloaded, (source / "bbox/bbox.csv").read_bytes()) == (1, before)
-    assert not any("no rows" in note for note in notes)
+    assert not any("without rows" in note for note in notes)
     assert not (source / ".oid_async/rows").exists()
     assert (await oid_async.verify(savepath=source)).clean
 
@@ -314,6 +314,15 @@ async def test_a_manifest_that_was_changed_is_refused(source: Path, tmp_path: Pa
     with pytest.raises(InputError, match=next(iter(column)) if "ImageID" not in column else "twice"):
         await oid_async.repeat(manifest, savepath=tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+async def test_a_link_in_place_of_the_failures_is_refused(source: Path, tmp_path: Path) -> None:
+    """The folder may be anybody's: what failed is read of a plain file in it alone."""
+    (source / "failures.csv").rename(tmp_path / "others.csv")
+    (source / "failures.csv").symlink_to(tmp_path / "others.csv")
+    shutil.rmtree(source / ".oid_async")
+    with pytest.raises(InputError, match=r"failures\.csv: it is a link"):
+        await oid_async.repeat(source, savepath=tmp_path / "new")
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "http://127.0.0.1:9/a.jpg", "http://169.254.169.254/a"])
