@@ -98,8 +98,10 @@ def _left_alone(
                 found = answers(terms, tables.ids).collect(engine="streaming")
             met |= {text: found.filter(condition).get_column(KEY) for text, condition in conditions.items()}
     what = tables.selecting.kind.what if tables.selecting is not None else "annotation"
+    # Without a category only rows that meet all conditions on rows were counted.
+    rows = f"{what} that match" if tables.row_terms else f"any {what}"
     titles = tuple(selection.candidates) if tables.query.categories else ()
-    return left_alone(images, pairs, tables.query, met, (titles, what))
+    return left_alone(images, pairs, tables.query, met, (titles, rows))
 
 
 def _with_names(selection: Selection, names: Mapping[str, str]) -> Selection:

@@ -10,7 +10,7 @@ from oid_async.select.images import Images
 from oid_async.select.label_sets import LabelSets
 from oid_async.select.query import ResolvedQuery
 
-# The titles of the categories, and what the annotations that select are called.
+# The titles of the categories, and what to call all annotations that match, whatever their class.
 Words = tuple[tuple[str, ...], str]
 
 
@@ -43,7 +43,7 @@ def _sets(every: Images, labelled: LabelSets, query: ResolvedQuery, words: Words
     if query.match == "all" and len(having) > 1:
         yield "all categories (--type inter)", reduce(and_, having)
     if query.by_boxes and not having:
-        yield f"any {what}", labelled.matching()
+        yield what, labelled.matching()
     for category in query.excluded:
         yield f"--exclude {category.class_name}", ~labelled.having(category.labels)
     if query.min_boxes is not None:

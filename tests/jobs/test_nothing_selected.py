@@ -80,6 +80,11 @@ async def line_of(mirror: Path, **query: Any) -> str:
             {"image_ids": [IDS[5]]},
             "none asked for; each condition alone would leave, of 6 images: any boxes 5; --image-ids 1",
         ),
+        (
+            {"is_group_of": True, "min_area": "99%"},
+            "none asked for; each condition alone would leave, of 6 images: "
+            "boxes that match 0; --is-group-of yes 2; --min-area 99% 0",
+        ),
         ({"categories": ["Ball"], "limit": 0}, "Ball 3; 3 images meet every condition, none is left by limit or part"),
     ],
     ids=str,
