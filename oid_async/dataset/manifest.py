@@ -28,7 +28,7 @@ _MD5 = "^[A-Za-z0-9+/]{22}==$"
 class Manifest:
     """The rows of a manifest. `keys` are those of all images, sorted, `ids` their form.
 
-    `rows` has KEY, MANIFEST_SCHEMA and those `roles` (columns of ROLE_SCHEMA) that the file has, in order of KEY if
+    `rows` has KEY, MANIFEST_SCHEMA and `roles` (ROLE_SCHEMA, if the file has a column of it), in order of KEY if
     `is_sorted`.
     """
 
@@ -53,12 +53,14 @@ class Manifest:
                 raise InputError(f"{path}: column {column!r} is missing; it is no manifest of this program's")
             if present[column].is_nested():
                 raise InputError(f"{path}: column {column!r} holds {present[column]}; it is no manifest of ours")
-        roles = {name: dtype for name, dtype in ROLE_SCHEMA.items() if name in present}
-        if "VerifiedAbsent" in roles and not isinstance(present["VerifiedAbsent"], pl.List):
+        if "VerifiedAbsent" in present and not isinstance(present["VerifiedAbsent"], pl.List):
             raise InputError(f"{path}: column 'VerifiedAbsent' holds no lists; it is no manifest of ours")
+        roles = ROLE_SCHEMA if any(name in present for name in ROLE_SCHEMA) else {}
         schema = MANIFEST_SCHEMA | roles
+        # Of the two about negatives one alone may have been left.
         rows = pl.scan_parquet(path, glob=False).with_columns(
-            pl.col(name).cast(dtype) for name, dtype in schema.items()
+            (pl.col(name) if name in present else pl.lit(None)).cast(dtype).alias(name)
+            for name, dtype in schema.items()
         )
         with reading(table):
             _check_values(path, rows)

@@ -346,10 +346,11 @@ class SavedDataset:
 def _with_dtypes(images: pl.LazyFrame) -> pl.LazyFrame:
     """Return the manifest in its dtypes; where it has roles, an image without one is selected."""
     there = images.collect_schema()
-    schema = MANIFEST_SCHEMA | {name: dtype for name, dtype in ROLE_SCHEMA.items() if name in there}
-    images = images.with_columns(pl.col(name).cast(dtype) for name, dtype in schema.items())
-    defaults = (pl.col(name).fill_null(default) for name, default in _NO_ROLE.items() if name in there)
-    return images.with_columns(defaults)
+    images = images.with_columns(pl.col(name).cast(dtype) for name, dtype in MANIFEST_SCHEMA.items())
+    if not any(name in there for name in ROLE_SCHEMA):
+        return images
+    columns = {name: pl.col(name).cast(dtype) if name in there else None for name, dtype in ROLE_SCHEMA.items()}
+    return images.with_columns(pl.coalesce(columns[name], default).alias(name) for name, default in _NO_ROLE.items())
 
 
 _NO_ROLE = {"Role": pl.lit(SELECTED), "VerifiedAbsent": pl.lit([], pl.List(pl.String))}

@@ -146,8 +146,9 @@ class RepeatPlanning:
         is_other = (pl.col("JournalSubset") != pl.col("Subset")).fill_null(False)
         is_saved = (pl.col("Journalled") == "ok").fill_null(False) & ~is_other
         status, sizes = pl.col("Status"), pl.any_horizontal(pl.col("Bytes", "MD5").is_not_null())
-        # What was saved once, and an earlier repeat could not get at that time.
+        # What was saved here once, and an earlier repeat could not get at that time.
         is_lost = (status == "failed") & sizes & pl.col("Reason").is_in(list(PASSING_KINDS)).fill_null(False)
+        is_lost &= saved.own
         frame = frame.with_columns(
             IsSaved=is_saved,
             WasOk=status == "ok",

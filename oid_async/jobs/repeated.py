@@ -51,7 +51,9 @@ def repeated_run(
 
 
 def _options(content: Mapping[str, Any], folder: Folder, given: Given, *, retry_failed: bool) -> Options:
-    stored, site = content["query"], content.get("site")
+    stored, site = content.get("query"), content.get("site")
+    if not isinstance(stored, Mapping):
+        raise ValueError("it holds no query")
     mirror = stored.get("mirror") or (site if site != SITE else None)
     if mirror and given.options.mirror is None:
         raise must_be_named(folder, "mirror", mirror)
@@ -60,8 +62,8 @@ def _options(content: Mapping[str, Any], folder: Folder, given: Given, *, retry_
     if hosts := set(stored.get("allow_hosts") or ()) - set(given.options.allow_hosts):
         raise must_be_named(folder, "allow_hosts", min(hosts))
     values = taken_values(content, folder, given, {})
-    if values.get("source") is None and (site is None) != (given.options.mirror is None):
-        # What the default would be now is not what it was.
+    if values.get("source") is None and (site is None) != (given.options.mirror is None) and "sources" in content:
+        # What the default would be now is not what it was. A Query written as JSON has asked no source yet.
         values["source"] = tuple(content["sources"])
     for name in unnamed(values, given, TABLES):
         _check_host(folder, name, values[name])

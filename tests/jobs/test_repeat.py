@@ -282,6 +282,12 @@ async def test_a_query_without_a_manifest_is_asked_anew(source: Path, mirror: Pa
     assert differing(source, tmp_path / "new") <= {"query.json", "manifest.parquet", "failures.csv"}
 
 
+async def test_a_query_written_as_json_is_carried_out(mirror: Path, tmp_path: Path) -> None:
+    """What `Query.to_json` returns is the query of a query.json."""
+    (tmp_path / "mine.json").write_text(oid_async.Query(limit=2).to_json())
+    assert (await oid_async.repeat(tmp_path / "mine.json", savepath=tmp_path / "new", mirror=mirror)).selected == 2
+
+
 async def test_what_an_unfinished_run_has_saved_is_linked(source: Path, mirror: Path, tmp_path: Path) -> None:
     """Without a manifest the query is asked anew, and the images that are there are not fetched."""
     (source / "manifest.parquet").unlink()
@@ -323,6 +329,27 @@ async def test_a_link_in_place_of_the_failures_is_refused(source: Path, tmp_path
     shutil.rmtree(source / ".oid_async")
     with pytest.raises(InputError, match=r"failures\.csv: it is a link"):
         await oid_async.repeat(source, savepath=tmp_path / "new")
+
+
+@pytest.mark.parametrize("kept", [["Role"], ["VerifiedAbsent"]], ids="".join)
+async def test_one_of_the_columns_about_negatives_is_enough(source: Path, tmp_path: Path, kept: list[str]) -> None:
+    """Somebody may have sent a manifest without the other one: it is repeated, read and exported."""
+    columns = {"Role": pl.lit("negative"), "VerifiedAbsent": pl.lit(["/m/0bt9lr"])}
+    manifest = edited(source / "manifest.parquet", **{name: columns[name] for name in kept})
+    shutil.copy(manifest, tmp_path / "alone.parquet")
+    await oid_async.repeat(manifest, savepath=tmp_path / "new")
+    images = oid_async.open(tmp_path / "new").images.select("Role", "VerifiedAbsent").collect()
+    assert images.row(0) == (("negative", []) if kept == ["Role"] else ("selected", ["/m/0bt9lr"]))
+    await oid_async.export(savepath=tmp_path / "new", format="coco")
+
+
+async def test_rows_that_failed_stay_failed_in_another_folder(source: Path, mirror: Path, tmp_path: Path) -> None:
+    """Also those that an earlier repeat could not get for a while: --retry-failed asks for them."""
+    failed = {"Status": pl.lit("failed"), "Reason": pl.lit("network")}
+    alone = Path(shutil.copy(edited(source / "manifest.parquet", **failed), tmp_path / "alone.parquet"))
+    report = await oid_async.repeat(alone, savepath=tmp_path / "new", mirror=mirror)
+    assert report.failures == {"network": 12}
+    assert (await oid_async.repeat(alone, savepath=tmp_path / "new", mirror=mirror, retry_failed=True)).downloaded == 11
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "http://127.0.0.1:9/a.jpg", "http://169.254.169.254/a"])
