@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 _SLICE_ROWS = 256
 _IDS = KEPT_LISTS["image_ids"]
+# What query.json calls the manifest of a set that came from it alone.
+REPEATED = "repeats"
 
 
 def repeated_document(context: RunContext, saved: SavedSet) -> tuple[GivenLists, dict[str, Any]]:
@@ -83,9 +85,9 @@ def _of_manifest(context: RunContext, saved: SavedSet) -> tuple[GivenLists, dict
         "site": context.site.name,
         "categories": {},
         "tables": [{"table": "image-ids", "name": str(ids), "bytes": copy.stat().st_size, "md5": digest, "kept": _IDS}],
-        "repeats": {"manifest": saved.manifest.table.path.name, "bytes": manifest[0], "md5": manifest[1]},
+        REPEATED: {"manifest": saved.manifest.table.path.name, "bytes": manifest[0], "md5": manifest[1]},
     }
-    document["digest"] = hashlib.sha256(json.dumps(document["repeats"]).encode()).hexdigest()
+    document["digest"] = hashlib.sha256(json.dumps(document[REPEATED]).encode()).hexdigest()
     return GivenLists(options, {"image_ids": copy}, {"image_ids": _IDS}), document
 
 

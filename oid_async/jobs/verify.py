@@ -7,9 +7,9 @@ findings and eight bytes per image.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
@@ -30,6 +30,7 @@ from oid_async.dataset.audit import (
 )
 from oid_async.dataset.export_audit import EXPORTS, ExportAudit, exports_of
 from oid_async.dataset.file_audit import FileAudit, can_remake_manifest, unreadable_manifest, whole_inputs
+from oid_async.dataset.query_file import read_query_file
 from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import InputError, UsageError, storage_errors
@@ -38,9 +39,12 @@ from oid_async.forks import refuse_forked_child
 from oid_async.jobs.export import Export
 from oid_async.jobs.opening import open_folder
 from oid_async.jobs.repair import clear_damage, export_options, restore_inputs
+from oid_async.jobs.repeat import Repeat
+from oid_async.jobs.repeat_query import REPEATED
 from oid_async.jobs.repeated import repeated_run
 from oid_async.jobs.stored_query import Given
 from oid_async.options.query import Options
+from oid_async.report import Report
 from oid_async.store.folder import Folder
 
 FINDING_KINDS: tuple[FindingKind, ...] = ("missing", "truncated", "altered", "extra", "unchecked")
@@ -225,17 +229,28 @@ class Verify:
                 return first
             _check_exports(first)
             await in_thread(restore_inputs, self._folder, damage, given.names)
-            run = await in_thread(partial(repeated_run, self._folder, given, self._sink, retry_failed=tried_before))
+            fetch_again = await in_thread(self._fetching, given, damage, tried_before)
             moved = await in_thread(clear_damage, self._folder, damage)
         kept = f"; {moved} damaged files wait in {damaged}" if moved else ""
         self._sink(Note(f"{_described(damage)}{kept}"))
         of_exports = pl.col("path").str.starts_with(f"{EXPORTS}/")
         if len(damage.filter(~of_exports)) or tried_before:
-            await run.download()
+            await fetch_again()
         await self._repair_exports(damage.filter(of_exports))
         with read_lock(self._folder):
             dataset, again = await self._check()
             return await self._finish_repair(dataset, damage, again)
+
+    def _fetching(self, given: Given, damage: pl.DataFrame, retry_failed: bool) -> Callable[[], Awaitable[Report]]:
+        """Return what fetches again: of a set that a manifest alone has brought its own manifest, else its query.
+
+        The query of such a set is no more than its ids: authors, names and roles are those of the manifest. Blocking.
+        """
+        is_whole = self._folder.manifest.name not in damage.get_column("path")
+        if is_whole and REPEATED in read_query_file(self._folder.path):
+            options = replace(given.options, retry_failed=retry_failed)
+            return Repeat(self._folder.path, Given(options, given.names | {"retry_failed"}), self._sink).run
+        return repeated_run(self._folder, given, self._sink, retry_failed=retry_failed).download
 
     async def _repair_exports(self, damage: pl.DataFrame) -> None:
         """Write the exports anew of which something is wrong."""

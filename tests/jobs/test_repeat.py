@@ -167,7 +167,7 @@ def test_offline_from_a_copied_folder(source: Path, tmp_path: Path) -> None:
 
 
 async def test_a_manifest_alone_brings_images_and_names(master: Path, tmp_path: Path) -> None:
-    """Whatever it is called: no rows; the folder can be verified, exported, and repeated."""
+    """Whatever it is called: no rows; the folder can be verified, repeated and, authors and all, repaired."""
     manifest = shutil.copy(master / "d/manifest.parquet", tmp_path / "colleague.parquet")
     async with counted_origin(master / "mirror") as (origin, asked):
         report = await oid_async.repeat(manifest, savepath=tmp_path / "new", mirror=origin)
@@ -181,6 +181,9 @@ async def test_a_manifest_alone_brings_images_and_names(master: Path, tmp_path: 
     assert (await oid_async.verify(savepath=tmp_path / "new")).clean
     second = await oid_async.repeat(tmp_path / "new", savepath=tmp_path / "second", offline=True)
     assert second.present == 11
+    (tmp_path / "new/images" / f"{IDS[0]}_o.jpg").unlink()
+    assert (await oid_async.verify(savepath=tmp_path / "new", repair=True, mirror=master / "mirror")).repaired == 1
+    assert pl.read_parquet(tmp_path / "new/manifest.parquet").select(columns).equals(tables[0])
 
 
 async def test_its_own_folder_is_completed(source: Path, mirror: Path) -> None:
