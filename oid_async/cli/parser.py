@@ -70,7 +70,8 @@ def _advice(words: Sequence[str], extra: Sequence[str]) -> str:
         of_query = words[0] in ("download", "plan") and at
         return f"; a class is named by --category {quote(' '.join(extra))}" if of_query else ""
     name, _, value = words[flag].partition("=")
-    if name not in repeatable:
+    # Behind an option that the command does not know nothing is too much.
+    if name not in repeatable or words[flag] in extra:
         return ""
     end = next((place for place in range(at, len(words)) if words[place].startswith("-")), len(words))
     values = [*([value] if value else []), *words[flag + 1 : end]]
