@@ -61,8 +61,8 @@ class Span:
 
     `images` has the columns of SavedDataset.images but Status, Reason and Source, and of the export: KEY (u64, the id
     as a number), Place (i64, from 1), Split, OutWidth and OutHeight in pixels; of a query with negatives also Role and
-    VerifiedAbsent. Rows of boxes and masks have ImageID,
-    CLASS (u32), XMin, XMax, YMin, YMax (f64, fractions) and own columns; other kinds are as published, as text.
+    VerifiedAbsent. Rows of boxes and masks have ImageID, CLASS (u32), XMin, XMax, YMin, YMax (f64, fractions) and own
+    columns; other kinds are as published, as text.
     """
 
     images: pl.DataFrame

@@ -172,8 +172,8 @@ class ClassLister:
         sides: list[tuple[ClassRow, ...]] = [(), ()]
         if _RELATIONSHIP in kinds:
             of_side = (_counts(cache, release, _RELATIONSHIP, PREDICATE), counts["relationship"])
-            for place, table in enumerate(("predicates", "attributes")):
-                sides[place] = _side_rows(names.tables[table], pattern, of_side[place])  # type: ignore[index]
+            of_names = (names.tables["predicates"], names.tables["attributes"])
+            sides = [_side_rows(each, pattern, count) for each, count in zip(of_names, of_side, strict=True)]
         nothing = None
         if pattern and not (rows or sides[0] or sides[1]):
             nothing = f"no class has {pattern!r} in its name; {classes.nearest(pattern)}{_others(names, pattern)}"

@@ -45,11 +45,10 @@ class GatheredTables:
 
     `selecting` are the annotations that say which images match, None when nothing asks for any; `saved` those that are
     saved, `named` the labels of the classes that --where names, by kind. `triplets` is what --triplet asks for,
-    `row_terms` each condition on rows by itself. `splits` keeps
-    image rows of these splits only (empty: all), `looked_in` are those whose tables are read; `bare` says that `images`
-    is no more than an id list, `given` that annotations or images are a user's own table; `identities` tells each
-    table's state for query.json; `bad_rows` has File, Line and Reason of the damaged rows that were left out of the
-    tables.
+    `row_terms` each condition on rows by itself. `splits` keeps image rows of these splits only (empty: all),
+    `looked_in` are those whose tables are read; `bare` says that `images` is no more than an id list, `given` that
+    annotations or images are a user's own table; `identities` tells each table's state for query.json; `bad_rows` has
+    File, Line and Reason of the damaged rows that were left out of the tables.
     """
 
     query: ResolvedQuery

@@ -1,7 +1,7 @@
 """Restrictions on images in addition to categories: --where, --caption, --triplet, --verified-absent.
 
 Every name is resolved. Each restriction becomes questions about rows, of any kind of annotation, and one condition on
-the answers; `select.query.restricted` evaluates them all in one lazy query.
+the answers; `select.query.restricted_images` evaluates them all in one lazy query.
 """
 
 import csv

@@ -1,7 +1,7 @@
 """The images that a query selects, their counts, and what of it is worth telling a person. Blocking."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
@@ -69,9 +69,10 @@ def select_images(tables: GatheredTables, all_boxes: bool, top_up: TopUpState = 
     for source in tables.saved:
         labels = tables.saved_labels(source, all_boxes=all_boxes)
         # Boxes that select are counted already; any other kind's rows may count twice there, or not at all.
-        counted = source is tables.selecting and source.kind.name == "bbox" and query.by_boxes
-        counted = counted and (not query.categories or not all_boxes) and query.restriction is None
-        annotations[source.kind.name] = selection.rows if counted else count_rows(source, ids, selection.keys, labels)
+        is_counted = source is tables.selecting and source.kind.name == "bbox" and query.by_boxes
+        is_counted = is_counted and (not query.categories or not all_boxes) and query.restriction is None
+        rows = selection.rows if is_counted else count_rows(source, ids, selection.keys, labels)
+        annotations[source.kind.name] = rows
     unknown = pl.Series("text", [], pl.String)
     if query.image_ids is not None and len(selection.unknown_lines):
         unknown = query.image_ids.text_of(selection.unknown_lines)
@@ -105,12 +106,11 @@ def _left_alone(
 
 
 def _with_names(selection: Selection, names: Mapping[str, str]) -> Selection:
-    """Return a selection whose counts by label are by the names of the classes; two of one name have their label."""
-    often = Counter(names.get(label, label) for label in selection.classes)
+    """Return a selection whose counts by label are by the names of the classes."""
+    titles = _titles(filter(None, selection.classes), names)
 
     def named(counts: dict[str, int]) -> dict[str, int]:
-        called = {label: names.get(label, label) for label in counts if label}
-        return {name if often[name] == 1 else f"{name} ({label})": counts[label] for label, name in called.items()}
+        return {title: counts[label] for label, title in titles.items() if label in counts}
 
     return replace(
         selection,
@@ -118,6 +118,17 @@ def _with_names(selection: Selection, names: Mapping[str, str]) -> Selection:
         classes=named(selection.classes),
         balanced=named(selection.balanced),
     )
+
+
+def _titles(labels: Iterable[str], names: Mapping[str, str]) -> dict[str, str]:
+    """Return what these classes are called, by label; two of one name are told apart by it.
+
+    >>> _titles(["/m/a", "/m/b", "/m/c"], {"/m/a": "Bat", "/m/b": "Bat"})
+    {'/m/a': 'Bat (/m/a)', '/m/b': 'Bat (/m/b)', '/m/c': '/m/c'}
+    """
+    called = {label: names.get(label, label) for label in labels}
+    often = Counter(called.values())
+    return {label: name if often[name] == 1 else f"{name} ({label})" for label, name in called.items()}
 
 
 def _count_wider(tables: GatheredTables, images: pl.DataFrame) -> dict[str, tuple[int, int]]:
@@ -150,10 +161,7 @@ def count_by_class(tables: GatheredTables, selected: SelectionResult, all_boxes:
         return selection.classes
     labels = tables.saved_labels(source, all_boxes=all_boxes)
     counts = count_classes(source, tables.ids, selection.keys, labels)
-    called = Counter(source.class_names.get(label, label) for label in counts)
-    titles = {label: source.class_names.get(label, label) for label in counts}
-    # Two MIDs may have one name: they are told apart.
-    return {title if called[title] == 1 else f"{title} ({label})": counts[label] for label, title in titles.items()}
+    return {title: counts[label] for label, title in _titles(counts, source.class_names).items()}
 
 
 def _read_evidence(tables: GatheredTables, images: pl.DataFrame, pairs: pl.DataFrame) -> LabelEvidence | None:

@@ -15,6 +15,7 @@ import polars as pl
 from oid_async.openimages.classes import Category
 from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.kinds import KINDS
+from oid_async.options.readers import share
 from oid_async.select.images import Images
 from oid_async.store.results import NEGATIVE, ROLE_SCHEMA, SELECTED
 from oid_async.tables.reading import TableFile, reading, scan_keyed
@@ -60,8 +61,8 @@ class NegativeRule:
         """
         if isinstance(self.count, int):
             return self.count
-        share = Fraction(self.count.removesuffix("%"))
-        return int(selected * share / (100 - share) + Fraction(1, 2))
+        of_all = share(self.count)
+        return int(selected * of_all / (1 - of_all) + Fraction(1, 2))
 
 
 @dataclass(frozen=True, slots=True)
