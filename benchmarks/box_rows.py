@@ -36,8 +36,8 @@ async def write_rows(options: Options, out: Path) -> int:
     import polars as pl
 
     from oid_async.events import ignore
-    from oid_async.jobs.gather import gather_tables
-    from oid_async.jobs.selection import select_images
+    from oid_async.jobs.gathering.gather import gather_tables
+    from oid_async.jobs.planning.selection import select_images
     from oid_async.jobs.site import open_site
     from oid_async.metadata.cache import MetadataCache
     from oid_async.metadata.paths import cache_root

@@ -10,7 +10,7 @@ from oid_async.events import Sink, ignore
 from oid_async.jobs.export import Export, ExportReport
 from oid_async.jobs.opening import open_for_user
 from oid_async.jobs.prune import Prune, PruneReport
-from oid_async.jobs.repeat import Repeat
+from oid_async.jobs.repeating.repeat import Repeat
 from oid_async.jobs.stored_query import Given
 from oid_async.jobs.verify import Verification, Verify
 from oid_async.options.export import ExportOptions

@@ -39,7 +39,7 @@ def run_repeat(arguments: argparse.Namespace) -> int:
     """Run `oid-async repeat`."""
     names = FetchAgainOptions.__annotations__
     given = {"processes": "auto"} | {name: value for name, value in vars(arguments).items() if name in names}
-    from oid_async.jobs.repeat import Repeat
+    from oid_async.jobs.repeating.repeat import Repeat
     from oid_async.jobs.stored_query import Given
 
     these = Given.to_repeat(vars(arguments).get("savepath"), given)

@@ -1,1 +1,1 @@
-"""One file a verb: download, plan, pack, export, verify, listings, resolve, demo; and what they share."""
+"""A file or a folder for each verb: download, plan, repeat, export, verify, resolve ...; and what they share."""

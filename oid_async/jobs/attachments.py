@@ -14,7 +14,7 @@ from oid_async.dataset.attached_copies import AttachedCount
 from oid_async.errors import UnavailableError, storage_errors
 from oid_async.events import Note
 from oid_async.jobs.context import RunContext
-from oid_async.jobs.gather import GatheredTables
+from oid_async.jobs.gathering.gather import GatheredTables
 from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.kinds import KINDS
 from oid_async.openimages.vocabulary import SPLITS

@@ -11,9 +11,9 @@ from functools import partial
 from oid_async.concurrency import in_thread
 from oid_async.errors import InputError, UnavailableError, UsageError
 from oid_async.events import Note, Sink
-from oid_async.jobs.availability import require_published, uses_of_kinds
+from oid_async.jobs.gathering.availability import require_published, uses_of_kinds
+from oid_async.jobs.gathering.table_files import require_given
 from oid_async.jobs.listed import ClassList, ClassRow
-from oid_async.jobs.table_files import require_given
 from oid_async.metadata.cache import Cache, MetadataCache
 from oid_async.metadata.given import local_table
 from oid_async.openimages.catalogue import published

@@ -18,7 +18,7 @@ from oid_async.http.descriptors import allowed, most_workers
 from oid_async.http.estimator import MOST
 from oid_async.http.hosts import Hosts
 from oid_async.http.retry import Limits
-from oid_async.jobs.given_lists import GivenLists, given_lists
+from oid_async.jobs.gathering.given_lists import GivenLists, given_lists
 from oid_async.jobs.ownership import owned_folder
 from oid_async.jobs.site import Site, allowed_endpoints, named_endpoints, open_site
 from oid_async.metadata.cache import MetadataCache

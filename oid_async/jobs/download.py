@@ -1,7 +1,7 @@
 """`download`: tables -> selection -> plan -> pipeline -> result tables -> attachments -> export -> report.
 
 `Run` is what the command line and the Python functions start. It opens the context of a run (`jobs.context`), has the
-plan made (`jobs.plan`) and carries it out. The stages know nothing of one another.
+plan made (`jobs.planning.plan`) and carries it out. The stages know nothing of one another.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ from oid_async.forks import refuse_forked_child
 from oid_async.http.retry import Limits
 from oid_async.jobs.attachments import Attachments
 from oid_async.jobs.context import RunContext, open_run
-from oid_async.jobs.earlier_runs import note_run
-from oid_async.jobs.id_file import check_place
 from oid_async.jobs.own_places import note_places
-from oid_async.jobs.plan import Decision, Planning, check_space, make_plan, tops_up
+from oid_async.jobs.planning.earlier_runs import note_run
+from oid_async.jobs.planning.id_file import check_place
+from oid_async.jobs.planning.plan import Decision, Planning, check_space, make_plan, tops_up
 from oid_async.jobs.query_document import as_before, note_start, query_document
 from oid_async.jobs.transfers import ImageTransfers
 from oid_async.options.query import Options
@@ -75,7 +75,7 @@ class Run:
     async def plan(self, ids: Path | BinaryIO | None = None) -> Plan:
         """Return what a download would do. Fetches tables, no image; writes nothing to SAVEPATH.
 
-        With `ids` the selected images are written there as a list (see `jobs.id_file`).
+        With `ids` the selected images are written there as a list (see `jobs.planning.id_file`).
         """
         refuse_forked_child()
         if isinstance(ids, Path):

@@ -9,9 +9,9 @@ from oid_async.concurrency import in_thread
 from oid_async.errors import UnavailableError, storage_errors
 from oid_async.events import Note, Sink
 from oid_async.http.retry import FetchError
-from oid_async.jobs.availability import require_published, uses_of_kinds
 from oid_async.jobs.class_list import ClassLister
 from oid_async.jobs.context import open_cache
+from oid_async.jobs.gathering.availability import require_published, uses_of_kinds
 from oid_async.jobs.listed import ClassList, TableList, TableRow
 from oid_async.metadata.cache import MetadataCache, every_entry
 from oid_async.metadata.entry import CacheEntry

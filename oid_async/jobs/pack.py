@@ -30,7 +30,7 @@ from oid_async.formats.writer import ExportContext
 from oid_async.jobs.attachments import Attachments
 from oid_async.jobs.context import RunContext
 from oid_async.jobs.export import ExportReport, check_counts
-from oid_async.jobs.gather import GatheredTables
+from oid_async.jobs.gathering.gather import GatheredTables
 from oid_async.store.folder import Folder
 from oid_async.store.results import Results, SavedAnnotations
 

@@ -6,7 +6,7 @@ from typing import Any
 from oid_async.dataset.completion import is_finished, stored_digest
 from oid_async.dataset.query_digest import query_digest
 from oid_async.jobs.context import RunContext
-from oid_async.jobs.gather import GatheredTables
+from oid_async.jobs.gathering.gather import GatheredTables
 from oid_async.openimages.ids import IdForm
 from oid_async.openimages.vocabulary import Source
 from oid_async.options.export import ExportOptions

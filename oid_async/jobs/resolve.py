@@ -15,7 +15,7 @@ from oid_async.concurrency import in_thread, until_stopped
 from oid_async.errors import InputError, UnavailableError
 from oid_async.events import Note, Sink
 from oid_async.jobs.context import open_cache
-from oid_async.jobs.given_lists import given_lists
+from oid_async.jobs.gathering.given_lists import given_lists
 from oid_async.metadata.cache import MetadataCache
 from oid_async.openimages.catalogue import published
 from oid_async.openimages.catalogue_tables import PublishedTable, TableKind

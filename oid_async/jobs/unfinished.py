@@ -27,11 +27,11 @@ from oid_async.dataset.query_digest import query_digest
 from oid_async.dataset.query_file import read_query_file
 from oid_async.errors import InputError, OidError, UnavailableError, machine_error, storage_error
 from oid_async.events import ignore
-from oid_async.jobs.gather import GatheredTables, gather_tables
+from oid_async.jobs.gathering.gather import GatheredTables, gather_tables
 from oid_async.jobs.own_places import own_places
 from oid_async.jobs.ownership import restore_journal
 from oid_async.jobs.packed_shards import packed_names
-from oid_async.jobs.selection import select_images
+from oid_async.jobs.planning.selection import select_images
 from oid_async.jobs.stored_query import Given, read_options
 from oid_async.metadata.cache import MetadataCache
 from oid_async.metadata.paths import cache_root

@@ -39,9 +39,9 @@ from oid_async.forks import refuse_forked_child
 from oid_async.jobs.export import Export
 from oid_async.jobs.opening import open_folder
 from oid_async.jobs.repair import clear_damage, export_options, restore_inputs
-from oid_async.jobs.repeat import Repeat
-from oid_async.jobs.repeat_query import REPEATED
-from oid_async.jobs.repeated import repeated_run
+from oid_async.jobs.repeating.repeat import Repeat
+from oid_async.jobs.repeating.repeat_query import REPEATED
+from oid_async.jobs.repeating.repeated import repeated_run
 from oid_async.jobs.stored_query import Given
 from oid_async.options.query import Options
 from oid_async.report import Report

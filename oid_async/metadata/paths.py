@@ -3,7 +3,7 @@
     CACHE/<site>/<bucket>/<key>.table/      one published object (see `metadata.entry`)
     CACHE/<site>/<bucket>/<key>.directory/  the members of an archive of masks (see `masks.archive`)
     CACHE/given/<digest>.table/             a table that the user gave by URL
-    CACHE/earlier_runs.json                 how fast the user's own runs were (see `jobs.earlier_runs`)
+    CACHE/earlier_runs.json                 how fast the user's own runs were (see `jobs.planning.earlier_runs`)
     CACHE/whole/<digest>                    empty: a large table of the user's was found to have no damaged row
 
 <site> is `published`, or a name made from the mirror's address.

@@ -17,8 +17,8 @@ import atheris
 
 with atheris.instrument_imports(include=["oid_async.dataset", "oid_async.options", "oid_async.jobs"]):
     from oid_async.dataset.query_file import read_query_file
-    from oid_async.jobs.given_lists import GivenLists
-    from oid_async.jobs.repeated import repeated_run
+    from oid_async.jobs.gathering.given_lists import GivenLists
+    from oid_async.jobs.repeating.repeated import repeated_run
     from oid_async.jobs.stored_query import Given, read_options
 
 from support.fuzzing import fuzz

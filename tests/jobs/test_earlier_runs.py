@@ -12,8 +12,8 @@ from support.published import publish_lookalike
 
 import oid_async
 from oid_async.cli.plan_text import announce
-from oid_async.jobs import earlier_runs
-from oid_async.jobs.earlier_runs import EarlierRun, earlier_run, note_run
+from oid_async.jobs.planning import earlier_runs
+from oid_async.jobs.planning.earlier_runs import EarlierRun, earlier_run, note_run
 from oid_async.options.query import Options
 from oid_async.report import Report
 

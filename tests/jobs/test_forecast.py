@@ -37,7 +37,7 @@ def planned(**query: Any) -> Plan:
 
 def only_free(monkeypatch: pytest.MonkeyPatch, free: int | Callable[[Path], int]) -> None:
     """Let every disk have so many bytes left."""
-    monkeypatch.setattr("oid_async.jobs.plan.free_bytes", free if callable(free) else lambda path: free)
+    monkeypatch.setattr("oid_async.jobs.planning.plan.free_bytes", free if callable(free) else lambda path: free)
 
 
 def table_of_sizes(path: Path, sizes: list[int | None]) -> Path:

@@ -16,8 +16,8 @@ from support.random_queries import SEEDS, MirrorTables, random_lines, random_wor
 from support.small_world import ATTRIBUTES, MORE_IDS, PREDICATES, World, crowded_world, random_world
 
 from oid_async.events import ignore
-from oid_async.jobs.gather import gather_tables
-from oid_async.jobs.selection import SelectionResult, remarks, select_images
+from oid_async.jobs.gathering.gather import gather_tables
+from oid_async.jobs.planning.selection import SelectionResult, remarks, select_images
 from oid_async.openimages.ids import KEY, ROW
 from oid_async.openimages.vocabulary import FLAGS, SPLITS
 from oid_async.options.query import Options

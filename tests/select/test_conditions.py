@@ -12,8 +12,8 @@ from support.random_queries import MirrorTables
 import oid_async
 from oid_async.errors import InputError, UsageError
 from oid_async.events import ignore
-from oid_async.jobs.gather import gather_tables
-from oid_async.jobs.selection import select_images
+from oid_async.jobs.gathering.gather import gather_tables
+from oid_async.jobs.planning.selection import select_images
 from oid_async.openimages.catalogue_tables import BOX_COLUMNS, POINT_COLUMNS
 from oid_async.options.query import Options, QueryOptions
 

@@ -10,8 +10,8 @@ from support.random_queries import MirrorTables, written
 import oid_async
 from oid_async.errors import InputError, UsageError
 from oid_async.events import ignore
-from oid_async.jobs.gather import gather_tables
-from oid_async.jobs.selection import remarks, select_images
+from oid_async.jobs.gathering.gather import gather_tables
+from oid_async.jobs.planning.selection import remarks, select_images
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.options.query import Options
 

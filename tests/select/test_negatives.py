@@ -13,8 +13,8 @@ from support.random_queries import MirrorTables
 
 from oid_async.errors import InputError
 from oid_async.events import ignore
-from oid_async.jobs.gather import gather_tables
-from oid_async.jobs.selection import remarks, select_images
+from oid_async.jobs.gathering.gather import gather_tables
+from oid_async.jobs.planning.selection import remarks, select_images
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.vocabulary import Split
 from oid_async.options.query import Options

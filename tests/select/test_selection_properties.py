@@ -39,8 +39,8 @@ from support.random_queries import (
 
 import oid_async
 from oid_async.events import ignore
-from oid_async.jobs.gather import gather_tables
-from oid_async.jobs.selection import SelectionResult, remarks, select_images
+from oid_async.jobs.gathering.gather import gather_tables
+from oid_async.jobs.planning.selection import SelectionResult, remarks, select_images
 from oid_async.openimages.catalogue import published
 from oid_async.openimages.catalogue_tables import BOX_COLUMNS, CLICK_COLUMNS, TableKind
 from oid_async.openimages.ids import KEY

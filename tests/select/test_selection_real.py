@@ -19,8 +19,8 @@ from support.published import Image, columns_of, counted_origin, image_names, re
 
 import oid_async
 from oid_async.events import Note, ignore
-from oid_async.jobs.gather import gather_tables
-from oid_async.jobs.selection import SelectionResult, select_images
+from oid_async.jobs.gathering.gather import gather_tables
+from oid_async.jobs.planning.selection import SelectionResult, select_images
 from oid_async.metadata import convert
 from oid_async.metadata.cache import MetadataCache
 from oid_async.openimages.catalogue import IMAGE_BUCKET, published

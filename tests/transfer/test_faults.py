@@ -342,7 +342,7 @@ async def test_an_md5_in_hex_is_an_md5(tmp_path: Path, body: bytes, failures: di
 
 async def test_too_little_room_is_said_in_fitting_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is needed and what is free are told as bytes, kB, MB: whatever they come to."""
-    monkeypatch.setattr("oid_async.jobs.plan.free_bytes", lambda path: 512)
+    monkeypatch.setattr("oid_async.jobs.planning.plan.free_bytes", lambda path: 512)
     query = tables(tmp_path, "https://farm1.staticflickr.com", size=81_200)
     query |= {"source": ["original"], "savepath": tmp_path / "out"}
     with pytest.raises(StorageError, match=r"^81\.2 kB are to be fetched and 512 bytes are free"):

@@ -7,12 +7,12 @@ from typing import Any
 
 import polars as pl
 
-from oid_async.jobs.bucket import Missing
 from oid_async.jobs.context import RunContext
-from oid_async.jobs.disk_room import needs_of, shortage
-from oid_async.jobs.earlier_runs import earlier_run, host_group
-from oid_async.jobs.gather import GatheredTables
-from oid_async.jobs.selection import SelectionResult, count_by_class
+from oid_async.jobs.gathering.gather import GatheredTables
+from oid_async.jobs.planning.bucket import Missing
+from oid_async.jobs.planning.disk_room import needs_of, shortage
+from oid_async.jobs.planning.earlier_runs import earlier_run, host_group
+from oid_async.jobs.planning.selection import SelectionResult, count_by_class
 from oid_async.masks.estimate import MaskEstimate, estimate_masks
 from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES, trace_keys
 from oid_async.openimages.kinds import KindName

@@ -19,7 +19,7 @@ from typing import BinaryIO
 import polars as pl
 
 from oid_async.errors import StorageError, UsageError, storage_error
-from oid_async.jobs.gather import GatheredTables
+from oid_async.jobs.gathering.gather import GatheredTables
 from oid_async.openimages.ids import KEY, id_of_key
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.select.query import read_image_keys

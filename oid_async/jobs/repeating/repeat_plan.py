@@ -17,8 +17,8 @@ from oid_async.dataset.image_store import ImageStore
 from oid_async.dataset.manifest import Manifest
 from oid_async.events import Checked
 from oid_async.jobs.context import RunContext
-from oid_async.jobs.disk_room import Need, shortage
 from oid_async.jobs.ownership import forget_outdated_failures
+from oid_async.jobs.planning.disk_room import Need, shortage
 from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.vocabulary import Source
@@ -63,7 +63,7 @@ class SavedSet:
 
 @dataclass(frozen=True, slots=True)
 class RepeatDecision:
-    """What a repeat will do; see `jobs.plan.Decision`. `copied` counts images that are copies, not links."""
+    """What a repeat will do; see `jobs.planning.plan.Decision`. `copied` counts images that are copies, not links."""
 
     plan: Plan
     uncapped: int

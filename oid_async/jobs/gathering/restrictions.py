@@ -14,8 +14,8 @@ from operator import and_
 import polars as pl
 
 from oid_async.errors import UsageError
-from oid_async.jobs.class_names import ClassNames
-from oid_async.jobs.table_files import TableFiles
+from oid_async.jobs.gathering.class_names import ClassNames
+from oid_async.jobs.gathering.table_files import TableFiles
 from oid_async.openimages.catalogue_tables import TableKind
 from oid_async.openimages.classes import Category
 from oid_async.openimages.hierarchy import Hierarchy

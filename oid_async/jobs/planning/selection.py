@@ -8,7 +8,7 @@ from pathlib import PurePath
 import polars as pl
 
 from oid_async.errors import InputError
-from oid_async.jobs.gather import GatheredTables
+from oid_async.jobs.gathering.gather import GatheredTables
 from oid_async.openimages.classes import Category
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.vocabulary import Split

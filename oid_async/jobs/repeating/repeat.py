@@ -30,13 +30,13 @@ from oid_async.http.retry import Limits
 from oid_async.jobs.attachments import Attachments
 from oid_async.jobs.context import RunContext, open_run
 from oid_async.jobs.demo import SITE
-from oid_async.jobs.given_lists import GivenLists
+from oid_async.jobs.gathering.given_lists import GivenLists
 from oid_async.jobs.own_places import note_places
-from oid_async.jobs.plan import check_space
+from oid_async.jobs.planning.plan import check_space
 from oid_async.jobs.query_document import note_start
-from oid_async.jobs.repeat_plan import RepeatDecision, RepeatPlanning, SavedSet
-from oid_async.jobs.repeat_query import query_again, repeated_document
-from oid_async.jobs.repeat_source import RepeatSource, is_same
+from oid_async.jobs.repeating.repeat_plan import RepeatDecision, RepeatPlanning, SavedSet
+from oid_async.jobs.repeating.repeat_query import query_again, repeated_document
+from oid_async.jobs.repeating.repeat_source import RepeatSource, is_same
 from oid_async.jobs.stored_query import Given, must_be_named
 from oid_async.jobs.transfers import ImageTransfers
 from oid_async.options.query import KEPT_LISTS, Options

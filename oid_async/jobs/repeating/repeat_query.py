@@ -17,12 +17,12 @@ from oid_async.dataset.read_lock import read_lock
 from oid_async.errors import InputError, UsageError, storage_errors
 from oid_async.events import Sink
 from oid_async.jobs.context import RunContext
-from oid_async.jobs.given_lists import GivenLists
+from oid_async.jobs.gathering.given_lists import GivenLists
 from oid_async.jobs.ownership import owned_folder
 from oid_async.jobs.query_document import NO_QUERY
-from oid_async.jobs.repeat_plan import SavedSet
-from oid_async.jobs.repeat_source import RepeatSource, is_same
-from oid_async.jobs.repeated import repeated_run
+from oid_async.jobs.repeating.repeat_plan import SavedSet
+from oid_async.jobs.repeating.repeat_source import RepeatSource, is_same
+from oid_async.jobs.repeating.repeated import repeated_run
 from oid_async.jobs.stored_query import Given, is_kept
 from oid_async.options.query import KEPT_LISTS, Options
 from oid_async.store.disk import is_plain, md5_of, plain_file

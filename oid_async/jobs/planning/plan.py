@@ -11,15 +11,15 @@ import polars as pl
 
 from oid_async.concurrency import in_thread, until_stopped
 from oid_async.errors import StorageError, machine_error, storage_error
-from oid_async.jobs.bucket import known_bucket, missing_of
 from oid_async.jobs.context import RunContext
-from oid_async.jobs.disk_room import exports_bytes
-from oid_async.jobs.forecast import Forecast
-from oid_async.jobs.gather import GatheredTables, choose_sources, gather_tables
-from oid_async.jobs.id_file import write_ids
+from oid_async.jobs.gathering.gather import GatheredTables, choose_sources, gather_tables
 from oid_async.jobs.ownership import forget_outdated_failures, set_aside_unreadable
-from oid_async.jobs.selection import SelectionResult, remarks, select_images
-from oid_async.jobs.unknown_ids import cached_splits_of, cached_without_boxes
+from oid_async.jobs.planning.bucket import known_bucket, missing_of
+from oid_async.jobs.planning.disk_room import exports_bytes
+from oid_async.jobs.planning.forecast import Forecast
+from oid_async.jobs.planning.id_file import write_ids
+from oid_async.jobs.planning.selection import SelectionResult, remarks, select_images
+from oid_async.jobs.planning.unknown_ids import cached_splits_of, cached_without_boxes
 from oid_async.openimages.vocabulary import Split
 from oid_async.options.query import Options
 from oid_async.report import Plan
@@ -36,7 +36,8 @@ class Decision:
     """What is selected and planned, and how many had failed and were downloaded in this run when that was decided.
 
     `uncapped` counts the images to fetch whose first request goes to no host that has a cap by default; `first_line` is
-    the number of the journal's first line of this run; `group` names the hosts of most images (`jobs.earlier_runs`).
+    the number of the journal's first line of this run; `group` names the hosts of most images (see
+    `jobs.planning.earlier_runs`).
     """
 
     plan: Plan

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from oid_async.concurrency import in_thread
 from oid_async.jobs.context import RunContext
-from oid_async.jobs.gather import GatheredTables
+from oid_async.jobs.gathering.gather import GatheredTables
 from oid_async.metadata.sizes import Sizes
 from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES, TRAIN_IMAGES, TRAIN_IMAGES_IN_BUCKET, published
 from oid_async.openimages.kinds import KindName

@@ -12,7 +12,7 @@ from shlex import quote
 import polars as pl
 
 from oid_async.errors import InputError, UsageError
-from oid_async.jobs.table_files import TableFiles
+from oid_async.jobs.gathering.table_files import TableFiles
 from oid_async.openimages.catalogue import lacking
 from oid_async.openimages.catalogue_tables import TableKind
 from oid_async.openimages.classes import Category, Classes

@@ -14,7 +14,7 @@ from oid_async.dataset.query_file import read_query_file
 from oid_async.dataset.saved import SavedDataset
 from oid_async.dataset.table_check import check_tables
 from oid_async.errors import InputError, UsageError
-from oid_async.jobs.repeat_plan import SavedSet
+from oid_async.jobs.repeating.repeat_plan import SavedSet
 from oid_async.jobs.stored_query import shards_of
 from oid_async.openimages.vocabulary import SOURCES, Source
 from oid_async.options.paths import read_path

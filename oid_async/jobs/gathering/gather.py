@@ -11,11 +11,17 @@ import polars as pl
 
 from oid_async.errors import InputError, UsageError
 from oid_async.events import Note, Sink
-from oid_async.jobs.availability import Use, require_published, uses_of
-from oid_async.jobs.class_names import ClassNames
-from oid_async.jobs.given_lists import GivenLists
-from oid_async.jobs.restrictions import AskedTriplets, RestrictionReader, RestrictionTerms, row_conditions, row_terms
-from oid_async.jobs.table_files import NO_BAD_ROWS, TableFiles
+from oid_async.jobs.gathering.availability import Use, require_published, uses_of
+from oid_async.jobs.gathering.class_names import ClassNames
+from oid_async.jobs.gathering.given_lists import GivenLists
+from oid_async.jobs.gathering.restrictions import (
+    AskedTriplets,
+    RestrictionReader,
+    RestrictionTerms,
+    row_conditions,
+    row_terms,
+)
+from oid_async.jobs.gathering.table_files import NO_BAD_ROWS, TableFiles
 from oid_async.metadata.cache import MetadataCache
 from oid_async.openimages.catalogue_tables import IMAGE_COLUMNS, TableKind
 from oid_async.openimages.classes import Category, distinct, is_other_name
