@@ -120,6 +120,17 @@ def storage_errors(where: Path) -> Iterator[None]:
         raise storage_error(error, where) from error
 
 
+@contextmanager
+def input_errors(where: Path) -> Iterator[None]:
+    """Raise an OSError of the block, which only reads, as an InputError that names the file."""
+    try:
+        yield
+    except NotPlainError as error:
+        raise InputError(error.advice) from error
+    except OSError as error:
+        raise InputError(f"{error.filename or where}: cannot be read ({error.strerror or error})") from error
+
+
 def machine_error(error: Exception) -> int | None:
     """Return the errno if the machine refused; Polars has it in its text alone ('os error 28')."""
     found = re.search(r"\(os error (\d+)\)", str(error))

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,15 +30,17 @@ class AttachedCount:
 def copy_attached(source: Folder, folder: Folder, stopped: Callable[[], bool]) -> dict[str, AttachedCount]:
     """Bring what the tables of `folder` name and `source` has; return the counts of each kind, by prefix.
 
-    A kind of which `source` has no folder was not saved. What is recorded there has to be as recorded, other files
-    begin and end as they must. Raises OSError, PolarsError.
+    A kind of which `source` has neither a folder nor a record was not saved. What is recorded there has to be as
+    recorded, other files begin and end as they must. Raises OSError, PolarsError.
     """
-    record = read_record(source)
+    record = None
+    with suppress(PermissionError):  # one that cannot be read says as little as none
+        record = read_record(source)
     files = [] if record is None else record.filter(is_attached()).select("path", "md5").rows()
     known: dict[str, str] = dict(files)
     counts: dict[str, AttachedCount] = {}
     for prefix in (MASKS, RECORDINGS):
-        if (source.path / prefix).is_dir():
+        if (source.path / prefix).is_dir() or any(path.startswith(prefix) for path in known):
             count = counts[prefix] = AttachedCount()
             for name in _named(folder, prefix):
                 if stopped():

@@ -1,6 +1,8 @@
 """`repeat`: the same set again, from a folder, its query.json or a manifest alone."""
 
 import asyncio
+import errno
+import io
 import json
 import os
 import shutil
@@ -325,6 +327,33 @@ async def test_a_manifest_that_was_changed_is_refused(source: Path, tmp_path: Pa
     assert not (tmp_path / "new").exists()
 
 
+async def test_a_manifest_may_be_named_by_a_link(source: Path, mirror: Path, tmp_path: Path) -> None:
+    """As in the cache of a hub: who types the name of a link means the file."""
+    (tmp_path / "link.parquet").symlink_to(source / "manifest.parquet")
+    report = await oid_async.repeat(tmp_path / "link.parquet", savepath=tmp_path / "new", mirror=mirror)
+    assert (report.downloaded, report.failed) == (11, 1)
+
+
+@pytest.mark.parametrize("name", ["manifest.parquet", "query.json", "bbox/bbox.csv", "images"])
+async def test_what_cannot_be_read_is_named(
+    source: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 2: a file of somebody else, on a disk that is shared."""
+    denied = source / name
+    for module, function in ((os, "open"), (os, "stat"), (os, "scandir"), (io, "open")):
+        real = getattr(module, function)
+
+        def refuse(path: Any, *args: Any, real: Any = real, **named: Any) -> Any:
+            if isinstance(path, str | Path) and Path(path) == denied:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return real(path, *args, **named)
+
+        monkeypatch.setattr(module, function, refuse)
+    given = denied if denied.parent == source and denied.suffix else source
+    with pytest.raises(InputError, match=f"{name}: cannot be read"):
+        await oid_async.repeat(given, savepath=tmp_path / "new")
+
+
 async def test_a_link_in_place_of_the_failures_is_refused(source: Path, tmp_path: Path) -> None:
     """The folder may be anybody's: what failed is read of a plain file in it alone."""
     (source / "failures.csv").rename(tmp_path / "others.csv")
@@ -432,6 +461,10 @@ async def test_masks_come_along(tmp_path: Path) -> None:
     assert differing(source, tmp_path / "new") == {"query.json"}
     masks = sorted((source / "segmentation/masks").iterdir())
     assert (tmp_path / "new/segmentation/masks" / masks[0].name).samefile(masks[0])
+    shutil.rmtree(tmp_path / "new/segmentation/masks")
+    report = await oid_async.repeat(tmp_path / "new", savepath=tmp_path / "third", mirror=mirror)
+    assert report.masks["downloaded"] == downloaded.masks["downloaded"]
+    assert differing(source, tmp_path / "third") == {"query.json"}
     shutil.rmtree(source / ".oid_async")
     masks[0].unlink()
     masks[1].write_bytes(masks[1].read_bytes()[:40])

@@ -15,6 +15,7 @@ from oid_async.concurrency import in_thread, single_error
 from oid_async.dataset.image_copies import ImageCopies, WantedImage
 from oid_async.dataset.image_store import ImageStore
 from oid_async.dataset.manifest import Manifest
+from oid_async.errors import input_errors
 from oid_async.events import Checked
 from oid_async.jobs.context import RunContext
 from oid_async.jobs.ownership import forget_outdated_failures
@@ -129,7 +130,8 @@ class RepeatPlanning:
             return existing
         if saved.images is None:
             return None
-        return pl.concat([existing, NameHashes.of(saved.images.names()).exact])
+        with input_errors(saved.images.images):
+            return pl.concat([existing, NameHashes.of(saved.images.names()).exact])
 
     def _span(self, start: int, keys: pl.Series, index: JournalIndex) -> pl.DataFrame:
         """Return a span of the manifest with what this folder's journal knows, and what is wanted of each image."""

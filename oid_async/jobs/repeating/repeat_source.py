@@ -13,7 +13,7 @@ from oid_async.dataset.manifest import Manifest
 from oid_async.dataset.query_file import read_query_file
 from oid_async.dataset.saved import SavedDataset
 from oid_async.dataset.table_check import check_tables
-from oid_async.errors import InputError, UsageError
+from oid_async.errors import InputError, UsageError, input_errors
 from oid_async.jobs.repeating.repeat_plan import SavedSet
 from oid_async.jobs.stored_query import shards_of
 from oid_async.openimages.vocabulary import SOURCES, Source
@@ -42,6 +42,12 @@ class RepeatSource:
     def find(cls, source: str | os.PathLike[str]) -> "RepeatSource":
         """Say what a source is. Raises UsageError for nothing, InputError for what is none of the three."""
         path = Path(read_path("SOURCE", source))
+        with input_errors(path):
+            return cls._of(path)
+
+    @classmethod
+    def _of(cls, path: Path) -> "RepeatSource":
+        """Look at a source. Raises OSError, too."""
         if path.is_dir():
             return cls._of_folder(Folder(path))
         if not path.is_file():
@@ -49,7 +55,8 @@ class RepeatSource:
         with path.open("rb") as file:
             start = file.read(4)
         if start == _PARQUET:
-            return cls(Folder(path.parent), path, None, is_alone=True)
+            # Who types the name of a link means the file, as in the cache of a hub.
+            return cls(Folder(path.parent), path.resolve() if path.is_symlink() else path, None, is_alone=True)
         if start[:1] in (b"{", b"[") or path.suffix.lower() == ".json":
             folder = Folder(path.parent)
             is_beside = path.name == _QUERY and folder.manifest.exists() and is_finished(folder)
@@ -89,6 +96,10 @@ class RepeatSource:
 
     def read(self, savepath: Path, *, mirrored: bool) -> SavedSet:
         """Return the set that the manifest lists. Raises InputError for tables that are not what was written."""
+        with input_errors(self.folder.path):
+            return self._read(savepath, mirrored=mirrored)
+
+    def _read(self, savepath: Path, *, mirrored: bool) -> SavedSet:
         assert self.manifest is not None
         content = self.content()
         # Beside a manifest that stands alone there may be images of anybody.
