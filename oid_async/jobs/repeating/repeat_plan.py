@@ -4,7 +4,7 @@ It has the columns of any plan (`select.plan`) and in addition AGAIN (`transfer.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ class RepeatPlanning:
     async def decide(self) -> RepeatDecision:
         """Copy, plan, update the report. Raises StorageError, InputError."""
         context, keys = self._context, self._saved.manifest.keys
-        folder, report = context.folder, context.report
+        folder = context.folder
         await in_thread(forget_outdated_failures, folder, self._journal, context.site.name, context.options)
         await in_thread(clear_plan, folder.plan)
         index = await in_thread(JournalIndex, folder.journal, self._saved.manifest.ids, folder.index, folder.new_index)
@@ -97,20 +97,24 @@ class RepeatPlanning:
         start = 0
         for number, span in enumerate(spans(keys) if len(keys) else ()):
             frame = await in_thread(self._span, start, span, index)
-            frame = await self._place(frame)
-            frame = await in_thread(self._finished, frame, index, names)
-            await in_thread(_write, frame, self._saved.manifest.roles, folder.plan / f"{number:05}.parquet")
-            counts.extend(_counted(frame))
+            placed = await self._place(frame)
+            frame = await in_thread(self._finished, frame, placed, index, names)
+            counts.extend(await in_thread(self._write, frame, folder.plan / f"{number:05}.parquet"))
             start += len(span)
-        report.selected = len(keys)
+        await in_thread(self._report, counts, names)
+        return await in_thread(self._decision, counts, index.next_line)
+
+    def _report(self, counts: pl.DataFrame, names: NameAssigner) -> None:
+        """Update the report by the counts of all spans."""
+        report, manifest = self._context.report, self._saved.manifest
+        report.selected = len(manifest.keys)
         failed = counts.filter(Action="failed").group_by("Reason").agg(pl.sum("images")).sort("Reason")
         report.failures = dict(failed.iter_rows())
         report.failed = sum(report.failures.values())
         report.pending = int(counts.filter(Action="fetch").get_column("images").sum())
         report.present = report.selected - report.failed - report.pending
         report.unselected = names.unselected
-        report.negatives = self._saved.manifest.count("Role").get(NEGATIVE, 0) if self._saved.manifest.roles else 0
-        return await in_thread(self._decision, counts, index.next_line)
+        report.negatives = manifest.count("Role").get(NEGATIVE, 0) if manifest.roles else 0
 
     def _names(self, index: JournalIndex) -> NameAssigner:
         """Return what gives names to images that have none: those of the others are taken."""
@@ -163,15 +167,18 @@ class RepeatPlanning:
             SavedMD5=pl.when(sizes).then("MD5").when(is_saved).then("JournalMD5"),
         )
         same = [pl.col(f"Journal{name}").eq_missing(pl.col(f"Saved{name}")) for name in ("Bytes", "MD5")]
-        return frame.with_columns(IsKnown=pl.all_horizontal("IsSaved", *same))
-
-    async def _place(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Bring the images of a span that have a name and are there; add their FileName, and whether they are there."""
         # Most names of a manifest that stands alone are nowhere: they are not looked at one by one.
         names = pl.col("SavedName", "JournalName").hash()
         there = pl.lit(True) if self._there is None else pl.any_horizontal(names.is_in(self._there.implode()))
-        is_named = pl.col("IsWanted") & pl.col("SavedName").is_not_null()
-        wanted = frame.with_row_index("at").filter(is_named, there)
+        return frame.with_columns(
+            IsKnown=pl.all_horizontal("IsSaved", *same),
+            IsNamed=pl.col("IsWanted") & pl.col("SavedName").is_not_null(),
+            MayBeThere=there,
+        )
+
+    async def _place(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Bring the images of a span that have a name and are there; return their row (`at`), FileName, `present`."""
+        wanted = frame.with_row_index("at").filter("IsNamed", "MayBeThere")
         placed: list[tuple[int, str, bool]] = []
         batches = wanted.iter_slices(_batch_rows(wanted))
 
@@ -185,20 +192,26 @@ class RepeatPlanning:
             async with asyncio.TaskGroup() as group:
                 for _ in range(_THREADS):
                     group.create_task(place())
-        schema = {"at": pl.UInt32, "FileName": pl.String, "present": pl.Boolean}
-        found = pl.DataFrame(placed, schema=schema, orient="row")
-        frame = frame.drop("FileName").with_row_index("at").join(found, on="at", how="left", maintain_order="left")
         self._sink_checked(len(frame) - len(wanted))
-        name = pl.coalesce("FileName", pl.when(is_named).then("SavedName"))
-        return frame.with_columns(FileName=name, present=pl.col("present").fill_null(False)).drop("at")
+        return pl.DataFrame(
+            placed, schema={"at": pl.UInt32, "FileName": pl.String, "present": pl.Boolean}, orient="row"
+        )
 
     def _sink_checked(self, count: int) -> None:
         total = len(self._saved.manifest.keys)
         self._done = min(self._done + count, total)
         self._context.sink(Checked(self._done, total))
 
-    def _finished(self, frame: pl.DataFrame, index: JournalIndex, names: NameAssigner) -> pl.DataFrame:
-        """Add the columns of a plan: names of images without one, what is known to fail, the action."""
+    def _finished(
+        self, frame: pl.DataFrame, placed: pl.DataFrame, index: JournalIndex, names: NameAssigner
+    ) -> pl.DataFrame:
+        """Add the columns of a plan: which are there, names of images without one, what is known to fail, the action.
+
+        `placed` is what `_place` has brought.
+        """
+        frame = frame.drop("FileName").with_row_index("at").join(placed, on="at", how="left", maintain_order="left")
+        name = pl.coalesce("FileName", pl.when("IsNamed").then("SavedName"))
+        frame = frame.with_columns(FileName=name, present=pl.col("present").fill_null(False)).drop("at")
         frame = frame.with_columns(
             *(pl.lit(None, pl.String).alias(name) for name in ("OriginalSize", "OriginalMD5", "Thumbnail300KURL")),
             *(pl.lit(None, pl.String).alias(name) for name in ("Known", "KnownSource", "KnownURL")),
@@ -294,6 +307,12 @@ class RepeatPlanning:
             Action=pl.when(pl.col("OldReason").is_not_null()).then(pl.lit("failed")).otherwise("Action"),
         )
 
+    def _write(self, frame: pl.DataFrame, path: Path) -> pl.DataFrame:
+        """Write a span of the plan; return its counts."""
+        columns = list(dict.fromkeys((*PLAN_COLUMNS, *AGAIN, *KEPT, *self._saved.manifest.roles)))
+        frame.select(columns).write_parquet(path, row_group_size=_ROW_GROUP, compression="lz4", statistics=False)
+        return _counted(frame)
+
     def _decision(self, counts: pl.DataFrame, first_line: int) -> RepeatDecision:
         context, report = self._context, self._context.report
         options, count = context.options, report.pending
@@ -352,8 +371,3 @@ def _images(wanted: pl.DataFrame) -> Iterator[WantedImage]:
 def _batch_rows(wanted: pl.DataFrame) -> int:
     mean = wanted.select(pl.col("SavedBytes").mean().fill_null(0)).item()
     return max(1, min(_BATCH_IMAGES, int(_BATCH_BYTES / (mean + 1))))
-
-
-def _write(frame: pl.DataFrame, roles: Sequence[str], path: Path) -> None:
-    columns = list(dict.fromkeys((*PLAN_COLUMNS, *AGAIN, *KEPT, *roles)))
-    frame.select(columns).write_parquet(path, row_group_size=_ROW_GROUP, compression="lz4", statistics=False)
