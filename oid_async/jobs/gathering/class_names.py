@@ -98,7 +98,7 @@ class ClassNames:
             return text
         where, triplet = f"label:{written(word)} in --where", f"*,{csv_field(word)},* in --triplet"
         look = f"oid-async classes {quote(word)} --kind all"
-        return f"{text}; other kinds have more names (--select-by label, {where}, {triplet}): {look} finds it there"
+        return f"{text}; other kinds have more names (--select-by label, {where}, {triplet}): {look} looks it up there"
 
     async def _is_in(self, table: TableKind, word: str) -> bool:
         names = await self._files.cached_names(table)
