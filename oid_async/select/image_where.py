@@ -37,6 +37,12 @@ _COMMENT = re.compile(r"--|/\*|\$|;")
 _JOINT = re.compile(r"(?i)\b(?:and|or|xor|not|else|when)\b|[-+*/%|]")
 # Polars takes 2 s for 300 alternatives, 50 s for 1,000, and is killed by 20,000 (2.1, measured).
 _MOST_JOINTS = 300
+# A chain such as x IS NULL IS NULL ... has none of these; of 5,000 links Polars dies (2.1).
+_LINK = re.compile(r"[a-zA-Z_]\w*|[^\s\w(),'.]+")
+_MOST_LINKS = 4 * _MOST_JOINTS
+# What Polars writes out two or three times: within each other 12 take it a second, 16 half a minute.
+_COPIED = re.compile(r"(?i)\b(?:between|nullif|right|split_part|case(?!\s+when\b)|in\s*\([^()]*[a-z_])")
+_MOST_COPIED = 12
 _MOST_SIGNS = 1 << 20
 _LONGEST_REASON = 200
 
@@ -154,7 +160,8 @@ def _refuse_text(text: str) -> None:
         raise UsageError(f"--image-where: {found[1]}() has nothing to compare")
     if (found := _COMMENT.search(bare)) is not None:
         raise UsageError(f"--image-where: {found[0]} has no place in a condition; a text stands in single quotes")
-    if len(_JOINT.findall(bare)) > _MOST_JOINTS or len(text) > _MOST_SIGNS:
+    many = len(_JOINT.findall(bare)) > _MOST_JOINTS or len(_LINK.findall(bare)) > _MOST_LINKS
+    if many or len(_COPIED.findall(bare)) > _MOST_COPIED or len(text) > _MOST_SIGNS:
         raise UsageError(
             "--image-where: it has too many parts for Polars; many values of a column fit in Author IN ('X', 'Y', ...)"
         )
@@ -240,6 +247,8 @@ def _refusing() -> Iterator[None]:
 
 def _reason(error: BaseException) -> str:
     """Return the reason of an error of Polars in one line."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
     if isinstance(error, pl.exceptions.PanicException):
         return f"Polars cannot evaluate it ({_short(lines[0])})"

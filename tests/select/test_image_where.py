@@ -106,6 +106,9 @@ REFUSED = {
     "Rotation = 0 -- c": "-- has no place in a condition",
     "Rotation = 0; Rotation = 1": "; has no place",
     " OR ".join(["Rotation = 0"] * 20_000): "too many parts for Polars",
+    "Author" + " IS NULL" * 20_000: "too many parts for Polars",
+    "Rotation" + " BETWEEN 0 AND 1" * 40: "too many parts for Polars",
+    "Rotation" + " = 0" * 600: "nested too deeply",
     "(" * 5000 + "Rotation = 0" + ")" * 5000: "unable to parse",
     "Author = '\ud800'": "surrogates not allowed",
 }
