@@ -22,7 +22,8 @@ _HOW: dict[Basis, str] = {
     "listing": "by its listing",
     "boxable": "by the table of the images with boxes",
     "boxes": "",
-    "counts": f"by the published counts {_SHARE_LACKING:.0%} of train; oid-async metadata pull makes it exact",
+    "counts": f"by the published counts {_SHARE_LACKING:.0%} of train; "
+    "oid-async metadata pull --kind none makes it exact",
 }
 _DAY_S = 86_400
 
