@@ -11,7 +11,7 @@ import polars as pl
 from oid_async.dataset.tables import SavedTable
 from oid_async.store.attached_files import NAMES, is_whole
 from oid_async.store.disk import discard, is_plain, read_plain
-from oid_async.store.folder import Folder
+from oid_async.store.folder import Folder, packed_in
 from oid_async.store.image_check import md5_base64
 from oid_async.store.written_files import MASKS, RECORDINGS, is_attached, read_record
 from oid_async.tables.reading import scan_lines
@@ -30,8 +30,9 @@ class AttachedCount:
 def copy_attached(source: Folder, folder: Folder, stopped: Callable[[], bool]) -> dict[str, AttachedCount]:
     """Bring what the tables of `folder` name and `source` has; return the counts of each kind, by prefix.
 
-    A kind of which `source` has neither a folder nor a record was not saved. What is recorded there has to be as
-    recorded, other files begin and end as they must. Raises OSError, PolarsError.
+    A kind of which `source` has neither a folder nor a record was not saved; masks may be in its shards, which are not
+    read for them. What is recorded there has to be as recorded, other files begin and end as they must. Raises OSError,
+    PolarsError.
     """
     record = None
     with suppress(PermissionError):  # one that cannot be read says as little as none
@@ -40,7 +41,8 @@ def copy_attached(source: Folder, folder: Folder, stopped: Callable[[], bool]) -
     known: dict[str, str] = dict(files)
     counts: dict[str, AttachedCount] = {}
     for prefix in (MASKS, RECORDINGS):
-        if (source.path / prefix).is_dir() or any(path.startswith(prefix) for path in known):
+        is_saved = (source.path / prefix).is_dir() or any(path.startswith(prefix) for path in known)
+        if is_saved or (prefix == MASKS and packed_in(source) is not None):
             count = counts[prefix] = AttachedCount()
             for name in _named(folder, prefix):
                 if stopped():

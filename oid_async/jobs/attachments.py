@@ -47,12 +47,13 @@ class Attachments:
         if lost is not None:
             raise UnavailableError(f"traces: {lost}; narrative/narratives.jsonl has captions meanwhile")
 
-    async def fetch_missing(self, counts: Mapping[str, AttachedCount]) -> None:
+    async def fetch_missing(self, counts: Mapping[str, AttachedCount], *, ask: bool) -> None:
         """Fetch what is missing of the masks and recordings that the tables name, then record every file.
 
-        `counts` are by MASKS and RECORDINGS. Raises StorageError.
+        `counts` are by MASKS and RECORDINGS. Unless `ask` nothing is fetched. Raises StorageError.
         """
         report, offline = self._context.report, self._context.options.offline
+        ask = ask and not offline
         there = {
             prefix: _added({}, (count.named, count.named - count.missing, 0, count.missing, 0))
             for prefix, count in counts.items()
@@ -60,11 +61,11 @@ class Attachments:
         missing = {prefix: count.missing for prefix, count in counts.items() if count.missing}
         if missing and offline:
             self._context.note(f"nothing is fetched with --offline: {sum(missing.values())} masks and recordings")
-        if MASKS in missing and not offline:
+        if MASKS in missing and ask:
             await self.fetch_masks(self._context.folder)
         else:
             report.masks = there.get(MASKS, {})
-        if RECORDINGS in missing and not offline:
+        if RECORDINGS in missing and ask:
             await self._fetch_recordings()
         else:
             report.recordings = there.get(RECORDINGS, {})

@@ -462,6 +462,8 @@ async def test_masks_come_along(tmp_path: Path) -> None:
     masks = sorted((source / "segmentation/masks").iterdir())
     assert (tmp_path / "new/segmentation/masks" / masks[0].name).samefile(masks[0])
     shutil.rmtree(tmp_path / "new/segmentation/masks")
+    with pytest.raises(UsageError, match="--mirror"):
+        await oid_async.repeat(tmp_path / "new", savepath=tmp_path / "third")
     report = await oid_async.repeat(tmp_path / "new", savepath=tmp_path / "third", mirror=mirror)
     assert report.masks["downloaded"] == downloaded.masks["downloaded"]
     assert differing(source, tmp_path / "third") == {"query.json"}

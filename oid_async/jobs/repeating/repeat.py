@@ -159,12 +159,15 @@ class _Repetition:
 
     def _check_mirror(self, decision: RepeatDecision) -> None:
         """Raise UsageError if copies are to be fetched that came from a mirror, and the call has named none."""
-        context = self._context
-        mirror = (self._saved.content or {}).get("site")
-        is_named = mirror is None or context.site.name is not None
-        if not is_named and "cvdf" in decision.plan.sources and not context.options.offline:
-            error = must_be_named(self._source, "mirror", mirror)
+        if (error := self._unnamed_mirror()) is not None and "cvdf" in decision.plan.sources:
             raise UsageError(f"{error}, or give {self._source.manifest.name} alone, for the public bucket's copies")
+
+    def _unnamed_mirror(self) -> UsageError | None:
+        """Return what is wrong if anything has to be asked of the mirror that the source came from."""
+        context, mirror = self._context, (self._saved.content or {}).get("site")
+        if mirror is None or context.site.name is not None or context.options.offline:
+            return None
+        return must_be_named(self._source, "mirror", mirror)
 
     def _note_start(self, lists: GivenLists, document: Mapping[str, Any], decision: RepeatDecision) -> None:
         folder = self._context.folder
@@ -186,7 +189,10 @@ class _Repetition:
         return tables.added if tables.names else 0
 
     async def _bring_attached(self) -> None:
-        """Copy masks and recordings, fetch what of them is missing, and record every file."""
+        """Copy masks and recordings, fetch what of them is missing, and record every file.
+
+        Raises UsageError if that has to be asked of a mirror that the call has not named.
+        """
         saved, context, folder = self._saved, self._context, self._context.folder
         counts: dict[str, AttachedCount] = {}
         try:
@@ -198,7 +204,10 @@ class _Repetition:
             if machine_error(error) is None:
                 raise
             raise storage_error(error, folder.path) from error
-        await Attachments(context, saved.manifest.ids).fetch_missing(counts)
+        error = self._unnamed_mirror() if any(count.missing for count in counts.values()) else None
+        await Attachments(context, saved.manifest.ids).fetch_missing(counts, ask=error is None)
+        if error is not None:
+            raise error
 
     def _last_notes(self) -> list[str]:
         """Return what of the set is gone, and which damaged files are kept, a line each."""
