@@ -159,8 +159,8 @@ class _Repetition:
 
     def _check_mirror(self, decision: RepeatDecision) -> None:
         """Raise UsageError if copies are to be fetched that came from a mirror, and the call has named none."""
-        if (error := self._unnamed_mirror()) is not None and "cvdf" in decision.plan.sources:
-            raise UsageError(f"{error}, or give {self._source.manifest.name} alone, for the public bucket's copies")
+        if (unnamed := self._unnamed_mirror()) is not None and "cvdf" in decision.plan.sources:
+            raise UsageError(f"{unnamed}, or give {self._source.manifest.name} alone, for the public bucket's copies")
 
     def _unnamed_mirror(self) -> UsageError | None:
         """Return what is wrong if anything has to be asked of the mirror that the source came from."""
@@ -204,10 +204,10 @@ class _Repetition:
             if machine_error(error) is None:
                 raise
             raise storage_error(error, folder.path) from error
-        error = self._unnamed_mirror() if any(count.missing for count in counts.values()) else None
-        await Attachments(context, saved.manifest.ids).fetch_missing(counts, ask=error is None)
-        if error is not None:
-            raise error
+        unnamed = self._unnamed_mirror() if any(count.missing for count in counts.values()) else None
+        await Attachments(context, saved.manifest.ids).fetch_missing(counts, ask=unnamed is None)
+        if unnamed is not None:
+            raise unnamed
 
     def _last_notes(self) -> list[str]:
         """Return what of the set is gone, and which damaged files are kept, a line each."""
