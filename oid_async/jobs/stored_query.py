@@ -40,11 +40,11 @@ class Given:
         """Check the values (RepeatOptions, or ReadOptions of a call that repairs nothing). Raises UsageError."""
         given = {name: value for name, value in values.items() if _is_given(value)}
         if (of_repair := given.keys() - ReadOptions.__annotations__.keys()) and not repairs:
-            raise UsageError(f"{_flag(min(of_repair))} says how to repair: it goes with --repair")
+            raise UsageError(f"{flag_of(min(of_repair))} says how to repair: it goes with --repair")
         options = Options(savepath=savepath, **given)
         for name in KEPT_LISTS if not repairs else ():
             if (value := getattr(options, name)) is not None and (value == "-" or not isinstance(value, str)):
-                raise UsageError(f"{_flag(name)} takes the file that the download had, nothing else")
+                raise UsageError(f"{flag_of(name)} takes the file that the download had, nothing else")
         return cls(options, frozenset(given))
 
     @classmethod
@@ -111,11 +111,12 @@ def must_be_named(folder: Folder, name: str, value: Any) -> UsageError:
     text = text if text.isprintable() and len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]!a}"
     return UsageError(
         f"{folder.path / 'query.json'}: it names {text}, which is taken from this call alone: repeat it with "
-        f"{_flag(name)}"
+        f"{flag_of(name)}"
     )
 
 
-def _flag(name: str) -> str:
+def flag_of(name: str) -> str:
+    """Return an option as it is typed."""
     flag: str = Options.__dataclass_fields__[name].metadata["flags"][0]
     return flag
 

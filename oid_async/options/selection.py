@@ -32,8 +32,8 @@ class Query:
 
     The keywords are those of `download` that say which images, which annotations and from which tables; how to fetch
     them, and where to, is said beside `query=`. Each is checked when the value is made: UsageError names the option.
-    Every option is an attribute, read as it was understood: sequences as tuples, paths absolute. Two queries that
-    select the same are equal, and have the same hash. `repr` shows what differs from the default.
+    Every option is an attribute, read as it was understood: sequences as tuples, paths absolute. Two queries of
+    the same options are equal, and have the same hash. `repr` shows what differs from the default.
 
     The query of a table's URL may hold a secret: `repr` and `to_json` write `?REDACTED` in its place, and no Query can
     be made of that without the URL; `==` and pickle have all of it.

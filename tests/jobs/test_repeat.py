@@ -287,6 +287,15 @@ async def test_a_query_without_a_manifest_is_asked_anew(source: Path, mirror: Pa
     assert differing(source, tmp_path / "new") <= {"query.json", "manifest.parquet", "failures.csv"}
 
 
+async def test_tables_and_lists_that_are_not_read_are_named(source: Path, tmp_path: Path) -> None:
+    """With a manifest nothing is selected: an option that says what to select has no effect."""
+    notes: list[str] = []
+    await oid_async.repeat(
+        source, savepath=tmp_path / "new", image_ids=tmp_path / "ids.txt", on_event=notes_into(notes)
+    )
+    assert "not read, as the manifest says which images they are: --image-ids" in notes
+
+
 async def test_a_query_written_as_json_is_carried_out(mirror: Path, tmp_path: Path) -> None:
     """What `Query.to_json` returns is the query of a query.json."""
     (tmp_path / "mine.json").write_text(oid_async.Query(limit=2).to_json())

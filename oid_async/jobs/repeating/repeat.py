@@ -21,6 +21,7 @@ import polars as pl
 from oid_async.concurrency import in_thread, single_error, until_stopped
 from oid_async.dataset.attached_copies import AttachedCount, copy_attached
 from oid_async.dataset.audit import damaged_folder, drop_replaced
+from oid_async.dataset.query_digest import TABLES
 from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.table_copies import CopiedTables
 from oid_async.errors import StorageError, UsageError, machine_error, storage_error, storage_errors
@@ -37,7 +38,7 @@ from oid_async.jobs.query_document import note_start
 from oid_async.jobs.repeating.repeat_plan import RepeatDecision, RepeatPlanning, SavedSet
 from oid_async.jobs.repeating.repeat_query import query_again, repeated_document
 from oid_async.jobs.repeating.repeat_source import RepeatSource, is_same
-from oid_async.jobs.stored_query import Given, must_be_named
+from oid_async.jobs.stored_query import Given, flag_of, must_be_named
 from oid_async.jobs.transfers import ImageTransfers
 from oid_async.options.query import KEPT_LISTS, Options
 from oid_async.redaction import printable
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
     from oid_async.origin.server import Serve
 
 _MOST_NAMED = 5
+# Options that a query.json without a manifest may need.
+_UNREAD = {*TABLES, *KEPT_LISTS}
 
 
 class Repeat:
@@ -104,6 +107,8 @@ class Repeat:
         async with open_run(
             options, self._sink, self.report, limits=Limits.of(options), serve=serve, site_name=site
         ) as context:
+            if unread := sorted(self._given.names & _UNREAD):
+                context.note(f"not read, as the manifest says which images they are: {', '.join(map(flag_of, unread))}")
             await _Repetition(context, saved, self._source.folder, own_loop=self._own_loop).carry_out()
 
 
@@ -238,8 +243,7 @@ class _Repetition:
 
 def _run_options(given: Given, folder: Folder, saved: SavedSet) -> Options:
     """Return the options of the run: the call's, and of query.json how images are hashed and how large they may be."""
-    unused = {"label", "annotation", "image_url", *KEPT_LISTS}
-    values = {name: getattr(given.options, name) for name in given.names - unused}
+    values = {name: getattr(given.options, name) for name in given.names - _UNREAD}
     stored = (saved.content or {}).get("query")
     if isinstance(stored, Mapping):
         largest = stored.get("max_image_bytes")
