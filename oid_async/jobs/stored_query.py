@@ -90,13 +90,18 @@ def taken_values(content: Mapping[str, Any], folder: Folder, given: Given, own: 
     for name, value in values.items():
         if name not in given.names:
             _check_type(name, value)
+    missing: list[tuple[str, Any]] = []
     for name in unnamed(values, given, TABLES):
         table = values[name]
         if own.get(name) != table and (is_redacted(table) or not is_http(table)):
-            raise must_be_named(folder, name, table)
+            missing.append((name, table))
     for name in unnamed(values, given, tuple(KEPT_LISTS)):
-        if own.get(name) != values[name] or is_kept(folder, name, values[name], stored.get("savepath")):
-            values[name] = str(_own_list(folder, name, values[name], stored.get("savepath")))
+        if is_kept(folder, name, values[name], stored.get("savepath")) and is_plain(folder.path / KEPT_LISTS[name]):
+            values[name] = str(folder.path / KEPT_LISTS[name])
+        elif own.get(name) != values[name] or is_kept(folder, name, values[name], stored.get("savepath")):
+            missing.append((name, values[name]))
+    if missing:
+        raise must_be_named(folder, *missing)
     return values
 
 
@@ -105,14 +110,27 @@ def unnamed(values: Mapping[str, Any], given: Given, names: tuple[str, ...]) -> 
     yield from (name for name in names if values.get(name) is not None and name not in given.names)
 
 
-def must_be_named(folder: Folder, name: str, value: Any) -> UsageError:
-    """Return the error for what query.json names and this call has not."""
-    text = redacted(str(value))
-    text = text if text.isprintable() and len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]!a}"
-    return UsageError(
-        f"{folder.path / 'query.json'}: it names {text}, which is taken from this call alone: repeat it with "
-        f"{flag_of(name)}"
+class NotNamedError(UsageError):
+    """What query.json names and this call has not, by option, in `missing`."""
+
+    missing: tuple[tuple[str, Any], ...] = ()
+
+
+def must_be_named(folder: Folder, *missing: tuple[str, Any]) -> NotNamedError:
+    """Return the error for what query.json names and this call has not: options with their values there."""
+    texts = [redacted(str(value)) for _, value in missing]
+    texts = [text if text.isprintable() and len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]!a}" for text in texts]
+    flags = [flag_of(name) for name, _ in missing]
+    error = NotNamedError(
+        f"{folder.path / 'query.json'}: it names {_listed(texts)}, which {'is' if len(missing) == 1 else 'are'} taken "
+        f"from this call alone: repeat it with {_listed(flags)}"
     )
+    error.missing = missing
+    return error
+
+
+def _listed(texts: list[str]) -> str:
+    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
 
 
 def flag_of(name: str) -> str:
@@ -143,11 +161,3 @@ def is_kept(folder: Folder, name: str, path: str, savepath: Any) -> bool:
     """Return whether a list is the one that was kept in SAVEPATH. It may have been moved since, with its list."""
     stored = Path(path)
     return stored.name == KEPT_LISTS[name] and str(stored.parent) in (str(folder.path), ".", str(savepath))
-
-
-def _own_list(folder: Folder, name: str, path: str, savepath: Any) -> Path:
-    """Return a list that was kept in SAVEPATH; any other must be named. Raises UsageError."""
-    own = folder.path / KEPT_LISTS[name]
-    if not is_kept(folder, name, path, savepath) or not is_plain(own):
-        raise must_be_named(folder, name, path)
-    return own

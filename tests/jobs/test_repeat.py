@@ -296,6 +296,15 @@ async def test_tables_and_lists_that_are_not_read_are_named(source: Path, tmp_pa
     assert "not read, as the manifest says which images they are: --image-ids" in notes
 
 
+async def test_all_that_must_be_named_is_said_at_once(source: Path, tmp_path: Path) -> None:
+    """A mirror, a host, and a table whose address held a secret: one error has all three options."""
+    content = json.loads((source / "query.json").read_text())
+    content["query"] |= {"allow_hosts": ["127.0.0.1:9"], "annotation": "http://127.0.0.1:9/boxes.csv?REDACTED"}
+    (tmp_path / "theirs.json").write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="repeat it with --mirror, --allow-host and --annotation$"):
+        await oid_async.repeat(tmp_path / "theirs.json", savepath=tmp_path / "new")
+
+
 async def test_a_query_written_as_json_is_carried_out(mirror: Path, tmp_path: Path) -> None:
     """What `Query.to_json` returns is the query of a query.json."""
     (tmp_path / "mine.json").write_text(oid_async.Query(limit=2).to_json())

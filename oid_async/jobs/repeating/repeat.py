@@ -172,7 +172,7 @@ class _Repetition:
         context, mirror = self._context, (self._saved.content or {}).get("site")
         if mirror is None or context.site.name is not None or context.options.offline:
             return None
-        return must_be_named(self._source, "mirror", mirror)
+        return must_be_named(self._source, ("mirror", mirror))
 
     def _note_start(self, lists: GivenLists, document: Mapping[str, Any], decision: RepeatDecision) -> None:
         folder = self._context.folder

@@ -16,7 +16,7 @@ from oid_async.http.retry import FetchError
 from oid_async.http.urls import parse_url
 from oid_async.jobs.demo import SITE, look_alike_run
 from oid_async.jobs.download import Run
-from oid_async.jobs.stored_query import WRONG_VALUES, Given, must_be_named, taken_values, unnamed
+from oid_async.jobs.stored_query import WRONG_VALUES, Given, NotNamedError, must_be_named, taken_values, unnamed
 from oid_async.options.query import Options
 from oid_async.store.folder import Folder
 
@@ -55,31 +55,33 @@ def _options(content: Mapping[str, Any], folder: Folder, given: Given, *, retry_
     if not isinstance(stored, Mapping):
         raise ValueError("it holds no query")
     mirror = stored.get("mirror") or (site if site != SITE else None)
-    if mirror and given.options.mirror is None:
-        raise must_be_named(folder, "mirror", mirror)
-    if site is not None and site != SITE and given.options.mirror is None:
-        raise must_be_named(folder, "mirror", site)
+    missing: list[tuple[str, Any]] = []
+    if (mirror or (site is not None and site != SITE)) and given.options.mirror is None:
+        missing.append(("mirror", mirror or site))
     if hosts := set(stored.get("allow_hosts") or ()) - set(given.options.allow_hosts):
-        raise must_be_named(folder, "allow_hosts", min(hosts))
-    values = taken_values(content, folder, given, {})
+        missing.append(("allow_hosts", min(hosts)))
+    try:
+        values = taken_values(content, folder, given, {})
+    except NotNamedError as error:
+        raise must_be_named(folder, *missing, *error.missing) from error
+    missing += ((name, values[name]) for name in unnamed(values, given, TABLES) if not _is_public_table(values[name]))
+    if missing:
+        raise must_be_named(folder, *missing)
     if values.get("source") is None and (site is None) != (given.options.mirror is None) and "sources" in content:
         # What the default would be now is not what it was. A Query written as JSON has asked no source yet.
         values["source"] = tuple(content["sources"])
-    for name in unnamed(values, given, TABLES):
-        _check_host(folder, name, values[name])
     try:
         return Options(**{**values, "savepath": folder.path, "retry_failed": retry_failed})
     except UsageError as error:
         raise ValueError(str(error)) from error
 
 
-def _check_host(folder: Folder, name: str, table: str) -> None:
-    """Refuse a table of query.json on a host that this call must name itself. Raises UsageError."""
+def _is_public_table(table: str) -> bool:
+    """Return whether a table of query.json is on a host that this call need not name itself."""
     with suppress(FetchError):  # a text that is no URL is refused when it is fetched
         url = parse_url(table)
-        host, port = endpoint(url)
-        if AddressGuard(()).refuse(url) is not None or not _is_public(host, port):
-            raise must_be_named(folder, name, table)
+        return AddressGuard(()).refuse(url) is None and _is_public(*endpoint(url))
+    return True
 
 
 def _is_public(host: str, port: int) -> bool:
