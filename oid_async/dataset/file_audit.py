@@ -141,6 +141,11 @@ def can_remake_manifest(folder: Folder) -> bool:
     return is_plain(folder.manifest) and packed_in(folder) is None
 
 
+def is_manifest_whole(damage: pl.DataFrame) -> bool:
+    """Return whether the manifest is not among FINDINGS."""
+    return "manifest.parquet" not in damage.get_column("path")
+
+
 def unreadable_manifest(folder: Folder) -> pl.DataFrame:
     """Return the finding of a manifest without a record that cannot be read, as FINDINGS."""
     row = _row("manifest.parquet", "altered", "cannot be read as a manifest", size_of(folder.manifest), None)

@@ -29,7 +29,13 @@ from oid_async.dataset.audit import (
     not_repaired,
 )
 from oid_async.dataset.export_audit import EXPORTS, ExportAudit, exports_of
-from oid_async.dataset.file_audit import FileAudit, can_remake_manifest, unreadable_manifest, whole_inputs
+from oid_async.dataset.file_audit import (
+    FileAudit,
+    can_remake_manifest,
+    is_manifest_whole,
+    unreadable_manifest,
+    whole_inputs,
+)
 from oid_async.dataset.query_file import read_query_file
 from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.saved import SavedDataset
@@ -246,8 +252,7 @@ class Verify:
 
         The query of such a set is no more than its ids: authors, names and roles are those of the manifest. Blocking.
         """
-        is_whole = self._folder.manifest.name not in damage.get_column("path")
-        if is_whole and REPEATED in read_query_file(self._folder.path):
+        if is_manifest_whole(damage) and REPEATED in read_query_file(self._folder.path):
             options = replace(given.options, retry_failed=retry_failed)
             return Repeat(self._folder.path, Given(options, given.names | {"retry_failed"}), self._sink).run
         return repeated_run(self._folder, given, self._sink, retry_failed=retry_failed).download

@@ -301,7 +301,7 @@ async def test_all_that_must_be_named_is_said_at_once(source: Path, tmp_path: Pa
     content = json.loads((source / "query.json").read_text())
     content["query"] |= {"allow_hosts": ["127.0.0.1:9"], "annotation": "http://127.0.0.1:9/boxes.csv?REDACTED"}
     (tmp_path / "theirs.json").write_text(json.dumps(content))
-    with pytest.raises(UsageError, match="repeat it with --mirror, --allow-host and --annotation$"):
+    with pytest.raises(UsageError, match="repeat it with --mirror, --allow-host and --annotation"):
         await oid_async.repeat(tmp_path / "theirs.json", savepath=tmp_path / "new")
 
 
