@@ -1,6 +1,7 @@
 """What is said of an unknown name: another kind may know it, it may be several, or it may be misspelt."""
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from support.notes import notes_into
 import oid_async
 from oid_async.cli.main import main
 from oid_async.errors import UsageError
+from oid_async.openimages.catalogue import published
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +90,14 @@ async def test_a_triplet_that_does_not_exist_is_answered_with_some_that_do(looka
     assert line.split("for example, ")[1].startswith(("Person,is,", "'Person,is,"))
 
 
-async def test_nothing_is_fetched_to_explain_a_name(lookalike: Path) -> None:
-    """Where other kinds' names are not cached, the message says how they are asked for."""
-    message = await refusal(mirror=lookalike, categories=["Meadow"])
+async def test_other_kinds_names_are_fetched_to_explain_a_name(lookalike: Path, tmp_path: Path) -> None:
+    """A first run knows which kind has a name; where its table cannot be had, the message says how to ask."""
+    assert f"{LABELS}Meadow in --where" in await refusal(mirror=lookalike, categories=["Meadow"])
+    assert "--triplet '*,holds,*'" in await refusal(mirror=lookalike, categories=["holds"])
+    (classes,) = published("classes", ())
+    (tmp_path / "m" / classes.bucket / classes.key).parent.mkdir(parents=True)
+    shutil.copy(lookalike / classes.bucket / classes.key, tmp_path / "m" / classes.bucket / classes.key)
+    message = await refusal(mirror=tmp_path / "m", cache_dir=tmp_path / "c", categories=["Meadow"])
     assert "--select-by label, label:Meadow in --where, *,Meadow,* in --triplet" in message
     assert "oid-async classes Meadow --kind all" in message
     assert "--kind all" not in await refusal(mirror=lookalike, categories=["Footbal"])

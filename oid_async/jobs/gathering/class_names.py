@@ -1,7 +1,7 @@
 """The names that a user types for classes, relationships and attributes, and what to say of one that is unknown.
 
-An unknown name may be one of another kind: that is looked up in tables that this run has read or that are in the cache.
-Nothing is fetched for an error: a typing error stays cheap, and the message names the command that finds any name.
+An unknown name may be one of another kind: the tables of names tell, half a megabyte in all, which are fetched for it
+in one attempt each if they are not in the cache. Where one cannot be had, the message names the command that looks.
 """
 
 import asyncio
@@ -101,7 +101,7 @@ class ClassNames:
         return f"{text}; other kinds have more names (--select-by label, {where}, {triplet}): {look} looks it up there"
 
     async def _is_in(self, table: TableKind, word: str) -> bool:
-        names = await self._files.cached_names(table)
+        names = await self._files.other_names(table)
         return names is not None and names.find(word) is not None
 
     def _others(self, word: str) -> dict[TableKind, str]:

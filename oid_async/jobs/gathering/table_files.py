@@ -70,6 +70,7 @@ class TableFiles:
         self._fetched: dict[TableKind, TableFile] = {}
         self._bad_rows: dict[TableKind, list[pl.DataFrame]] = {}
         self._classes: dict[TableKind, Classes] = {}
+        self._is_unreachable = False
         self._hierarchy: Hierarchy | None = None
 
     @classmethod
@@ -145,6 +146,22 @@ class TableFiles:
                 with suppress(InputError, OSError):
                     return (await asyncio.to_thread(read_classes, table))[0]
         return self._classes.get(table_kind)
+
+    async def other_names(self, table_kind: TableKind) -> Classes | None:
+        """Return the names of a small published table that only a message needs: fetched in one attempt, else None.
+
+        With class names of the user's own nothing is fetched for it, nor after a table that could not be had.
+        """
+        names = await self.cached_names(table_kind)
+        if names is not None or self._options.offline or self.is_given("classes") or self._is_unreachable:
+            return names
+        try:
+            for table in published(table_kind, (), self._options.release):
+                file, _ = await self._cache.published(table, patient=False)
+                return (await asyncio.to_thread(read_classes, file))[0]
+        except (UnavailableError, InputError, OSError):
+            self._is_unreachable = True
+        return None
 
     def cached_tables(self, kind: TableKind) -> list[TableFile]:
         """Return the published tables of a kind and of the splits asked for that are in the cache. Blocking."""
