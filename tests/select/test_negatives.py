@@ -184,5 +184,7 @@ def test_own_boxes_count_and_own_ids_are_refused(tmp_path: Path) -> None:
         ("ImageID", "OriginalURL"),
         [{"ImageID": each, "OriginalURL": "http://a.example/1.jpg"} for each in ids],
     )
-    with pytest.raises(InputError, match=r"images\.csv: .*leave --negatives out"):
+    with pytest.raises(InputError, match=r"images\.csv: .*published labels .*leave --negatives out"):
         ask(dataset, tmp_path, annotation=own_boxes, image_url=own_images)
+    with pytest.raises(InputError, match=r"images\.csv: .*published narratives .*leave --caption out"):
+        ask(dataset, tmp_path, annotation=own_boxes, image_url=own_images, negatives=None, caption="a")

@@ -147,7 +147,8 @@ class TableGatherer:
         needed = self._needed(selecting if selects_rows else None, kinds, where) - missing
         needed |= await self._telling_negatives(query)
         await asyncio.to_thread(self._files.announce, everywhere, needed)
-        images, ids = await self._images(everywhere, query.image_condition, needs_rows=needs_rows, needed=needed)
+        asked = tuple(use for use in uses if use.table in needed) if needs_rows else ()
+        images, ids = await self._images(everywhere, query.image_condition, asked)
         has_subset, splits = True, everywhere
         if options.image_url is not None:
             has_subset, splits = await asyncio.to_thread(self._look_at, images[0])
@@ -241,9 +242,9 @@ class TableGatherer:
         return query
 
     async def _images(
-        self, splits: Sequence[Split], condition: ImageCondition | None, *, needs_rows: bool, needed: set[TableKind]
+        self, splits: Sequence[Split], condition: ImageCondition | None, asked: Sequence[Use]
     ) -> tuple[tuple[TableFile, ...], IdForm]:
-        """Return the image tables without their damaged rows, and the form of their ids."""
+        """Return the image tables without their damaged rows, and the form of their ids; `asked` are uses of rows."""
         options = self._options
         images, ids = await self._files.tables("images", splits), IdForm()
         if condition is not None:
@@ -251,15 +252,12 @@ class TableGatherer:
                 await asyncio.to_thread(_require_columns, condition, table)
         if options.image_url is not None:
             ids = IdForm(await asyncio.to_thread(looks_hexadecimal, images[0]))
-            if needs_rows and not ids.hexadecimal and (options.annotation is None or needed - {"boxes"}):
-                if options.annotation is not None and options.negatives is not None:
-                    raise InputError(
-                        f"{images[0].name}: its ids are none of Open Images', so no published label says which classes "
-                        "are verified to be absent; leave --negatives out"
-                    )
+            published = [use for use in asked if use.table != "boxes" or options.annotation is None]
+            if published and not ids.hexadecimal:
+                boxes = "give --annotation with the same ids, or --kind none"
                 raise InputError(
-                    f"{images[0].name}: its ids are none of Open Images', so the published boxes say nothing of them; "
-                    "give --annotation with the same ids, or --kind none"
+                    f"{images[0].name}: its ids are none of Open Images', so the published {published[0].what} say "
+                    f"nothing of them; {boxes if published[0].table == 'boxes' else published[0].way_out}"
                 )
         return await self._files.without_damage("images", images, ids), ids
 
