@@ -250,7 +250,7 @@ def two_thousand(root: Path) -> Path:
     return Dataset([("/m/01", "Ball")], images, [Box(image.image_id, "/m/01") for image in images]).publish(root)
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
+@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
 def test_killed_at_random_moments_it_comes_to_the_same_tree(tmp_path: Path, kills: int) -> None:
     """However often it is killed, the last run leaves a calm run's tree; only what was in flight is asked for twice."""
     objects = Counted(two_thousand(tmp_path / "mirror"))

@@ -173,7 +173,7 @@ def test_strips_are_as_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert abs(np.asarray(strips) - whole).max() <= 1
 
 
-@pytest.mark.parametrize("format", ["coco", "yolo"])
+@pytest.mark.parametrize("format", ["coco", pytest.param("yolo", marks=pytest.mark.slow)])
 def test_a_mask_of_noise_takes_no_gigabytes(tmp_path: Path, format: str) -> None:
     """A mask of nine megapixels that is inside and outside by turns: millions of runs, and of parts."""
     drawn = np.indices((3000, 3000)).sum(0) % 3 == 0
@@ -192,7 +192,7 @@ QUICK = ("coco", "webdataset")
 @pytest.mark.parametrize(
     "format", [*QUICK, *(pytest.param(each, marks=pytest.mark.slow) for each in FORMATS if each not in QUICK)]
 )
-@pytest.mark.parametrize("max_side", [1024, 4000])
+@pytest.mark.parametrize("max_side", [1024, pytest.param(4000, marks=pytest.mark.slow)])
 def test_400_megapixels_are_made_smaller(tmp_path: Path, format: str, max_side: int) -> None:
     """20,000 x 20,000 pixels with --max-side, and a mask of 65,000 x 65,000, take less than 250 MB."""
     boxes = [SavedBox(ONE), SavedBox(TWO)]

@@ -86,7 +86,8 @@ def check_against_journal(savepath: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+    "number",
+    [signal.SIGINT, *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGTERM, signal.SIGKILL))],
 )
 def test_an_interrupted_run_can_be_read(tmp_path: Path, number: signal.Signals) -> None:
     """While it is on, after a signal, without its plan, without its journal: the same tables; then the run goes on."""

@@ -128,7 +128,7 @@ async def test_an_export_is_repeated(folders: Path) -> None:
     assert again.annotations == report.annotations
 
 
-@pytest.mark.parametrize("boot", ["kept", "this"])
+@pytest.mark.parametrize("boot", [pytest.param("kept", marks=pytest.mark.slow), "this"])
 async def test_half_packed_shards_are_finished(
     boot: str, folders: Path, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
