@@ -6,11 +6,11 @@ One that fails costs no image, is named in its folder's failures.csv and request
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from oid_async.concurrency import in_thread
-from oid_async.dataset.attached_copies import AttachedCount
 from oid_async.errors import UnavailableError, storage_errors
 from oid_async.events import Note
 from oid_async.jobs.context import RunContext
@@ -23,6 +23,9 @@ from oid_async.store.attached_files import AttachedFiles, record_of_attached
 from oid_async.store.folder import Folder
 from oid_async.store.results import write_failures
 from oid_async.store.written_files import MASKS, RECORDINGS, record_of_run, write_record
+
+if TYPE_CHECKING:
+    from oid_async.dataset.attached_copies import AttachedCount
 
 _NARRATIVES = KINDS["narrative"]
 _SEGMENTATION = KINDS["segmentation"]
@@ -47,7 +50,7 @@ class Attachments:
         if lost is not None:
             raise UnavailableError(f"traces: {lost}; narrative/narratives.jsonl has captions meanwhile")
 
-    async def fetch_missing(self, counts: Mapping[str, AttachedCount], *, ask: bool) -> None:
+    async def fetch_missing(self, counts: Mapping[str, "AttachedCount"], *, ask: bool) -> None:
         """Fetch what is missing of the masks and recordings that the tables name, then record every file.
 
         `counts` are by MASKS and RECORDINGS. Unless `ask` nothing is fetched. Raises StorageError.

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -13,7 +13,6 @@ from oid_async.jobs.planning.bucket import Missing
 from oid_async.jobs.planning.disk_room import needs_of, shortage
 from oid_async.jobs.planning.earlier_runs import earlier_run, host_group
 from oid_async.jobs.planning.selection import SelectionResult, count_by_class
-from oid_async.masks.estimate import MaskEstimate, estimate_masks
 from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES, trace_keys
 from oid_async.openimages.kinds import KindName
 from oid_async.openimages.vocabulary import SPLITS, Source
@@ -24,6 +23,9 @@ from oid_async.store.results import NEGATIVE, SELECTED
 from oid_async.store.written_files import MASKS
 from oid_async.tables.reading import reading
 from oid_async.tables.rows import RowSource, rows_of
+
+if TYPE_CHECKING:
+    from oid_async.masks.estimate import MaskEstimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +110,13 @@ class Forecast:
         then = self.missing.seconds if self.missing else None
         return summary.on_flickr / FLICKR_RATE + (then or 0.0) if summary.on_flickr or then else None
 
-    def _masks(self, keys: pl.Series) -> MaskEstimate | None:
+    def _masks(self, keys: pl.Series) -> "MaskEstimate | None":
         """Return what the masks of these images take, None if none are saved."""
         source = self._saved("segmentation")
         if source is None:
             return None
+        from oid_async.masks.estimate import estimate_masks
+
         options, tables = self.context.options, self.tables
         labels = tables.saved_labels(source, all_boxes=options.all_boxes)
         splits = options.splits or tables.looked_in
