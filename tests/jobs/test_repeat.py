@@ -265,8 +265,10 @@ async def test_where_links_are_impossible_images_are_copied(
 
 
 async def test_shards_are_read_too(mirror: Path, tmp_path: Path) -> None:
-    """A folder of --no-files holds its images in shards: the new folder has them as files."""
+    """A folder of --no-files holds its images in shards: the new folder has them as files, and must be another one."""
     await oid_async.download(mirror=mirror, savepath=tmp_path / "d", format="webdataset", no_files=True)
+    with pytest.raises(UsageError, match=r"in shards, .* name another folder with --savepath"):
+        await oid_async.repeat(tmp_path / "d")
     report = await oid_async.repeat(tmp_path / "d", savepath=tmp_path / "new")
     assert (report.present, len(image_names(tmp_path / "new"))) == (11, 11)
     assert (await oid_async.verify(savepath=tmp_path / "new")).clean

@@ -44,7 +44,7 @@ from oid_async.options.query import KEPT_LISTS, Options
 from oid_async.redaction import printable
 from oid_async.report import Report, counted, size_text
 from oid_async.select.plan import plan_files
-from oid_async.store.folder import PLAN_NOTE, Folder
+from oid_async.store.folder import PLAN_NOTE, Folder, packed_in
 from oid_async.store.results import Results
 from oid_async.store.written_files import ATTACHED_FAILURES
 
@@ -100,6 +100,11 @@ class Repeat:
         return self.report
 
     async def _repeat_manifest(self) -> None:
+        if await in_thread(packed_in, self._folder) is not None:
+            raise UsageError(
+                f"{self._folder.path}: its images are in shards, and a repeated set has files; "
+                "name another folder with --savepath"
+            )
         mirrored = self._given.options.mirror is not None
         saved = await in_thread(partial(self._source.read, self._folder.path, mirrored=mirrored))
         options = _run_options(self._given, self._folder, saved)
