@@ -14,8 +14,9 @@ from oid_async.jobs.repeating.repeat import Repeat
 from oid_async.jobs.stored_query import Given
 from oid_async.jobs.verify import Verification, Verify
 from oid_async.options.export import ExportOptions
+from oid_async.options.keywords import FetchAgainOptions, ReadOptions, RepeatOptions
 from oid_async.options.paths import read_path
-from oid_async.options.query import FetchAgainOptions, Options, ReadOptions, RepeatOptions
+from oid_async.options.query import Options
 from oid_async.options.signatures import check_keywords
 from oid_async.report import Report
 

@@ -9,7 +9,8 @@ from oid_async.events import Sink, ignore
 from oid_async.jobs.listed import ClassList, TableList
 from oid_async.jobs.listings import Listings
 from oid_async.jobs.resolve import Resolution, Resolve
-from oid_async.options.query import ClassesOptions, MetadataOptions, Options, ResolveOptions
+from oid_async.options.keywords import ClassesOptions, MetadataOptions, ResolveOptions
+from oid_async.options.query import Options
 from oid_async.options.signatures import check_keywords, documented, signature
 
 

@@ -10,8 +10,9 @@ from oid_async.concurrency import wait_until_done
 from oid_async.errors import UsageError
 from oid_async.events import Sink, ignore
 from oid_async.jobs.download import Run
+from oid_async.options.keywords import QueryOptions
 from oid_async.options.paths import read_path
-from oid_async.options.query import Options, QueryOptions
+from oid_async.options.query import Options
 from oid_async.options.selection import Query, options_of
 from oid_async.options.signatures import documented, signature
 from oid_async.report import Outcome, Plan, Report

@@ -9,15 +9,15 @@ from typing import Any, NoReturn
 from oid_async.cli.stdio import forgiving, print_help
 from oid_async.errors import UsageError
 from oid_async.options.export import ExportOptions
-from oid_async.options.query import (
+from oid_async.options.keywords import (
     ClassesOptions,
     FetchAgainOptions,
     MetadataOptions,
     ReadOptions,
     RepeatOptions,
     ResolveOptions,
-    option_fields,
 )
+from oid_async.options.query import option_fields
 from oid_async.options.readers import WORDS
 from oid_async.options.table import HEADINGS, Heading
 from oid_async.redaction import redacted_text

@@ -10,8 +10,9 @@ from oid_async.cli.polars_settings import set_up_polars
 from oid_async.cli.running import open_screen, print_answer, print_report, query_options, run_to_end, say_interrupted
 from oid_async.cli.stdio import print_json, print_message, result_stream
 from oid_async.errors import UsageError
+from oid_async.options.keywords import FetchAgainOptions
 from oid_async.options.paths import read_path
-from oid_async.options.query import FetchAgainOptions, Options
+from oid_async.options.query import Options
 from oid_async.report import Report
 
 if TYPE_CHECKING:

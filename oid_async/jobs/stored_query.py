@@ -17,7 +17,8 @@ from oid_async.dataset.query_file import unusable
 from oid_async.errors import UsageError
 from oid_async.jobs.own_places import own_places
 from oid_async.jobs.query_document import is_taken
-from oid_async.options.query import KEPT_LISTS, Options, ReadOptions
+from oid_async.options.keywords import ReadOptions
+from oid_async.options.query import KEPT_LISTS, Options
 from oid_async.redaction import is_http, is_redacted, redacted
 from oid_async.store.disk import is_plain
 from oid_async.store.folder import Folder, packed_in

@@ -6,7 +6,8 @@ from dataclasses import Field
 from itertools import groupby
 from typing import Any
 
-from oid_async.options.query import FILTERS, QueryOptions, option_fields
+from oid_async.options.keywords import QueryOptions
+from oid_async.options.query import FILTERS, option_fields
 
 
 def check_keywords(function: str, given: Mapping[str, Any], known: type) -> None:

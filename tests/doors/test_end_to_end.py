@@ -38,7 +38,7 @@ from oid_async.http.hosts import host_name
 from oid_async.openimages.catalogue import IMAGE_BUCKET, published
 from oid_async.openimages.catalogue_tables import BOX_COLUMNS, CLICK_COLUMNS
 from oid_async.openimages.vocabulary import SPLITS, Split
-from oid_async.options.query import QueryOptions
+from oid_async.options.keywords import QueryOptions
 from oid_async.origin.lookalike import STAGED_FAILURES, Lookalike
 
 JOINED = ["Category", "FileName", "OriginalURL", "Width", "Height"]

@@ -21,7 +21,8 @@ from oid_async.cli.parser import make_parser
 from oid_async.errors import UsageError
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.options.export import FORMATS, ExportOptions
-from oid_async.options.query import FILTERS, Options, QueryOptions, option_fields
+from oid_async.options.keywords import QueryOptions
+from oid_async.options.query import FILTERS, Options, option_fields
 from oid_async.options.table import HEADINGS
 
 FIELDS = [option.name for option in option_fields()]

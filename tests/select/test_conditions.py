@@ -15,7 +15,8 @@ from oid_async.events import ignore
 from oid_async.jobs.gathering.gather import gather_tables
 from oid_async.jobs.planning.selection import select_images
 from oid_async.openimages.catalogue_tables import BOX_COLUMNS, POINT_COLUMNS
-from oid_async.options.query import Options, QueryOptions
+from oid_async.options.keywords import QueryOptions
+from oid_async.options.query import Options
 
 CLASSES = [("/m/0", "Ball"), ("/m/1", "Cat"), ("/m/2", "Dog")]
 

@@ -45,7 +45,8 @@ from oid_async.openimages.catalogue import published
 from oid_async.openimages.catalogue_tables import BOX_COLUMNS, CLICK_COLUMNS, TableKind
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.vocabulary import FLAGS, SPLITS, Split
-from oid_async.options.query import Match, Options, QueryOptions
+from oid_async.options.keywords import QueryOptions
+from oid_async.options.query import Match, Options
 from oid_async.select.limits import shuffled
 
 _Row = TypeVar("_Row", Image, Box)

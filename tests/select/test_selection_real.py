@@ -26,7 +26,8 @@ from oid_async.metadata.cache import MetadataCache
 from oid_async.openimages.catalogue import IMAGE_BUCKET, published
 from oid_async.openimages.catalogue_tables import BOX_COLUMNS, IMAGE_COLUMNS
 from oid_async.openimages.vocabulary import FLAGS, SPLITS
-from oid_async.options.query import Options, QueryOptions
+from oid_async.options.keywords import QueryOptions
+from oid_async.options.query import Options
 from oid_async.report import counted
 from oid_async.tables.class_tables import read_hierarchy
 from oid_async.tables.reading import TableFile

@@ -26,7 +26,7 @@ import oid_async
 from oid_async.errors import InputError, OidError, UsageError
 from oid_async.openimages.catalogue import published
 from oid_async.openimages.catalogue_tables import BOX_COLUMNS, CLICK_COLUMNS, IMAGE_COLUMNS
-from oid_async.options.query import QueryOptions
+from oid_async.options.keywords import QueryOptions
 from oid_async.origin.server import Origin
 from oid_async.tables.class_tables import read_classes, read_headless
 from oid_async.tables.reading import TableFile, columns_of, scan

@@ -17,7 +17,8 @@ from oid_async.errors import StorageError
 from oid_async.events import ignore
 from oid_async.http.retry import Limits
 from oid_async.jobs.download import Run
-from oid_async.options.query import Options, QueryOptions
+from oid_async.options.keywords import QueryOptions
+from oid_async.options.query import Options
 from oid_async.origin.lookalike import Lookalike, with_comment
 from oid_async.origin.server import Origin
 from oid_async.report import Report
