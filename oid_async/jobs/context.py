@@ -4,15 +4,17 @@
 `open_cache` opens the part that listings and `resolve` need: client, cache and site.
 """
 
+import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING
 
-from oid_async.concurrency import acquired, available_processors, in_thread
+from oid_async.concurrency import acquired, available_processors, in_thread, single_error
 from oid_async.events import Note, Sink
 from oid_async.http.descriptors import allowed, most_workers
 from oid_async.http.estimator import MOST
@@ -65,6 +67,20 @@ class RunContext:
     def note(self, text: str) -> None:
         """Tell the user something."""
         self.sink(Note(text))
+
+
+@contextmanager
+def timed(report: Report) -> Iterator[None]:
+    """Around a run: note in its report how long it took and whether it was interrupted; raise one error of several."""
+    started = monotonic()
+    try:
+        with single_error():
+            yield
+    except asyncio.CancelledError:
+        report.interrupted = True
+        raise
+    finally:
+        report.seconds = monotonic() - started
 
 
 @asynccontextmanager

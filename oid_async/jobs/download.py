@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import polars as pl
 
-from oid_async.concurrency import in_thread, single_error
+from oid_async.concurrency import in_thread
 from oid_async.dataset.audit import drop_replaced
 from oid_async.errors import storage_errors
 from oid_async.events import Finished, Planned, Sink
 from oid_async.forks import refuse_forked_child
 from oid_async.http.retry import Limits
 from oid_async.jobs.attachments import Attachments
-from oid_async.jobs.context import RunContext, open_run
+from oid_async.jobs.context import RunContext, open_run, timed
 from oid_async.jobs.own_places import note_places
 from oid_async.jobs.planning.earlier_runs import note_run
 from oid_async.jobs.planning.id_file import check_place
@@ -86,21 +86,12 @@ class Run:
     async def download(self) -> Report:
         """Carry the query out and return the report. Raises OidError; what was saved before that stays."""
         refuse_forked_child()
-        started = monotonic()
-        try:
-            with single_error():
-                async with self._open(dry_run=False) as context:
-                    await self._check_export(context)
-                    planning = await Planning.of(context)
-                    download = _Download(
-                        context, planning, self._deliver, own_loop=self._own_loop, repeats=self.repeats
-                    )
-                    await download.carry_out()
-        except asyncio.CancelledError:
-            self.report.interrupted = True
-            raise
-        finally:
-            self.report.seconds = monotonic() - started
+        with timed(self.report):
+            async with self._open(dry_run=False) as context:
+                await self._check_export(context)
+                planning = await Planning.of(context)
+                download = _Download(context, planning, self._deliver, own_loop=self._own_loop, repeats=self.repeats)
+                await download.carry_out()
         self._sink(Finished(self.report))
         return self.report
 

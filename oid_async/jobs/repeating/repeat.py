@@ -6,19 +6,17 @@
 What the manifest says counts: which images, which names, which bytes, whatever the published tables say by now.
 """
 
-import asyncio
 import os
 import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from oid_async.concurrency import in_thread, single_error, until_stopped
+from oid_async.concurrency import in_thread, until_stopped
 from oid_async.dataset.attached_copies import AttachedCount, copy_attached
 from oid_async.dataset.audit import damaged_folder, drop_replaced
 from oid_async.dataset.query_digest import TABLES
@@ -29,7 +27,7 @@ from oid_async.events import Finished, Planned, Sink
 from oid_async.forks import refuse_forked_child
 from oid_async.http.retry import Limits
 from oid_async.jobs.attachments import Attachments
-from oid_async.jobs.context import RunContext, open_run
+from oid_async.jobs.context import RunContext, open_run, timed
 from oid_async.jobs.demo import SITE
 from oid_async.jobs.gathering.given_lists import GivenLists
 from oid_async.jobs.own_places import note_places
@@ -85,17 +83,10 @@ class Repeat:
         if self._source.manifest is None:
             self._run = await query_again(self._source, self._folder, self._given, self._sink, own_loop=self._own_loop)
             return await self._run.download()
-        started = monotonic()
-        try:
-            with single_error(), ExitStack() as held:
-                if not self._source.is_alone and not is_same(self._source.folder.path, self._folder.path):
-                    held.enter_context(read_lock(self._source.folder))
-                await self._repeat_manifest()
-        except asyncio.CancelledError:
-            self.report.interrupted = True
-            raise
-        finally:
-            self.report.seconds = monotonic() - started
+        with timed(self.report), ExitStack() as held:
+            if not self._source.is_alone and not is_same(self._source.folder.path, self._folder.path):
+                held.enter_context(read_lock(self._source.folder))
+            await self._repeat_manifest()
         self._sink(Finished(self.report))
         return self.report
 
