@@ -49,8 +49,8 @@ def publish(folder: Path) -> Path:
 def master(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a mirror, and with d, which holds its images but one. Only read it."""
     folder = tmp_path_factory.mktemp("master")
-    query = {"mirror": publish(folder / "mirror"), "savepath": folder / "d", "cache_dir": folder / "cache"}
-    report = asyncio.run(oid_async.download(**query))  # type: ignore[arg-type]
+    query: dict[str, Any] = {"mirror": publish(folder / "mirror"), "savepath": folder / "d"}
+    report = asyncio.run(oid_async.download(**query, cache_dir=folder / "cache"))
     assert (report.downloaded, report.failed) == (11, 1)
     return folder
 

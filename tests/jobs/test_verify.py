@@ -38,8 +38,8 @@ def publish(folder: Path, holes: Iterable[str] = ()) -> Path:
 def master(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a mirror, and with d, which holds all of its images. Only read it."""
     folder = tmp_path_factory.mktemp("master")
-    query = {"mirror": publish(folder / "mirror"), "savepath": folder / "d", "cache_dir": folder / "cache"}
-    asyncio.run(oid_async.download(**query))  # type: ignore[arg-type]
+    query: dict[str, Any] = {"mirror": publish(folder / "mirror"), "savepath": folder / "d"}
+    asyncio.run(oid_async.download(**query, cache_dir=folder / "cache"))
     return folder
 
 
