@@ -1,1 +1,1 @@
-"""The command line: arguments, screen, signals, exit codes."""
+"""The command line: arguments, commands, signals, exit codes."""

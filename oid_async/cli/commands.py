@@ -13,10 +13,10 @@ from oid_async.cli.listing_commands import run_classes, run_metadata, run_resolv
 from oid_async.cli.polars_settings import set_up_polars
 from oid_async.cli.query_commands import run_download, run_plan, run_repeat
 from oid_async.cli.running import open_screen, print_answer, print_report, run_to_end, say_interrupted
-from oid_async.cli.stdio import print_json, print_message, print_row
 from oid_async.options.export import ExportOptions
 from oid_async.options.keywords import ReadOptions, RepeatOptions
 from oid_async.options.query import Options
+from oid_async.screen.stdio import print_json, print_message, print_row
 
 
 def run_demo(arguments: argparse.Namespace) -> int:
@@ -43,7 +43,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
     given = {name: value for name, value in vars(arguments).items() if name in RepeatOptions.__annotations__}
     options = Options(savepath=savepath, **given)
     set_up_polars(options if arguments.repair else None)
-    from oid_async.cli.screen import finding_rows, verification_lines
+    from oid_async.cli.result_text import finding_rows, verification_lines
     from oid_async.jobs.stored_query import Given
     from oid_async.jobs.verify import Verify
 
@@ -70,7 +70,7 @@ def run_export(arguments: argparse.Namespace) -> int:
     options = ExportOptions(**{name: value for name, value in vars(arguments).items() if name in fields})
     also = Options(savepath=arguments.savepath, processes=vars(arguments).get("processes", "auto"))
     set_up_polars(None)
-    from oid_async.cli.screen import export_lines
+    from oid_async.cli.result_text import export_lines
     from oid_async.jobs.export import Export
     from oid_async.jobs.stored_query import Given
 
@@ -94,7 +94,7 @@ def run_prune(arguments: argparse.Namespace) -> int:
     """Run `oid-async prune`."""
     savepath = Options(savepath=arguments.savepath).savepath
     set_up_polars(None)
-    from oid_async.cli.screen import prune_lines
+    from oid_async.cli.result_text import prune_lines
     from oid_async.jobs.prune import Prune
 
     with open_screen(arguments) as screen:

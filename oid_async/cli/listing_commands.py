@@ -3,7 +3,7 @@
 import argparse
 
 from oid_async.cli.running import open_screen, options_of, print_answer, run_to_end, say_interrupted
-from oid_async.cli.stdio import print_json, print_rows
+from oid_async.screen.stdio import print_json, print_rows
 
 
 def run_classes(arguments: argparse.Namespace) -> int:

@@ -13,13 +13,13 @@ from typing import NoReturn
 
 from oid_async.cli.commands import COMMANDS
 from oid_async.cli.parser import make_parser
-from oid_async.cli.stdio import OutputError, error_document, flush_streams, guard_stderr, print_json, print_message
 from oid_async.concurrency import most_telling
 from oid_async.errors import OidError
 from oid_async.http.descriptors import raise_limit
 from oid_async.metadata.paths import cache_root
 from oid_async.options.query import Options
 from oid_async.redaction import printable_lines, redacted_text
+from oid_async.screen.stdio import OutputError, error_document, flush_streams, guard_stderr, print_json, print_message
 from oid_async.version import __version__
 
 _SWITCH_S = 0.0005

@@ -6,7 +6,6 @@ from collections.abc import Container, Sequence
 from shlex import quote
 from typing import Any, NoReturn
 
-from oid_async.cli.stdio import forgiving, print_help
 from oid_async.errors import UsageError
 from oid_async.options.export import ExportOptions
 from oid_async.options.keywords import (
@@ -21,6 +20,7 @@ from oid_async.options.query import option_fields
 from oid_async.options.readers import WORDS
 from oid_async.options.table import HEADINGS, Heading
 from oid_async.redaction import redacted_text
+from oid_async.screen.stdio import forgiving, print_help
 from oid_async.version import __version__
 
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from oid_async.cli.polars_settings import set_up_polars
 from oid_async.cli.running import open_screen, print_answer, print_report, query_options, run_to_end, say_interrupted
-from oid_async.cli.stdio import print_json, print_message, result_stream
 from oid_async.errors import UsageError
 from oid_async.options.keywords import FetchAgainOptions
 from oid_async.options.paths import read_path
 from oid_async.options.query import Options
 from oid_async.report import Report
+from oid_async.screen.stdio import print_json, print_message, result_stream
 
 if TYPE_CHECKING:
-    from oid_async.cli.screen import Screen
+    from oid_async.screen.screen import Screen
 
 _STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
@@ -63,7 +63,7 @@ def _run_with_report(
 ) -> int:
     """Run a job and say what it has come to, also where its end must be forced; return 130 or 143 after a signal."""
     packed = bool(vars(arguments).get("no_files"))
-    from oid_async.cli.screen import summary_lines
+    from oid_async.cli.result_text import summary_lines
 
     started = monotonic()
 
@@ -99,7 +99,7 @@ def run_plan(arguments: argparse.Namespace) -> int:
         plan, code = run_to_end(lambda: Run(options, screen.show).plan(ids))
     if plan is None:
         return say_interrupted(arguments, code)
-    from oid_async.cli.plan_text import plan_lines
+    from oid_async.screen.plan_text import plan_lines
 
     if arguments.ids is None or isinstance(ids, Path):
         print_answer(arguments, plan.as_json(), plan_lines(plan))

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from oid_async.cli.cluster_variables import shard_from
 from oid_async.cli.polars_settings import set_up_polars
-from oid_async.cli.stdio import OutputError, error_document, print_json, print_message, print_result
 from oid_async.options.query import Options, option_fields
+from oid_async.screen.stdio import OutputError, error_document, print_json, print_message, print_result
 
 if TYPE_CHECKING:
-    from oid_async.cli.screen import Screen
+    from oid_async.screen.screen import Screen
 
 Result = TypeVar("Result")
 
@@ -41,7 +41,7 @@ def query_options(arguments: argparse.Namespace) -> Options:
 
 def open_screen(arguments: argparse.Namespace) -> "Screen":
     """Return the screen of a command, to be entered."""
-    from oid_async.cli.screen import Screen
+    from oid_async.screen.screen import Screen
 
     return Screen(quiet=arguments.quiet)
 

@@ -22,11 +22,11 @@ from support.scripted import Scripted, http
 import oid_async
 from oid_async.cli import main as cli
 from oid_async.cli.commands import COMMANDS
-from oid_async.cli.screen import Screen
 from oid_async.errors import InputError
 from oid_async.events import Note, TableProgress
 from oid_async.http.retry import FetchError
 from oid_async.redaction import printable
+from oid_async.screen.screen import Screen
 
 # A title, a place on the screen, a clipboard, C1's short forms, turned text, invisible signs, line ends, rich's markup.
 SIGNS = (
@@ -233,7 +233,7 @@ def test_what_others_write_to_stderr_is_clean_too() -> None:
     """A warning, a log line and a traceback of Python's keep their lines and lose their control characters."""
     code = f"""
 import logging, sys, warnings
-from oid_async.cli import stdio
+from oid_async.screen import stdio
 signs = {SIGNS!r}
 stdio.guard_stderr()
 warnings.warn(signs)
@@ -294,7 +294,7 @@ def test_escapes_can_be_read(text: str, shown: str | None) -> None:
 
 
 def test_lines_leave_at_one_place() -> None:
-    """Nothing in the package writes to a stream by itself: `cli/stdio.py` does, and rich for the screen."""
+    """Nothing in the package writes to a stream by itself: `screen/stdio.py` does, and rich for the screen."""
     package = Path(oid_async.__file__).parent
     writes = re.compile(
         r"print|.*\.print|sys\.(__)?std(out|err)(__)?\b.*|logging\..*|sys\.\w+hook|warnings\.warn|traceback\.print.*"
@@ -307,9 +307,9 @@ def test_lines_leave_at_one_place() -> None:
                 found.add(f"{name}: {ast.unparse(node)}")
             elif isinstance(node, ast.Attribute) and ast.unparse(node) in ("sys.stderr", "sys.__stderr__"):
                 found.add(name)
-    assert {each for each in found if not each.startswith("cli/stdio.py")} == {
+    assert {each for each in found if not each.startswith("screen/stdio.py")} == {
         "cli/main.py: sys.stdout.fileno()",
-        "cli/screen.py",  # sys.stderr, for rich
-        "cli/screen.py: self._console.print('\\n'.join(map(printable, lines)))",
+        "screen/screen.py",  # sys.stderr, for rich
+        "screen/screen.py: self._console.print('\\n'.join(map(printable, lines)))",
         "jobs/opening.py: warnings.warn(printable(dataset.made.note), stacklevel=3)",
     }

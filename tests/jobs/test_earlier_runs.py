@@ -11,11 +11,11 @@ import pytest
 from support.published import publish_lookalike
 
 import oid_async
-from oid_async.cli.plan_text import announce
 from oid_async.jobs.planning import earlier_runs
 from oid_async.jobs.planning.earlier_runs import EarlierRun, earlier_run, note_run
 from oid_async.options.query import Options
 from oid_async.report import Report
+from oid_async.screen.plan_text import announce
 
 REPORT = Report(downloaded=1000, bytes=31_000_000, sources={"cvdf": 1000})
 NOTE = "earlier_runs.json"

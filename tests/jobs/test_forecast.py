@@ -11,11 +11,11 @@ from support.published import Box, Dataset, Image, publish_lookalike
 
 import oid_async
 from oid_async.cli import main as cli
-from oid_async.cli.plan_text import plan_lines
 from oid_async.errors import StorageError
 from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES, MEAN_MASK_BYTES
 from oid_async.openimages.vocabulary import Source
 from oid_async.report import Plan
+from oid_async.screen.plan_text import plan_lines
 from oid_async.select.plan import _size
 
 BALL, CAT, DOG = "/m/018xm", "/m/01yrx", "/m/0bt9lr"

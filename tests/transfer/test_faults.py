@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from support.scripted import Answer, Scripted, http
 
-from oid_async.cli.screen import summary_lines
+from oid_async.cli.result_text import summary_lines
 from oid_async.errors import StorageError
 from oid_async.events import ignore
 from oid_async.http.retry import Limits
