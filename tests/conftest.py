@@ -1,8 +1,12 @@
 """What every test has: caches and mirrors of its own, never the user's."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
+from playwright.async_api import Browser
+from support.browser import Windows, started_browser
 from support.published import publish_lookalike
 
 
@@ -22,3 +26,21 @@ def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def lookalike(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a mirror folder of the look-alike in which nothing fails and box rows stand in no order. Only read it."""
     return publish_lookalike(tmp_path_factory.mktemp("lookalike"))
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """Return a Chromium, started once in a process; its tests carry `pytest.mark.asyncio(loop_scope="session")`."""
+    async with started_browser() as started:
+        yield started
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def windows(browser: Browser) -> AsyncIterator[Windows]:
+    """Return the windows of a test in which nothing may go wrong: see `Windows.assert_quiet`."""
+    opened = Windows(browser)
+    try:
+        yield opened
+    finally:
+        await opened.close()
+    opened.assert_quiet()
