@@ -83,6 +83,10 @@ def test_options_on_a_page_exist(page: Path) -> None:
         "--edited",
         "--deep",
         "--exports",
+        "--port",
+        "--host",
+        "--no-open",
+        "--html",
         "--help",
         "--version",
     }
