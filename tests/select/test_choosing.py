@@ -303,7 +303,7 @@ def test_what_is_chosen_equals_the_contract_300_times(block: int) -> None:
         assert_equal(20 * block + number)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
 def test_balanced_is_the_greedy_choice(seed: int) -> None:
     """The images of --balanced on random tables of many classes are those that a plain loop over the classes takes."""
     chance = random.Random(f"balanced {seed}")
