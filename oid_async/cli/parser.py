@@ -134,6 +134,11 @@ _COMMANDS = {
         "remove what the folder's query does not select",
         "Remove the images, masks and recordings of earlier queries that the folder's query does not select.",
     ),
+    "view": (
+        "SAVEPATH [OPTIONS]",
+        "look at what was saved, in a browser",
+        "Show images with their annotations in a browser, until Ctrl-C. Read-only, offline; also while a run is on.",
+    ),
     "repeat": (
         "SOURCE [--savepath DIR] [OPTIONS]",
         "have the same set again",
@@ -162,7 +167,7 @@ def make_parser() -> argparse.ArgumentParser:
         name: commands.add_parser(name, usage=f"oid-async {name} {usage}", help=about, description=description)
         for name, (usage, about, description) in _COMMANDS.items()
     }
-    download, plan, classes, metadata, resolve, verify, export, prune, repeat, demo = made.values()
+    download, plan, classes, metadata, resolve, verify, export, prune, view, repeat, demo = made.values()
     _add_query(download)
     about = "say what it would take, fetch no image: as plan"
     download.under["output"].add_argument("--dry-run", action="store_true", help=about)
@@ -186,6 +191,7 @@ def make_parser() -> argparse.ArgumentParser:
     about = "say what would be removed, remove nothing"
     prune.under["output"].add_argument("--dry-run", action="store_true", help=about)
     _add_output(prune)
+    _add_view(view)
     _add_repeat(repeat)
     demo.add_argument("savepath", nargs="?", default="demo_data", metavar="SAVEPATH", help="default demo_data")
     _add_output(demo)
@@ -217,6 +223,23 @@ def _add_verify(verify: Parser) -> None:
         verify.under["failures"].add_argument(flag, action="store_true", help=about)
     # With --repair: what is not taken from query.json.
     _add_query(verify, RepeatOptions.__annotations__)
+
+
+def _add_view(view: Parser) -> None:
+    """Add the arguments and options of `view`."""
+    view.add_argument("savepath", metavar="SAVEPATH", help=_ABOUT_SAVEPATH)
+    output = view.under["output"]
+    about = "the port of the page; default: any free one"
+    output.add_argument("--port", type=int, default=0, metavar="N", help=about)
+    about = (
+        "the address of this machine to listen at, or a name of it; default 127.0.0.1, which no other machine reaches"
+    )
+    output.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help=about)
+    output.add_argument("--no-open", action="store_true", help="print the address, open no browser")
+    about = "where the shards are, of a download with --no-files that has put them elsewhere"
+    output.add_argument("--out", metavar="DIR", help=about)
+    # Of a run that has not come to its end: what is not taken from query.json.
+    _add_query(view, ReadOptions.__annotations__)
 
 
 def _add_repeat(repeat: Parser) -> None:

@@ -4,7 +4,9 @@ Pillow's classes are used, not its `Image.open`, which warns on stderr of 89 meg
 more can be decoded in a fraction of its size.
 """
 
+import io
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -73,14 +75,14 @@ def jpeg_problem(path: str) -> str | None:
     return None if coding[0] in _DECODABLE and coding[3] == _BITS else "coded in a way that Pillow does not read"
 
 
-def open_jpeg(path: Path | str, size: tuple[int, int]) -> "JpegImageFile":
+def open_jpeg(path: Path | str | bytes, size: tuple[int, int]) -> "JpegImageFile":
     """Return a JPEG that is going to be decoded at least at this size in pixels, and twice as large if memory allows.
 
-    Raises TooLargeError, OSError, and whatever Pillow raises for damaged bytes.
+    It is a file, or bytes in memory. Raises TooLargeError, OSError, and whatever Pillow raises for damaged bytes.
     """
     from PIL.JpegImagePlugin import JpegImageFile
 
-    image = JpegImageFile(path)
+    image = JpegImageFile(io.BytesIO(path) if isinstance(path, bytes) else path)
     try:
         twice = (2 * size[0], 2 * size[1])
         least = twice if _pixels(image.size, twice) <= _FEW_PIXELS else size
@@ -105,13 +107,13 @@ def _pixels(size: tuple[int, int], least: tuple[int, int]) -> int:
     return (size[0] // by + 1) * (size[1] // by + 1)
 
 
-def _takes_too_many_scans(image: "JpegImageFile", path: Path | str) -> bool:
+def _takes_too_many_scans(image: "JpegImageFile", path: Path | str | bytes) -> bool:
     """Return whether a picture that comes in several scans takes too much memory, or time.
 
     One that comes in a single scan is decoded line by line.
     """
     pixels, layers = image.width * image.height, [(across, down) for _, across, down, _ in image.layer]
-    with FileBytes(path) as body:
+    with nullcontext(path) if isinstance(path, bytes) else FileBytes(path) as body:
         scan_at = read_header(body).scan_at
         if scan_at is None or (not image.info.get("progressive") and body[scan_at + 4] == len(layers)):
             return False

@@ -3,14 +3,16 @@
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
+from io import BufferedReader
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import polars as pl
 
 from oid_async.errors import InputError, NotPlainError
-from oid_async.store.disk import is_plain, plain_file, read_plain
+from oid_async.store.disk import is_plain, plain_file
 
 _BLOCK = 512
 _INDEX_SCHEMA = {"key": pl.String, "offset": pl.Int64, "size": pl.Int64}
@@ -20,11 +22,45 @@ _NAME, _SIZE, _TYPE = slice(0, 100), slice(124, 136), slice(156, 157)
 _LONG_NAME = b"L"
 
 
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """One image: `size` bytes of an open file, from `offset` on. A context that closes the file."""
+
+    file: BufferedReader
+    offset: int
+    size: int
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.file.close()
+
+    @property
+    def changed_ns(self) -> int:
+        """When the file was written to last, in nanoseconds. Raises OSError."""
+        return os.fstat(self.file.fileno()).st_mtime_ns
+
+    def read(self, start: int = 0, size: int | None = None) -> bytes:
+        """Return bytes of the image from `start` on, up to its end unless `size` says less. Raises OSError."""
+        size = self.size - start if size is None else min(size, self.size - start)
+        data = os.pread(self.file.fileno(), size, self.offset + start)
+        # One call gives two gigabytes at the most.
+        while len(data) < size and (
+            more := os.pread(self.file.fileno(), size - len(data), self.offset + start + len(data))
+        ):
+            data += more
+        return data
+
+
 class ImageStore(Protocol):
     """Reads saved images. A bucket would be a third one."""
 
+    def open(self, image_id: str, file_name: str) -> StoredImage:
+        """Open one image, to be closed. Raises InputError if it is not there, OSError if it cannot be read."""
+
     def read(self, image_id: str, file_name: str) -> bytes:
-        """Return the bytes of one image. Raises InputError if it is not there, OSError if it cannot be read."""
+        """Return the bytes of one image. Raises as `open` does."""
 
     def path(self, file_name: str) -> Path | None:
         """Return where an image is a file, whether it is there or not; None where images are no files."""
@@ -36,15 +72,21 @@ class ImageFiles:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def read(self, image_id: str, file_name: str) -> bytes:
-        """Return the bytes of one image."""
+    def open(self, image_id: str, file_name: str) -> StoredImage:
+        """Open one image, to be closed."""
         path = self.folder / file_name
         try:
-            return read_plain(path)
+            file = plain_file(path)
         except FileNotFoundError as error:
             raise missing_file(path) from error
         except NotPlainError as error:
             raise InputError(error.advice) from error
+        return StoredImage(file, 0, os.fstat(file.fileno()).st_size)
+
+    def read(self, image_id: str, file_name: str) -> bytes:
+        """Return the bytes of one image."""
+        with self.open(image_id, file_name) as image:
+            return image.read()
 
     def path(self, file_name: str) -> Path | None:
         """Return where an image is a file."""
@@ -62,17 +104,21 @@ class ImageShards:
         self._folder = folder
         self._indexes: dict[Path, pl.DataFrame] = {}
 
-    def read(self, image_id: str, file_name: str) -> bytes:
-        """Return the bytes of one image."""
+    def open(self, image_id: str, file_name: str) -> StoredImage:
+        """Open one image, to be closed."""
         key = key_of(image_id)
         for shard in self._likely(key):
             index = self._index(shard)
             keys = index.get_column("key")
             row = keys.search_sorted(key)
             if row < len(keys) and keys[row] == key:
-                with plain_file(shard) as file:
-                    return os.pread(file.fileno(), index["size"][row], index["offset"][row])
+                return StoredImage(plain_file(shard), index["offset"][row], index["size"][row])
         raise InputError(f"{self._folder}: no shard holds image {image_id}")
+
+    def read(self, image_id: str, file_name: str) -> bytes:
+        """Return the bytes of one image."""
+        with self.open(image_id, file_name) as image:
+            return image.read()
 
     def path(self, file_name: str) -> Path | None:
         """Return None: images are members of shards."""
@@ -111,11 +157,16 @@ class ImagesBeingPacked:
         self._files = files
         self._shards = shards
 
+    def open(self, image_id: str, file_name: str) -> StoredImage:
+        """Open one image, to be closed."""
+        with suppress(InputError):
+            return self._files.open(image_id, file_name)
+        return self._shards.open(image_id, file_name)
+
     def read(self, image_id: str, file_name: str) -> bytes:
         """Return the bytes of one image."""
-        with suppress(InputError):
-            return self._files.read(image_id, file_name)
-        return self._shards.read(image_id, file_name)
+        with self.open(image_id, file_name) as image:
+            return image.read()
 
     def path(self, file_name: str) -> Path | None:
         """Return None: not all of them are files."""

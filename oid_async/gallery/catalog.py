@@ -119,10 +119,7 @@ class Catalog:
         """Return an image of the manifest, from memory for images of the last pages. Raises NotFoundError."""
         raise NotImplementedError
 
-    def image_bytes(self, split: str, image_id: str) -> bytes:
-        """Return the bytes of a saved image, from its file or its shard. Raises NotFoundError, InputError, OSError."""
-        raise NotImplementedError
-
-    def mask_bytes(self, mask_path: str) -> bytes:
-        """Return the bytes of a saved mask, by MaskPath. Raises NotFoundError, InputError, OSError."""
+    @property
+    def dataset(self) -> SavedDataset:
+        """The folder as it was opened last: `gallery.pictures` opens images and masks through it, and sends them."""
         raise NotImplementedError

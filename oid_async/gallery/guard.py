@@ -1,0 +1,182 @@
+"""Who may look: decided from the head of each request, before anything is read from the disk. Pure.
+
+The server listens on a port of this machine, where other users and every web page that is open in a browser can reach
+it. So a request needs the cookie that the printed address gives, and says by its Host that it means this server: a page
+whose name was pointed to this machine (DNS rebinding) has its own name there. Origin and Sec-Fetch-Site
+(https://www.w3.org/TR/fetch-metadata/) tell what other pages ask for.
+"""
+
+import hmac
+import ipaddress
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+# Of a query: the token, wherever it stands.
+_TOKEN: Final = "token"
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:/?#@\s]+)(?::([0-9]{1,5}))?", re.IGNORECASE | re.ASCII)
+_METHODS = ("GET", "HEAD")
+
+HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+"""The headers of every answer; only Cache-Control differs for what a browser may keep."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What of a request decides. Headers that were not sent are None; `target` is a path with its query, as sent."""
+
+    method: str
+    target: str
+    hosts: tuple[str, ...]
+    cookie: str | None = None
+    origin: str | None = None
+    fetch_site: str | None = None
+    fetch_mode: str | None = None
+    fetch_dest: str | None = None
+
+    @property
+    def path(self) -> str:
+        """The path, as sent."""
+        return self.target.partition("?")[0]
+
+    @property
+    def is_from_elsewhere(self) -> bool:
+        """Whether a browser says that a page of another server has asked for this."""
+        return self.fetch_site not in (None, "same-origin", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request is refused: status and a line. With `again` the page is to ask once more by itself."""
+
+    status: int
+    text: str
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A request that brought the token: what to set as cookie, and where to go on."""
+
+    cookie: str
+    location: str
+
+
+class Guard:
+    """Decides about each request to one server. The token is valid while it lives; each one has its own cookie name.
+
+    Cookies know no ports: two galleries of one host must not overwrite each other's.
+    """
+
+    def __init__(self, host: str) -> None:
+        self.token = secrets.token_urlsafe(24)
+        self._host = _bare(host)
+        self._cookie_name = f"oid_async_{sha256(self.token.encode()).hexdigest()[:8]}"
+        # Derived, so that there is nothing to remember of a browser; what is in a browser does not give the token away.
+        self._cookie_value = hmac.new(secrets.token_bytes(32), self.token.encode(), sha256).hexdigest()
+
+    def decide(self, head: Head) -> Refusal | Entry | None:
+        """Return why a request is refused, or how a browser enters; None: it may be answered."""
+        if head.method not in _METHODS:
+            return Refusal(405, "Only GET and HEAD are answered here.")
+        if not head.target.startswith("/"):
+            return Refusal(400, "The address of a request begins with a slash.")
+        if (refused := self._refuse_host(head)) is not None:
+            return refused
+        token = _token_in(head.target)
+        if token is not None and head.path == "/" and _same(token, self.token):
+            # A link to the printed address, in a chat or a notebook, is a way in as well: it holds the token.
+            if head.is_from_elsewhere and not _opens_a_page(head):
+                return _ELSEWHERE
+            return Entry(
+                f"{self._cookie_name}={self._cookie_value}; HttpOnly; SameSite=Strict; Path=/",
+                _without_token(head.target),
+            )
+        if head.is_from_elsewhere and not (head.path == "/" and _opens_a_page(head)):
+            return _ELSEWHERE
+        if not self._has_cookie(head.cookie):
+            # Strict cookies are kept back when a page of another site leads here, even over our own redirect. The page
+            # that says so asks again by itself, now as our own page; a browser without the cookie ends there.
+            return Refusal(403, _NO_COOKIE, again=head.is_from_elsewhere)
+        return None
+
+    def _refuse_host(self, head: Head) -> Refusal | None:
+        if len(head.hosts) != 1 or (found := _HOST.fullmatch(head.hosts[0])) is None:
+            return Refusal(400, "The request names no host, or not one alone.")
+        name = _bare(found[1])
+        if not (name == "localhost" or name == self._host or _is_address(name)):
+            return Refusal(
+                403, "This host name is not known here: open the address that was printed, or name it with --host."
+            )
+        if head.origin is not None and not _is_origin_of(head.origin, head.hosts[0]):
+            return _ELSEWHERE
+        return None
+
+    def _has_cookie(self, header: str | None) -> bool:
+        """Return whether the cookie is among those sent; other servers of this host have theirs beside it."""
+        for part in (header or "").split(";"):
+            name, _, value = part.strip().partition("=")
+            if name == self._cookie_name and _same(value, self._cookie_value):
+                return True
+        return False
+
+
+_ELSEWHERE = Refusal(403, "A page of another server has asked for this; it is not answered.")
+_NO_COOKIE = "Open the address that oid-async view has printed, with its token; this browser has not done so yet."
+
+
+def _same(given: str, own: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), own.encode())
+
+
+def _opens_a_page(head: Head) -> bool:
+    """Return whether a browser follows a link in a window of its own; a frame or a script is something else."""
+    return head.fetch_mode == "navigate" and head.fetch_dest == "document"
+
+
+def _is_origin_of(origin: str, host: str) -> bool:
+    """Return whether a page of this origin came from this very host and port; behind TLS it is https."""
+    scheme, _, netloc = origin.lower().partition("://")
+    return scheme in ("http", "https") and netloc == host.lower()
+
+
+def _bare(host: str) -> str:
+    return host.lower().removeprefix("[").removesuffix("]").removesuffix(".")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _token_in(target: str) -> str | None:
+    for part in target.partition("?")[2].split("&"):
+        name, _, value = part.partition("=")
+        if name == _TOKEN:
+            return value
+    return None
+
+
+def _without_token(target: str) -> str:
+    """Return the rest of the address, relative: the page may stand behind a proxy with a path of its own.
+
+    >>> _without_token("/?token=abc&class=Dog&token=x"), _without_token("/?token=abc")
+    ('./?class=Dog', './')
+    """
+    parts = [part for part in target.partition("?")[2].split("&") if part.partition("=")[0] != _TOKEN]
+    return f"./?{'&'.join(parts)}" if any(parts) else "./"

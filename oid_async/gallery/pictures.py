@@ -1,0 +1,70 @@
+"""The bytes that the gallery shows: saved images, their thumbnails, masks. Nothing else of the disk is ever opened.
+
+What is asked for is an image of the manifest or the plain name of a mask, never a path: an address that has a slash, a
+dot-dot or a NUL in it names nothing. Links are not followed, pipes and devices not opened.
+"""
+
+import os
+import re
+from pathlib import Path
+
+from oid_async.dataset.image_store import StoredImage
+from oid_async.errors import InputError, NotPlainError
+from oid_async.gallery.catalog import Catalog, NotFoundError
+from oid_async.gallery.thumbnails import MOST_BYTES, NoThumbnailError, ThumbnailCache, thumbnail
+from oid_async.store.attached_files import NAMES
+from oid_async.store.disk import plain_file
+from oid_async.store.written_files import MASKS
+
+# What stands in a path where a name should be, as in `dataset.saved`.
+_NO_NAME = re.compile(r"[/\x00]|^\.{0,2}$")
+
+
+class Pictures:
+    """The pictures of one folder. Blocking: called in threads."""
+
+    def __init__(self, catalog: Catalog, thumbnails: ThumbnailCache) -> None:
+        self._catalog = catalog
+        self._thumbnails = thumbnails
+
+    def image(self, split: str, image_id: str) -> StoredImage:
+        """Open a saved image, to be closed. Raises NotFoundError, OSError."""
+        saved, dataset = self._catalog.saved_image(split, image_id), self._catalog.dataset
+        name = saved.file_name
+        if saved.status != "ok":
+            raise NotFoundError("the image was not saved" if saved.status == "failed" else "it has not landed yet")
+        if name is None or _NO_NAME.search(name) or dataset.image_files.folder.is_symlink():
+            raise NotFoundError("its FileName names no file of images/; the manifest was changed")
+        try:
+            return dataset.image_store.open(image_id, name)
+        except InputError as error:
+            raise NotFoundError(str(error)) from error
+
+    def thumbnail(self, split: str, image_id: str) -> bytes:
+        """Return a small JPEG of a saved image. Raises NotFoundError, NoThumbnailError, OSError."""
+        with self.image(split, image_id) as image:
+            key = f"{split}/{image_id} {image.size} {image.changed_ns}"
+            if (kept := self._thumbnails.get(key)) is not None:
+                return kept
+            if image.size > MOST_BYTES:
+                raise NoThumbnailError(f"too large for a thumbnail: {image.size} bytes")
+            made = thumbnail(image.read())
+        self._thumbnails.put(key, made)
+        return made
+
+    def mask(self, name: str) -> StoredImage:
+        """Open a mask by its MaskPath, to be closed. Raises NotFoundError, OSError."""
+        folder = self._catalog.dataset.masks_folder
+        if NAMES[MASKS].fullmatch(name) is None or folder.is_symlink():
+            raise NotFoundError("there is no mask of this name")
+        return _opened(folder / name, "there is no mask of this name")
+
+
+def _opened(path: Path, missing: str) -> StoredImage:
+    try:
+        file = plain_file(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFoundError(missing) from error
+    except NotPlainError as error:
+        raise NotFoundError(f"it is {error.strerror}, and so not opened") from error
+    return StoredImage(file, 0, os.fstat(file.fileno()).st_size)
