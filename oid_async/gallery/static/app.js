@@ -1,0 +1,251 @@
+/** The gallery's page: joins the address, the grid, the filters, the legend and the large view. */
+
+import { fetchFolder, imageKey, RequestError } from "./api.js";
+import { assignStyles } from "./class_styles.js";
+import { byId, count, counted, element, setAttribute } from "./dom.js";
+import { Filters } from "./filters.js";
+import { Grid } from "./grid.js";
+import { buildKindToggles, DRAWN_KINDS, followKindToggles, kindOfKey, Legend } from "./legend.js";
+import { Address, addressOf, filterQuery, toggled } from "./state.js";
+import { Viewer } from "./viewer.js";
+import { ClassNames } from "./words.js";
+
+const REFRESH_MS = 10_000;
+const INDEX_MS = 1_000;
+const WIDE = matchMedia("(min-width: 900px)");
+
+/** What the parts of the page share. */
+class Page {
+  address = new Address();
+  names = new ClassNames();
+  folder = { classes: [], kinds: [], flags: [], images: {}, notes: [], index: { ready: true } };
+  #hidden = new Set();
+  #newer = null; // an answer about the folder that is newer than what is shown
+  #timer = 0;
+
+  constructor() {
+    this.grid = new Grid(this);
+    this.viewer = new Viewer(this);
+    this.filters = new Filters(this);
+    this.legend = new Legend(this);
+    this.address.subscribe((state, before) => this.#follow(state, before));
+    this.#connect();
+  }
+
+  async start() {
+    showTheme(this.address.state.theme);
+    this.#showFilters(WIDE.matches && !this.address.state.image);
+    try {
+      this.#became(await fetchFolder());
+    } catch (error) {
+      this.onError(error);
+    }
+    await this.#showImages();
+    if (this.address.state.image) this.#openFromAddress();
+    if (WIDE.matches) this.#showFilters(true);
+    this.#timer = setTimeout(() => this.#refresh(), this.#pause);
+  }
+
+  get flags() {
+    return this.folder.flags;
+  }
+
+  isHidden(kindOrLabel) {
+    return this.#hidden.has(kindOrLabel);
+  }
+
+  toggleHidden(kindOrLabel) {
+    this.address.change({ hide: toggled([...this.#hidden], kindOrLabel) }, { replace: true });
+  }
+
+  addressOfImage(image, at) {
+    return addressOf({ ...this.address.state, image, at: String(at) });
+  }
+
+  openImage(image, at, options) {
+    this.address.change({ image, at: String(at) }, options);
+  }
+
+  closeImage() {
+    this.address.change({ image: "", at: "" });
+  }
+
+  /** The place of an image in the result: the one that the address holds, if it is (still) there, else -1. */
+  async placeOf(image, at) {
+    const { pages } = this.grid;
+    const isThere = async (place) => place >= 0 && (await pages.at(place).then((found) => found && imageKey(found) === image));
+    if (await isThere(at)) return at;
+    for (let place = 0; pages.peek(place); place++) if (await isThere(place)) return place;
+    return -1;
+  }
+
+  onError = (error) => {
+    this.#note("error", error instanceof RequestError ? error.message : `The page failed: ${error.message}`, null, true);
+    byId("grid").dataset.busy = "false";
+  };
+
+  onPage(answer) {
+    const { total, revision } = answer;
+    byId("found").textContent = counted(total, "image");
+    if (revision !== this.folder.revision) clearTimeout(this.#timer), (this.#timer = setTimeout(() => this.#refresh(), 0));
+    this.#note("error");
+  }
+
+  #connect() {
+    const { address } = this;
+    byId("sort").addEventListener("change", (event) => address.change({ sort: event.target.value }));
+    byId("order").addEventListener("click", () => address.change({ order: address.state.order === "asc" ? "desc" : "asc" }));
+    byId("theme").addEventListener("click", () => this.#changeTheme());
+    byId("help-open").addEventListener("click", () => byId("help").showModal());
+    byId("filters-toggle").addEventListener("click", () => this.#showFilters(byId("filters").hidden));
+    byId("filters-close").addEventListener("click", () => this.#showFilters(false));
+    byId("tile-size").addEventListener("input", (event) => this.grid.setSize(Number(event.target.value)));
+    if (!WIDE.matches) {
+      byId("tile-size").value = 160;
+      this.grid.setSize(160);
+    }
+    document.addEventListener("keydown", (event) => this.#key(event));
+  }
+
+  #became(folder) {
+    this.folder = folder;
+    for (const { label, class_name: name } of folder.classes) this.names.add(label, name);
+    assignStyles(folder.classes.map(({ label }) => label));
+    document.title = `${folder.name} · gallery`;
+    byId("folder-name").textContent = folder.name;
+    const { selected, ok, failed, pending } = folder.images;
+    byId("folder-name").title = `${counted(selected, "image")}: ${count(ok)} saved, ${count(failed)} failed, ${count(pending ?? 0)} not fetched yet`;
+    for (const place of ["kind-toggles", "viewer-kind-toggles"]) buildKindToggles(byId(place), this, folder.kinds);
+    this.filters.build(folder);
+    this.legend.build(folder);
+    this.#showFolderNotes(folder);
+    this.#follow(this.address.state, this.address.state);
+  }
+
+  #follow(state, before) {
+    this.#hidden = new Set(state.hide.map((value) => (DRAWN_KINDS.includes(value) ? value : this.names.labelOf(value))));
+    byId("sort").value = state.sort;
+    byId("order").textContent = state.order === "asc" ? "↑" : "↓";
+    setAttribute(byId("order"), "aria-label", state.order === "asc" ? "Ascending" : "Descending");
+    setAttribute(byId("order"), "title", state.order === "asc" ? "Ascending" : "Descending");
+    this.filters.follow(state);
+    this.legend.follow();
+    followKindToggles(this);
+    if (state.theme !== before.theme) showTheme(state.theme);
+    if (filterQuery(state) !== filterQuery(before)) this.#showImages();
+    else this.grid.redraw();
+    this.viewer.redraw();
+    if (state.image !== before.image) this.#showImage(state, before);
+  }
+
+  #showImage(state, before) {
+    if (state.image) return void this.viewer.show(state.image, state.at === "" ? -1 : Number(state.at));
+    this.viewer.hide();
+    if (before.at !== "") this.grid.moveTo(Number(before.at));
+  }
+
+  #openFromAddress() {
+    const { image, at } = this.address.state;
+    this.viewer.show(image, at === "" ? -1 : Number(at));
+  }
+
+  async #showImages(options) {
+    await this.grid.show(filterQuery(this.address.state), options);
+  }
+
+  get #pause() {
+    return this.folder.index.ready ? REFRESH_MS : INDEX_MS;
+  }
+
+  /** Ask how the folder is now: while the index is made and during a run it changes. */
+  async #refresh() {
+    clearTimeout(this.#timer);
+    try {
+      if (!document.hidden) this.#compare(await fetchFolder());
+    } catch (error) {
+      this.onError(error);
+    }
+    this.#timer = setTimeout(() => this.#refresh(), this.#pause);
+  }
+
+  #compare(folder) {
+    this.#note("error");
+    const wasReady = this.folder.index.ready;
+    if (folder.revision === this.folder.revision) {
+      if (!wasReady) this.#became(folder);
+      else this.#showFolderNotes(folder);
+      if (!wasReady && folder.index.ready) this.#showImages({ stay: true });
+      return;
+    }
+    this.#newer = folder;
+    const more = folder.images.ok - this.folder.images.ok;
+    const text = more > 0 ? `The run goes on: ${counted(more, "more image")}.` : "The folder has changed.";
+    const show = element("button", { type: "button", "data-testid": "refresh", click: () => this.#showNewer() }, "Show");
+    this.#note("refresh", text, show);
+  }
+
+  #showNewer() {
+    this.#note("refresh");
+    this.#became(this.#newer);
+    this.#showImages({ stay: true });
+  }
+
+  #showFolderNotes(folder) {
+    const text = folder.notes.join(" ");
+    this.#note("folder", text);
+    const { ready, done, total } = folder.index;
+    const share = total ? Math.floor((100 * done) / total) : 0;
+    this.#note("index", ready ? "" : `The annotations are being indexed: ${share} %. Filters by class, flag, size and caption answer when it is done.`,
+      ready ? null : element("progress", { max: 100, value: share, "aria-label": "Index" }));
+  }
+
+  /** Show a line of one sort above the grid; without a text, take it away. */
+  #note(sort, text = "", extra = null, alert = false) {
+    const before = byId("notes").querySelector(`[data-note=${sort}]`);
+    if (!text) return void before?.remove();
+    const line = element("p", { class: `note ${sort}`, "data-testid": "note", "data-note": sort, role: alert ? "alert" : null }, element("span", {}, text), extra);
+    if (before?.firstChild.textContent === text && !extra) return;
+    if (before) before.replaceWith(line);
+    else byId("notes").append(line);
+  }
+
+  #showFilters(shown) {
+    byId("filters").hidden = !shown;
+    setAttribute(byId("filters-toggle"), "aria-expanded", String(shown));
+  }
+
+  #changeTheme() {
+    const dark = getComputedStyle(document.documentElement).colorScheme === "dark" || (!document.documentElement.dataset.theme && matchMedia("(prefers-color-scheme: dark)").matches);
+    const theme = dark ? "light" : "dark";
+    localStorage.setItem("theme", theme);
+    this.address.change({ theme }, { replace: true });
+  }
+
+  #key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches?.("input:not([type=checkbox], [type=range]), select, textarea")) return;
+    const kind = kindOfKey(event.key);
+    if (kind) this.toggleHidden(kind);
+    else if (event.key === "?") byId("help").showModal();
+    else if (this.viewer.dialog.open || byId("help").open) return;
+    else if (event.key === "/") this.#searchClass();
+    else if (event.key === "f") this.#showFilters(byId("filters").hidden);
+    else if (event.key === "Escape" && !WIDE.matches) this.#showFilters(false);
+    else if (event.key.startsWith("Arrow") && event.target === document.body) this.grid.focus();
+    else return;
+    event.preventDefault();
+  }
+
+  #searchClass() {
+    this.#showFilters(true);
+    this.filters.search.input.focus();
+  }
+}
+
+/** Dark or light as the address says, else as chosen before, else as the system is. */
+function showTheme(chosen) {
+  const theme = chosen || localStorage.getItem("theme") || "";
+  if (["dark", "light"].includes(theme)) document.documentElement.dataset.theme = theme;
+  else delete document.documentElement.dataset.theme;
+}
+
+new Page().start();

@@ -1,0 +1,89 @@
+/** What stands beside a large image: its failure, captions, every annotation, where it comes from, the file. */
+
+import { swatch } from "./class_search.js";
+import { byId, bytes, count, element, named, outside } from "./dom.js";
+import { KIND_NAMES, reasonInWords, STATUS_NAMES } from "./words.js";
+
+const LISTED_KINDS = ["narrative", "bbox", "segmentation", "relationship", "point", "label"];
+
+/** Fill the panel; return the rows of the shapes, in their order. */
+export function showDetails(detail, shapes, names) {
+  const rows = shapes.map((shape) => row(shape, names));
+  byId("details").replaceChildren(...[
+    failure(detail),
+    ...LISTED_KINDS.map((kind) => listOf(kind, shapes, rows, detail)),
+    absent(detail, names),
+    attribution(detail),
+    file(detail),
+  ].filter(Boolean));
+  byId("details").scrollTop = 0;
+  return rows;
+}
+
+function section(title, ...content) {
+  return element("section", {}, element("h3", {}, title), ...content);
+}
+
+function failure({ image, failure: failed }) {
+  if (!failed && image.Status !== "failed") return null;
+  const reason = failed?.reason ?? image.Reason;
+  return element("section", { class: "failure", "data-testid": "failure" },
+    element("h3", {}, "Failed: ", named(reason ?? "unknown")), element("p", {}, reasonInWords(reason)),
+    failed?.detail ? element("p", { class: "muted" }, named(failed.detail)) : null);
+}
+
+function titleOf(shape, names) {
+  if (shape.kind === "narrative") return [named(shape.caption ?? "", { "data-testid": "caption-text" })];
+  if (shape.kind !== "relationship") return [swatch(shape.label), named(names.of(shape.label))];
+  return [swatch(shape.label), named(names.of(shape.label)), element("em", {}, named(shape.predicate)), swatch(shape.label2), named(names.of(shape.label2))];
+}
+
+function row(shape, names) {
+  return element("button", { type: "button", class: "row", "data-testid": "row", "data-kind": shape.kind, "data-label": shape.label, "aria-pressed": "false" },
+    element("span", { class: "row-title" }, ...titleOf(shape, names)), shape.remarks.length ? element("span", { class: "muted" }, shape.remarks.join(" · ")) : null);
+}
+
+function listOf(kind, shapes, rows, detail) {
+  const ofKind = rows.filter((_, i) => shapes[i].kind === kind);
+  if (!ofKind.length) return null;
+  const total = detail.totals?.[kind] ?? ofKind.length;
+  const title = total > ofKind.length ? `${KIND_NAMES[kind]}: ${count(ofKind.length)} of ${count(total)}` : `${KIND_NAMES[kind]}: ${count(total)}`;
+  return section(title, element("ul", { class: "rows" }, ...ofKind.map((each) => element("li", {}, each))));
+}
+
+function absent({ verified_absent: labels }, names) {
+  if (!labels?.length) return null;
+  return section("Verified absent", element("p", { class: "absent" }, ...labels.map((label) => element("span", { class: "tag", "data-testid": "absent" }, named(names.of(label))))));
+}
+
+function facts(entries) {
+  const present = entries.filter(([, , value]) => value !== null && value !== undefined && value !== "");
+  return element("dl", { class: "facts" }, ...present.flatMap(([name, title, value]) =>
+    [element("dt", {}, title), element("dd", { "data-testid": "fact", "data-fact": name }, value instanceof Node ? value : named(value))]));
+}
+
+function attribution({ image, links = {} }) {
+  const link = (name, text) => (links[name] ? outside(links[name], text, { "data-testid": name }) : null);
+  return section("Photo", facts([
+    ["Title", "Title", image.Title],
+    ["Author", "Author", image.Author ? outside(links.author, image.Author) : null],
+    ["License", "Licence", image.License ? outside(image.License, image.License, { "data-testid": "licence" }) : null],
+    ["OriginalLandingURL", "Page", link("landing", "landing page")],
+    ["OriginalURL", "Original", link("original", "original file")],
+  ]));
+}
+
+function file({ image }) {
+  return section("File", facts([
+    ["FileName", "Name", image.FileName],
+    ["Status", "Status", STATUS_NAMES[image.Status] ?? image.Status],
+    ["ImageID", "ImageID", image.ImageID],
+    ["Subset", "Split", image.Subset],
+    ["Source", "Source", image.Source],
+    ["Width", "Size", image.Width ? `${image.Width} × ${image.Height} px` : null],
+    ["Bytes", "Bytes", image.Bytes ? `${count(image.Bytes)} (${bytes(image.Bytes)})` : null],
+    ["MD5", "MD5", image.MD5],
+    ["Rotation", "Rotation", image.Rotation ? `${image.Rotation}° (drawn as stored, as the boxes are)` : null],
+    ["Role", "Role", image.Role],
+  ]));
+}

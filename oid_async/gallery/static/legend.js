@@ -1,0 +1,71 @@
+/** The legend: the classes of the folder with their looks; a click hides or shows a class. And the same for kinds. */
+
+import { swatch } from "./class_search.js";
+import { styleOf } from "./class_styles.js";
+import { byId, count, element, named, setAttribute } from "./dom.js";
+import { toggled } from "./state.js";
+import { KIND_NAMES } from "./words.js";
+
+const FIRST_ROWS = 40;
+export const DRAWN_KINDS = ["bbox", "segmentation", "relationship", "point", "names"];
+const KEYS = { bbox: "b", segmentation: "m", relationship: "r", point: "p", names: "n" };
+
+export class Legend {
+  #all = false;
+
+  constructor(page) {
+    this.page = page;
+    this.list = byId("legend");
+  }
+
+  build(folder) {
+    const shown = this.#all ? folder.classes : folder.classes.slice(0, FIRST_ROWS);
+    const rows = shown.map((each) => this.#row(each));
+    const left = folder.classes.length - shown.length;
+    if (left > 0) {
+      rows.push(element("li", {}, element("button", {
+        type: "button", class: "more", "data-testid": "legend-more", click: () => {
+          this.#all = true;
+          this.build(folder);
+        },
+      }, `show ${count(left)} more`)));
+    }
+    this.list.replaceChildren(...rows);
+    this.follow();
+  }
+
+  follow() {
+    for (const row of this.list.querySelectorAll("[data-label]")) setAttribute(row, "aria-pressed", String(!this.page.isHidden(row.dataset.label)));
+  }
+
+  #row({ label, class_name: name, images }) {
+    const { address } = this.page;
+    const style = styleOf(label);
+    return element("li", {},
+      element("button", {
+        type: "button", class: "legend-row", "data-testid": "legend-row", "data-label": label, "data-color": style.color, "data-pattern": style.pattern,
+        title: "Hide or show", click: () => this.page.toggleHidden(label),
+      }, swatch(label), named(name ?? label), element("span", { class: "muted" }, images === null ? "" : count(images))),
+      element("button", {
+        type: "button", class: "only", "data-testid": "legend-only", title: "Only images with it", "aria-label": `Only images with ${name ?? label}`,
+        click: () => address.change({ class: toggled(address.state.class, label) }),
+      }, "only"));
+  }
+}
+
+/** Fill a place with a button for each kind that can be drawn. */
+export function buildKindToggles(place, page, kinds) {
+  const shown = DRAWN_KINDS.filter((kind) => kind === "names" || kinds.includes(kind));
+  place.replaceChildren(...shown.map((kind) =>
+    element("button", {
+      type: "button", "data-testid": "kind-toggle", "data-kind": kind, "aria-pressed": "true", title: `${KIND_NAMES[kind]} (${KEYS[kind]})`,
+      click: () => page.toggleHidden(kind),
+    }, KIND_NAMES[kind])));
+}
+
+export function followKindToggles(page) {
+  for (const toggle of document.querySelectorAll("[data-testid=kind-toggle]")) setAttribute(toggle, "aria-pressed", String(!page.isHidden(toggle.dataset.kind)));
+}
+
+/** The kind that a key toggles, if any. */
+export const kindOfKey = (key) => DRAWN_KINDS.find((kind) => KEYS[kind] === key);
