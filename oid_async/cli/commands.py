@@ -8,17 +8,14 @@ Nothing heavy is imported before a command really runs.
 import argparse
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
-from pathlib import Path
 
 from oid_async.cli.listing_commands import run_classes, run_metadata, run_resolve
+from oid_async.cli.looking_commands import run_view
 from oid_async.cli.polars_settings import set_up_polars
 from oid_async.cli.query_commands import run_download, run_plan, run_repeat
 from oid_async.cli.running import open_screen, print_answer, print_report, run_to_end, say_interrupted
-from oid_async.events import Event, Note
 from oid_async.options.export import ExportOptions
 from oid_async.options.keywords import ReadOptions, RepeatOptions
-from oid_async.options.paths import read_path
 from oid_async.options.query import Options
 from oid_async.screen.stdio import print_json, print_message, print_row
 
@@ -106,38 +103,6 @@ def run_prune(arguments: argparse.Namespace) -> int:
     if report is None:
         return say_interrupted(arguments, code)
     return print_answer(arguments, report.as_json(), prune_lines(report))
-
-
-def _say_notes(arguments: argparse.Namespace) -> Callable[[Event], None]:
-    """Return a sink that prints notes: bars would be drawn anew ten times a second for as long as somebody looks."""
-
-    def say(event: Event) -> None:
-        if isinstance(event, Note) and not arguments.quiet:
-            print_message(event.text)
-
-    return say
-
-
-def run_view(arguments: argparse.Namespace) -> int:
-    """Run `oid-async view`: it ends by a signal alone, or by an error."""
-    given = Options(savepath=arguments.savepath)
-    set_up_polars(None)
-    from oid_async.gallery.listening import Place
-    from oid_async.jobs.stored_query import Given
-    from oid_async.jobs.view import View
-
-    read = {name: value for name, value in vars(arguments).items() if name in ReadOptions.__annotations__}
-    out = None if arguments.out is None else Path(read_path("--out", arguments.out))
-
-    def say_address(url: str) -> None:
-        # With --quiet, too: nobody could look without it.
-        print_message(f"view: {url}")
-        if arguments.json:
-            print_json({"url": url})
-
-    view = View(Given.of(given.savepath, read), Place.read(arguments.host, arguments.port), out=out)
-    _, code = run_to_end(partial(view.run, say_address, _say_notes(arguments), opens=not arguments.no_open))
-    return code
 
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {

@@ -35,16 +35,15 @@ class View:
         self._out = out
         self._folder = Folder(given.options.savepath)
 
-    async def run(self, say_address: Callable[[str], None], sink: Sink, *, opens: bool) -> None:
-        """Answer browsers until cancelled. `say_address` is told the address, with its token, once it answers.
+    async def run(
+        self, on_address: Callable[[str], None], sink: Sink, on_fault: Callable[[str], None], *, opens: bool
+    ) -> None:
+        """Answer browsers until cancelled.
 
-        Raises InputError for a folder that no download has filled, UsageError for what the call must name and for a
-        port or address that cannot be had.
+        `on_address` is told the address, with its token, once it answers; `on_fault` of a fault of the program, in a
+        line. Raises InputError for a folder that no download has filled, UsageError for what the call must name and for
+        a port or address that cannot be had.
         """
-
-        def report(line: str) -> None:
-            sink(Note(line))
-
         async with AsyncExitStack() as stack:
             listening = await acquired(listen, self._place.host, self._place.port, release=socket.socket.close)
             stack.callback(listening.close)
@@ -52,16 +51,16 @@ class View:
             stack.push_async_callback(in_thread, catalog.close)
             guard = Guard(self._place.host)
             pictures = Pictures(catalog, ThumbnailCache(self._folder.state / "gallery" / "thumbnails"))
-            server = GalleryServer(catalog, pictures, guard, report)
+            server = GalleryServer(catalog, pictures, guard, on_fault)
             stack.push_async_callback(server.close)
             runner = web.ServerRunner(server.web_server, shutdown_timeout=_SHUTDOWN_S)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             await web.SockSite(runner, listening).start()
             url = base_url(listening, self._place.host)
-            say_address(f"{url}?token={guard.token}")
+            on_address(f"{url}?token={guard.token}")
             if is_open_to_others(listening):
-                report("view: other machines reach this port: everyone who has the address with its token can look")
+                sink(Note("view: other machines reach this port: everyone who has the address with its token can look"))
             if opens:
                 open_browser(f"{url}?token={guard.token}")
             await server.keep_up_to_date()

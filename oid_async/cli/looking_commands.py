@@ -1,0 +1,40 @@
+"""The commands that show what was saved."""
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+from oid_async.cli.polars_settings import set_up_polars
+from oid_async.cli.running import run_to_end
+from oid_async.events import Event, Note
+from oid_async.options.keywords import ReadOptions
+from oid_async.options.paths import read_path
+from oid_async.options.query import Options
+from oid_async.screen.stdio import print_json, print_message
+
+
+def run_view(arguments: argparse.Namespace) -> int:
+    """Run `oid-async view`: it ends by a signal alone, or by an error."""
+    given = Options(savepath=arguments.savepath)
+    set_up_polars(None)
+    from oid_async.gallery.listening import Place
+    from oid_async.jobs.stored_query import Given
+    from oid_async.jobs.view import View
+
+    read = {name: value for name, value in vars(arguments).items() if name in ReadOptions.__annotations__}
+    out = None if arguments.out is None else Path(read_path("--out", arguments.out))
+
+    def say_address(url: str) -> None:
+        # With --quiet, too: nobody could look without it.
+        print_message(f"view: {url}")
+        if arguments.json:
+            print_json({"url": url})
+
+    def say_note(event: Event) -> None:
+        # No screen: its bars would be drawn anew ten times a second for as long as somebody looks.
+        if isinstance(event, Note) and not arguments.quiet:
+            print_message(event.text)
+
+    view = View(Given.of(given.savepath, read), Place.read(arguments.host, arguments.port), out=out)
+    _, code = run_to_end(partial(view.run, say_address, say_note, print_message, opens=not arguments.no_open))
+    return code
