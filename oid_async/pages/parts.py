@@ -1,0 +1,75 @@
+"""What pages are made of: cards with a plot and its table, key numbers, counts by name."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from oid_async.pages.elements import Cell, Html, element, joined, link, table, text
+from oid_async.redaction import is_http
+
+# Makes the specification of a plot; called only where plots are wanted.
+Draw = Callable[[], Mapping[str, Any]]
+
+
+class Cards:
+    """The cards of a page, in order, and the plots that are drawn in them."""
+
+    def __init__(self, *, plots: bool) -> None:
+        self.parts: list[Html] = []
+        self.plots: dict[str, Mapping[str, Any]] = {}
+        self._with_plots = plots
+
+    def add(self, title: str, *content: Html, about: str = "", size: str = "") -> None:
+        """Add a card; its size is `wide` (a row of its own), `small` (a third of one) or half a row."""
+        said = [element("p", text(about), class_="about")] if about else []
+        self.parts.append(
+            element("section", element("h2", text(title)), *said, *content, class_=f"card {size}".rstrip())
+        )
+
+    def plot(self, draw: Draw, *, square: bool = False) -> Html:
+        """Return the place of a plot; nothing if the page is to have none."""
+        if not self._with_plots:
+            return Html("")
+        name = f"plot-{len(self.plots) + 1}"
+        self.plots[name] = draw()
+        return element("div", id=name, class_=f"plot{' square' if square else ''}")
+
+    def with_numbers(self, *content: Html, numbers: Html) -> tuple[Html, ...]:
+        """Return plots with their table folded below; the table alone if the page is to have no plots."""
+        if not self._with_plots:
+            return (numbers,)
+        return (*content, element("details", element("summary", text("Numbers")), numbers))
+
+
+def key_numbers(values: Iterable[tuple[str, str]]) -> Html:
+    """Return the numbers that a page begins with, as name and value."""
+    return element(
+        "dl",
+        *(element("div", element("dt", text(name)), element("dd", text(value))) for name, value in values if value),
+        class_="numbers",
+    )
+
+
+def counts_table(counts: Mapping[str, Any], *, what: str, number: str, label: str) -> Html:
+    """Return names and their numbers; a name that is an http(s) address is a link."""
+    rows: list[Sequence[Cell]] = [(link(name) if is_http(name) else name, value) for name, value in counts.items()]
+    return table([what, number], rows, label=label)
+
+
+def key(names: Sequence[str]) -> Html:
+    """Return what the colours of a plot mean."""
+    return element("ul", *(element("li", text(name)) for name in names), class_="key")
+
+
+def ramp(most: str) -> Html:
+    """Return what the strength of a heat map means, from 0 to a number."""
+    return element("p", element("i"), class_="ramp", data_least="0", data_most=most)
+
+
+def notes(lines: Sequence[str]) -> Html:
+    """Return lines as a list."""
+    return element("ul", *(element("li", text(line)) for line in lines), class_="notes")
+
+
+def written(parts: Iterable[Html]) -> Html:
+    """Return cards beside each other where there is room."""
+    return element("div", joined(parts), class_="cards")

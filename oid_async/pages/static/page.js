@@ -1,0 +1,90 @@
+"use strict";
+// Tables first: they work without plots. Whatever a file or a table said arrives as text and leaves as text.
+for (const table of document.querySelectorAll("table")) {
+  const body = table.tBodies[0];
+  [...table.tHead.rows[0].cells].forEach((head, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => sort(table, body, head, column));
+  });
+}
+
+function sort(table, body, head, column) {
+  const rows = [...body.rows];
+  const value = (row) => row.cells[column]?.textContent ?? "";
+  const keys = new Map(rows.map((row) => [row, value(row).replaceAll(",", "")]));
+  const numeric = rows.every((row) => keys.get(row) === "" || !Number.isNaN(Number(keys.get(row))));
+  const compare = numeric
+    ? (a, b) => Number(keys.get(a) || -1) - Number(keys.get(b) || -1)
+    : (a, b) => value(a).localeCompare(value(b), "en");
+  // Numbers from the largest, names from A; a second click turns it round.
+  const before = head.getAttribute("aria-sort");
+  const descending = before ? before === "ascending" : numeric;
+  for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+  head.setAttribute("aria-sort", descending ? "descending" : "ascending");
+  rows.sort((a, b) => (descending ? -compare(a, b) : compare(a, b)));
+  body.append(...rows);
+}
+
+for (const search of document.querySelectorAll(".search")) {
+  const [input, output] = [search.querySelector("input"), search.querySelector("output")];
+  const rows = [...search.nextElementSibling.querySelector("tbody").rows];
+  const names = rows.map((row) => row.textContent.toLowerCase());
+  search.hidden = false;
+  input.addEventListener("input", () => {
+    const wanted = input.value.trim().toLowerCase();
+    let shown = 0;
+    rows.forEach((row, index) => {
+      row.hidden = !names[index].includes(wanted);
+      shown += row.hidden ? 0 : 1;
+    });
+    output.textContent = wanted ? `${shown.toLocaleString("en")} of ${rows.length.toLocaleString("en")}` : "";
+  });
+}
+
+// Colours are CSS variables: a change between dark and light, or printing, draws nothing anew.
+const config = {
+  background: null,
+  font: "system-ui, sans-serif",
+  view: { stroke: null },
+  axis: {
+    labelColor: "var(--muted)", titleColor: "var(--muted)", gridColor: "var(--line)", domainColor: "var(--line)",
+    tickColor: "var(--line)", labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal", labelLimit: 150,
+  },
+};
+
+function hover(handler, event, item, value) {
+  const box = document.getElementById("hover");
+  box.hidden = value === null || value === undefined || value === "";
+  if (box.hidden) return;
+  const list = document.createElement("dl");
+  for (const [name, content] of Object.entries(value)) {
+    const [term, description] = [document.createElement("dt"), document.createElement("dd")];
+    term.textContent = name;
+    description.textContent = content;
+    list.append(term, description);
+  }
+  box.replaceChildren(list);
+  const point = event.touches?.[0] ?? event.changedTouches?.[0] ?? event;
+  const [width, height] = [box.offsetWidth, box.offsetHeight];
+  const left = point.clientX + 14 + width > innerWidth ? point.clientX - 14 - width : point.clientX + 14;
+  const top = point.clientY + 14 + height > innerHeight ? point.clientY - 14 - height : point.clientY + 14;
+  box.style.left = `${Math.max(4, left)}px`;
+  box.style.top = `${Math.max(4, top)}px`;
+}
+
+async function draw() {
+  const plots = document.getElementById("plots");
+  // The page's policy forbids code made of text: expressions are interpreted (ast), and nothing is loaded.
+  const loader = { load: async () => { throw new Error("nothing is loaded"); }, sanitize: async () => ({ href: "#" }) };
+  const options = {
+    mode: "vega-lite", ast: true, actions: false, renderer: "svg", defaultStyle: false, tooltip: hover, config, loader,
+  };
+  for (const [id, spec] of Object.entries(JSON.parse(plots?.textContent ?? "{}"))) {
+    await vegaEmbed(document.getElementById(id), spec, options);
+  }
+  document.documentElement.dataset.plots = "drawn";
+}
+draw();

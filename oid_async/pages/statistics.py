@@ -1,0 +1,343 @@
+"""The page of statistics: what a folder, a query or an export holds, with plots."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from oid_async.pages.document import document
+from oid_async.pages.elements import Cell, Html, element, number, table, text
+from oid_async.pages.parts import Cards, counts_table, key, key_numbers, notes, ramp, written
+from oid_async.report import counted, size_text
+from oid_async.version import __version__
+
+_OF = {
+    "folder": "Saved images and their annotations, counted from the folder's own tables.",
+    "query": "What this query would save, counted from the published tables: no image was fetched.",
+    "export": "What an export holds, counted from its own files.",
+}
+# The kinds of a class's rows, as columns and colours.
+_KINDS = ("boxes", "masks", "relationships", "labels", "points")
+_COLUMNS = ("images", *_KINDS, "verified_absent")
+# As many classes as a plot can name.
+_DRAWN = 40
+
+
+def statistics_page(statistics: Mapping[str, Any], *, plots: bool = True) -> str:
+    """Return an HTML page of `Statistics.as_json()`'s value: one file that opens offline.
+
+    Every class is in its table, the 40 with most images in the plot. Parts that are empty are left out. Plots need the
+    extra `view` (`library.require_library`).
+    """
+    of = str(statistics.get("of") or "folder")
+    name = str(statistics.get("savepath") or "")
+    title = f"Statistics of {name}" if name else f"Statistics of a {of}"
+    cards = Cards(plots=plots)
+    if statistics.get("notes"):
+        cards.add("Notes", notes(statistics["notes"]), size="wide")
+    _add_classes(cards, statistics)
+    _add_boxes(cards, statistics)
+    _add_cooccurrence(cards, statistics.get("cooccurrence") or {})
+    _add_sizes(cards, statistics.get("image_sizes") or {})
+    _add_counts(cards, statistics)
+    _add_flags(cards, statistics.get("flags") or {})
+    _add_attribution(cards, statistics)
+    header = [
+        element("h1", text(title)),
+        element("p", text(_OF.get(of, "")), class_="lead"),
+        key_numbers(_key_numbers(statistics)),
+    ]
+    footer = f"Made by oid-async {__version__}. Images, annotations and class names: Open Images and its contributors."
+    return document(title, header=header, main=[written(cards.parts)], footer=footer, plots=cards.plots)
+
+
+def _key_numbers(statistics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    images = statistics.get("images") or {}
+    numbers = [("images", number(images.get("selected") or 0))]
+    if statistics.get("of") == "folder":
+        numbers += [(name, number(images.get(word) or 0)) for name, word in _STATES if images.get(word) is not None]
+    numbers.append(("classes", number(len(statistics.get("classes") or []))))
+    numbers += [(_ROWS.get(kind, kind), number(rows)) for kind, rows in (statistics.get("kinds") or {}).items()]
+    if images.get("bytes"):
+        numbers.append(("bytes of images", size_text(images["bytes"])))
+    return numbers
+
+
+# What the rows of a kind are, for who reads.
+_ROWS = {
+    "bbox": "boxes",
+    "segmentation": "masks",
+    "relationship": "relationships",
+    "narrative": "narratives",
+    "label": "labels",
+    "point": "points",
+}
+_STATES = (("saved", "ok"), ("failed", "failed"), ("pending", "pending"))
+
+
+def _add_classes(cards: Cards, statistics: Mapping[str, Any]) -> None:
+    classes = statistics.get("classes") or []
+    if not classes:
+        cards.add(
+            "Classes", element("p", text("No class: nothing is annotated here, or nothing was selected.")), size="wide"
+        )
+        return
+    shown = classes[:_DRAWN]
+    kinds = [kind for kind in _KINDS if any(each.get(kind) for each in classes)]
+
+    def draw() -> Mapping[str, Any]:
+        from oid_async.pages.charts import named_amounts
+
+        amounts = [(_name(each), {kind: each.get(kind) or 0 for kind in ("images", *kinds)}) for each in shown]
+        description = f"Images and annotations of the {counted(len(shown), 'class')} with most images"
+        return named_amounts(amounts, first="images", others=kinds, description=description)
+
+    about = f"The {_DRAWN} of {number(len(classes))} with most images; all are in the table below."
+    drawn = cards.plot(draw)
+    if drawn:
+        cards.add(
+            "Images of a class, and its annotations",
+            key(["images", *kinds]),
+            drawn,
+            about=about if len(classes) > _DRAWN else "",
+            size="wide",
+        )
+    cards.add(f"{number(len(classes))} classes", _class_table(classes), about=_FLAGS_SAID, size="wide")
+
+
+_FLAGS_SAID = (
+    "Columns named Is… count the boxes that have the flag. Absent: images of which people said that it is not there."
+)
+
+
+def _class_table(classes: Sequence[Mapping[str, Any]]) -> Html:
+    columns = [column for column in _COLUMNS if column == "images" or any(each.get(column) for each in classes)]
+    flags = list(dict.fromkeys(flag for each in classes for flag in each.get("flags") or {}))
+    heads = ["class", "label", *("absent" if column == "verified_absent" else column for column in columns), *flags]
+    rows: list[Sequence[Cell]] = [
+        (
+            str(each.get("class_name") or ""),
+            str(each.get("label") or ""),
+            *(each.get(column) for column in columns),
+            *((each.get("flags") or {}).get(flag) for flag in flags),
+        )
+        for each in classes
+    ]
+    return table(heads, rows, texts=2, label="classes", searchable=True)
+
+
+def _name(each: Mapping[str, Any]) -> str:
+    return str(each.get("class_name") or each.get("label") or "")
+
+
+def _add_boxes(cards: Cards, statistics: Mapping[str, Any]) -> None:
+    per_image = statistics.get("boxes_per_image") or {}
+    counts = per_image.get("counts") or []
+    if counts:
+        about = _said(per_image, ("mean", "mean"), ("median", "median"), ("most", "max"))
+        edges, images = boxes_per_image_bins(counts)
+        _add_histogram(
+            cards, "Boxes an image", {"edges": edges, "counts": images}, "boxes", "images", about=about, whole=True
+        )
+    share = statistics.get("box_share") or {}
+    about = _share_said(share.get("median"))
+    _add_histogram(cards, "Share of the image that a box covers", share, "share", "boxes", about=about, log=True)
+    aspect = statistics.get("box_aspect") or {}
+    about = "Width by height, of the pixels where the size is known." + _median_said(aspect)
+    _add_histogram(cards, "Aspect of boxes", aspect, "width / height", "boxes", about=about, log=True)
+    _add_positions(cards, statistics.get("box_positions") or {})
+
+
+def _said(values: Mapping[str, Any], *names: tuple[str, str]) -> str:
+    return ", ".join(f"{name} {number(values[word], 2)}" for name, word in names if values.get(word) is not None)
+
+
+def _median_said(values: Mapping[str, Any]) -> str:
+    median = values.get("median")
+    return "" if median is None else f" Median {number(median, 2)}."
+
+
+def _share_said(median: float | None) -> str:
+    return "" if median is None else f"Half of the boxes cover less than {number(100 * median, 2)} % of their image."
+
+
+def boxes_per_image_bins(counts: Sequence[Sequence[int]]) -> tuple[list[int | None], list[int]]:
+    """Return edges and counts of [boxes, images] pairs: at most 40 bins of the same width, whole numbers.
+
+    The few images with most boxes, one in a thousand, share a last bin without end.
+
+    >>> boxes_per_image_bins([[1, 5], [3, 2]])
+    ([1, 2, 3, 4], [5, 0, 2])
+    >>> boxes_per_image_bins([[1, 5000], [2, 3000], [742, 1]])
+    ([1, 2, 3, None], [5000, 3000, 1])
+    """
+    least, most = counts[0][0], counts[-1][0]
+    last, rest = most, sum(images for _, images in counts) // 1000
+    for boxes, images in reversed(counts):
+        last, rest = boxes, rest - images
+        if rest < 0:
+            break
+    width = -(-(last - least + 1) // 40)
+    edges: list[int | None] = list(range(least, last + width + 1, width))
+    binned = [0] * (len(edges) - 1)
+    if last + width < most:
+        edges, binned = [*edges, None], [*binned, 0]
+    else:
+        edges = list(range(least, most + width + 1, width))
+        binned = [0] * (len(edges) - 1)
+    for boxes, images in counts:
+        binned[min((boxes - least) // width, len(binned) - 1)] += images
+    return edges, binned
+
+
+def _add_histogram(
+    cards: Cards,
+    title: str,
+    values: Mapping[str, Any],
+    what: str,
+    counted_things: str,
+    *,
+    about: str = "",
+    log: bool = False,
+    whole: bool = False,
+) -> None:
+    """Add a card of {"edges", "counts"}; `whole` numbers are named by the first of their bin."""
+    edges, counts = values.get("edges") or [], values.get("counts") or []
+    if not any(counts):
+        return
+
+    def draw() -> Mapping[str, Any]:
+        from oid_async.pages.charts import histogram
+
+        return histogram(edges, counts, title=what, what=counted_things, log=log, description=title)
+
+    rows: list[Sequence[Cell]] = [
+        (_bin(low, high, whole=whole), count)
+        for low, high, count in zip(edges, edges[1:], counts, strict=False)
+        if count
+    ]
+    numbers = table([what, counted_things], rows, label=title)
+    cards.add(title, *cards.with_numbers(cards.plot(draw), numbers=numbers), about=about)
+
+
+def _bin(low: float | None, high: float | None, *, whole: bool) -> str:
+    if whole and low is not None and high is not None:
+        return number(low) if high - low == 1 else f"{number(low)} to {number(high - 1)}"
+    if low is None or high is None:
+        return f"from {number(low, 4)}" if high is None else f"below {number(high, 4)}"
+    return f"{number(low, 4)} to {number(high, 4)}"
+
+
+def _add_positions(cards: Cards, positions: Mapping[str, Any]) -> None:
+    cells = positions.get("counts") or []
+    most = max((count for line in cells for count in line), default=0)
+    if not most:
+        return
+    down, across = len(cells), len(cells[0])
+
+    def draw() -> Mapping[str, Any]:
+        from oid_async.pages.charts import heat_map
+
+        return heat_map(
+            cells,
+            columns=_percents(across),
+            rows=_percents(down),
+            titles=("from the left", "from the top", "boxes"),
+            description="Where the centres of boxes are in their image",
+            names_shown=False,
+        )
+
+    drawn = cards.plot(draw, square=True)
+    if drawn:
+        about = "Where the centres of boxes are in their image, whatever its shape: left is left, top is top."
+        cards.add("Positions of boxes", drawn, ramp(f"{number(most)} boxes"), about=about)
+
+
+def _percents(parts: int) -> list[str]:
+    return [f"{100 * part / parts:.0f} to {100 * (part + 1) / parts:.0f} %" for part in range(parts)]
+
+
+def _add_cooccurrence(cards: Cards, together: Mapping[str, Any]) -> None:
+    names = [str(name) for name in together.get("classes") or []]
+    cells = together.get("images") or []
+    apart = [count for row, line in enumerate(cells) for column, count in enumerate(line) if row != column]
+    if len(names) < 2 or not any(apart):
+        return
+    # A class with itself would outshine every pair.
+    pairs = [[0 if row == column else count for column, count in enumerate(line)] for row, line in enumerate(cells)]
+
+    def draw() -> Mapping[str, Any]:
+        from oid_async.pages.charts import heat_map
+
+        return heat_map(
+            pairs,
+            columns=names,
+            rows=names,
+            titles=("class", "with", "images"),
+            description="Images that hold two classes together",
+            names_shown=True,
+        )
+
+    rows: list[Sequence[Cell]] = [(name, *line) for name, line in zip(names, cells, strict=True)]
+    numbers = table(["class", *names], rows, label="classes together")
+    drawn = cards.plot(draw)
+    about = f"Images that hold both, of the {number(len(names))} classes with most images."
+    scale = ramp(f"{number(max(apart))} images") if drawn else Html("")
+    cards.add("Classes together", *cards.with_numbers(drawn, scale, numbers=numbers), about=about, size="wide")
+
+
+def _add_sizes(cards: Cards, sizes: Mapping[str, Any]) -> None:
+    for title, word, unit, log in _SIZES:
+        values = sizes.get(word) or {}
+        _add_histogram(cards, title, values, unit, "images", about=_median_said(values).strip(), log=log)
+    common = sizes.get("most_common") or []
+    if common:
+        rows: list[Sequence[Cell]] = [(f"{number(width)} × {number(height)}", count) for width, height, count in common]
+        cards.add("Most frequent sizes", table(["width × height", "images"], rows, label="sizes"))
+
+
+_SIZES = (
+    ("Width of images", "widths", "pixels", False),
+    ("Height of images", "heights", "pixels", False),
+    ("Megapixels of images", "megapixels", "megapixels", False),
+)
+
+
+def _add_counts(cards: Cards, statistics: Mapping[str, Any]) -> None:
+    for title, word, what in _COUNTS:
+        counts = statistics.get(word) or {}
+        if counts:
+            cards.add(title, counts_table(counts, what=what, number="images", label=title), size="small")
+
+
+_COUNTS = (
+    ("Splits", "splits", "split"),
+    ("Roles", "roles", "role"),
+    ("Sources", "sources", "source"),
+    ("Failures", "reasons", "reason"),
+)
+
+
+def _add_flags(cards: Cards, flags: Mapping[str, Mapping[str, int]]) -> None:
+    if flags:
+        rows: list[Sequence[Cell]] = [
+            (flag, *(values.get(answer) or 0 for answer in ("yes", "no", "unknown"))) for flag, values in flags.items()
+        ]
+        cards.add("Flags of boxes", table(["flag", "yes", "no", "unknown"], rows, label="flags"), size="small")
+
+
+def _add_attribution(cards: Cards, statistics: Mapping[str, Any]) -> None:
+    licenses = statistics.get("licenses") or {}
+    if licenses:
+        cards.add(
+            "Licences",
+            counts_table(
+                {url or "unknown": n for url, n in licenses.items()}, what="licence", number="images", label="licences"
+            ),
+        )
+    authors = statistics.get("authors") or {}
+    if authors.get("most"):
+        most = {str(author): images for author, images in authors["most"]}
+        count = authors.get("count") or len(most)
+        about = f"The {len(most)} with most images of {number(count)}." if count > len(most) else ""
+        cards.add(
+            "Authors", counts_table(most, what="author", number="images", label="authors"), about=about, size="small"
+        )

@@ -1,0 +1,75 @@
+"""The pages in a real browser: they open offline, draw every plot, and do nothing else."""
+
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page
+from support.browser import Windows
+from support.page_samples import HOSTILE, statistics
+
+from oid_async.pages.statistics import statistics_page
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+def saved(page: str, folder: Path) -> str:
+    """Write a page and return the address of its file."""
+    path = folder / "page.html"
+    path.write_text(page, encoding="utf-8")
+    return path.as_uri()
+
+
+async def opened(windows: Windows, address: str) -> Page:
+    """Open a file, and wait until its plots are drawn."""
+    windows.allowed.add("file://")
+    window = await windows.open(address)
+    await window.wait_for_selector("html[data-plots=drawn]")
+    return window
+
+
+async def is_within_its_window(window: Page) -> bool:
+    """Return whether nothing has to be scrolled sideways but tables in their own place."""
+    wide: bool = await window.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+    return not wide
+
+
+async def test_the_statistics_open_offline_with_every_plot_drawn(windows: Windows, tmp_path: Path) -> None:
+    """Each plot has marks; the file asks for nothing, the console is silent, and a phone needs no sideways scrolling.
+
+    Names are as hostile as can be: they are text in plots, tables and the hover.
+    """
+    address = saved(statistics_page(statistics(list(HOSTILE))), tmp_path)
+    window = await opened(windows, address)
+    assert await window.locator(".plot").count() == 9
+    assert await window.locator(".plot:has(.role-mark path)").count() == 9
+    assert windows.requests == [address]
+    axis = await window.locator("#plot-1 .role-axis-label text").all_text_contents()
+    assert "__proto__" in axis
+    assert all(len(name) <= 60 for name in axis)
+
+    await window.locator("#plot-1 .mark-rect path").first.hover()
+    hover = window.locator("#hover")
+    assert HOSTILE[0] in await hover.inner_text()
+    assert await hover.locator("script, img").count() == 0
+
+    await window.set_viewport_size({"width": 390, "height": 800})
+    assert await is_within_its_window(window)
+    widths = await window.evaluate(
+        "[...document.querySelectorAll('.plot svg')].map(s => s.getBoundingClientRect().right)"
+    )
+    assert max(widths) <= 390
+
+
+async def test_the_table_of_classes_is_searched_and_sorted(windows: Windows, tmp_path: Path) -> None:
+    """What is typed leaves the rows that hold it; a click on a head sorts numbers as numbers."""
+    names = [f"Class {index}" for index in range(601)]
+    window = await opened(windows, saved(statistics_page(statistics(names), plots=False), tmp_path))
+    table = window.locator("table").first
+    await window.locator("input[type=search]").fill("class 60")
+    assert await table.locator("tbody tr:visible").count() == 2
+    await window.locator("input[type=search]").fill("")
+    head = table.get_by_role("button", name="images")
+    await head.click()
+    assert (await table.locator("tbody tr td:nth-child(3)").first.inner_text()).strip() == "860,000"
+    await head.click()
+    assert (await table.locator("tbody tr td:nth-child(3)").last.inner_text()).strip() == "860,000"
