@@ -20,7 +20,7 @@ class Page {
   names = new ClassNames();
   folder = { classes: [], kinds: [], flags: [], images: {}, notes: [], index: { ready: true } };
   #hidden = new Set();
-  #newer = null; // an answer about the folder that is newer than what is shown
+  #latest = this.folder; // the latest answer about it; `folder` is what is shown
   #timer = 0;
 
   constructor() {
@@ -34,7 +34,7 @@ class Page {
 
   async start() {
     showTheme(this.address.state.theme);
-    this.#showFilters(WIDE.matches && !this.address.state.image);
+    this.#showFilters(WIDE.matches);
     try {
       this.#became(await fetchFolder());
     } catch (error) {
@@ -42,12 +42,7 @@ class Page {
     }
     await this.#showImages();
     if (this.address.state.image) this.#openFromAddress();
-    if (WIDE.matches) this.#showFilters(true);
     this.#timer = setTimeout(() => this.#refresh(), this.#pause);
-  }
-
-  get flags() {
-    return this.folder.flags;
   }
 
   isHidden(kindOrLabel) {
@@ -81,12 +76,12 @@ class Page {
 
   onError = (error) => {
     this.#note("error", error instanceof RequestError ? error.message : `The page failed: ${error.message}`, null, true);
+    if (this.grid.pages.hasFailed && !this.grid.pages.total) byId("found").textContent = "";
     byId("grid").dataset.busy = "false";
   };
 
-  onPage(answer) {
-    const { total, revision } = answer;
-    byId("found").textContent = counted(total, "image");
+  onPage({ total, revision }) {
+    byId("found").textContent = total === null ? "" : counted(total, "image");
     if (revision !== this.folder.revision) clearTimeout(this.#timer), (this.#timer = setTimeout(() => this.#refresh(), 0));
     this.#note("error");
   }
@@ -108,14 +103,14 @@ class Page {
   }
 
   #became(folder) {
-    this.folder = folder;
+    this.folder = this.#latest = folder;
     for (const { label, class_name: name } of folder.classes) this.names.add(label, name);
     assignStyles(folder.classes.map(({ label }) => label));
     document.title = `${folder.name} · gallery`;
     byId("folder-name").textContent = folder.name;
     const { selected, ok, failed, pending } = folder.images;
     byId("folder-name").title = `${counted(selected, "image")}: ${count(ok)} saved, ${count(failed)} failed, ${count(pending ?? 0)} not fetched yet`;
-    for (const place of ["kind-toggles", "viewer-kind-toggles"]) buildKindToggles(byId(place), this, folder.kinds);
+    for (const place of ["kind-toggles", "sheet-kind-toggles", "viewer-kind-toggles"]) buildKindToggles(byId(place), this, folder.kinds);
     this.filters.build(folder);
     this.legend.build(folder);
     this.#showFolderNotes(folder);
@@ -154,7 +149,7 @@ class Page {
   }
 
   get #pause() {
-    return this.folder.index.ready ? REFRESH_MS : INDEX_MS;
+    return this.#latest.index.ready ? REFRESH_MS : INDEX_MS;
   }
 
   /** Ask how the folder is now: while the index is made and during a run it changes. */
@@ -169,44 +164,42 @@ class Page {
   }
 
   #compare(folder) {
-    this.#note("error");
-    const wasReady = this.folder.index.ready;
-    if (folder.revision === this.folder.revision) {
-      if (!wasReady) this.#became(folder);
-      else this.#showFolderNotes(folder);
-      if (!wasReady && folder.index.ready) this.#showImages({ stay: true });
-      return;
-    }
-    this.#newer = folder;
+    if (this.#note("error")) this.grid.redraw(); // the server is back
+    this.#showFolderNotes(folder);
+    const indexCame = folder.index.ready && !this.#latest.index.ready;
+    this.#latest = folder;
+    if (folder.revision === this.folder.revision) return;
     const more = folder.images.ok - this.folder.images.ok;
+    if (indexCame && (more === 0 || this.grid.pages.isWaiting)) return this.#show(folder);
     const text = more > 0 ? `The run goes on: ${counted(more, "more image")}.` : "The folder has changed.";
-    const show = element("button", { type: "button", "data-testid": "refresh", click: () => this.#showNewer() }, "Show");
+    const show = element("button", { type: "button", "data-testid": "refresh", click: () => this.#show(this.#latest) }, "Show");
     this.#note("refresh", text, show);
   }
 
-  #showNewer() {
+  #show(folder) {
     this.#note("refresh");
-    this.#became(this.#newer);
+    this.#became(folder);
     this.#showImages({ stay: true });
   }
 
-  #showFolderNotes(folder) {
-    const text = folder.notes.join(" ");
-    this.#note("folder", text);
-    const { ready, done, total } = folder.index;
+  #showFolderNotes({ notes, index: { ready, done, total, error } }) {
+    this.#note("folder", notes.join(" "));
+    if (error) return this.#note("index", error);
     const share = total ? Math.floor((100 * done) / total) : 0;
     this.#note("index", ready ? "" : `The annotations are being indexed: ${share} %. Filters by class, flag, size and caption answer when it is done.`,
       ready ? null : element("progress", { max: 100, value: share, "aria-label": "Index" }));
   }
 
-  /** Show a line of one sort above the grid; without a text, take it away. */
+  /** Show a line of one sort above the grid; without a text, take it away and return whether it was there. */
   #note(sort, text = "", extra = null, alert = false) {
     const before = byId("notes").querySelector(`[data-note=${sort}]`);
-    if (!text) return void before?.remove();
+    if (!text) {
+      before?.remove();
+      return Boolean(before);
+    }
     const line = element("p", { class: `note ${sort}`, "data-testid": "note", "data-note": sort, role: alert ? "alert" : null }, element("span", {}, text), extra);
-    if (before?.firstChild.textContent === text && !extra) return;
-    if (before) before.replaceWith(line);
-    else byId("notes").append(line);
+    if (before?.firstChild.textContent !== text) before ? before.replaceWith(line) : byId("notes").append(line);
+    return true;
   }
 
   #showFilters(shown) {
@@ -230,8 +223,9 @@ class Page {
     else if (event.key === "/") this.#searchClass();
     else if (event.key === "f") this.#showFilters(byId("filters").hidden);
     else if (event.key === "Escape" && !WIDE.matches) this.#showFilters(false);
-    else if (event.key.startsWith("Arrow") && event.target === document.body) this.grid.focus();
-    else return;
+    else if (event.target !== document.body) return;
+    else if (event.key.startsWith("Arrow")) this.grid.focus();
+    else return this.grid.moveByKey(event);
     event.preventDefault();
   }
 

@@ -7,10 +7,10 @@
 const OKABE_ITO = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"];
 const PATTERNS = [
   { name: "solid", dash: [] },
-  { name: "dashed", dash: [7, 4] },
-  { name: "dotted", dash: [2, 3] },
+  { name: "dashed", dash: [9, 4] },
+  { name: "dotted", dash: [3, 3] },
 ];
-const SHADES = [(channel) => channel, (channel) => channel * 0.62, (channel) => channel * 0.5 + 127];
+const SHADES = [(channel) => channel, (channel) => channel * 0.45 + 140, (channel) => channel * 0.6];
 
 const STYLES = SHADES.flatMap((shade) =>
   PATTERNS.flatMap((pattern) => OKABE_ITO.map((color) => makeStyle(color, pattern, shade))),

@@ -12,7 +12,7 @@ export function showDetails(detail, shapes, names) {
   byId("details").replaceChildren(...[
     failure(detail),
     ...LISTED_KINDS.map((kind) => listOf(kind, shapes, rows, detail)),
-    absent(detail, names),
+    absent(detail),
     attribution(detail),
     file(detail),
   ].filter(Boolean));
@@ -51,9 +51,9 @@ function listOf(kind, shapes, rows, detail) {
   return section(title, element("ul", { class: "rows" }, ...ofKind.map((each) => element("li", {}, each))));
 }
 
-function absent({ verified_absent: labels }, names) {
+function absent({ verified_absent: labels }) {
   if (!labels?.length) return null;
-  return section("Verified absent", element("p", { class: "absent" }, ...labels.map((label) => element("span", { class: "tag", "data-testid": "absent" }, named(names.of(label))))));
+  return section("Verified absent", element("p", { class: "absent" }, ...labels.map(([label, name]) => element("span", { class: "tag", "data-testid": "absent", "data-label": label }, named(name ?? label)))));
 }
 
 function facts(entries) {

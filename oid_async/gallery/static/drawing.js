@@ -3,10 +3,12 @@
  * of the canvas: {left, top, width, height}.
  */
 
-const HALO = "rgb(0 0 0 / 65%)";
+const HALO = "rgb(0 0 0 / 55%)";
 const CHIP_HEIGHT = 17;
+/** The look of a text that is of no class, such as the predicate of a relationship. */
+export const PLAIN = { color: "rgb(22 24 28 / 85%)", ink: "#fff" };
 const MASK_THRESHOLD = 122; // of 255: above is the object, as FiftyOne reads these masks
-const MASK_ALPHA = 0.5;
+const MASK_ALPHA = 0.42;
 const LARGEST_MASK_SIDE = 1024;
 
 /** The largest rectangle of the image's shape in a frame, in its middle. */
@@ -30,6 +32,10 @@ export const contains = (rectangle, x, y) =>
   x >= rectangle.left - 2 && x <= rectangle.left + rectangle.width + 2 &&
   y >= rectangle.top - 2 && y <= rectangle.top + rectangle.height + 2;
 
+/** Whether any of a rectangle is in a frame of this size. */
+export const overlaps = ({ left, top, width, height }, frame) =>
+  left < frame.width && top < frame.height && left + width > 0 && top + height > 0;
+
 /** Size a canvas to CSS pixels at the screen's resolution and clear it; return its context in CSS pixels. */
 export function prepare(canvas, width, height) {
   const scale = window.devicePixelRatio || 1;
@@ -45,7 +51,7 @@ export function prepare(canvas, width, height) {
 /** Stroke the path that is set: in the class's colour and pattern, on a dark line that shows it on any picture. */
 function strokeOnHalo(context, style, width) {
   context.setLineDash([]);
-  context.lineWidth = width + 2;
+  context.lineWidth = width + 1.5;
   context.strokeStyle = HALO;
   context.stroke();
   context.setLineDash(style.dash);

@@ -30,6 +30,7 @@ export class Filters {
     this.form.replaceChildren(
       ...[
         this.#classes(),
+        byId("legend-section"),
         this.#boxes(folder),
         folder.kinds.includes("narrative") ? field("Caption has", this.#text("caption", { type: "search", placeholder: "words of a caption" })) : null,
         values("status", "Status", folder.images, (value) => STATUS_NAMES[value]),
@@ -66,7 +67,7 @@ export class Filters {
         },
       }, text));
     const match = this.#select("match", { "data-testid": "class-match", "aria-label": "Any or all of the classes" },
-      [option("any", "any of the classes"), option("all", "all of the classes")]);
+      [option("any", "any of them"), option("all", "all of them")]);
     return element("fieldset", {}, element("legend", {}, "Images with a class"), this.search.element,
       element("div", { class: "line" }, element("div", { class: "toggles", role: "group", "aria-label": "Images with or without the class" }, ...meanings), match));
   }

@@ -6,11 +6,17 @@ import { byId, count, element, named, setAttribute, showTooltip } from "./dom.js
 import { contain, contains, drawBox, drawChip, prepare, rectangleOf } from "./drawing.js";
 import { LongScroll } from "./long_scroll.js";
 import { ImagePages } from "./pages.js";
-import { flagName, reasonInWords, STATUS_NAMES } from "./words.js";
+import { flagName, FLAGS, reasonInWords, STATUS_NAMES } from "./words.js";
 
 const GAP = 8;
 const CAPTION = 24;
 const CHIPS_FROM = 170; // a narrower tile has no room for names
+
+/** What a tile says beside the name of the image. */
+function remark({ role, rows }) {
+  if (role === "negative") return element("span", { class: "muted", title: "selected as an image without the class" }, "negative");
+  return rows?.bbox ? element("span", { class: "muted", title: "boxes" }, `▢ ${count(rows.bbox)}`) : "";
+}
 
 export class Grid {
   #tiles = new Map(); // place in the result -> tile
@@ -26,7 +32,7 @@ export class Grid {
     this.size = 220;
     this.scroll = new LongScroll(this.scroller, this.content, () => this.#schedule());
     new ResizeObserver(() => this.#layout()).observe(this.scroller);
-    this.scroller.addEventListener("keydown", (event) => this.#moveByKey(event));
+    this.scroller.addEventListener("keydown", (event) => this.moveByKey(event));
     this.content.addEventListener("click", (event) => this.#clicked(event));
     this.content.addEventListener("focusin", (event) => this.#focused(event));
     this.content.addEventListener("pointermove", (event) => this.#hover(event));
@@ -55,6 +61,7 @@ export class Grid {
 
   /** Draw the tiles again: classes or kinds were hidden or shown. */
   redraw() {
+    this.#schedule();
     for (const tile of this.#tiles.values()) this.#drawBoxes(tile);
   }
 
@@ -104,7 +111,8 @@ export class Grid {
     const changed = columns !== this.#columns;
     this.#columns = columns;
     const { total } = this.pages;
-    byId("empty").hidden = total > 0 || this.pages.busy;
+    byId("empty").hidden = total > 0 || this.pages.busy || this.pages.hasFailed;
+    byId("empty").textContent = this.pages.isWaiting ? "These images show once the annotations are indexed." : "No image passes these filters.";
     this.scroller.dataset.total = total;
     this.scroll.setHeight(Math.ceil(total / columns) * this.#rowHeight + GAP);
     if (changed) this.scroll.scrollTo(Math.floor(first / columns) * this.#rowHeight + within);
@@ -179,19 +187,14 @@ export class Grid {
     tile.shapes = (image.boxes ?? []).map(([index, xmin, ymin, xmax, ymax, bits]) => ({
       label: classes[index]?.[0] ?? "",
       box: [xmin, ymin, xmax, ymax],
-      flags: this.page.flags.filter((_, bit) => bits & (1 << bit)),
+      flags: FLAGS.filter((_, bit) => bits & (1 << bit)),
     }));
     Object.assign(tile.item.dataset, { image: key, status: image.status });
     tile.link.href = this.page.addressOfImage(key, tile.index);
     tile.link.setAttribute("aria-label", this.#description(image, tile.shapes));
-    tile.caption.replaceChildren(named(image.file_name || image.image_id), this.#counts(image));
+    tile.caption.replaceChildren(named(image.file_name || image.image_id), remark(image));
     tile.frame.replaceChildren(image.status === "ok" ? this.#picture(tile, key) : this.#noPicture(image), tile.canvas);
     this.#drawBoxes(tile);
-  }
-
-  #counts({ rows }) {
-    const boxes = rows?.bbox ?? 0;
-    return boxes ? element("span", { class: "muted", title: "boxes" }, `▢ ${count(boxes)}`) : null;
   }
 
   #description(image, shapes) {
@@ -285,7 +288,8 @@ export class Grid {
     this.#drawBoxes(tile);
   }
 
-  #moveByKey(event) {
+  /** Move by a key of the grid; the event is used up if it is one. */
+  moveByKey(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return;
     const screen = Math.max(1, Math.floor(this.scroller.clientHeight / this.#rowHeight)) * this.#columns;
     const steps = {

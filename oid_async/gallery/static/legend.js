@@ -6,7 +6,8 @@ import { byId, count, element, named, setAttribute } from "./dom.js";
 import { toggled } from "./state.js";
 import { KIND_NAMES } from "./words.js";
 
-const FIRST_ROWS = 40;
+const FIRST_ROWS = 12;
+/** What can be drawn or not: kinds of annotations, and the names on them. */
 export const DRAWN_KINDS = ["bbox", "segmentation", "relationship", "point", "names"];
 const KEYS = { bbox: "b", segmentation: "m", relationship: "r", point: "p", names: "n" };
 

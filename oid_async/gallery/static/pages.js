@@ -7,7 +7,9 @@ const KEPT_PAGES = 50;
 
 export class ImagePages {
   total = 0;
+  isWaiting = false; // the server has to make its index first
   revision = null;
+  hasFailed = false;
   #pages = new Map(); // number -> {images, classes} once it is there, in order of last use
   #requests = new Map(); // number -> {abort, promise, pinned}
 
@@ -72,14 +74,18 @@ export class ImagePages {
   async #fetch(number, request) {
     try {
       const answer = await fetchPage(this.query, number * PAGE_SIZE, PAGE_SIZE, request.abort.signal);
-      this.total = answer.total;
+      this.isWaiting = answer.total === null;
+      this.total = answer.total ?? 0;
       this.revision = answer.revision;
+      this.hasFailed = false;
       this.#keep(number, answer);
       this.#end(number, request);
       this.onPage(number * PAGE_SIZE, answer);
     } catch (error) {
       this.#end(number, request);
-      if (error.name !== "AbortError") this.onError(error);
+      if (error.name === "AbortError") return;
+      this.hasFailed = true;
+      this.onError(error);
     }
   }
 

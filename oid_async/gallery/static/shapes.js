@@ -1,7 +1,7 @@
 /** The annotations of one image as shapes: what the large view draws and lists. */
 
 import { maskAddress } from "./api.js";
-import { flagName, FLAG_NAMES } from "./words.js";
+import { flagName, FLAGS } from "./words.js";
 
 const box = (row, suffix = "", prefix = "") => ["XMin", "YMin", "XMax", "YMax"].map((name) => Number(row[`${prefix}${name}${suffix}`]));
 
@@ -10,7 +10,7 @@ const yes = (value) => Number(value) === 1;
 const percent = ([xmin, ymin, xmax, ymax]) => `${(100 * (xmax - xmin) * (ymax - ymin)).toFixed(1)} %`;
 
 function boxShape(row) {
-  const flags = Object.keys(FLAG_NAMES).filter((flag) => yes(row[flag])).map(flagName);
+  const flags = FLAGS.filter((flag) => yes(row[flag])).map(flagName);
   return { kind: "bbox", label: row.LabelName, box: box(row), remarks: [...flags, percent(box(row))] };
 }
 
@@ -36,7 +36,7 @@ function labelShape(row) {
   return { kind: "label", label: row.LabelName, remarks: [remark, row.Source].filter(Boolean) };
 }
 
-const narrativeShape = (row) => ({ kind: "narrative", caption: row.caption, traces: row.traces ?? [], remarks: [] });
+const narrativeShape = (row) => ({ kind: "narrative", caption: row.caption, traces: row.traces ?? [], remarks: row.traces?.length ? ["trace"] : [] });
 
 /** Return the shapes, boxes from large to small, so that a small one is drawn above what it lies in. */
 export function shapesOf(detail) {

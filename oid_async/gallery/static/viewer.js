@@ -122,7 +122,7 @@ export class Viewer {
   #became(detail, image) {
     this.detail = detail;
     const row = detail.image;
-    for (const known of detail.classes ?? []) this.page.names.add(known.label ?? known[0], known.class_name ?? known[1]);
+    for (const [label, name] of detail.classes) this.page.names.add(label, name);
     byId("viewer-title").textContent = row.FileName || row.ImageID;
     this.picture.alt = `Image ${image}`;
     this.#shapes = shapesOf(detail);
@@ -240,19 +240,17 @@ export class Viewer {
   #drawNames(context, shapes) {
     const { names } = this.page;
     const taken = [];
-    const lit = shapes.filter((shape) => this.#isLit(shape));
-    for (const shape of [...lit, ...shapes.filter((other) => !lit.includes(other))]) {
-      const style = shape.label ? styleOf(shape.label) : null;
-      const must = this.#isLit(shape);
-      if (shape.kind === "bbox" || (must && (shape.kind === "segmentation" || shape.kind === "point"))) {
-        const { left, top } = shape.rectangle;
-        drawing.drawChip(context, names.of(shape.label), left - 2, top - 17, style, this.frame, taken, must);
-      } else if (shape.kind === "relationship") {
-        const [x1, y1] = drawing.middle(shape.rectangle);
-        const [x2, y2] = drawing.middle(shape.rectangle2 ?? shape.rectangle);
-        const text = shape.rectangle2 ? shape.predicate : `${shape.predicate} ${names.of(shape.label2)}`;
-        drawing.drawChip(context, text, (x1 + x2) / 2 - 12, (y1 + y2) / 2 - 8, style, this.frame, taken, must);
-      }
+    const chip = (text, x, y, style, must) => drawing.drawChip(context, text, x, y, style, this.frame, taken, must);
+    for (const shape of [...shapes].sort((a, b) => this.#isLit(b) - this.#isLit(a))) {
+      const { kind, label, rectangle, rectangle2 } = shape;
+      const lit = this.#isLit(shape);
+      if (!rectangle || !drawing.overlaps(rectangle2 ?? rectangle, this.frame)) continue;
+      if (kind === "relationship") {
+        const [x1, y1] = drawing.middle(rectangle);
+        const [x2, y2] = drawing.middle(rectangle2 ?? rectangle);
+        const text = rectangle2 ? shape.predicate : `${shape.predicate} ${names.of(shape.label2)}`;
+        chip(text, (x1 + x2) / 2 - 12, (y1 + y2) / 2 - 8, drawing.PLAIN, lit);
+      } else if (kind === "bbox" || lit) chip(names.of(label), rectangle.left - 2, rectangle.top - 17, styleOf(label), lit);
     }
   }
 

@@ -35,13 +35,16 @@ export const KIND_NAMES = {
   names: "names",
 };
 
-export const FLAG_NAMES = {
+const FLAG_NAMES = {
   IsOccluded: "occluded",
   IsTruncated: "truncated",
   IsGroupOf: "group",
   IsDepiction: "depiction",
   IsInside: "inside",
 };
+
+/** The flags of boxes; the k-th is bit k of a box of a page. */
+export const FLAGS = Object.keys(FLAG_NAMES);
 
 export const flagName = (flag) => FLAG_NAMES[flag] ?? flag;
 
