@@ -1,7 +1,8 @@
 """The gallery's server: what it answers, and that nothing else of the disk leaves it."""
 
 import io
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
     mask = io.BytesIO()
     Image.new("1", (8, 8), 1).save(mask, "PNG")
     (masks / MASK).write_bytes(mask.getvalue())
-    (tmp_path / "secret.txt").write_text("secret")
+    (tmp_path / "secret.txt").write_text("nobody else")
     return path
 
 
@@ -80,3 +81,138 @@ async def test_a_mask_is_sent_as_it_is(gallery: Served, folder: Path) -> None:
     answer = await gallery.get(f"/mask/{MASK}")
     assert (answer.status, answer.headers["content-type"]) == (200, "image/png")
     assert answer.body == (folder / "segmentation" / "masks" / MASK).read_bytes()
+
+
+PATHS = (
+    "/../secret.txt",
+    "/image/../../secret.txt",
+    "/image/train/../../../secret.txt",
+    "/image/train/..%2f..%2f..%2fsecret.txt",
+    "/image/train/%2e%2e%2f%2e%2e%2fsecret.txt",
+    "/image/%2e%2e/%2e%2e",
+    "/image/train/0000000000000001%00.jpg",
+    "/image/train/one.jpg",
+    "/image/train//etc/passwd",
+    "/image//etc/passwd",
+    "/image/train/%2fetc%2fpasswd",
+    "/image/train/",
+    "/image/train",
+    "/image/train/0000000000000001/",
+    "/image/validation/0000000000000001",
+    "/thumbnail/train/..%5c..%5csecret.txt",
+    "/mask/..%2f..%2f..%2fsecret.txt",
+    "/mask/%2e%2e%2f%2e%2e%2fimages%2fone.jpg",
+    "/mask/../segmentation.csv",
+    f"/mask/.%2f{MASK}",
+    f"/mask/{MASK}%00",
+    f"/mask/{MASK}%0a",
+    "/mask/..",
+    "/mask/",
+    "/mask",
+    "/static/",
+    "/static/..%2f__init__.py",
+    "/static/../server.py",
+    "/static/%2e%2e/server.py",
+    "/static/app.js%00",
+    "//etc/passwd",
+    "/etc/passwd",
+    "/%2e%2e/secret.txt",
+    "/\\..\\secret.txt",
+    "/image/train/%ff%fe",
+    "/.oid_async/journal.tsv",
+    "/manifest.parquet",
+    "/api",
+    "/api/image/train/..%2f..%2fsecret.txt",
+    "/favicon.ico",
+)
+
+
+async def test_no_path_leads_anywhere_else(gallery: Served) -> None:
+    """Dot-dot, encoded or not, absolute, backslash, NUL, other files of the folder: a plain 404."""
+    answers = {path: await gallery.get(path) for path in PATHS}
+    assert {path: answer.status for path, answer in answers.items() if answer.status != 404} == {}
+    assert [path for path, answer in answers.items() if b"nobody else" in answer.body] == []
+    for answer in answers.values():
+        assert_guarded(answer.headers)
+
+
+def assert_guarded(headers: Mapping[str, str]) -> None:
+    """Check what every answer has."""
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+    assert "Python" not in headers["server"]
+
+
+REQUESTS = (
+    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n",
+    b"GET / HTTP/1.0\r\n\r\n",
+    b"GET http://evil.example/ HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
+    b"POST /api/folder HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9999999\r\nConnection: close\r\n\r\nabc",
+    b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\nffffff\r\nabc",
+    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n" + b"X: y\r\n" * 500 + b"\r\n",
+    b"GET /?" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"a" * 20_000 + b"\r\n\r\n",
+    b"GET / HTTP/9.9\r\nHost: 127.0.0.1\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+    b"\x00\x00\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost : 127.0.0.1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: -1\r\n\r\n",
+)
+
+
+async def test_what_may_not_be_answered_is_refused(gallery: Served) -> None:
+    """Without the cookie, of another host, no HTTP, too long: 4xx with the headers of all answers, and no fault."""
+    answers = {request: await gallery.send(request) for request in REQUESTS}
+    assert {request[:60]: answer.status for request, answer in answers.items() if answer.status // 100 != 4} == {}
+    for answer in answers.values():
+        assert_guarded(answer.headers)
+
+
+IMAGE = "/image/train/0000000000000001"
+THUMBNAIL = "/thumbnail/train/0000000000000001"
+
+
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("../../../secret.txt"), os.mkfifo, Path.mkdir])
+@pytest.mark.parametrize(
+    ("name", "targets"),
+    [("images/one.jpg", (IMAGE, THUMBNAIL)), (f"segmentation/masks/{MASK}", (f"/mask/{MASK}",))],
+    ids=["image", "mask"],
+)
+async def test_what_is_no_plain_file_is_not_opened(
+    gallery: Served, folder: Path, make: Callable[[Path], None], name: str, targets: Sequence[str]
+) -> None:
+    """A link, a pipe or a folder in the place of a picture: 404, at once."""
+    (folder / name).unlink()
+    make(folder / name)
+    for target in targets:
+        answer = await gallery.get(target)
+        assert (answer.status, b"nobody else" in answer.body) == (404, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "targets"),
+    [("images", (IMAGE, THUMBNAIL)), ("segmentation/masks", (f"/mask/{MASK}",))],
+    ids=["images", "masks"],
+)
+async def test_a_folder_that_became_a_link_is_not_entered(
+    gallery: Served, folder: Path, name: str, targets: Sequence[str]
+) -> None:
+    """Swapped while the gallery is open, its files lie outside of SAVEPATH."""
+    (folder / name).rename(folder.parent / "elsewhere")
+    (folder / name).symlink_to(folder.parent / "elsewhere")
+    assert [(await gallery.get(target)).status for target in targets] == [404] * len(targets)
+
+
+async def test_a_page_in_place_of_an_image_is_no_page(gallery: Served, folder: Path) -> None:
+    """Markup in a file that is called an image is sent as an image, and never sniffed."""
+    (folder / "images" / "one.jpg").write_bytes(b"<html><script>alert(1)</script>")
+    answer = await gallery.get("/image/train/0000000000000001")
+    assert (answer.status, answer.headers["content-type"]) == (200, "image/jpeg")
+    assert_guarded(answer.headers)
+    assert (await gallery.get("/thumbnail/train/0000000000000001")).status == 422
