@@ -164,7 +164,7 @@ class Page {
   }
 
   #compare(folder) {
-    if (this.#note("error")) this.grid.redraw(); // the server is back
+    if (this.#note("error") && this.grid.pages.hasFailed) this.#showImages({ stay: true }); // the server is back
     this.#showFolderNotes(folder);
     const indexCame = folder.index.ready && !this.#latest.index.ready;
     this.#latest = folder;

@@ -61,7 +61,6 @@ export class Grid {
 
   /** Draw the tiles again: classes or kinds were hidden or shown. */
   redraw() {
-    this.#schedule();
     for (const tile of this.#tiles.values()) this.#drawBoxes(tile);
   }
 
