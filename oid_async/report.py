@@ -3,9 +3,12 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
+
+from oid_async.measures.run import RunMeasures
 
 # Of the `;` in a Detail those that end a source's part.
 _NEXT_SOURCE = re.compile(r"; (?=[a-z]+:)")
@@ -105,6 +108,12 @@ class Report:
     unknown_ids: int = 0
     shard: str | None = None
     negatives: int = 0
+    measures: RunMeasures = field(default_factory=RunMeasures, repr=False, compare=False)
+
+    @property
+    def hosts(self) -> dict[str, dict[str, Any]]:
+        """What was measured of each host so far: see docs/looking.md."""
+        return self.measures.hosts()
 
     @property
     def failed_attachments(self) -> int:
@@ -117,7 +126,8 @@ class Report:
         Masks, recordings, export and negatives are in it only if there are any.
         """
         counts = {name: dict(sorted(getattr(self, name).items())) for name in ("failures", "sources")}
-        values = asdict(self) | counts | {"seconds": round(self.seconds, 3)}
+        names = (each.name for each in fields(self) if each.name != "measures")
+        values = {name: deepcopy(getattr(self, name)) for name in names} | counts | {"seconds": round(self.seconds, 3)}
         optional = ("masks", "recordings", "export", "negatives")
         return {name: value for name, value in values.items() if value or name not in optional}
 

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 
 from yarl import URL
@@ -86,12 +87,28 @@ def is_public(address: IPAddress) -> bool:
 
 @dataclass(slots=True)
 class _ConnectAttempt:
-    """One connection being made: to which endpoint, how many addresses were tried, and which were refused."""
+    """One connection being made: to which endpoint, how many addresses were tried, and which were refused.
+
+    `look_up_s` is how long its name was looked up, None where that was not done for it.
+    """
 
     endpoint: Endpoint
     is_trusted: bool = False
     tried: int = 0
     refused: list[str] = field(default_factory=list)
+    look_up_s: float | None = None
+    _began: float | None = None
+
+    def try_next(self) -> None:
+        """Note that a connection to one more address is begun."""
+        self.tried += 1
+        if self._began is None:
+            self._began = monotonic()
+
+    @property
+    def connecting_s(self) -> float:
+        """Return how long ago the first address was tried."""
+        return 0.0 if self._began is None else monotonic() - self._began
 
 
 _ATTEMPT: ContextVar[_ConnectAttempt | None] = ContextVar("oid_async_connect_attempt", default=None)
@@ -135,13 +152,19 @@ class AddressGuard:
         family, kind, protocol, _, where = info
         attempt = _ATTEMPT.get()
         if attempt is not None:
-            attempt.tried += 1
+            attempt.try_next()
         is_open = attempt is not None and (attempt.is_trusted or attempt.endpoint in self._allowed)
         if not is_open and not is_public(ipaddress.ip_address(where[0])):
             if attempt is not None:
                 attempt.refused.append(str(where[0]))
             raise PermissionError(f"{where[0]} is not a public address")
         return socket.socket(family=family, type=kind, proto=protocol)
+
+
+def note_look_up(seconds: float) -> None:
+    """Note how long the name of the connection that is being made was looked up."""
+    if (attempt := _ATTEMPT.get()) is not None:
+        attempt.look_up_s = seconds
 
 
 def refused_for(attempt: _ConnectAttempt) -> str | None:

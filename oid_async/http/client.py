@@ -22,13 +22,14 @@ from oid_async.http.address_guard import AddressGuard, Endpoint, endpoint, liter
 from oid_async.http.connection import Connection, KeepAliveHandler
 from oid_async.http.hanging import HangingWatch
 from oid_async.http.host import ClosedHostError, Host
-from oid_async.http.hosts import Hosts
+from oid_async.http.hosts import LEAST_WAIT_S, Hosts
 from oid_async.http.pool import ConnectionPool, Resolver
 from oid_async.http.retry import FetchError, Limits, connection_error, status_error
 from oid_async.http.urls import Origin, Route, next_hop, parse_url
 from oid_async.redaction import redacted
 from oid_async.version import __version__
 
+_WITH_OBJECT = (200, 206)
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _NO_HEADERS: Mapping[str, str] = {}
 _BODY_FAILURES = ("timeout", "truncated", "network")
@@ -105,7 +106,7 @@ class Client:
         self._throttle = _make_throttle(limits.rate_bytes_s)
         self._throttle_lock = asyncio.Lock()
         self._proxies = _proxies()
-        self._pool = ConnectionPool(connections, limits)
+        self._pool = ConnectionPool(connections, limits, hosts.clock)
         self._hanging = HangingWatch(hosts, self._pool.busy)
         self._accesses: dict[tuple[str, Endpoint], _OriginAccess] = {}
         self._resolver = Resolver()
@@ -183,11 +184,15 @@ class Client:
                     return response
                 response.host.responded(response.began)
                 route = Route.of(next_hop(route.url(), response.headers.get("Location", "")))
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, FetchError):
+                    response.count_failure(error)
                 response.close()
                 raise
             response.close()
-        raise FetchError("redirect", f"more than {self.limits.redirects} redirects")
+        too_many = FetchError("redirect", f"more than {self.limits.redirects} redirects")
+        response.count_failure(too_many)
+        raise too_many
 
     async def _send(
         self,
@@ -200,10 +205,12 @@ class Client:
     ) -> "Response":
         """Send one request, return the response with its head. `first` is when an earlier hop was admitted, if any."""
         access = self._accesses.get((route.origin.scheme, route.origin.endpoint)) or self._find_access(route.origin)
+        host, target, of_image = self.hosts.named(route.origin.host), route.origin.endpoint, asked_by is not None
         if access.refusal:
             self._notify_refusal(access.refusal)
+            if of_image:
+                host.measures.failed("blocked")
             raise FetchError("blocked", access.refusal, unsent=True)
-        host, target = self.hosts.named(route.origin.host), route.origin.endpoint
         if self._reports_closed_hosts and first is not None and host.is_closed(self.hosts.clock()):
             # The image has to wait in the queue of the host that it was redirected to, not in this worker.
             raise ClosedHostError(host)
@@ -211,9 +218,12 @@ class Client:
         request, is_head = _encode_request(method, route, headers, access.proxy), method == "HEAD"
         may_be_kept = True
         while True:
-            connection, is_fresh = await self._admitted_connection(access, host, may_be_kept=may_be_kept)
+            connection, is_fresh = await self._admitted_connection(
+                access, host, may_be_kept=may_be_kept, of_image=of_image
+            )
             began = self.hosts.clock()
             self.requests += 1
+            host.measures.requested(of_image=of_image)
             if chain is not None:
                 chain.began = began
             connection.counted_for = asked_by.host if asked_by is not None else None
@@ -227,7 +237,7 @@ class Client:
                     request = self.encode_request(chain.route)
                 if is_fresh or connection.bytes_received or error.kind != "network":
                     retried = asked_by is not None and asked_by.retried
-                    self._record_failure(error, host, target, began, retried=retried)
+                    self._record_failure(error, host, target, began, of_image=of_image, retried=retried)
                     raise
                 # It had been idle and was closed just now: then the request is sent once more.
                 may_be_kept = False
@@ -235,7 +245,10 @@ class Client:
                 self._pool.drop(connection)
                 raise
             else:
-                return Response(self, connection, access, host, chain.began if chain is not None else began)
+                if of_image:
+                    host.measures.first_byte.add(connection.head_at - connection.sent_at)
+                began = chain.began if chain is not None else began
+                return Response(self, connection, access, host, began, of_image=of_image)
 
     def encode_request(self, route: Route) -> bytes:
         """Return the bytes of a plain GET to an origin that has been requested from before."""
@@ -243,7 +256,7 @@ class Client:
         return _encode_request("GET", route, _NO_HEADERS, access.proxy)
 
     async def _admitted_connection(
-        self, access: "_OriginAccess", host: Host, *, may_be_kept: bool
+        self, access: "_OriginAccess", host: Host, *, may_be_kept: bool, of_image: bool
     ) -> tuple[Connection, bool]:
         """Return a connection on which a request may be sent now, and whether it is a new one. Raises FetchError.
 
@@ -254,7 +267,7 @@ class Client:
             connection = self._pool.take(access) if may_be_kept else None
             is_fresh = connection is None
             if connection is None:
-                connection = await self._connect(access, host)
+                connection = await self._connect(access, host, of_image=of_image)
             try:
                 await self.hosts.admit(host, access.endpoint)
             except BaseException:
@@ -265,10 +278,10 @@ class Client:
             # Closed by the other side while it waited to be admitted: no request was sent on it.
             self._pool.drop(connection)
         error = FetchError("network", "connections are closed before anything is asked", unsent=True)
-        self._record_failure(error, host, access.endpoint, self.hosts.clock())
+        self._record_failure(error, host, access.endpoint, self.hosts.clock(), of_image=of_image)
         raise error
 
-    async def _connect(self, access: "_OriginAccess", host: Host) -> Connection:
+    async def _connect(self, access: "_OriginAccess", host: Host, *, of_image: bool) -> Connection:
         """Make a new connection. Raises FetchError."""
         target, proxy = access.endpoint, access.proxy
         attempt = self._guard.connect_attempt(
@@ -282,9 +295,11 @@ class Client:
                 request = aiohttp.ClientRequest("GET", access.site, loop=loop, proxy=proxy)
                 timeout = aiohttp.ClientTimeout(total=None, sock_connect=limit_s)
                 with self._pool.connecting():
-                    return self._pool.add(await self._connector.connect(request, [], timeout))
+                    connection = self._pool.add(await self._connector.connect(request, [], timeout))
+                host.measures.connected(attempt.connecting_s, of_image=of_image)
+                return connection
         except FetchError as error:
-            self._record_failure(error, host, target, began)
+            self._record_failure(error, host, target, began, of_image=of_image)
             raise
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             if timer.expired():
@@ -295,14 +310,19 @@ class Client:
             if refusal := refused_for(attempt):
                 self._notify_refusal(refusal)
                 failed = FetchError("blocked", refusal, unsent=True)
-            self._record_failure(failed, host, target, began)
+            self._record_failure(failed, host, target, began, of_image=of_image)
             raise failed from error
+        finally:
+            if attempt.look_up_s is not None and of_image:
+                host.measures.dns.add(attempt.look_up_s)
 
     def _record_failure(
-        self, error: FetchError, host: Host, target: Endpoint, began: float, *, retried: bool = False
+        self, error: FetchError, host: Host, target: Endpoint, began: float, *, of_image: bool, retried: bool = False
     ) -> None:
         """Update the host's state after a request that got no response."""
         now = self.hosts.clock()
+        if of_image and not error.exhausted:
+            host.measures.failed(error.kind)
         if error.exhausted or error.kind in ("blocked", "bad_url"):
             return
         if error.unsent or error.hopeless:
@@ -349,16 +369,19 @@ class Client:
                 return None
         return proxy
 
-    async def wait_for_rate(self, size: int) -> None:
+    async def wait_for_rate(self, size: int, host: Host) -> None:
         """Wait until --limit-rate allows that many more bytes; this time does not count as the server's."""
         if self._throttle is None:
             return
+        began = self.hosts.clock()
         while size > 0:
             part = min(size, int(self._throttle.max_rate))
             # One after another and in equal parts: the limiter alone would always serve the smallest first.
             async with self._throttle_lock:
                 await self._throttle.acquire(part)
             size -= part
+        if (now := self.hosts.clock()) - began >= LEAST_WAIT_S:
+            host.note_wait("limit_rate", began, now)
 
     def release(self, connection: Connection, access: "_OriginAccess") -> None:
         """Keep a connection for the next request if it can serve one, else close it."""
@@ -371,11 +394,19 @@ class Client:
 class Response:
     """The response to a request, its body still to be read; close it. `began` is when the request was admitted."""
 
-    __slots__ = ("_access", "_client", "began", "connection", "host")
+    __slots__ = ("_access", "_client", "_of_image", "began", "connection", "host")
 
     def __init__(
-        self, client: Client, connection: Connection, access: "_OriginAccess", host: Host, began: float
+        self,
+        client: Client,
+        connection: Connection,
+        access: "_OriginAccess",
+        host: Host,
+        began: float,
+        *,
+        of_image: bool,
     ) -> None:
+        self._of_image = of_image
         self._client = client
         self._access = access
         self.connection = connection
@@ -409,16 +440,24 @@ class Response:
         if no_deadline:
             self.connection.set_time_left(None)
         while chunk := await self.connection.read():
-            await self._client.wait_for_rate(len(chunk))
+            await self._client.wait_for_rate(len(chunk), self.host)
             yield chunk
 
     def record_failure(self, error: FetchError) -> None:
         """Update the host's state after a body that broke off."""
+        self.count_failure(error)
         if error.kind in _BODY_FAILURES:
             self.host.request_failed(error, self.began, self._client.hosts.clock(), no_response=False)
 
+    def count_failure(self, error: FetchError) -> None:
+        """Count a response that is not the image for the report of the run."""
+        if self._of_image and not error.exhausted:
+            self.host.measures.failed(error.kind)
+
     def close(self) -> None:
         """Give the connection back, or drop it if the body was not read to its end."""
+        if self.status in _WITH_OBJECT:
+            self.host.measures.sent(self.connection.body_bytes, of_image=self._of_image)
         self._client.release(self.connection, self._access)
 
 

@@ -10,7 +10,9 @@ the memory that it is stored from.
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 import aiohttp
@@ -51,11 +53,18 @@ class Connection(asyncio.BufferedProtocol):
     """Requests and responses on one connection. `scratch` is shared with the other connections of the loop.
 
     Its owner calls `check_limits` now and then while `is_busy`: that enforces the limits on a response's head and body.
-    `bytes_received` counts the bytes of the current response, its head included. `counted_for` is the host whose window
-    the transfer counts against, if any; `is_hanging` is kept by `HangingWatch`.
+    `bytes_received` counts the bytes of the current response, its head included, `body_bytes` those of its body.
+    `counted_for` is the host whose window the transfer counts against, if any; `is_hanging` is kept by `HangingWatch`.
+    `sent_at` and `head_at` are when, on `clock`, the request was sent and the head of the response came.
     """
 
-    def __init__(self, connection: aiohttp.connector.Connection, limits: Limits, scratch: memoryview) -> None:
+    def __init__(
+        self,
+        connection: aiohttp.connector.Connection,
+        limits: Limits,
+        scratch: memoryview,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         transport, protocol = connection.transport, connection.protocol
         if transport is None or protocol is None:
             raise FetchError("network", "the connection was closed as soon as it was made", unsent=True)
@@ -64,6 +73,8 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = transport
         self._limits = limits
         self._scratch = scratch
+        self._clock = clock
+        self.sent_at = self.head_at = 0.0
         self._first = scratch[:_FIRST_READ_BYTES]
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
@@ -82,7 +93,7 @@ class Connection(asyncio.BufferedProtocol):
         self._lines: list[tuple[bytes, bytes]] = []
         self.length: int | None = None
         self.bytes_received = 0
-        self._body_bytes = 0
+        self.body_bytes = 0
         self._has_head = False
         self._is_complete = False
         self._is_head = is_head
@@ -124,6 +135,7 @@ class Connection(asyncio.BufferedProtocol):
         self._begin(is_head=is_head)
         self.is_busy = True
         if self._error is None:
+            self.sent_at = self._clock()
             self._transport.write(request)
         self._handler = handler
         try:
@@ -146,7 +158,7 @@ class Connection(asyncio.BufferedProtocol):
                 await self._wait()
         except FetchError:
             assert self._body is not None
-            self._body_start = bytes(self._body[: min(_START_BYTES, self._body_bytes)])
+            self._body_start = bytes(self._body[: min(_START_BYTES, self.body_bytes)])
             raise
         finally:
             self._unfilled = None
@@ -177,7 +189,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._body is not None:
             # It was to be received as a whole, but that was given up.
             body, self._body, self._unfilled = self._body, None, None
-            self._pieces.append(bytes(memoryview(body)[: self._body_bytes]))
+            self._pieces.append(bytes(memoryview(body)[: self.body_bytes]))
         while not self._pieces:
             if self._is_complete:
                 return b""
@@ -223,7 +235,7 @@ class Connection(asyncio.BufferedProtocol):
         """Fail with `timeout` if the server is over a limit, `passed_s` after the last check."""
         if self._waiter is None:
             return  # nobody waits for the server
-        if late := self._timer.late(passed_s, self._body_bytes if self._has_head else None):
+        if late := self._timer.late(passed_s, self.body_bytes if self._has_head else None):
             self._fail(FetchError("timeout", late))
 
     # --- called by the loop ----------------------------------------------------------------------------------------
@@ -286,7 +298,7 @@ class Connection(asyncio.BufferedProtocol):
         if 100 <= status < 200:
             self._lines.clear()
             return
-        self.status, self._has_head = status, True
+        self.status, self._has_head, self.head_at = status, True, self._clock()
         self._timer.begin_body()
         self._keeps_alive = self._parser.should_keep_alive()
         in_chunks, is_coded = self._read_lines()
@@ -333,12 +345,12 @@ class Connection(asyncio.BufferedProtocol):
         assert self._left is not None
         self._unfilled = None
         if nbytes < self._left:
-            self._body_bytes += nbytes
+            self.body_bytes += nbytes
             self._left -= nbytes
             self._unfilled = unfilled[nbytes:]
         else:
             self._keeps_alive = self._keeps_alive and nbytes == self._left
-            self._body_bytes += self._left
+            self.body_bytes += self._left
             self._is_complete = True
             self._wake()
 
@@ -362,7 +374,7 @@ class Connection(asyncio.BufferedProtocol):
             self._fail(FetchError("truncated", f"more than {_MOST_BETWEEN_BYTES} bytes between its chunks"))
 
     def _take(self, piece: bytes) -> None:
-        self._body_bytes += len(piece)
+        self.body_bytes += len(piece)
         self._between = 0
         self._pieces.append(piece)
         if self._left is not None:
@@ -382,7 +394,7 @@ class Connection(asyncio.BufferedProtocol):
         if not self._has_head:
             return FetchError("network", f"the server hung up without an answer{why}")
         wanted = "the end of its chunks" if self.length is None else f"{self.length} bytes"
-        return FetchError("truncated", f"the server hung up after {self._body_bytes} bytes, before {wanted}{why}")
+        return FetchError("truncated", f"the server hung up after {self.body_bytes} bytes, before {wanted}{why}")
 
     def _fail(self, error: FetchError) -> None:
         """End the connection: bytes that have come already can still be read."""
@@ -436,6 +448,7 @@ class Connection(asyncio.BufferedProtocol):
         if request is None:
             return False
         self._begin(is_head=False)
+        self.sent_at = self._clock()
         self._transport.write(request)
         return True
 

@@ -29,6 +29,7 @@ from oid_async.http.estimator import ConcurrencyEstimator
 from oid_async.http.etag import EtagTrust
 from oid_async.http.retry import FetchError
 from oid_async.http.wait_text import asked_until
+from oid_async.measures.host import HostMeasures, WaitReason
 from oid_async.options.defaults import MAX_WAIT_S, TIMEOUT_S
 
 FLICKR = "staticflickr.com"
@@ -68,7 +69,8 @@ class Host:
     error that said something of the host; `is_said`: the user knows that it is down. `in_flight` counts the images that
     the scheduler has started for this host, `hanging` how many of them hang and do not count against the window;
     `patience_s` is how long one response is waited for. `estimator` estimates `most`, where that is not given; `notify`
-    is given messages for the user; `on_close` is called when the host is closed (paused) or given up.
+    is given messages for the user; `on_close` is called when the host is closed (paused) or given up; `measures` are
+    for the report of the run.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Host:
     trouble: str = ""
     is_said: bool = False
     requests: int = 0
+    measures: HostMeasures = field(default_factory=HostMeasures)
     _threshold: float = 1e9
     _shrunk_at: float = -1.0
     _has_responded: bool = False
@@ -214,6 +217,7 @@ class Host:
                 # The host has not asked for this wait: it does not count in `waited_s`.
                 moment_s = self.jitter() * min(30.0, 0.5 * 2.0 ** min(self._pauses, 10))
                 self.not_before = max(self.not_before, now + moment_s)
+                self.note_wait("paused", now, now + moment_s)
                 self._pauses += 1
                 self.on_close(self)
             return
@@ -274,7 +278,12 @@ class Host:
         if until > self.not_before:
             self.waited_s += until - max(self.not_before, now)
             self.not_before = until
+            self.note_wait("paused", now, until)
             self.on_close(self)
+
+    def note_wait(self, reason: WaitReason, began: float, until: float) -> None:
+        """Note for the report that something waits for this host, or did."""
+        self.measures.waited(reason, began, until)
 
     def retry_delay_s(self, now: float) -> float:
         """Return how long to delay one more retry: retries beyond the budget are spaced out, never dropped."""

@@ -13,12 +13,14 @@ from oid_async.http.estimator import FLOOR, ConcurrencyEstimator
 from oid_async.http.etag import EtagTrust
 from oid_async.http.host import FLICKR, LEAST_WINDOW, MOST_KNOWN, PAUSE_WORTH_A_LINE_S, Host
 from oid_async.http.wait_text import asked_until
+from oid_async.measures.run import RunMeasures
 from oid_async.options.defaults import FLICKR_RATE, MAX_WAIT_S, TIMEOUT_S, UNANSWERED_S
 
 _LOOK_S = 1.0  # how often who waits for a host that has never answered looks whether it was given up
 # How many seconds' worth of a capped host's requests may be in flight or wait for the cap.
 _CAPPED_S = 2.0
 _MOST_NOTIFIED = 10
+LEAST_WAIT_S = 0.001  # what took less is no wait
 
 
 @dataclass(slots=True)
@@ -33,6 +35,7 @@ class Hosts:
 
     `idle_since` is since when nothing but waiting is left to do, None while there is; `unanswered_s` is how long a host
     that has not answered once is waited for then. From the start on each table is waited for; images set it to None.
+    `measures` are those of the run.
     """
 
     rate: float | None
@@ -50,6 +53,7 @@ class Hosts:
     host_type: Callable[..., Host] = Host
     unanswered_s: float = UNANSWERED_S
     idle_since: float | None = None
+    measures: RunMeasures = field(default_factory=RunMeasures)
     _most_known: int = MOST_KNOWN
     _known: dict[str, Host] = field(default_factory=dict)
     _notified: set[str] = field(default_factory=set)
@@ -117,6 +121,7 @@ class Hosts:
             patience_s=self.patience_s,
             notify=self.notify,
             on_close=lambda host: self.on_close(host),
+            measures=self.measures.of_host(name),
         )
 
     async def admit(self, host: Host, endpoint: Endpoint) -> None:
@@ -125,8 +130,11 @@ class Hosts:
             await self.until_open(host, endpoint)
             if host.limiter is None:
                 break
+            began = self.clock()
             await host.limiter.acquire()
-            if host.not_before <= self.clock():
+            if (now := self.clock()) - began >= LEAST_WAIT_S:
+                host.note_wait("rate_cap", began, now)
+            if host.not_before <= now:
                 break
         host.requests += 1
 

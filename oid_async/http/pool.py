@@ -3,14 +3,16 @@
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from time import monotonic
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from oid_async.http.address_guard import note_look_up
 from oid_async.http.connection import SCRATCH_BYTES, Connection
 from oid_async.http.retry import Limits
 
@@ -22,13 +24,14 @@ _CHECK_S = (0.005, 0.5)
 class ConnectionPool:
     """Keeps at most `most` connections: one timer checks the busy ones; idle ones wait a while for the next request.
 
-    Idle connections are kept by the origin that they lead to. Made within a running loop; `watch` starts the timer,
-    `close` ends it.
+    Idle connections are kept by the origin that they lead to; `clock` times what is sent and received. Made within a
+    running loop; `watch` starts the timer, `close` ends it.
     """
 
-    def __init__(self, most: int, limits: Limits) -> None:
+    def __init__(self, most: int, limits: Limits, clock: Callable[[], float] = monotonic) -> None:
         self._most = most
         self._limits = limits
+        self._clock = clock
         self._all: set[Connection] = set()
         self._pending = 0
         self._idle: dict[Hashable, deque[Connection]] = {}
@@ -72,7 +75,7 @@ class ConnectionPool:
 
     def add(self, transport: aiohttp.connector.Connection) -> Connection:
         """Return the connection on a new transport. Raises FetchError for one that is closed already."""
-        connection = Connection(transport, self._limits, self._scratch)
+        connection = Connection(transport, self._limits, self._scratch, self._clock)
         self._all.add(connection)
         return connection
 
@@ -130,7 +133,11 @@ class Resolver(AbstractResolver):
         look_up = partial(
             socket.getaddrinfo, host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
         )
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        began = monotonic()
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        finally:
+            note_look_up(monotonic() - began)
         results = []
         for kind, _, protocol, _, address in found:
             scope = f"%{address[3]}" if kind == socket.AF_INET6 and len(address) > 3 and address[3] else ""

@@ -73,6 +73,7 @@ class RunContext:
 def timed(report: Report) -> Iterator[None]:
     """Around a run: note in its report how long it took and whether it was interrupted; raise one error of several."""
     started = monotonic()
+    report.measures.start()
     try:
         with single_error():
             yield
@@ -124,6 +125,7 @@ async def open_run(
             unanswered_s=limits.unanswered_s,
             patience_s=limits.first_byte_s,
             notify=lambda text: sink(Note(text)),
+            measures=report.measures,
         )
         client = None
         if not dry_run:

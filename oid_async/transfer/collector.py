@@ -222,6 +222,7 @@ class Collector:
 
     def _count(self, results: Sequence[WriteResult]) -> list[Outcome]:
         report, outcomes = self._report, []
+        failed, downloaded_bytes = report.failed, report.bytes
         for result in results:
             if result.note is not None:
                 self._sink(Note(result.note))
@@ -240,6 +241,8 @@ class Collector:
                 report.bytes += outcome.bytes or 0
                 report.sources[source] = report.sources.get(source, 0) + 1
         if outcomes:
+            failed = report.failed - failed
+            report.measures.landed.add(len(outcomes) - failed, report.bytes - downloaded_bytes, failed)
             self._sink(Landed(tuple(outcomes), report))
         return outcomes
 

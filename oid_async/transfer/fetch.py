@@ -102,7 +102,10 @@ class Fetcher:
 
     def handle_refusal(self, transfer: ImageTransfer, reason: str) -> Retry | Failed:
         """Decide what follows when a body was not the image; `reason` is a kind, perhaps with words behind it."""
-        return self._handle_error(transfer, FetchError(kind_of(reason), "the body is not the image"), reason)
+        kind, host = kind_of(reason), transfer.served_by or transfer.host
+        host.measures.refused(kind)
+        transfer.served_by = None
+        return self._handle_error(transfer, FetchError(kind, "the body is not the image"), reason)
 
     def _handle_error(self, transfer: ImageTransfer, error: FetchError, reason: str | None = None) -> Retry | Failed:
         """Decide what follows after an error; `reason` is written down for it, by default its kind."""
@@ -116,10 +119,13 @@ class Fetcher:
         wait_s = transfer.attempts.wait_s(error, self._jitter())
         now = self.client.hosts.clock()
         if wait_s is not None:
-            if transfer.host.is_closed(now):
-                # All images of it wait, this one behind the others, so that they take turns as its probe.
-                return Retry(error.retry_after_s or 0.0)
-            return Retry(max(wait_s, transfer.host.retry_delay_s(now)))
+            host, asked_s = transfer.host, error.retry_after_s or 0.0
+            # While all images of it wait, this one waits behind the others, so that they take turns as its probe.
+            delay_s = asked_s if host.is_closed(now) else max(wait_s, host.retry_delay_s(now))
+            host.measures.retried(error.kind)
+            if delay_s:
+                host.note_wait("retry_after" if asked_s else "backoff", now, now + delay_s)
+            return Retry(delay_s)
         transfer.history[transfer.source] = reason or error.kind
         transfer.earlier_attempts += transfer.attempts.made
         if not is_final(error.kind):
@@ -219,13 +225,14 @@ class Fetcher:
         return True
 
     def receive_plain(
-        self, transfer: ImageTransfer, body: bytes | bytearray, etag: str | None, began: float, now: float
+        self, transfer: ImageTransfer, body: bytes | bytearray, connection: "Connection", began: float, now: float
     ) -> ReceivedImage:
         """Return the image of a plain response, to be stored."""
-        host = transfer.host
+        host, size = transfer.host, len(body)
         host.responded(began)
-        self._count_body(host, len(body), began, now)
-        return self._received_image(transfer, [body], len(body), etag, host.etags)
+        self._count_body(host, size, began, now)
+        host.measures.received(size, connection.sent_at, connection.head_at, now)
+        return self._received_image(transfer, [body], size, connection.etag, host.etags)
 
     def _count_body(self, host: Host, size: int, began: float, now: float) -> None:
         host.delivered(size, began, now)
@@ -243,8 +250,10 @@ class Fetcher:
                 response = await self.client.request(transfer.route, body.conditions(), asked_by=transfer)
             try:
                 await body.receive(response, in_pieces=self.client.is_throttled)
-                etag, host = response.connection.etag, response.host
-                self._count_body(host, body.size, response.began, self.client.hosts.clock())
+                etag, host, now = response.connection.etag, response.host, self.client.hosts.clock()
+                self._count_body(host, body.size, response.began, now)
+                host.measures.completed(response.connection.sent_at, now)
+                transfer.served_by = host
             except FetchError as error:
                 response.record_failure(error)
                 raise

@@ -66,7 +66,7 @@ class ImageTransfer:
     `source` is the source that is requested now: `route` is where the request goes, `recorded_url` the URL that is
     written down. `history` has the failure kind of each source that was tried before, `earlier_attempts` the attempts
     made there. `held_bytes` is the size of its body in memory until it is stored; `was_returned`: another process had
-    it and gave it back.
+    it and gave it back. `served_by` is the host whose body is being stored, where it may be another one than `host`.
     """
 
     target: Target
@@ -80,6 +80,7 @@ class ImageTransfer:
     partial: PartialBody | None = None
     held_bytes: int = 0
     was_returned: bool = False
+    served_by: Host | None = None
 
     @property
     def place(self) -> int:

@@ -27,7 +27,7 @@ class _PlainResponses(Protocol):
 
     def accepts_plain(self, transfer: ImageTransfer, connection: "Connection") -> bool: ...
     def receive_plain(
-        self, transfer: ImageTransfer, body: bytes | bytearray, etag: str | None, began: float, now: float
+        self, transfer: ImageTransfer, body: bytes | bytearray, connection: "Connection", began: float, now: float
     ) -> ReceivedImage: ...
 
 
@@ -91,10 +91,11 @@ class KeepAliveChain:
         if transfer is None:
             return None
         began = client.hosts.clock()
-        image = self._responses.receive_plain(done, body, connection.etag, self.began, began)
+        image = self._responses.receive_plain(done, body, connection, self.began, began)
         self.transfer, self.route, self.began, self.has_advanced = transfer, transfer.route, began, True
         self._store(done, image)
         transfer.attempts.made += 1
         transfer.host.requests += 1
+        transfer.host.measures.requests += 1
         client.requests += 1
         return client.encode_request(transfer.route)

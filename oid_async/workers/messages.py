@@ -8,6 +8,7 @@
                     ["results", requests, [outcome, ...]]      stored, or failed for good; to be journalled
                     ["returned", requests, image_id, state, made, seen, partial, delay_s]   the attempt was not the last
                     ["trouble", host, method, error, asked, began, silent, has_answered]   changes the state of a host
+                    ["measures", hosts]                        measured since the last such message, for the report
                     ["note", text]
                     ["stopped", kind, text]                    an error of the machine, or a bug
 

@@ -250,6 +250,7 @@ class _Worker:
         """Run one process and return its exit code. However this ends, the process has ended."""
         started = await self._pool.starter.take()
         self._process, self._end_reason = started.process, None
+        self._pool.hosts.measures.workers += 1
         try:
             reader, self._writer = await asyncio.open_connection(sock=started.socket, limit=LINE_BYTES)
         except BaseException:
@@ -329,6 +330,8 @@ class _Worker:
             self._take_back(*content)
         elif kind == "trouble":
             self._apply_trouble(*content)
+        elif kind == "measures":
+            self._pool.hosts.measures.add_packed(content[0])
         elif kind == "note":
             self._pool.hosts.notify_once(content[0])
         elif kind == "stopped":
@@ -366,9 +369,11 @@ class _Worker:
         transfer.attempts.made, seen, transfer.attempts.waited_s = attempts
         transfer.attempts.seen.update(seen)
         transfer.partial = PartialBody(*partial) if partial is not None else None
+        now = self._pool.hosts.clock()
         if delay_s > 0:
             # All processes share one budget of retries for a host.
-            delay_s = max(delay_s, transfer.host.retry_delay_s(self._pool.hosts.clock()))
+            delay_s = max(delay_s, transfer.host.retry_delay_s(now))
+            transfer.host.note_wait("retry_after" if transfer.attempts.waited_s else "backoff", now, now + delay_s)
         self._scheduler.return_external(transfer, delay_s)
 
     def _apply_trouble(
@@ -439,6 +444,8 @@ class _Worker:
                     if kind == "results":
                         self._requests = content[0]
                         await self._collector.record(unpack_outcomes(content[1], self._pool.images))
+                    elif kind == "measures":
+                        self._pool.hosts.measures.add_packed(content[0])
 
     async def _wait_for_end(self) -> None:
         """Wait until the process has ended: by itself in a moment, or by force."""

@@ -50,6 +50,7 @@ _LAST_S = 3.0
 # Results are sent after so many images or seconds: a message costs the run more than its content.
 _SEND_AT_ONCE = 64
 _SEND_AFTER_S = 0.05
+_MEASURES_S = 1.0
 
 
 class WorkerProcess:
@@ -115,6 +116,7 @@ class WorkerProcess:
             trace = "".join(traceback.format_exception(error))
             stopped = (error.kind, str(error)) if isinstance(error, OidError) else ("internal", trace)
         self._send_results(at_last=True)
+        self._send_measures()
         if stopped is not None:
             self._send("stopped", *stopped)
 
@@ -122,6 +124,7 @@ class WorkerProcess:
         async with self._client, asyncio.TaskGroup() as group:
             working = [group.create_task(self._work()) for _ in range(self._max_transfers)]
             self._send("ready")
+            self._measure_again()
             await self._read_messages(reader)
             self._loop.call_later(_LAST_S, os._exit, 1)
             for task in working:
@@ -213,6 +216,15 @@ class WorkerProcess:
         if self._unsent or at_last:
             self._send("results", self._client.requests, self._unsent)
             self._unsent = []
+
+    def _send_measures(self) -> None:
+        if packed := self._hosts.measures.pack():
+            self._send("measures", packed)
+
+    def _measure_again(self) -> None:
+        """Send now and then what was measured: a process that is killed has little unsent."""
+        self._send_measures()
+        self._loop.call_later(_MEASURES_S, self._measure_again)
 
     def _give_back(self, transfer: ImageTransfer, delay_s: float) -> None:
         state = f"{transfer.earlier_attempts} {write_detail(transfer.history)}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from oid_async.http.address_guard import Endpoint
 from oid_async.http.host import Host
 from oid_async.http.retry import FetchError
+from oid_async.measures.host import WaitReason
 
 
 @dataclass(eq=False)
@@ -19,6 +20,9 @@ class ReportingHost(Host):
         super().__post_init__()
         if self.limiter is not None:
             self.not_before = math.inf
+
+    def note_wait(self, reason: WaitReason, began: float, until: float) -> None:
+        """Do nothing: it is the run that waits."""
 
     def asked_to_wait(self, error: FetchError, began: float, now: float) -> None:
         """Apply it, and report it."""
