@@ -144,7 +144,7 @@ def heat_map(
         for row, line in enumerate(cells)
         for column, count in enumerate(line)
     ]
-    sides = _names_axis("down", limit=110) if names_shown else alt.Y("row:O", axis=None)
+    sides = _names_axis("down", most=110) if names_shown else alt.Y("row:O", axis=None)
     below = alt.Axis(labelAngle=-90, labelLimit=110, ticks=False, domain=False, labelExpr="across[datum.value]")
     chart = _chart(data).mark_rect(color=COLOURS[0], stroke="var(--line)", strokeWidth=0.5 if names_shown else 0)
     most = max((count for line in cells for count in line), default=1) or 1
@@ -191,7 +191,7 @@ def spreads(rows: Sequence[tuple[str, str, Mapping[str, float]]], *, title: str,
     """
     hosts = list(dict.fromkeys(host for host, _, _ in rows))
     measures = list(dict.fromkeys(measure for _, measure, _ in rows))
-    data = []
+    data: list[dict[str, Any]] = []
     for whole, measure, points in rows:
         known = {point: points[point] for point in ("p50", "p90", "p99") if (points.get(point) or 0) > 0}
         said = {point: number(points.get(point), 1) for point in ("p50", "p90", "p99")}
@@ -199,10 +199,11 @@ def spreads(rows: Sequence[tuple[str, str, Mapping[str, float]]], *, title: str,
         data += [common | {"point": point, "value": value} for point, value in known.items()]
     hover = [_hover("whole", "host"), _hover("measure", "measure")]
     hover += [_hover(point, f"{point} (ms)") for point in ("p50", "p90", "p99")]
+    axis = alt.Axis(format="~s", labelOverlap=True, values=_decades([row["value"] for row in data]))
     chart = _chart(data).encode(
         y=_names_axis("names"),
         yOffset=alt.YOffset("measure:N", sort=measures),
-        x=alt.X("value:Q", title=title, scale=alt.Scale(type="log"), axis=alt.Axis(format="~s", labelOverlap=True)),
+        x=alt.X("value:Q", title=title, scale=alt.Scale(type="log"), axis=axis),
         color=alt.Color("measure:N", scale=alt.Scale(domain=measures, range=COLOURS[: len(measures)]), legend=None),
         tooltip=hover,
     )
@@ -210,7 +211,7 @@ def spreads(rows: Sequence[tuple[str, str, Mapping[str, float]]], *, title: str,
     dots = chart.mark_point(filled=True, size=70, opacity=1).encode(
         shape=alt.Shape("point:N", scale=shapes, legend=None)
     )
-    layers = alt.LayerChart(layer=[chart.mark_line(strokeWidth=2), dots])
+    layers = alt.LayerChart(layer=[chart.mark_line(strokeWidth=2).encode(detail="row:O"), dots])
     return _spec(layers, description, height=40 * len(hosts), names={"names": distinct(hosts)})
 
 
@@ -218,8 +219,10 @@ def _chart(rows: Sequence[Mapping[str, Any]]) -> alt.Chart:
     return alt.Chart(alt.InlineData(values=[dict(row) for row in rows]))
 
 
-def _names_axis(names: str, *, limit: int = 150) -> alt.Y:
+def _names_axis(names: str, *, most: int = 260) -> alt.Y:
     """Return the axis of rows, the first on top, with their names from a list of the specification."""
+    # On a phone the names leave most of the width to what is drawn.
+    limit = alt.ExprRef(f"min({most}, 0.36 * containerSize()[0])")
     axis = alt.Axis(ticks=False, domain=False, labelLimit=limit, labelExpr=f"{names}[datum.value]")
     return alt.Y("row:O", title=None, axis=axis)
 
@@ -229,14 +232,20 @@ def _amounts(values: Sequence[float], title: str) -> dict[str, Any]:
     axis = alt.Axis(format="~s", tickCount=5, labelOverlap=True)
     if not is_wide(values):
         return {"x": alt.X("value:Q", title=title, axis=axis)}
-    first = math.floor(math.log10(min(value for value in values if value > 0)) - 0.001)
-    low = 10.0**first
-    axis.values = [10.0**power for power in range(first, math.ceil(math.log10(max(values))) + 1)]
+    decades = _decades(values)
+    low = decades[0]
+    axis.values = decades
     scale = alt.Scale(type="log", domainMin=low)
     return {
         "x": alt.X("value:Q", title=f"{title} (logarithmic)", scale=scale, axis=axis),
         "x2": alt.X2Datum(low),
     }
+
+
+def _decades(values: Sequence[float]) -> list[float]:
+    """Return the powers of ten from below the least value that is above 0 to above the largest."""
+    first = math.floor(math.log10(min(value for value in values if value > 0)) - 0.001)
+    return [10.0**power for power in range(first, math.ceil(math.log10(max(values))) + 1)]
 
 
 def _whole(name: str) -> str:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page
 from support.browser import Windows
-from support.page_samples import HOSTILE, statistics
+from support.page_samples import HOSTILE, run, statistics
 
+from oid_async.pages.run import run_page
 from oid_async.pages.statistics import statistics_page
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -73,3 +74,14 @@ async def test_the_table_of_classes_is_searched_and_sorted(windows: Windows, tmp
     assert (await table.locator("tbody tr td:nth-child(3)").first.inner_text()).strip() == "860,000"
     await head.click()
     assert (await table.locator("tbody tr td:nth-child(3)").last.inner_text()).strip() == "860,000"
+
+
+async def test_the_report_of_a_run_opens_offline_with_every_plot_drawn(windows: Windows, tmp_path: Path) -> None:
+    """Throughput, hosts and waits are drawn; nothing is asked for, and hostile host names stay text."""
+    address = saved(run_page(run(list(HOSTILE))), tmp_path)
+    window = await opened(windows, address)
+    assert await window.locator(".plot").count() == 5
+    assert await window.locator(".plot:has(.role-mark path)").count() == 5
+    assert windows.requests == [address]
+    await window.set_viewport_size({"width": 390, "height": 800})
+    assert await is_within_its_window(window)

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from oid_async.report import Report
 from oid_async.statistics.value import Statistics
 
 # What a name would do if a page took it for markup, script or a rule of Vega's.
@@ -98,4 +99,65 @@ def statistics(names: list[str], *, of: str = "folder") -> dict[str, Any]:
         "licenses": {LICENCE: 1_743_000, "javascript:alert(6)": 40, "": 2},
         "authors": {"count": 120_000, "most": [[name, 500 - index] for index, name in enumerate(names[:20])]},
         "notes": ["120 images have annotations and no row in the image table; they are not counted."],
+    }
+
+
+def run(hosts: list[str], *, intervals: int = 400) -> dict[str, Any]:
+    """Return the report of a run that asked these hosts, the first one most; it fetched nothing if there are none."""
+    images = 500_000 if hosts else 0
+    report = Report(
+        selected=images,
+        downloaded=images - 3_000 if hosts else 0,
+        failed=3_000 if hosts else 0,
+        bytes=150_000_000_000 if hosts else 0,
+        requests=images,
+        seconds=intervals * 4.0,
+        failures={"not_found": 2_000, "timeout": 1_000} if hosts else {},
+        sources={"cvdf": 400_000, "original": 97_000} if hosts else {},
+        savepath="train_data",
+    )
+    return {
+        "report": report.as_json(),
+        "started": "2026-03-01T12:00:00.000+00:00",
+        "hosts": {name: _host(images // (index + 1), index) for index, name in enumerate(hosts)},
+        "throughput": {
+            "interval_s": 4.0,
+            "images": [int(1250 + 300 * math.sin(index / 20)) for index in range(intervals)],
+            "bytes": [int(3.7e8 + 9e7 * math.sin(index / 20)) for index in range(intervals)],
+            "failed": [index % 17 for index in range(intervals)],
+        },
+        "cpu": {"user_s": 800.5, "system_s": 200.25, "processes": 3},
+    }
+
+
+def _host(requests: int, index: int) -> dict[str, Any]:
+    slower = 1 + index
+    return {
+        "requests": requests,
+        "images": requests - 1_000,
+        "bytes": requests * 300_000,
+        "connections": 64,
+        "first_byte_ms": {
+            "p50": 20.5 * slower,
+            "p90": 60.1 * slower,
+            "p99": 400.0 * slower,
+            "max": 9_000.0,
+            "count": requests,
+        },
+        "total_ms": {
+            "p50": 45.5 * slower,
+            "p90": 130.1 * slower,
+            "p99": 900.0 * slower,
+            "max": 12_000.0,
+            "count": requests,
+        },
+        "dns_ms": {"p50": 2.0, "p90": 3.0, "p99": 9.0, "max": 9.0, "count": 3},
+        "connect_ms": {"p50": 12.0, "p90": 14.0, "p99": 40.0, "max": 41.0, "count": 64},
+        "retries": {"timeout": 120, "server_error": 14},
+        "waits": {
+            "rate_cap": {"count": requests // 2, "seconds": 1_200.0 / slower},
+            "backoff": {"count": 134, "seconds": 52.25},
+        },
+        "failures": {"not_found": 2_000, "timeout": 1_120, "server_error": 14},
+        "other": {"requests": 12, "bytes": 120_000_000, "connections": 2},
     }
