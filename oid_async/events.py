@@ -24,6 +24,13 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """The run has come to a stage that has no count of its own yet, in words: `writing the result tables`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class TableProgress:
     """A table is being fetched: `done` of `total` bytes (None when the server does not say); or turned, in steps."""
 
@@ -49,6 +56,46 @@ class Landed:
     report: Report
 
 
+HoldCause = Literal[
+    "paused", "down", "unanswered", "capped", "limited", "disk", "consumer", "hanging", "retries", "workers"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """One thing that holds a run up at the moment.
+
+    - paused: `host` has asked us to wait, `until` then; down: no connection, it is asked again `until` then at most;
+      unanswered: it has not answered a single request yet
+    - capped: the cap on its requests, `per_s` of them a second, `by_default` or by option; limited: the cap on bytes
+    - disk: received images wait to be written; consumer: who takes the outcomes is slower than the run
+    - hanging: so many of its transfers get nothing more; retries: they wait for their next attempt, `kinds` of failure
+    - workers: so many worker processes have not started yet
+
+    `host` is "" for what is of no host, `count` how many images it concerns (workers: processes), as far as it is
+    known; `until` is a time of `time.time()`; `trouble` is the last error of the host.
+    """
+
+    cause: HoldCause
+    host: str = ""
+    count: int = 0
+    until: float | None = None
+    per_s: float | None = None
+    by_default: bool = False
+    kinds: tuple[tuple[str, int], ...] = ()
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """All that holds the run up at the moment, worst first; empty when nothing does but the network or the hosts.
+
+    Sent when it changes, once a second at most while images are fetched.
+    """
+
+    holds: tuple[Hold, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Checked:
     """`done` of `total` files have been verified so far."""
@@ -72,7 +119,7 @@ class Finished:
     report: Report
 
 
-Event = Note | TableProgress | Planned | Landed | Checked | Exported | Finished
+Event = Note | Stage | TableProgress | Planned | Landed | Holding | Checked | Exported | Finished
 Sink = Callable[[Event], None]
 
 

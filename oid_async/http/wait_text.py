@@ -19,7 +19,15 @@ def asked_until(left_s: float) -> str:
 def clock_text(left_s: float) -> str:
     """Return the local time in so many seconds, with its date if that is far, and the seconds."""
     left_s = max(0.0, left_s)
-    if left_s > _FAR_S:
-        return f"a time {left_s:.3g} s from now"
+    return f"a time {left_s:.3g} s from now" if left_s > _FAR_S else f"{time_text(left_s)} ({left_s:.0f} s)"
+
+
+def time_text(left_s: float) -> str:
+    """Return the local time in so many seconds, with its date if that is far.
+
+    >>> time_text(1.0)  # doctest: +ELLIPSIS
+    '...:...:...'
+    """
+    left_s = min(max(0.0, left_s), _FAR_S)
     form = "%H:%M:%S" if left_s < _SAME_DAY_S else "%Y-%m-%d %H:%M"
-    return f"{time.strftime(form, time.localtime(time.time() + left_s))} ({left_s:.0f} s)"
+    return time.strftime(form, time.localtime(time.time() + left_s))

@@ -12,7 +12,7 @@ import polars as pl
 
 from oid_async.concurrency import in_thread
 from oid_async.errors import UnavailableError, storage_errors
-from oid_async.events import Note
+from oid_async.events import Note, Stage
 from oid_async.jobs.context import RunContext
 from oid_async.jobs.gathering.gather import GatheredTables
 from oid_async.openimages.ids import KEY, IdForm
@@ -92,9 +92,13 @@ class Attachments:
                 self._context.note(f"nothing is fetched with --offline: {names}")
             return None
         if masks:
+            self._context.sink(Stage("fetching the masks"))
             await self.fetch_masks(folder)
+        if traces:
+            self._context.sink(Stage("fetching the traces"))
         lost = await self._fetch_traces(tables) if traces else None
         if voice:
+            self._context.sink(Stage("fetching the recordings"))
             await self._fetch_recordings()
         return lost
 

@@ -16,7 +16,7 @@ import polars as pl
 from oid_async.concurrency import in_thread
 from oid_async.dataset.audit import drop_replaced
 from oid_async.errors import storage_errors
-from oid_async.events import Finished, Planned, Sink
+from oid_async.events import Finished, Planned, Sink, Stage
 from oid_async.forks import refuse_forked_child
 from oid_async.http.retry import Limits
 from oid_async.jobs.attachments import Attachments
@@ -149,6 +149,7 @@ class _Download:
         if tops_up(context.options):
             decision = await self._top_up(decision)
         await in_thread(self._note_speed, group, monotonic() - started)
+        context.sink(Stage("writing the result tables"))
         await in_thread(self._write_results, decision)
         if context.options.retry_failed:
             # What was set aside before the plan and has landed again.

@@ -23,7 +23,7 @@ from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.saved import SavedDataset
 from oid_async.dataset.table_check import check_tables
 from oid_async.errors import InputError, UsageError, machine_error, storage_error
-from oid_async.events import Exported, Note, Sink
+from oid_async.events import Exported, Note, Sink, Stage
 from oid_async.forks import refuse_forked_child
 from oid_async.formats.file_record import FileRecord
 from oid_async.formats.pictures import Pictures, picture_pool
@@ -139,6 +139,7 @@ class Export:
         self, dataset: SavedDataset, stage: Path, sink: CallsOnLoop, started: float, stopped: Callable[[], bool]
     ) -> ExportReport:
         """Write the export into the stage, and its marker."""
+        sink(Stage(f"exporting as {self.format}"))
         options, export, scratch = self._options, stage / "export", stage / "scratch"
         settings = self._settings()
         identity = {**dataset.fingerprint(), "options": settings, "program": __version__}

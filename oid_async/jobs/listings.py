@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, get_args
 
 from oid_async.concurrency import in_thread
 from oid_async.errors import UnavailableError, storage_errors
-from oid_async.events import Note, Sink
+from oid_async.events import Note, Sink, Stage
 from oid_async.http.retry import FetchError
 from oid_async.jobs.class_list import ClassLister
 from oid_async.jobs.context import open_cache
@@ -70,6 +70,7 @@ class Listings:
         async with self._open() as (cache, _, _):
             rows = []
             for table in self._wanted(splits, self._options.kinds):
+                self._sink(Stage(f"reading {table.name}"))
                 try:
                     await cache.published(table, thorough=True)
                 except UnavailableError as error:

@@ -20,7 +20,7 @@ from oid_async.dataset.completion import is_finished
 from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import InputError, storage_errors
-from oid_async.events import Note, Sink
+from oid_async.events import Note, Sink, Stage
 from oid_async.store.disk import has_plain
 from oid_async.store.folder import Folder
 from oid_async.store.folder_lock import FolderLock
@@ -59,6 +59,7 @@ class Prune:
 
     async def run(self) -> PruneReport:
         """Remove and return the counts. Raises InputError, LockedError, StorageError; what is removed then stays so."""
+        self._sink(Stage("looking for what the query does not select"))
         report = await until_stopped(self._prune)
         if report.left:
             text = f"{report.left} images of earlier queries are not as they were saved: left alone, verify names them"

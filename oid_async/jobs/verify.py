@@ -40,7 +40,7 @@ from oid_async.dataset.query_file import read_query_file
 from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import InputError, UsageError, storage_errors
-from oid_async.events import Checked, Note, Sink
+from oid_async.events import Checked, Note, Sink, Stage
 from oid_async.forks import refuse_forked_child
 from oid_async.jobs.export import Export
 from oid_async.jobs.opening import open_folder
@@ -265,6 +265,7 @@ class Verify:
 
     async def _check(self) -> tuple[SavedDataset | None, Verification]:
         """Check every file, a batch at a time in each of two threads."""
+        self._sink(Stage("looking for the files"))
         files = await in_thread(partial(FileAudit, self._folder, deep=self._deep))
         exports = await in_thread(self._audits_of_exports)
         frames = [await in_thread(files.others), *[await in_thread(audit.others) for audit in exports]]

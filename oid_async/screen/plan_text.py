@@ -18,7 +18,7 @@ def announce(plan: Plan) -> str:
     time = f", at least {plan.seconds:.0f} s at the rate cap" if plan.seconds and plan.to_download else ""
     if plan.seconds_estimated is not None and plan.earlier_run:
         like = f"{_speed(plan)} of your run of {plan.earlier_run['day']}"
-        time += f", about {_time_text(plan.seconds_estimated)} at the {like}"
+        time += f", about {time_text(plan.seconds_estimated)} at the {like}"
     return (
         (f"part {plan.shard}: " if plan.shard else "")
         + f"{counted(plan.selected, 'image')} selected{_negatives(plan)}: {plan.present} there already{known}, "
@@ -44,10 +44,10 @@ def plan_lines(plan: Plan) -> list[str]:
     return lines
 
 
-def _time_text(seconds: float) -> str:
+def time_text(seconds: float) -> str:
     """Return a time in the unit that a person would choose.
 
-    >>> [_time_text(seconds) for seconds in (0.3, 89, 600, 86_400, 864_000)]
+    >>> [time_text(seconds) for seconds in (0.3, 89, 600, 86_400, 864_000)]
     ['1 s', '89 s', '10 min', '24 h', '10 days']
     """
     for unit, size, most in (("s", 1, 90), ("min", 60, 90), ("h", 3600, 48)):

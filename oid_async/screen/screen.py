@@ -1,48 +1,68 @@
-"""The screen of the command line, on stderr: progress bars on a terminal, plain lines elsewhere."""
+"""The screen of a run, on stderr: progress bars on a terminal, elsewhere a plain line every so often.
+
+    events ──show──▶ Activity ◀──sample, twice a second── a thread of the screen ──▶ bars, or a line
+                        └ notes ──▶ a line at once
+
+The thread draws, so that the loop never waits for a terminal's bars, and a line comes although nothing happens.
+"""
 
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.live import Live
 
-from oid_async.events import Checked, Event, Exported, Finished, Landed, Note, Planned, TableProgress
+from oid_async.events import Event, Note, Planned, TableProgress
 from oid_async.redaction import printable
-from oid_async.report import Report, size_text
+from oid_async.report import size_text
+from oid_async.screen.activity import Activity
+from oid_async.screen.bars import Bars
 from oid_async.screen.plan_text import announce
 from oid_async.screen.stdio import forgiving, guard_stderr, print_message
 
-_LINE_EVERY_S = 10.0
+LINE_EVERY_S = 30.0
+_DRAW_EVERY_S = 0.25
+_SAMPLE_EVERY_S = 1.0
+_CLOSE_S = 2.0
 
 
 class Screen:
-    """Shows events. `quiet` shows nothing. A context: bars are taken down when it is left."""
+    """Shows events. `quiet` shows nothing. A context: bars are taken down when it is left.
 
-    def __init__(self, *, quiet: bool) -> None:
+    `show` is the sink of a run; it may be called in any thread.
+    """
+
+    def __init__(self, *, quiet: bool, clock: Callable[[], float] = monotonic) -> None:
         self._quiet = quiet
+        self._clock = clock
         # Names and messages are text, never rich's markup or names of its pictures.
         self._console = Console(file=forgiving(sys.stderr), highlight=False, soft_wrap=True, markup=False, emoji=False)
-        self._bars: Progress | None = None
-        if self._console.is_terminal and not quiet:
-            self._bars = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[pace]}", markup=False),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[failures]}", markup=False),
+        self._activity = Activity()
+        self._lock = threading.Lock()
+        self._bars: Live | None = None
+        if not quiet and forgiving(sys.stderr).isatty() and self._console.is_interactive:
+            self._bars = Live(
                 console=self._console,
+                get_renderable=lambda: Bars(self._activity),
+                auto_refresh=False,
                 transient=True,
+                # What is written to a file goes there, whatever the terminal shows.
+                redirect_stdout=forgiving(sys.stdout).isatty(),
             )
-        self._tasks: dict[str, TaskID] = {}
-        self._started = self._last_line = monotonic()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._said_at = self._line_at = clock()
 
     def __enter__(self) -> Self:
         if self._bars is not None:
             self._bars.start()
             guard_stderr()  # what others write passes through a stream of rich's now, which takes it for its own
+        if not self._quiet:
+            self._thread = threading.Thread(target=self._run, name="oid_async-screen", daemon=True)
+            self._thread.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -50,6 +70,9 @@ class Screen:
 
     def close(self) -> None:
         """Take the bars down. Safe to call twice."""
+        self._closed.set()
+        if self._thread is not None:
+            self._thread.join(_CLOSE_S)  # it may wait for a terminal that takes nothing
         if self._bars is not None:
             self._bars.stop()
 
@@ -57,66 +80,47 @@ class Screen:
         """Show one event; this is the run's sink."""
         if self._quiet:
             return
+        with self._lock:
+            self._activity.note(event)
         match event:
             case Note(text):
-                self._line(text)
-            case TableProgress():
-                self._table(event)
+                self.say([text])
+            case TableProgress(finished=True, unit="byte"):
+                self.say([f"fetched {event.name} ({size_text(event.done)})"])
             case Planned(plan):
-                self._started = self._last_line = monotonic()
-                self._line(announce(plan))
-                self._task("images", plan.to_download)
-            case Landed(_, report):
-                self._images(report)
-            case Checked(done, total):
-                self._files(done, total, "files", "files checked")
-            case Exported(done, total):
-                self._files(done, total, "export", "images exported")
-            case Finished():
+                self.say([announce(plan)])
+            case _:
                 pass
 
     def say(self, lines: Iterable[str]) -> None:
-        """Show what a job has come to, unless `quiet`."""
-        if not self._quiet:
-            self._line(*lines)
-
-    def _line(self, *lines: str) -> None:
+        """Show lines, unless `quiet`."""
+        if self._quiet:
+            return
+        self._said_at = self._clock()
         if self._bars is not None:
             self._console.print("\n".join(map(printable, lines)))
         else:
             print_message(*lines)
 
-    def _task(self, name: str, total: int | None) -> None:
-        if self._bars is not None:
-            self._tasks[name] = self._bars.add_task(printable(name), total=total, pace="", failures="")
+    def look(self) -> None:
+        """Sample what goes on; without a terminal say it, if nothing was said for long."""
+        now = self._clock()
+        with self._lock:
+            self._activity.sample(now)
+            # Behind a message that says something already, but for no longer than twice the time.
+            is_due = now - self._said_at >= LINE_EVERY_S or now - self._line_at >= 2 * LINE_EVERY_S
+            lines = self._activity.lines(now) if is_due and self._bars is None else []
+        if lines:
+            self._line_at = now
+            self.say(lines)
 
-    def _table(self, event: TableProgress) -> None:
-        if event.finished and event.unit == "byte":
-            self._line(f"fetched {event.name} ({size_text(event.done)})")
-        if self._bars is None:
-            return
-        if event.name not in self._tasks:
-            self._task(event.name, event.total)
-        task = self._tasks[event.name]
-        self._bars.update(task, completed=event.done, total=event.total, visible=not event.finished)
-
-    def _images(self, report: Report) -> None:
-        elapsed = max(monotonic() - self._started, 1e-3)
-        pace = f"{size_text(int(report.bytes / elapsed))}/s"
-        failures = f"{report.failed} failed" if report.failed else ""
-        done = report.downloaded + report.failed
-        if self._bars is not None:
-            total = self._bars.tasks[self._tasks["images"]].total or 0
-            self._bars.update(self._tasks["images"], completed=total - report.pending, pace=pace, failures=failures)
-        elif monotonic() - self._last_line >= _LINE_EVERY_S:
-            self._last_line = monotonic()
-            self._line(f"{done} of {done + report.pending} images, {pace} {failures}".rstrip())
-
-    def _files(self, done: int, total: int, name: str, what: str) -> None:
-        if self._bars is not None:
-            if name not in self._tasks:
-                self._task(name, total)
-            self._bars.update(self._tasks[name], completed=done, total=total, visible=done < total)
-        elif monotonic() - self._last_line >= _LINE_EVERY_S:
-            self._last_line = monotonic()
-            self._line(f"{done} of {total} {what}")
+    def _run(self) -> None:
+        """Draw and sample until the screen is closed."""
+        sampled_at = float("-inf")
+        while not self._closed.is_set():
+            if self._clock() - sampled_at >= _SAMPLE_EVERY_S:
+                sampled_at = self._clock()
+                self.look()
+            if self._bars is not None:
+                self._bars.refresh()
+            self._closed.wait(_DRAW_EVERY_S if self._bars is not None else _SAMPLE_EVERY_S)

@@ -11,6 +11,7 @@ import polars as pl
 
 from oid_async.concurrency import in_thread, until_stopped
 from oid_async.errors import StorageError, machine_error, storage_error
+from oid_async.events import Stage
 from oid_async.jobs.context import RunContext
 from oid_async.jobs.gathering.gather import GatheredTables, choose_sources, gather_tables
 from oid_async.jobs.ownership import forget_outdated_failures, set_aside_unreadable
@@ -73,6 +74,7 @@ class Planning:
     async def of(cls, context: RunContext) -> Self:
         """Bring the tables of a run and say where its images come from. Raises OidError."""
         options, folder = context.options, context.folder
+        context.sink(Stage("reading the tables"))
         tables = await gather_tables(options, context.cache, context.sink, folder.tmp, context.lists)
         if context.journal is not None:
             await in_thread(context.lists.keep, folder)
@@ -96,6 +98,7 @@ class Planning:
     async def decide(self, given_out: pl.Series | None = None) -> Decision:
         """Select, plan, update the report. With `given_out`, keys of earlier decisions, the selection is topped up."""
         context = self._context
+        context.sink(Stage("choosing the images"))
         selected, summary = await in_thread(self._select, given_out)
         if given_out is None and summary.ambiguous:
             urls = "stand in the image table with more than one OriginalURL; the first one counts"

@@ -23,7 +23,7 @@ from oid_async.dataset.query_digest import TABLES
 from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.table_copies import CopiedTables
 from oid_async.errors import StorageError, UsageError, machine_error, storage_error, storage_errors
-from oid_async.events import Finished, Planned, Sink
+from oid_async.events import Finished, Planned, Sink, Stage
 from oid_async.forks import refuse_forked_child
 from oid_async.http.retry import Limits
 from oid_async.jobs.attachments import Attachments
@@ -97,6 +97,7 @@ class Repeat:
                 "name another folder with --savepath"
             )
         mirrored = self._given.options.mirror is not None
+        self._sink(Stage("reading the manifest"))
         saved = await in_thread(partial(self._source.read, self._folder.path, mirrored=mirrored))
         options = _run_options(self._given, self._folder, saved)
         serve, site = _look_alike(saved, options)
@@ -134,6 +135,7 @@ class _Repetition:
         await in_thread(self._note_start, lists, document, decision)
         transfers = ImageTransfers(context, saved.sources, None, own_loop=self._own_loop)
         await transfers.run(decision.uncapped, saved.manifest.ids)
+        context.sink(Stage("writing the result tables"))
         added = await in_thread(self._write_results, lists, document, decision)
         if added:
             context.note(
