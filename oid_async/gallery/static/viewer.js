@@ -4,18 +4,18 @@ import { fetchImage, imageAddress, imageKey } from "./api.js";
 import { styleOf } from "./class_styles.js";
 import { showDetails } from "./details.js";
 import { byId, count, element, setAttribute, showTooltip } from "./dom.js";
-import * as drawing from "./drawing.js";
+import { contain, loadMask } from "./drawing.js";
+import { Overlay } from "./overlay.js";
 import { shapesOf } from "./shapes.js";
 import { reasonInWords } from "./words.js";
 import { ZoomPan } from "./zoom_pan.js";
 
 const MASKS_AT_ONCE = 4;
+const ZOOM_STEP = 1.5;
+const TURNS = { ArrowLeft: -1, ArrowRight: 1, PageUp: -1, PageDown: 1, Home: -Infinity, End: Infinity };
 
 export class Viewer {
-  #shapes = [];
-  #rows = [];
-  #lit = null; // the shape under the pointer or the focus
-  #kept = new Set(); // shapes that a click keeps highlighted
+  #at = -1; // the place of the image in the result of the filters; -1 where it is not known
   #frame = 0;
   #abort = new AbortController();
 
@@ -25,30 +25,27 @@ export class Viewer {
     this.stage = byId("stage");
     this.picture = byId("picture");
     this.details = byId("details");
-    this.zoom = new ZoomPan(this.stage, { onChange: () => this.#schedule(), onSwipe: (step) => this.turn(step), onTap: (event) => this.#tapped(event) });
-    new ResizeObserver(() => this.#schedule()).observe(this.stage);
+    this.overlay = new Overlay(byId("overlay"), page, () => this.redraw());
+    this.zoom = new ZoomPan(this.stage, { onChange: () => this.redraw(), onSwipe: (step) => this.#turn(step), onTap: (event) => this.#tapped(event) });
+    new ResizeObserver(() => this.redraw()).observe(this.stage);
     this.dialog.addEventListener("cancel", (event) => this.#cancel(event));
     this.dialog.addEventListener("click", (event) => this.#act(event.target.closest?.("[data-action]")?.dataset.action));
     this.dialog.addEventListener("keydown", (event) => this.#key(event));
     this.stage.addEventListener("pointermove", (event) => this.#hover(event));
     this.stage.addEventListener("pointerleave", () => this.#hover(null));
     this.picture.addEventListener("load", () => this.#pictureCame());
-    this.picture.addEventListener("error", () => this.#noPicture("The picture is not on the disk or cannot be read.", "missing"));
-    for (const [event, end] of [["pointerover", "pointerout"], ["focusin", "focusout"]]) {
-      this.details.addEventListener(event, (entered) => this.#light(this.#shapeOfRow(entered.target)));
-      this.details.addEventListener(end, () => this.#light(null));
-    }
-    this.details.addEventListener("click", (event) => this.#keep(this.#shapeOfRow(event.target)));
+    this.picture.addEventListener("error", () => this.#noPicture("The picture is not on the disk or cannot be read."));
+    for (const name of ["pointerover", "focusin"]) this.details.addEventListener(name, (event) => this.overlay.light(this.#shapeOf(event)));
+    for (const name of ["pointerout", "focusout"]) this.details.addEventListener(name, () => this.overlay.light(null));
+    this.details.addEventListener("click", (event) => this.#keep(this.#shapeOf(event)));
   }
 
   /** Open an image; `at` is its place in the result of the filters, or -1. */
   async show(image, at) {
     this.#abort.abort();
     this.#abort = new AbortController();
-    this.#shapes = this.#rows = [];
-    this.#lit = null;
-    this.#kept.clear();
     this.detail = null;
+    this.overlay.show([], []);
     this.picture.removeAttribute("src");
     this.picture.hidden = true;
     byId("no-picture").hidden = true;
@@ -59,7 +56,7 @@ export class Viewer {
       this.dialog.showModal();
       this.stage.focus();
     }
-    this.#place(image, at);
+    this.#findPlace(image, at);
     await this.#load(image, this.#abort.signal);
   }
 
@@ -71,39 +68,10 @@ export class Viewer {
   }
 
   redraw() {
-    this.#schedule();
-  }
-
-  /** Go to the next (1) or previous (-1) image of the result, or to the first (-Infinity) or last one. */
-  async turn(step) {
-    const { pages } = this.page.grid;
-    if (this.at < 0) return;
-    const target = Math.max(0, Math.min(this.at + step, pages.total - 1));
-    if (target === this.at) return;
-    const from = this.dialog.dataset.image;
-    const image = await pages.at(target);
-    if (image && this.dialog.dataset.image === from) this.page.openImage(imageKey(image), target, { replace: true });
-  }
-
-  async #place(image, at) {
-    this.at = -1;
-    this.#showPlace();
-    const place = await this.page.placeOf(image, at);
-    if (this.dialog.dataset.image !== image) return;
-    this.at = place;
-    this.#showPlace();
-    for (const step of [1, -1]) this.#preload(await this.page.grid.pages.at(place < 0 ? -1 : place + step));
-  }
-
-  #showPlace() {
-    const { total } = this.page.grid.pages;
-    byId("viewer-position").textContent = this.at < 0 ? "" : `${count(this.at + 1)} of ${count(total)}`;
-    this.dialog.querySelector("[data-action=previous]").disabled = this.at <= 0;
-    this.dialog.querySelector("[data-action=next]").disabled = this.at < 0 || this.at + 1 >= total;
-  }
-
-  #preload(image) {
-    if (image?.status === "ok") new Image().src = imageAddress(imageKey(image));
+    this.#frame ||= requestAnimationFrame(() => {
+      this.#frame = 0;
+      this.#draw();
+    });
   }
 
   async #load(image, signal) {
@@ -113,194 +81,121 @@ export class Viewer {
       this.#became(detail, image);
       await this.#loadMasks(signal);
     } catch (error) {
-      if (signal.aborted) return;
-      this.#noPicture(error.message, "missing");
+      if (!signal.aborted) this.#noPicture(error.message);
     }
     if (!signal.aborted) this.dialog.dataset.busy = "false";
   }
 
   #became(detail, image) {
     this.detail = detail;
-    const row = detail.image;
-    for (const [label, name] of detail.classes) this.page.names.add(label, name);
-    byId("viewer-title").textContent = row.FileName || row.ImageID;
+    const { Status: status, Reason: reason, FileName: name, ImageID: imageId } = detail.image;
+    for (const [label, className] of detail.classes) this.page.names.add(label, className);
+    byId("viewer-title").textContent = name || imageId;
     this.picture.alt = `Image ${image}`;
-    this.#shapes = shapesOf(detail);
-    this.#rows = showDetails(detail, this.#shapes, this.page.names);
-    this.#rows.forEach((each, i) => setAttribute(each, "tabindex", i === 0 ? 0 : -1));
-    if (row.Status === "ok") this.picture.src = imageAddress(image);
-    else if (row.Status === "failed") this.#noPicture(reasonInWords(detail.failure?.reason ?? row.Reason), "missing");
-    else this.#noPicture("Not fetched yet.", "missing");
-    this.#schedule();
+    const shapes = shapesOf(detail);
+    const rows = showDetails(detail, shapes, this.page.names);
+    rows.forEach((row, i) => setAttribute(row, "tabindex", i === 0 ? 0 : -1));
+    this.overlay.show(shapes, rows);
+    if (status === "ok") this.picture.src = imageAddress(image);
+    else this.#noPicture(status === "failed" ? reasonInWords(detail.failure?.reason ?? reason) : "Not fetched yet.");
   }
 
   #pictureCame() {
     this.picture.hidden = false;
-    this.#schedule();
+    this.redraw();
   }
 
-  #noPicture(text, name) {
-    if (!this.dialog.open) return;
+  #noPicture(text) {
+    if (!this.picture.hidden && !this.picture.hasAttribute("src")) return;
     this.picture.hidden = true;
     byId("no-picture").hidden = false;
-    byId("no-picture").replaceChildren(element("p", { "data-testid": name }, text));
-    this.#schedule();
+    byId("no-picture").replaceChildren(element("p", { "data-testid": "missing" }, text));
+    this.redraw();
   }
 
   async #loadMasks(signal) {
-    const waiting = this.#shapes.filter(({ mask }) => mask);
+    const waiting = this.overlay.shapes.filter(({ mask }) => mask);
     const work = async () => {
       for (let shape = waiting.shift(); shape && !signal.aborted; shape = waiting.shift()) {
-        try {
-          shape.drawn = await drawing.loadMask(shape.mask, styleOf(shape.label));
-        } catch {
-          shape.remarks.push("its file is not there");
-        }
-        this.#schedule();
+        shape.pixels = await loadMask(shape.mask, styleOf(shape.label)).catch(() => null);
+        if (!shape.pixels) shape.remarks.push("its file is not there");
+        this.redraw();
       }
     };
     await Promise.all(Array.from({ length: MASKS_AT_ONCE }, work));
   }
 
-  #schedule() {
-    this.#frame ||= requestAnimationFrame(() => {
-      this.#frame = 0;
-      this.#draw();
-    });
-  }
-
   /** The image's size in pixels: of the manifest, else of the picture; a square where neither is known. */
   get #imageSize() {
     const { Width: width, Height: height } = this.detail?.image ?? {};
-    if (width && height) return [width, height];
-    return [this.picture.naturalWidth || 1, this.picture.naturalHeight || 1];
+    return width && height ? [width, height] : [this.picture.naturalWidth || 1, this.picture.naturalHeight || 1];
   }
 
   #draw() {
     if (!this.dialog.open) return;
-    const [stageWidth, stageHeight] = [this.stage.clientWidth, this.stage.clientHeight];
-    const fitted = drawing.contain(...this.#imageSize, stageWidth, stageHeight);
-    const view = this.zoom.apply(fitted, stageWidth, stageHeight);
+    const frame = { width: this.stage.clientWidth, height: this.stage.clientHeight };
+    const fitted = contain(...this.#imageSize, frame.width, frame.height);
+    const view = this.zoom.apply(fitted, frame.width, frame.height);
     for (const side of ["left", "top", "width", "height"]) this.picture.style[side] = `${view[side]}px`;
     this.picture.classList.toggle("pixels", view.width > 3 * this.#imageSize[0]);
-    this.stage.dataset.zoom = (view.width / fitted.width).toFixed(3);
-    const context = drawing.prepare(byId("overlay"), stageWidth, stageHeight);
-    this.frame = { width: stageWidth, height: stageHeight };
-    this.#drawShapes(context, view);
+    this.stage.dataset.zoom = this.zoom.scale.toFixed(3);
+    this.overlay.draw(view, frame);
   }
 
-  #drawShapes(context, view) {
-    const drawn = this.#shapes.filter((shape) => this.#isDrawn(shape));
-    for (const shape of this.#shapes) shape.rectangle = shape.rectangle2 = null;
-    for (const shape of drawn) {
-      const [x, y] = shape.point ?? [];
-      const place = shape.point ? [x, y, x, y] : shape.box;
-      if (place) shape.rectangle = drawing.rectangleOf(place, view);
-      if (shape.box2) shape.rectangle2 = drawing.rectangleOf(shape.box2, view);
-    }
-    const order = (shape) => ["segmentation", "bbox", "relationship", "point", "narrative"].indexOf(shape.kind) + (this.#isLit(shape) ? 10 : 0);
-    const sorted = [...drawn].sort((a, b) => order(a) - order(b));
-    for (const shape of sorted) this.#drawShape(context, shape, view);
-    if (!this.page.isHidden("names")) this.#drawNames(context, sorted);
-    this.#rows.forEach((each, i) => this.#mark(each, this.#shapes[i]));
+  /** Go to the next (1) or previous (-1) image of the result, or to the first (-Infinity) or last one. */
+  async #turn(step) {
+    const { pages } = this.page.grid;
+    const target = Math.max(0, Math.min(this.#at + step, pages.total - 1));
+    if (this.#at < 0 || target === this.#at) return;
+    const from = this.dialog.dataset.image;
+    const image = await pages.at(target);
+    if (image && this.dialog.dataset.image === from) this.page.openImage(imageKey(image), target, { replace: true });
   }
 
-  #isLit(shape) {
-    return shape === this.#lit || this.#kept.has(shape);
-  }
-
-  #isDrawn(shape) {
-    if (shape.kind === "label" || !this.detail) return false;
-    if (shape.kind === "narrative") return this.#isLit(shape);
-    return !this.page.isHidden(shape.kind) && !this.page.isHidden(shape.label) && !(shape.label2 && this.page.isHidden(shape.label2));
-  }
-
-  #drawShape(context, shape, view) {
-    const lit = this.#isLit(shape);
-    const { kind, rectangle, rectangle2 } = shape;
-    if (kind === "narrative") {
-      for (const trace of shape.traces) drawing.drawTrace(context, trace, view, styleOf("trace"));
-      return;
-    }
-    const style = styleOf(shape.label);
-    if (kind === "bbox") drawing.drawBox(context, rectangle, style, lit);
-    else if (kind === "point") drawing.drawPoint(context, rectangle.left, rectangle.top, style, shape.answer, lit);
-    else if (kind === "segmentation") {
-      if (shape.drawn) drawing.drawMask(context, shape.drawn, view, lit);
-      if (lit) drawing.drawBox(context, rectangle, style, false, true);
-    } else {
-      if (lit || !this.detail.boxes?.length) {
-        drawing.drawBox(context, rectangle, style, false, true);
-        if (rectangle2) drawing.drawBox(context, rectangle2, styleOf(shape.label2), false, true);
-      }
-      if (rectangle2) drawing.drawRelationship(context, rectangle, rectangle2, style, lit);
+  async #findPlace(image, at) {
+    this.#placeIs(-1);
+    const place = await this.page.placeOf(image, at);
+    if (this.dialog.dataset.image !== image) return;
+    this.#placeIs(place);
+    if (place < 0) return;
+    for (const step of [1, -1]) {
+      const neighbour = await this.page.grid.pages.at(place + step);
+      if (neighbour?.status === "ok") new Image().src = imageAddress(imageKey(neighbour));
     }
   }
 
-  #drawNames(context, shapes) {
-    const { names } = this.page;
-    const taken = [];
-    const chip = (text, x, y, style, must) => drawing.drawChip(context, text, x, y, style, this.frame, taken, must);
-    for (const shape of [...shapes].sort((a, b) => this.#isLit(b) - this.#isLit(a))) {
-      const { kind, label, rectangle, rectangle2 } = shape;
-      const lit = this.#isLit(shape);
-      if (!rectangle || !drawing.overlaps(rectangle2 ?? rectangle, this.frame)) continue;
-      if (kind === "relationship") {
-        const [x1, y1] = drawing.middle(rectangle);
-        const [x2, y2] = drawing.middle(rectangle2 ?? rectangle);
-        const text = rectangle2 ? shape.predicate : `${shape.predicate} ${names.of(shape.label2)}`;
-        chip(text, (x1 + x2) / 2 - 12, (y1 + y2) / 2 - 8, drawing.PLAIN, lit);
-      } else if (kind === "bbox" || lit) chip(names.of(label), rectangle.left - 2, rectangle.top - 17, styleOf(label), lit);
-    }
+  #placeIs(place) {
+    this.#at = place;
+    const { total } = this.page.grid.pages;
+    byId("viewer-position").textContent = place < 0 ? "" : `${count(place + 1)} of ${count(total)}`;
+    this.dialog.querySelector("[data-action=previous]").disabled = place <= 0;
+    this.dialog.querySelector("[data-action=next]").disabled = place < 0 || place + 1 >= total;
   }
 
-  /** Say in a row where its shape is drawn, and whether it is highlighted. */
-  #mark(row, shape) {
-    for (const side of ["left", "top", "width", "height"]) {
-      if (shape.rectangle) setAttribute(row, `data-${side}`, shape.rectangle[side].toFixed(2));
-      else row.removeAttribute(`data-${side}`);
-    }
-    row.toggleAttribute("data-lit", this.#isLit(shape));
-    setAttribute(row, "aria-pressed", String(this.#kept.has(shape)));
-    row.classList.toggle("not-drawn", shape.kind !== "label" && shape.kind !== "narrative" && !shape.rectangle);
-  }
-
-  #shapeOfRow(target) {
-    const row = target.closest?.(".row");
-    return row ? this.#shapes[this.#rows.indexOf(row)] : null;
+  #shapeOf(event) {
+    return this.overlay.ofRow(event.target.closest?.(".row"));
   }
 
   #shapeAt(event) {
     const corner = this.stage.getBoundingClientRect();
-    const [x, y] = [event.clientX - corner.left, event.clientY - corner.top];
-    const size = ({ rectangle: { width, height } }) => width * height;
-    const hit = ({ kind, rectangle }) => rectangle && kind !== "relationship" && drawing.contains(rectangle, x, y);
-    // Points first, they have no size; a box before the mask of the same object.
-    return this.#shapes.filter(hit).sort((a, b) => size(a) - size(b))[0] ?? null;
+    return this.overlay.at(event.clientX - corner.left, event.clientY - corner.top);
   }
 
   #hover(event) {
-    const over = event && event.pointerType !== "touch" && !event.target.closest("button") && !this.zoom.moving ? this.#shapeAt(event) : null;
-    if (event === null || over || this.#lit) this.#light(over);
+    const looks = event && event.pointerType !== "touch" && !event.target.closest("button") && !this.zoom.moving;
+    const over = looks ? this.#shapeAt(event) : null;
+    this.overlay.light(over);
     showTooltip(over && [this.page.names.of(over.label), ...over.remarks].join(" · "), event?.clientX, event?.clientY);
   }
 
   #tapped(event) {
     const shape = this.#shapeAt(event);
     this.#keep(shape);
-    if (shape) this.#rows[this.#shapes.indexOf(shape)].scrollIntoView({ block: "nearest" });
-  }
-
-  #light(shape) {
-    if (shape === this.#lit) return;
-    this.#lit = shape;
-    this.#schedule();
+    if (shape) this.overlay.rows[this.overlay.shapes.indexOf(shape)].scrollIntoView({ block: "nearest" });
   }
 
   #keep(shape) {
-    if (!shape) return;
-    if (!this.#kept.delete(shape)) this.#kept.add(shape);
-    this.#schedule();
+    if (shape) this.overlay.toggleKept(shape);
   }
 
   #cancel(event) {
@@ -311,20 +206,22 @@ export class Viewer {
 
   #act(action) {
     if (action === "close") this.page.closeImage();
-    else if (action === "next") this.turn(1);
-    else if (action === "previous") this.turn(-1);
-    else if (action === "zoom-in") this.zoom.by(1.5);
-    else if (action === "zoom-out") this.zoom.by(1 / 1.5);
+    else if (action === "next") this.#turn(1);
+    else if (action === "previous") this.#turn(-1);
+    else if (action === "zoom-in") this.zoom.by(ZOOM_STEP);
+    else if (action === "zoom-out") this.zoom.by(1 / ZOOM_STEP);
     else if (action === "zoom-fit") this.zoom.fit();
   }
 
   #key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.shiftKey && event.key.startsWith("Arrow")) this.zoom.moveByKey(event.key);
-    else if (["ArrowUp", "ArrowDown"].includes(event.key) && this.#shapeOfRow(event.target)) this.#focusRow(event);
-    else if (event.key in TURNS && (event.key.startsWith("Arrow") || !this.details.contains(event.target))) this.turn(TURNS[event.key]);
-    else if (event.key === "+" || event.key === "=") this.zoom.by(1.5);
-    else if (event.key === "-") this.zoom.by(1 / 1.5);
+    const inList = this.details.contains(event.target);
+    const isArrow = event.key.startsWith("Arrow");
+    if (event.shiftKey && isArrow) this.zoom.moveByKey(event.key);
+    else if (inList && (event.key === "ArrowUp" || event.key === "ArrowDown")) this.#focusRow(event);
+    else if (event.key in TURNS && (isArrow || !inList)) this.#turn(TURNS[event.key]);
+    else if (event.key === "+" || event.key === "=") this.zoom.by(ZOOM_STEP);
+    else if (event.key === "-") this.zoom.by(1 / ZOOM_STEP);
     else if (event.key === "0") this.zoom.fit();
     else return;
     event.preventDefault();
@@ -332,9 +229,6 @@ export class Viewer {
 
   #focusRow(event) {
     const rows = [...this.details.querySelectorAll(".row")];
-    const target = rows[rows.indexOf(event.target.closest(".row")) + (event.key === "ArrowDown" ? 1 : -1)];
-    target?.focus();
+    rows[rows.indexOf(event.target.closest(".row")) + (event.key === "ArrowDown" ? 1 : -1)]?.focus();
   }
 }
-
-const TURNS = { ArrowLeft: -1, ArrowRight: 1, PageUp: -1, PageDown: 1, Home: -Infinity, End: Infinity };
