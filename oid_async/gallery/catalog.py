@@ -340,7 +340,7 @@ def _classes(snapshot: Snapshot) -> list[dict[str, Any]]:
             "label": row["label"],
             "class_name": row["class_name"],
             "images": row["images"],
-            "rows": {kind: row[kind] for kind in kinds if row[kind]},
+            "rows": {kind: row[f"{kind}_rows"] for kind in kinds if row[f"{kind}_rows"]},
         }
         for row in classes.iter_rows(named=True)
     ]

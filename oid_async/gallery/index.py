@@ -8,7 +8,7 @@ A folder, made by `gallery.index_build` and never changed:
     narrative-00001.parquet ...    row, n, caption (lower case)
     images-00001.parquet ...       a row an image of the manifest, in its order: the number of rows of each kind, and
                                    `area`, that of its largest box
-    classes.parquet          label, class_name, images, and a column for each kind: rows. Its place is the class
+    classes.parquet          label, class_name, images, and for each kind a column KIND_rows. Its place is the class
     index.json               {"schema", "images", "has_twins", "kinds": {kind: {"parts", "rows", "is_in_order"}},
                              "errors": {kind: line}}; written last
 """
@@ -30,7 +30,7 @@ from oid_async.openimages.vocabulary import FLAGS
 from oid_async.store.atomic import read_json
 from oid_async.tables.reading import TableFile, reading
 
-SCHEMA = 1
+SCHEMA = 2
 NOTE = "index.json"
 CLASSES = "classes.parquet"
 IMAGES = "images"

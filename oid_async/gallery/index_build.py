@@ -284,7 +284,7 @@ class _Totals:
         rows = self._rows.group_by("class", "kind").agg(pl.sum("rows"))
         found = classes.join(self._of_class.group_by("class").agg(pl.sum("images")), on="class", how="left")
         for kind in self._kinds:
-            of_kind = rows.filter(kind=kind).select("class", pl.col("rows").alias(kind))
+            of_kind = rows.filter(kind=kind).select("class", pl.col("rows").alias(f"{kind}_rows"))
             found = found.join(of_kind, on="class", how="left")
         found = found.sort("class").drop("class").with_columns(pl.exclude("label", "class_name").fill_null(0))
         found.write_parquet(self._place / CLASSES)

@@ -12,7 +12,7 @@ export function showDetails(detail, shapes, names) {
   byId("details").replaceChildren(...[
     failure(detail),
     ...LISTED_KINDS.map((kind) => listOf(kind, shapes, rows, detail)),
-    absent(detail),
+    absent(detail, names),
     attribution(detail),
     file(detail),
   ].filter(Boolean));
@@ -51,9 +51,13 @@ function listOf(kind, shapes, rows, detail) {
   return section(title, element("ul", { class: "rows" }, ...ofKind.map((each) => element("li", {}, each))));
 }
 
-function absent({ verified_absent: labels }) {
-  if (!labels?.length) return null;
-  return section("Verified absent", element("p", { class: "absent" }, ...labels.map(([label, name]) => element("span", { class: "tag", "data-testid": "absent", "data-label": label }, named(name ?? label)))));
+/** The classes that a person has looked for and not found: labels of confidence 0, and those the query asked to know. */
+function absent({ verified_absent: asked, labels }, names) {
+  const found = labels.filter(({ Confidence: confidence }) => Number(confidence) === 0).map(({ LabelName: label }) => label);
+  const all = [...new Set([...found, ...asked.map(([label]) => label)])];
+  if (!all.length) return null;
+  const tags = all.map((label) => element("span", { class: "tag", "data-testid": "absent", "data-label": label }, named(names.of(label))));
+  return section("Verified absent", element("p", { class: "absent" }, ...tags));
 }
 
 function facts(entries) {

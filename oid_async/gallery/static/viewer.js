@@ -89,7 +89,7 @@ export class Viewer {
   #became(detail, image) {
     this.detail = detail;
     const { Status: status, Reason: reason, FileName: name, ImageID: imageId } = detail.image;
-    for (const [label, className] of detail.classes) this.page.names.add(label, className);
+    for (const [label, className] of [...detail.classes, ...detail.verified_absent]) this.page.names.add(label, className);
     byId("viewer-title").textContent = name || imageId;
     this.picture.alt = `Image ${image}`;
     const shapes = shapesOf(detail);
