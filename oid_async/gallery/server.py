@@ -13,48 +13,29 @@ for is not begun. Nothing is logged but faults, a line each.
 """
 
 import asyncio
-import gzip
-import json
-import logging
-import math
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 
 from oid_async.concurrency import available_processors
 from oid_async.dataset.image_store import StoredImage
-from oid_async.errors import OidError, UsageError
-from oid_async.gallery.catalog import Catalog, NotFoundError
+from oid_async.errors import UsageError
+from oid_async.gallery import answers
+from oid_async.gallery.answers import Content
+from oid_async.gallery.catalog import Catalog
+from oid_async.gallery.connections import BoundedServer
 from oid_async.gallery.guard import HEADERS, Entry, Guard, Head, Refusal
 from oid_async.gallery.pictures import Pictures
 from oid_async.gallery.state import State, read_number
-from oid_async.gallery.thumbnails import NoThumbnailError
+from oid_async.gallery.threads import Threads
 from oid_async.redaction import redacted_text
 
-Result = TypeVar("Result")
-Parameters = Sequence[tuple[str, str]]
-
 _STATIC = Path(__file__).parent / "static"
-_TYPES = {
-    ".html": "text/html",
-    ".js": "text/javascript",
-    ".css": "text/css",
-    ".svg": "image/svg+xml",
-    ".png": "image/png",
-    ".json": "application/json",
-    ".txt": "text/plain",
-}
-# A browser opens six connections to a host; what sends no head, and is not sent one, is closed after a while.
-_MOST_CONNECTIONS, _IDLE_S = 256, 30.0
 _MOST_AT_ONCE = 64
 # How long a client may take to receive one block.
 _SEND_S, _BLOCK_BYTES = 30.0, 1 << 20
@@ -62,74 +43,53 @@ _MOST_PARAMETERS = 500
 _A_PAGE, _MOST_OF_A_PAGE, _MOST_IMAGES = 120, 500, 1 << 40
 # Work in threads that has not come to its end by then is left alone: the process ends.
 _STOP_S = 0.5
-_WORTH_PACKING = 16 << 10
-# Kept by a browser, and asked for again by ETag; thumbnails it need not ask for again while one scrolls.
-_ASKED_AGAIN, _FOR_A_WHILE = "private, no-cache", "private, max-age=300"
-
-
-@dataclass(frozen=True, slots=True)
-class _Content:
-    """An answer that is made: `etag` lets a browser keep it."""
-
-    body: bytes
-    type: str
-    cache: str = "no-store"
-    etag: str | None = None
-    status: int = 200
-    packed: bool = False
 
 
 class GalleryServer:
     """Answers the requests of browsers. Make it on the running loop; `close` it in the end.
 
-    `report` is told of a fault of the program in one line; the request gets status 500, the server goes on.
+    `on_fault` is told of a fault of the program in one line; the request gets status 500, the server goes on.
     """
 
-    def __init__(self, catalog: Catalog, pictures: Pictures, guard: Guard, report: Callable[[str], None]) -> None:
+    def __init__(self, catalog: Catalog, pictures: Pictures, guard: Guard, on_fault: Callable[[str], None]) -> None:
         self._catalog = catalog
         self._pictures = pictures
         self._guard = guard
-        self._report = report
-        self._static = _read_static(_STATIC)
+        self._on_fault = on_fault
+        self._static = answers.read_static(_STATIC)
         self._under_way = asyncio.Semaphore(_MOST_AT_ONCE)
-        self._for_data = ThreadPoolExecutor(4, "gallery-data")
-        self._for_files = ThreadPoolExecutor(4, "gallery-files")
-        self._for_thumbnails = ThreadPoolExecutor(max(2, min(4, available_processors())), "gallery-thumbnails")
-        self._for_updates = ThreadPoolExecutor(1, "gallery-updates")
-        self.web_server = _Server(self._handle, self._report)
+        self._data, self._files = Threads("data", 4), Threads("files", 4)
+        self._thumbnails = Threads("thumbnails", max(2, min(4, available_processors())))
+        self._updates = Threads("updates", 1)
+        self._is_stopped = threading.Event()
+        self.web_server = BoundedServer(self._handle, on_fault)
 
     async def keep_up_to_date(self) -> None:
         """Let the catalog do what is due, again and again, until cancelled. A fault in it is reported and ends that."""
-        is_stopped = threading.Event()
-        updating: asyncio.Future[float] | None = None
         try:
             while True:
-                updating = asyncio.get_running_loop().run_in_executor(
-                    self._for_updates, self._catalog.update, is_stopped.is_set
-                )
-                await asyncio.sleep(await asyncio.shield(updating))
+                pause_s = await self._updates.run(partial(self._catalog.update, self._is_stopped.is_set))
+                await asyncio.sleep(pause_s)
         except Exception as error:
-            self._report_fault(error, "what the gallery does in the background has failed")
-            await asyncio.Event().wait()
-        finally:
-            is_stopped.set()
-            if updating is not None:
-                await asyncio.wait([updating], timeout=_STOP_S)
+            self._report(error, "what the gallery does in the background has failed")
+        await asyncio.Event().wait()
 
     async def close(self) -> None:
         """Begin nothing more, and wait a moment for what runs in threads."""
-        pools = (self._for_data, self._for_files, self._for_thumbnails, self._for_updates)
-        for pool in pools:
-            pool.shutdown(wait=False, cancel_futures=True)
+        self._is_stopped.set()
+        kinds = (self._data, self._files, self._thumbnails, self._updates)
+        for threads in kinds:
+            threads.close()
+        await asyncio.gather(*(threads.wait(_STOP_S) for threads in kinds))
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request, whatever it is."""
         head = _head_of(request)
         decision = self._guard.decide(head)
         if isinstance(decision, Refusal):
-            return _refusal(decision, head.path)
+            return answers.refusal(decision, head.path)
         if isinstance(decision, Entry):
-            return _response(_text("Go on.", 303), {"Location": decision.location, "Set-Cookie": decision.cookie})
+            return answers.entry(decision)
         try:
             async with self._under_way:
                 return await self._answer(request, head.path)
@@ -139,31 +99,32 @@ class GalleryServer:
             # Polars' panics are no Exception. What else is none ends the server.
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
-            return self._failure(error, head.path)
+            status, text = answers.explained(error)
+            if status == 500:
+                self._report(error, "a request has failed")
+            return answers.line(text, status, head.path).response()
 
     async def _answer(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         """Answer a request that may be answered. Raises OidError, OSError, and what a fault raises."""
-        segments = _segments(path)
-        packs = "gzip" in request.headers.get("Accept-Encoding", "")
-        match segments:
-            case [""] if "index.html" in self._static:
-                return _kept(request, self._static["index.html"])
+        match _segments(path):
+            case [""]:
+                return self._static["index.html"].response(request)
             case ["static", name] if name in self._static:
-                return _kept(request, self._static[name])
+                return self._static[name].response(request)
             case ["api", "folder"]:
-                return _content(await self._made(self._catalog.folder, packs))
+                return await self._json(request, self._catalog.folder)
             case ["api", "images"]:
-                return _content(await self._made(lambda: self._images(request.raw_path), packs))
+                return await self._json(request, partial(self._images, request.raw_path))
             case ["api", "image", split, image_id]:
-                return _content(await self._made(lambda: self._catalog.image(split, image_id), packs))
+                return await self._json(request, partial(self._catalog.image, split, image_id))
             case ["thumbnail", split, image_id]:
-                body = await self._run(self._for_thumbnails, lambda: self._pictures.thumbnail(split, image_id))
-                return _kept(request, _Content(body, "image/jpeg", _FOR_A_WHILE, _etag_of(body)))
+                body = await self._thumbnails.run(partial(self._pictures.thumbnail, split, image_id))
+                return answers.thumbnail(body).response(request)
             case ["image", split, image_id]:
-                return await self._send(request, lambda: self._pictures.image(split, image_id), "image/jpeg")
+                return await self._send(request, partial(self._pictures.image, split, image_id), "image/jpeg")
             case ["mask", name]:
-                return await self._send(request, lambda: self._pictures.mask(name), "image/png")
-        return _content(_text("There is nothing here.", 404))
+                return await self._send(request, partial(self._pictures.mask, name), "image/png")
+        return answers.line("There is nothing here.", 404, path).response()
 
     def _images(self, target: str) -> dict[str, Any]:
         given = _parameters(target)
@@ -171,12 +132,13 @@ class GalleryServer:
         limit = read_number(given, "limit", _A_PAGE, _MOST_OF_A_PAGE)
         return self._catalog.images(State.read(given), offset, limit)
 
-    async def _made(self, make: Callable[[], Any], packs: bool) -> _Content:
-        return await self._run(self._for_data, lambda: _json(make(), packs=packs))
+    async def _json(self, request: web.BaseRequest, ask: Callable[[], dict[str, Any]]) -> web.Response:
+        packs = "gzip" in request.headers.get("Accept-Encoding", "")
 
-    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
-        """Run work in a thread; when the browser goes away before it has begun, it is not begun."""
-        return await asyncio.get_running_loop().run_in_executor(pool, work)
+        def made() -> Content:
+            return answers.json_of(ask(), packs=packs)
+
+        return (await self._data.run(made)).response()
 
     async def _send(
         self, request: web.BaseRequest, open_it: Callable[[], StoredImage], media_type: str
@@ -185,10 +147,10 @@ class GalleryServer:
         opened = await self._opened(open_it)
         try:
             etag = f'"{opened.size:x}-{opened.changed_ns:x}"'
-            headers = {"Cache-Control": _ASKED_AGAIN, "ETag": etag}
-            if request.headers.get("If-None-Match") == etag:
-                return _response(_Content(b"", media_type, status=304), headers)
-            response = web.StreamResponse(headers={**HEADERS, **headers, "Content-Type": media_type})
+            if answers.is_kept(request, etag):
+                return Content(b"", media_type, cache=answers.ASKED_AGAIN, etag=etag).response(request)
+            headers = {**HEADERS, "Cache-Control": answers.ASKED_AGAIN, "Content-Type": media_type, "ETag": etag}
+            response = web.StreamResponse(headers=headers)
             response.content_length = opened.size
             await response.prepare(request)
             if request.method != "HEAD":
@@ -202,7 +164,7 @@ class GalleryServer:
         at = 0
         try:
             while at < opened.size:
-                block = await self._run(self._for_files, partial(opened.read, at, _BLOCK_BYTES))
+                block = await self._files.run(partial(opened.read, at, _BLOCK_BYTES))
                 if not block:
                     raise OSError("the file was cut while it was sent")
                 async with asyncio.timeout(_SEND_S):
@@ -215,101 +177,16 @@ class GalleryServer:
 
     async def _opened(self, open_it: Callable[[], StoredImage]) -> StoredImage:
         """Open a file in a thread; a file that is opened for a browser that has gone is closed."""
-        opening = asyncio.get_running_loop().run_in_executor(self._for_files, open_it)
+        opening = self._files.start(open_it)
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
             opening.add_done_callback(_close_opened)
             raise
 
-    def _failure(self, error: BaseException, path: str) -> web.StreamResponse:
-        """Return what is said of an error; a fault of the program is reported as well."""
-        status, text = _explained(error)
-        if status == 500:
-            self._report_fault(error, "a request has failed")
-        return _content(_said(text, status, path))
-
-    def _report_fault(self, error: BaseException, what: str) -> None:
+    def _report(self, error: BaseException, what: str) -> None:
         said = redacted_text(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
-        self._report(f"view: {what} by a fault of oid-async ({said}); the gallery goes on")
-
-
-def _explained(error: BaseException) -> tuple[int, str]:
-    """Return the status and the line of an answer to a request that cannot be answered."""
-    match error:
-        case UsageError():
-            return 400, str(error)
-        case NotFoundError():
-            return 404, str(error)
-        case NoThumbnailError():
-            return 422, str(error)
-        case OidError():
-            return 503, str(error)
-        case FileNotFoundError():
-            return 404, "it is not there any more"
-        case OSError():
-            return 503, f"it cannot be read now ({error.strerror or 'the disk does not answer'})"
-    return 500, "A fault of oid-async; its terminal says more."
-
-
-class _Server(web.Server):
-    """aiohttp's server with bounds, that logs nothing but faults, a line each."""
-
-    def __init__(
-        self, handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], report: Callable[[str], None]
-    ) -> None:
-        self._options: dict[str, Any] = {
-            "logger": _fault_logger(report),
-            "access_log": None,
-            "keepalive_timeout": _IDLE_S,
-            "lingering_time": 0.0,
-        }
-        super().__init__(handle, handler_cancellation=True)
-
-    def __call__(self) -> RequestHandler:
-        """Return the protocol of a new connection."""
-        return _Connection(self, loop=asyncio.get_running_loop(), **self._options)
-
-
-class _Connection(RequestHandler):
-    """A connection to a browser."""
-
-    __slots__ = ()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Close it at once if there are too many."""
-        super().connection_made(transport)
-        if self._manager is not None and len(self._manager.connections) > _MOST_CONNECTIONS:
-            self.force_close()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Return the answer to what is no HTTP, or more of it than is allowed; the headers are those of all answers."""
-        response = _content(_text("This is no request that is understood here.", 400 if status < 500 else status))
-        response.force_close()
-        return response
-
-
-class _FaultHandler(logging.Handler):
-    def __init__(self, report: Callable[[str], None]) -> None:
-        super().__init__(logging.ERROR)
-        self._report_line = report
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Report what aiohttp logs, in one line."""
-        error = record.exc_info[1] if record.exc_info else None
-        self._report_line(f"view: {' '.join(record.getMessage().split())[:200]} ({type(error).__name__}: {error})")
-
-
-def _fault_logger(report: Callable[[str], None]) -> logging.Logger:
-    logger = logging.Logger("oid_async.gallery")
-    logger.addHandler(_FaultHandler(report))
-    return logger
+        self._on_fault(f"view: {what} by a fault of oid-async ({said}); the gallery goes on")
 
 
 def _head_of(request: web.BaseRequest) -> Head:
@@ -338,82 +215,12 @@ def _segments(path: str) -> list[str]:
         return []
 
 
-def _parameters(target: str) -> Parameters:
+def _parameters(target: str) -> Sequence[tuple[str, str]]:
     """Return the query of an address as decoded pairs. Raises UsageError."""
     try:
         return parse_qsl(target.partition("?")[2], keep_blank_values=True, max_num_fields=_MOST_PARAMETERS)
     except ValueError as error:
         raise UsageError(f"the address has more than {_MOST_PARAMETERS} parameters") from error
-
-
-def _read_static(folder: Path) -> Mapping[str, _Content]:
-    """Return the files of the page by their names. Raises OSError."""
-    files = {}
-    for path in sorted(folder.glob("*")):
-        if (media_type := _TYPES.get(path.suffix)) is not None:
-            body = path.read_bytes()
-            files[path.name] = _Content(body, media_type, _ASKED_AGAIN, _etag_of(body))
-    return files
-
-
-def _etag_of(body: bytes) -> str:
-    return f'"{blake2b(body, digest_size=12).hexdigest()}"'
-
-
-def _json(value: Any, *, packs: bool, status: int = 200) -> _Content:
-    try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except ValueError:
-        # A table may say nan or inf, which JSON cannot.
-        text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    body = text.encode("utf-8", "replace")
-    packs &= len(body) > _WORTH_PACKING
-    return _Content(gzip.compress(body, 1) if packs else body, "application/json", status=status, packed=packs)
-
-
-def _finite(value: Any) -> Any:
-    """Return a value of JSON without numbers that JSON has not: null in their place."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
-    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
-
-
-def _said(text: str, status: int, path: str) -> _Content:
-    """Return a line for a person, as what was asked for has it."""
-    if path.startswith("/api/"):
-        return _json({"error": {"message": text}}, packs=False, status=status)
-    return _text(text, status)
-
-
-def _text(text: str, status: int) -> _Content:
-    return _Content(f"{text}\n".encode(), "text/plain", status=status)
-
-
-def _refusal(refusal: Refusal, path: str) -> web.Response:
-    headers = {"Refresh": "0"} if refusal.again else {}
-    if refusal.status == 405:
-        headers["Allow"] = "GET, HEAD"
-    return _response(_said(refusal.text, refusal.status, path), headers)
-
-
-def _kept(request: web.BaseRequest, content: _Content) -> web.Response:
-    """Return content that a browser may keep, or say that the one it has is still right."""
-    headers = {"ETag": content.etag or ""}
-    if request.headers.get("If-None-Match") == content.etag:
-        return _response(_Content(b"", content.type, content.cache, status=304), headers)
-    return _response(content, headers)
-
-
-def _content(content: _Content) -> web.Response:
-    return _response(content, {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"} if content.packed else {})
-
-
-def _response(content: _Content, headers: Mapping[str, str]) -> web.Response:
-    charset = "; charset=utf-8" if content.type.startswith("text/") else ""
-    all_headers = {**HEADERS, "Cache-Control": content.cache, "Content-Type": f"{content.type}{charset}", **headers}
-    return web.Response(body=content.body, status=content.status, headers=all_headers)
 
 
 def _close_opened(opening: "asyncio.Future[StoredImage]") -> None:

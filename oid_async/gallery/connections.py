@@ -1,0 +1,74 @@
+"""The connections of browsers to the gallery: aiohttp's low-level server, with bounds."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from oid_async.gallery.answers import line
+
+# A browser opens six connections to a host; what sends no head, and is not sent one, is closed after a while.
+_MOST_CONNECTIONS, _IDLE_S = 256, 30.0
+
+
+class BoundedServer(web.Server):
+    """aiohttp's server with bounds, that logs nothing but faults, a line each."""
+
+    def __init__(
+        self, handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], report: Callable[[str], None]
+    ) -> None:
+        self._options: dict[str, Any] = {
+            "logger": _fault_logger(report),
+            "access_log": None,
+            "keepalive_timeout": _IDLE_S,
+            "lingering_time": 0.0,
+        }
+        super().__init__(handle, handler_cancellation=True)
+
+    def __call__(self) -> RequestHandler:
+        """Return the protocol of a new connection."""
+        return _Connection(self, loop=asyncio.get_running_loop(), **self._options)
+
+
+class _Connection(RequestHandler):
+    """A connection to a browser."""
+
+    __slots__ = ()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Close it at once if there are too many."""
+        super().connection_made(transport)
+        if self._manager is not None and len(self._manager.connections) > _MOST_CONNECTIONS:
+            self.force_close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Return the answer to what is no HTTP, or more of it than is allowed; the headers are those of all answers."""
+        response = line("This is no request that is understood here.", 400 if status < 500 else status).response()
+        response.force_close()
+        return response
+
+
+class _FaultHandler(logging.Handler):
+    def __init__(self, report: Callable[[str], None]) -> None:
+        super().__init__(logging.ERROR)
+        self._report_line = report
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Report what aiohttp logs, in one line."""
+        error = record.exc_info[1] if record.exc_info else None
+        self._report_line(f"view: {' '.join(record.getMessage().split())[:200]} ({type(error).__name__}: {error})")
+
+
+def _fault_logger(report: Callable[[str], None]) -> logging.Logger:
+    logger = logging.Logger("oid_async.gallery")
+    logger.addHandler(_FaultHandler(report))
+    return logger
