@@ -27,9 +27,11 @@ from oid_async.openimages.vocabulary import FLAGS
 
 # Images whose files were named by the last pages: thumbnails are asked for one by one.
 _KEPT_IMAGES = 20_000
-# A folder is looked at this often, and opened anew at most so often, and so much less often than that takes time.
+# A folder is looked at this often. Opening it anew, with its index, takes a second or, of 1.7 million images, minutes:
+# so many times as long it is left as it is, but no longer than that.
 _LOOK_S = 2.0
-_REOPEN_EVERY_COST = 10.0
+_REST = 5.0
+_MOST_REST_S = 300.0
 # What fails is tried again after this time.
 _RETRY_S = 30.0
 
@@ -79,7 +81,6 @@ class Catalog:
         self._images: OrderedDict[tuple[str, str], SavedImage] = OrderedDict()
         self._revision = 1
         self._seen = look()
-        self._cost_s = 0.0
         self._next_s = clock()
         self._error: str | None = None
         self._current = self._opened()
@@ -134,7 +135,7 @@ class Catalog:
                     self._revision += 1
             except StoppedError:
                 return 0.0
-        return max(_LOOK_S, self._next_s - self._clock())
+        return _LOOK_S
 
     def _renew(self, is_stopped: Callable[[], bool]) -> None:
         """Open the folder anew if it has changed and it is time; replace what is read once that has its index."""
@@ -165,7 +166,7 @@ class Catalog:
         self._took(self._clock() - began)
 
     def _took(self, cost_s: float) -> None:
-        self._next_s = self._clock() + _REOPEN_EVERY_COST * cost_s
+        self._next_s = self._clock() + min(_REST * cost_s, _MOST_REST_S)
 
     @property
     def revision(self) -> int:
