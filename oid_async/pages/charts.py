@@ -19,6 +19,8 @@ COLOURS = [f"var(--c{index})" for index in range(1, 7)]
 # Where the longest bar has more than this many times the shortest, short ones would be invisible on a linear scale.
 _LINEAR_RATIO = 200
 _HOVERED = 500
+# Short numbers (1.2M), and a 0 that is not 0M.
+_SHORT: dict[str, Any] = {"format": "~s", "labelExpr": "datum.value === 0 ? '0' : datum.label"}
 
 
 def is_wide(values: Sequence[float]) -> bool:
@@ -27,22 +29,22 @@ def is_wide(values: Sequence[float]) -> bool:
     return bool(positive) and max(positive) > _LINEAR_RATIO * min(positive)
 
 
-def bars(values: Mapping[str, float], *, title: str, what: str, description: str) -> Spec:
+def bars(values: Sequence[tuple[str, float]], *, title: str, what: str, description: str) -> Spec:
     """Return one bar a name, in their order, with its value beside it on hover."""
     rows = [
         {"row": row, "value": value, "whole": _whole(name), "said": number(value)}
-        for row, (name, value) in enumerate(values.items())
+        for row, (name, value) in enumerate(values)
     ]
     chart = _chart(rows).mark_bar(color=COLOURS[0], height={"band": 0.7})
     return _spec(
         chart.encode(
             y=_names_axis("names"),
-            **_amounts(list(values.values()), title),
+            **_amounts([value for _, value in values], title),
             tooltip=[_hover("whole", what), _hover("said", title)],
         ),
         description,
         height=22 * len(values),
-        names={"names": distinct(list(values))},
+        names={"names": distinct([name for name, _ in values])},
     )
 
 
@@ -92,7 +94,7 @@ def histogram(
         chart.encode(
             x=alt.X("from:Q", title=title, scale=scale, axis=axis, bin="binned"),
             x2="to:Q",
-            y=alt.Y("count:Q", title=what, axis=alt.Axis(format="~s", tickCount=4)),
+            y=alt.Y("count:Q", title=what, axis=alt.Axis(**_SHORT, tickCount=4)),
             tooltip=[_hover("between", title), _hover("said", what)],
         ),
         description,
@@ -176,7 +178,7 @@ def series(values: Sequence[float], *, interval: float, title: str, unit: str, c
             x=alt.X(
                 "at:Q", title=f"time ({unit})", axis=alt.Axis(grid=False, tickCount=6), scale=alt.Scale(nice=False)
             ),
-            y=alt.Y("value:Q", title=title, axis=alt.Axis(format="~s", tickCount=4)),
+            y=alt.Y("value:Q", title=title, axis=alt.Axis(**_SHORT, tickCount=4)),
             tooltip=[_hover("time", "time"), _hover("said", title)],
         ),
         description,
@@ -229,7 +231,7 @@ def _names_axis(names: str, *, most: int = 260) -> alt.Y:
 
 def _amounts(values: Sequence[float], title: str) -> dict[str, Any]:
     """Return the axis of bars as channels: logarithmic, and beginning below the least, where values differ too much."""
-    axis = alt.Axis(format="~s", tickCount=5, labelOverlap=True)
+    axis = alt.Axis(**_SHORT, tickCount=5, labelOverlap=True)
     if not is_wide(values):
         return {"x": alt.X("value:Q", title=title, axis=axis)}
     decades = _decades(values)

@@ -223,8 +223,8 @@ def _add_waits(cards: Cards, hosts: Mapping[str, Mapping[str, Any]]) -> None:
     ]
     if not rows:
         return
-    longest = {f"{row[1]} ({row[0]})": float(row[3]) for row in rows if isinstance(row[3], int | float) and row[3] > 0}
-    longest = dict(sorted(longest.items(), key=lambda pair: -pair[1])[:_DRAWN])
+    lasted = [(f"{row[1]} ({row[0]})", float(row[3])) for row in rows if isinstance(row[3], int | float) and row[3] > 0]
+    longest = sorted(lasted, key=lambda pair: -pair[1])[:_DRAWN]
 
     def draw() -> Mapping[str, Any]:
         from oid_async.pages.charts import bars

@@ -6,7 +6,7 @@ from typing import Any
 from oid_async.pages.document import document
 from oid_async.pages.elements import Cell, Html, element, number, table, text
 from oid_async.pages.parts import Cards, counts_table, key, key_numbers, notes, ramp, written
-from oid_async.report import counted, size_text
+from oid_async.report import size_text
 from oid_async.version import __version__
 
 _OF = {
@@ -39,6 +39,7 @@ def statistics_page(statistics: Mapping[str, Any], *, plots: bool = True) -> str
     _add_sizes(cards, statistics.get("image_sizes") or {})
     _add_counts(cards, statistics)
     _add_flags(cards, statistics.get("flags") or {})
+    _add_absences(cards, statistics.get("classes") or [])
     _add_attribution(cards, statistics)
     header = [
         element("h1", text(title)),
@@ -87,7 +88,7 @@ def _add_classes(cards: Cards, statistics: Mapping[str, Any]) -> None:
         from oid_async.pages.charts import named_amounts
 
         amounts = [(_name(each), {kind: each.get(kind) or 0 for kind in ("images", *kinds)}) for each in shown]
-        description = f"Images and annotations of the {counted(len(shown), 'class')} with most images"
+        description = "Images and annotations of the classes with most images"
         return named_amounts(amounts, first="images", others=kinds, description=description)
 
     about = f"The {_DRAWN} of {number(len(classes))} with most images; all are in the table below."
@@ -100,7 +101,12 @@ def _add_classes(cards: Cards, statistics: Mapping[str, Any]) -> None:
             about=about if len(classes) > _DRAWN else "",
             size="wide",
         )
-    cards.add(f"{number(len(classes))} classes", _class_table(classes), about=_FLAGS_SAID, size="wide")
+    cards.add(
+        "1 class" if len(classes) == 1 else f"{number(len(classes))} classes",
+        _class_table(classes),
+        about=_FLAGS_SAID,
+        size="wide",
+    )
 
 
 _FLAGS_SAID = (
@@ -322,6 +328,30 @@ def _add_flags(cards: Cards, flags: Mapping[str, Mapping[str, int]]) -> None:
             (flag, *(values.get(answer) or 0 for answer in ("yes", "no", "unknown"))) for flag, values in flags.items()
         ]
         cards.add("Flags of boxes", table(["flag", "yes", "no", "unknown"], rows, label="flags"), size="small")
+
+
+def _add_absences(cards: Cards, classes: Sequence[Mapping[str, Any]]) -> None:
+    absent = [each for each in classes if each.get("verified_absent")]
+    most = sorted(absent, key=lambda each: -each["verified_absent"])[:_ABSENT]
+    if not most:
+        return
+    values = [(_name(each), int(each["verified_absent"])) for each in most]
+
+    def draw() -> Mapping[str, Any]:
+        from oid_async.pages.charts import bars
+
+        return bars(
+            values, title="images", what="class", description="Images of which a class was verified to be absent"
+        )
+
+    about = "Images of which people said that the class is not there."
+    if len(absent) > len(most):
+        about += f" The {len(most)} of {number(len(absent))} with most of them; the others are in the table of classes."
+    numbers = table(["class", "images"], values, label="verified absences")
+    cards.add("Verified absences", *cards.with_numbers(cards.plot(draw), numbers=numbers), about=about)
+
+
+_ABSENT = 15
 
 
 def _add_attribution(cards: Cards, statistics: Mapping[str, Any]) -> None:

@@ -41,8 +41,8 @@ async def test_the_statistics_open_offline_with_every_plot_drawn(windows: Window
     """
     address = saved(statistics_page(statistics(list(HOSTILE))), tmp_path)
     window = await opened(windows, address)
-    assert await window.locator(".plot").count() == 9
-    assert await window.locator(".plot:has(.role-mark path)").count() == 9
+    assert await window.locator(".plot").count() == 10
+    assert await window.locator(".plot:has(.role-mark path)").count() == 10
     assert windows.requests == [address]
     axis = await window.locator("#plot-1 .role-axis-label text").all_text_contents()
     assert "__proto__" in axis
