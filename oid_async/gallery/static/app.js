@@ -18,7 +18,7 @@ const WIDE = matchMedia("(min-width: 900px)");
 class Page {
   address = new Address();
   names = new ClassNames();
-  folder = { classes: [], kinds: [], flags: [], images: {}, notes: [], index: { ready: true } };
+  folder = { classes: [], kinds: [], flags: [], images: {}, notes: [], index: { ready: false } };
   #hidden = new Set();
   #latest = this.folder; // the latest answer about it; `folder` is what is shown
   #timer = 0;
@@ -103,9 +103,11 @@ class Page {
   }
 
   #became(folder) {
+    const ranksChanged = folder.index.ready && !this.folder.index.ready;
     this.folder = this.#latest = folder;
     for (const { label, class_name: name } of folder.classes) this.names.add(label, name);
-    assignStyles(folder.classes.map(({ label }) => label));
+    const boxes = ({ rows }) => rows?.bbox ?? 0;
+    assignStyles([...folder.classes].sort((a, b) => boxes(b) - boxes(a)).map(({ label }) => label), { anew: ranksChanged });
     document.title = `${folder.name} · gallery`;
     byId("folder-name").textContent = folder.name;
     const { selected, ok, failed, pending } = folder.images;

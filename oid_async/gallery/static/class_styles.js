@@ -1,7 +1,8 @@
 /**
  * How a class is drawn: a colour that colour-blind people can tell from the others (Okabe and Ito 2008,
  * https://jfly.uni-koeln.de/color/, without black), then a pattern of the line, then a lightness.
- * A class starts at the colour that its MID hashes to and takes the next free one, so that few classes never share one.
+ * A class starts at the colour that its MID hashes to and takes the next free one; those with most boxes come first,
+ * so that they never share one.
  */
 
 const OKABE_ITO = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"];
@@ -32,9 +33,13 @@ function hash(label) {
   return value;
 }
 
-/** Give every class of the folder its style, in order of the MIDs: the same folder, the same colours. */
-export function assignStyles(labels) {
-  for (const label of [...labels].sort()) styleOf(label);
+/** Give every class of the folder its style, in order. A class that has one keeps it, unless all start `anew`. */
+export function assignStyles(labels, { anew }) {
+  if (anew) {
+    ofClass.clear();
+    taken.clear();
+  }
+  for (const label of labels) styleOf(label);
 }
 
 /** The style of a class: {rgb, color, ink (of text on it), pattern, dash}. */

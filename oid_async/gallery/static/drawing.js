@@ -5,6 +5,7 @@
 
 const HALO = "rgb(0 0 0 / 55%)";
 const CHIP_HEIGHT = 17;
+const LONGEST_CHIP = 240;
 /** The look of a text that is of no class, such as the predicate of a relationship. */
 export const PLAIN = { color: "rgb(22 24 28 / 85%)", ink: "#fff" };
 const MASK_THRESHOLD = 122; // of 255: above is the object, as FiftyOne reads these masks
@@ -110,8 +111,8 @@ export function drawTrace(context, points, view, style) {
  */
 export function drawChip(context, text, x, y, style, frame, taken, must = false) {
   context.font = "600 11px system-ui, sans-serif";
-  const shown = text.length > 40 ? `${text.slice(0, 39)}…` : text;
-  const width = Math.min(context.measureText(shown).width + 10, frame.width);
+  const shown = shortened(context, text, Math.min(LONGEST_CHIP, frame.width) - 10);
+  const width = context.measureText(shown).width + 10;
   const left = Math.max(0, Math.min(x, frame.width - width));
   const top = Math.max(0, Math.min(y, frame.height - CHIP_HEIGHT));
   const covers = (other) => left < other.right && left + width > other.left && top < other.bottom && top + CHIP_HEIGHT > other.top;
@@ -121,8 +122,14 @@ export function drawChip(context, text, x, y, style, frame, taken, must = false)
   context.fillRect(left, top, width, CHIP_HEIGHT);
   context.fillStyle = style.ink;
   context.textBaseline = "middle";
-  context.fillText(shown, left + 5, top + CHIP_HEIGHT / 2 + 0.5, width - 10);
+  context.fillText(shown, left + 5, top + CHIP_HEIGHT / 2 + 0.5);
   return true;
+}
+
+function shortened(context, text, width) {
+  const start = text.slice(0, 80);
+  const measured = context.measureText(start).width;
+  return text.length <= 80 && measured <= width ? text : `${start.slice(0, Math.floor((start.length * width) / Math.max(measured, width)) - 1)}…`;
 }
 
 /** Load a mask's PNG and return it as a canvas: the object in the class's colour, the rest clear. */
