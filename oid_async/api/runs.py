@@ -10,7 +10,7 @@ from oid_async.concurrency import wait_until_done
 from oid_async.errors import UsageError
 from oid_async.events import Sink, ignore
 from oid_async.jobs.download import Run
-from oid_async.options.keywords import QueryOptions
+from oid_async.options.keywords import QueryOptions, RunOptions
 from oid_async.options.paths import read_path
 from oid_async.options.query import Options
 from oid_async.options.selection import Query, options_of
@@ -21,7 +21,7 @@ _WAITING_OUTCOMES = 256
 
 
 async def download(
-    *, query: Query | None = None, on_event: Sink | None = None, **options: Unpack[QueryOptions]
+    *, query: Query | None = None, on_event: Sink | None = None, **options: Unpack[RunOptions]
 ) -> Report:
     """Select images, fetch them with their annotations into `savepath`, and return the report.
 
@@ -48,11 +48,13 @@ async def plan(
     """
     if ids == "-":
         raise UsageError("ids '-' is for the command line, which writes to stdout; name a file")
+    if "report" in options:
+        raise UsageError("report is of a run; a plan makes none")
     place = None if ids is None else Path(read_path("ids", ids))
     return await Run(options_of(query, options), on_event or ignore).plan(place)
 
 
-def stream(*, query: Query | None = None, on_event: Sink | None = None, **options: Unpack[QueryOptions]) -> "Stream":
+def stream(*, query: Query | None = None, on_event: Sink | None = None, **options: Unpack[RunOptions]) -> "Stream":
     """Run `download` and hand out each image's Outcome as it lands; use as `async with stream(...) as outcomes`.
 
     A consumer that is slow slows the run down: nothing piles up. Leaving the block stops the run cleanly; the result
@@ -117,12 +119,13 @@ class Stream:
                 await self._queue.put(None)
 
 
-def _document(function: Any, returns: Any) -> None:
+def _document(function: Any, keywords: type, returns: Any) -> None:
     """Add the signature and the meaning of each keyword, by heading, to a public function from the option table."""
-    names = QueryOptions.__annotations__
+    names = keywords.__annotations__
     function.__signature__ = signature(function, names, returns)
     function.__doc__ = documented(function.__doc__, names)
 
 
-for _function, _returns in ((download, Report), (plan, Plan), (stream, Stream)):
-    _document(_function, _returns)
+_document(download, RunOptions, Report)
+_document(plan, QueryOptions, Plan)
+_document(stream, RunOptions, Stream)

@@ -12,6 +12,7 @@ from oid_async.options.keywords import (
     ClassesOptions,
     FetchAgainOptions,
     MetadataOptions,
+    QueryOptions,
     ReadOptions,
     RepeatOptions,
     ResolveOptions,
@@ -171,7 +172,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_query(download)
     about = "say what it would take, fetch no image: as plan"
     download.under["output"].add_argument("--dry-run", action="store_true", help=about)
-    _add_query(plan)
+    _add_query(plan, QueryOptions.__annotations__)
     for planning in (download, plan):
         about = (
             "write the selected images, a split/ImageID a line, as --image-ids takes them; -: to stdout, nothing else"

@@ -24,6 +24,8 @@ _STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 def run_download(arguments: argparse.Namespace) -> int:
     """Run `oid-async download`."""
     if arguments.dry_run:
+        if "report" in arguments:
+            raise UsageError("--report is of a run: leave out --dry-run")
         return run_plan(arguments)
     if arguments.ids is not None:
         raise UsageError("--ids is for a plan: say oid-async plan, or --dry-run")
@@ -32,7 +34,7 @@ def run_download(arguments: argparse.Namespace) -> int:
 
     with open_screen(arguments) as screen:
         run = Run(options, screen.show, own_loop=True)
-        code = _run_with_report(arguments, screen, run, run.download)
+        code = _run_with_report(arguments, screen, options, run, run.download)
     return _exit_code(arguments, options, run.report, code)
 
 
@@ -47,7 +49,7 @@ def run_repeat(arguments: argparse.Namespace) -> int:
     set_up_polars(these.options)
     with open_screen(arguments) as screen:
         repeat = Repeat(arguments.source, these, screen.show, own_loop=True)
-        code = _run_with_report(arguments, screen, repeat, repeat.run)
+        code = _run_with_report(arguments, screen, these.options, repeat, repeat.run)
     return _exit_code(arguments, these.options, repeat.report, code)
 
 
@@ -59,11 +61,16 @@ class _Reporting(Protocol):
 
 
 def _run_with_report(
-    arguments: argparse.Namespace, screen: "Screen", run: _Reporting, job: Callable[[], Awaitable[Report]]
+    arguments: argparse.Namespace,
+    screen: "Screen",
+    options: Options,
+    run: _Reporting,
+    job: Callable[[], Awaitable[Report]],
 ) -> int:
     """Run a job and say what it has come to, also where its end must be forced; return 130 or 143 after a signal."""
     packed = bool(vars(arguments).get("no_files"))
     from oid_async.cli.result_text import summary_lines
+    from oid_async.jobs.run_report import write_at_forced_end
 
     started = monotonic()
 
@@ -73,6 +80,7 @@ def _run_with_report(
         screen.close()
         if arguments.json:
             print_json(run.report.as_json())
+        write_at_forced_end(options, run.report)
 
     _, code = run_to_end(job, on_forced_end)
     run.report.interrupted |= code != 0

@@ -26,6 +26,7 @@ from oid_async.jobs.planning.earlier_runs import note_run
 from oid_async.jobs.planning.id_file import check_place
 from oid_async.jobs.planning.plan import Decision, Planning, check_space, make_plan, tops_up
 from oid_async.jobs.query_document import as_before, note_start, query_document
+from oid_async.jobs.run_report import reporting
 from oid_async.jobs.transfers import ImageTransfers
 from oid_async.options.query import Options
 from oid_async.report import PASSING_KINDS, Plan, Report
@@ -86,14 +87,18 @@ class Run:
     async def download(self) -> Report:
         """Carry the query out and return the report. Raises OidError; what was saved before that stays."""
         refuse_forked_child()
+        async with reporting(self.options, self.report, self._sink):
+            await self._download()
+        self._sink(Finished(self.report))
+        return self.report
+
+    async def _download(self) -> None:
         with timed(self.report):
             async with self._open(dry_run=False) as context:
                 await self._check_export(context)
                 planning = await Planning.of(context)
                 download = _Download(context, planning, self._deliver, own_loop=self._own_loop, repeats=self.repeats)
                 await download.carry_out()
-        self._sink(Finished(self.report))
-        return self.report
 
     async def _check_export(self, context: RunContext) -> None:
         """Raise UsageError if the export could not take its place in the end."""

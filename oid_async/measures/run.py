@@ -43,9 +43,10 @@ class RunMeasures:
         used.sort(key=lambda pair: (pair[0] == OTHERS, -pair[1].requests, -pair[1].other_requests))
         return {name: host.as_json(now) for name, host in used}
 
-    def as_json(self) -> dict[str, Any]:
-        """Return all of it, as the report of a run shows it."""
-        user, system = (round(now - before, 3) for now, before in zip(_cpu_s(), self._cpu_before, strict=True))
+    def as_json(self, without_cpu_s: tuple[float, float] = (0.0, 0.0)) -> dict[str, Any]:
+        """Return all of it, as the report of a run shows it; `without_cpu_s` was used for something else."""
+        spent = zip(_cpu_s(), self._cpu_before, without_cpu_s, strict=True)
+        user, system = (round(max(0.0, now - before - other), 3) for now, before, other in spent)
         return {
             "started": self._started.isoformat(timespec="milliseconds"),
             "hosts": self.hosts(),

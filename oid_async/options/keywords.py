@@ -58,7 +58,7 @@ class SelectOptions(TypedDict, total=False):
 
 
 class QueryOptions(SelectOptions, total=False):
-    """The keywords of `download`, `plan` and `stream`; `Options` explains each."""
+    """The keywords of `plan`, which `download` and `stream` take, too; `Options` explains each."""
 
     savepath: str | os.PathLike[str]
     source: Sequence[str] | None
@@ -92,6 +92,12 @@ class QueryOptions(SelectOptions, total=False):
     class_map: str | os.PathLike[str] | None
     shard_size: int | str
     no_files: bool
+
+
+class RunOptions(QueryOptions, total=False):
+    """The keywords of `download` and `stream`; `Options` explains each."""
+
+    report: str | os.PathLike[str] | None
 
 
 class ReadOptions(TypedDict, total=False):
@@ -158,6 +164,7 @@ class RepeatOptions(TypedDict, total=False):
 class FetchAgainOptions(RepeatOptions, total=False):
     """The keywords of `repeat`: those that a repair takes, and how to fetch; `Options` explains each."""
 
+    report: str | os.PathLike[str] | None
     concurrency: int | None
     rate: float | None
     period: float

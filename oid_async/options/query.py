@@ -32,7 +32,7 @@ from oid_async.openimages.vocabulary import (
 from oid_async.options import readers as read
 from oid_async.options.defaults import MAX_IMAGE_BYTES, MAX_WAIT_S, PERIOD_S, RETRIES, TIMEOUT_S
 from oid_async.options.export import ExportOptions
-from oid_async.options.keywords import QueryOptions
+from oid_async.options.keywords import RunOptions
 from oid_async.options.paths import url_scheme
 from oid_async.options.table import HEADINGS, label_of, option, read_values
 from oid_async.redaction import is_http, is_redacted, redacted
@@ -312,6 +312,13 @@ class Options(ExportOptions):
         "--names",
         help="file names: last part of OriginalURL, or <ImageID>.jpg",
     )
+    report: Path | None = _output(
+        None,
+        read.REPORT,
+        "--report",
+        help="write how the run went when it ends, however it does: throughput over time, and of each host times, "
+        "retries, waits and failures; .html is a page with plots that opens offline, .json has the numbers",
+    )
     mirror: str | None = _tables_and_sources(
         None, read.MIRROR, "--mirror", help="read every published object from URL/<bucket>/<key>; also a folder"
     )
@@ -544,11 +551,11 @@ class Options(ExportOptions):
         return tuple(f"--{name.replace('_', '-')}" for name in names if getattr(self, name) is not None)
 
     @classmethod
-    def of(cls, **query: Unpack[QueryOptions]) -> Self:
-        """Make Options from keywords as `QueryOptions` types them. Raises TypeError for an unknown keyword."""
+    def of(cls, **query: Unpack[RunOptions]) -> Self:
+        """Make Options from keywords as `RunOptions` types them. Raises TypeError for an unknown keyword."""
         for name in query:
-            if name not in QueryOptions.__annotations__:
-                near = difflib.get_close_matches(name, QueryOptions.__annotations__, n=1)
+            if name not in RunOptions.__annotations__:
+                near = difflib.get_close_matches(name, RunOptions.__annotations__, n=1)
                 raise TypeError(f"no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         given: dict[str, Any] = dict(query)
         for each in fields(cls):

@@ -300,6 +300,16 @@ def _read_shard(label: str, value: object) -> str | None:
     return f"{index or count}/{count}" if count > 1 else None
 
 
+def _read_report(label: str, value: object) -> Path | None:
+    """Return the path of a report, whose ending says what it is."""
+    path = None if value is None else Path(read_path(label, value))
+    if path is not None and path.suffix.lower() not in (".html", ".json"):
+        raise UsageError(
+            f"{label} takes a name that ends in .html (a page with plots) or .json (numbers), not {value!r}"
+        )
+    return path
+
+
 def _read_hosts(label: str, value: object) -> tuple[str, ...]:
     addresses = read_words(label, value)
     for address in addresses:
@@ -338,6 +348,7 @@ LIST = Reader(read_list, "FILE|-", "a file, - for stdin, a pipe; in Python also 
 EXCLUSIONS = replace(LIST, read=_read_exclusions)
 TABLE = Reader(_read_table, "PATH_OR_URL", is_path=True)
 MIRROR = Reader(_or_default(_read_table), "URL_OR_DIR", is_path=True, environment="OID_ASYNC_MIRROR")
+REPORT = Reader(_read_report, "FILE.html|FILE.json", "a file whose name ends in .html or .json", is_path=True)
 FOLDER = Reader(read_folder, "DIR", is_path=True)
 CACHE_DIR = replace(FOLDER, read=_or_default(read_folder), environment="OID_ASYNC_CACHE")
 SIZE = Reader(_read_size, "SIZE", "bytes, such as 500K, 64M or 1.5G (units of 1024)")

@@ -6,7 +6,7 @@ from dataclasses import Field
 from itertools import groupby
 from typing import Any
 
-from oid_async.options.keywords import QueryOptions
+from oid_async.options.keywords import RunOptions
 from oid_async.options.query import FILTERS, option_fields
 
 
@@ -19,7 +19,7 @@ def check_keywords(function: str, given: Mapping[str, Any], known: type) -> None
 
 def signature(function: Any, names: Collection[str], returns: Any) -> inspect.Signature:
     """Return the signature that help() shows: these options with their defaults, then the function's own keywords."""
-    hints, keyword = QueryOptions.__annotations__, inspect.Parameter.KEYWORD_ONLY
+    hints, keyword = RunOptions.__annotations__, inspect.Parameter.KEYWORD_ONLY
     parameters = [
         inspect.Parameter(option.name, keyword, default=_default(option), annotation=hints[option.name])
         for option in _options(names)

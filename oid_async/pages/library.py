@@ -1,6 +1,8 @@
 """The plotting library, Altair with Vega: there only with the extra `view`."""
 
-import functools
+import json
+import resource
+import sys
 from importlib.util import find_spec
 
 from oid_async.errors import UsageError
@@ -19,9 +21,37 @@ def require_library(option: str) -> None:
         raise UsageError(f"{option}: plots need Altair, which is not installed; install it with: {INSTALL}")
 
 
-@functools.cache
-def bundle() -> str:
-    """Return the JavaScript of Vega, Vega-Lite and Vega-Embed, 0.9 MB; it takes two seconds, once."""
-    import vl_convert
+_made: list[str] = []  # one at most
 
-    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+
+def bundle() -> str:
+    """Return the JavaScript of Vega, Vega-Lite and Vega-Embed, 0.9 MB.
+
+    It takes two seconds, once, in which no other thread gets the interpreter. This file, run as a program, writes its
+    CPU time, user and system, and then the bundle to stdout, for `keep_bundle`.
+    """
+    if not _made:
+        import vl_convert
+
+        _made.append(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+    return _made[0]
+
+
+def has_bundle() -> bool:
+    """Return whether `bundle` takes no time."""
+    return bool(_made)
+
+
+def keep_bundle(text: str) -> None:
+    """Keep what another process has made as the bundle."""
+    _made[:] = [text]
+
+
+def _write_bundle() -> None:
+    text = bundle()
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    sys.stdout.buffer.write(json.dumps([used.ru_utime, used.ru_stime]).encode() + b"\n" + text.encode())
+
+
+if __name__ == "__main__":
+    _write_bundle()

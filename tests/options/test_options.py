@@ -21,7 +21,7 @@ from oid_async.cli.parser import make_parser
 from oid_async.errors import UsageError
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.options.export import FORMATS, ExportOptions
-from oid_async.options.keywords import QueryOptions
+from oid_async.options.keywords import RunOptions
 from oid_async.options.query import FILTERS, Options, option_fields
 from oid_async.options.table import HEADINGS
 
@@ -33,6 +33,8 @@ SCREEN_FLAGS = {"--json", "--quiet", "--help", "-h"}
 PYTHON_ONLY = {"on_event", "query"}
 # What is no option of a query: where a plan's list of images goes.
 PLAN_ONLY = {"ids"}
+# What is an option of a run that fetches images, and of no plan.
+RUN_ONLY = {"report"}
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +55,11 @@ def parser_of(command: str) -> argparse.ArgumentParser:
     raise AssertionError("the program has no commands")
 
 
+def options_of(command: str) -> list[dataclasses.Field[Any]]:
+    """Return the options that a command, or the function of its name, takes."""
+    return [option for option in option_fields() if command != "plan" or option.name not in RUN_ONLY]
+
+
 def parsed(*words: str) -> Options:
     """Return what a command line of `download` comes to."""
     arguments = make_parser().parse_args(["download", *words])
@@ -63,26 +70,27 @@ def parsed(*words: str) -> Options:
 def test_doors_take_every_option_as_a_keyword(door: Any) -> None:
     """Each Python door shows every option, keyword-only, with the default that Options has, and nothing else."""
     shown = inspect.signature(door).parameters
-    assert set(shown) - PYTHON_ONLY == set(FIELDS) | (PLAN_ONLY if door is oid_async.plan else set())
+    names = [option.name for option in options_of(door.__name__)]
+    assert set(shown) - PYTHON_ONLY == set(names) | (PLAN_ONLY if door is oid_async.plan else set())
     assert {parameter.kind for parameter in shown.values()} == {inspect.Parameter.KEYWORD_ONLY}
     # None is everything; an empty filter is refused.
     defaults = {option.name: option.default for option in option_fields()}
     defaults |= {name: None for name in FILTERS if defaults[name] == ()}
-    assert {name: shown[name].default for name in FIELDS} == defaults
+    assert {name: shown[name].default for name in names} == {name: defaults[name] for name in names}
 
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
 def test_doors_explain_every_option(door: Any) -> None:
     """The docstring of each door has a line for each option, with the help that the command line gives."""
     lines = [line.strip() for line in (door.__doc__ or "").splitlines()]
-    for option in option_fields():
+    for option in options_of(door.__name__):
         assert f"{option.name}: {option.metadata['help']}" in lines
 
 
 def test_typed_keywords_are_the_options() -> None:
     """What type checkers offer is what there is."""
-    assert set(QueryOptions.__annotations__) == set(FIELDS)
-    assert not QueryOptions.__required_keys__
+    assert set(RunOptions.__annotations__) == set(FIELDS)
+    assert not RunOptions.__required_keys__
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -91,7 +99,7 @@ def test_command_line_offers_every_option(command: str) -> None:
     extra = SCREEN_FLAGS | {"--ids"} | ({"--dry-run"} if command == "download" else set())
     actions = parser_of(command)._actions
     offered = {action.dest: set(action.option_strings) for action in actions if not set(action.option_strings) <= extra}
-    assert offered == {option.name: set(option.metadata["flags"]) for option in option_fields()}
+    assert offered == {option.name: set(option.metadata["flags"]) for option in options_of(command)}
     assert all(flag.startswith("--") for flags in offered.values() for flag in flags)
 
 
@@ -115,7 +123,7 @@ def test_help_page_shows_every_flag(
     assert caught.value.code == 0
     printed = capsys.readouterr()
     words = printed.out.replace(",", " ").split()
-    assert {flag for option in option_fields() for flag in option.metadata["flags"]} <= set(words)
+    assert {flag for option in options_of(command) for flag in option.metadata["flags"]} <= set(words)
     assert "\x1b" not in printed.out
     assert printed.err == ""
 
@@ -133,7 +141,7 @@ def test_help_page_groups_options_under_headings(
     assert at == sorted(at)
     for heading, start, end in zip(HEADINGS, at, [*at[1:], len(lines)], strict=True):
         shown = " ".join(lines[start:end]).replace(",", " ").split()
-        mine = [option for option in option_fields() if option.metadata["heading"] == heading]
+        mine = [option for option in options_of(command) if option.metadata["heading"] == heading]
         assert mine
         assert {flag for option in mine for flag in option.metadata["flags"]} <= set(shown)
 
@@ -309,6 +317,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "max_failures": 0,
         "no_hash": False,
         "shard": None,
+        "report": None,
     }
 
 

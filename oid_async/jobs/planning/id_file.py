@@ -45,19 +45,23 @@ def descriptor_of(path: Path) -> int | None:
 
 def check_place(path: Path) -> None:
     """Raise UsageError or StorageError if no list can be written here, before anything is fetched for it."""
-    if descriptor_of(path) is not None:
-        return
+    if descriptor_of(path) is None:
+        check_file_place("--ids", path)
+
+
+def check_file_place(option: str, path: Path) -> None:
+    """Raise UsageError or StorageError if no file, or stream, can be written here. Blocking."""
     try:
         if path.is_dir():
-            raise UsageError(f"--ids {path}: it is a folder; name a file in it")
+            raise UsageError(f"{option} {path}: it is a folder; name a file in it")
         folder = path.parent
         if not folder.is_dir():
-            raise UsageError(f"--ids {path}: there is no folder {folder}; make it first")
+            raise UsageError(f"{option} {path}: there is no folder {folder}; make it first")
         is_writable = os.access(path if _is_stream(path) else folder, os.W_OK)
     except OSError as error:
         raise storage_error(error, path) from error
     if not is_writable:
-        raise StorageError(f"--ids {path}: no permission to write here; mend that or choose another file")
+        raise StorageError(f"{option} {path}: no permission to write here; mend that or choose another file")
 
 
 def write_ids(

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ from oid_async.jobs.query_document import note_start
 from oid_async.jobs.repeating.repeat_plan import RepeatDecision, RepeatPlanning, SavedSet
 from oid_async.jobs.repeating.repeat_query import query_again, repeated_document
 from oid_async.jobs.repeating.repeat_source import RepeatSource, is_same
+from oid_async.jobs.run_report import reporting
 from oid_async.jobs.stored_query import Given, flag_of, must_be_named
 from oid_async.jobs.transfers import ImageTransfers
 from oid_async.options.query import KEPT_LISTS, Options
@@ -83,10 +85,12 @@ class Repeat:
         if self._source.manifest is None:
             self._run = await query_again(self._source, self._folder, self._given, self._sink, own_loop=self._own_loop)
             return await self._run.download()
-        with timed(self.report), ExitStack() as held:
-            if not self._source.is_alone and not is_same(self._source.folder.path, self._folder.path):
-                held.enter_context(read_lock(self._source.folder))
-            await self._repeat_manifest()
+        options = replace(self._given.options, savepath=self._folder.path)
+        async with reporting(options, self.report, self._sink):
+            with timed(self.report), ExitStack() as held:
+                if not self._source.is_alone and not is_same(self._source.folder.path, self._folder.path):
+                    held.enter_context(read_lock(self._source.folder))
+                await self._repeat_manifest()
         self._sink(Finished(self.report))
         return self.report
 

@@ -1,0 +1,130 @@
+"""The file of `--report`: how a run went, written once at its end, however that comes.
+
+    before the first request ──▶ may it be written there? ──▶ the run ──▶ numbers, or a page ──▶ its name
+
+A page has plots if what draws them is installed. Its JavaScript is made meanwhile by a process of its own
+(`jobs.plot_library`), so that neither the event loop nor an interrupted run waits for it.
+"""
+
+import json
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import fields
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from oid_async.concurrency import in_thread
+from oid_async.errors import OidError, StorageError, UsageError, storage_error
+from oid_async.events import Note, Sink
+from oid_async.jobs.planning.id_file import check_file_place
+from oid_async.jobs.plot_library import PlotLibrary
+from oid_async.openimages.kinds import KINDS
+from oid_async.options.query import Options
+from oid_async.pages.library import INSTALL, has_library
+from oid_async.report import Report
+from oid_async.store.atomic import replacing
+from oid_async.version import __version__
+
+# Names in SAVEPATH that are a run's own.
+_OWN = frozenset((".oid_async", "images", "export", "query.json", *(kind.folder for kind in KINDS.values())))
+_FORCED_S = 0.5
+_NO_PLOTS = f"{{}}: the page will have its tables, but no plots, which need Altair; install it with: {INSTALL}"
+
+
+@asynccontextmanager
+async def reporting(options: Options, report: Report, sink: Sink) -> AsyncIterator[None]:
+    """Around a run: write its report when it ends, fails or is interrupted, if its options ask for one.
+
+    Raises UsageError or StorageError at once where no file can be written, StorageError at the end when it cannot after
+    all; an error of the run goes first. Of a run that is refused before it has selected anything there is no report.
+    """
+    path = options.report
+    if path is None:
+        yield
+        return
+    await in_thread(check_place, path, options.savepath)
+    is_page = path.suffix.lower() == ".html"
+    if is_page and not has_library():
+        sink(Note(_NO_PLOTS.format(f"--report {path}")))
+    async with PlotLibrary(wanted=is_page and has_library()) as library:
+        try:
+            yield
+        except BaseException as error:
+            if not isinstance(error, OidError) or report.selected or isinstance(error, StorageError):
+                try:
+                    content = document(report, options, error, without_cpu_s=library.cpu_s)
+                    await in_thread(write_report, path, content, library.is_ready)
+                except StorageError as unwritten:
+                    sink(Note(f"--report: {unwritten}"))
+            raise
+        content = document(report, options, without_cpu_s=library.cpu_s)
+        await library.ready()
+        await in_thread(write_report, path, content, is_page and has_library())
+
+
+def document(
+    report: Report,
+    options: Options,
+    error: BaseException | None = None,
+    *,
+    without_cpu_s: tuple[float, float] = (0.0, 0.0),
+) -> dict[str, Any]:
+    """Return what the report says, as plain values; docs/looking.md explains each number."""
+    said: dict[str, Any] = {"report": report.as_json(), "version": __version__, "options": _chosen(options)}
+    if isinstance(error, OidError):
+        said["error"] = {"kind": error.kind, "message": str(error)}
+    return said | report.measures.as_json(without_cpu_s)
+
+
+def write_report(path: Path, content: Mapping[str, Any], plots: bool) -> None:
+    """Write a report, whole or not at all. Blocking. Raises StorageError."""
+    if path.suffix.lower() == ".json":
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+    else:
+        from oid_async.pages.run import run_page
+
+        text = run_page(content, plots=plots)
+    try:
+        with replacing(path, part=path.with_name(f".oid-async-{secrets.token_hex(8)}.part")) as part:
+            part.write_text(text, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def write_at_forced_end(options: Options, report: Report) -> None:
+    """Write the report of a run that cannot be ended in time, if a disk that hangs allows it within half a second."""
+    if options.report is None:
+        return
+    path = options.report
+
+    def write() -> None:
+        # The run may still count: what a dict then raises costs the report, not the end.
+        with suppress(StorageError, RuntimeError):
+            write_report(path, document(report, options), plots=False)
+
+    writing = Thread(target=write, daemon=True)
+    writing.start()
+    writing.join(_FORCED_S)
+
+
+def check_place(path: Path, savepath: Path) -> None:
+    """Raise UsageError or StorageError if no report can be written here. Blocking."""
+    if path.is_relative_to(savepath):
+        own = path.relative_to(savepath).parts[0]
+        if own in _OWN:
+            raise UsageError(f"--report {path}: {own} there is the run's own; choose another name")
+        if path.parent == savepath and not savepath.exists():
+            return  # the run makes it
+    check_file_place("--report", path)
+    if path.exists() and not path.is_file():
+        raise UsageError(f"--report {path}: it is no file that could be replaced")
+
+
+def _chosen(options: Options) -> dict[str, Any]:
+    """Return the options that differ from their default, without secrets."""
+    usual = Options().as_json()
+    values = options.as_json()
+    names = (each.name for each in fields(options) if each.name not in ("report", "savepath"))
+    return {name: values[name] for name in names if values[name] != usual[name]}
