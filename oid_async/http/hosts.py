@@ -20,6 +20,7 @@ _LOOK_S = 1.0  # how often who waits for a host that has never answered looks wh
 # How many seconds' worth of a capped host's requests may be in flight or wait for the cap.
 _CAPPED_S = 2.0
 _MOST_NOTIFIED = 10
+_WORTH_SAYING_S = 2.0
 LEAST_WAIT_S = 0.001  # what took less is no wait
 
 
@@ -31,7 +32,8 @@ class Hosts:
     many it needs, `floor` at least. `max_wait_s` is how long a host that is down or asks for it is waited for in all,
     `patience_s` how long one response is. `notify` is given messages for the user, one line each; `on_close` each host
     that is closed or given up, `on_room` each of which more transfers hang, so that it may get more requests.
-    `host_type` makes a host.
+    `host_type` makes a host. `on_wait` is called when a table or another small request begins to wait for a host, with
+    the host's name and the seconds, and with 0 seconds when that is over.
 
     `idle_since` is since when nothing but waiting is left to do, None while there is; `unanswered_s` is how long a host
     that has not answered once is waited for then. From the start on each table is waited for; images set it to None.
@@ -50,6 +52,7 @@ class Hosts:
     notify: Callable[[str], None] = lambda _: None
     on_close: Callable[[Host], None] = lambda _: None
     on_room: Callable[[Host], None] = lambda _: None
+    on_wait: Callable[[str, float], None] = lambda name, seconds: None
     host_type: Callable[..., Host] = Host
     unanswered_s: float = UNANSWERED_S
     idle_since: float | None = None
@@ -100,8 +103,16 @@ class Hosts:
         now = self.clock()
         return [host for host in self._known.values() if host.is_unusable(now)]
 
+    def cap_per_s(self, name: str) -> float | None:
+        """Return how many requests a second a host of this name may get, None for no cap."""
+        rate = self._rate_of(name)
+        return rate / (self.period if self.rate else 1.0) if rate else None
+
+    def _rate_of(self, name: str) -> float:
+        return (FLICKR_RATE if name == FLICKR else 0.0) if self.rate is None else self.rate
+
     def _make(self, name: str) -> Host:
-        rate = (FLICKR_RATE if name == FLICKR else 0.0) if self.rate is None else self.rate
+        rate = self._rate_of(name)
         period = self.period if self.rate else 1.0
         limiter = make_limiter(rate, period)
         # Images that only wait for a capped host would occupy the transfers of those that need not wait.
@@ -151,7 +162,29 @@ class Hosts:
             wait = host.not_before - self.clock()
             if wait <= 0:
                 return
-            await self.sleep(min(wait, _LOOK_S) if is_unanswered else wait)
+            if is_unanswered:
+                await self.sleep(min(wait, _LOOK_S))
+            else:
+                await self._wait(host.name, wait)
+
+    def retrying(self, url: str) -> Callable[[float], Awaitable[None]]:
+        """Return `sleep` for who waits for the next attempt at a URL."""
+
+        async def sleep(seconds: float) -> None:
+            await self._wait(host_name(URL(url)), seconds)
+
+        return sleep
+
+    async def _wait(self, name: str, seconds: float) -> None:
+        # Of images the scheduler knows what waits.
+        if seconds < _WORTH_SAYING_S or self.idle_since is None:
+            await self.sleep(seconds)
+            return
+        self.on_wait(name, seconds)
+        try:
+            await self.sleep(seconds)
+        finally:
+            self.on_wait(name, 0.0)
 
     def _give_up_if_due(self, host: Host) -> bool:
         """Give up a host that has never answered and was waited for long enough; return whether it was."""

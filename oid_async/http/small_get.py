@@ -59,4 +59,4 @@ async def small_get(
             body = SmallBody(data, response.status, response.headers)
         return await read(body)
 
-    return await with_retries(attempt, client.limits, sleep=client.hosts.sleep, jitter=jitter)
+    return await with_retries(attempt, client.limits, sleep=client.hosts.retrying(url), jitter=jitter)

@@ -10,12 +10,13 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from oid_async.concurrency import acquired, available_processors, in_thread, single_error
-from oid_async.events import Note, Sink
+from oid_async.events import Hold, Holding, Note, Sink
 from oid_async.http.descriptors import allowed, most_workers
 from oid_async.http.estimator import MOST
 from oid_async.http.hosts import Hosts
@@ -125,6 +126,7 @@ async def open_run(
             unanswered_s=limits.unanswered_s,
             patience_s=limits.first_byte_s,
             notify=lambda text: sink(Note(text)),
+            on_wait=partial(_report_wait, sink),
             measures=report.measures,
         )
         client = None
@@ -194,12 +196,17 @@ async def open_tables(
 @asynccontextmanager
 async def open_cache(options: Options, sink: Sink) -> AsyncIterator[tuple["Client | None", MetadataCache, Site]]:
     """Open what looking something up in tables needs: client, None offline, cache and site."""
-    hosts = Hosts(None, 1.0, notify=lambda text: sink(Note(text)))
+    hosts = Hosts(None, 1.0, notify=lambda text: sink(Note(text)), on_wait=partial(_report_wait, sink))
     async with (
         open_site(options.mirror, offline=options.offline) as site,
         open_tables(options, sink, site, hosts, Limits()) as (client, cache),
     ):
         yield client, cache, site
+
+
+def _report_wait(sink: Sink, name: str, seconds: float) -> None:
+    """Tell the user that a table, or what is attached to images, waits for a host; or that it does no more."""
+    sink(Holding((Hold("paused", name, until=float(round(time() + seconds))),) if seconds else ()))
 
 
 def _transfers(options: Options) -> int:

@@ -127,7 +127,7 @@ class Archive:
                     raise FetchError("truncated", f"{size} of {response.length} bytes arrived")
             return ArchiveState(size, etag)
 
-        self.state = await with_retries(attempt, self._client.limits, sleep=self._client.hosts.sleep)
+        self.state = await with_retries(attempt, self._client.limits, sleep=self._client.hosts.retrying(self._url))
         self._local = path
 
     async def _fetch_directory(self) -> Path:

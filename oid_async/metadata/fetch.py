@@ -91,7 +91,7 @@ class FileFetch:
         return await with_retries(
             self._attempt,
             self._limits,
-            sleep=self._client.hosts.sleep,
+            sleep=self._client.hosts.retrying(self._url),
             has_progressed=lambda: self._has_progressed,
             network_limits=self._impatient,
         )

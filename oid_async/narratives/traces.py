@@ -195,7 +195,10 @@ async def _read_shard(
 
     try:
         await with_retries(
-            attempt, client.limits, sleep=client.hosts.sleep, has_progressed=lambda: lines.complete_bytes > before
+            attempt,
+            client.limits,
+            sleep=client.hosts.retrying(url),
+            has_progressed=lambda: lines.complete_bytes > before,
         )
     except FetchError as error:
         report.lost.append(f"{name}: {error} ({error.kind})")

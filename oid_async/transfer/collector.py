@@ -22,6 +22,7 @@ from oid_async.concurrency import WaitQueue, run_to_end
 from oid_async.events import Landed, Note, Sink
 from oid_async.report import Outcome, Report
 from oid_async.store.image_writer import ImageWriter, ReceivedImage, WriteResult
+from oid_async.transfer.holding import Stores
 from oid_async.transfer.image_transfer import ImageTransfer
 
 # What may be stored within the event loop: hashing more would hold the loop up for too long.
@@ -74,6 +75,10 @@ class _Inbox:
     @property
     def has_space(self) -> bool:
         return len(self._entries) < self._capacity and self._size < _INBOX_BYTES
+
+    @property
+    def waiting(self) -> int:
+        return len(self._entries)
 
     async def put(self, entry: _Entry) -> None:
         while not self.has_space:
@@ -133,12 +138,18 @@ class Collector:
         self._timer: asyncio.TimerHandle | None = None
         self._mean_s = 0.0
         self._slow_until = 0.0
+        self._is_delivering = False
 
     def close(self) -> None:
         """Journal and count what has been stored; for the end of the pipeline, however it comes."""
         if self._timer is not None:
             self._timer.cancel()
         self._record_stored()
+
+    @property
+    def stores(self) -> Stores:
+        """Return how far storing is behind."""
+        return Stores(self._inbox.waiting, not self._inbox.has_space, self._is_delivering)
 
     @property
     def _is_quick(self) -> bool:
@@ -212,8 +223,10 @@ class Collector:
     async def deliver(self, outcomes: Sequence[Outcome]) -> None:
         """Pass outcomes to the consumer that wants each of them, as fast as it takes them."""
         if self._deliver is not None:
+            self._is_delivering = True
             for outcome in outcomes:
                 await self._deliver(outcome)
+            self._is_delivering = False
 
     async def _store(self, contents: Sequence[ReceivedImage | Outcome]) -> tuple[list[WriteResult], list[Outcome]]:
         # When cancelled: the thread cannot be stopped half-way, and what it has stored and journalled counts.

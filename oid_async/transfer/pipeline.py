@@ -11,6 +11,7 @@ the group; no other task waits for it.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from oid_async.report import Outcome
 from oid_async.store.image_writer import ImageWriter, WriteResult
 from oid_async.transfer.collector import BATCHES_AT_ONCE, Collector, Recipients
 from oid_async.transfer.fetch import Fetcher
+from oid_async.transfer.holding import HoldingWatch, Workers
 from oid_async.transfer.image_transfer import Failed, ImageTransfer, Retry, Target
 from oid_async.transfer.keep_alive import KeepAliveChain
 from oid_async.transfer.scheduler import HostScheduler, InHand
@@ -34,6 +36,8 @@ class _ExternalWorkers(Protocol):
         self, fetcher: Fetcher, collector: Collector, scheduler: HostScheduler[ImageTransfer]
     ) -> Iterable[Coroutine[Any, Any, None]]: ...
     def in_hand(self) -> list[InHand]: ...
+    @property
+    def starting(self) -> int: ...
     def stop(self) -> None: ...
 
 
@@ -64,6 +68,8 @@ class Pipeline:
             clock=fetcher.clock,
             delegate=pool.accept if pool is not None else None,
         )
+        hosts, limit = fetcher.client.hosts, fetcher.client.limits.rate_bytes_s
+        self._holding = HoldingWatch(hosts, recipients.sink, limit_bytes_s=limit)
         self._collector = Collector(writer, recipients, self._finish, capacity=2 * max_transfers, own_loop=own_loop)
 
     async def run(self) -> None:
@@ -75,7 +81,7 @@ class Pipeline:
             async with asyncio.TaskGroup() as group:
                 collecting = [group.create_task(collector.run()) for _ in range(BATCHES_AT_ONCE)]
                 feeding = group.create_task(self._feed())
-                watching = group.create_task(self._watch_tail())
+                watching = group.create_task(self._watch())
                 transferring = [group.create_task(self._transfer()) for _ in range(self._max_transfers)]
                 self._fetcher.client.hosts.on_room = scheduler.give_room
                 if pool is not None:
@@ -90,6 +96,7 @@ class Pipeline:
             hosts.idle_since = hosts.clock()
             scheduler.close()
             collector.close()
+        self._holding.end()
 
     async def _feed(self) -> None:
         """Give the targets to worker processes that have space, the others to the scheduler."""
@@ -106,16 +113,23 @@ class Pipeline:
                 await scheduler.put(transfer)
         scheduler.end_of_plan()
 
-    async def _watch_tail(self) -> None:
-        """Look once a second at what is left, until cancelled."""
+    async def _watch(self) -> None:
+        """Look once a second at what holds the run up, and at what is left in the end, until cancelled."""
         client, scheduler, pool = self._fetcher.client, self._scheduler, self._pool
         tail = Tail(client.hosts)
         while True:
             await asyncio.sleep(LOOK_S)
+            in_hand = pool.in_hand() if pool is not None else []
+            self._look_what_holds(in_hand)
             if (left := scheduler.left()) is not None:
-                in_hand = pool.in_hand() if pool is not None else []
                 tail.look(*left, in_hand=in_hand, transfers_end=client.transfers_end)
                 scheduler.release_given_up()
+
+    def _look_what_holds(self, in_hand: Sequence[InHand]) -> None:
+        retries = Counter(next(reversed(item.attempts.seen), "network") for item in self._scheduler.retries())
+        starting = self._pool.starting if self._pool is not None else 0
+        workers = Workers(in_hand, starting=starting)
+        self._holding.look(self._scheduler.waiting(), retries, self._collector.stores, workers)
 
     async def _load(self, places: Sequence[tuple[int, str]]) -> list[ImageTransfer]:
         """Read the targets of these places again; return their transfers in the state that was saved with the place."""

@@ -15,7 +15,7 @@ import asyncio
 import heapq
 from array import array
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Generic, Protocol, TypeVar
@@ -274,6 +274,12 @@ class HostScheduler(Generic[Item]):
         """
         if not self._plan_ended:
             return None
+        found = self.waiting()
+        counted = sum(of_host.queued + of_host.in_flight + of_host.retries for of_host in found)
+        return found, self._unfinished - counted
+
+    def waiting(self) -> list[Left]:
+        """Return the images of each host that were put and are neither finished nor being stored."""
         left = {
             host: Left(host, len(queue.ready) + len(queue.places) - queue.places_read, host.in_flight)
             for host, queue in self._queues.items()
@@ -282,9 +288,11 @@ class HostScheduler(Generic[Item]):
             of_host = left.setdefault(item.host, Left(item.host, 0, item.host.in_flight))
             of_host.retries += 1
             of_host.retry_at = max(of_host.retry_at, due)
-        found = [of_host for of_host in left.values() if of_host.queued or of_host.in_flight or of_host.retries]
-        counted = sum(of_host.queued + of_host.in_flight + of_host.retries for of_host in found)
-        return found, self._unfinished - counted
+        return [of_host for of_host in left.values() if of_host.queued or of_host.in_flight or of_host.retries]
+
+    def retries(self) -> Iterator[Item]:
+        """Yield the items that wait for their next attempt."""
+        return (item for _, _, item in self._retries)
 
     def release_given_up(self) -> None:
         """Let go, to fail, what waits for hosts that were given up while none of their images was under way."""

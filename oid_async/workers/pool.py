@@ -144,6 +144,11 @@ class WorkerPool:
         """Return what the workers are fetching, but for those whose results wait to be recorded."""
         return [of_host for worker in self._workers for of_host in worker.in_hand()]
 
+    @property
+    def starting(self) -> int:
+        """Return how many workers have not said yet that they are ready."""
+        return sum(worker.is_starting for worker in self._workers)
+
     def stop(self) -> None:
         """Let all workers and their coroutines end: nothing is left to fetch."""
         self._stopping.set()
@@ -186,6 +191,10 @@ class _Worker:
     @property
     def requests(self) -> int:
         return self._earlier_requests + self._requests
+
+    @property
+    def is_starting(self) -> bool:
+        return self._process is not None and self._may_send and not self._is_ready
 
     @property
     def load(self) -> int:
