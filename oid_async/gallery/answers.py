@@ -18,6 +18,7 @@ from oid_async.gallery.thumbnails import NoThumbnailError
 
 # Kept by a browser, and asked for again by ETag; thumbnails it need not ask for again while one scrolls.
 ASKED_AGAIN, FOR_A_WHILE = "private, no-cache", "private, max-age=300"
+_STATIC = Path(__file__).parent / "static"
 _TYPES = {
     ".html": "text/html",
     ".js": "text/javascript",
@@ -61,10 +62,10 @@ def etag_of(body: bytes) -> str:
     return f'"{blake2b(body, digest_size=12).hexdigest()}"'
 
 
-def read_static(folder: Path) -> Mapping[str, Content]:
-    """Return the files of the page by their names. Raises OSError."""
+def read_static() -> Mapping[str, Content]:
+    """Return the files of the page by their names. Blocking. Raises OSError."""
     files = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(_STATIC.iterdir()):
         if (media_type := _TYPES.get(path.suffix)) is not None:
             body = path.read_bytes()
             files[path.name] = Content(body, media_type, cache=ASKED_AGAIN, etag=etag_of(body))

@@ -14,9 +14,8 @@ for is not begun. Nothing is logged but faults, a line each.
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -35,7 +34,6 @@ from oid_async.gallery.state import State, read_number
 from oid_async.gallery.threads import Threads
 from oid_async.redaction import redacted_text
 
-_STATIC = Path(__file__).parent / "static"
 _MOST_AT_ONCE = 64
 # How long a client may take to receive one block.
 _SEND_S, _BLOCK_BYTES = 30.0, 1 << 20
@@ -48,15 +46,23 @@ _STOP_S = 0.5
 class GalleryServer:
     """Answers the requests of browsers. Make it on the running loop; `close` it in the end.
 
-    `on_fault` is told of a fault of the program in one line; the request gets status 500, the server goes on.
+    `static` are the files of the page. `on_fault` is told of a fault of the program in one line; the request gets
+    status 500, the server goes on.
     """
 
-    def __init__(self, catalog: Catalog, pictures: Pictures, guard: Guard, on_fault: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        pictures: Pictures,
+        guard: Guard,
+        static: Mapping[str, Content],
+        on_fault: Callable[[str], None],
+    ) -> None:
         self._catalog = catalog
         self._pictures = pictures
         self._guard = guard
         self._on_fault = on_fault
-        self._static = answers.read_static(_STATIC)
+        self._static = static
         self._under_way = asyncio.Semaphore(_MOST_AT_ONCE)
         self._data, self._files = Threads("data", 4), Threads("files", 4)
         self._thumbnails = Threads("thumbnails", max(2, min(4, available_processors())))
@@ -144,9 +150,8 @@ class GalleryServer:
         self, request: web.BaseRequest, open_it: Callable[[], StoredImage], media_type: str
     ) -> web.StreamResponse:
         """Send a file block by block: at no time is more than a block of it in memory."""
-        opened = await self._opened(open_it)
+        opened, etag = await self._opened(open_it)
         try:
-            etag = f'"{opened.size:x}-{opened.changed_ns:x}"'
             if answers.is_kept(request, etag):
                 return Content(b"", media_type, cache=answers.ASKED_AGAIN, etag=etag).response(request)
             headers = {**HEADERS, "Cache-Control": answers.ASKED_AGAIN, "Content-Type": media_type, "ETag": etag}
@@ -175,9 +180,9 @@ class GalleryServer:
                 request.transport.abort()
             raise ConnectionResetError(str(error)) from error
 
-    async def _opened(self, open_it: Callable[[], StoredImage]) -> StoredImage:
-        """Open a file in a thread; a file that is opened for a browser that has gone is closed."""
-        opening = self._files.start(open_it)
+    async def _opened(self, open_it: Callable[[], StoredImage]) -> tuple[StoredImage, str]:
+        """Open a file in a thread and return its ETag, too. What is opened for a browser that has gone is closed."""
+        opening = self._files.start(partial(_with_etag, open_it))
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -223,6 +228,15 @@ def _parameters(target: str) -> Sequence[tuple[str, str]]:
         raise UsageError(f"the address has more than {_MOST_PARAMETERS} parameters") from error
 
 
-def _close_opened(opening: "asyncio.Future[StoredImage]") -> None:
+def _with_etag(open_it: Callable[[], StoredImage]) -> tuple[StoredImage, str]:
+    opened = open_it()
+    try:
+        return opened, f'"{opened.size:x}-{opened.changed_ns:x}"'
+    except OSError:
+        opened.file.close()
+        raise
+
+
+def _close_opened(opening: "asyncio.Future[tuple[StoredImage, str]]") -> None:
     if not opening.cancelled() and opening.exception() is None:
-        opening.result().file.close()
+        opening.result()[0].file.close()

@@ -10,6 +10,7 @@ from aiohttp import web
 from oid_async.concurrency import acquired, in_thread
 from oid_async.dataset.saved import SavedDataset
 from oid_async.events import Note, Sink
+from oid_async.gallery.answers import read_static
 from oid_async.gallery.browser import open_browser
 from oid_async.gallery.catalog import Catalog
 from oid_async.gallery.guard import Guard
@@ -51,7 +52,7 @@ class View:
             stack.push_async_callback(in_thread, catalog.close)
             guard = Guard(self._place.host)
             pictures = Pictures(catalog, ThumbnailCache(self._folder.state / "gallery" / "thumbnails"))
-            server = GalleryServer(catalog, pictures, guard, on_fault)
+            server = GalleryServer(catalog, pictures, guard, await in_thread(read_static), on_fault)
             stack.push_async_callback(server.close)
             runner = web.ServerRunner(server.web_server, shutdown_timeout=_SHUTDOWN_S)
             await runner.setup()

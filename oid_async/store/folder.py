@@ -35,6 +35,8 @@ _FOLDERS = (
     "narrative/voice",
     ".oid_async",
     *(f".oid_async/{name}" for name in ("plan", "tmp", "lines", "intents", "kept", "rows", "damaged", "damaged/files")),
+    ".oid_async/gallery",
+    ".oid_async/gallery/thumbnails",
 )
 
 

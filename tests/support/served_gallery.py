@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from oid_async.dataset.saved import SavedDataset
+from oid_async.gallery.answers import read_static
 from oid_async.gallery.catalog import Catalog, NotFoundError, SavedImage
 from oid_async.gallery.guard import Guard
 from oid_async.gallery.listening import listen
@@ -109,7 +110,7 @@ async def served(
     """Serve a folder on a free port; the browser has entered."""
     catalog, guard, said = PlainCatalog(dataset, answers or {}), Guard(host), list[str]()
     pictures = Pictures(catalog, ThumbnailCache(Folder(dataset.savepath).state / "gallery" / "thumbnails"))
-    server = GalleryServer(catalog, pictures, guard, said.append)
+    server = GalleryServer(catalog, pictures, guard, read_static(), said.append)
     runner = web.ServerRunner(server.web_server, shutdown_timeout=0.1)
     await runner.setup()
     try:
