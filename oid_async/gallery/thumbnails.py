@@ -101,6 +101,9 @@ class ThumbnailCache:
             try:
                 self._write(key, body)
                 return
+            except FileNotFoundError:
+                # Somebody has removed the folder, which is safe: it is made again, unless SAVEPATH has gone, too.
+                self._bytes_on_disk = None
             except OSError:
                 self._is_writable = False
         with self._lock:
@@ -116,7 +119,8 @@ class ThumbnailCache:
         """Write a file, whole or not at all. Raises OSError."""
         with self._lock:
             if self._bytes_on_disk is None:
-                self._folder.mkdir(parents=True, exist_ok=True)
+                for folder in (*reversed(self._folder.parents[:2]), self._folder):
+                    folder.mkdir(exist_ok=True)
                 if self._folder.is_symlink() or free_bytes(self._folder) < _LEAST_FREE + self._most_on_disk:
                     raise OSError("no room for thumbnails")
                 self._bytes_on_disk = sum(size for _, size, _ in self._files())

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,21 @@ def test_where_nothing_can_be_written_they_are_kept_in_memory(
     assert cache.get("a")
     cache.put("d", bytes(100))
     assert [name for name in "abcd" if cache.get(name)] == ["a", "c", "d"]
+
+
+def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    """`.oid_async` is safe to delete at any time; a SAVEPATH that has gone does not come back."""
+    cache = ThumbnailCache(tmp_path / "d" / ".oid_async" / "gallery" / "thumbnails")
+    cache.put("a", b"small")
+    assert not (tmp_path / "d").exists()
+    (tmp_path / "d").mkdir()
+    for name in "bc":
+        cache.put(name, b"small")
+        shutil.rmtree(tmp_path / "d" / ".oid_async")
+        cache.put(name, b"small")
+    cache.put("d", b"small")
+    assert len(list((tmp_path / "d").rglob("*.jpg"))) == 1
+    assert [name for name in "abcd" if cache.get(name)] == list("abcd")
 
 
 def test_a_disk_that_is_nearly_full_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

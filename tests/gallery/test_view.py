@@ -1,6 +1,10 @@
 """The verb: a server from its start to its end, in the test's own process."""
 
 import asyncio
+import shutil
+import socket
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,8 +17,11 @@ from support.saved import SavedBox, SavedFolder, SavedImage, rectangle
 from oid_async.errors import InputError, UsageError
 from oid_async.events import Event, Note
 from oid_async.gallery.listening import Place
+from oid_async.gallery.pictures import Pictures
 from oid_async.jobs.stored_query import Given
 from oid_async.jobs.view import View
+from oid_async.store.folder import Folder
+from oid_async.store.folder_lock import FolderLock
 
 ID = "0000000000000001"
 HERE = Place("127.0.0.1", 0)
@@ -89,3 +96,100 @@ async def test_the_loop_is_never_blocked(folder: Path) -> None:
     finally:
         guard.deactivate()
     assert (seen.notes, seen.faults) == ([], [])
+
+
+async def test_it_ends_at_once_whatever_is_under_way(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that hangs in a thread, and one that waits for its turn, do not hold up the end."""
+    began, goes_on = threading.Event(), threading.Event()
+
+    def hang(pictures: object, split: str, image_id: str) -> bytes:
+        began.set()
+        goes_on.wait()
+        return b""
+
+    monkeypatch.setattr(Pictures, "thumbnail", hang)
+    try:
+        async with viewed(folder) as (_, browser):
+            asked = [asyncio.create_task(browser.get(f"/thumbnail/train/{ID}")) for _ in range(6)]
+            await asyncio.to_thread(began.wait)
+            started = time.monotonic()
+        assert time.monotonic() - started < 3
+        for each in asked:
+            with pytest.raises(aiohttp.ClientError):
+                await each
+    finally:
+        goes_on.set()
+
+
+async def test_a_place_that_cannot_be_had_is_named(folder: Path) -> None:
+    """A port that is taken, an address of another machine, a name that nobody knows."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for place, named in (
+            (Place("127.0.0.1", port), f"--port {port}"),
+            (Place("192.0.2.1", 0), "--host 192.0.2.1"),
+            (Place("no-such-host.invalid", 0), "--host no-such-host.invalid"),
+        ):
+            with pytest.raises(UsageError, match=named):
+                async with viewed(folder, place):
+                    pass
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "named"),
+    [("", 0, "--host"), ("a/b", 0, "--host"), ("127.0.0.1", 65536, "--port"), ("::1", -1, "--port")],
+)
+def test_what_is_no_place_is_refused(host: str, port: int, named: str) -> None:
+    """Before anything is opened."""
+    with pytest.raises(UsageError, match=named):
+        Place.read(host, port)
+
+
+def knows_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+async def test_the_address_can_be_opened_on_this_machine(folder: Path) -> None:
+    """An IPv6 address stands in brackets; 0.0.0.0 is every address, of which loopback is one, and that is said."""
+    async with viewed(folder, Place("0.0.0.0", 0)) as (seen, _):
+        assert seen.address.startswith("http://127.0.0.1:")
+        assert any("other machines" in line for line in seen.notes)
+    async with viewed(folder, Place.read("localhost", 0)) as (seen, _):
+        assert seen.address.startswith("http://localhost:")
+        assert seen.notes == []
+    if knows_ipv6():
+        async with viewed(folder, Place.read("[::1]", 0)) as (seen, _):
+            assert seen.address.startswith("http://[::1]:")
+
+
+async def test_a_folder_without_a_download_is_refused(tmp_path: Path) -> None:
+    """No manifest, no folder at all, and a folder whose parts are links."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "linked" / ".oid_async").mkdir(parents=True)
+    (tmp_path / "linked" / ".oid_async" / "gallery").symlink_to(tmp_path / "empty")
+    for name, error in (("empty", InputError), ("nothing", InputError), ("linked", UsageError)):
+        with pytest.raises(error, match=name):
+            async with viewed(tmp_path / name):
+                pass
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+async def test_a_run_may_begin_and_end_beside_it(folder: Path) -> None:
+    """No lock is taken: neither for writing nor as a reader."""
+    async with viewed(folder):
+        FolderLock.take(Folder(folder)).release()
+
+
+async def test_a_folder_that_goes_away_gets_plain_answers(folder: Path) -> None:
+    """What was asked for is not there, in a line; the server goes on and reports no fault."""
+    async with viewed(folder) as (seen, browser):
+        shutil.rmtree(folder)
+        for path in ("api/folder", "api/images", f"api/image/train/{ID}", f"image/train/{ID}", f"thumbnail/train/{ID}"):
+            async with browser.get(f"/{path}") as answer:
+                assert answer.status in (200, 404, 503), path
+                assert "fault" not in await answer.text()
+    assert (seen.faults, await asyncio.to_thread(folder.exists)) == ([], False)
