@@ -7,12 +7,13 @@ import { toggled } from "./state.js";
 import { KIND_NAMES } from "./words.js";
 
 const FIRST_ROWS = 12;
+const MORE_ROWS = 200;
 /** What can be drawn or not: kinds of annotations, and the names on them. */
 export const DRAWN_KINDS = ["bbox", "segmentation", "relationship", "point", "names"];
 const KEYS = { bbox: "b", segmentation: "m", relationship: "r", point: "p", names: "n" };
 
 export class Legend {
-  #all = false;
+  #most = FIRST_ROWS;
 
   constructor(page) {
     this.page = page;
@@ -20,16 +21,15 @@ export class Legend {
   }
 
   build(folder) {
-    const shown = this.#all ? folder.classes : folder.classes.slice(0, FIRST_ROWS);
-    const rows = shown.map((each) => this.#row(each));
-    const left = folder.classes.length - shown.length;
+    const rows = folder.classes.slice(0, this.#most).map((each) => this.#row(each));
+    const left = folder.classes.length - rows.length;
     if (left > 0) {
       rows.push(element("li", {}, element("button", {
         type: "button", class: "more", "data-testid": "legend-more", click: () => {
-          this.#all = true;
+          this.#most += MORE_ROWS;
           this.build(folder);
         },
-      }, `show ${count(left)} more`)));
+      }, `show ${count(Math.min(left, MORE_ROWS))} more`)));
     }
     this.list.replaceChildren(...rows);
     this.follow();
