@@ -27,8 +27,8 @@ class ClassCounts:
 
     `images` have a row of the class, of any kind: a box, a mask, either side of a relationship, a label of Confidence
     above 0, a point; `images_by_kind` counts those of each kind alone. `boxes`, `masks`, `relationships` (one counts
-    once, also with the class on both sides), `labels` (of Confidence above 0) and `points` are rows. `flags` are the
-    boxes with a flag set to yes, by flag.
+    once, also with the class on both sides), `labels` (of Confidence above 0) and `points` are rows. What an object
+    `is`, an attribute such as Wooden, is no class. `flags` are the boxes with a flag set to yes, by flag.
 
     `verified_absent` are the images of which a person has verified that the class is not in them: `absent_labels` are
     rows of human labels of Confidence 0, `absent_negatives` the negatives that were chosen for it (the manifest's

@@ -1,0 +1,178 @@
+"""`stats`: numbers about a saved folder, or about what a query selects, of which nothing is fetched but tables."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+
+from oid_async.concurrency import in_thread, single_error, until_stopped
+from oid_async.dataset.tables import SCHEMAS, column
+from oid_async.errors import storage_errors
+from oid_async.events import Note, Sink
+from oid_async.forks import refuse_forked_child
+from oid_async.http.retry import Limits
+from oid_async.jobs.context import open_run
+from oid_async.jobs.gathering.gather import GatheredTables, gather_tables
+from oid_async.jobs.opening import open_folder
+from oid_async.jobs.planning.selection import SelectionResult, remarks, select_images
+from oid_async.jobs.stored_query import Given
+from oid_async.openimages.ids import KEY
+from oid_async.openimages.kinds import KindName
+from oid_async.options.query import Options
+from oid_async.report import Report
+from oid_async.select.negatives import Negatives
+from oid_async.select.query import in_splits
+from oid_async.statistics.count import count
+from oid_async.statistics.folder import tables_of
+from oid_async.statistics.tables import COLUMNS, IMAGE, IMAGE_SCHEMA, Tables, Workplace
+from oid_async.statistics.value import Statistics
+from oid_async.store.folder import Folder
+from oid_async.store.results import NEGATIVE, SELECTED
+from oid_async.tables.reading import TableFile, scan_keyed
+from oid_async.tables.rows import RowSource, rows_of
+
+_NOT_FETCHED = "bytes, sizes in pixels and the aspect of boxes are known of saved images alone: no image is fetched"
+
+
+class FolderStats:
+    """The numbers of one saved folder, also while a run fills it. `given` are places that the call has named."""
+
+    def __init__(self, given: Given, sink: Sink) -> None:
+        self._given = given
+        self._sink = sink
+
+    async def run(self) -> Statistics:
+        """Count. Raises InputError for what no download has filled, UsageError, StorageError without room for it."""
+        refuse_forked_child()
+        found = await until_stopped(self._count)
+        for note in found.notes:
+            self._sink(Note(note))
+        return found
+
+    def _count(self, stopped: Callable[[], bool]) -> Statistics:
+        savepath = self._given.options.savepath
+        with open_folder(Folder(savepath), "read", self._given) as dataset, _scratch() as scratch:
+            work = Workplace(scratch, str(savepath), stopped)
+            return replace(count(tables_of(dataset, work), work), savepath=str(savepath), notes=dataset.notes)
+
+
+class QueryStats:
+    """The numbers of what one query selects."""
+
+    def __init__(self, options: Options, sink: Sink) -> None:
+        self._options = options
+        self._sink = sink
+        self._notes: list[str] = []
+
+    async def run(self) -> Statistics:
+        """Select as `plan` does, and count. Raises OidError."""
+        refuse_forked_child()
+        options = self._options
+        opened = open_run(
+            options, self._sink, Report(), limits=Limits.of(options), serve=None, site_name=None, dry_run=True
+        )
+        with single_error():
+            async with opened as context:
+                scratch = context.folder.tmp
+                tables = await gather_tables(context.options, context.cache, self._sink, scratch, context.lists)
+                selected = await in_thread(select_images, tables, options.all_boxes)
+                for remark in remarks(tables, selected):
+                    self._note(remark)
+                self._note(_NOT_FETCHED)
+                return await until_stopped(self._count, tables, selected, scratch)
+
+    def _note(self, text: str) -> None:
+        self._sink(Note(text))
+        self._notes.append(text)
+
+    def _count(
+        self, tables: GatheredTables, selected: SelectionResult, scratch: Path, stopped: Callable[[], bool]
+    ) -> Statistics:
+        work = Workplace(scratch, "the query", stopped)
+        return replace(count(_tables_of(tables, selected, self._options), work), notes=tuple(self._notes))
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """Yield a temporary folder. Raises StorageError."""
+    with storage_errors(Path(tempfile.gettempdir())):
+        folder = tempfile.mkdtemp(prefix="oid-async-")
+    try:
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _tables_of(tables: GatheredTables, selected: SelectionResult, options: Options) -> Tables:
+    """Return the tables of a query as they are counted: the rows that a download would save, of all images."""
+    keys, negatives = selected.selection.keys, selected.selection.negatives
+    rows = {}
+    for source in tables.saved:
+        if source.kind.name in COLUMNS:
+            labels = tables.saved_labels(source, all_boxes=options.all_boxes)
+            rows[source.kind.name] = pl.concat(_rows(tables, table, source, keys, labels) for table in source.tables)
+    counted: dict[KindName, int] = {
+        source.kind.name: selected.annotations[source.kind.name]
+        for source in tables.saved
+        if source.kind.name not in COLUMNS
+    }
+    absent = None if negatives is None else _absent(negatives)
+    return Tables("query", _images(tables, keys, negatives), rows, absent, counted, _names(tables))
+
+
+def _rows(
+    tables: GatheredTables, table: TableFile, source: RowSource, keys: pl.Series, labels: tuple[str, ...] | None
+) -> pl.LazyFrame:
+    """Return the rows to save of one table, in the columns that are counted."""
+    kind, rows = source.kind, rows_of(source, table, tables.ids, keys, labels=labels)
+    present = rows.collect_schema().names()
+    columns = [pl.col(KEY).alias(IMAGE)]
+    for name in COLUMNS[kind.name]:
+        if name in kind.categories:
+            # Looked up for each class once it is counted, not for each row.
+            columns.append(pl.lit(None, pl.String).alias(name))
+        elif name == "LabelName" and name not in kind.labels:
+            columns.append(pl.col(kind.labels[0]).alias(name))
+        else:
+            columns.append(column(name, SCHEMAS[kind.name][name], present))
+    return rows.select(columns)
+
+
+def _images(tables: GatheredTables, keys: pl.Series, negatives: Negatives | None) -> pl.LazyFrame:
+    """Return one row for each of these images."""
+    frames = []
+    for table in tables.images:
+        frame = in_splits(scan_keyed(table, tables.ids, [], ["Subset", "License", "Author"]), tables.splits)
+        present = frame.collect_schema().names()
+        if "Subset" not in present and table.split is not None:
+            frame, present = frame.with_columns(Subset=pl.lit(table.split)), [*present, "Subset"]
+        missing = [name for name in IMAGE_SCHEMA if name not in present]
+        frame = frame.with_columns(pl.lit(None, IMAGE_SCHEMA[name]).alias(name) for name in missing)
+        frames.append(frame.select(KEY, *IMAGE_SCHEMA))
+    images = pl.concat(frames).filter(pl.col(KEY).is_in(keys.implode()))
+    # Of an image with more than one row the first one counts, as in the selection.
+    if images.select(pl.len()).collect(engine="streaming").item() > len(keys):
+        images = images.unique(KEY, keep="first", maintain_order=True)
+    role = pl.lit(SELECTED)
+    if negatives is not None:
+        role = pl.when(pl.col(KEY).is_in(negatives.keys.implode())).then(pl.lit(NEGATIVE)).otherwise(role)
+    return images.with_columns(role.alias("Role")).select(*IMAGE_SCHEMA)
+
+
+def _absent(negatives: Negatives) -> pl.LazyFrame:
+    """Return IMAGE, LabelName, Category of what is verified to be absent in negatives; the name is not known there."""
+    absent = negatives.absent.filter(pl.col(KEY).is_in(negatives.keys.implode()))
+    labels = pl.Series(negatives.labels, dtype=pl.String).gather(absent.get_column("code"))
+    return absent.select(pl.col(KEY).alias(IMAGE), labels.alias("LabelName"), Category=pl.lit(None, pl.String)).lazy()
+
+
+def _names(tables: GatheredTables) -> dict[str, str]:
+    """Return what the classes of the annotations to save are called; of one name in two tables the first kind's."""
+    names = {label: category.class_name for category in tables.query.categories for label in category.labels}
+    for source in reversed(tables.saved):
+        names |= source.class_names
+    return names
