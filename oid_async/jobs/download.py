@@ -23,7 +23,6 @@ from oid_async.jobs.attachments import Attachments
 from oid_async.jobs.context import RunContext, open_run, timed
 from oid_async.jobs.own_places import note_places
 from oid_async.jobs.planning.earlier_runs import note_run
-from oid_async.jobs.planning.id_file import check_place
 from oid_async.jobs.planning.plan import Decision, Planning, check_space, make_plan, tops_up
 from oid_async.jobs.query_document import as_before, note_start, query_document
 from oid_async.jobs.run_report import reporting
@@ -32,6 +31,7 @@ from oid_async.options.query import Options
 from oid_async.report import PASSING_KINDS, Plan, Report
 from oid_async.select.plan import plan_files
 from oid_async.store.folder import PLAN_NOTE
+from oid_async.store.named_file import check_place
 from oid_async.store.results import Results
 from oid_async.transfer.collector import Deliver
 
@@ -80,7 +80,7 @@ class Run:
         """
         refuse_forked_child()
         if isinstance(ids, Path):
-            await in_thread(check_place, ids)
+            await in_thread(check_place, "--ids", ids)
         async with self._open(dry_run=True) as context:
             return await make_plan(context, ids)
 

@@ -18,13 +18,13 @@ from typing import Any
 from oid_async.concurrency import in_thread
 from oid_async.errors import OidError, StorageError, UsageError, storage_error
 from oid_async.events import Note, Sink
-from oid_async.jobs.planning.id_file import check_file_place
 from oid_async.jobs.plot_library import PlotLibrary
 from oid_async.openimages.kinds import KINDS
 from oid_async.options.query import Options
 from oid_async.pages.library import INSTALL, has_library
 from oid_async.report import Report
 from oid_async.store.atomic import replacing
+from oid_async.store.named_file import check_file_place
 from oid_async.version import __version__
 
 # Names in SAVEPATH that are a run's own.
