@@ -19,6 +19,7 @@ from oid_async.version import __version__
 if TYPE_CHECKING:
     from oid_async import errors, events
     from oid_async.api.folders import export, open, prune, repeat, verify
+    from oid_async.api.looking import stats
     from oid_async.api.lookups import classes, metadata_list, metadata_pull, resolve
     from oid_async.api.runs import Stream, download, plan, stream
     from oid_async.dataset.saved import SavedDataset
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from oid_async.jobs.verify import Finding, Verification
     from oid_async.options.selection import Query
     from oid_async.report import Outcome, Plan, Report
+    from oid_async.statistics.value import Statistics
 
 __all__ = [
     "ClassList",
@@ -43,6 +45,7 @@ __all__ = [
     "Resolution",
     "ResolvedImage",
     "SavedDataset",
+    "Statistics",
     "Stream",
     "TableList",
     "TableRow",
@@ -60,6 +63,7 @@ __all__ = [
     "prune",
     "repeat",
     "resolve",
+    "stats",
     "stream",
     "verify",
 ]
@@ -77,6 +81,7 @@ _HOME = {
     "Resolution": "oid_async.jobs.resolve",
     "ResolvedImage": "oid_async.jobs.resolve",
     "SavedDataset": "oid_async.dataset.saved",
+    "Statistics": "oid_async.statistics.value",
     "Stream": "oid_async.api.runs",
     "TableList": "oid_async.jobs.listed",
     "TableRow": "oid_async.jobs.listed",
@@ -91,6 +96,7 @@ _HOME = {
     "prune": "oid_async.api.folders",
     "repeat": "oid_async.api.folders",
     "resolve": "oid_async.api.lookups",
+    "stats": "oid_async.api.looking",
     "stream": "oid_async.api.runs",
     "verify": "oid_async.api.folders",
 }

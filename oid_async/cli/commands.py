@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 from oid_async.cli.listing_commands import run_classes, run_metadata, run_resolve
-from oid_async.cli.looking_commands import run_view
+from oid_async.cli.looking_commands import run_stats, run_view
 from oid_async.cli.polars_settings import set_up_polars
 from oid_async.cli.query_commands import run_download, run_plan, run_repeat
 from oid_async.cli.running import open_screen, print_answer, print_report, run_to_end, say_interrupted
@@ -116,5 +116,6 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "export": run_export,
     "prune": run_prune,
     "view": run_view,
+    "stats": run_stats,
     "demo": run_demo,
 }

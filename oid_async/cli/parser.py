@@ -16,6 +16,7 @@ from oid_async.options.keywords import (
     ReadOptions,
     RepeatOptions,
     ResolveOptions,
+    StatsOptions,
 )
 from oid_async.options.query import option_fields
 from oid_async.options.readers import WORDS
@@ -140,6 +141,12 @@ _COMMANDS = {
         "look at what was saved, in a browser",
         "Show images with their annotations in a browser, until Ctrl-C. Read-only, offline; also while a run is on.",
     ),
+    "stats": (
+        "[SAVEPATH] [OPTIONS]",
+        "count classes, boxes, sizes, licences",
+        "Count what is in a folder that a download has filled; or, with the options of a query in place of SAVEPATH, "
+        "what it selects: nothing is fetched but tables.",
+    ),
     "repeat": (
         "SOURCE [--savepath DIR] [OPTIONS]",
         "have the same set again",
@@ -168,7 +175,7 @@ def make_parser() -> argparse.ArgumentParser:
         name: commands.add_parser(name, usage=f"oid-async {name} {usage}", help=about, description=description)
         for name, (usage, about, description) in _COMMANDS.items()
     }
-    download, plan, classes, metadata, resolve, verify, export, prune, view, repeat, demo = made.values()
+    download, plan, classes, metadata, resolve, verify, export, prune, view, stats, repeat, demo = made.values()
     _add_query(download)
     about = "say what it would take, fetch no image: as plan"
     download.under["output"].add_argument("--dry-run", action="store_true", help=about)
@@ -193,6 +200,7 @@ def make_parser() -> argparse.ArgumentParser:
     prune.under["output"].add_argument("--dry-run", action="store_true", help=about)
     _add_output(prune)
     _add_view(view)
+    _add_stats(stats)
     _add_repeat(repeat)
     demo.add_argument("savepath", nargs="?", default="demo_data", metavar="SAVEPATH", help="default demo_data")
     _add_output(demo)
@@ -241,6 +249,15 @@ def _add_view(view: Parser) -> None:
     output.add_argument("--out", metavar="DIR", help=about)
     # Of a run that has not come to its end: what is not taken from query.json.
     _add_query(view, ReadOptions.__annotations__)
+
+
+def _add_stats(stats: Parser) -> None:
+    """Add the arguments and options of `stats`."""
+    about = f"{_ABOUT_SAVEPATH}; without it the options say which images are meant"
+    stats.add_argument("savepath", nargs="?", metavar="SAVEPATH", help=about)
+    about = "write a page with plots, too, which opens offline; needs the extra oid-async[view]; -: to stdout alone"
+    stats.under["output"].add_argument("--html", metavar="FILE|-", help=about)
+    _add_query(stats, StatsOptions.__annotations__)
 
 
 def _add_repeat(repeat: Parser) -> None:

@@ -10,10 +10,12 @@ Only the command line does it, because the process is its own.
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 from oid_async.metadata.paths import cache_root, mirror_folder, published_folder
 from oid_async.openimages.catalogue import published
+from oid_async.openimages.kinds import KINDS
 from oid_async.options.paths import file_url_path
 from oid_async.options.query import Options
 
@@ -33,9 +35,16 @@ _LARGE = {
 }
 
 
-def set_up_polars(options: Options | None) -> None:
-    """Put the settings for a run's tables (None: small ones) into the environment; before Polars is imported."""
-    large = options is not None and any(size > _LARGE_BYTES for size in _known_sizes(options))
+def set_up_polars(options: Options | None, savepath: Path | None = None) -> None:
+    """Put the settings for tables into the environment, before Polars is imported.
+
+    They are those of a run, those saved in a folder, or small ones for neither.
+    """
+    sizes = chain(
+        () if options is None else _known_sizes(options),
+        () if savepath is None else (_size(savepath / kind.file) for kind in KINDS.values()),
+    )
+    large = any(size > _LARGE_BYTES for size in sizes)
     for name, value in (_LARGE if large else _SMALL).items():
         os.environ.setdefault(name, value)
 

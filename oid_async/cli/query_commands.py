@@ -4,21 +4,26 @@ import argparse
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from oid_async.cli.polars_settings import set_up_polars
-from oid_async.cli.running import open_screen, print_answer, print_report, query_options, run_to_end, say_interrupted
+from oid_async.cli.running import (
+    named_target,
+    open_screen,
+    print_answer,
+    print_report,
+    query_options,
+    run_to_end,
+    say_interrupted,
+)
 from oid_async.errors import UsageError
 from oid_async.options.keywords import FetchAgainOptions
-from oid_async.options.paths import read_path
 from oid_async.options.query import Options
 from oid_async.report import Report
-from oid_async.screen.stdio import print_json, print_message, result_stream
+from oid_async.screen.stdio import print_json, print_message
 
 if TYPE_CHECKING:
     from oid_async.screen.screen import Screen
-
-_STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
 def run_download(arguments: argparse.Namespace) -> int:
@@ -99,7 +104,7 @@ def _exit_code(arguments: argparse.Namespace, options: Options, report: Report, 
 
 def run_plan(arguments: argparse.Namespace) -> int:
     """Run `oid-async plan`."""
-    ids = _ids_target(arguments)
+    ids = named_target(arguments, "--ids", arguments.ids)
     options = query_options(arguments)
     from oid_async.jobs.download import Run
 
@@ -114,14 +119,3 @@ def run_plan(arguments: argparse.Namespace) -> int:
     elif not arguments.quiet:
         print_message(*plan_lines(plan))
     return 0 if options.allows(plan.unknown_ids, plan.selected + plan.unknown_ids) else 1
-
-
-def _ids_target(arguments: argparse.Namespace) -> Path | BinaryIO | None:
-    """Return where --ids writes to: a file, stdout, or None without the option."""
-    if arguments.ids is None:
-        return None
-    if arguments.ids not in _STDOUT:
-        return Path(read_path("--ids", arguments.ids))
-    if arguments.json:
-        raise UsageError(f"--ids {arguments.ids} and --json both write to stdout; give --ids a file")
-    return result_stream()

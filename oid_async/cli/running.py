@@ -4,18 +4,29 @@ import argparse
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from oid_async.cli.cluster_variables import shard_from
 from oid_async.cli.polars_settings import set_up_polars
+from oid_async.errors import UsageError
+from oid_async.options.paths import read_path
 from oid_async.options.query import Options, option_fields
-from oid_async.screen.stdio import OutputError, error_document, print_json, print_message, print_result
+from oid_async.screen.stdio import (
+    OutputError,
+    error_document,
+    print_json,
+    print_message,
+    print_result,
+    result_stream,
+)
 
 if TYPE_CHECKING:
     from oid_async.screen.screen import Screen
 
 Result = TypeVar("Result")
 
+_STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 # An interrupted run has five seconds in all; one is left for its report and for the process to end.
 PATIENCE_S = 4.0
 
@@ -37,6 +48,17 @@ def query_options(arguments: argparse.Namespace) -> Options:
         if said is not None and not arguments.quiet:
             print_message(said)
     return options_of(arguments)
+
+
+def named_target(arguments: argparse.Namespace, option: str, value: str | None) -> Path | BinaryIO | None:
+    """Return where an option that names a file writes to: a file, stdout, or None without the option."""
+    if value is None:
+        return None
+    if value not in _STDOUT:
+        return Path(read_path(option, value))
+    if arguments.json:
+        raise UsageError(f"{option} {value} and --json both write to stdout; give {option} a file")
+    return result_stream()
 
 
 def open_screen(arguments: argparse.Namespace) -> "Screen":

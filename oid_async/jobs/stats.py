@@ -1,17 +1,19 @@
 """`stats`: numbers about a saved folder, or about what a query selects, of which nothing is fetched but tables."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import polars as pl
 
 from oid_async.concurrency import in_thread, single_error, until_stopped
 from oid_async.dataset.tables import SCHEMAS, column
-from oid_async.errors import storage_errors
+from oid_async.errors import UsageError, storage_errors
 from oid_async.events import Note, Sink
 from oid_async.forks import refuse_forked_child
 from oid_async.http.retry import Limits
@@ -19,10 +21,14 @@ from oid_async.jobs.context import open_run
 from oid_async.jobs.gathering.gather import GatheredTables, gather_tables
 from oid_async.jobs.opening import open_folder
 from oid_async.jobs.planning.selection import SelectionResult, remarks, select_images
-from oid_async.jobs.stored_query import Given
+from oid_async.jobs.stored_query import Given, flag_of
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.kinds import KindName
+from oid_async.options.keywords import QueryOptions, ReadOptions, StatsOptions
+from oid_async.options.paths import shown
 from oid_async.options.query import Options
+from oid_async.options.selection import Query, options_of
+from oid_async.pages.library import require_library
 from oid_async.report import Report
 from oid_async.select.negatives import Negatives
 from oid_async.select.query import in_splits
@@ -31,11 +37,70 @@ from oid_async.statistics.folder import tables_of
 from oid_async.statistics.tables import COLUMNS, IMAGE, IMAGE_SCHEMA, Tables, Workplace
 from oid_async.statistics.value import Statistics
 from oid_async.store.folder import Folder
+from oid_async.store.named_file import check_place, write_named
 from oid_async.store.results import NEGATIVE, SELECTED
 from oid_async.tables.reading import TableFile, scan_keyed
 from oid_async.tables.rows import RowSource, rows_of
 
+_SAY_WHAT = (
+    "oid-async stats SAVEPATH counts what a download has saved; oid-async stats --category Dog (or --split validation, "
+    "for everything in it) what a query selects"
+)
 _NOT_FETCHED = "bytes, sizes in pixels and the aspect of boxes are known of saved images alone: no image is fetched"
+
+
+class Stats:
+    """The numbers of a folder or of a query; `html` is where their page is written, too."""
+
+    def __init__(
+        self,
+        savepath: str | os.PathLike[str] | None,
+        query: Query | None,
+        given: StatsOptions,
+        sink: Sink,
+        *,
+        html: Path | BinaryIO | None = None,
+    ) -> None:
+        """Raise UsageError for options that do not go together, or that leave open what is meant."""
+        self._html = html
+        said = [name for name, value in given.items() if value is not None and value is not False]
+        self._job: FolderStats | QueryStats
+        if savepath is None:
+            if query is None and not said:
+                raise UsageError(f"stats of what? {_SAY_WHAT}")
+            self._job = QueryStats(options_of(query, cast("QueryOptions", given)), sink)
+            return
+        if query is not None:
+            raise UsageError(f"stats is of a folder or of a query, not both: leave out SAVEPATH or query=. {_SAY_WHAT}")
+        if of_query := [name for name in said if name not in ReadOptions.__annotations__]:
+            flag = flag_of(of_query[0])
+            raise UsageError(
+                f"stats {shown(str(savepath))} counts all that is saved there, and {flag} is of a query: leave out one "
+                f"of them. {_SAY_WHAT}"
+            )
+        values: dict[str, Any] = {name: value for name, value in given.items() if name in said}
+        self._job = FolderStats(Given.of(Options.of(savepath=savepath).savepath, values), sink)
+
+    async def run(self) -> Statistics:
+        """Count, write the page, and return the numbers. Raises OidError; a page that cannot be made, at once."""
+        if self._html is None:
+            return await self._job.run()
+        require_library("--html")
+        if isinstance(self._html, Path):
+            await in_thread(check_place, "--html", self._html)
+        found = await self._job.run()
+        await until_stopped(_write_page, found, self._html)
+        return found
+
+
+def _write_page(found: Statistics, target: Path | BinaryIO, stopped: Callable[[], bool]) -> None:
+    from oid_async.pages.statistics import statistics_page
+
+    page = statistics_page(found.as_json()).encode("utf-8", "backslashreplace")
+    if isinstance(target, Path):
+        write_named(target, [page], stopped)
+    else:
+        target.writelines([page])
 
 
 class FolderStats:

@@ -112,6 +112,16 @@ class ReadOptions(TypedDict, total=False):
     category_file: str | os.PathLike[str] | None
 
 
+class StatsOptions(SelectOptions, total=False):
+    """The keywords of `stats`: what is selected, and where its tables come from; `Options` explains each."""
+
+    mirror: str | os.PathLike[str] | None
+    cache_dir: str | os.PathLike[str] | None
+    offline: bool
+    max_bad_rows: int
+    allow_hosts: Sequence[str]
+
+
 class ClassesOptions(TypedDict, total=False):
     """The keywords of `classes`; `Options` explains each."""
 

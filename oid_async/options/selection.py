@@ -23,7 +23,7 @@ _DERIVED = "only_matching"
 
 @dataclass(frozen=True, init=False, repr=False)
 class Query:
-    """What to select and which annotations to save: a frozen value that `download`, `plan` and `stream` take.
+    """What to select and which annotations to save: a frozen value that `download`, `plan`, `stats`, `stream` take.
 
     >>> dogs = Query(categories=["Dog"], splits=["validation"], limit=100)
     >>> dogs

@@ -6,6 +6,7 @@ reads it may show it. Each argument of a function is one line, whatever it holds
 """
 
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -57,6 +58,22 @@ def result_stream() -> BinaryIO:
 def print_help(text: str) -> None:
     """Write a text of ours as it is, with its colours, to stdout. Raises as `print_result`."""
     _write_result(text)
+
+
+def print_drawing(text: str) -> None:
+    """Write a drawing as it is, with its colours, to stdout; what it shows was made printable. As `print_result`."""
+    _write_result(text)
+
+
+def terminal_width() -> int | None:
+    """Return how many columns the terminal has that stdout is, None if it is none."""
+    stream = forgiving(sys.stdout)
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def takes(signs: str) -> bool:
+    """Return whether the encoding of stdout has these characters."""
+    return sys.stdout is None or _encodable(signs, sys.stdout) == signs
 
 
 def _write_result(text: str) -> None:

@@ -35,7 +35,7 @@ def descriptor_of(path: Path) -> int | None:
 
 
 def check_place(option: str, path: Path) -> None:
-    """Raise UsageError or StorageError if nothing can be written here: before the work for it. An open descriptor can."""
+    """Raise UsageError or StorageError if nothing can be written here, before the work for it."""
     if descriptor_of(path) is None:
         check_file_place(option, path)
 
