@@ -7,7 +7,12 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 from support.browser import Windows, started_browser
+from support.gallery_folders import hostile_folder, pixel_folder
+from support.gallery_server import Served, served
 from support.published import publish_lookalike
+
+from oid_async.events import ignore
+from oid_async.jobs.demo import demo_run
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +49,32 @@ async def windows(browser: Browser) -> AsyncIterator[Windows]:
     finally:
         await opened.close()
     opened.assert_quiet()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the demo: 320 images of three splits, all kinds of annotations, 8 failures."""
+    path = tmp_path_factory.mktemp("looked_at")
+    await demo_run(path / "demo", path / "cache", ignore).download()
+    return path / "demo"
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def demo(demo_folder: Path) -> AsyncIterator[Served]:
+    """Return the gallery of the demo's folder."""
+    async with served(demo_folder) as gallery:
+        yield gallery
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def pixels(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
+    """Return the gallery of a folder of uniform images with one box and one mask."""
+    async with served(pixel_folder(tmp_path_factory.mktemp("pixels") / "folder")) as gallery:
+        yield gallery
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def hostile(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
+    """Return the gallery of a folder in which every text is hostile."""
+    async with served(hostile_folder(tmp_path_factory.mktemp("hostile") / "folder")) as gallery:
+        yield gallery

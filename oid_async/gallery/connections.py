@@ -39,10 +39,12 @@ class _Connection(RequestHandler):
     __slots__ = ()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Close it at once if there are too many."""
+        """Make room for it: of too many connections that has to go which has waited longest for a request."""
         super().connection_made(transport)
-        if self._manager is not None and len(self._manager.connections) > _MOST_CONNECTIONS:
-            self.force_close()
+        others = self._manager.connections if self._manager is not None else []
+        if len(others) > _MOST_CONNECTIONS:
+            is_idle = (each for each in others if each._current_request is None and not each._force_close)
+            next(is_idle, self).force_close()
 
     def handle_error(
         self,
