@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from oid_async.redaction import is_http, printable
 
@@ -14,7 +15,17 @@ class Html(str):
 
 # A class name of ten thousand letters is cut where it would be in the way; the whole of it is in a table.
 CUT = 60
-Cell = Html | str | int | float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """A cell that shows a number as people read it (`1.2 GB`, `3 min`), and is sorted by the number itself."""
+
+    shown: str
+    value: float
+
+
+Cell = Html | Amount | str | int | float | None
 
 
 def text(value: object) -> Html:
@@ -105,7 +116,7 @@ def table(
     End tags that HTML needs none of are left out: a table has up to 20,000 rows.
     """
     head = "".join(f'<th scope="col">{text(name)}' for name in heads)
-    body = "\n".join("<tr>" + "".join(f"<td>{_cell(value)}" for value in row) for row in rows)
+    body = "\n".join("<tr>" + "".join(map(_cell, row)) for row in rows)
     made = Html(f'<table class="texts-{texts}"><thead><tr>{head}</thead><tbody>\n{body}\n</tbody></table>')
     scroller = element("div", made, class_="scroll", tabindex="0", role="region", aria_label=label)
     return joined([_search(label), scroller]) if searchable else scroller
@@ -113,8 +124,10 @@ def table(
 
 def _cell(value: Cell) -> str:
     if isinstance(value, Html):
-        return value
-    return text(number(value)) if isinstance(value, int | float) else text(value or "")
+        return f"<td>{value}"
+    if isinstance(value, Amount):
+        return f'<td data-value="{value.value:.17g}">{text(value.shown)}'
+    return f"<td>{text(number(value) if isinstance(value, int | float) else value or '')}"
 
 
 def _search(label: str) -> Html:

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from oid_async.pages.elements import Cell, Html, element, joined, link, table, text
-from oid_async.redaction import is_http
+from oid_async.pages.elements import Html, element, joined, table, text
 
 # Makes the specification of a plot; called only where plots are wanted.
 Draw = Callable[[], Mapping[str, Any]]
@@ -50,9 +49,8 @@ def key_numbers(values: Iterable[tuple[str, str]]) -> Html:
 
 
 def counts_table(counts: Mapping[str, Any], *, what: str, number: str, label: str) -> Html:
-    """Return names and their numbers; a name that is an http(s) address is a link."""
-    rows: list[Sequence[Cell]] = [(link(name) if is_http(name) else name, value) for name, value in counts.items()]
-    return table([what, number], rows, label=label)
+    """Return names and their numbers."""
+    return table([what, number], list(counts.items()), label=label)
 
 
 def key(names: Sequence[str]) -> Html:

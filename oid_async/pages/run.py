@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from oid_async.pages.document import document
-from oid_async.pages.elements import Cell, Html, element, joined, number, table, text
+from oid_async.pages.elements import Amount, Cell, Html, element, joined, number, table, text
 from oid_async.pages.holding import what_held_up
 from oid_async.pages.parts import Cards, counts_table, key, key_numbers, written
 from oid_async.report import FINAL_KINDS, PASSING_KINDS, size_text
@@ -91,6 +91,14 @@ def duration(seconds: float) -> str:
     return f"{hours:,} h {minutes_left} min" if hours else f"{minutes} min {left} s"
 
 
+def _time(seconds: float) -> Amount:
+    return Amount(duration(seconds), seconds)
+
+
+def _size(count: int) -> Amount:
+    return Amount(size_text(count), count)
+
+
 def _key_numbers(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     numbers = [(name, number(report.get(name) or 0)) for name in ("selected", "downloaded", "present", "failed")]
     numbers += [(name, number(report[name])) for name in ("pending", "unselected", "negatives") if report.get(name)]
@@ -144,7 +152,7 @@ def _throughput_table(throughput: Mapping[str, Any], interval: float) -> Html:
         return Html("")
     padded = [[*column, *[0] * (length - len(column))] for column in columns]
     rows: list[Sequence[Cell]] = [
-        (duration(index * interval), images, size_text(size), failed)
+        (_time(index * interval), images, _size(size), failed)
         for index, (images, size, failed) in enumerate(zip(*padded, strict=True))
     ]
     return table(["from", "images", "bytes", "failed"], rows, label="throughput")
@@ -192,15 +200,15 @@ def _hosts_table(hosts: Mapping[str, Mapping[str, Any]]) -> Html:
             name,
             host.get("requests") or 0,
             host.get("images") or 0,
-            size_text(host.get("bytes") or 0),
+            _size(host.get("bytes") or 0),
             host.get("connections") or 0,
             sum((host.get("retries") or {}).values()),
             sum((host.get("failures") or {}).values()),
-            duration(max((wait.get("seconds") or 0 for wait in waits.values()), default=0)),
+            _time(max((wait.get("seconds") or 0 for wait in waits.values()), default=0)),
         ]
         if others:
             other = host.get("other") or {}
-            row += [other.get("requests") or 0, size_text(other.get("bytes") or 0)]
+            row += [other.get("requests") or 0, _size(other.get("bytes") or 0)]
         rows.append(row)
     return table([*heads, *(["other requests", "other bytes"] if others else [])], rows, label="hosts")
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from oid_async.pages.document import document
-from oid_async.pages.elements import Cell, Html, element, number, table, text
+from oid_async.pages.elements import Amount, Cell, Html, element, link, number, table, text
 from oid_async.pages.parts import Cards, counts_table, key, key_numbers, notes, ramp, written
 from oid_async.report import size_text
 from oid_async.version import __version__
@@ -216,7 +216,7 @@ def _add_histogram(
         return histogram(edges, counts, title=what, what=counted_things, log=log, description=title)
 
     rows: list[Sequence[Cell]] = [
-        (_bin(low, high, whole=whole), count)
+        (Amount(_bin(low, high, whole=whole), -1 if low is None else low), count)
         for low, high, count in zip(edges, edges[1:], counts, strict=False)
         if count
     ]
@@ -357,17 +357,18 @@ _ABSENT = 15
 def _add_attribution(cards: Cards, statistics: Mapping[str, Any]) -> None:
     licenses = statistics.get("licenses") or {}
     if licenses:
-        cards.add(
-            "Licences",
-            counts_table(
-                {url or "unknown": n for url, n in licenses.items()}, what="licence", number="images", label="licences"
-            ),
-        )
+        shown = sorted(licenses.items(), key=lambda pair: -pair[1])[:_LICENSES]
+        about = f"The {len(shown)} of {number(len(licenses))} with most images." if len(licenses) > len(shown) else ""
+        rows: list[Sequence[Cell]] = [(link(url) if url else "unknown", images) for url, images in shown]
+        cards.add("Licences", table(["licence", "images"], rows, label="licences"), about=about, size="small")
     authors = statistics.get("authors") or {}
-    if authors.get("most"):
-        most = {str(author): images for author, images in authors["most"]}
+    most = authors.get("most") or []
+    if most:
         count = authors.get("count") or len(most)
         about = f"The {len(most)} with most images of {number(count)}." if count > len(most) else ""
-        cards.add(
-            "Authors", counts_table(most, what="author", number="images", label="authors"), about=about, size="small"
-        )
+        numbers = table(["author", "images"], [(str(author), images) for author, images in most], label="authors")
+        cards.add("Authors", numbers, about=about)
+
+
+# There are a handful; only a table of one's own can hold so many.
+_LICENSES = 100

@@ -13,12 +13,14 @@ for (const table of document.querySelectorAll("table")) {
 
 function sort(table, body, head, column) {
   const rows = [...body.rows];
-  const value = (row) => row.cells[column]?.textContent ?? "";
+  // A number as people read it (1.2 GB) has the number itself beside it.
+  const value = (row) => row.cells[column]?.dataset.value ?? row.cells[column]?.textContent ?? "";
   const keys = new Map(rows.map((row) => [row, value(row).replaceAll(",", "")]));
   const numeric = rows.every((row) => keys.get(row) === "" || !Number.isNaN(Number(keys.get(row))));
+  const order = new Intl.Collator("en", { numeric: true });
   const compare = numeric
     ? (a, b) => Number(keys.get(a) || -1) - Number(keys.get(b) || -1)
-    : (a, b) => value(a).localeCompare(value(b), "en");
+    : (a, b) => order.compare(value(a), value(b));
   // Numbers from the largest, names from A; a second click turns it round.
   const before = head.getAttribute("aria-sort");
   const descending = before ? before === "ascending" : numeric;
