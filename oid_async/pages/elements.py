@@ -15,6 +15,7 @@ class Html(str):
 
 # A class name of ten thousand letters is cut where it would be in the way; the whole of it is in a table.
 CUT = 60
+_LAID_OUT = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +114,15 @@ def table(
 ) -> Html:
     """Return a table of which the first `texts` columns are text and the others numbers; it can be sorted by a click.
 
-    End tags that HTML needs none of are left out: a table has up to 20,000 rows.
+    End tags that HTML needs none of are left out: a table has up to 20,000 rows. Those beyond the first thousand are in
+    a body of their own, which the page's script shows when it is asked to: laying them out takes seconds.
     """
     head = "".join(f'<th scope="col">{text(name)}' for name in heads)
-    body = "\n".join("<tr>" + "".join(map(_cell, row)) for row in rows)
-    made = Html(f'<table class="texts-{texts}"><thead><tr>{head}</thead><tbody>\n{body}\n</tbody></table>')
+    lines = ["<tr>" + "".join(map(_cell, row)) for row in rows]
+    bodies = "<tbody>\n" + "\n".join(lines[:_LAID_OUT]) + "\n</tbody>"
+    if len(lines) > _LAID_OUT:
+        bodies += "<tbody hidden>\n" + "\n".join(lines[_LAID_OUT:]) + "\n</tbody>"
+    made = Html(f'<table class="texts-{texts}"><thead><tr>{head}</thead>{bodies}</table>')
     scroller = element("div", made, class_="scroll", tabindex="0", role="region", aria_label=label)
     return joined([_search(label), scroller]) if searchable else scroller
 

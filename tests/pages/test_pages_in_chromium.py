@@ -62,18 +62,23 @@ async def test_the_statistics_open_offline_with_every_plot_drawn(windows: Window
 
 
 async def test_the_table_of_classes_is_searched_and_sorted(windows: Windows, tmp_path: Path) -> None:
-    """What is typed leaves the rows that hold it; a click on a head sorts numbers as numbers."""
-    names = [f"Class {index}" for index in range(601)]
+    """What is typed leaves the rows that hold it, shown or not before; a click on a head sorts numbers as numbers."""
+    names = [f"Class {index}" for index in range(1200)]
     window = await opened(windows, saved(statistics_page(statistics(names), plots=False), tmp_path))
     table = window.locator("table").first
-    await window.locator("input[type=search]").fill("class 60")
-    assert await table.locator("tbody tr:visible").count() == 2
-    await window.locator("input[type=search]").fill("")
+    rows, search = table.locator("tbody tr:visible"), window.locator("input[type=search]")
+    assert await rows.count() == 1000
+    await search.fill("class 119")
+    assert await rows.count() == 11
+    await search.fill("")
+    assert await rows.count() == 1000
+    await window.get_by_role("button", name="Show all 1,200 rows").click()
+    assert await rows.count() == 1200
     head = table.get_by_role("button", name="images")
     await head.click()
-    assert (await table.locator("tbody tr td:nth-child(3)").first.inner_text()).strip() == "860,000"
+    assert (await rows.first.locator("td:nth-child(3)").inner_text()).strip() == "860,000"
     await head.click()
-    assert (await table.locator("tbody tr td:nth-child(3)").last.inner_text()).strip() == "860,000"
+    assert (await rows.last.locator("td:nth-child(3)").inner_text()).strip() == "860,000"
 
 
 async def test_the_report_of_a_run_opens_offline_with_every_plot_drawn(windows: Windows, tmp_path: Path) -> None:

@@ -1,18 +1,32 @@
 "use strict";
 // Tables first: they work without plots. Whatever a file or a table said arrives as text and leaves as text.
 for (const table of document.querySelectorAll("table")) {
-  const body = table.tBodies[0];
   [...table.tHead.rows[0].cells].forEach((head, column) => {
     const button = document.createElement("button");
     button.type = "button";
     button.append(...head.childNodes);
     head.append(button);
-    button.addEventListener("click", () => sort(table, body, head, column));
+    button.addEventListener("click", () => sort(table, head, column));
   });
+  const rest = table.tBodies[1];
+  if (!rest) continue;
+  const more = document.createElement("button");
+  more.type = "button";
+  more.className = "more";
+  more.textContent = `Show all ${bodyRows(table).length.toLocaleString("en")} rows`;
+  more.addEventListener("click", () => {
+    rest.hidden = false;
+    more.hidden = true;
+  });
+  table.parentElement.after(more);
 }
 
-function sort(table, body, head, column) {
-  const rows = [...body.rows];
+function bodyRows(table) {
+  return [...table.tBodies].flatMap((body) => [...body.rows]);
+}
+
+function sort(table, head, column) {
+  const rows = bodyRows(table);
   // A number as people read it (1.2 GB) has the number itself beside it.
   const value = (row) => row.cells[column]?.dataset.value ?? row.cells[column]?.textContent ?? "";
   const keys = new Map(rows.map((row) => [row, value(row).replaceAll(",", "")]));
@@ -27,22 +41,30 @@ function sort(table, body, head, column) {
   for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", descending ? "descending" : "ascending");
   rows.sort((a, b) => (descending ? -compare(a, b) : compare(a, b)));
-  body.append(...rows);
+  const [first, rest] = table.tBodies;
+  const shown = first.rows.length;
+  first.append(...rows.slice(0, shown));
+  rest?.append(...rows.slice(shown));
 }
 
 for (const search of document.querySelectorAll(".search")) {
   const [input, output] = [search.querySelector("input"), search.querySelector("output")];
-  const rows = [...search.nextElementSibling.querySelector("tbody").rows];
-  const names = rows.map((row) => row.textContent.toLowerCase());
+  const table = search.nextElementSibling.querySelector("table");
+  const rest = table.tBodies[1];
+  const names = new Map();
   search.hidden = false;
   input.addEventListener("input", () => {
     const wanted = input.value.trim().toLowerCase();
-    let shown = 0;
-    rows.forEach((row, index) => {
-      row.hidden = !names[index].includes(wanted);
-      shown += row.hidden ? 0 : 1;
-    });
-    output.textContent = wanted ? `${shown.toLocaleString("en")} of ${rows.length.toLocaleString("en")}` : "";
+    const rows = bodyRows(table);
+    if (!names.size) for (const row of rows) names.set(row, row.textContent.toLowerCase());
+    let found = 0;
+    for (const row of rows) {
+      row.hidden = !names.get(row).includes(wanted);
+      found += row.hidden ? 0 : 1;
+    }
+    // Found rows are shown wherever they are; then the rest is as the button beside the table says.
+    if (rest) rest.hidden = !wanted && !table.parentElement.nextElementSibling.hidden;
+    output.textContent = wanted ? `${found.toLocaleString("en")} of ${rows.length.toLocaleString("en")}` : "";
   });
 }
 
