@@ -3,7 +3,10 @@
 import csv
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+import polars as pl
 
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import InputError
@@ -14,7 +17,7 @@ from oid_async.store.written_files import RECORD_SCHEMA, read_record, size_and_m
 # So much of the end of a table is read to find its last line.
 _TAIL_BYTES = 1 << 20
 _HEAD_BYTES = 1 << 16
-_LABEL_DATA = "bbox/label_data.csv"
+_NAMES = (*(kind.file for kind in KINDS.values()), "bbox/label_data.csv", "manifest.parquet", "ATTRIBUTION.csv")
 
 
 def check_tables(dataset: SavedDataset, *, edited: bool, advice: str | None = None) -> None:
@@ -27,20 +30,51 @@ def check_tables(dataset: SavedDataset, *, edited: bool, advice: str | None = No
     """
     if dataset.made is not None:
         return
-    names = [*(kind.file for kind in KINDS.values()), _LABEL_DATA, "manifest.parquet", "ATTRIBUTION.csv"]
-    for name in names:
+    for name in _NAMES:
         path = dataset.savepath / name
         if has_plain(path) and not name.endswith(".parquet"):
             _check_end(path)
     record = None if edited else read_record(dataset.folder)
     if record is None:
         return
-    written = {path: (size, md5) for path, size, md5 in record.select(list(RECORD_SCHEMA)).iter_rows() if path in names}
-    for name in names:
+    written = {
+        path: (size, md5) for path, size, md5 in record.select(list(RECORD_SCHEMA)).iter_rows() if path in _NAMES
+    }
+    for name in _NAMES:
         _check_record(dataset.savepath / name, written.get(name), advice or _what_to_do(dataset.savepath))
 
 
+def table_faults(dataset: SavedDataset) -> Iterator[str]:
+    """Yield what can be seen at once of the tables: which are missing, cut or not as long as they were written.
+
+    For who reads them nevertheless; a line each. Nothing is read but their ends.
+    """
+    if dataset.made is not None:
+        return
+    record = read_record(dataset.folder)
+    written = {}
+    if record is not None:
+        tables = record.filter(pl.col("path").is_in(_NAMES)).select(list(RECORD_SCHEMA))
+        written = {path: (size, md5) for path, size, md5 in tables.iter_rows()}
+    advice = f"if nobody has edited it, run the download again or oid-async verify {dataset.savepath} --repair"
+    for name in _NAMES:
+        path = dataset.savepath / name
+        try:
+            if has_plain(path) and not name.endswith(".parquet"):
+                _check_end(path)
+            if record is not None:
+                _check_size(path, written.get(name), advice)
+        except (InputError, OSError) as error:
+            yield str(error)
+
+
 def _check_record(path: Path, written: tuple[int, str] | None, advice: str) -> None:
+    _check_size(path, written, advice)
+    if written is not None and size_and_md5(path)[1] != written[1]:
+        raise InputError(f"{path}: it is not what the run wrote (its MD5 differs); {advice}")
+
+
+def _check_size(path: Path, written: tuple[int, str] | None, advice: str) -> None:
     try:
         size = os.stat(path).st_size
     except FileNotFoundError:
@@ -51,8 +85,6 @@ def _check_record(path: Path, written: tuple[int, str] | None, advice: str) -> N
         raise InputError(f"{path}: no run wrote it; {advice}")
     if size != written[0]:
         raise InputError(f"{path}: it has {size} bytes where the run wrote {written[0]}; {advice}")
-    if size_and_md5(path)[1] != written[1]:
-        raise InputError(f"{path}: it is not what the run wrote (its MD5 differs); {advice}")
 
 
 def _what_to_do(savepath: Path) -> str:

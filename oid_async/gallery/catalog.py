@@ -205,8 +205,7 @@ class Catalog:
             }
 
     def _notes(self, snapshot: Snapshot) -> list[str]:
-        own = [line for line in (self._error, snapshot.index_error) if line is not None]
-        return list(dict.fromkeys((*snapshot.dataset.notes, *snapshot.errors.values(), *own)))
+        return [*snapshot.notes, *([self._error] if self._error is not None else [])]
 
     def images(self, state: State, offset: int = 0, limit: int = 120) -> dict[str, Any]:
         """Return the answer to `GET /api/images`: a page of the images of a state, in its order.

@@ -52,7 +52,7 @@ def image_detail(snapshot: Snapshot, image: dict[str, Any], *, is_first: bool) -
     detail["classes"] = list(classes.values())
     detail["links"] = {name: image[column] for name, column in _LINKS.items() if is_web_address(image[column])}
     detail["failure"] = _failure(snapshot.dataset, image)
-    detail["notes"] = list(dict.fromkeys(snapshot.errors.values()))
+    detail["notes"] = list(snapshot.notes)
     return detail
 
 

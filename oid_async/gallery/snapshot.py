@@ -14,6 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from oid_async.dataset.saved import SavedDataset
+from oid_async.dataset.table_check import table_faults
 from oid_async.errors import InputError, OidError, machine_error, storage_error
 from oid_async.gallery.filters import select_rows
 from oid_async.gallery.index import Index, identity
@@ -45,6 +46,7 @@ class Snapshot:
         self.progress = Progress()
         # What is wrong, by the file or table, a line each.
         self.errors: dict[str, str] = {}
+        self.faults: tuple[str, ...] = ()
         self.index_error: str | None = None
         self.readers = 0
         self.has_tables = dataset.made is None
@@ -61,6 +63,12 @@ class Snapshot:
         self._tables.clear()
         self._own.close()
         self.dataset.close()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What somebody who looks at the folder should know, a line each."""
+        index_error = () if self.index_error is None else (self.index_error,)
+        return tuple(dict.fromkeys((*self.dataset.notes, *self.faults, *self.errors.values(), *index_error)))
 
     @property
     def is_prepared(self) -> bool:
@@ -145,6 +153,7 @@ class Snapshot:
             if self.dataset.made is not None:
                 self.dataset.made.annotations()
             self.has_tables = True
+            self.faults = tuple(table_faults(self.dataset))
             self.index = self._find_or_build()
             self.index_error = None
             self.errors |= self.index.errors
