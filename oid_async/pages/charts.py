@@ -169,7 +169,8 @@ def series(values: Sequence[float], *, interval: float, title: str, unit: str, c
     rows = [
         {"at": index * interval, "value": value, "time": f"{number(index * interval, 2)} {unit}"}
         | {"said": number(value, 2)}
-        for index, value in enumerate(values)
+        # The last one lasts as long as the others: a step needs its end.
+        for index, value in enumerate([*values, *values[-1:]])
     ]
     drawn = COLOURS[colour]
     mark = _chart(rows).mark_area(color=drawn, opacity=0.35, interpolate="step-after", line={"color": drawn})

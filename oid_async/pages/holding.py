@@ -26,29 +26,45 @@ _ADVICE = {
 def what_held_up(run: Mapping[str, Any]) -> list[str]:
     """Return what held the run up, a sentence or two, and how many images failed of what.
 
-    It was a wait that lasted for half of the run, else the processors if they were busy for four fifths of it, else the
-    network and the hosts.
+    Of the time in which images arrived: it was a wait that lasted for half of it, else the processors if they were busy
+    for four fifths of the run, else the network and the hosts. Where images arrived in less than half of the run, that
+    is said, too.
     """
     report = run.get("report") or {}
     found = _most_failed(report)
     if not report.get("downloaded") and not report.get("failed"):
         return [*found, "No image was fetched: there was nothing left to do, or the run ended before."]
-    return [_holding(run, float(report.get("seconds") or 0)), *found]
-
-
-def _holding(run: Mapping[str, Any], seconds: float) -> str:
+    seconds = float(report.get("seconds") or 0)
     if seconds <= 0:
-        return "The run was too short to say what held it up."
+        return ["The run was too short to say what held it up.", *found]
+    arriving = _arriving_s(run.get("throughput") or {}, seconds)
+    rest: list[str] = []
+    if arriving < _MUCH * seconds:
+        share = number(100 * arriving / seconds, 0)
+        rest = [f"Images arrived during {share} % of this run; tables, selection, masks and results took the rest."]
+    return [_holding(run, seconds, arriving), *rest, *found]
+
+
+def _arriving_s(throughput: Mapping[str, Any], seconds: float) -> float:
+    """Return the time from the first to the last interval in which an image landed or failed, at most the whole run."""
+    columns = [throughput.get(name) or [] for name in ("images", "failed")]
+    busy = [index for column in columns for index, count in enumerate(column) if count]
+    if not busy:
+        return seconds
+    return min(seconds, (max(busy) - min(busy) + 1) * float(throughput.get("interval_s") or 1))
+
+
+def _holding(run: Mapping[str, Any], seconds: float, arriving: float) -> str:
     hosts = run.get("hosts") or {}
     busy = _busy_share(run.get("cpu") or {}, seconds)
     waited, reason, host = _longest_wait(hosts, of_images=False)
-    if waited >= _MUCH * seconds:
-        return _waited(waited, reason, host, seconds)
+    if waited >= _MUCH * arriving:
+        return _waited(waited, reason, host, arriving)
     if busy is not None and busy >= _BUSY:
         return f"The processor held this run up: each of its processes used {number(100 * busy, 0)} % of a core."
     waited, reason, host = _longest_wait(hosts, of_images=True)
-    if waited >= _MUCH * seconds:
-        return _waited(waited, reason, host, seconds)
+    if waited >= _MUCH * arriving:
+        return _waited(waited, reason, host, arriving)
     idle = "" if busy is None else f" and its processes used {number(100 * busy, 0)} % of a core each"
     return (
         f"Nothing waited for a cap or a host for long{idle}: "
@@ -56,10 +72,10 @@ def _holding(run: Mapping[str, Any], seconds: float) -> str:
     )
 
 
-def _waited(waited: float, reason: str, host: str, seconds: float) -> str:
+def _waited(waited: float, reason: str, host: str, arriving: float) -> str:
     what = _REASONS.get(reason, f"{{host}}: {reason}").replace("{host}", printable(host))
-    share = min(100, 100 * waited / seconds)
-    return f"For {number(share, 0)} % of this run {what}.{_ADVICE.get(reason, '')}"
+    share = min(100, 100 * waited / arriving)
+    return f"For {number(share, 0)} % of the time in which images arrived, {what}.{_ADVICE.get(reason, '')}"
 
 
 def _longest_wait(hosts: Mapping[str, Mapping[str, Any]], *, of_images: bool) -> tuple[float, str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 from oid_async.pages.document import document
 from oid_async.pages.elements import Amount, Cell, Html, element, joined, number, table, text
 from oid_async.pages.holding import what_held_up
+from oid_async.pages.library import INSTALL, has_library
 from oid_async.pages.parts import Cards, counts_table, key, key_numbers, written
 from oid_async.report import FINAL_KINDS, PASSING_KINDS, size_text
 from oid_async.version import __version__
@@ -27,8 +28,8 @@ _DRAWN = 15
 def run_page(run: Mapping[str, Any], *, plots: bool = True) -> str:
     """Return an HTML page of a run's report: one file that opens offline.
 
-    `run` has `report` (`Report.as_json()`), `started`, `hosts`, `throughput` and `cpu`; `options` and `version` if they
-    are known. Plots need the extra `view` (`library.has_library`); the tables need nothing.
+    `run` has `report` (`Report.as_json()`), `started`, `hosts`, `throughput` and `cpu`; `options`, `version` and the
+    `error` that ended it if there are any. Plots need the extra `view`, tables need nothing.
     """
     report = run.get("report") or {}
     hosts = run.get("hosts") or {}
@@ -40,17 +41,20 @@ def run_page(run: Mapping[str, Any], *, plots: bool = True) -> str:
     _add_attempts(cards, hosts)
     _add_options(cards, run.get("options") or {})
     savepath = str(report.get("savepath") or "")
+    error = run.get("error") or {}
+    findings = [f"The run stopped: {error['message']}"] if error.get("message") else []
     header = [
         element("h1", text(f"Run into {savepath}" if savepath else "Run")),
         element("p", text(_lead(run, report)), class_="lead"),
-        joined(element("p", text(line), class_="finding") for line in what_held_up(run)),
+        joined(element("p", text(line), class_="finding") for line in [*findings, *what_held_up(run)]),
         key_numbers(_key_numbers(report)),
     ]
-    footer = f"Made by oid-async {__version__}." + ("" if plots else _NO_PLOTS)
+    footer = f"Made by oid-async {__version__}." + ("" if plots else _without_plots())
     return document("Run of oid-async", header=header, main=[written(cards.parts)], footer=footer, plots=cards.plots)
 
 
-_NO_PLOTS = ' Plots were left out: they need Altair (pip install "oid-async[view]").'
+def _without_plots() -> str:
+    return " Plots were left out" + ("." if has_library() else f": they need Altair ({INSTALL}).")
 
 
 def _lead(run: Mapping[str, Any], report: Mapping[str, Any]) -> str:
