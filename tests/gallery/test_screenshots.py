@@ -8,12 +8,13 @@ import polars as pl
 import pytest
 from playwright.async_api import Page, expect
 from support.browser import Windows
-from support.gallery_folders import image_id
+from support.gallery_folders import image_id, real_folder
 from support.gallery_page import opened, part, settled
-from support.gallery_server import Served
+from support.gallery_server import Served, served
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
+REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
 WIDTHS = {1440: 900, 820: 1180, 390: 844}
 
 
@@ -94,3 +95,19 @@ async def test_pictures_of_the_gallery(
         await keep(f"hostile_image_{number}")
     # What is not there a browser says by itself: masks of hostile paths, a class that is unknown.
     windows.expected.append("Failed to load resource")
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="../shared/real is not there: no real pictures to look at")
+async def test_pictures_of_real_images(windows: Windows, tmp_path: Path, pictures: Path) -> None:
+    """Real JPEGs with many real boxes are shown in the grid and large."""
+    async with served(real_folder(tmp_path / "real", REAL)) as gallery:
+        windows.allowed.add(gallery.origin)
+        page = await windows.open(gallery.entry, width=1440, height=900)
+        await still(page)
+        await page.screenshot(path=pictures / "real_grid_1440_light.png")
+        for number in (0, 4):
+            await part(page, "tile").nth(number).get_by_role("link").click()
+            await opened(page)
+            await still(page)
+            await page.screenshot(path=pictures / f"real_image_{number}_1440_light.png")
+            await page.keyboard.press("Escape")
