@@ -33,6 +33,7 @@ from oid_async.workers import pool as pools
 
 IMAGES = [Image(f"{number:016x}", split="validation") for number in range(1, 401)]
 QUERY: dict[str, Any] = {"splits": ["validation"], "kinds": ["none"], "names": "id", "source": ["cvdf"]}
+COUNTED = ("requests", "images", "bytes", "retries", "failures")  # of each host, for the report of a run
 BY_HAND = 24  # how many images go by before the workers are up
 
 
@@ -181,10 +182,13 @@ def trouble(name: str, turn: int) -> web.Response | None:
 async def test_the_result_does_not_depend_on_the_number_of_processes(
     bucket: tuple[Bucket, str], watched: Watched, tmp_path: Path
 ) -> None:
-    """Tree, tables, report and requests are the same with three processes as with one, whatever goes wrong."""
+    """Tree, tables, report, what each host did and requests are the same with three processes as with one.
+
+    Whatever goes wrong.
+    """
     objects, url = bucket
     objects.before = trouble
-    reports, asked = [], []
+    reports, asked, measured = [], [], []
     for processes in (1, 3):
         objects.asked.clear()
         report = await oid_async.download(
@@ -194,7 +198,12 @@ async def test_the_result_does_not_depend_on_the_number_of_processes(
         del told["seconds"], told["savepath"]
         reports.append(told)
         asked.append(dict(objects.asked))
+        [host] = report.hosts.values()
+        times = {name: host[name]["count"] for name in ("first_byte_ms", "total_ms")}
+        measured.append({**times, **{name: host[name] for name in COUNTED}})
     assert reports[0] == reports[1]
+    assert measured[0] == measured[1]
+    assert (measured[0]["requests"], measured[0]["images"]) == (reports[0]["requests"], reports[0]["downloaded"])
     assert reports[0]["failures"] == {"not_found": 10, "server_error": 4}
     assert reports[0]["requests"] == sum(asked[0].values())
     assert asked[0] == asked[1]
