@@ -70,7 +70,7 @@ function attribution({ image, links = {} }) {
   const link = (name, text) => (links[name] ? outside(links[name], text, { "data-testid": name }) : null);
   return section("Photo", facts([
     ["Title", "Title", image.Title],
-    ["Author", "Author", image.Author ? outside(links.author, image.Author) : null],
+    ["Author", "Author", image.Author ? outside(links.author, image.Author, { "data-testid": "author" }) : null],
     ["License", "Licence", image.License ? outside(image.License, image.License, { "data-testid": "licence" }) : null],
     ["OriginalLandingURL", "Page", link("landing", "landing page")],
     ["OriginalURL", "Original", link("original", "original file")],

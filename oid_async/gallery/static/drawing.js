@@ -8,6 +8,7 @@ const CHIP_HEIGHT = 17;
 const LONGEST_CHIP = 240;
 /** The look of a text that is of no class, such as the predicate of a relationship. */
 export const PLAIN = { color: "rgb(22 24 28 / 85%)", ink: "#fff" };
+const WHITE = { color: "#fff", dash: [] };
 const MASK_THRESHOLD = 122; // of 255: above is the object, as FiftyOne reads these masks
 const MASK_ALPHA = 0.42;
 const LARGEST_MASK_SIDE = 1024;
@@ -99,10 +100,10 @@ export function drawRelationship(context, from, to, style, lit) {
 }
 
 /** A trace of a narrative: where the mouse was while the sentence was spoken. */
-export function drawTrace(context, points, view, style) {
+export function drawTrace(context, points, view) {
   context.beginPath();
   for (const { x, y } of points) context.lineTo(view.left + x * view.width, view.top + y * view.height);
-  strokeOnHalo(context, { ...style, dash: [] }, 2);
+  strokeOnHalo(context, WHITE, 2);
 }
 
 /**

@@ -72,7 +72,11 @@ export class Overlay {
   #drawShape(context, shape, view) {
     const { kind, rectangle, rectangle2, label } = shape;
     const lit = this.#isLit(shape);
-    const style = styleOf(label ?? kind);
+    if (kind === "narrative") {
+      for (const trace of shape.traces) drawing.drawTrace(context, trace, view);
+      return;
+    }
+    const style = styleOf(label);
     if (kind === "bbox") drawing.drawBox(context, rectangle, style, lit);
     else if (kind === "segmentation") {
       if (shape.pixels) drawing.drawMask(context, shape.pixels, view, lit);
@@ -83,8 +87,7 @@ export class Overlay {
         if (rectangle2) drawing.drawBox(context, rectangle2, styleOf(shape.label2), false, true);
       }
       if (rectangle2) drawing.drawRelationship(context, rectangle, rectangle2, style, lit);
-    } else if (kind === "point") drawing.drawPoint(context, rectangle.left, rectangle.top, style, shape.answer, lit);
-    else for (const trace of shape.traces) drawing.drawTrace(context, trace, view, style);
+    } else drawing.drawPoint(context, rectangle.left, rectangle.top, style, shape.answer, lit);
   }
 
   #drawNames(context, shapes, frame) {

@@ -38,7 +38,7 @@ export class Tile {
   fill({ image, classes }) {
     const key = imageKey(image);
     this.image = image;
-    this.#shapes = image.boxes.map(([number, xmin, ymin, xmax, ymax, bits]) => ({
+    this.#shapes = (image.boxes ?? []).map(([number, xmin, ymin, xmax, ymax, bits]) => ({
       label: classes[number][0],
       box: [xmin, ymin, xmax, ymax],
       flags: FLAGS.filter((_, bit) => bits & (1 << bit)),
