@@ -79,7 +79,10 @@ export class Viewer {
       const detail = await fetchImage(image, signal);
       if (signal.aborted) return;
       this.#became(detail, image);
-      await this.#loadMasks(signal);
+      const decoded = this.picture.decode().catch(() => {}); // its error event says so
+      await Promise.all([decoded, this.#loadMasks(signal)]);
+      this.redraw();
+      await new Promise(requestAnimationFrame);
     } catch (error) {
       if (!signal.aborted) this.#noPicture(error.message);
     }
