@@ -10,7 +10,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from oid_async.gallery.answers import line
 
-# A browser opens six connections to a host; what sends no head, and is not sent one, is closed after a while.
+# A browser opens six connections to a host. One that sends no whole head of a request for a while is closed.
 _MOST_CONNECTIONS, _IDLE_S = 256, 30.0
 
 

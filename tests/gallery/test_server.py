@@ -1,7 +1,10 @@
 """The gallery's server: what it answers, and that nothing else of the disk leaves it."""
 
+import asyncio
 import io
 import os
+import queue
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +16,8 @@ from support.saved import SavedBox, SavedFolder, SavedImage
 from support.served_gallery import Served, served
 
 from oid_async.dataset.saved import SavedDataset
+from oid_async.gallery import server
+from oid_async.gallery.pictures import Pictures
 from oid_async.store.folder import Folder
 
 MASK = "0000000000000001_m01g317_abcdef01.png"
@@ -216,3 +221,40 @@ async def test_a_page_in_place_of_an_image_is_no_page(gallery: Served, folder: P
     assert (answer.status, answer.headers["content-type"]) == (200, "image/jpeg")
     assert_guarded(answer.headers)
     assert (await gallery.get("/thumbnail/train/0000000000000001")).status == 422
+
+
+async def test_what_nobody_waits_for_any_more_is_not_begun(gallery: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thumbnails of images that were scrolled past while others were made."""
+    began, goes_on = queue.SimpleQueue[str](), threading.Event()
+
+    def slow(pictures: Pictures, split: str, image_id: str) -> bytes:
+        began.put(image_id)
+        goes_on.wait()
+        return b"small"
+
+    monkeypatch.setattr(Pictures, "thumbnail", slow)
+    first = [asyncio.create_task(gallery.get(f"/thumbnail/train/{number}")) for number in range(4)]
+    busy = [await asyncio.to_thread(began.get) for _ in range(2)]
+    passed = [asyncio.create_task(gallery.get(f"/thumbnail/train/passed{number}")) for number in range(8)]
+    await gallery.until(12)
+    for request in passed:
+        request.cancel()
+    await asyncio.wait(passed)
+    await gallery.until(4)
+    goes_on.set()
+    assert [answer.status for answer in await asyncio.gather(*first)] == [200] * 4
+    assert len(busy) + began.qsize() == 4
+
+
+async def test_a_client_that_is_too_slow_is_cut_off(
+    gallery: Served, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that does not take what it has asked for; the file is closed, others are answered."""
+    (folder / "images" / "one.jpg").write_bytes(bytes(64 << 20))
+    monkeypatch.setattr(server, "_SEND_S", 0.05)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gallery.port, limit=1)
+    writer.write(f"GET {IMAGE} HTTP/1.1\r\nHost: localhost\r\nCookie: {gallery.cookie}\r\n\r\n".encode())
+    await reader.read(1)
+    await gallery.until(0)
+    writer.close()
+    assert (await gallery.get("/api/folder")).status == 200

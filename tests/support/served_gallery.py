@@ -97,6 +97,14 @@ class Served:
         fields = (line.split(": ", 1) for line in lines)
         return Answer(int(first.split()[1]), {name.lower(): value for name, value in fields}, body)
 
+    async def until(self, connections: int) -> None:
+        """Wait until the server has so many connections."""
+        for _ in range(1_000_000):
+            if len(self.server.web_server.connections) == connections:
+                return
+            await asyncio.sleep(0)
+        raise AssertionError(f"not {connections} connections")
+
     async def enter(self) -> None:
         """Open the printed address, as a browser does."""
         answer = await self.get(f"/?token={self.guard.token}")
