@@ -14,7 +14,7 @@ from aiohttp import web
 from oid_async.errors import OidError, UsageError
 from oid_async.gallery.catalog import NotFoundError
 from oid_async.gallery.guard import HEADERS, Entry, Refusal
-from oid_async.gallery.thumbnails import NoThumbnailError
+from oid_async.gallery.thumbnails import NotShownError
 
 # Kept by a browser, and asked for again by ETag; thumbnails it need not ask for again while one scrolls.
 ASKED_AGAIN, FOR_A_WHILE = "private, no-cache", "private, max-age=300"
@@ -131,7 +131,7 @@ def explained(error: BaseException) -> tuple[int, str]:
             return 400, str(error)
         case NotFoundError():
             return 404, str(error)
-        case NoThumbnailError():
+        case NotShownError():
             return 422, str(error)
         case OidError():
             return 503, str(error)

@@ -11,13 +11,19 @@ from pathlib import Path
 from oid_async.dataset.image_store import StoredImage
 from oid_async.errors import InputError, NotPlainError
 from oid_async.gallery.catalog import Catalog, NotFoundError
-from oid_async.gallery.thumbnails import MOST_BYTES, NoThumbnailError, ThumbnailCache, thumbnail
+from oid_async.gallery.thumbnails import MOST_BYTES, NotShownError, ThumbnailCache, thumbnail
 from oid_async.store.attached_files import NAMES
 from oid_async.store.disk import plain_file
+from oid_async.store.image_check import read_header
+from oid_async.store.mask_check import HEAD_BYTES, refuse_mask
 from oid_async.store.written_files import MASKS
 
 # What stands in a path where a name should be, as in `dataset.saved`.
 _NO_NAME = re.compile(r"[/\x00]|^\.{0,2}$")
+# A browser decodes the whole picture, four bytes a pixel: this is 1 GB.
+_MOST_PIXELS = 250_000_000
+# The size of a JPEG stands in front of its pixels, behind thumbnails and colour profiles.
+_START_BYTES = 1 << 20
 
 
 class Pictures:
@@ -28,7 +34,18 @@ class Pictures:
         self._thumbnails = thumbnails
 
     def image(self, split: str, image_id: str) -> StoredImage:
-        """Open a saved image, to be closed. Raises NotFoundError, OSError."""
+        """Open a saved image, to be closed. Raises NotFoundError, NotShownError for one of too many pixels, OSError."""
+        image = self._saved(split, image_id)
+        try:
+            header = read_header(image.read(0, _START_BYTES))
+            if (header.width or 0) * (header.height or 0) > _MOST_PIXELS:
+                raise NotShownError(f"too large to be shown: it claims {header.width} x {header.height} pixels")
+        except BaseException:
+            image.file.close()
+            raise
+        return image
+
+    def _saved(self, split: str, image_id: str) -> StoredImage:
         saved, dataset = self._catalog.saved_image(split, image_id), self._catalog.dataset
         name = saved.file_name
         if saved.status != "ok":
@@ -41,23 +58,30 @@ class Pictures:
             raise NotFoundError(str(error)) from error
 
     def thumbnail(self, split: str, image_id: str) -> bytes:
-        """Return a small JPEG of a saved image. Raises NotFoundError, NoThumbnailError, OSError."""
-        with self.image(split, image_id) as image:
+        """Return a small JPEG of a saved image. Raises NotFoundError, NotShownError, OSError."""
+        with self._saved(split, image_id) as image:
             key = f"{split}/{image_id} {image.size} {image.changed_ns}"
             if (kept := self._thumbnails.get(key)) is not None:
                 return kept
             if image.size > MOST_BYTES:
-                raise NoThumbnailError(f"too large for a thumbnail: {image.size} bytes")
+                raise NotShownError(f"too large for a thumbnail: {image.size} bytes")
             made = thumbnail(image.read())
         self._thumbnails.put(key, made)
         return made
 
     def mask(self, name: str) -> StoredImage:
-        """Open a mask by its MaskPath, to be closed. Raises NotFoundError, OSError."""
+        """Open a mask by its MaskPath, to be closed. Raises NotFoundError, NotShownError for what is none, OSError."""
         folder = self._catalog.dataset.masks_folder
         if NAMES[MASKS].fullmatch(name) is None or folder.is_symlink():
             raise NotFoundError("there is no mask of this name")
-        return _opened(folder / name, "there is no mask of this name")
+        mask = _opened(folder / name, "there is no mask of this name")
+        try:
+            if (refused := refuse_mask(mask.read(0, HEAD_BYTES), mask.size)) is not None:
+                raise NotShownError(f"it is not shown: {refused[1]}")
+        except BaseException:
+            mask.file.close()
+            raise
+        return mask
 
 
 def _opened(path: Path, missing: str) -> StoredImage:

@@ -34,21 +34,21 @@ _LEAST_FREE = 1 << 30
 _LISTED_AT_ONCE = 4096
 
 
-class NoThumbnailError(InputError):
-    """A file of which no thumbnail can be made; the message says why, for a person."""
+class NotShownError(InputError):
+    """A saved picture that is not shown, or of which no thumbnail can be made; the message says why, for a person."""
 
 
 def thumbnail(body: bytes) -> bytes:
     """Return a JPEG of at most SIDE pixels a side. Not rotated: as stored, as the coordinates of boxes are.
 
-    Raises NoThumbnailError for what Pillow does not decode, or would take too much memory.
+    Raises NotShownError for what Pillow does not decode, or would take too much memory.
     """
     try:
         return _smaller(body)
     except (TooLargeError, MemoryError) as error:
-        raise NoThumbnailError(f"too large for a thumbnail: {error}") from error
+        raise NotShownError(f"too large for a thumbnail: {error}") from error
     except Exception as error:  # damaged bytes raise any kind of exception in Pillow
-        raise NoThumbnailError("it cannot be decoded") from error
+        raise NotShownError("it cannot be decoded") from error
 
 
 def _smaller(body: bytes) -> bytes:

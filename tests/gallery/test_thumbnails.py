@@ -11,7 +11,7 @@ from PIL import Image
 from support.hostile_jpegs import HEADLESS, REFUSED, TOO_LARGE, UNKNOWN_CODING
 
 from oid_async.gallery import thumbnails
-from oid_async.gallery.thumbnails import NoThumbnailError, ThumbnailCache, thumbnail
+from oid_async.gallery.thumbnails import NotShownError, ThumbnailCache, thumbnail
 
 
 def jpeg(width: int, height: int, mode: str = "RGB", orientation: int | None = None) -> bytes:
@@ -61,7 +61,7 @@ def test_every_kind_of_jpeg_has_a_thumbnail(mode: str) -> None:
 )
 def test_what_cannot_be_decoded_is_refused(body: bytes) -> None:
     """Damaged bytes, and pictures that would take too much memory or time, raise one error."""
-    with pytest.raises(NoThumbnailError):
+    with pytest.raises(NotShownError):
         thumbnail(body)
 
 
