@@ -6,7 +6,7 @@ from typing import Any, Unpack
 
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import UsageError
-from oid_async.events import Sink, ignore
+from oid_async.events import Sink
 from oid_async.jobs.export import Export, ExportReport
 from oid_async.jobs.opening import open_for_user
 from oid_async.jobs.prune import Prune, PruneReport
@@ -19,6 +19,7 @@ from oid_async.options.paths import read_path
 from oid_async.options.query import Options
 from oid_async.options.signatures import check_keywords
 from oid_async.report import Report
+from oid_async.screen.progress import shown
 
 
 async def verify(
@@ -28,6 +29,7 @@ async def verify(
     deep: bool = False,
     exports: bool = False,
     on_event: Sink | None = None,
+    progress: bool = False,
     **given: Unpack[RepeatOptions],
 ) -> Verification:
     """Check every file that was written under `savepath`: missing, truncated, altered, extra, unchecked.
@@ -44,6 +46,8 @@ async def verify(
     Nothing is written without `repair`. Raises InputError when there is no usable manifest (or query.json, to repair),
     UsageError for what this call must name, LockedError when a run is on in the folder, and when repairing what
     `download` raises.
+
+    `on_event` and `progress` are as in `download`.
     """
     path = Options.of(savepath=savepath).savepath
     for name, value in (("repair", repair), ("deep", deep), ("exports", exports)):
@@ -51,7 +55,8 @@ async def verify(
             raise UsageError(f"{name} is True or False, not {value!r}")
     check_keywords("verify", given, RepeatOptions)
     these = Given.of(path, given, repairs=repair)
-    return await Verify(these, on_event or ignore, repair=repair, deep=deep, exports=exports).run()
+    with shown(on_event, progress=progress) as sink:
+        return await Verify(these, sink, repair=repair, deep=deep, exports=exports).run()
 
 
 async def repeat(
@@ -59,6 +64,7 @@ async def repeat(
     *,
     savepath: str | os.PathLike[str] | None = None,
     on_event: Sink | None = None,
+    progress: bool = False,
     **given: Unpack[FetchAgainOptions],
 ) -> Report:
     """Have the set of `source` again under `savepath`, by default its own folder, and return the report.
@@ -71,24 +77,30 @@ async def repeat(
 
     Raises InputError for what is none of these, or is not as it was written, UsageError for what this call must name,
     LockedError while a run is on in either folder, StorageError.
+
+    `on_event` and `progress` are as in `download`.
     """
     check_keywords("repeat", given, FetchAgainOptions)
-    return await Repeat(source, Given.to_repeat(savepath, given), on_event or ignore).run()
+    with shown(on_event, progress=progress) as sink:
+        return await Repeat(source, Given.to_repeat(savepath, given), sink).run()
 
 
 async def prune(
-    savepath: str | os.PathLike[str], *, dry_run: bool = False, on_event: Sink | None = None
+    savepath: str | os.PathLike[str], *, dry_run: bool = False, on_event: Sink | None = None, progress: bool = False
 ) -> PruneReport:
     """Remove the images, masks and recordings under `savepath` that its query does not select, and return the counts.
 
     They are of earlier queries in the same folder. Files of others, and what is not as it was saved, stay; hard links,
     as in exports, keep their bytes; an image that a later query wants is fetched again. With `dry_run` it is only
     counted. Raises InputError for a folder without a finished download, LockedError while a run is on, StorageError.
+
+    `on_event` and `progress` are as in `download`.
     """
     path = Options.of(savepath=savepath).savepath
     if not isinstance(dry_run, bool):
         raise UsageError(f"dry_run is True or False, not {dry_run!r}")
-    return await Prune(path, on_event or ignore, dry_run=dry_run).run()
+    with shown(on_event, progress=progress) as sink:
+        return await Prune(path, sink, dry_run=dry_run).run()
 
 
 async def export(
@@ -108,6 +120,7 @@ async def export(
     edited: bool = False,
     processes: int | str = 1,
     on_event: Sink | None = None,
+    progress: bool = False,
     **read: Unpack[ReadOptions],
 ) -> ExportReport:
     """Write what a download has saved under `savepath` in a format that trainers read; docs/formats.md compares them.
@@ -121,6 +134,8 @@ async def export(
 
     Raises InputError for a folder that no download has filled, or whose images are not there, UsageError, LockedError
     while a run is on, StorageError. Cancelled it leaves nothing, but for webdataset what it goes on with.
+
+    `on_event` and `progress` are as in `download`.
     """
     given: Any = {"export_splits": splits, "format": format, "out": out, "max_side": max_side, "copy": copy}
     given |= {"min_box_area": min_box_area, "group_boxes": group_boxes, "class_map": class_map}
@@ -129,8 +144,9 @@ async def export(
     also = Options.of(savepath=savepath, processes=processes)
     check_keywords("export", read, ReadOptions)
     these = Given.of(also.savepath, read)
-    sink = on_event or ignore
-    return await Export(also.savepath, options, sink, processes=also.processes, edited=edited, given=these).run()
+    with shown(on_event, progress=progress) as sink:
+        export = Export(also.savepath, options, sink, processes=also.processes, edited=edited, given=these)
+        return await export.run()
 
 
 def open(

@@ -16,12 +16,17 @@ from oid_async.options.query import Options
 from oid_async.options.selection import Query, options_of
 from oid_async.options.signatures import documented, signature
 from oid_async.report import Outcome, Plan, Report
+from oid_async.screen.progress import check_progress, shown
 
 _WAITING_OUTCOMES = 256
 
 
 async def download(
-    *, query: Query | None = None, on_event: Sink | None = None, **options: Unpack[RunOptions]
+    *,
+    query: Query | None = None,
+    on_event: Sink | None = None,
+    progress: bool = False,
+    **options: Unpack[RunOptions],
 ) -> Report:
     """Select images, fetch them with their annotations into `savepath`, and return the report.
 
@@ -29,9 +34,12 @@ async def download(
 
     One image that fails is data in the report. Raises a subclass of `oid_async.errors.OidError` for a wrong option, an
     unusable table, a full disk, or a folder that another run owns. When cancelled, what was saved stays and the next
-    call goes on from there. `on_event` is called on the loop with each event of `oid_async.events`.
+    call goes on from there. `on_event` is called on the loop with each event of `oid_async.events`. With `progress` how
+    far it is, and what holds it up, is shown: as bars on a terminal and in a notebook, elsewhere as a line on stderr
+    every 30 seconds. Nothing is printed without it.
     """
-    return await Run(options_of(query, options), on_event or ignore).download()
+    with shown(on_event, progress=progress) as sink:
+        return await Run(options_of(query, options), sink).download()
 
 
 async def plan(
@@ -39,6 +47,7 @@ async def plan(
     ids: str | os.PathLike[str] | None = None,
     query: Query | None = None,
     on_event: Sink | None = None,
+    progress: bool = False,
     **options: Unpack[QueryOptions],
 ) -> Plan:
     """Say what `download` with the same keywords would do: fetches tables, no image, writes nothing to `savepath`.
@@ -51,24 +60,34 @@ async def plan(
     if "report" in options:
         raise UsageError("report is of a run; a plan makes none")
     place = None if ids is None else Path(read_path("ids", ids))
-    return await Run(options_of(query, options), on_event or ignore).plan(place)
+    with shown(on_event, progress=progress) as sink:
+        return await Run(options_of(query, options), sink).plan(place)
 
 
-def stream(*, query: Query | None = None, on_event: Sink | None = None, **options: Unpack[RunOptions]) -> "Stream":
+def stream(
+    *,
+    query: Query | None = None,
+    on_event: Sink | None = None,
+    progress: bool = False,
+    **options: Unpack[RunOptions],
+) -> "Stream":
     """Run `download` and hand out each image's Outcome as it lands; use as `async with stream(...) as outcomes`.
 
     A consumer that is slow slows the run down: nothing piles up. Leaving the block stops the run cleanly; the result
     tables are written when the outcomes were read to their end. Raises what `download` raises, from the iteration.
     """
-    return Stream(options_of(query, options), on_event or ignore)
+    check_progress(progress)
+    return Stream(options_of(query, options), on_event, progress=progress)
 
 
 class Stream:
     """The outcomes of a run in progress, in order of landing. `report` is the run's, true at every moment."""
 
-    def __init__(self, options: Options, sink: Sink) -> None:
+    def __init__(self, options: Options, on_event: Sink | None, *, progress: bool) -> None:
         self._queue: asyncio.Queue[Outcome | None] = asyncio.Queue(_WAITING_OUTCOMES)
-        self._run = Run(options, sink, deliver=self._queue.put)
+        self._on_event, self._progress = on_event, progress
+        self._run = Run(options, lambda event: self._sink(event), deliver=self._queue.put)
+        self._sink: Sink = ignore
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -113,7 +132,8 @@ class Stream:
 
     async def _feed(self) -> None:
         try:
-            await self._run.download()
+            with shown(self._on_event, progress=self._progress) as self._sink:
+                await self._run.download()
         finally:
             if asyncio.current_task().cancelling() == 0:  # type: ignore[union-attr]
                 await self._queue.put(None)

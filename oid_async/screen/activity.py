@@ -33,12 +33,14 @@ class Task:
     received: int = 0  # bytes, of images
     failed: int = 0
     least_s: float = 0.0
+    is_stalled: bool = False
     pace: Pace = field(default_factory=Pace)
     bytes_pace: Pace = field(default_factory=Pace)
 
     def sample(self, now: float) -> None:
         """Note where it is now."""
         self.pace.add(now, self.done)
+        self.is_stalled = self.pace.is_stalled(now)
         if self.unit == "image":
             self.bytes_pace.add(now, self.received)
 
@@ -53,7 +55,7 @@ class Task:
 
         `least_s`: it takes so long at least.
         """
-        if self.total is None or self.done >= self.total:
+        if self.total is None or self.done >= self.total or self.is_stalled:
             return None
         per_s = self.pace.per_s()
         if per_s is None:
@@ -96,6 +98,8 @@ class Activity:
 
     def __init__(self) -> None:
         self.tasks: dict[str, Task] = {}
+        # What it has come to so far, for who says nothing else of it.
+        self.closing = ""
         self.images: Task | None = None
         self._report: Report | None = None
         self._known_failures = 0
@@ -164,8 +168,11 @@ class Activity:
         """Note that no more images are fetched."""
         self._read_report()
         self._report = None
-        if self.images is not None:
-            self.tasks.pop(self.images.name, None)
+        images, self.images = self.images, None
+        if images is not None:
+            self.tasks.pop(images.name, None)
+            parts = [f"{images.counts} images", size_text(images.received), images.failures]
+            self.closing = ", ".join(part for part in parts if part)
 
     def _begin_images(self, plan: Plan) -> None:
         self.tasks.clear()
@@ -190,6 +197,7 @@ class Activity:
     def _note_progress(self, name: str, unit: Unit, done: int, total: int | None, *, finished: bool) -> None:
         if finished:
             self.tasks.pop(name, None)
+            self.closing = f"{done} of {total} {_NOUNS[unit]}" if unit in _NOUNS else self.closing
             return
         task = self.tasks.get(name)
         if task is None or task.unit != unit:

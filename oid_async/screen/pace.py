@@ -46,6 +46,12 @@ class Pace:
         else:
             self._usual_gap_s = gap_s if usual_s is None else usual_s + (gap_s - usual_s) / 8
 
+    def is_stalled(self, now: float) -> bool:
+        """Return whether nothing has come for much longer than usual: then its pace says nothing of what is left."""
+        if self._grew_at is None:
+            return False
+        return now - self._grew_at >= max(_PAUSE_S, _PAUSE_TIMES * (self._usual_gap_s or 0.0))
+
     def per_s(self) -> float | None:
         """Return how many came a second in the last minute; None while that is not known."""
         if not self._samples:

@@ -14,12 +14,14 @@ from typing import Self
 
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from oid_async.events import Event, Note, Planned, TableProgress
 from oid_async.redaction import printable
 from oid_async.report import size_text
 from oid_async.screen.activity import Activity
 from oid_async.screen.bars import Bars
+from oid_async.screen.notebook import NotebookDisplay
 from oid_async.screen.plan_text import announce
 from oid_async.screen.stdio import forgiving, guard_stderr, print_message
 
@@ -32,18 +34,25 @@ _CLOSE_S = 2.0
 class Screen:
     """Shows events. `quiet` shows nothing. A context: bars are taken down when it is left.
 
+    `is_guest`: the process is somebody else's. Then stderr stays as it is, a notebook is drawn in, and a last line says
+    what it has come to.
+
     `show` is the sink of a run; it may be called in any thread.
     """
 
-    def __init__(self, *, quiet: bool, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, *, quiet: bool, is_guest: bool = False, clock: Callable[[], float] = monotonic) -> None:
         self._quiet = quiet
+        self._is_guest = is_guest
         self._clock = clock
         # Names and messages are text, never rich's markup or names of its pictures.
         self._console = Console(file=forgiving(sys.stderr), highlight=False, soft_wrap=True, markup=False, emoji=False)
         self._activity = Activity()
         self._lock = threading.Lock()
         self._bars: Live | None = None
-        if not quiet and forgiving(sys.stderr).isatty() and self._console.is_interactive:
+        self._notebook: NotebookDisplay | None = None
+        if is_guest and not quiet and self._console.is_jupyter:
+            self._notebook = NotebookDisplay()
+        elif not quiet and forgiving(sys.stderr).isatty() and self._console.is_interactive:
             self._bars = Live(
                 console=self._console,
                 get_renderable=lambda: Bars(self._activity),
@@ -59,6 +68,7 @@ class Screen:
     def __enter__(self) -> Self:
         if self._bars is not None:
             self._bars.start()
+        if self._bars is not None and not self._is_guest:
             guard_stderr()  # what others write passes through a stream of rich's now, which takes it for its own
         if not self._quiet:
             self._thread = threading.Thread(target=self._run, name="oid_async-screen", daemon=True)
@@ -70,11 +80,20 @@ class Screen:
 
     def close(self) -> None:
         """Take the bars down. Safe to call twice."""
+        if self._closed.is_set():
+            return
         self._closed.set()
         if self._thread is not None:
             self._thread.join(_CLOSE_S)  # it may wait for a terminal that takes nothing
         if self._bars is not None:
             self._bars.stop()
+            self._bars = None
+        if self._is_guest:
+            self._activity.close_images()
+            if self._activity.closing:
+                self.say([self._activity.closing])
+        if self._notebook is not None:
+            self._notebook.draw(Text())
 
     def show(self, event: Event) -> None:
         """Show one event; this is the run's sink."""
@@ -97,7 +116,9 @@ class Screen:
         if self._quiet:
             return
         self._said_at = self._clock()
-        if self._bars is not None:
+        if self._notebook is not None:
+            self._notebook.say(lines)
+        elif self._bars is not None:
             self._console.print("\n".join(map(printable, lines)))
         else:
             print_message(*lines)
@@ -108,8 +129,9 @@ class Screen:
         with self._lock:
             self._activity.sample(now)
             # Behind a message that says something already, but for no longer than twice the time.
+            draws = self._bars is not None or self._notebook is not None
             is_due = now - self._said_at >= LINE_EVERY_S or now - self._line_at >= 2 * LINE_EVERY_S
-            lines = self._activity.lines(now) if is_due and self._bars is None else []
+            lines = self._activity.lines(now) if is_due and not draws else []
         if lines:
             self._line_at = now
             self.say(lines)
@@ -123,4 +145,6 @@ class Screen:
                 self.look()
             if self._bars is not None:
                 self._bars.refresh()
-            self._closed.wait(_DRAW_EVERY_S if self._bars is not None else _SAMPLE_EVERY_S)
+            elif self._notebook is not None:
+                self._notebook.draw(Bars(self._activity))
+            self._closed.wait(_DRAW_EVERY_S if self._bars is not None else 2 * _DRAW_EVERY_S)

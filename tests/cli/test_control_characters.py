@@ -310,6 +310,7 @@ def test_lines_leave_at_one_place() -> None:
     assert {each for each in found if not each.startswith("screen/stdio.py")} == {
         "cli/main.py: sys.stdout.fileno()",
         "screen/screen.py",  # sys.stderr, for rich
+        "screen/notebook.py: console.print(Group(*[Text(line) for line in list(self._lines)], below))",  # into a text
         "screen/screen.py: self._console.print('\\n'.join(map(printable, lines)))",
         "jobs/opening.py: warnings.warn(printable(dataset.made.note), stacklevel=3)",
     }

@@ -30,7 +30,7 @@ DOORS = (oid_async.download, oid_async.plan, oid_async.stream)
 COMMANDS = ("download", "plan")
 # What only one of the doors has: how a program shows itself, and how a caller hears of events.
 SCREEN_FLAGS = {"--json", "--quiet", "--help", "-h"}
-PYTHON_ONLY = {"on_event", "query"}
+PYTHON_ONLY = {"on_event", "progress", "query"}
 # What is no option of a query: where a plan's list of images goes.
 PLAN_ONLY = {"ids"}
 # What is an option of a run that fetches images, and of no plan.
