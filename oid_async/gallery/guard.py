@@ -86,8 +86,15 @@ class Guard:
         self.token = secrets.token_urlsafe(24)
         self._host = _bare(host)
         self._cookie_name = f"oid_async_{sha256(self.token.encode()).hexdigest()[:8]}"
+        self._once: set[str] = set()
         # Derived, so that there is nothing to remember of a browser; what is in a browser does not give the token away.
         self._cookie_value = hmac.new(secrets.token_bytes(32), self.token.encode(), sha256).hexdigest()
+
+    def one_time_token(self) -> str:
+        """Return a token that lets one browser in, once: the command line that starts it is for everybody to see."""
+        token = secrets.token_urlsafe(24)
+        self._once.add(token)
+        return token
 
     def decide(self, head: Head) -> Refusal | Entry | None:
         """Return why a request is refused, or how a browser enters; None: it may be answered."""
@@ -98,15 +105,15 @@ class Guard:
         if (refused := self._refuse_host(head)) is not None:
             return refused
         token = _token_in(head.target)
-        if token is not None and head.path == "/" and _same(token, self.token):
-            # A link to the printed address, in a chat or a notebook, is a way in as well: it holds the token.
-            if head.is_from_elsewhere and not _opens_a_page(head):
-                return _ELSEWHERE
+        # A link to the printed address, in a chat or a notebook, is a way in as well.
+        opens_page = head.path == "/" and (not head.is_from_elsewhere or _opens_a_page(head))
+        # Who is in already goes on, too: no address that is shared is to hold a token, not even an old one.
+        if token is not None and opens_page and (self._takes(token) or self._has_cookie(head.cookie)):
             return Entry(
                 f"{self._cookie_name}={self._cookie_value}; HttpOnly; SameSite=Strict; Path=/",
                 _without_token(head.target),
             )
-        if head.is_from_elsewhere and not (head.path == "/" and _opens_a_page(head)):
+        if head.is_from_elsewhere and not opens_page:
             return _ELSEWHERE
         if not self._has_cookie(head.cookie):
             # Strict cookies are kept back when a page of another site leads here, even over our own redirect. The page
@@ -125,6 +132,13 @@ class Guard:
         if head.origin is not None and not _is_origin_of(head.origin, head.hosts[0]):
             return _ELSEWHERE
         return None
+
+    def _takes(self, token: str) -> bool:
+        """Return whether a token lets in; one that does so once is used up by this."""
+        if token in self._once:
+            self._once.remove(token)
+            return True
+        return _same(token, self.token)
 
     def _has_cookie(self, header: str | None) -> bool:
         """Return whether the cookie is among those sent; other servers of this host have theirs beside it."""

@@ -63,7 +63,7 @@ class View:
             if is_open_to_others(listening):
                 sink(Note("view: other machines reach this port: everyone who has the address with its token can look"))
             if opens:
-                open_browser(f"{url}?token={guard.token}")
+                open_browser(f"{url}?token={guard.one_time_token()}")
             await server.keep_up_to_date()
 
     def _open(self) -> SavedDataset:

@@ -139,6 +139,22 @@ def test_the_token_enters_again_and_again() -> None:
         assert status_of(guard, Head("GET", target, (HERE,))) == 403
 
 
+def test_no_token_stays_in_an_address() -> None:
+    """A browser that is in already is sent on from an old or wrong token, too."""
+    guard = Guard("127.0.0.1")
+    entry = guard.decide(replace(head_of(guard), target="/?token=old&class=Dog"))
+    assert isinstance(entry, Entry)
+    assert entry.location == "./?class=Dog"
+
+
+def test_a_one_time_token_enters_once() -> None:
+    """Who reads the command line of the browser is too late; a page elsewhere does not use it up."""
+    guard = Guard("127.0.0.1")
+    head = Head("GET", f"/?token={guard.one_time_token()}", (HERE,))
+    assert status_of(guard, replace(head, fetch_site="cross-site", fetch_mode="no-cors", fetch_dest="image")) == 403
+    assert [status_of(guard, head) for _ in range(3)] == [303, 403, 403]
+
+
 def test_the_location_stays_on_this_server() -> None:
     """What follows the token is a query, whatever it looks like."""
     guard = Guard("127.0.0.1")

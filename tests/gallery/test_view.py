@@ -1,8 +1,12 @@
 """The verb: a server from its start to its end, in the test's own process."""
 
 import asyncio
+import json
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -193,3 +197,19 @@ async def test_a_folder_that_goes_away_gets_plain_answers(folder: Path) -> None:
                 assert answer.status in (200, 404, 503), path
                 assert "fault" not in await answer.text()
     assert (seen.faults, await asyncio.to_thread(folder.exists)) == ([], False)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
+def test_the_command_prints_its_address_and_ends_by_a_signal(folder: Path, number: int, code: int) -> None:
+    """One line on stderr, with --quiet, too; with --json the address on stdout; nothing else, and a second to end."""
+    words = [sys.executable, "-m", "oid_async", "view", str(folder), "--no-open", "--quiet", "--json"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        url = process.stderr.readline().removeprefix("view: ").strip()
+        started = time.monotonic()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, json.loads(out), err) == (code, {"url": url}, "")
+    assert time.monotonic() - started < 3
