@@ -86,6 +86,7 @@ class Report:
     and `recordings` count those of the saved images (selected = present + downloaded + failed) and their bytes, and are
     empty where none were asked for; `export` is what was exported, empty without --format; `unknown_ids` counts the
     entries of --image-ids that name no image of the tables; `negatives` counts those among the selected images.
+    `hosts` has what was measured of each host.
     """
 
     selected: int = 0
@@ -112,7 +113,15 @@ class Report:
 
     @property
     def hosts(self) -> dict[str, dict[str, Any]]:
-        """What was measured of each host so far: see docs/looking.md."""
+        """What was measured of each host of this run so far, those with the most requests first.
+
+        By host and port (all of staticflickr.com is one host; beyond 100 they are summed as `others`): `requests`,
+        `images`, `bytes` and `connections` of images; `first_byte_ms` and `total_ms` of requests, `dns_ms` of look-ups,
+        `connect_ms` of connections (TCP and TLS), each with `p50`, `p90`, `p99`, `max` in milliseconds and `count`,
+        right within 3 %; `retries` and `failures`, which count attempts by failure kind; `waits`, which have `count`
+        and `seconds` by reason (rate_cap, limit_rate, retry_after, backoff, paused), waits at the same time counted
+        once; `other`: requests, bytes and connections for tables, masks and recordings. It is not in `as_json`.
+        """
         return self.measures.hosts()
 
     @property

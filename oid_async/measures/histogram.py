@@ -5,7 +5,6 @@ Buckets are as wide as a 32nd of the power of two below their values, so that a 
 a value follows from its highest bits: no logarithm, no search.
 """
 
-from array import array
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -21,7 +20,7 @@ class Histogram:
     __slots__ = ("_counts", "longest_s")
 
     def __init__(self) -> None:
-        self._counts = array("Q", bytes(8 * _BUCKETS))
+        self._counts = [0] * _BUCKETS  # adding to an array of numbers takes a third longer
         self.longest_s = 0.0
 
     def add(self, seconds: float) -> None:
