@@ -21,6 +21,7 @@ from oid_async.jobs.context import open_run
 from oid_async.jobs.gathering.gather import GatheredTables, gather_tables
 from oid_async.jobs.opening import open_folder
 from oid_async.jobs.planning.selection import SelectionResult, remarks, select_images
+from oid_async.jobs.plot_library import PlotLibrary
 from oid_async.jobs.stored_query import Given, flag_of
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.kinds import KindName
@@ -88,8 +89,11 @@ class Stats:
         require_library("--html")
         if isinstance(self._html, Path):
             await in_thread(check_place, "--html", self._html)
-        found = await self._job.run()
-        await until_stopped(_write_page, found, self._html)
+        # Its JavaScript takes two seconds in which no other thread runs: a process makes it while tables are counted.
+        async with PlotLibrary(wanted=True) as plots:
+            found = await self._job.run()
+            await plots.ready()
+            await until_stopped(_write_page, found, self._html)
         return found
 
 
