@@ -6,7 +6,8 @@ from io import StringIO
 from itertools import combinations
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console
+from rich.columns import Columns
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +21,8 @@ _MOST_CLASSES = 20
 _MOST_LINES = 8
 _LONGEST = 40
 _BAR = 24
+# From so many columns on tables stand side by side.
+_WIDE = 120
 _COLUMNS = ("boxes", "masks", "relationships", "labels", "points")
 # What a person tells apart: the first number of boxes of each line.
 _BOX_STEPS = (0, 1, 2, 3, 5, 10, 20, 50, 100, 200, 500)
@@ -51,8 +54,8 @@ def plain_lines(found: Statistics) -> list[str]:
         if block.bars:
             rows = [(*row, bar) for row, bar in zip(rows, ("", *_bars(block.bars)), strict=True)]
         widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
-        lines += ["", block.title] if block.title else [""]
-        for row in rows:
+        lines += ["", block.title]
+        for row in rows if any(block.columns) else rows[1:]:
             cells = [set_cell_size(row[0], widths[0])]
             last = len(row) - bool(block.bars)
             cells += [
@@ -70,20 +73,26 @@ def drawn(found: Statistics, width: int) -> str:
     )
     for line in _heading(found):
         console.print(Text(printable(line)))
-    for block in blocks(found):
-        console.print()
-        console.print(_table(block))
-        if block.ending:
-            console.print(Text(block.ending, style="dim"))
+    shown = [_drawn(block) for block in blocks(found)]
+    if width < _WIDE:
+        for each in shown:
+            console.print("", each)
+    elif shown:
+        # The table of classes is as wide as several others.
+        console.print("", shown[0], "", Columns(shown[1:], padding=(1, 4)))
     written = console.file
     assert isinstance(written, StringIO)
     return written.getvalue().rstrip("\n")
 
 
+def _drawn(block: Block) -> Group:
+    """Return a table under its title."""
+    ending = [Text(block.ending, style="dim")] if block.ending else []
+    return Group(Text(block.title, style="bold"), _table(block), *ending)
+
+
 def _table(block: Block) -> Table:
-    table = Table(
-        title=Text(block.title, style="bold"), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-    )
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=any(block.columns))
     for place, name in enumerate(block.columns):
         # A name gives way before a number does.
         table.add_column(
