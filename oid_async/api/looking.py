@@ -25,8 +25,9 @@ async def stats(
     """Count what is in a folder that a download has filled, or what a query selects: classes, boxes, sizes, licences.
 
     With `savepath` the folder's own tables are counted, also while a download is on, or after an interrupt (`notes`
-    says how far it is); of the keywords `cache_dir`, the tables and the lists are taken, as `open` takes them. Without
-    it the other keywords, or `query`, say what to select: images are chosen as `plan` chooses them, and the rows that
+    says how far it is); of the keywords `cache_dir`, the tables and the lists are taken, as `open` takes them. It may
+    be the folder of an export (yolo, coco, voc, imagefolder, parquet): its own files are counted then. Without it the
+    other keywords, or `query`, say what to select: images are chosen as `plan` chooses them, and the rows that
     `download` would save are counted. Nothing is fetched but tables.
 
     `html` is a file that a page with plots is written to, which opens offline; it appears whole or not at all, and

@@ -253,7 +253,7 @@ def _add_view(view: Parser) -> None:
 
 def _add_stats(stats: Parser) -> None:
     """Add the arguments and options of `stats`."""
-    about = f"{_ABOUT_SAVEPATH}; without it the options say which images are meant"
+    about = f"{_ABOUT_SAVEPATH}, or an export; without it the options say which images are meant"
     stats.add_argument("savepath", nargs="?", metavar="SAVEPATH", help=about)
     about = "write a page with plots, too, which opens offline; needs the extra oid-async[view]; -: to stdout alone"
     stats.under["output"].add_argument("--html", metavar="FILE|-", help=about)

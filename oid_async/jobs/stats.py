@@ -34,6 +34,7 @@ from oid_async.report import Report
 from oid_async.select.negatives import Negatives
 from oid_async.select.query import in_splits
 from oid_async.statistics.count import count
+from oid_async.statistics.exports import export_format, export_tables
 from oid_async.statistics.folder import tables_of
 from oid_async.statistics.tables import COLUMNS, IMAGE, IMAGE_SCHEMA, Tables, Workplace
 from oid_async.statistics.value import Statistics
@@ -108,7 +109,10 @@ def _write_page(found: Statistics, target: Path | BinaryIO, stopped: Callable[[]
 
 
 class FolderStats:
-    """The numbers of one saved folder, also while a run fills it. `given` are places that the call has named."""
+    """The numbers of one saved folder, also while a run fills it, or of an export.
+
+    `given` are places that the call has named.
+    """
 
     def __init__(self, given: Given, sink: Sink) -> None:
         self._given = given
@@ -124,6 +128,10 @@ class FolderStats:
 
     def _count(self, stopped: Callable[[], bool]) -> Statistics:
         savepath = self._given.options.savepath
+        if (name := export_format(savepath)) is not None:
+            with _scratch() as scratch:
+                work = Workplace(scratch, str(savepath), stopped)
+                return replace(count(export_tables(savepath, name, work), work), savepath=str(savepath))
         with open_folder(Folder(savepath), "read", self._given) as dataset, _scratch() as scratch:
             work = Workplace(scratch, str(savepath), stopped)
             return replace(count(tables_of(dataset, work), work), savepath=str(savepath), notes=dataset.notes)

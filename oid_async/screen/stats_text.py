@@ -127,7 +127,7 @@ def _heading(found: Statistics) -> Iterator[str]:
     images = found.images
     where = {"folder": f"{found.savepath}: ", "export": f"{found.savepath}: "}.get(found.of, "the query selects ")
     parts = [counted(images.selected, "image")]
-    if images.ok is not None:
+    if images.ok is not None and found.of == "folder":
         size = f" ({size_text(images.bytes)})" if images.bytes else ""
         parts.append(f"{images.ok} saved{size}")
     parts += [f"{count} {word}" for word, count in (("failed", images.failed), ("pending", images.pending)) if count]

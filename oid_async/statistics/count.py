@@ -28,13 +28,18 @@ def count(tables: Tables, work: Workplace) -> Statistics:
         return found
     boxes, images = rows["bbox"], found.images.selected if found.images.ok is None else found.images.ok
     share, aspect = box_shapes(boxes, work)
+    flags = flag_counts(boxes, work)
+    if tables.of == "export" and not any(each.yes or each.no for each in flags.values()):
+        # The format has no place for them.
+        flags, classes = {}, tuple(replace(each, flags={}) for each in classes)
     return replace(
         found,
+        classes=classes,
         boxes_per_image=boxes_per_image(boxes, images, work),
         box_share=share,
         box_aspect=aspect,
         box_positions=positions(boxes, work),
-        flags=flag_counts(boxes, work),
+        flags=flags,
     )
 
 

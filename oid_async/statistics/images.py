@@ -52,14 +52,15 @@ def of_images(of: Subject, images: pl.LazyFrame, work: Workplace) -> Statistics:
     """Return what the table of images alone tells."""
     saved, failed = (images.filter(pl.col("Status") == status) for status in (_OK, _FAILED))
     counts = image_counts(images, work)
+    licenses = counts_of(images, "License", work)
     return Statistics(
         of,
         images=ImageCounts(counts.selected) if of == "query" else counts,
         splits=counts_of(images, "Subset", work),
         roles=counts_of(images, "Role", work),
-        sources=counts_of(saved, "Source", work),
+        sources=counts_of(saved, "Source", work) if of == "folder" else {},
         reasons=counts_of(failed, "Reason", work),
         image_sizes=image_sizes(saved, work),
-        licenses=counts_of(images, "License", work),
+        licenses={} if of == "export" and licenses.keys() <= {""} else licenses,
         authors=authors(images, work),
     )
