@@ -8,16 +8,26 @@ Usage:
 columns, label_data.csv, query.json; but only so many image files, which are all the gallery opens. It takes the tables
 that tables.py has made in MIRROR, or makes them.
 
-`measure` removes the gallery's index, starts `Catalog` in a process of its own, and asks what the page asks: the first
-page while there is no index, then filters and orders while it is being made and afterwards. One JSON object on stdout.
+`measure` removes the gallery's index, starts `oid-async view` and asks what the page asks: the first page while there
+is no index, pages while it is made, then filters and orders; so many that each is made anew. Memory is the server's
+peak. One JSON object on stdout.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
+import re
+import shutil
+import statistics
+import subprocess
+import sys
 import tempfile
+import time
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from corpus import jpeg
@@ -79,6 +89,97 @@ def make(folder: Path, tables: Tables, files: int) -> None:
         (folder / "images" / name).write_bytes(body)
 
 
+# What the page asks once the index is there: a name for the figures, and the parameters.
+QUESTIONS = {
+    "a class": "class=Person",
+    "any of two classes": "class=Person&class=Car",
+    "both classes": "class=Person&class=Football&match=all",
+    "without a class": "without=Clothing",
+    "a flag": "flag=IsOccluded:yes",
+    "a flag of a class": "class=Person&flag=IsGroupOf:yes",
+    "boxes of a size": "min_area=5&max_area=10",
+    "failed images": "status=failed",
+    "a split": "split=train",
+    "sorted by boxes": "sort=boxes&order=desc",
+    "sorted by area": "sort=area&order=desc",
+    "sorted by bytes": "sort=bytes",
+    "sorted by file name": "sort=file_name",
+    "sorted by status": "sort=status&order=desc",
+}
+
+
+class Gallery:
+    """A started `oid-async view`, asked as a browser does."""
+
+    def __init__(self, program: Path, folder: Path) -> None:
+        self.started = time.perf_counter()
+        command = [str(program), "view", str(folder), "--no-open", "--port", "0"]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        found = None
+        while found is None:
+            line = self.process.stderr.readline()
+            if not line:
+                raise SystemExit("the gallery has not started")
+            found = re.search(r"(http://[^ ?]+/)\?token=\S+", line)
+        self.url = found[1]
+        self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        self._get(found[0])
+
+    def _get(self, url: str) -> bytes:
+        with self._opener.open(url, timeout=300) as answer:
+            return bytes(answer.read())
+
+    def ask(self, path: str) -> tuple[float, dict[str, Any]]:
+        """Return how long an answer took, in seconds, and the answer."""
+        began = time.perf_counter()
+        body = self._get(self.url + path)
+        return time.perf_counter() - began, json.loads(body)
+
+    @property
+    def peak_mb(self) -> float:
+        """The peak of its memory, in MiB."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(r"VmHWM:\s+(\d+) kB", status)
+        return int(found[1]) / 1024 if found else 0.0
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+
+def measure(program: Path, folder: Path, rounds: int) -> dict[str, Any]:
+    """Open the gallery without an index, wait for it, ask each question so many times, each time as if anew."""
+    shutil.rmtree(folder / ".oid_async" / "gallery", ignore_errors=True)
+    gallery = Gallery(program, folder)
+    figures: dict[str, Any] = {"started_s": time.perf_counter() - gallery.started}
+    try:
+        took, facts = gallery.ask("api/folder")
+        pages = [gallery.ask("api/images?limit=120")[0]]
+        figures |= {"images": facts["images"]["selected"], "folder_s": took, "first_page_s": pages[0]}
+        figures["open_to_first_page_s"] = time.perf_counter() - gallery.started
+        offset = 0
+        while not facts["index"]["ready"]:
+            time.sleep(1)
+            offset += 100_003
+            pages.append(gallery.ask(f"api/images?offset={offset % figures['images']}&limit=120")[0])
+            _, facts = gallery.ask("api/folder")
+        figures["index_s"] = time.perf_counter() - gallery.started
+        figures["page_while_indexing_s"] = {"median": statistics.median(pages[1:]), "most": max(pages[1:])}
+        figures["peak_mb_with_index"] = gallery.peak_mb
+        figures["questions_s"] = {name: [] for name in QUESTIONS}
+        figures["totals"] = {}
+        for number in range(rounds):
+            for name, parameters in QUESTIONS.items():
+                took, page = gallery.ask(f"api/images?{parameters}&offset={number * 1000}&limit=120")
+                figures["questions_s"][name].append(round(took, 3))
+                figures["totals"][name] = page["total"]
+        figures["peak_mb"] = gallery.peak_mb
+    finally:
+        gallery.stop()
+    return figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="The gallery of a whole split: make its folder, measure its answers.")
     parser.add_argument("what", choices=("make", "measure"))
@@ -86,13 +187,14 @@ def main() -> None:
     parser.add_argument("--tables", type=Path, help="a folder that tables.py has filled; by default made anew")
     parser.add_argument("--images", type=int, default=PUBLISHED_IMAGES, help="size of tables that are made")
     parser.add_argument("--files", type=int, default=300, help="how many image files there are")
+    parser.add_argument("--program", type=Path, default=Path(sys.executable).with_name("oid-async"))
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    if args.what == "make":
-        with tempfile.TemporaryDirectory(prefix="oid-async-bench-") as scratch:
-            make(
-                args.folder, Tables(args.tables) if args.tables else make_tables(Path(scratch), args.images), args.files
-            )
+    if args.what == "measure":
+        print(json.dumps(measure(args.program, args.folder, args.rounds), indent=1))
+        return
+    with tempfile.TemporaryDirectory(prefix="oid-async-bench-") as scratch:
+        make(args.folder, Tables(args.tables) if args.tables else make_tables(Path(scratch), args.images), args.files)
 
 
 if __name__ == "__main__":

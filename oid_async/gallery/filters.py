@@ -1,6 +1,7 @@
 """Which images a state shows, and in which order: row numbers of the manifest."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import polars as pl
 
@@ -26,6 +27,10 @@ def needs_index(state: State) -> bool:
     )
 
 
+def _has_no_filter(state: State) -> bool:
+    return replace(state, sort="image_id", order="asc") == State()
+
+
 def shows_all(state: State) -> bool:
     """Return whether a state shows all images in the manifest's order."""
     return state == State()
@@ -40,24 +45,33 @@ def select_rows(manifest: ManifestRows, index: Index | None, state: State) -> pl
     images = manifest.images
     if not manifest.has_roles and state.roles:
         images = images.with_columns(pl.lit("selected").alias("Role"))
-    for name, column in _COLUMNS.items():
+    for name, fact in _COLUMNS.items():
         if values := getattr(state, name):
-            images = images.filter(pl.col(column).is_in(list(values)))
-    images = images.select(ROW, *([_SORTED_BY[state.sort]] if state.sort in _SORTED_BY else []))
+            images = images.filter(pl.col(fact).is_in(list(values)))
+    column: str | None = _SORTED_BY.get(state.sort)
+    images = images.select(ROW, *([column] if column is not None else []))
     if index is not None and needs_index(state):
-        images = _with_annotations(images, index, state)
-    return _sorted(images, index, state).select(ROW).collect(engine="streaming").to_series()
-
-
-def _sorted(images: pl.LazyFrame, index: Index | None, state: State) -> pl.LazyFrame:
+        # Joins keep no order.
+        images = _with_annotations(images, index, state).sort(ROW)
+        if state.sort in ("boxes", "area"):
+            column = "bbox" if state.sort == "boxes" else "area"
+            images = _with_counts(None if _has_no_filter(state) else images, index, column)
     descending = state.order == "desc"
-    if state.sort == "image_id":
-        return images.sort(ROW, descending=descending)
-    column = _SORTED_BY.get(state.sort, "bbox" if state.sort == "boxes" else "area")
-    if column not in _SORTED_BY.values() and index is not None and column not in images.collect_schema():
-        counts = index.counts().with_row_index(ROW).select(ROW, column)
-        images = images.join(counts, on=ROW, how="left")
-    return images.sort(column, ROW, descending=[descending, False], nulls_last=True)
+    if column is not None:
+        # By one column, keeping the order: three times as fast as by two.
+        images = images.sort(column, descending=descending, nulls_last=True, maintain_order=True)
+    rows = images.select(ROW).collect(engine="streaming").to_series()
+    return rows.reverse() if column is None and descending else rows
+
+
+def _with_counts(images: pl.LazyFrame | None, index: Index, column: str) -> pl.LazyFrame:
+    """Return images (None: all) with a column of the index's table of images; both are in order of ROW, and stay so."""
+    counts = index.counts().with_row_index(ROW).select(ROW, column)
+    if images is None:
+        return counts
+    if column in images.collect_schema():
+        return images
+    return images.join(counts, on=ROW, how="left", maintain_order="left")
 
 
 def _with_annotations(images: pl.LazyFrame, index: Index, state: State) -> pl.LazyFrame:

@@ -42,9 +42,8 @@ def _counts(snapshot: Snapshot, numbers: pl.Series) -> dict[int, dict[str, int]]
     index = snapshot.index
     if index is None:
         return {}
-    wanted = pl.LazyFrame({ROW: numbers})
     with reading(index.file):
-        counted = index.counts().with_row_index(ROW).join(wanted, on=ROW, how="semi").collect(engine="streaming")
+        counted = index.counts_of(numbers)
     kinds = [kind for kind in KINDS if kind in index.kinds]
     return {row[ROW]: {kind: row[kind] for kind in kinds} for row in counted.iter_rows(named=True)}
 

@@ -24,6 +24,7 @@ import polars as pl
 
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import InputError
+from oid_async.gallery.manifest_rows import ROW
 from oid_async.openimages.classes import Classes
 from oid_async.openimages.kinds import KINDS, KindName
 from oid_async.openimages.vocabulary import FLAGS
@@ -87,6 +88,15 @@ class Index:
     def counts(self) -> pl.LazyFrame:
         """Scan the numbers of rows of each image, in order of the manifest."""
         return pl.scan_parquet(parts(self.path, IMAGES, -(-self.images // IMAGES_A_PART)), glob=False)
+
+    def counts_of(self, rows: pl.Series) -> pl.DataFrame:
+        """Return the numbers of rows of some images, with ROW, in the order of the manifest."""
+        found = []
+        for number in sorted(set((rows // IMAGES_A_PART).to_list())):
+            part = pl.scan_parquet(part_path(self.path, IMAGES, number + 1), glob=False)
+            numbered = part.with_row_index(ROW, offset=number * IMAGES_A_PART)
+            found.append(numbered.filter(pl.col(ROW).is_in(rows.implode())))
+        return pl.concat(found).collect(engine="streaming") if found else pl.DataFrame(schema={ROW: pl.UInt32})
 
     @cached_property
     def names(self) -> Classes:

@@ -22,7 +22,8 @@ from oid_async.openimages.kinds import KINDS, KindName
 from oid_async.store.disk import plain_file
 from oid_async.tables.reading import reading
 
-_BLOCK_BYTES = 32 << 20
+# Short enough that a page which is asked for meanwhile need not wait: both share the processors.
+_BLOCK_BYTES = 16 << 20
 _MOST_RECORD_BYTES = 256 << 20
 _BOM = b"\xef\xbb\xbf"
 _NEVER = "\x01"
