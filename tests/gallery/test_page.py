@@ -12,6 +12,7 @@ from playwright.async_api import Page, expect
 from support.browser import Windows
 from support.gallery_folders import (
     GREY,
+    HOSTILE_LINKS,
     HOSTILE_TEXTS,
     PIXEL_BOX,
     PIXEL_MASK,
@@ -127,7 +128,7 @@ async def test_filters_are_chosen_on_the_page(windows: Windows, demo: Served, de
     await part(page, "class-option").first.click()
     await expect(part(page, "chip").filter(has_text="Dog")).to_be_visible()
     await part(page, "flag-IsOccluded").select_option("yes")
-    await page.wait_for_url("**flag=*")
+    await page.wait_for_url("**flag=**")
     query = parse_qs(urlsplit(page.url).query)
     assert query["flag"] == ["IsOccluded:yes"]
     assert query["class"] in (["Dog"], ["/m/0bt9lr"])
@@ -331,6 +332,65 @@ async def test_hostile_texts_stay_text(windows: Windows, hostile: Served) -> Non
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     # A mask of a hostile path is not there, which a browser's console says by itself.
     windows.expected.append("Failed to load resource")
+
+
+async def links_out(page: Page) -> list[tuple[str, str]]:
+    """Return target and `rel` of every link of the large view that leads out of the gallery."""
+    links = (
+        await part(page, "viewer").locator("a[href]").evaluate_all("links => links.map(link => [link.href, link.rel])")
+    )
+    return [(target, rel) for target, rel in links if urlsplit(target).netloc != urlsplit(page.url).netloc]
+
+
+async def test_only_addresses_of_the_web_are_links(windows: Windows, hostile: Served) -> None:
+    """Scripts, files and addresses without a scheme are no links, wherever a table has them."""
+    page = await looked_at(windows, hostile)
+    for number in range(len(HOSTILE_TEXTS) + 1, len(HOSTILE_TEXTS) + len(HOSTILE_LINKS) + 1):
+        await go(page, f"image=train/{image_id(number)}")
+        await opened(page)
+        assert await links_out(page) == []
+
+
+async def test_an_image_has_its_attribution(windows: Windows, demo: Served, demo_folder: Path) -> None:
+    """Large, an image shows author, licence and title, and leads to its pages, which learn nothing of the gallery."""
+    has_all = pl.all_horizontal(pl.col("Author", "Title", "License", "OriginalLandingURL").is_not_null())
+    row = pl.read_parquet(demo_folder / "manifest.parquet").filter(has_all, Status="ok").row(0, named=True)
+    page = await looked_at(windows, demo, f"image={row['Subset']}/{row['ImageID']}")
+    await opened(page)
+    shown = await part(page, "viewer").inner_text()
+    assert [row[name] for name in ("Author", "Title", "License") if row[name] not in shown] == []
+    links = await links_out(page)
+    assert {row["OriginalLandingURL"], row["OriginalURL"]} <= {target for target, _ in links}
+    assert {rel for _, rel in links} == {"noopener noreferrer"}
+
+
+async def test_classes_and_kinds_are_hidden_and_shown(windows: Windows, demo: Served, demo_folder: Path) -> None:
+    """A click in the legend takes a class off the pictures, a key takes all boxes off; the address remembers both."""
+    image, boxes = image_of_most_boxes(demo_folder)
+    label, name = boxes.select("LabelName", "Category").row(0)
+    page = await looked_at(windows, demo, f"image={image}")
+    await opened(page)
+    assert len(await drawn_rows(page, "bbox")) == len(boxes)
+    await go(page, f"image={image}&hide={quote(name)}")
+    await opened(page)
+    left = {row["label"] for row in await drawn_rows(page, "bbox")}
+    assert left == set(boxes["LabelName"]) - {label}
+    await go(page, f"image={image}")
+    await page.keyboard.press("b")
+    await page.wait_for_url("**hide=bbox**")
+    assert await drawn_rows(page, "bbox") == []
+
+
+async def test_images_are_sorted(windows: Windows, demo: Served, demo_folder: Path) -> None:
+    """Chosen on the page, the order of bytes and of file names is that of the manifest."""
+    manifest = pl.read_parquet(demo_folder / "manifest.parquet").filter(Status="ok")
+    page = await looked_at(windows, demo, "status=ok")
+    for column, value in (("Bytes", "bytes"), ("FileName", "file_name")):
+        await part(page, "sort").select_option(value)
+        await page.wait_for_url(f"**sort={value}**")
+        expected = manifest.sort(column, maintain_order=True)["ImageID"].to_list()
+        found = [image.partition("/")[2] for image in await shown_images(page)]
+        assert found == expected[: len(found)]
 
 
 async def test_hostile_names_can_be_filtered_by(windows: Windows, hostile: Served) -> None:
