@@ -19,8 +19,9 @@ from oid_async.concurrency import acquired, available_processors, in_thread, sin
 from oid_async.events import Hold, Holding, Note, Sink
 from oid_async.http.descriptors import allowed, most_workers
 from oid_async.http.estimator import MOST
-from oid_async.http.hosts import Hosts
+from oid_async.http.hosts import Hosts, host_name
 from oid_async.http.retry import Limits
+from oid_async.http.urls import parse_url
 from oid_async.jobs.gathering.given_lists import GivenLists, given_lists
 from oid_async.jobs.ownership import owned_folder
 from oid_async.jobs.site import Site, allowed_endpoints, named_endpoints, open_site
@@ -129,6 +130,8 @@ async def open_run(
             on_wait=partial(_report_wait, sink),
             measures=report.measures,
         )
+        if site.url is not None and site.name is not None and site.url != site.name:
+            report.measures.known_as[host_name(parse_url(site.url))] = site.name
         client = None
         if not dry_run:
             # It takes a while to import, and answering a question from the cache needs none.

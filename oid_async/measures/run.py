@@ -20,6 +20,8 @@ class RunMeasures:
     def __init__(self, clock: Callable[[], float] = monotonic, *, most_hosts: int = MOST_HOSTS) -> None:
         self.clock = clock
         self.workers = 0
+        # What a host is called over runs, where its address is another one every time.
+        self.known_as: dict[str, str] = {}
         self._most_hosts = most_hosts
         self._hosts: dict[str, HostMeasures] = {}
         self.start()
@@ -41,7 +43,7 @@ class RunMeasures:
         now = self.clock()
         used = [(name, host) for name, host in self._hosts.items() if not host.is_empty]
         used.sort(key=lambda pair: (pair[0] == OTHERS, -pair[1].requests, -pair[1].other_requests))
-        return {name: host.as_json(now) for name, host in used}
+        return {self.known_as.get(name, name): host.as_json(now) for name, host in used}
 
     def as_json(self, without_cpu_s: tuple[float, float] = (0.0, 0.0)) -> dict[str, Any]:
         """Return all of it, as the report of a run shows it; `without_cpu_s` was used for something else."""
