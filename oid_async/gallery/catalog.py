@@ -81,7 +81,7 @@ class Catalog:
         self._images: OrderedDict[tuple[str, str], SavedImage] = OrderedDict()
         self._revision = 1
         self._seen = look()
-        self._next_s = clock()
+        self._next_s = self._retry_s = clock()
         self._error: str | None = None
         self._current = self._opened()
 
@@ -104,6 +104,8 @@ class Catalog:
             snapshot = self._current
             snapshot.readers += 1
         try:
+            if snapshot.index is not None and snapshot.is_stale:
+                snapshot.forget_index()
             yield snapshot
         finally:
             with self._lock:
@@ -125,12 +127,13 @@ class Catalog:
         """
         with self._updating:
             try:
-                if self._current.is_prepared:
+                if self._current.is_prepared or self._current.is_stale:
                     self._renew(is_stopped)
                 else:
                     began = self._clock()
                     with self._reading() as snapshot:
                         snapshot.prepare(is_stopped)
+                        snapshot.sweep()
                     self._took(self._clock() - began)
                     self._revision += 1
             except StoppedError:
@@ -140,7 +143,8 @@ class Catalog:
     def _renew(self, is_stopped: Callable[[], bool]) -> None:
         """Open the folder anew if it has changed and it is time; replace what is read once that has its index."""
         seen = self._look()
-        if seen == self._seen or self._clock() < self._next_s:
+        is_due = seen != self._seen and self._clock() >= self._next_s
+        if not is_due and not (self._current.is_stale and self._clock() >= self._retry_s):
             return
         began = self._clock()
         try:
@@ -148,7 +152,7 @@ class Catalog:
         except (OidError, OSError, pl.exceptions.PolarsError) as error:
             # Between two moments of a run a folder may have no tables to read: the answers of before stay.
             self._error = f"the folder has changed and cannot be read now: {error}"
-            self._next_s = self._clock() + _RETRY_S
+            self._next_s = self._retry_s = self._clock() + _RETRY_S
             return
         try:
             snapshot.prepare(is_stopped)
@@ -163,6 +167,7 @@ class Catalog:
             is_unread = before.readers == 0
         if is_unread:
             before.close()
+            snapshot.sweep()
         self._took(self._clock() - began)
 
     def _took(self, cost_s: float) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import polars as pl
 
+from oid_async.errors import InputError
 from oid_async.gallery.manifest_rows import ROW
 from oid_async.gallery.snapshot import Snapshot
 from oid_async.openimages.kinds import KINDS
@@ -42,8 +43,11 @@ def _counts(snapshot: Snapshot, numbers: pl.Series) -> dict[int, dict[str, int]]
     index = snapshot.index
     if index is None:
         return {}
-    with reading(index.file):
-        counted = index.counts_of(numbers)
+    try:
+        with reading(index.file):
+            counted = index.counts_of(numbers)
+    except InputError:
+        return {}  # somebody has removed it: it is made again
     kinds = [kind for kind in KINDS if kind in index.kinds]
     return {row[ROW]: {kind: row[kind] for kind in kinds} for row in counted.iter_rows(named=True)}
 

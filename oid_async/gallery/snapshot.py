@@ -50,6 +50,7 @@ class Snapshot:
         self.index_error: str | None = None
         self.readers = 0
         self.has_tables = dataset.made is None
+        self._manifest_identity = _identity(dataset.manifest.path)
         self._tables: dict[KindName, TableRows] = {}
         self._selections: OrderedDict[State, pl.Series] = OrderedDict()
         self._lock = threading.Lock()
@@ -69,6 +70,11 @@ class Snapshot:
         """What somebody who looks at the folder should know, a line each."""
         index_error = () if self.index_error is None else (self.index_error,)
         return tuple(dict.fromkeys((*self.dataset.notes, *self.faults, *self.errors.values(), *index_error)))
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether another manifest is in the place of this one: row numbers of the index are not of its rows."""
+        return _identity(self.dataset.manifest.path) != self._manifest_identity
 
     @property
     def is_prepared(self) -> bool:
@@ -195,14 +201,22 @@ class Snapshot:
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise
-        _sweep(place, name)
         return Index(place / name)
 
+    def sweep(self) -> None:
+        """Remove the indexes of earlier tables, which nobody reads any more, and what killed viewers have left."""
+        if self.index is None or self.dataset.made is not None:
+            return
+        with suppress(OSError):
+            for path in self.index.path.parent.glob("index-*"):
+                is_old = path.suffix != ".part" or path.stat().st_mtime < time.time() - _LEFT_BEHIND_S
+                if path != self.index.path and is_old and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
 
-def _sweep(place: Path, current: str) -> None:
-    """Remove the indexes of earlier tables, and what killed viewers have left."""
-    with suppress(OSError):
-        for path in place.glob("index-*"):
-            is_old = path.suffix != ".part" or path.stat().st_mtime < time.time() - _LEFT_BEHIND_S
-            if path.name != current and is_old and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns

@@ -228,22 +228,40 @@ def test_making_the_index_can_be_stopped(tmp_path: Path) -> None:
 
 def test_a_folder_that_a_run_fills_is_opened_anew_now_and_then(tmp_path: Path) -> None:
     """Not before it is due, and only if it has changed; the answers change at once, with a new revision."""
-    now, seen, path = [0.0], [1], folder_of(tmp_path / "folder")
-    catalog = opened(path, lambda: seen[0], lambda: now[0])
+    now, seen = [0.0], ["6"]
+    folder_of(tmp_path / "6", images=6)
+    folder_of(tmp_path / "9", images=9)
+    catalog = Catalog(lambda: SavedDataset(Folder(tmp_path / seen[0])), lambda: seen[0], lambda: now[0])
     update(catalog)
     before = catalog.revision
-    shutil.rmtree(path)
-    folder_of(path, images=9)
+    update(catalog)
+    assert catalog.revision == before
+    catalog._next_s = 5.0
+    seen[0] = "9"
     update(catalog)
     assert (catalog.revision, catalog.folder()["images"]["selected"]) == (before, 6)
-    seen[0] = 2
+    now[0] = 5.0
     update(catalog)
     assert (catalog.revision, catalog.images(DOGS)["total"]) == (before + 1, 7)
-    shutil.rmtree(path)
-    seen[0] = 3
+    seen[0] = "lost"
     update(catalog)
     assert "cannot be read now" in catalog.folder()["notes"][-1]
-    assert catalog.revision == before + 1
+    assert catalog.images(DOGS)["total"] == 7
+    catalog.close()
+
+
+def test_another_manifest_in_its_place_is_never_read_with_the_index_of_before(tmp_path: Path) -> None:
+    """Another query has replaced the tables: the filter waits, and the folder is opened anew at once."""
+    now, path = [0.0], folder_of(tmp_path / "folder")
+    catalog = opened(path, clock=lambda: now[0])
+    update(catalog)
+    folder_of(tmp_path / "other", images=9)
+    for name in ("manifest.parquet", "bbox/bbox.csv"):
+        (tmp_path / "other" / name).replace(path / name)
+    assert catalog.images(DOGS)["total"] is None
+    update(catalog)
+    assert catalog.images(DOGS)["total"] == 7
+    assert len(list((path / ".oid_async" / "gallery").glob("index-*"))) == 1
     catalog.close()
 
 
