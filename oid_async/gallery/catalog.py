@@ -241,6 +241,19 @@ class Catalog:
                 answer |= page_of(snapshot, rows)
             return answer | {"total": total, "index": _progress(snapshot), "notes": self._notes(snapshot)}
 
+    def place(self, state: State, split: str, image_id: str) -> dict[str, Any]:
+        """Return the answer to `GET /api/place/SPLIT/IMAGE_ID`: {"revision": 1, "place": n or None}.
+
+        The place is the image's offset in what `images` returns for a state; None if it is not among those images, or
+        the state needs the index and that is not ready. Raises UsageError and InputError as `images`.
+        """
+        with self._reading() as snapshot:
+            place = snapshot.manifest.number_of(split, image_id)
+            if place is not None and not shows_all(state):
+                numbers = self._selected(snapshot, state)
+                place = None if numbers is None else numbers.index_of(place)
+            return {"revision": self._revision, "place": place}
+
     def _selected(self, snapshot: Snapshot, state: State) -> pl.Series | None:
         """Return the row numbers of a state's images, None while it needs an index that is not there."""
         if needs_index(state) and snapshot.index is None:

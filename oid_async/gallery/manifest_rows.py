@@ -78,6 +78,12 @@ class ManifestRows:
         with reading(self._dataset.manifest):
             return self._images.filter(pl.col("ImageID") == image_id).collect().to_dicts()
 
+    def number_of(self, split: str, image_id: str) -> int | None:
+        """Return the row number of an image, None if it is not in the manifest."""
+        with reading(self._dataset.manifest):
+            found = self.images.filter(ImageID=image_id, Subset=split).select(ROW).head(1).collect()
+        return int(found.item()) if len(found) else None
+
     @property
     def _page_columns(self) -> list[pl.Expr]:
         role = pl.col("Role") if self.has_roles else pl.lit(SELECTED).alias("Role")

@@ -3,6 +3,7 @@
     GET /                            the page; with ?token=... it sets the cookie and leads on without the token
     GET /static/NAME                 what the page is made of, read once at the start
     GET /api/folder, /api/images     JSON: what there is, and a part of the images of a state
+    GET /api/place/SPLIT/ID          JSON: the place of an image among those of a state
     GET /api/image/SPLIT/ID          JSON: one image with all that is known of it
     GET /image/SPLIT/ID              its saved bytes, /thumbnail/SPLIT/ID a small JPEG of it
     GET /mask/MASKPATH               the PNG of a mask
@@ -121,6 +122,8 @@ class GalleryServer:
                 return await self._json(request, self._catalog.folder)
             case ["api", "images"]:
                 return await self._json(request, partial(self._images, request.raw_path))
+            case ["api", "place", split, image_id]:
+                return await self._json(request, partial(self._place, request.raw_path, split, image_id))
             case ["api", "image", split, image_id]:
                 return await self._json(request, partial(self._catalog.image, split, image_id))
             case ["thumbnail", split, image_id]:
@@ -137,6 +140,9 @@ class GalleryServer:
         offset = read_number(given, "offset", 0, _MOST_IMAGES)
         limit = read_number(given, "limit", _A_PAGE, _MOST_OF_A_PAGE)
         return self._catalog.images(State.read(given), offset, limit)
+
+    def _place(self, target: str, split: str, image_id: str) -> dict[str, Any]:
+        return self._catalog.place(State.read(_parameters(target)), split, image_id)
 
     async def _json(self, request: web.BaseRequest, ask: Callable[[], dict[str, Any]]) -> web.Response:
         packs = "gzip" in request.headers.get("Accept-Encoding", "")

@@ -230,6 +230,23 @@ def test_a_state_shows_what_a_brute_force_finds(tmp_path: Path, seed: int) -> No
     assert len({size for size in sizes if 0 < size < len(world.images)}) > 5
 
 
+def test_an_image_has_the_place_at_which_it_is_shown(tmp_path: Path) -> None:
+    """Whatever the filters and the order are: who opens an image by its address can turn to the next one."""
+    world = World(4)
+    catalog = opened(world.write(tmp_path / "folder"))
+    for words in (
+        [],
+        [("order", "desc")],
+        [("sort", "bytes"), ("status", "ok")],
+        [("class", "Dog"), ("sort", "boxes")],
+    ):
+        images = shown(catalog, words)
+        places = {image: catalog.place(State.read(words), *image)["place"] for image in world.expected(State())}
+        assert places == {image: images.index(image) if image in images else None for image in places}, words
+    assert catalog.place(State(), "train", "0")["place"] is None
+    catalog.close()
+
+
 def test_a_name_that_no_class_has_is_refused_with_the_nearest(tmp_path: Path) -> None:
     """A slip of the finger is told from a class without images."""
     catalog = opened(World(1).write(tmp_path / "folder"))

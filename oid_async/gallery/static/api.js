@@ -32,7 +32,7 @@ async function getJson(path, signal) {
 }
 
 /** "train/0123" as a part of an address: each side encoded, the slash kept. */
-const place = (image) => image.split("/").map(encodeURIComponent).join("/");
+const part = (image) => image.split("/").map(encodeURIComponent).join("/");
 
 export const imageKey = ({ split, image_id: imageId }) => `${split}/${imageId}`;
 
@@ -41,11 +41,14 @@ export const fetchFolder = (signal) => getJson("api/folder", signal);
 export const fetchPage = (query, offset, limit, signal) =>
   getJson(`api/images?${query ? `${query}&` : ""}offset=${offset}&limit=${limit}`, signal);
 
-export const fetchImage = (image, signal) => getJson(`api/image/${place(image)}`, signal);
+/** The place of an image in the result of a query, -1 if it is not among it. */
+export const fetchPlace = async (query, image) => (await getJson(`api/place/${part(image)}?${query}`)).place ?? -1;
 
-export const thumbnailAddress = (image) => `thumbnail/${place(image)}`;
+export const fetchImage = (image, signal) => getJson(`api/image/${part(image)}`, signal);
 
-export const imageAddress = (image) => `image/${place(image)}`;
+export const thumbnailAddress = (image) => `thumbnail/${part(image)}`;
+
+export const imageAddress = (image) => `image/${part(image)}`;
 
 /** The server's address of a mask, made relative to the page. */
 export const maskAddress = (url) => url.replace(/^\//, "");

@@ -1,8 +1,8 @@
 /** The gallery's page: joins the address, the grid, the filters, the legend and the large view. */
 
-import { fetchFolder, imageKey, RequestError } from "./api.js";
+import { fetchFolder, RequestError } from "./api.js";
 import { assignStyles } from "./class_styles.js";
-import { byId, count, counted, element, setAttribute } from "./dom.js";
+import { byId, count, counted, element, setAttribute, visible } from "./dom.js";
 import { Filters } from "./filters.js";
 import { Grid } from "./grid.js";
 import { buildKindToggles, DRAWN_KINDS, followKindToggles, kindOfKey, Legend } from "./legend.js";
@@ -41,7 +41,7 @@ class Page {
       this.onError(error);
     }
     await this.#showImages();
-    if (this.address.state.image) this.#openFromAddress();
+    if (this.address.state.image) this.#showImage(this.address.state.image);
     this.#timer = setTimeout(() => this.#refresh(), this.#pause);
   }
 
@@ -53,25 +53,17 @@ class Page {
     this.address.change({ hide: toggled([...this.#hidden], kindOrLabel) }, { replace: true });
   }
 
-  addressOfImage(image, at) {
-    return addressOf({ ...this.address.state, image, at: String(at) });
+  addressOfImage(image) {
+    return addressOf({ ...this.address.state, image });
   }
 
-  openImage(image, at, options) {
-    this.address.change({ image, at: String(at) }, options);
+  /** Open an image in the large view; `options` are those of `Address.change`. */
+  openImage(image, options) {
+    this.address.change({ image }, options);
   }
 
   closeImage() {
-    this.address.change({ image: "", at: "" });
-  }
-
-  /** The place of an image in the result: the one that the address holds, if it is (still) there, else -1. */
-  async placeOf(image, at) {
-    const { pages } = this.grid;
-    const isThere = async (place) => place >= 0 && (await pages.at(place).then((found) => found && imageKey(found) === image));
-    if (await isThere(at)) return at;
-    for (let place = 0; pages.peek(place); place++) if (await isThere(place)) return place;
-    return -1;
+    this.address.change({ image: "" });
   }
 
   onError = (error) => {
@@ -108,8 +100,8 @@ class Page {
     for (const { label, class_name: name } of folder.classes) this.names.add(label, name);
     const boxes = ({ rows }) => rows?.bbox ?? 0;
     assignStyles([...folder.classes].sort((a, b) => boxes(b) - boxes(a)).map(({ label }) => label), { anew: ranksChanged });
-    document.title = `${folder.name} · gallery`;
-    byId("folder-name").textContent = folder.name;
+    document.title = `${visible(folder.name)} · gallery`;
+    byId("folder-name").textContent = visible(folder.name);
     const { selected, ok, failed, pending } = folder.images;
     byId("folder-name").title = `${counted(selected, "image")}: ${count(ok)} saved, ${count(failed)} failed, ${count(pending ?? 0)} not fetched yet`;
     for (const place of ["kind-toggles", "sheet-kind-toggles", "viewer-kind-toggles"]) buildKindToggles(byId(place), this, folder.kinds);
@@ -132,18 +124,13 @@ class Page {
     if (filterQuery(state) !== filterQuery(before)) this.#showImages();
     else this.grid.redraw();
     this.viewer.redraw();
-    if (state.image !== before.image) this.#showImage(state, before);
+    if (state.image !== before.image) this.#showImage(state.image);
   }
 
-  #showImage(state, before) {
-    if (state.image) return void this.viewer.show(state.image, state.at === "" ? -1 : Number(state.at));
+  #showImage(image) {
+    if (image) return void this.viewer.show(image);
     this.viewer.hide();
-    if (before.at !== "") this.grid.moveTo(Number(before.at));
-  }
-
-  #openFromAddress() {
-    const { image, at } = this.address.state;
-    this.viewer.show(image, at === "" ? -1 : Number(at));
+    if (this.viewer.place >= 0) this.grid.moveTo(this.viewer.place);
   }
 
   async #showImages(options) {
@@ -199,8 +186,8 @@ class Page {
       before?.remove();
       return Boolean(before);
     }
-    const line = element("p", { class: `note ${sort}`, "data-testid": "note", "data-note": sort, role: alert ? "alert" : null }, element("span", {}, text), extra);
-    if (before?.firstChild.textContent !== text) before ? before.replaceWith(line) : byId("notes").append(line);
+    const line = element("p", { class: `note ${sort}`, "data-testid": "note", "data-note": sort, role: alert ? "alert" : null }, element("span", {}, visible(text)), extra);
+    if (before?.firstChild.textContent !== visible(text)) before ? before.replaceWith(line) : byId("notes").append(line);
     return true;
   }
 

@@ -1,7 +1,7 @@
 /** What stands beside a large image: its failure, captions, every annotation, where it comes from, the file. */
 
 import { swatch } from "./class_search.js";
-import { byId, bytes, count, element, named, outside } from "./dom.js";
+import { byId, bytes, count, element, named, outside, visible } from "./dom.js";
 import { KIND_NAMES, reasonInWords, STATUS_NAMES } from "./words.js";
 
 const LISTED_KINDS = ["narrative", "bbox", "segmentation", "relationship", "point", "label"];
@@ -40,7 +40,7 @@ function titleOf(shape, names) {
 
 function row(shape, names) {
   return element("button", { type: "button", class: "row", "data-testid": "row", "data-kind": shape.kind, "data-label": shape.label, "aria-pressed": "false" },
-    element("span", { class: "row-title" }, ...titleOf(shape, names)), shape.remarks.length ? element("span", { class: "muted" }, shape.remarks.join(" · ")) : null);
+    element("span", { class: "row-title" }, ...titleOf(shape, names)), shape.remarks.length ? element("span", { class: "muted" }, visible(shape.remarks.join(" · "))) : null);
 }
 
 function listOf(kind, shapes, rows, detail) {

@@ -13,8 +13,14 @@ export function element(tag, attributes = {}, ...children) {
   return made;
 }
 
+// Control characters, and those that turn the direction of what follows: "exe.png" could be written as "gnp.exe".
+const UNSEEN = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g;
+
+/** A text of a file as it may be shown: characters that cannot be seen have a mark in their place. */
+export const visible = (text) => String(text).replace(UNSEEN, "\ufffd");
+
 /** A name or text of the dataset, isolated so that its direction of writing changes nothing around it. */
-export const named = (text, attributes = {}) => element("bdi", { ...attributes, class: "name" }, String(text));
+export const named = (text, attributes = {}) => element("bdi", { ...attributes, class: "name" }, visible(text));
 
 /** A link out of the gallery; only http and https, anything else stays text. */
 export function outside(address, text, attributes = {}) {
@@ -46,7 +52,7 @@ export function showTooltip(text, x, y) {
   if (!text) return void (tooltip.hidden = true);
   const holder = document.querySelector("dialog[open]") ?? document.body;
   if (tooltip.parentNode !== holder) holder.append(tooltip);
-  if (tooltip.textContent !== text) tooltip.textContent = text;
+  tooltip.textContent = visible(text);
   tooltip.hidden = false;
   const { width, height } = tooltip.getBoundingClientRect();
   tooltip.style.left = `${Math.max(4, Math.min(x + 14, innerWidth - width - 4))}px`;

@@ -3,6 +3,8 @@
  * of the canvas: {left, top, width, height}.
  */
 
+import { visible } from "./dom.js";
+
 const HALO = "rgb(0 0 0 / 55%)";
 const CHIP_HEIGHT = 17;
 const LONGEST_CHIP = 240;
@@ -112,7 +114,7 @@ export function drawTrace(context, points, view) {
  */
 export function drawChip(context, text, x, y, style, frame, taken, must = false) {
   context.font = "600 11px system-ui, sans-serif";
-  const shown = shortened(context, text, Math.min(LONGEST_CHIP, frame.width) - 10);
+  const shown = shortened(context, visible(text), Math.min(LONGEST_CHIP, frame.width) - 10);
   const width = context.measureText(shown).width + 10;
   const left = Math.max(0, Math.min(x, frame.width - width));
   const top = Math.max(0, Math.min(y, frame.height - CHIP_HEIGHT));

@@ -176,7 +176,7 @@ export class Grid {
     const tile = this.#tileOf(event);
     if (!tile?.image || event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0) return;
     event.preventDefault();
-    this.page.openImage(imageKey(tile.image), tile.index);
+    this.page.openImage(imageKey(tile.image));
   }
 
   #focused(event) {

@@ -1,6 +1,6 @@
 /** The images that pass the filters, fetched from the server in pages as they are needed. */
 
-import { fetchPage } from "./api.js";
+import { fetchPage, fetchPlace, imageKey } from "./api.js";
 
 const PAGE_SIZE = 120;
 const KEPT_PAGES = 50;
@@ -29,6 +29,15 @@ export class ImagePages {
     const page = this.#pages.get(Math.floor(index / PAGE_SIZE));
     const image = page?.images[index % PAGE_SIZE];
     return image && { image, classes: page.classes };
+  }
+
+  /** The place of an image: from the pages that are here, else from the server; -1 if it is not in the result. */
+  async placeOf(image) {
+    for (const [number, { images }] of this.#pages) {
+      const found = images.findIndex((each) => imageKey(each) === image);
+      if (found >= 0) return number * PAGE_SIZE + found;
+    }
+    return fetchPlace(this.query, image);
   }
 
   /** The image at a place of the result, fetched if need be; undefined past the end or after an error. */

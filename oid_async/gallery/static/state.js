@@ -4,9 +4,8 @@ const DEFAULTS = { match: "any", sort: "image_id", order: "asc" };
 const FILTER_LISTS = ["class", "without", "flag", "split", "source", "status", "reason", "role"];
 const FILTER_TEXTS = ["match", "kind", "caption", "min_area", "max_area"];
 const ORDER = ["sort", "order"];
-// `at` is the place of the open image in the result: with it the next image is known after a reload, too.
 const LISTS = [...FILTER_LISTS, "hide"];
-const TEXTS = [...FILTER_TEXTS, ...ORDER, "image", "at", "theme"];
+const TEXTS = [...FILTER_TEXTS, ...ORDER, "image", "theme"];
 
 export const KINDS = ["bbox", "segmentation", "relationship", "narrative", "label", "point"];
 

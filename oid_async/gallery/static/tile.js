@@ -45,7 +45,7 @@ export class Tile {
     }));
     this.item.classList.remove("loading");
     Object.assign(this.item.dataset, { image: key, status: image.status });
-    this.link.href = this.page.addressOfImage(key, this.index);
+    this.link.href = this.page.addressOfImage(key);
     this.link.setAttribute("aria-label", this.#description());
     this.caption.replaceChildren(named(image.file_name || image.image_id), remark(image));
     this.frame.replaceChildren(image.status === "ok" ? this.#picture(key) : noPicture(image), this.canvas);

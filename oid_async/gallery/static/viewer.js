@@ -3,7 +3,7 @@
 import { fetchImage, imageAddress, imageKey } from "./api.js";
 import { styleOf } from "./class_styles.js";
 import { showDetails } from "./details.js";
-import { byId, count, element, setAttribute, showTooltip } from "./dom.js";
+import { byId, count, element, setAttribute, showTooltip, visible } from "./dom.js";
 import { contain, loadMask } from "./drawing.js";
 import { Overlay } from "./overlay.js";
 import { shapesOf } from "./shapes.js";
@@ -15,7 +15,7 @@ const ZOOM_STEP = 1.5;
 const TURNS = { ArrowLeft: -1, ArrowRight: 1, PageUp: -1, PageDown: 1, Home: -Infinity, End: Infinity };
 
 export class Viewer {
-  #at = -1; // the place of the image in the result of the filters; -1 where it is not known
+  place = -1; // of the image in the result of the filters; -1 if it is not there, or not known yet
   #frame = 0;
   #abort = new AbortController();
 
@@ -40,8 +40,7 @@ export class Viewer {
     this.details.addEventListener("click", (event) => this.#keep(this.#shapeOf(event)));
   }
 
-  /** Open an image; `at` is its place in the result of the filters, or -1. */
-  async show(image, at) {
+  async show(image) {
     this.#abort.abort();
     this.#abort = new AbortController();
     this.detail = null;
@@ -56,7 +55,7 @@ export class Viewer {
       this.dialog.showModal();
       this.stage.focus();
     }
-    this.#findPlace(image, at);
+    this.#findPlace(image);
     await this.#load(image, this.#abort.signal);
   }
 
@@ -93,7 +92,7 @@ export class Viewer {
     this.detail = detail;
     const { Status: status, Reason: reason, FileName: name, ImageID: imageId } = detail.image;
     for (const [label, className] of [...detail.classes, ...detail.verified_absent]) this.page.names.add(label, className);
-    byId("viewer-title").textContent = name || imageId;
+    byId("viewer-title").textContent = visible(name || imageId);
     this.picture.alt = `Image ${image}`;
     const shapes = shapesOf(detail);
     const rows = showDetails(detail, shapes, this.page.names);
@@ -148,27 +147,28 @@ export class Viewer {
   /** Go to the next (1) or previous (-1) image of the result, or to the first (-Infinity) or last one. */
   async #turn(step) {
     const { pages } = this.page.grid;
-    const target = Math.max(0, Math.min(this.#at + step, pages.total - 1));
-    if (this.#at < 0 || target === this.#at) return;
+    const target = Math.max(0, Math.min(this.place + step, pages.total - 1));
+    if (this.place < 0 || target === this.place) return;
     const from = this.dialog.dataset.image;
     const image = await pages.at(target);
-    if (image && this.dialog.dataset.image === from) this.page.openImage(imageKey(image), target, { replace: true });
+    if (image && this.dialog.dataset.image === from) this.page.openImage(imageKey(image), { replace: true });
   }
 
-  async #findPlace(image, at) {
+  async #findPlace(image) {
+    const { pages } = this.page.grid;
     this.#placeIs(-1);
-    const place = await this.page.placeOf(image, at);
+    const place = await pages.placeOf(image).catch(() => -1); // why not, the grid says
     if (this.dialog.dataset.image !== image) return;
     this.#placeIs(place);
     if (place < 0) return;
     for (const step of [1, -1]) {
-      const neighbour = await this.page.grid.pages.at(place + step);
+      const neighbour = await pages.at(place + step);
       if (neighbour?.status === "ok") new Image().src = imageAddress(imageKey(neighbour));
     }
   }
 
   #placeIs(place) {
-    this.#at = place;
+    this.place = place;
     const { total } = this.page.grid.pages;
     byId("viewer-position").textContent = place < 0 ? "" : `${count(place + 1)} of ${count(total)}`;
     this.dialog.querySelector("[data-action=previous]").disabled = place <= 0;
