@@ -15,6 +15,8 @@ from oid_async.errors import InputError, NotPlainError
 from oid_async.store.disk import is_plain, plain_file
 
 _BLOCK = 512
+# The JSON of a sample with a thousand masks has some hundred kilobytes.
+_MOST_SAMPLE_BYTES = 64 << 20
 _INDEX_SCHEMA = {"key": pl.String, "offset": pl.Int64, "size": pl.Int64}
 # A tar header: the bytes of the name, of the size in octal digits, and of the type.
 _NAME, _SIZE, _TYPE = slice(0, 100), slice(124, 136), slice(156, 157)
@@ -65,6 +67,9 @@ class ImageStore(Protocol):
     def path(self, file_name: str) -> Path | None:
         """Return where an image is a file, whether it is there or not; None where images are no files."""
 
+    def sample(self, image_id: str) -> bytes | None:
+        """Return the JSON of a sample, which holds its annotations; None where images are files. Raises as `open`."""
+
 
 class ImageFiles:
     """Images as files of one folder, by FileName."""
@@ -91,6 +96,10 @@ class ImageFiles:
     def path(self, file_name: str) -> Path | None:
         """Return where an image is a file."""
         return self.folder / file_name
+
+    def sample(self, image_id: str) -> bytes | None:
+        """Return None: annotations are in tables."""
+        return None
 
 
 class ImageShards:
@@ -123,6 +132,16 @@ class ImageShards:
     def path(self, file_name: str) -> Path | None:
         """Return None: images are members of shards."""
         return None
+
+    def sample(self, image_id: str) -> bytes | None:
+        """Return the JSON of a sample: it is the member behind the image."""
+        with self.open(image_id, "") as image:
+            header = image.offset + -(-image.size // _BLOCK) * _BLOCK
+            members = _members_of(image.file.fileno(), header, self._folder)
+            name, offset, size = next(members, ("", 0, 0))
+            if name != f"{key_of(image_id)}.json" or size > _MOST_SAMPLE_BYTES:
+                return None
+            return StoredImage(image.file, offset, size).read()
 
     @cached_property
     def _first_keys(self) -> list[tuple[str, Path]]:
@@ -172,6 +191,12 @@ class ImagesBeingPacked:
         """Return None: not all of them are files."""
         return None
 
+    def sample(self, image_id: str) -> bytes | None:
+        """Return the JSON of a sample that is packed already, None for one that is not."""
+        with suppress(InputError):
+            return self._shards.sample(image_id)
+        return None
+
 
 def key_of(image_id: str) -> str:
     """Return the key of a sample: its readers take all up to the first dot of the last part of a path.
@@ -188,19 +213,23 @@ def missing_file(path: str | Path) -> InputError:
 
 
 def _members(shard: Path) -> Iterator[tuple[str, int, int]]:
-    """Yield name, offset and size of each member. Only headers are read: twenty times faster than tarfile."""
-    long_name = None
+    """Yield name, offset and size of each member."""
     with plain_file(shard) as file:
-        descriptor, at = file.fileno(), 0
-        while len(header := os.pread(descriptor, _BLOCK, at)) == _BLOCK and header[0]:
-            try:
-                size = int(header[_SIZE].rstrip(b"\0 "), 8)
-            except ValueError as error:
-                raise InputError(f"{shard}: no tar shard, or a damaged one: byte {at} begins no member") from error
-            offset = at + _BLOCK
-            at = offset + -(-size // _BLOCK) * _BLOCK
-            if header[_TYPE] == _LONG_NAME:
-                long_name = os.pread(descriptor, size, offset)
-                continue
-            name, long_name = long_name or header[_NAME], None
-            yield name.rstrip(b"\0").decode("utf-8", "replace"), offset, size
+        yield from _members_of(file.fileno(), 0, shard)
+
+
+def _members_of(descriptor: int, at: int, shard: Path) -> Iterator[tuple[str, int, int]]:
+    """Yield the members from a header on. Only headers are read: twenty times faster than tarfile."""
+    long_name = None
+    while len(header := os.pread(descriptor, _BLOCK, at)) == _BLOCK and header[0]:
+        try:
+            size = int(header[_SIZE].rstrip(b"\0 "), 8)
+        except ValueError as error:
+            raise InputError(f"{shard}: no tar shard, or a damaged one: byte {at} begins no member") from error
+        offset = at + _BLOCK
+        at = offset + -(-size // _BLOCK) * _BLOCK
+        if header[_TYPE] == _LONG_NAME:
+            long_name = os.pread(descriptor, size, offset)
+            continue
+        name, long_name = long_name or header[_NAME], None
+        yield name.rstrip(b"\0").decode("utf-8", "replace"), offset, size

@@ -6,12 +6,16 @@ dot-dot or a NUL in it names nothing. Links are not followed, pipes and devices 
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from oid_async.dataset.image_store import StoredImage
+from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import InputError, NotPlainError
 from oid_async.gallery.catalog import Catalog, NotFoundError
+from oid_async.gallery.packed_masks import packed_mask
 from oid_async.gallery.thumbnails import MOST_BYTES, NotShownError, ThumbnailCache, thumbnail
+from oid_async.openimages.vocabulary import SPLITS
 from oid_async.store.attached_files import NAMES
 from oid_async.store.disk import plain_file
 from oid_async.store.image_check import read_header
@@ -20,6 +24,7 @@ from oid_async.store.written_files import MASKS
 
 # What stands in a path where a name should be, as in `dataset.saved`.
 _NO_NAME = re.compile(r"[/\x00]|^\.{0,2}$")
+_NO_MASK = "there is no mask of this name"
 # A browser decodes the whole picture, four bytes a pixel: this is 1 GB.
 _MOST_PIXELS = 250_000_000
 # The size of a JPEG stands in front of its pixels, behind thumbnails and colour profiles.
@@ -69,12 +74,20 @@ class Pictures:
         self._thumbnails.put(key, made)
         return made
 
-    def mask(self, name: str) -> StoredImage:
-        """Open a mask by its MaskPath, to be closed. Raises NotFoundError, NotShownError for what is none, OSError."""
-        folder = self._catalog.dataset.masks_folder
-        if NAMES[MASKS].fullmatch(name) is None or folder.is_symlink():
-            raise NotFoundError("there is no mask of this name")
-        mask = _opened(folder / name, "there is no mask of this name")
+    def mask(self, name: str) -> StoredImage | bytes:
+        """Open a mask by its MaskPath, to be closed; make it of its run lengths where masks are in shards.
+
+        Raises NotFoundError, NotShownError for what is none, OSError.
+        """
+        dataset = self._catalog.dataset
+        if NAMES[MASKS].fullmatch(name) is None or dataset.masks_folder.is_symlink():
+            raise NotFoundError(_NO_MASK)
+        try:
+            mask = _opened(dataset.masks_folder / name)
+        except NotFoundError:
+            if (made := self._packed_mask(dataset, name)) is not None:
+                return made
+            raise
         try:
             if (refused := refuse_mask(mask.read(0, HEAD_BYTES), mask.size)) is not None:
                 raise NotShownError(f"it is not shown: {refused[1]}")
@@ -83,12 +96,26 @@ class Pictures:
             raise
         return mask
 
+    def _packed_mask(self, dataset: SavedDataset, name: str) -> bytes | None:
+        """Return a mask that is in a shard, None if there is none."""
+        image_id = name.partition("_")[0]
+        try:
+            sample = dataset.image_store.sample(image_id)
+        except InputError:
+            return None
+        for split in SPLITS if sample is not None else ():
+            with suppress(NotFoundError):
+                for row in self._catalog.image(split, image_id)["masks"]:
+                    if row["MaskPath"] == name and sample is not None:
+                        return packed_mask(sample, row)
+        return None
 
-def _opened(path: Path, missing: str) -> StoredImage:
+
+def _opened(path: Path) -> StoredImage:
     try:
         file = plain_file(path)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotFoundError(missing) from error
+        raise NotFoundError(_NO_MASK) from error
     except NotPlainError as error:
         raise NotFoundError(f"it is {error.strerror}, and so not opened") from error
     return StoredImage(file, 0, os.fstat(file.fileno()).st_size)

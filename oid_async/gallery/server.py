@@ -153,10 +153,12 @@ class GalleryServer:
         return (await self._data.run(made)).response()
 
     async def _send(
-        self, request: web.BaseRequest, open_it: Callable[[], StoredImage], media_type: str
+        self, request: web.BaseRequest, open_it: Callable[[], StoredImage | bytes], media_type: str
     ) -> web.StreamResponse:
-        """Send a file block by block: at no time is more than a block of it in memory."""
+        """Send a file block by block: at no time is more than a block of it in memory. What is made is sent whole."""
         opened, etag = await self._opened(open_it)
+        if isinstance(opened, bytes):
+            return Content(opened, media_type, cache=answers.ASKED_AGAIN, etag=etag).response(request)
         try:
             if answers.is_kept(request, etag):
                 return Content(b"", media_type, cache=answers.ASKED_AGAIN, etag=etag).response(request)
@@ -186,7 +188,7 @@ class GalleryServer:
                 request.transport.abort()
             raise ConnectionResetError(str(error)) from error
 
-    async def _opened(self, open_it: Callable[[], StoredImage]) -> tuple[StoredImage, str]:
+    async def _opened(self, open_it: Callable[[], StoredImage | bytes]) -> tuple[StoredImage | bytes, str]:
         """Open a file in a thread and return its ETag, too. What is opened for a browser that has gone is closed."""
         opening = self._files.start(partial(_with_etag, open_it))
         try:
@@ -234,8 +236,10 @@ def _parameters(target: str) -> Sequence[tuple[str, str]]:
         raise UsageError(f"the address has more than {_MOST_PARAMETERS} parameters") from error
 
 
-def _with_etag(open_it: Callable[[], StoredImage]) -> tuple[StoredImage, str]:
+def _with_etag(open_it: Callable[[], StoredImage | bytes]) -> tuple[StoredImage | bytes, str]:
     opened = open_it()
+    if isinstance(opened, bytes):
+        return opened, answers.etag_of(opened)
     try:
         return opened, f'"{opened.size:x}-{opened.changed_ns:x}"'
     except OSError:
@@ -243,6 +247,8 @@ def _with_etag(open_it: Callable[[], StoredImage]) -> tuple[StoredImage, str]:
         raise
 
 
-def _close_opened(opening: "asyncio.Future[tuple[StoredImage, str]]") -> None:
+def _close_opened(opening: "asyncio.Future[tuple[StoredImage | bytes, str]]") -> None:
     if not opening.cancelled() and opening.exception() is None:
-        opening.result()[0].file.close()
+        opened, _ = opening.result()
+        if not isinstance(opened, bytes):
+            opened.file.close()

@@ -1,6 +1,7 @@
 """The verb: a server from its start to its end, in the test's own process."""
 
 import asyncio
+import io
 import json
 import shutil
 import signal
@@ -16,8 +17,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 from blockbuster import BlockBuster
+from PIL import Image
 from support.saved import SavedBox, SavedFolder, SavedImage, rectangle
 
+from oid_async import export
 from oid_async.errors import InputError, UsageError
 from oid_async.events import Event, Note
 from oid_async.gallery.listening import Place
@@ -213,3 +216,25 @@ def test_the_command_prints_its_address_and_ends_by_a_signal(folder: Path, numbe
         out, err = process.communicate(timeout=20)
     assert (process.returncode, json.loads(out), err) == (code, {"url": url}, "")
     assert time.monotonic() - started < 3
+
+
+async def test_masks_of_a_folder_without_files_come_from_its_shards(folder: Path) -> None:
+    """Images and masks that were packed into tar files: the mask has the pixels of its box."""
+    await export(savepath=folder, format="webdataset")
+    note = {"shards": str(folder / "export" / "webdataset")}
+    await asyncio.to_thread(pack_away, folder, note)
+    async with viewed(folder) as (_, browser):
+        async with browser.get(f"/api/image/train/{ID}") as answer:
+            mask = (await answer.json())["masks"][0]["url"]
+        async with browser.get(f"/{mask}") as answer, browser.get(f"/image/train/{ID}") as image:
+            assert (answer.status, image.status) == (200, 200)
+            with Image.open(io.BytesIO(await answer.read())) as picture:
+                assert picture.convert("L").getbbox() == (16, 12, 48, 36)
+
+
+def pack_away(folder: Path, note: dict[str, str]) -> None:
+    """Leave the images and masks to the shards alone, as a download with --no-files does."""
+    shutil.rmtree(folder / "images")
+    shutil.rmtree(folder / "segmentation" / "masks")
+    (folder / ".oid_async").mkdir(exist_ok=True)
+    (folder / ".oid_async" / "shards.json").write_text(json.dumps(note))
