@@ -79,23 +79,31 @@ def named_amounts(
 
 
 def histogram(
-    edges: Sequence[float | None], counts: Sequence[int], *, title: str, what: str, log: bool, description: str
+    edges: Sequence[float | None],
+    counts: Sequence[int],
+    names: Sequence[str],
+    *,
+    units: tuple[str, str],
+    log: bool,
+    description: str,
 ) -> Spec:
-    """Return bars between edges, n + 1 of them for n counts; on a logarithmic axis if asked."""
+    """Return bars between edges, n + 1 of them for n counts and names; on a logarithmic axis if asked.
+
+    `units` are those of the edges and of the counts.
+    """
     rows = [
-        {"from": low, "to": high, "count": count, "between": f"{number(low, 4)} to {number(high, 4)}"}
-        | {"said": number(count)}
-        for (low, high), count in zip(finite_bins(edges, log=log), counts, strict=False)
+        {"from": low, "to": high, "count": count, "name": name, "said": number(count)}
+        for (low, high), count, name in zip(finite_bins(edges, log=log), counts, names, strict=True)
     ]
     scale = alt.Scale(type="log", nice=False) if log else alt.Scale(nice=False, zero=False)
     axis = alt.Axis(grid=False, format="~g" if log else ",~r", labelOverlap=True, tickCount=6)
     chart = _chart(rows).mark_bar(color=COLOURS[0], binSpacing=1, minBandSize=1)
     return _spec(
         chart.encode(
-            x=alt.X("from:Q", title=title, scale=scale, axis=axis, bin="binned"),
+            x=alt.X("from:Q", title=units[0], scale=scale, axis=axis, bin="binned"),
             x2="to:Q",
-            y=alt.Y("count:Q", title=what, axis=alt.Axis(**_SHORT, tickCount=4)),
-            tooltip=[_hover("between", title), _hover("said", what)],
+            y=alt.Y("count:Q", title=units[1], axis=alt.Axis(**_SHORT, tickCount=4)),
+            tooltip=[_hover("name", units[0]), _hover("said", units[1])],
         ),
         description,
         height=200,

@@ -1,28 +1,36 @@
 """What pages are made of: cards with a plot and its table, key numbers, counts by name."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Literal
 
 from oid_async.pages.elements import Html, element, joined, table, text
 
 # Makes the specification of a plot; called only where plots are wanted.
 Draw = Callable[[], Mapping[str, Any]]
+Size = Literal["wide", "half", "small"]
 
 
 class Cards:
     """The cards of a page, in order, and the plots that are drawn in them."""
 
     def __init__(self, *, plots: bool) -> None:
-        self.parts: list[Html] = []
+        self._added: list[tuple[Size, Html]] = []
         self.plots: dict[str, Mapping[str, Any]] = {}
         self._with_plots = plots
 
-    def add(self, title: str, *content: Html, about: str = "", size: str = "") -> None:
-        """Add a card; its size is `wide` (a row of its own), `small` (a third of one) or half a row."""
+    def add(self, title: str, *content: Html, about: str = "", size: Size = "half") -> None:
+        """Add a card: as wide as the page, half as wide, or small."""
         said = [element("p", text(about), class_="about")] if about else []
-        self.parts.append(
-            element("section", element("h2", text(title)), *said, *content, class_=f"card {size}".rstrip())
-        )
+        self._added.append((size, element("section", element("h2", text(title)), *said, *content, class_="card")))
+
+    def written(self) -> list[Html]:
+        """Return the cards, those of one size that follow each other beside each other where there is room."""
+        return [
+            element("div", joined(card for _, card in group), class_=f"cards {size}")
+            for size, group in groupby(self._added, key=itemgetter(0))
+        ]
 
     def plot(self, draw: Draw, *, square: bool = False) -> Html:
         """Return the place of a plot; nothing if the page is to have none."""
@@ -66,8 +74,3 @@ def ramp(most: str) -> Html:
 def notes(lines: Sequence[str]) -> Html:
     """Return lines as a list."""
     return element("ul", *(element("li", text(line)) for line in lines), class_="notes")
-
-
-def written(parts: Iterable[Html]) -> Html:
-    """Return cards beside each other where there is room."""
-    return element("div", joined(parts), class_="cards")

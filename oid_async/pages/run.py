@@ -8,7 +8,7 @@ from oid_async.pages.document import document
 from oid_async.pages.elements import Amount, Cell, Html, element, joined, number, table, text
 from oid_async.pages.holding import what_held_up
 from oid_async.pages.library import INSTALL, has_library
-from oid_async.pages.parts import Cards, counts_table, key, key_numbers, written
+from oid_async.pages.parts import Cards, counts_table, key, key_numbers
 from oid_async.report import FINAL_KINDS, PASSING_KINDS, size_text
 from oid_async.version import __version__
 
@@ -50,7 +50,7 @@ def run_page(run: Mapping[str, Any], *, plots: bool = True) -> str:
         key_numbers(_key_numbers(report)),
     ]
     footer = f"Made by oid-async {__version__}." + ("" if plots else _without_plots())
-    return document("Run of oid-async", header=header, main=[written(cards.parts)], footer=footer, plots=cards.plots)
+    return document("Run of oid-async", header=header, main=cards.written(), footer=footer, plots=cards.plots)
 
 
 def _without_plots() -> str:

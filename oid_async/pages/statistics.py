@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from oid_async.pages.document import document
-from oid_async.pages.elements import Amount, Cell, Html, element, link, number, table, text
-from oid_async.pages.parts import Cards, counts_table, key, key_numbers, notes, ramp, written
+from oid_async.pages.elements import Cell, Html, element, link, number, table, text
+from oid_async.pages.histograms import add_histogram, boxes_per_image_bins
+from oid_async.pages.parts import Cards, counts_table, key, key_numbers, notes, ramp
 from oid_async.report import size_text
 from oid_async.version import __version__
 
@@ -39,15 +40,16 @@ def statistics_page(statistics: Mapping[str, Any], *, plots: bool = True) -> str
     _add_sizes(cards, statistics.get("image_sizes") or {})
     _add_counts(cards, statistics)
     _add_flags(cards, statistics.get("flags") or {})
+    _add_licenses(cards, statistics.get("licenses") or {})
     _add_absences(cards, statistics.get("classes") or [])
-    _add_attribution(cards, statistics)
+    _add_authors(cards, statistics.get("authors") or {})
     header = [
         element("h1", text(title)),
         element("p", text(_OF.get(of, "")), class_="lead"),
         key_numbers(_key_numbers(statistics)),
     ]
     footer = f"Made by oid-async {__version__}. Images, annotations and class names: Open Images and its contributors."
-    return document(title, header=header, main=[written(cards.parts)], footer=footer, plots=cards.plots)
+    return document(title, header=header, main=cards.written(), footer=footer, plots=cards.plots)
 
 
 def _key_numbers(statistics: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -140,15 +142,14 @@ def _add_boxes(cards: Cards, statistics: Mapping[str, Any]) -> None:
     if counts:
         about = _said(per_image, ("mean", "mean"), ("median", "median"), ("most", "max"))
         edges, images = boxes_per_image_bins(counts)
-        _add_histogram(
-            cards, "Boxes an image", {"edges": edges, "counts": images}, "boxes", "images", about=about, whole=True
-        )
+        binned = {"edges": edges, "counts": images}
+        add_histogram(cards, "Boxes an image", binned, ("boxes", "images"), about=about, whole=True)
     share = statistics.get("box_share") or {}
     about = _share_said(share.get("median"))
-    _add_histogram(cards, "Share of the image that a box covers", share, "share", "boxes", about=about, log=True)
+    add_histogram(cards, "Share of the image that a box covers", share, ("share", "boxes"), about=about, log=True)
     aspect = statistics.get("box_aspect") or {}
     about = "Width by height, of the pixels where the size is known." + _median_said(aspect)
-    _add_histogram(cards, "Aspect of boxes", aspect, "width / height", "boxes", about=about, log=True)
+    add_histogram(cards, "Aspect of boxes", aspect, ("width / height", "boxes"), about=about, log=True)
     _add_positions(cards, statistics.get("box_positions") or {})
 
 
@@ -163,73 +164,6 @@ def _median_said(values: Mapping[str, Any]) -> str:
 
 def _share_said(median: float | None) -> str:
     return "" if median is None else f"Half of the boxes cover less than {number(100 * median, 2)} % of their image."
-
-
-def boxes_per_image_bins(counts: Sequence[Sequence[int]]) -> tuple[list[int | None], list[int]]:
-    """Return edges and counts of [boxes, images] pairs: at most 40 bins of the same width, whole numbers.
-
-    The few images with most boxes, one in a thousand, share a last bin without end.
-
-    >>> boxes_per_image_bins([[1, 5], [3, 2]])
-    ([1, 2, 3, 4], [5, 0, 2])
-    >>> boxes_per_image_bins([[1, 5000], [2, 3000], [742, 1]])
-    ([1, 2, 3, None], [5000, 3000, 1])
-    """
-    least, most = counts[0][0], counts[-1][0]
-    last, rest = most, sum(images for _, images in counts) // 1000
-    for boxes, images in reversed(counts):
-        last, rest = boxes, rest - images
-        if rest < 0:
-            break
-    width = -(-(last - least + 1) // 40)
-    edges: list[int | None] = list(range(least, last + width + 1, width))
-    binned = [0] * (len(edges) - 1)
-    if last + width < most:
-        edges, binned = [*edges, None], [*binned, 0]
-    else:
-        edges = list(range(least, most + width + 1, width))
-        binned = [0] * (len(edges) - 1)
-    for boxes, images in counts:
-        binned[min((boxes - least) // width, len(binned) - 1)] += images
-    return edges, binned
-
-
-def _add_histogram(
-    cards: Cards,
-    title: str,
-    values: Mapping[str, Any],
-    what: str,
-    counted_things: str,
-    *,
-    about: str = "",
-    log: bool = False,
-    whole: bool = False,
-) -> None:
-    """Add a card of {"edges", "counts"}; `whole` numbers are named by the first of their bin."""
-    edges, counts = values.get("edges") or [], values.get("counts") or []
-    if not any(counts):
-        return
-
-    def draw() -> Mapping[str, Any]:
-        from oid_async.pages.charts import histogram
-
-        return histogram(edges, counts, title=what, what=counted_things, log=log, description=title)
-
-    rows: list[Sequence[Cell]] = [
-        (Amount(_bin(low, high, whole=whole), -1 if low is None else low), count)
-        for low, high, count in zip(edges, edges[1:], counts, strict=False)
-        if count
-    ]
-    numbers = table([what, counted_things], rows, label=title)
-    cards.add(title, *cards.with_numbers(cards.plot(draw), numbers=numbers), about=about)
-
-
-def _bin(low: float | None, high: float | None, *, whole: bool) -> str:
-    if whole and low is not None and high is not None:
-        return number(low) if high - low == 1 else f"{number(low)} to {number(high - 1)}"
-    if low is None or high is None:
-        return f"from {number(low, 4)}" if high is None else f"below {number(high, 4)}"
-    return f"{number(low, 4)} to {number(high, 4)}"
 
 
 def _add_positions(cards: Cards, positions: Mapping[str, Any]) -> None:
@@ -291,9 +225,9 @@ def _add_cooccurrence(cards: Cards, together: Mapping[str, Any]) -> None:
 
 
 def _add_sizes(cards: Cards, sizes: Mapping[str, Any]) -> None:
-    for title, word, unit, log in _SIZES:
+    for title, word, unit in _SIZES:
         values = sizes.get(word) or {}
-        _add_histogram(cards, title, values, unit, "images", about=_median_said(values).strip(), log=log)
+        add_histogram(cards, title, values, (unit, "images"), about=_median_said(values).strip())
     common = sizes.get("most_common") or []
     if common:
         rows: list[Sequence[Cell]] = [(f"{number(width)} × {number(height)}", count) for width, height, count in common]
@@ -301,9 +235,9 @@ def _add_sizes(cards: Cards, sizes: Mapping[str, Any]) -> None:
 
 
 _SIZES = (
-    ("Width of images", "widths", "pixels", False),
-    ("Height of images", "heights", "pixels", False),
-    ("Megapixels of images", "megapixels", "megapixels", False),
+    ("Width of images", "widths", "pixels"),
+    ("Height of images", "heights", "pixels"),
+    ("Megapixels of images", "megapixels", "megapixels"),
 )
 
 
@@ -354,14 +288,15 @@ def _add_absences(cards: Cards, classes: Sequence[Mapping[str, Any]]) -> None:
 _ABSENT = 15
 
 
-def _add_attribution(cards: Cards, statistics: Mapping[str, Any]) -> None:
-    licenses = statistics.get("licenses") or {}
+def _add_licenses(cards: Cards, licenses: Mapping[str, int]) -> None:
     if licenses:
         shown = sorted(licenses.items(), key=lambda pair: -pair[1])[:_LICENSES]
         about = f"The {len(shown)} of {number(len(licenses))} with most images." if len(licenses) > len(shown) else ""
         rows: list[Sequence[Cell]] = [(link(url) if url else "unknown", images) for url, images in shown]
         cards.add("Licences", table(["licence", "images"], rows, label="licences"), about=about, size="small")
-    authors = statistics.get("authors") or {}
+
+
+def _add_authors(cards: Cards, authors: Mapping[str, Any]) -> None:
     most = authors.get("most") or []
     if most:
         count = authors.get("count") or len(most)
