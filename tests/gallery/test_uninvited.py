@@ -4,7 +4,7 @@ import asyncio
 import io
 import os
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +138,21 @@ def bomb() -> bytes:
     frame = body.index(b"\xff\xc0")
     body[frame + 5 : frame + 9] = (65500).to_bytes(2) * 2
     return bytes(body)
+
+
+# What links out of the folder would give away.
+TABLES_ELSEWHERE = {
+    "failures.csv": b"ImageID,URL,Reason,Detail,Attempts\n%s,,not_found,%s,1\n" % (image_id(2).encode(), SECRET),
+    "narrative/narratives.jsonl": b'{"image_id": "%s", "caption": "%s"}\n' % (image_id(1).encode(), SECRET),
+}
+
+
+def small_folder(root: Path) -> Path:
+    """Write a folder of one image with a box, and of one that failed."""
+    body = uniform(64, 48)
+    failed = manifest_row(2, body, (64, 48), Status="failed", Reason="not_found", FileName=None)
+    images = [(manifest_row(1, body, (64, 48)), body), (failed, None)]
+    return write_folder(root / "folder", images, {"bbox": [box_row(1, label(1), "Dog", (0.1, 0.5, 0.1, 0.5))]})
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -401,11 +416,7 @@ async def test_many_thumbnails_at_once(tmp_path: Path) -> None:
 async def test_a_folder_that_goes_is_no_end(tmp_path: Path) -> None:
     """A folder that is removed, or made anew, while it is looked at gives lines, not faults; the server goes on."""
     body = uniform(64, 48)
-    folder = write_folder(
-        tmp_path / "folder",
-        [(manifest_row(1, body, (64, 48)), body)],
-        {"bbox": [box_row(1, label(1), "Dog", (0.1, 0.5, 0.1, 0.5))]},
-    )
+    folder = small_folder(tmp_path)
     async with served(folder) as gallery:
         browser = await Browser.entering(gallery)
         assert (await browser.get("/api/images")).status == 200
@@ -424,14 +435,28 @@ async def test_a_folder_that_goes_is_no_end(tmp_path: Path) -> None:
     assert gallery.faults == []
 
 
+@pytest.mark.parametrize("make", [os.symlink, lambda _, path: os.mkfifo(path)], ids=["link", "pipe"])
+async def test_tables_that_are_links_or_pipes_are_not_read(tmp_path: Path, make: Callable[[Path, Path], None]) -> None:
+    """In the place of a table, or of failures.csv, they are named and not opened; the images are shown all the same."""
+    folder = small_folder(tmp_path)
+    for name, content in TABLES_ELSEWHERE.items():
+        (tmp_path / Path(name).name).write_bytes(content)
+        (folder / name).parent.mkdir(exist_ok=True)
+        make(tmp_path / Path(name).name, folder / name)
+    async with served(folder) as gallery:
+        browser = await Browser.entering(gallery)
+        answers = [await browser.get(f"/api/image/train/{image_id(number)}") for number in (1, 2)]
+        answers += [await browser.get(target) for target in ("/api/images", "/api/images?caption=what", "/api/folder")]
+    assert [answer.status for answer in answers if answer.status not in (200, 503)] == []
+    assert [SECRET in answer.body for answer in answers] == [False] * 5
+    assert answers[0].status == answers[1].status == answers[2].status == 200
+    assert b"narratives.jsonl" in answers[-1].body
+    assert gallery.faults == []
+
+
 async def test_nothing_is_changed_by_looking(tmp_path: Path) -> None:
     """All files of the folder but those of .oid_async/gallery are as before."""
-    body = uniform(64, 48)
-    folder = write_folder(
-        tmp_path / "folder",
-        [(manifest_row(1, body, (64, 48)), body)],
-        {"bbox": [box_row(1, label(1), "Dog", (0.1, 0.5, 0.1, 0.5))]},
-    )
+    folder = small_folder(tmp_path)
 
     def files() -> dict[str, tuple[int, bytes]]:
         return {
