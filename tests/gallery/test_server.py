@@ -1,12 +1,17 @@
 """The gallery's server: what it answers, and that nothing else of the disk leaves it."""
 
 import asyncio
+import errno
+import gzip
 import io
+import json
+import math
 import os
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import pytest_asyncio
@@ -16,7 +21,9 @@ from support.saved import SavedBox, SavedFolder, SavedImage
 from support.served_gallery import Served, served
 
 from oid_async.dataset.saved import SavedDataset
+from oid_async.errors import InputError, UsageError
 from oid_async.gallery import server
+from oid_async.gallery.catalog import NotFoundError
 from oid_async.gallery.pictures import Pictures
 from oid_async.store.folder import Folder
 
@@ -258,3 +265,68 @@ async def test_a_client_that_is_too_slow_is_cut_off(
     await gallery.until(0)
     writer.close()
     assert (await gallery.get("/api/folder")).status == 200
+
+
+def fail(error: BaseException) -> NoReturn:
+    raise error
+
+
+class PanicException(BaseException):
+    """As Polars raises it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "is_fault"),
+    [
+        (UsageError("class has no such value"), 400, False),
+        (NotFoundError("no such image"), 404, False),
+        (InputError("d/manifest.parquet: cannot be read"), 503, False),
+        (OSError(errno.EIO, "Input/output error"), 503, False),
+        (TimeoutError(), 503, False),
+        (FileNotFoundError(errno.ENOENT, "No such file", "/home/ann/d/x"), 404, False),
+        (ValueError("a bug\nin two lines"), 500, True),
+        (MemoryError(), 500, True),
+        (PanicException("a bug of Polars"), 500, True),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+async def test_what_goes_wrong_ends_one_request(
+    folder: Path, error: BaseException, status: int, is_fault: bool
+) -> None:
+    """As JSON with a line for a person; a fault of the program is reported in one line, and kept from the browser."""
+    with SavedDataset(Folder(folder)) as dataset:
+        async with served(dataset, answers={"folder": lambda: fail(error)}) as gallery:
+            answer = await gallery.get("/api/folder")
+            message = json.loads(answer.body)["error"]["message"]
+            assert (answer.status, "\n" in message, "a bug" in message, "/home" in message) == (
+                status,
+                False,
+                False,
+                False,
+            )
+            assert_guarded(answer.headers)
+            assert len(gallery.said) == is_fault
+            assert all("\n" not in line for line in gallery.said)
+            assert (await gallery.get("/api/images")).status == 200
+
+
+async def test_answers_are_json_whatever_a_table_says(folder: Path) -> None:
+    """Numbers that are none are null; a long answer is packed for who can unpack it."""
+    content = {"numbers": [math.nan, math.inf, 0.5], "text": "</script>\u2028é" * 5000}
+    with SavedDataset(Folder(folder)) as dataset:
+        async with served(dataset, answers={"folder": lambda: content}) as gallery:
+            plain = await gallery.get("/api/folder")
+            packed = await gallery.get("/api/folder", Accept_Encoding="gzip, br")
+            assert json.loads(plain.body) == {"numbers": [None, None, 0.5], "text": content["text"]}
+            assert gzip.decompress(packed.body) == plain.body
+            assert (packed.headers["content-encoding"], packed.headers["vary"]) == ("gzip", "Accept-Encoding")
+            assert plain.headers["content-type"] == "application/json"
+
+
+async def test_a_state_is_read_from_the_address(gallery: Served) -> None:
+    """Names and values are decoded; a value that cannot be read, and an address without end, are 400 with a line."""
+    answer = await gallery.get("/api/images?class=Caf%C3%A9+au+lait&class=%2Fm%2F01&offset=240&limit=9999")
+    assert json.loads(answer.body) == {"state": "State(classes=('Café au lait', '/m/01'))", "offset": 240, "limit": 500}
+    for query in ("offset=-1", "limit=x", "flag=IsNothing:yes", "kind=x", "&".join(["class=a"] * 501), "a=b&" * 501):
+        answer = await gallery.get(f"/api/images?{query}")
+        assert (answer.status, list(json.loads(answer.body))) == (400, ["error"]), query
