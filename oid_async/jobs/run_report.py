@@ -7,7 +7,6 @@ A page has plots if what draws them is installed. Its JavaScript is made meanwhi
 """
 
 import json
-import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import fields
@@ -16,15 +15,14 @@ from threading import Thread
 from typing import Any
 
 from oid_async.concurrency import in_thread
-from oid_async.errors import OidError, StorageError, UsageError, storage_error
+from oid_async.errors import OidError, StorageError, UsageError
 from oid_async.events import Note, Sink
 from oid_async.jobs.plot_library import PlotLibrary
 from oid_async.openimages.kinds import KINDS
 from oid_async.options.query import Options
 from oid_async.pages.library import INSTALL, has_library
 from oid_async.report import Report
-from oid_async.store.atomic import replacing
-from oid_async.store.named_file import check_file_place
+from oid_async.store.named_file import check_file_place, write_named
 from oid_async.version import __version__
 
 # Names in SAVEPATH that are a run's own.
@@ -86,11 +84,7 @@ def write_report(path: Path, content: Mapping[str, Any], plots: bool) -> None:
         from oid_async.pages.run import run_page
 
         text = run_page(content, plots=plots)
-    try:
-        with replacing(path, part=path.with_name(f".oid-async-{secrets.token_hex(8)}.part")) as part:
-            part.write_text(text, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise storage_error(error, path) from error
+    write_named(path, [text.encode("utf-8", "backslashreplace")])
 
 
 def write_at_forced_end(options: Options, report: Report) -> None:
