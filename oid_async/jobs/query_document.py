@@ -1,6 +1,7 @@
 """What query.json says of a run, at its start, at its end and after a repair."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from oid_async.dataset.completion import is_finished, stored_digest
@@ -101,3 +102,10 @@ def _compared(tables: Any) -> Any:
         or [table.get("bytes"), table.get("md5")]
         for table in tables
     ]
+
+
+def chosen_options(options: Options) -> dict[str, Any]:
+    """Return the options that differ from their default: no secrets, and not where the run and its report go."""
+    usual, values = Options().as_json(), options.as_json()
+    names = (each.name for each in fields(Options) if each.name not in ("report", "savepath"))
+    return {name: values[name] for name in names if values[name] != usual[name]}

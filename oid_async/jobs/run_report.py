@@ -9,7 +9,6 @@ A page has plots if what draws them is installed. Its JavaScript is made meanwhi
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import fields
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -18,6 +17,7 @@ from oid_async.concurrency import in_thread
 from oid_async.errors import OidError, StorageError, UsageError
 from oid_async.events import Note, Sink
 from oid_async.jobs.plot_library import PlotLibrary
+from oid_async.jobs.query_document import chosen_options
 from oid_async.openimages.kinds import KINDS
 from oid_async.options.query import Options
 from oid_async.pages.library import INSTALL, has_library
@@ -70,7 +70,7 @@ def document(
     without_cpu_s: tuple[float, float] = (0.0, 0.0),
 ) -> dict[str, Any]:
     """Return what the report says, as plain values; docs/looking.md explains each number."""
-    said: dict[str, Any] = {"report": report.as_json(), "version": __version__, "options": _chosen(options)}
+    said: dict[str, Any] = {"report": report.as_json(), "version": __version__, "options": chosen_options(options)}
     if isinstance(error, OidError):
         said["error"] = {"kind": error.kind, "message": str(error)}
     return said | report.measures.as_json(without_cpu_s)
@@ -114,11 +114,3 @@ def check_place(path: Path, savepath: Path) -> None:
     check_file_place("--report", path)
     if path.exists() and not path.is_file():
         raise UsageError(f"--report {path}: it is no file that could be replaced")
-
-
-def _chosen(options: Options) -> dict[str, Any]:
-    """Return the options that differ from their default, without secrets."""
-    usual = Options().as_json()
-    values = options.as_json()
-    names = (each.name for each in fields(options) if each.name not in ("report", "savepath"))
-    return {name: values[name] for name in names if values[name] != usual[name]}

@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from oid_async.jobs.gathering.gather import GatheredTables, gather_tables
 from oid_async.jobs.opening import open_folder
 from oid_async.jobs.planning.selection import SelectionResult, remarks, select_images
 from oid_async.jobs.plot_library import PlotLibrary
+from oid_async.jobs.query_document import chosen_options
 from oid_async.jobs.stored_query import Given, flag_of
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.kinds import KindName
@@ -67,10 +68,12 @@ class Stats:
         self._html = html
         said = [name for name, value in given.items() if value is not None and value is not False]
         self._job: FolderStats | QueryStats
+        self._asked: dict[str, Any] = {}
         if savepath is None:
             if query is None and not said:
                 raise UsageError(f"stats of what? {_SAY_WHAT}")
-            self._job = QueryStats(options_of(query, cast("QueryOptions", given)), sink)
+            options = options_of(query, cast("QueryOptions", given))
+            self._job, self._asked = QueryStats(options, sink), chosen_options(options)
             return
         if query is not None:
             raise UsageError(f"stats is of a folder or of a query, not both: leave out SAVEPATH or query=. {_SAY_WHAT}")
@@ -94,14 +97,16 @@ class Stats:
         async with PlotLibrary(wanted=True) as plots:
             found = await self._job.run()
             await plots.ready()
-            await until_stopped(_write_page, found, self._html)
+            await until_stopped(_write_page, found, self._asked, self._html)
         return found
 
 
-def _write_page(found: Statistics, target: Path | BinaryIO, stopped: Callable[[], bool]) -> None:
+def _write_page(
+    found: Statistics, asked: Mapping[str, Any], target: Path | BinaryIO, stopped: Callable[[], bool]
+) -> None:
     from oid_async.pages.statistics import statistics_page
 
-    page = statistics_page(found.as_json()).encode("utf-8", "backslashreplace")
+    page = statistics_page(found.as_json(), asked=asked).encode("utf-8", "backslashreplace")
     if isinstance(target, Path):
         write_named(target, [page], stopped)
     else:

@@ -5,7 +5,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Literal
 
-from oid_async.pages.elements import Html, element, joined, table, text
+from oid_async.pages.elements import Cell, Html, element, joined, table, text
 
 # Makes the specification of a plot; called only where plots are wanted.
 Draw = Callable[[], Mapping[str, Any]]
@@ -74,3 +74,14 @@ def ramp(most: str) -> Html:
 def notes(lines: Sequence[str]) -> Html:
     """Return lines as a list."""
     return element("ul", *(element("li", text(line)) for line in lines), class_="notes")
+
+
+def add_options(cards: Cards, options: Mapping[str, Any]) -> None:
+    """Add what was asked for, if it is known."""
+    if options:
+        rows: list[Sequence[Cell]] = [(name, _option_text(value)) for name, value in options.items()]
+        cards.add("What was asked for", table(["option", "value"], rows, texts=2, label="options"), size="wide")
+
+
+def _option_text(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -8,7 +8,7 @@ from oid_async.pages.document import document
 from oid_async.pages.elements import Amount, Cell, Html, element, joined, number, table, text
 from oid_async.pages.holding import what_held_up
 from oid_async.pages.library import INSTALL, has_library
-from oid_async.pages.parts import Cards, counts_table, key, key_numbers
+from oid_async.pages.parts import Cards, add_options, counts_table, key, key_numbers
 from oid_async.report import FINAL_KINDS, PASSING_KINDS, size_text
 from oid_async.version import __version__
 
@@ -39,7 +39,7 @@ def run_page(run: Mapping[str, Any], *, plots: bool = True) -> str:
     _add_hosts(cards, hosts)
     _add_waits(cards, hosts)
     _add_attempts(cards, hosts)
-    _add_options(cards, run.get("options") or {})
+    add_options(cards, run.get("options") or {})
     savepath = str(report.get("savepath") or "")
     error = run.get("error") or {}
     findings = [f"The run stopped: {error['message']}"] if error.get("message") else []
@@ -300,13 +300,3 @@ def _add_attempts(cards: Cards, hosts: Mapping[str, Mapping[str, Any]]) -> None:
         )
         heads = ["host", "kind", "meaning", "failed attempts", "retries"]
         cards.add("Attempts that failed", table(heads, attempts, texts=3, label="attempts"), about=about, size="wide")
-
-
-def _add_options(cards: Cards, options: Mapping[str, Any]) -> None:
-    if options:
-        chosen: list[Sequence[Cell]] = [(name, _option_text(value)) for name, value in options.items()]
-        cards.add("What was asked for", table(["option", "value"], chosen, texts=2, label="options"), size="wide")
-
-
-def _option_text(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

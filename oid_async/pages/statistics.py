@@ -6,7 +6,7 @@ from typing import Any
 from oid_async.pages.document import document
 from oid_async.pages.elements import Cell, Html, element, link, number, table, text
 from oid_async.pages.histograms import add_histogram, boxes_per_image_bins
-from oid_async.pages.parts import Cards, counts_table, key, key_numbers, notes, ramp
+from oid_async.pages.parts import Cards, add_options, counts_table, key, key_numbers, notes, ramp
 from oid_async.report import size_text
 from oid_async.version import __version__
 
@@ -22,11 +22,13 @@ _COLUMNS = ("images", *_KINDS, "verified_absent")
 _DRAWN = 40
 
 
-def statistics_page(statistics: Mapping[str, Any], *, plots: bool = True) -> str:
+def statistics_page(
+    statistics: Mapping[str, Any], *, plots: bool = True, asked: Mapping[str, Any] | None = None
+) -> str:
     """Return an HTML page of `Statistics.as_json()`'s value: one file that opens offline.
 
-    Every class is in its table, the 40 with most images in the plot. Parts that are empty are left out. Plots need the
-    extra `view` (`library.require_library`).
+    Every class is in its table, the 40 with most images in the plot. Parts that are empty are left out. `asked` are the
+    options of a query. Plots need the extra `view` (`library.require_library`).
     """
     of = str(statistics.get("of") or "folder")
     name = str(statistics.get("savepath") or "")
@@ -34,6 +36,7 @@ def statistics_page(statistics: Mapping[str, Any], *, plots: bool = True) -> str
     cards = Cards(plots=plots)
     if statistics.get("notes"):
         cards.add("Notes", notes(statistics["notes"]), size="wide")
+    add_options(cards, asked or {})
     _add_classes(cards, statistics)
     _add_boxes(cards, statistics)
     _add_cooccurrence(cards, statistics.get("cooccurrence") or {})

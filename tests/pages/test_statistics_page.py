@@ -62,6 +62,13 @@ def test_the_policy_of_a_page_allows_its_own_style_and_script_alone() -> None:
     assert not re.search(r'\s(src|style)="', page)
 
 
+def test_the_page_of_a_query_says_what_was_asked_for() -> None:
+    """The options of the query, as text."""
+    page = statistics_page({"of": "query"}, plots=False, asked={"categories": ["Ball", "<b>"], "limit": 500})
+    assert "<td>categories<td>Ball, &lt;b&gt;" in page
+    assert "<td>limit<td>500" in page
+
+
 @pytest.mark.parametrize("of", ["folder", "query", "export"])
 def test_a_page_of_nothing_is_a_page(of: str) -> None:
     """No images, no classes, parts that are empty or missing: the page says so and has no plot."""
