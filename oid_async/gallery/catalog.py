@@ -34,6 +34,11 @@ _REST = 5.0
 _MOST_REST_S = 300.0
 # What fails is tried again after this time.
 _RETRY_S = 30.0
+# Making the index of tables of so many bytes takes all processors for long enough to be felt: the first page comes
+# first, for which it waits that long, looking again after a pause.
+_LARGE_BYTES = 256 << 20
+_FIRST_PAGE_S = 5.0
+_PAUSE_S = 0.2
 
 
 class NotFoundError(InputError):
@@ -84,6 +89,7 @@ class Catalog:
         self._next_s = self._retry_s = clock()
         self._error: str | None = None
         self._current = self._opened()
+        self._waits_until = clock() + _FIRST_PAGE_S if self._current.table_bytes > _LARGE_BYTES else 0.0
 
     def _opened(self) -> Snapshot:
         dataset = self._open()
@@ -125,6 +131,8 @@ class Catalog:
 
         Never raises for the state of the folder: `folder()["notes"]` then says what is wrong.
         """
+        if self._clock() < self._waits_until:
+            return _PAUSE_S
         with self._updating:
             try:
                 if self._current.is_prepared or self._current.is_stale:
@@ -239,6 +247,7 @@ class Catalog:
             if rows is not None:
                 self._keep(rows)
                 answer |= page_of(snapshot, rows)
+            self._waits_until = 0.0
             return answer | {"total": total, "index": _progress(snapshot), "notes": self._notes(snapshot)}
 
     def place(self, state: State, split: str, image_id: str) -> dict[str, Any]:

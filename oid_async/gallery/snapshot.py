@@ -72,6 +72,14 @@ class Snapshot:
         return tuple(dict.fromkeys((*self.dataset.notes, *self.faults, *self.errors.values(), *index_error)))
 
     @property
+    def table_bytes(self) -> int:
+        """The size of the tables of annotations that there are."""
+        try:
+            return sum(self.dataset.table(kind).path.stat().st_size for kind in self.kinds)
+        except (InputError, OSError):
+            return 0  # a run replaces them at this moment
+
+    @property
     def is_stale(self) -> bool:
         """Whether another manifest is in the place of this one: row numbers of the index are not of its rows."""
         return _identity(self.dataset.manifest.path) != self._manifest_identity

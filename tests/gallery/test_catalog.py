@@ -65,6 +65,19 @@ def test_the_first_page_needs_no_index(tmp_path: Path) -> None:
     catalog.close()
 
 
+def test_the_first_page_comes_before_a_long_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of large tables the index waits for the first page, but not for ever."""
+    monkeypatch.setattr("oid_async.gallery.catalog._LARGE_BYTES", 10)
+    now, path = [1.0], folder_of(tmp_path / "folder")
+    for wait in (lambda catalog: catalog.images(ALL), lambda _: now.__setitem__(0, now[0] + 6)):
+        catalog = opened(path, clock=lambda: now[0])
+        assert (update(catalog), catalog.folder()["index"]["ready"]) == (0.2, False)
+        wait(catalog)
+        update(catalog)
+        assert catalog.folder()["index"]["ready"]
+        catalog.close()
+
+
 def test_boxes_of_a_page_are_clipped_and_the_largest_come_first(tmp_path: Path) -> None:
     """Fractions within 0 to 1, bits of the flags that are 1, at most 60 boxes."""
     path = folder_of(tmp_path / "folder", images=70)
