@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Unpack
 
 from oid_async.errors import UsageError
-from oid_async.events import Sink, ignore
+from oid_async.events import Sink
 from oid_async.jobs.stats import Stats
 from oid_async.options.keywords import StatsOptions
 from oid_async.options.paths import read_path
 from oid_async.options.selection import Query
 from oid_async.options.signatures import check_keywords, documented, signature
+from oid_async.screen.progress import shown
 from oid_async.statistics.value import Statistics
 
 
@@ -20,6 +21,7 @@ async def stats(
     html: str | os.PathLike[str] | None = None,
     query: Query | None = None,
     on_event: Sink | None = None,
+    progress: bool = False,
     **options: Unpack[StatsOptions],
 ) -> Statistics:
     """Count what is in a folder that a download has filled, or what a query selects: classes, boxes, sizes, licences.
@@ -36,12 +38,15 @@ async def stats(
     Raises UsageError for both or neither of folder and query, and for `html` without the extra, before any work;
     InputError for a folder without a download, or tables that cannot be read; StorageError without room for the
     temporary copy of the columns that are counted, which goes into the system's temporary folder.
+
+    `on_event` and `progress` are as in `download`.
     """
     if html == "-":
         raise UsageError("html '-' is for the command line, which writes to stdout; name a file")
     check_keywords("stats", options, StatsOptions)
     place = None if html is None else Path(read_path("html", html))
-    return await Stats(savepath, query, options, on_event or ignore, html=place).run()
+    with shown(on_event, progress=progress) as sink:
+        return await Stats(savepath, query, options, sink, html=place).run()
 
 
 stats.__signature__ = signature(stats, StatsOptions.__annotations__, Statistics)  # type: ignore[attr-defined]

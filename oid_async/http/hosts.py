@@ -98,6 +98,10 @@ class Hosts:
             self._known[name] = self._make(name)
         return self._known[name]
 
+    def hanging(self) -> dict[str, int]:
+        """Return how many transfers hang, by the name of their host."""
+        return {host.name: host.hanging for host in self._known.values() if host.hanging}
+
     def closed(self) -> list[Host]:
         """Return the hosts that may not be used just now: closed, or given up."""
         now = self.clock()

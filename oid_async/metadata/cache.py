@@ -234,6 +234,7 @@ class MetadataCache:
         entry = wanted.entry
         if identity.bytes > _WORTH_A_NOTE_BYTES and wanted.is_converted:
             self._sink(Note(f"{entry.name}: turning it into Parquet, once"))
+            self._sink(TableProgress(f"{entry.name} to Parquet", 0, None, unit="step"))
         sink = CallsOnLoop(self._sink)
 
         def progress(done: int, total: int) -> None:

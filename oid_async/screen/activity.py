@@ -73,7 +73,9 @@ class Task:
         """Return how much of it is done."""
         if self.unit == "byte":
             return sizes_text(self.done, self.total)
-        return str(self.done) if self.total is None else f"{self.done} of {self.total}"
+        if self.total is None:
+            return str(self.done) if self.done else ""
+        return f"{self.done} of {self.total}"
 
     @property
     def failures(self) -> str:
@@ -85,7 +87,7 @@ class Task:
         subject = {"byte": f"fetching {self.name}: ", "step": f"{self.name}: "}.get(self.unit, "")
         noun = _NOUNS.get(self.unit)
         parts = [
-            f"{subject}{self.counts}" + (f" {noun}" if noun else ""),
+            f"{subject}{self.counts}".removesuffix(": ") + (f" {noun}" if noun else ""),
             self.rate,
             self.failures,
             self.left(least_s),

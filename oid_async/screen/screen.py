@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Self
 
 from rich.console import Console
+from rich.file_proxy import FileProxy
 from rich.live import Live
 from rich.text import Text
 
@@ -52,7 +53,7 @@ class Screen:
         self._notebook: NotebookDisplay | None = None
         if is_guest and not quiet and self._console.is_jupyter:
             self._notebook = NotebookDisplay()
-        elif not quiet and forgiving(sys.stderr).isatty() and self._console.is_interactive:
+        elif not quiet and self._console.is_interactive and _is_free_terminal():
             self._bars = Live(
                 console=self._console,
                 get_renderable=lambda: Bars(self._activity),
@@ -148,3 +149,8 @@ class Screen:
             elif self._notebook is not None:
                 self._notebook.draw(Bars(self._activity))
             self._closed.wait(_DRAW_EVERY_S if self._bars is not None else 2 * _DRAW_EVERY_S)
+
+
+def _is_free_terminal() -> bool:
+    """Return whether stderr is a terminal on which nobody has bars: of two runs at once the second says lines."""
+    return forgiving(sys.stderr).isatty() and not isinstance(sys.stderr, FileProxy)

@@ -36,6 +36,7 @@ class _ExternalWorkers(Protocol):
         self, fetcher: Fetcher, collector: Collector, scheduler: HostScheduler[ImageTransfer]
     ) -> Iterable[Coroutine[Any, Any, None]]: ...
     def in_hand(self) -> list[InHand]: ...
+    def hanging(self) -> Counter[str]: ...
     @property
     def starting(self) -> int: ...
     def stop(self) -> None: ...
@@ -127,8 +128,8 @@ class Pipeline:
 
     def _look_what_holds(self, in_hand: Sequence[InHand]) -> None:
         retries = Counter(next(reversed(item.attempts.seen), "network") for item in self._scheduler.retries())
-        starting = self._pool.starting if self._pool is not None else 0
-        workers = Workers(in_hand, starting=starting)
+        pool = self._pool
+        workers = Workers(in_hand, pool.hanging(), pool.starting) if pool is not None else Workers()
         self._holding.look(self._scheduler.waiting(), retries, self._collector.stores, workers)
 
     async def _load(self, places: Sequence[tuple[int, str]]) -> list[ImageTransfer]:

@@ -9,6 +9,7 @@
                     ["returned", requests, image_id, state, made, seen, partial, delay_s]   the attempt was not the last
                     ["trouble", host, method, error, asked, began, silent, has_answered]   changes the state of a host
                     ["measures", hosts]                        measured since the last such message, for the report
+                    ["hanging", counts]                        of transfers that hang, by host, when they change
                     ["note", text]
                     ["stopped", kind, text]                    an error of the machine, or a bug
 

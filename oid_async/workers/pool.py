@@ -144,6 +144,10 @@ class WorkerPool:
         """Return what the workers are fetching, but for those whose results wait to be recorded."""
         return [of_host for worker in self._workers for of_host in worker.in_hand()]
 
+    def hanging(self) -> Counter[str]:
+        """Return how many transfers of the workers hang, by the name of their host."""
+        return sum((worker.hanging for worker in self._workers), Counter())
+
     @property
     def starting(self) -> int:
         """Return how many workers have not said yet that they are ready."""
@@ -180,6 +184,7 @@ class _Worker:
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._is_ready = False
+        self.hanging: Counter[str] = Counter()
         self._may_send = False
         self._has_worked = False
         self._end_reason: str | None = None
@@ -282,6 +287,7 @@ class _Worker:
                 raise
         finally:
             self._is_ready = self._may_send = False
+            self.hanging.clear()
             self._has_worked |= self._requests > 0
             self._earlier_requests, self._requests = self.requests, 0
             self._known_hosts.clear()
@@ -341,6 +347,8 @@ class _Worker:
             self._apply_trouble(*content)
         elif kind == "measures":
             self._pool.hosts.measures.add_packed(content[0])
+        elif kind == "hanging":
+            self.hanging = Counter(content[0])
         elif kind == "note":
             self._pool.hosts.notify_once(content[0])
         elif kind == "stopped":

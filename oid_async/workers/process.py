@@ -65,6 +65,7 @@ class WorkerProcess:
         self._run_pid = os.getppid()
         self._waiting = WaitQueue()
         self._unsent: list[Fields] = []
+        self._hanging: dict[str, int] = {}
         limits = settings.limits
         self._hosts = Hosts(
             settings.rate,
@@ -222,8 +223,12 @@ class WorkerProcess:
             self._send("measures", packed)
 
     def _measure_again(self) -> None:
-        """Send now and then what was measured: a process that is killed has little unsent."""
+        """Send now and then what was measured, and what hangs: a process that is killed has little unsent."""
         self._send_measures()
+        hanging = self._hosts.hanging()
+        if hanging != self._hanging:
+            self._hanging = hanging
+            self._send("hanging", hanging)
         self._loop.call_later(_MEASURES_S, self._measure_again)
 
     def _give_back(self, transfer: ImageTransfer, delay_s: float) -> None:

@@ -97,6 +97,8 @@ def test_each_stage_has_a_line() -> None:
         activity.sample(float(second))
     assert activity.lines(9.0) == ["fetching b.csv: 1.2 of 2.3 GB, 40.0 MB/s, about 28 s left"]
     activity.note(TableProgress("b.csv", 2_300_000_000, 2_300_000_000, finished=True))
+    activity.note(TableProgress("b.csv to Parquet", 0, None, unit="step"))
+    assert activity.lines(9.0) == ["b.csv to Parquet"]
     activity.note(TableProgress("b.csv to Parquet", 3, 40, unit="step"))
     activity.note(Checked(5, 20))
     assert activity.lines(9.0) == ["b.csv to Parquet: 3 of 40", "5 of 20 files checked"]

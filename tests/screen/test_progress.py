@@ -24,6 +24,7 @@ BALL = "/m/018xm"
 FUNCTIONS: list[Callable[..., Any]] = [
     *(oid_async.download, oid_async.stream, oid_async.plan, oid_async.verify, oid_async.repeat, oid_async.prune),
     *(oid_async.export, oid_async.classes, oid_async.resolve, oid_async.metadata_list, oid_async.metadata_pull),
+    oid_async.stats,
 ]
 
 
@@ -72,14 +73,17 @@ async def test_progress_is_a_switch() -> None:
 
 
 def test_a_program_keeps_its_streams(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its own prints to a file go there while a bar is on the terminal, and its stderr is what it was."""
+    """Its own prints to a file go there while a bar is on the terminal, and its stderr is what it was.
+
+    A second run at the same time says lines.
+    """
     monkeypatch.setenv("TERM", "xterm")
     leader, follower = pty.openpty()
     with os.fdopen(follower, "w") as stream, os.fdopen(leader, "rb", buffering=0) as reader:
         monkeypatch.setattr(sys, "stderr", stream)
         with shown(None, progress=True) as sink, shown(None, progress=True) as second:
-            for each in (sink, second):
-                each(Checked(5, 20))
+            sink(Checked(5, 20))
+            second(Note("the other run"))
             print("a result")
             text = b""
             while b"5/20" not in text:
@@ -87,8 +91,9 @@ def test_a_program_keeps_its_streams(monkeypatch: pytest.MonkeyPatch, capsys: py
             sink(Checked(20, 20))
         assert sys.stderr is stream
         stream.flush()
-        text += reader.read(65536)
-    assert text.rstrip().endswith(b"20 of 20 files checked")
+        while not text.endswith(b"20 of 20 files checked\r\n"):
+            text += reader.read(4096)
+    assert text.count(b"the other run") == 1
     assert capsys.readouterr().out == "a result\n"
 
 
