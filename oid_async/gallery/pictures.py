@@ -6,7 +6,8 @@ dot-dot or a NUL in it names nothing. Links are not followed, pipes and devices 
 
 import os
 import re
-from contextlib import suppress
+import threading
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from oid_async.dataset.image_store import StoredImage
@@ -14,7 +15,7 @@ from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import InputError, NotPlainError
 from oid_async.gallery.catalog import Catalog, NotFoundError
 from oid_async.gallery.packed_masks import packed_mask
-from oid_async.gallery.thumbnails import MOST_BYTES, NotShownError, ThumbnailCache, thumbnail
+from oid_async.gallery.thumbnails import FORM, MOST_BYTES, NotShownError, ThumbnailCache, takes_much_memory, thumbnail
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.store.attached_files import NAMES
 from oid_async.store.disk import plain_file
@@ -37,6 +38,7 @@ class Pictures:
     def __init__(self, catalog: Catalog, thumbnails: ThumbnailCache) -> None:
         self._catalog = catalog
         self._thumbnails = thumbnails
+        self._one_by_one = threading.Lock()
 
     def image(self, split: str, image_id: str) -> StoredImage:
         """Open a saved image, to be closed. Raises NotFoundError, NotShownError for one of too many pixels, OSError."""
@@ -65,12 +67,14 @@ class Pictures:
     def thumbnail(self, split: str, image_id: str) -> bytes:
         """Return a small JPEG of a saved image. Raises NotFoundError, NotShownError, OSError."""
         with self._saved(split, image_id) as image:
-            key = f"{split}/{image_id} {image.size} {image.changed_ns}"
+            key = f"{FORM} {split}/{image_id} {image.size} {image.changed_ns}"
             if (kept := self._thumbnails.get(key)) is not None:
                 return kept
             if image.size > MOST_BYTES:
                 raise NotShownError(f"too large for a thumbnail: {image.size} bytes")
-            made = thumbnail(image.read())
+            body = image.read()
+        with self._one_by_one if takes_much_memory(body) else nullcontext():
+            made = thumbnail(body)
         self._thumbnails.put(key, made)
         return made
 
