@@ -7,6 +7,7 @@ A page has plots if what draws them is installed. Its JavaScript is made meanwhi
 """
 
 import json
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from oid_async.events import Note, Sink
 from oid_async.jobs.plot_library import PlotLibrary
 from oid_async.jobs.query_document import chosen_options
 from oid_async.openimages.kinds import KINDS
+from oid_async.options.paths import shown
 from oid_async.options.query import Options
 from oid_async.pages.library import INSTALL, has_library
 from oid_async.report import Report
@@ -27,6 +29,8 @@ from oid_async.version import __version__
 
 # Names in SAVEPATH that are a run's own.
 _OWN = frozenset((".oid_async", "images", "export", "query.json", *(kind.folder for kind in KINDS.values())))
+# The options that a report must not replace the file of.
+_INPUTS = ("label", "annotation", "image_url", "image_ids", "exclude_ids", "category_file", "class_map")
 _FORCED_S = 0.5
 _NO_PLOTS = f"{{}}: the page will have its tables, but no plots, which need Altair; install it with: {INSTALL}"
 
@@ -42,7 +46,7 @@ async def reporting(options: Options, report: Report, sink: Sink) -> AsyncIterat
     if path is None:
         yield
         return
-    await in_thread(check_place, path, options.savepath)
+    await in_thread(check_place, path, options)
     is_page = path.suffix.lower() == ".html"
     if is_page and not has_library():
         sink(Note(_NO_PLOTS.format(f"--report {path}")))
@@ -60,6 +64,7 @@ async def reporting(options: Options, report: Report, sink: Sink) -> AsyncIterat
         content = document(report, options, without_cpu_s=library.cpu_s)
         await library.ready()
         await in_thread(write_report, path, content, is_page and has_library())
+        sink(Note(f"how the run went is in {shown(path)}"))
 
 
 def document(
@@ -73,6 +78,8 @@ def document(
     said: dict[str, Any] = {"report": report.as_json(), "version": __version__, "options": chosen_options(options)}
     if isinstance(error, OidError):
         said["error"] = {"kind": error.kind, "message": str(error)}
+    elif isinstance(error, Exception):
+        said["error"] = {"kind": "internal", "message": f"a fault of oid-async ({type(error).__name__})"}
     return said | report.measures.as_json(without_cpu_s)
 
 
@@ -103,8 +110,15 @@ def write_at_forced_end(options: Options, report: Report) -> None:
     writing.join(_FORCED_S)
 
 
-def check_place(path: Path, savepath: Path) -> None:
-    """Raise UsageError or StorageError if no report can be written here. Blocking."""
+def check_place(path: Path, options: Options) -> None:
+    """Raise UsageError or StorageError if no report can be written here: it replaces nothing of a run. Blocking."""
+    savepath, out = options.savepath, options.out
+    if out is not None and path.is_relative_to(out):
+        raise UsageError(f"--report {path}: {out} is for the export alone; choose another folder")
+    for name in _INPUTS:
+        value = getattr(options, name)
+        if isinstance(value, str | Path) and path.exists() and os.path.exists(value) and path.samefile(value):
+            raise UsageError(f"--report {path}: {name} is read from this file; choose another name")
     if path.is_relative_to(savepath):
         own = path.relative_to(savepath).parts[0]
         if own in _OWN:

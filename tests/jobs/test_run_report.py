@@ -98,11 +98,15 @@ async def test_what_is_no_place_for_a_report_is_said_before_the_first_request(tm
         tmp_path / "out" / "query.json": "query.json there is the run's own",
         tmp_path / "out" / ".oid_async" / "run.json": "the run's own",
         tmp_path / "out" / "images" / "run.json": "the run's own",
+        tmp_path / "export" / "run.json": "for the export alone",
+        tmp_path / "not.json": "exclude_ids is read from this file",
     }
+    (tmp_path / "not.json").write_text("[]")
+    more: dict[str, Any] = {"format": "coco", "out": tmp_path / "export", "exclude_ids": tmp_path / "not.json"}
     async with Scripted(scripts()) as server:
         for path, words in wrong.items():
             with pytest.raises(UsageError, match=words):
-                await oid_async.download(report=path, **query(server.url, tmp_path))
+                await oid_async.download(report=path, **query(server.url, tmp_path), **more)
         with pytest.raises(UsageError, match="a plan makes none"):
             await oid_async.plan(report=tmp_path / "run.json", **query(server.url, tmp_path))  # type: ignore[call-arg]
         assert not server.requests
