@@ -12,6 +12,7 @@ import { ClassNames } from "./words.js";
 
 const REFRESH_MS = 10_000;
 const INDEX_MS = 1_000;
+const LARGEST_FIRST = ["boxes", "area", "bytes"];
 const WIDE = matchMedia("(min-width: 900px)");
 
 /** What the parts of the page share. */
@@ -42,7 +43,7 @@ class Page {
     }
     await this.#showImages();
     if (this.address.state.image) this.#showImage(this.address.state.image);
-    this.#timer = setTimeout(() => this.#refresh(), this.#pause);
+    this.#refreshIn(this.#pause);
   }
 
   isHidden(kindOrLabel) {
@@ -74,13 +75,13 @@ class Page {
 
   onPage({ total, revision }) {
     byId("found").textContent = total === null ? "" : counted(total, "image");
-    if (revision !== this.folder.revision) clearTimeout(this.#timer), (this.#timer = setTimeout(() => this.#refresh(), 0));
+    if (revision !== this.folder.revision) this.#refreshIn(0);
     this.#note("error");
   }
 
   #connect() {
     const { address } = this;
-    byId("sort").addEventListener("change", (event) => address.change({ sort: event.target.value }));
+    byId("sort").addEventListener("change", ({ target: { value } }) => address.change({ sort: value, order: LARGEST_FIRST.includes(value) ? "desc" : "asc" }));
     byId("order").addEventListener("click", () => address.change({ order: address.state.order === "asc" ? "desc" : "asc" }));
     byId("theme").addEventListener("click", () => this.#changeTheme());
     byId("help-open").addEventListener("click", () => byId("help").showModal());
@@ -114,9 +115,9 @@ class Page {
   #follow(state, before) {
     this.#hidden = new Set(state.hide.map((value) => (DRAWN_KINDS.includes(value) ? value : this.names.labelOf(value))));
     byId("sort").value = state.sort;
-    byId("order").textContent = state.order === "asc" ? "↑" : "↓";
-    setAttribute(byId("order"), "aria-label", state.order === "asc" ? "Ascending" : "Descending");
-    setAttribute(byId("order"), "title", state.order === "asc" ? "Ascending" : "Descending");
+    const isAscending = state.order === "asc";
+    byId("order").textContent = isAscending ? "↑" : "↓";
+    for (const name of ["aria-label", "title"]) setAttribute(byId("order"), name, isAscending ? "Ascending" : "Descending");
     this.filters.follow(state);
     this.legend.follow();
     followKindToggles(this);
@@ -143,23 +144,28 @@ class Page {
 
   /** Ask how the folder is now: while the index is made and during a run it changes. */
   async #refresh() {
-    clearTimeout(this.#timer);
     try {
       if (!document.hidden) this.#compare(await fetchFolder());
     } catch (error) {
       this.onError(error);
     }
-    this.#timer = setTimeout(() => this.#refresh(), this.#pause);
+    this.#refreshIn(this.#pause);
+  }
+
+  #refreshIn(milliseconds) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#refresh(), milliseconds);
   }
 
   #compare(folder) {
-    if (this.#note("error") && this.grid.pages.hasFailed) this.#showImages({ stay: true }); // the server is back
+    if (this.grid.pages.hasFailed) this.#showImages({ stay: true }); // now that the server answers
+    else this.#note("error");
     this.#showFolderNotes(folder);
     const indexCame = folder.index.ready && !this.#latest.index.ready;
     this.#latest = folder;
     if (folder.revision === this.folder.revision) return;
-    const more = folder.images.ok - this.folder.images.ok;
-    if (indexCame && (more === 0 || this.grid.pages.isWaiting)) return this.#show(folder);
+    const more = folder.images.ok - (this.folder.images.ok ?? folder.images.ok);
+    if ((indexCame || this.folder.revision === undefined) && (more === 0 || this.grid.pages.isWaiting)) return this.#show(folder);
     const text = more > 0 ? `The run goes on: ${counted(more, "more image")}.` : "The folder has changed.";
     const show = element("button", { type: "button", "data-testid": "refresh", click: () => this.#show(this.#latest) }, "Show");
     this.#note("refresh", text, show);
@@ -179,16 +185,13 @@ class Page {
       ready ? null : element("progress", { max: 100, value: share, "aria-label": "Index" }));
   }
 
-  /** Show a line of one sort above the grid; without a text, take it away and return whether it was there. */
+  /** Show a line of one sort above the grid; without a text, take it away. */
   #note(sort, text = "", extra = null, alert = false) {
     const before = byId("notes").querySelector(`[data-note=${sort}]`);
-    if (!text) {
-      before?.remove();
-      return Boolean(before);
-    }
+    if (!text) return before?.remove();
     const line = element("p", { class: `note ${sort}`, "data-testid": "note", "data-note": sort, role: alert ? "alert" : null }, element("span", {}, visible(text)), extra);
-    if (before?.firstChild.textContent !== visible(text)) before ? before.replaceWith(line) : byId("notes").append(line);
-    return true;
+    if (!before) byId("notes").append(line);
+    else if (before.firstChild.textContent !== line.firstChild.textContent) before.replaceWith(line);
   }
 
   #showFilters(shown) {
@@ -197,10 +200,8 @@ class Page {
   }
 
   #changeTheme() {
-    const dark = getComputedStyle(document.documentElement).colorScheme === "dark" || (!document.documentElement.dataset.theme && matchMedia("(prefers-color-scheme: dark)").matches);
-    const theme = dark ? "light" : "dark";
-    localStorage.setItem("theme", theme);
-    this.address.change({ theme }, { replace: true });
+    const shown = document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+    this.address.change({ theme: shown === "dark" ? "light" : "dark" }, { replace: true });
   }
 
   #key(event) {
@@ -224,9 +225,8 @@ class Page {
   }
 }
 
-/** Dark or light as the address says, else as chosen before, else as the system is. */
-function showTheme(chosen) {
-  const theme = chosen || localStorage.getItem("theme") || "";
+/** Dark or light as the address says, else as the system is. */
+function showTheme(theme) {
   if (["dark", "light"].includes(theme)) document.documentElement.dataset.theme = theme;
   else delete document.documentElement.dataset.theme;
 }

@@ -25,7 +25,7 @@ export class ClassSearch {
     this.input = element("input", {
       id: "class-search", "data-testid": "class-search", type: "search", placeholder: "Class, for example Dog", role: "combobox",
       "aria-label": "Search for a class", "aria-autocomplete": "list", "aria-controls": "class-options", "aria-expanded": "false",
-      input: () => this.#suggest(), focus: () => this.#suggest(), blur: () => this.#close(), keydown: (event) => this.#key(event),
+      input: () => this.#suggest(), focus: () => this.#suggest(), click: () => this.#suggest(), blur: () => this.#close(), keydown: (event) => this.#key(event),
     });
     this.list = element("ul", { id: "class-options", role: "listbox", class: "suggestions", "aria-label": "Classes", hidden: true });
     this.list.addEventListener("pointerdown", (event) => event.preventDefault()); // keeps the focus where it is
@@ -34,15 +34,16 @@ export class ClassSearch {
   }
 
   #suggest() {
-    const typed = this.input.value.trim().toLowerCase().replaceAll("_", " ");
+    const asTyped = this.input.value.trim();
+    const typed = asTyped.toLowerCase().replaceAll("_", " ");
     const rank = ({ label, class_name: name }) => {
       const lower = (name ?? label).toLowerCase();
-      if (lower === typed || label === typed) return 0;
+      if (lower === typed || label === asTyped) return 0;
       return lower.startsWith(typed) ? 1 : lower.includes(typed) ? 2 : 3;
     };
     const ranked = this.classes().map((each) => [rank(each), each]).filter(([place]) => place < 3);
     this.#found = ranked.sort(([a], [b]) => a - b).slice(0, MOST_SUGGESTIONS).map(([, each]) => each);
-    this.#active = 0;
+    this.#active = typed ? 0 : -1; // Enter in an empty field chooses nothing
     this.#show();
   }
 
@@ -54,7 +55,7 @@ export class ClassSearch {
     this.list.replaceChildren(...(options.length ? options : [element("li", { class: "muted" }, "No class of this folder.")]));
     this.list.hidden = false;
     setAttribute(this.input, "aria-expanded", "true");
-    setAttribute(this.input, "aria-activedescendant", options.length ? `class-option-${this.#active}` : "");
+    setAttribute(this.input, "aria-activedescendant", this.#found[this.#active] ? `class-option-${this.#active}` : "");
   }
 
   #close() {
@@ -76,7 +77,7 @@ export class ClassSearch {
   #key(event) {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (step && this.#found.length) {
-      this.#active = (this.#active + step + this.#found.length) % this.#found.length;
+      this.#active = (Math.max(this.#active, step < 0 ? 0 : -1) + step + this.#found.length) % this.#found.length;
       this.#show();
     } else if (event.key === "Enter") {
       if (this.list.hidden) this.#suggest();

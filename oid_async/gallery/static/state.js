@@ -7,8 +7,6 @@ const ORDER = ["sort", "order"];
 const LISTS = [...FILTER_LISTS, "hide"];
 const TEXTS = [...FILTER_TEXTS, ...ORDER, "image", "theme"];
 
-export const KINDS = ["bbox", "segmentation", "relationship", "narrative", "label", "point"];
-
 function read(search) {
   const given = new URLSearchParams(search);
   const lists = LISTS.map((name) => [name, given.getAll(name)]);

@@ -45,7 +45,6 @@ export class Tile {
     }));
     this.item.classList.remove("loading");
     Object.assign(this.item.dataset, { image: key, status: image.status });
-    this.link.href = this.page.addressOfImage(key);
     this.link.setAttribute("aria-label", this.#description());
     this.caption.replaceChildren(named(image.file_name || image.image_id), remark(image));
     this.frame.replaceChildren(image.status === "ok" ? this.#picture(key) : noPicture(image), this.canvas);
@@ -60,6 +59,7 @@ export class Tile {
   draw() {
     const { image, width, height } = this;
     if (!image || !width) return;
+    this.link.href = this.page.addressOfImage(imageKey(image));
     const context = prepare(this.canvas, width, height);
     this.#boxes = [];
     if (image.status === "ok" && image.width && !this.page.isHidden("bbox")) {

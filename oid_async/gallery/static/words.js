@@ -1,6 +1,7 @@
-/** The dataset's and the downloader's short names in words. */
+/** The dataset's and the downloader's short names in words. Without a prototype: files may say "constructor". */
 
 const REASONS = {
+  __proto__: null,
   bad_response: "The answer could not be read.",
   bad_url: "The address is not a web address.",
   blocked: "The address leads into a private network and was not asked.",
@@ -23,9 +24,10 @@ const REASONS = {
 
 export const reasonInWords = (reason) => REASONS[reason] ?? "It was not downloaded.";
 
-export const STATUS_NAMES = { ok: "saved", failed: "failed", pending: "not fetched yet" };
+export const STATUS_NAMES = { __proto__: null, ok: "saved", failed: "failed", pending: "not fetched yet" };
 
 export const KIND_NAMES = {
+  __proto__: null,
   bbox: "boxes",
   segmentation: "masks",
   relationship: "relationships",
@@ -36,6 +38,7 @@ export const KIND_NAMES = {
 };
 
 const FLAG_NAMES = {
+  __proto__: null,
   IsOccluded: "occluded",
   IsTruncated: "truncated",
   IsGroupOf: "group",
