@@ -12,7 +12,6 @@ import { ClassNames } from "./words.js";
 
 const REFRESH_MS = 10_000;
 const INDEX_MS = 1_000;
-const LARGEST_FIRST = ["boxes", "area", "bytes"];
 const WIDE = matchMedia("(min-width: 900px)");
 
 /** What the parts of the page share. */
@@ -81,7 +80,7 @@ class Page {
 
   #connect() {
     const { address } = this;
-    byId("sort").addEventListener("change", ({ target: { value } }) => address.change({ sort: value, order: LARGEST_FIRST.includes(value) ? "desc" : "asc" }));
+    byId("sort").addEventListener("change", (event) => address.change({ sort: event.target.value }));
     byId("order").addEventListener("click", () => address.change({ order: address.state.order === "asc" ? "desc" : "asc" }));
     byId("theme").addEventListener("click", () => this.#changeTheme());
     byId("help-open").addEventListener("click", () => byId("help").showModal());
