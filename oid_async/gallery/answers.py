@@ -120,7 +120,9 @@ def refusal(refused: Refusal, path: str) -> web.Response:
 def entry(entered: Entry) -> web.Response:
     """Return the answer to a browser that has brought the token."""
     response = line("Go on.", 303).response()
-    response.headers.update({"Location": entered.location, "Set-Cookie": entered.cookie})
+    response.headers["Location"] = entered.location
+    for cookie in entered.cookies:
+        response.headers.add("Set-Cookie", cookie)
     return response
 
 

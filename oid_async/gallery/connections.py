@@ -12,6 +12,8 @@ from oid_async.gallery.answers import line
 
 # A browser opens six connections to a host. One that sends no whole head of a request for a while is closed.
 _MOST_CONNECTIONS, _IDLE_S = 256, 30.0
+# Of a head; the cookies of all that this host serves are one field of it.
+_MOST_HEADERS, _MOST_FIELD_BYTES = 64, 16 << 10
 
 
 class BoundedServer(web.Server):
@@ -25,6 +27,8 @@ class BoundedServer(web.Server):
             "access_log": None,
             "keepalive_timeout": _IDLE_S,
             "lingering_time": 0.0,
+            "max_headers": _MOST_HEADERS,
+            "max_field_size": _MOST_FIELD_BYTES,
         }
         super().__init__(handle, handler_cancellation=True)
 

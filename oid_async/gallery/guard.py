@@ -10,7 +10,7 @@ import hmac
 import ipaddress
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -19,6 +19,7 @@ from typing import Final
 _TOKEN: Final = "token"
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:/?#@\s]+)(?::([0-9]{1,5}))?", re.IGNORECASE | re.ASCII)
 _METHODS = ("GET", "HEAD")
+_ONE_OF_OURS, _MOST_COOKIES = re.compile("oid_async_[0-9a-f]{8}"), 20
 
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -70,9 +71,9 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A request that brought the token: what to set as cookie, and where to go on."""
+    """A request that brought the token: the cookies to set, its own first, and where to go on."""
 
-    cookie: str
+    cookies: tuple[str, ...]
     location: str
 
 
@@ -109,10 +110,7 @@ class Guard:
         opens_page = head.path == "/" and (not head.is_from_elsewhere or _opens_a_page(head))
         # Who is in already goes on, too: no address that is shared is to hold a token, not even an old one.
         if token is not None and opens_page and (self._takes(token) or self._has_cookie(head.cookie)):
-            return Entry(
-                f"{self._cookie_name}={self._cookie_value}; HttpOnly; SameSite=Strict; Path=/",
-                _without_token(head.target),
-            )
+            return Entry(self._cookies(head.cookie), _without_token(head.target))
         if head.is_from_elsewhere and not opens_page:
             return _ELSEWHERE
         if not self._has_cookie(head.cookie):
@@ -133,6 +131,16 @@ class Guard:
             return _ELSEWHERE
         return None
 
+    def _cookies(self, header: str | None) -> tuple[str, ...]:
+        """Return the cookie of this server, and ends of old ones: a head may not grow with every gallery of a day."""
+        others = [name for name, _ in _pairs(header) if _ONE_OF_OURS.fullmatch(name) and name != self._cookie_name]
+        # Browsers send the oldest first.
+        old = others[: max(0, len(others) - _MOST_COOKIES)]
+        own = f"{self._cookie_name}={self._cookie_value}"
+        return tuple(
+            f"{cookie}; HttpOnly; SameSite=Strict; Path=/" for cookie in (own, *(f"{name}=; Max-Age=0" for name in old))
+        )
+
     def _takes(self, token: str) -> bool:
         """Return whether a token lets in; one that does so once is used up by this."""
         if token in self._once:
@@ -142,15 +150,18 @@ class Guard:
 
     def _has_cookie(self, header: str | None) -> bool:
         """Return whether the cookie is among those sent; other servers of this host have theirs beside it."""
-        for part in (header or "").split(";"):
-            name, _, value = part.strip().partition("=")
-            if name == self._cookie_name and _same(value, self._cookie_value):
-                return True
-        return False
+        return any(name == self._cookie_name and _same(value, self._cookie_value) for name, value in _pairs(header))
 
 
 _ELSEWHERE = Refusal(403, "A page of another server has asked for this; it is not answered.")
 _NO_COOKIE = "Open the address that oid-async view has printed, with its token; this browser has not done so yet."
+
+
+def _pairs(header: str | None) -> Iterator[tuple[str, str]]:
+    """Yield names and values of a Cookie header."""
+    for part in (header or "").split(";"):
+        name, _, value = part.strip().partition("=")
+        yield name, value
 
 
 def _same(given: str, own: str) -> bool:

@@ -13,7 +13,7 @@ def head_of(guard: Guard) -> Head:
     """Return the head of a request that is answered: what a browser that has entered sends."""
     entry = guard.decide(Head("GET", f"/?token={guard.token}", (HERE,)))
     assert isinstance(entry, Entry)
-    return Head("GET", "/api/folder", (HERE,), cookie=entry.cookie.partition(";")[0])
+    return Head("GET", "/api/folder", (HERE,), cookie=entry.cookies[0].partition(";")[0])
 
 
 def status_of(guard: Guard, head: Head) -> int:
@@ -133,10 +133,22 @@ def test_the_token_enters_again_and_again() -> None:
         entry = guard.decide(Head("GET", f"/?class=Dog&token={guard.token}&flag=IsOccluded%3Ayes", (HERE,)))
         assert isinstance(entry, Entry)
         assert entry.location == "./?class=Dog&flag=IsOccluded%3Ayes"
-        assert guard.token not in entry.cookie
-        assert all(part in entry.cookie for part in ("HttpOnly", "SameSite=Strict", "Path=/"))
+        (cookie,) = entry.cookies
+        assert guard.token not in cookie
+        assert all(part in cookie for part in ("HttpOnly", "SameSite=Strict", "Path=/"))
     for target in ("/?token=", f"/?token={guard.token}x", f"/api/folder?token={guard.token}", "/?token=%00"):
         assert status_of(guard, Head("GET", target, (HERE,))) == 403
+
+
+def test_old_cookies_go() -> None:
+    """Of a browser that has looked at many galleries: the oldest ones, and none of other servers."""
+    guard = Guard("127.0.0.1")
+    sent = "; ".join(["_xsrf=1", *(f"oid_async_{number:08x}=x" for number in range(25)), "oid_async_theme=dark"])
+    entry = guard.decide(Head("GET", f"/?token={guard.token}", (HERE,), cookie=sent))
+    assert isinstance(entry, Entry)
+    assert [cookie.partition("=")[0] for cookie in entry.cookies[1:]] == [f"oid_async_{n:08x}" for n in range(5)]
+    assert all("Max-Age=0" in cookie for cookie in entry.cookies[1:])
+    assert "Max-Age" not in entry.cookies[0]
 
 
 def test_no_token_stays_in_an_address() -> None:
