@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from oid_async.cli import main as cli
 from oid_async.errors import StorageError, UnavailableError, UsageError
 from oid_async.jobs import run_report
 from oid_async.jobs.query_document import NO_QUERY
+from oid_async.options.query import Options
 from oid_async.origin.lookalike import Lookalike, with_comment
 from oid_async.pages import library
 
@@ -204,3 +207,20 @@ async def test_an_interrupt_does_not_wait_for_plots(tmp_path: Path, monkeypatch:
             await run
         assert asyncio.get_running_loop().time() - began < 2
     assert "interrupted" in (tmp_path / "run.html").read_text()
+
+
+def test_a_run_that_must_be_ended_by_force_has_its_report_unless_the_disk_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is written beside the loop, which hangs; a disk that hangs as well is not waited for."""
+    report = oid_async.Report(selected=3, pending=3, interrupted=True)
+    for name in ("run.json", "run.html"):
+        run_report.write_at_forced_end(Options.of(report=tmp_path / name), report)
+        assert "interrupted" in (tmp_path / name).read_text()
+    released = threading.Event()
+    monkeypatch.setattr(run_report, "write_report", lambda *_, **__: released.wait(30))
+    began = time.monotonic()
+    run_report.write_at_forced_end(Options.of(report=tmp_path / "run.json"), report)
+    assert time.monotonic() - began < 5
+    released.set()
+    run_report.write_at_forced_end(Options(), report)
