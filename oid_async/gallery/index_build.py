@@ -174,7 +174,9 @@ class _TableParts:
             self._classes.add(rows.select(label=label, class_name=name))
         found = self._owners.rows_of(rows)
         if kind.name == "bbox":
-            return self._classes.number(found.select(ROW, _one(1), *_box_numbers(rows.columns), label="LabelName"))
+            # Lazily, because then a flag that is looked at twice is read once.
+            boxes = found.lazy().select(ROW, _one(1), *_box_numbers(rows.columns), label="LabelName")
+            return self._classes.number(boxes.collect(engine="streaming"))
         sides = [found.select(ROW, _one(1), label=pairs[0][0])]
         for label, _ in pairs[1:]:
             # A relationship of two objects of one class is one row of it.
