@@ -101,7 +101,7 @@ async def test_the_grid_shows_every_image_as_one_scrolls(windows: Windows, demo:
     assert "320" in await part(page, "found").inner_text()
     first = await shown_images(page)
     assert len(first) < 160
-    await page.wait_for_function("document.querySelector('[data-testid=tile] img')?.naturalWidth > 0")
+    await page.wait_for_function("() => document.querySelector('[data-testid=tile] img')?.naturalWidth > 0")
     await part(page, "grid").evaluate("grid => grid.scrollTo(0, grid.scrollHeight)")
     await page.wait_for_selector('[data-testid=tile][data-index="319"][data-image]')
     assert not set(first) & set(await shown_images(page))
@@ -111,7 +111,7 @@ async def test_filters_show_what_the_tables_say(windows: Windows, demo: Served, 
     """Each filter, and some together, shows as many images as duckdb finds in the manifest and the saved tables."""
     page = await looked_at(windows, demo, "class=Dog")
     await page.wait_for_function(
-        "fetch('api/folder').then(answer => answer.json()).then(folder => folder.index.ready)", polling=100
+        "() => fetch('api/folder').then(answer => answer.json()).then(folder => folder.index.ready)", polling=100
     )
     found = {}
     for state, _ in FILTERS:
@@ -184,7 +184,7 @@ async def test_boxes_stand_where_the_table_has_them(windows: Windows, demo: Serv
     await assert_boxes_are_in_place(page, boxes)
     before = await place(part(page, "picture"))
     await page.keyboard.press("+")
-    await page.wait_for_function("Number(document.querySelector('[data-testid=stage]').dataset.zoom) > 1")
+    await page.wait_for_function("() => Number(document.querySelector('[data-testid=stage]').dataset.zoom) > 1")
     await page.wait_for_timeout(100)
     assert (await place(part(page, "picture")))[2] > before[2]
     await assert_boxes_are_in_place(page, boxes)

@@ -41,7 +41,7 @@ async def still(page: Page) -> None:
     """Wait until every picture in sight has come."""
     await settled(page)
     await page.wait_for_load_state("networkidle")
-    await page.wait_for_function("[...document.images].every(image => !image.src || image.complete)")
+    await page.wait_for_function("() => [...document.images].every(image => !image.src || image.complete)")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -25,9 +25,15 @@ async def go(page: Page, state: str) -> None:
     )
 
 
+# Functions, not expressions: Playwright would evaluate an expression again in the page, which its policy forbids.
+_IS_SETTLED = """() => document.querySelector('[data-testid=grid]').dataset.busy === 'false' && (
+    document.querySelector('[data-testid=found]').textContent !== '' ||
+    document.querySelector('[data-testid=note][data-note=error]') !== null)"""
+
+
 async def settled(page: Page) -> None:
-    """Wait until the grid has what it shows."""
-    await page.wait_for_selector('[data-testid=grid][data-busy="false"][data-total]', state="attached")
+    """Wait until the grid has what it shows, or the page says why it has not."""
+    await page.wait_for_function(_IS_SETTLED)
 
 
 async def total(page: Page) -> int:
