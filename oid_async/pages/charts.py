@@ -159,6 +159,9 @@ def heat_map(
     chart = _chart(data).mark_rect(color=COLOURS[0], stroke="var(--line)", strokeWidth=0.5 if names_shown else 0)
     most = max((count for line in cells for count in line), default=1) or 1
     strength = alt.Scale(type="pow", exponent=0.5, domain=[0, most], range=[0, 1])
+    if not names_shown:
+        # Its edge is that of the images.
+        chart = chart.properties(view=alt.ViewBackground(stroke="var(--line)"))
     return _spec(
         chart.encode(
             x=alt.X("column:O", title=None, axis=below if names_shown else None),

@@ -20,10 +20,10 @@ def saved(page: str, folder: Path) -> str:
     return path.as_uri()
 
 
-async def opened(windows: Windows, address: str) -> Page:
+async def opened(windows: Windows, address: str, *, width: int = 1200, has_touch: bool = False) -> Page:
     """Open a file, and wait until its plots are drawn."""
     windows.allowed.add("file://")
-    window = await windows.open(address)
+    window = await windows.open(address, width=width, has_touch=has_touch)
     await window.wait_for_selector("html[data-plots=drawn]")
     return window
 
@@ -81,12 +81,16 @@ async def test_the_table_of_classes_is_searched_and_sorted(windows: Windows, tmp
     assert (await rows.last.locator("td:nth-child(3)").inner_text()).strip() == "860,000"
 
 
-async def test_the_report_of_a_run_opens_offline_with_every_plot_drawn(windows: Windows, tmp_path: Path) -> None:
-    """Throughput, hosts and waits are drawn; nothing is asked for, and hostile host names stay text."""
+async def test_the_report_of_a_run_opens_offline_on_a_phone(windows: Windows, tmp_path: Path) -> None:
+    """Throughput, hosts and waits are drawn within its width; nothing is asked for; a touch shows a mark's numbers.
+
+    Host names are as hostile as can be.
+    """
     address = saved(run_page(run(list(HOSTILE))), tmp_path)
-    window = await opened(windows, address)
+    window = await opened(windows, address, width=390, has_touch=True)
     assert await window.locator(".plot").count() == 5
     assert await window.locator(".plot:has(.role-mark path)").count() == 5
     assert windows.requests == [address]
-    await window.set_viewport_size({"width": 390, "height": 800})
     assert await is_within_its_window(window)
+    await window.locator("#plot-5 .mark-rect path").first.tap()
+    assert "1,200" in await window.locator("#hover").inner_text()

@@ -73,6 +73,8 @@ const config = {
   background: null,
   font: "system-ui, sans-serif",
   view: { stroke: null },
+  // Who listens to a page has the tables: the marks of a plot say less.
+  mark: { aria: false },
   axis: {
     labelColor: "var(--muted)", titleColor: "var(--muted)", gridColor: "var(--line)", domainColor: "var(--line)",
     tickColor: "var(--line)", labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal", labelLimit: 150,
@@ -81,6 +83,8 @@ const config = {
 
 function hover(handler, event, item, value) {
   const box = document.getElementById("hover");
+  // A finger that is lifted leaves what it has touched; the next touch hides it.
+  if (event.pointerType === "touch" && event.type === "pointerout") return;
   box.hidden = value === null || value === undefined || value === "";
   if (box.hidden) return;
   const list = document.createElement("dl");
@@ -91,13 +95,17 @@ function hover(handler, event, item, value) {
     list.append(term, description);
   }
   box.replaceChildren(list);
-  const point = event.touches?.[0] ?? event.changedTouches?.[0] ?? event;
   const [width, height] = [box.offsetWidth, box.offsetHeight];
-  const left = point.clientX + 14 + width > innerWidth ? point.clientX - 14 - width : point.clientX + 14;
-  const top = point.clientY + 14 + height > innerHeight ? point.clientY - 14 - height : point.clientY + 14;
+  const left = event.clientX + 14 + width > innerWidth ? event.clientX - 14 - width : event.clientX + 14;
+  const top = event.clientY + 14 + height > innerHeight ? event.clientY - 14 - height : event.clientY + 14;
   box.style.left = `${Math.max(4, left)}px`;
   box.style.top = `${Math.max(4, top)}px`;
 }
+
+document.addEventListener("pointerdown", (event) => {
+  // Vega's renderer keeps a mark's item at its element.
+  if (event.pointerType === "touch") hover(null, event, null, event.target.__data__?.tooltip);
+});
 
 async function draw() {
   const plots = document.getElementById("plots");
