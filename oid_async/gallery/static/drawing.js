@@ -135,31 +135,53 @@ function shortened(context, text, width) {
   return text.length <= 80 && measured <= width ? text : `${start.slice(0, Math.floor((start.length * width) / Math.max(measured, width)) - 1)}…`;
 }
 
-/** Load a mask's PNG and return it as a canvas: the object in the class's colour, the rest clear. */
+/**
+ * Load a mask's PNG. Returns the part of it that has the object, in the class's colour on clear ground, with its place
+ * in fractions of the image: {canvas, box}; null for a mask without an object.
+ */
 export async function loadMask(address, style) {
   const picture = new Image();
   picture.src = address;
   await picture.decode();
   const scale = Math.min(1, LARGEST_MASK_SIDE / Math.max(picture.naturalWidth, picture.naturalHeight));
+  const [width, height] = [picture.naturalWidth, picture.naturalHeight].map((side) => Math.max(1, Math.round(side * scale)));
   const canvas = document.createElement("canvas");
-  canvas.width = Math.max(1, Math.round(picture.naturalWidth * scale));
-  canvas.height = Math.max(1, Math.round(picture.naturalHeight * scale));
+  Object.assign(canvas, { width, height });
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.imageSmoothingEnabled = false;
-  context.drawImage(picture, 0, 0, canvas.width, canvas.height);
-  const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
-  const [red, green, blue] = style.rgb;
-  for (let i = 0; i < pixels.data.length; i += 4) {
-    const inside = pixels.data[i] > MASK_THRESHOLD && pixels.data[i + 3] > MASK_THRESHOLD;
-    pixels.data.set([red, green, blue, inside ? 255 : 0], i);
-  }
-  context.putImageData(pixels, 0, 0);
-  return canvas;
+  context.drawImage(picture, 0, 0, width, height);
+  const pixels = context.getImageData(0, 0, width, height);
+  const bounds = paintObject(pixels, style.rgb);
+  if (!bounds) return null;
+  const [left, top, right, bottom] = bounds;
+  Object.assign(canvas, { width: right - left, height: bottom - top }); // which clears it; the rest need not be kept
+  context.putImageData(pixels, -left, -top, left, top, right - left, bottom - top);
+  return { canvas, box: [left / width, top / height, right / width, bottom / height] };
 }
 
-export function drawMask(context, mask, view, lit) {
+/** Paint the object of a mask's pixels, clear the rest; return its bounds, the last ones behind it, if there is one. */
+function paintObject({ data, width, height }, [red, green, blue]) {
+  const words = new Uint32Array(data.buffer);
+  const color = new Uint32Array(new Uint8ClampedArray([red, green, blue, 255]).buffer)[0];
+  let [left, top, right, bottom] = [width, height, 0, 0];
+  for (let i = 0; i < words.length; i++) {
+    const isObject = data[4 * i] > MASK_THRESHOLD && data[4 * i + 3] > MASK_THRESHOLD;
+    words[i] = isObject ? color : 0;
+    if (!isObject) continue;
+    const x = i % width;
+    const y = (i - x) / width;
+    if (x < left) left = x;
+    if (x >= right) right = x + 1;
+    if (y < top) top = y;
+    if (y >= bottom) bottom = y + 1;
+  }
+  return right > 0 ? [left, top, right, bottom] : null;
+}
+
+export function drawMask(context, { canvas, box }, view, lit) {
+  const { left, top, width, height } = rectangleOf(box, view);
   context.globalAlpha = lit ? 0.8 : MASK_ALPHA;
   context.imageSmoothingEnabled = false;
-  context.drawImage(mask, view.left, view.top, view.width, view.height);
+  context.drawImage(canvas, left, top, width, height);
   context.globalAlpha = 1;
 }

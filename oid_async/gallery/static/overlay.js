@@ -98,11 +98,12 @@ export class Overlay {
       const lit = this.#isLit(shape);
       const chip = (text, x, y, style) => drawing.drawChip(context, text, x, y, style, frame, taken, lit);
       if (!rectangle || !drawing.overlaps(rectangle2 ?? rectangle, frame)) continue;
-      if (kind === "relationship") {
+      if (kind === "relationship" && rectangle2) {
         const [x1, y1] = drawing.middle(rectangle);
-        const [x2, y2] = drawing.middle(rectangle2 ?? rectangle);
-        const text = rectangle2 ? shape.predicate : `${shape.predicate} ${names.of(shape.label2)}`;
-        chip(text, (x1 + x2) / 2 - 12, (y1 + y2) / 2 - 8, drawing.PLAIN);
+        const [x2, y2] = drawing.middle(rectangle2);
+        chip(shape.predicate, (x1 + x2) / 2 - 12, (y1 + y2) / 2 - 8, drawing.PLAIN);
+      } else if (kind === "relationship") {
+        chip(`${shape.predicate} ${names.of(shape.label2)}`, rectangle.left, rectangle.top + 1, drawing.PLAIN); // an attribute
       } else if (kind === "bbox" || lit) chip(names.of(label), rectangle.left - 2, rectangle.top - 17, styleOf(label));
     }
   }

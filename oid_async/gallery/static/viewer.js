@@ -116,11 +116,12 @@ export class Viewer {
   }
 
   async #loadMasks(signal) {
-    const waiting = this.overlay.shapes.filter(({ mask }) => mask);
+    const { shapes, rows } = this.overlay;
+    const waiting = shapes.filter(({ mask }) => mask);
+    const missing = (shape) => rows[shapes.indexOf(shape)].append(element("span", { class: "muted" }, "not on the disk"));
     const work = async () => {
       for (let shape = waiting.shift(); shape && !signal.aborted; shape = waiting.shift()) {
-        shape.pixels = await loadMask(shape.mask, styleOf(shape.label)).catch(() => null);
-        if (!shape.pixels) shape.remarks.push("its file is not there");
+        shape.pixels = await loadMask(shape.mask, styleOf(shape.label)).catch(() => missing(shape));
         this.redraw();
       }
     };
