@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from oid_async.dataset.saved import SavedDataset
-from oid_async.errors import UsageError
 from oid_async.events import Sink
 from oid_async.jobs.export import Export, ExportReport
 from oid_async.jobs.opening import open_for_user
@@ -17,7 +16,7 @@ from oid_async.options.export import ExportOptions
 from oid_async.options.keywords import FetchAgainOptions, ReadOptions, RepeatOptions
 from oid_async.options.paths import read_path
 from oid_async.options.query import Options
-from oid_async.options.signatures import check_keywords
+from oid_async.options.signatures import check_keywords, check_switch
 from oid_async.report import Report
 from oid_async.screen.progress import shown
 
@@ -51,8 +50,7 @@ async def verify(
     """
     path = Options.of(savepath=savepath).savepath
     for name, value in (("repair", repair), ("deep", deep), ("exports", exports)):
-        if not isinstance(value, bool):
-            raise UsageError(f"{name} is True or False, not {value!r}")
+        check_switch(name, value)
     check_keywords("verify", given, RepeatOptions)
     these = Given.of(path, given, repairs=repair)
     with shown(on_event, progress=progress) as sink:
@@ -97,8 +95,7 @@ async def prune(
     `on_event` and `progress` are as in `download`.
     """
     path = Options.of(savepath=savepath).savepath
-    if not isinstance(dry_run, bool):
-        raise UsageError(f"dry_run is True or False, not {dry_run!r}")
+    check_switch("dry_run", dry_run)
     with shown(on_event, progress=progress) as sink:
         return await Prune(path, sink, dry_run=dry_run).run()
 

@@ -11,7 +11,7 @@ from oid_async.jobs.listings import Listings
 from oid_async.jobs.resolve import Resolution, Resolve
 from oid_async.options.keywords import ClassesOptions, MetadataOptions, ResolveOptions
 from oid_async.options.query import Options
-from oid_async.options.signatures import check_keywords, documented, signature
+from oid_async.options.signatures import check_keywords, check_switch, documented, signature
 from oid_async.screen.progress import shown
 
 
@@ -33,7 +33,7 @@ async def classes(
     """
     if not isinstance(pattern, str | None):
         raise UsageError(f"pattern takes a text, not {pattern!r}")
-    _check_switch("tree", tree)
+    check_switch("tree", tree)
     check_keywords("classes", options, ClassesOptions)
     with shown(on_event, progress=progress) as sink:
         return await Listings(Options.of(**options), sink).classes(pattern, tree=tree)
@@ -102,14 +102,9 @@ async def metadata_pull(
 
 
 def _listings(function: str, sizes: bool, sink: Sink, options: MetadataOptions) -> Listings:
-    _check_switch("sizes", sizes)
+    check_switch("sizes", sizes)
     check_keywords(function, options, MetadataOptions)
     return Listings(Options.of(**options), sink)
-
-
-def _check_switch(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise UsageError(f"{name} is True or False, not {value!r}")
 
 
 def _document(function: Any, options: type, returns: Any) -> None:

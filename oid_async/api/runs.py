@@ -14,9 +14,9 @@ from oid_async.options.keywords import QueryOptions, RunOptions
 from oid_async.options.paths import read_path
 from oid_async.options.query import Options
 from oid_async.options.selection import Query, options_of
-from oid_async.options.signatures import documented, signature
+from oid_async.options.signatures import check_switch, documented, signature
 from oid_async.report import Outcome, Plan, Report
-from oid_async.screen.progress import check_progress, shown
+from oid_async.screen.progress import shown
 
 _WAITING_OUTCOMES = 256
 
@@ -76,7 +76,7 @@ def stream(
     A consumer that is slow slows the run down: nothing piles up. Leaving the block stops the run cleanly; the result
     tables are written when the outcomes were read to their end. Raises what `download` raises, from the iteration.
     """
-    check_progress(progress)
+    check_switch("progress", progress)
     return Stream(options_of(query, options), on_event, progress=progress)
 
 

@@ -6,6 +6,7 @@ from dataclasses import Field
 from itertools import groupby
 from typing import Any
 
+from oid_async.errors import UsageError
 from oid_async.options.keywords import RunOptions
 from oid_async.options.query import FILTERS, option_fields
 
@@ -28,6 +29,12 @@ def signature(function: Any, names: Collection[str], returns: Any) -> inspect.Si
     first = [parameter for parameter in own if parameter.kind == inspect.Parameter.POSITIONAL_OR_KEYWORD]
     parameters = [*first, *parameters, *(parameter for parameter in own if parameter.kind == keyword)]
     return inspect.Signature(parameters, return_annotation=returns)
+
+
+def check_switch(name: str, value: object) -> None:
+    """Raise UsageError for a value that is neither True nor False: a text is likely a mistake."""
+    if not isinstance(value, bool):
+        raise UsageError(f"{name} is True or False, not {value!r}")
 
 
 def documented(text: str | None, names: Collection[str]) -> str:

@@ -3,14 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from oid_async.errors import UsageError
 from oid_async.events import Event, Sink, ignore
-
-
-def check_progress(progress: object) -> None:
-    """Raise UsageError for what is no switch."""
-    if not isinstance(progress, bool):
-        raise UsageError(f"progress is True or False, not {progress!r}")
+from oid_async.options.signatures import check_switch
 
 
 @contextmanager
@@ -19,7 +13,7 @@ def shown(on_event: Sink | None, *, progress: bool) -> Iterator[Sink]:
 
     The screen is a bar on a terminal and in a notebook, plain lines on stderr elsewhere; it goes when this is left.
     """
-    check_progress(progress)
+    check_switch("progress", progress)
     if not progress:
         yield on_event or ignore
         return
