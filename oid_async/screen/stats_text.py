@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from itertools import combinations
+from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.columns import Columns
@@ -73,7 +74,7 @@ def drawn(found: Statistics, width: int) -> str:
     )
     for line in _heading(found):
         console.print(Text(printable(line)))
-    shown = [_drawn(block) for block in blocks(found)]
+    shown = [_drawn(block, width) for block in blocks(found)]
     if width < _WIDE:
         for each in shown:
             console.print("", each)
@@ -85,29 +86,26 @@ def drawn(found: Statistics, width: int) -> str:
     return written.getvalue().rstrip("\n")
 
 
-def _drawn(block: Block) -> Group:
+def _drawn(block: Block, width: int) -> Group:
     """Return a table under its title."""
     ending = [Text(block.ending, style="dim")] if block.ending else []
-    return Group(Text(block.title, style="bold"), _table(block), *ending)
+    return Group(Text(block.title, style="bold"), _table(block, width), *ending)
 
 
-def _table(block: Block) -> Table:
+def _table(block: Block, width: int) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=any(block.columns))
+    bars = _bars(block.bars)
+    rows = [tuple(map(_fitting, row)) for row in block.rows]
+    numbers = [max(map(cell_len, column)) for column in zip(block.columns[1:], *(row[1:] for row in rows), strict=True)]
+    # A name gives way before a number does.
+    left = width - sum(numbers) - 2 * len(numbers) - bool(bars) * (_BAR + 2)
     for place, name in enumerate(block.columns):
-        # A name gives way before a number does.
-        table.add_column(
-            Text(name, style="dim"),
-            justify="right" if place else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            min_width=None if place else min(12, max([cell_len(row[0]) for row in block.rows], default=1)),
-        )
-    bars: Sequence[str] = ()
-    if block.bars:
-        bars = _bars(block.bars)
+        of_name: dict[str, Any] = {"justify": "right"} if place else {"overflow": "ellipsis", "max_width": max(left, 8)}
+        table.add_column(Text(name, style="dim"), no_wrap=True, **of_name)
+    if bars:
         table.add_column("", no_wrap=True, overflow="crop", style="cyan")
-    for place, row in enumerate(block.rows):
-        table.add_row(*(Text(_fitting(cell)) for cell in row), *(Text(bar) for bar in bars[place : place + 1]))
+    for place, row in enumerate(rows):
+        table.add_row(*map(Text, (*row, *bars[place : place + 1])))
     return table
 
 
@@ -118,6 +116,7 @@ def _fitting(text: str) -> str:
 
 
 def _bars(numbers: Sequence[int]) -> list[str]:
+    """Return a bar for each number, the longest for the largest; none at all without numbers."""
     most, sign = max((*numbers, 1)), "█" if takes("█") else "#"
     return [sign * max(round(_BAR * number / most), int(number > 0)) for number in numbers]
 
@@ -274,4 +273,4 @@ def _number(value: float | None) -> str:
     """
     if value is None:
         return "unknown"
-    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}".removesuffix(".0") if value >= 1 else f"{value:.2g}"

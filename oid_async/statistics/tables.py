@@ -22,6 +22,7 @@ from oid_async.openimages.vocabulary import FLAGS
 from oid_async.statistics.value import Subject
 
 IMAGE = "__image"
+_BATCH_ROWS = 1 << 19
 # The columns that are counted, beside IMAGE; a kind that is not here has rows and nothing else.
 COLUMNS: Mapping[KindName, Sequence[str]] = {
     "bbox": ("LabelName", "Category", *SIDES, *FLAGS.values(), "Width", "Height"),
@@ -65,12 +66,23 @@ class Workplace:
     stopped: Callable[[], bool] = lambda: False
 
     def keep(self, rows: pl.LazyFrame, name: str) -> pl.LazyFrame:
-        """Write rows into a Parquet file, which is read in their place. Raises InputError, StorageError."""
-        path = self.folder / f"{name}.parquet"
+        """Write rows into Parquet files, which are read in their place. Raises InputError, StorageError.
+
+        Batch by batch, as one pass over a large table takes half a minute, and Polars ends none that nobody awaits.
+        """
+        folder = self.folder / name
+        files: list[Path] = []
+
+        def write(batch: pl.DataFrame) -> bool:
+            files.append(folder / f"{len(files):05}.parquet")
+            batch.write_parquet(files[-1], compression="lz4")
+            return self.stopped()
+
+        with self.errors(writing=folder):
+            folder.mkdir()
+            rows.sink_batches(write, chunk_size=_BATCH_ROWS, engine="streaming")
         self.check()
-        with self.errors(writing=path):
-            rows.sink_parquet(path, compression="lz4")
-        return pl.scan_parquet(path, glob=False)
+        return pl.scan_parquet(files, glob=False) if files else pl.LazyFrame(schema=rows.collect_schema())
 
     def collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
         """Return the rows. Raises InputError, StorageError."""
