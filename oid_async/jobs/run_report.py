@@ -8,6 +8,7 @@ A page has plots if what draws them is installed. Its JavaScript is made meanwhi
 
 import json
 import os
+import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from threading import Thread
 from typing import Any
 
 from oid_async.concurrency import in_thread
-from oid_async.errors import OidError, StorageError, UsageError
+from oid_async.errors import OidError, StorageError, UsageError, storage_errors
 from oid_async.events import Note, Sink
 from oid_async.jobs.plot_library import PlotLibrary
 from oid_async.jobs.query_document import chosen_options
@@ -112,19 +113,29 @@ def write_at_forced_end(options: Options, report: Report) -> None:
 
 def check_place(path: Path, options: Options) -> None:
     """Raise UsageError or StorageError if no report can be written here: it replaces nothing of a run. Blocking."""
-    savepath, out = options.savepath, options.out
-    if out is not None and path.is_relative_to(out):
-        raise UsageError(f"--report {path}: {out} is for the export alone; choose another folder")
+    with storage_errors(path):
+        _check_name(path, options)
+        if path.parent == options.savepath and not options.savepath.exists():
+            return  # the run makes it
+        check_file_place("--report", path)
+        if path.exists() and not path.is_file():
+            raise UsageError(f"--report {path}: it is no file that could be replaced")
+        # Permissions do not tell everything: there are quotas, and folders of the kernel.
+        part = path.with_name(f".oid-async-{secrets.token_hex(8)}.part")
+        part.touch(exist_ok=False)
+        part.unlink()
+
+
+def _check_name(path: Path, options: Options) -> None:
+    """Raise UsageError for the name of what a run reads or writes."""
+    real, savepath = path.parent.resolve() / path.name, options.savepath.resolve()
+    if options.out is not None and real.is_relative_to(options.out.resolve()):
+        raise UsageError(f"--report {path}: {options.out} is for the export alone; choose another folder")
+    inside = real.relative_to(savepath).parts if real.is_relative_to(savepath) else ("",)
+    if not inside or inside[0] in _OWN:
+        own = inside[0] if inside else path.name
+        raise UsageError(f"--report {path}: {own} there is the run's own; choose another name")
     for name in _INPUTS:
         value = getattr(options, name)
         if isinstance(value, str | Path) and path.exists() and os.path.exists(value) and path.samefile(value):
             raise UsageError(f"--report {path}: {name} is read from this file; choose another name")
-    if path.is_relative_to(savepath):
-        own = path.relative_to(savepath).parts[0]
-        if own in _OWN:
-            raise UsageError(f"--report {path}: {own} there is the run's own; choose another name")
-        if path.parent == savepath and not savepath.exists():
-            return  # the run makes it
-    check_file_place("--report", path)
-    if path.exists() and not path.is_file():
-        raise UsageError(f"--report {path}: it is no file that could be replaced")

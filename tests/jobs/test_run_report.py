@@ -105,6 +105,9 @@ async def test_what_is_no_place_for_a_report_is_said_before_the_first_request(tm
         tmp_path / "not.json": "exclude_ids is read from this file",
     }
     (tmp_path / "not.json").write_text("[]")
+    (tmp_path / "link").symlink_to("out", target_is_directory=True)
+    wrong[tmp_path / "link" / "query.json"] = "the run's own"
+    wrong[tmp_path / "out"] = "ends in .html"
     more: dict[str, Any] = {"format": "coco", "out": tmp_path / "export", "exclude_ids": tmp_path / "not.json"}
     async with Scripted(scripts()) as server:
         for path, words in wrong.items():
@@ -112,6 +115,11 @@ async def test_what_is_no_place_for_a_report_is_said_before_the_first_request(tm
                 await oid_async.download(report=path, **query(server.url, tmp_path), **more)
         with pytest.raises(UsageError, match="a plan makes none"):
             await oid_async.plan(report=tmp_path / "run.json", **query(server.url, tmp_path))  # type: ignore[call-arg]
+        with pytest.raises(UsageError, match="the run's own"):
+            await oid_async.download(**(query(server.url, tmp_path) | dict.fromkeys(("savepath", "report"), "a.json")))
+        for path in (Path("/proc/run.json"), tmp_path / f"{'n' * 251}.json"):
+            with pytest.raises(StorageError, match="cannot be written to"):
+                await oid_async.download(report=path, **query(server.url, tmp_path))
         assert not server.requests
     assert not (tmp_path / "out").exists()
 
