@@ -10,13 +10,14 @@ that tables.py has made in MIRROR, or makes them.
 
 `measure` removes the gallery's index, starts `oid-async view` and asks what the page asks: the first page while there
 is no index, pages while it is made, then filters and orders; so many that each is made anew. Memory is the server's
-peak. One JSON object on stdout.
+peak; `_cpu_s` are its seconds of processors, which tell more on a busy machine. One JSON object on stdout.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import re
 import shutil
@@ -143,6 +144,12 @@ class Gallery:
         found = re.search(r"VmHWM:\s+(\d+) kB", status)
         return int(found[1]) / 1024 if found else 0.0
 
+    @property
+    def cpu_s(self) -> float:
+        """The processor time that it has taken, in seconds."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(") ")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait()
@@ -165,14 +172,18 @@ def measure(program: Path, folder: Path, rounds: int) -> dict[str, Any]:
             pages.append(gallery.ask(f"api/images?offset={offset % figures['images']}&limit=120")[0])
             _, facts = gallery.ask("api/folder")
         figures["index_s"] = time.perf_counter() - gallery.started
+        figures["index_cpu_s"] = gallery.cpu_s
         figures["page_while_indexing_s"] = {"median": statistics.median(pages[1:]), "most": max(pages[1:])}
         figures["peak_mb_with_index"] = gallery.peak_mb
         figures["questions_s"] = {name: [] for name in QUESTIONS}
+        figures["questions_cpu_s"] = {name: [] for name in QUESTIONS}
         figures["totals"] = {}
         for number in range(rounds):
             for name, parameters in QUESTIONS.items():
+                before = gallery.cpu_s
                 took, page = gallery.ask(f"api/images?{parameters}&offset={number * 1000}&limit=120")
                 figures["questions_s"][name].append(round(took, 3))
+                figures["questions_cpu_s"][name].append(round(gallery.cpu_s - before, 2))
                 figures["totals"][name] = page["total"]
         figures["peak_mb"] = gallery.peak_mb
     finally:

@@ -15,6 +15,8 @@ from oid_async.tables.reading import reading
 ROW = "row"
 # In an address, the split of images whose table names none.
 NO_SPLIT = "-"
+# Rows within so many are read together, which takes a few of the manifest's row groups; others by a look at all.
+_NEAR_ROWS = 1 << 15
 PAGE_COLUMNS = ("ImageID", "Subset", "FileName", "Status", "Reason", "Bytes", "MD5", "Width", "Height")
 
 
@@ -67,11 +69,15 @@ class ManifestRows:
 
     def rows(self, numbers: pl.Series) -> pl.DataFrame:
         """Return the rows of these numbers, in their order."""
-        wanted = pl.LazyFrame({ROW: numbers.cast(pl.UInt32)})
-        with reading(self._dataset.manifest):
-            rows = self.images.select(ROW, *self._page_columns)
-            found = rows.join(wanted, on=ROW, how="semi").collect(engine="streaming")
-        return wanted.collect().join(found, on=ROW, how="left", maintain_order="left")
+        wanted = pl.DataFrame({ROW: numbers.cast(pl.UInt32)})
+        low, high = wanted.select(pl.min(ROW).alias("low"), pl.max(ROW).alias("high")).row(0)
+        if low is None or high - low < _NEAR_ROWS:
+            found = self.slice(low or 0, 0 if low is None else high - low + 1)
+        else:
+            with reading(self._dataset.manifest):
+                rows = self.images.select(ROW, *self._page_columns)
+                found = rows.join(wanted.lazy(), on=ROW, how="semi").collect(engine="streaming")
+        return wanted.join(found, on=ROW, how="left", maintain_order="left")
 
     def of_id(self, image_id: str) -> list[dict[str, Any]]:
         """Return the rows of an ImageID as dicts of the manifest's columns, in order; two if it is in two splits."""
