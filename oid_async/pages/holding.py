@@ -26,8 +26,8 @@ _ADVICE = {
 def what_held_up(run: Mapping[str, Any]) -> list[str]:
     """Return what held the run up, a sentence or two, and how many images failed of what.
 
-    Of the time in which images arrived: it was a wait that lasted for half of it, else the processors if they were busy
-    for four fifths of the run, else the network and the hosts. Where images arrived in less than half of the run, that
+    Of the time that the images took, it was a wait that lasted for half of it, else the processors if they were busy
+    for four fifths of the run, else the network and the hosts. Where they took less than half of the run, that
     is said, too.
     """
     report = run.get("report") or {}
@@ -37,15 +37,15 @@ def what_held_up(run: Mapping[str, Any]) -> list[str]:
     seconds = float(report.get("seconds") or 0)
     if seconds <= 0:
         return ["The run was too short to say what held it up.", *found]
-    arriving = _arriving_s(run.get("throughput") or {}, seconds)
+    taken = _taken_s(run.get("throughput") or {}, seconds)
     rest: list[str] = []
-    if arriving < _MUCH * seconds:
-        share = number(100 * arriving / seconds, 0)
-        rest = [f"Images arrived during {share} % of this run; tables, selection, masks and results took the rest."]
-    return [_holding(run, seconds, arriving), *rest, *found]
+    if taken < _MUCH * seconds:
+        share = number(100 * taken / seconds, 0)
+        rest = [f"The images took {share} % of this run; tables, selection, masks and results took the rest."]
+    return [_holding(run, seconds, taken), *rest, *found]
 
 
-def _arriving_s(throughput: Mapping[str, Any], seconds: float) -> float:
+def _taken_s(throughput: Mapping[str, Any], seconds: float) -> float:
     """Return the time from the first to the last interval in which an image landed or failed, at most the whole run."""
     columns = [throughput.get(name) or [] for name in ("images", "failed")]
     busy = [index for column in columns for index, count in enumerate(column) if count]
@@ -54,17 +54,17 @@ def _arriving_s(throughput: Mapping[str, Any], seconds: float) -> float:
     return min(seconds, (max(busy) - min(busy) + 1) * float(throughput.get("interval_s") or 1))
 
 
-def _holding(run: Mapping[str, Any], seconds: float, arriving: float) -> str:
+def _holding(run: Mapping[str, Any], seconds: float, taken: float) -> str:
     hosts = run.get("hosts") or {}
     busy = _busy_share(run.get("cpu") or {}, seconds)
     waited, reason, host = _longest_wait(hosts, of_images=False)
-    if waited >= _MUCH * arriving:
-        return _waited(waited, reason, host, arriving)
+    if waited >= _MUCH * taken:
+        return _waited(waited, reason, host, taken)
     if busy is not None and busy >= _BUSY:
         return f"The processor held this run up: each of its processes used {number(100 * busy, 0)} % of a core."
     waited, reason, host = _longest_wait(hosts, of_images=True)
-    if waited >= _MUCH * arriving:
-        return _waited(waited, reason, host, arriving)
+    if waited >= _MUCH * taken:
+        return _waited(waited, reason, host, taken)
     idle = "" if busy is None else f" and its processes used {number(100 * busy, 0)} % of a core each"
     return (
         f"Nothing waited for a cap or a host for long{idle}: "
@@ -72,10 +72,10 @@ def _holding(run: Mapping[str, Any], seconds: float, arriving: float) -> str:
     )
 
 
-def _waited(waited: float, reason: str, host: str, arriving: float) -> str:
+def _waited(waited: float, reason: str, host: str, taken: float) -> str:
     what = _REASONS.get(reason, f"{{host}}: {reason}").replace("{host}", printable(host))
-    share = min(100, 100 * waited / arriving)
-    return f"For {number(share, 0)} % of the time in which images arrived, {what}.{_ADVICE.get(reason, '')}"
+    share = min(100, 100 * waited / taken)
+    return f"For {number(share, 0)} % of the time that the images took, {what}.{_ADVICE.get(reason, '')}"
 
 
 def _longest_wait(hosts: Mapping[str, Mapping[str, Any]], *, of_images: bool) -> tuple[float, str, str]:
@@ -102,4 +102,5 @@ def _most_failed(report: Mapping[str, Any]) -> list[str]:
         return []
     kind, count = max(failures.items(), key=lambda pair: pair[1])
     failed = number(report.get("failed") or sum(failures.values()))
-    return [f"{failed} images failed, {number(count)} of them as {kind}."]
+    named = "all" if number(count) == failed else f"{number(count)} of them"
+    return [f"{failed} images failed, {named} as {kind}."]

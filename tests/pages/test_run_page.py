@@ -60,7 +60,7 @@ def test_an_empty_report_makes_a_page() -> None:
         (
             {"rate_cap": 60.0},
             10.0,
-            "For 60 % of the time in which images arrived, requests to a.org waited for the rate cap.",
+            "For 60 % of the time that the images took, requests to a.org waited for the rate cap.",
         ),
         ({"retry_after": 90.0, "backoff": 95.0}, 10.0, "it had asked for that (Retry-After)"),
         ({"backoff": 95.0}, 10.0, "waited to be tried again"),
@@ -79,16 +79,16 @@ def test_a_sentence_says_what_held_the_run_up(waits: dict[str, float], cpu_s: fl
     assert said in what_held_up(value)[0]
 
 
-def test_waits_are_compared_with_the_time_in_which_images_arrived() -> None:
-    """A run that fetched tables for most of its time was held up by its cap all the same, while images arrived."""
+def test_waits_are_compared_with_the_time_that_the_images_took() -> None:
+    """A run that fetched tables for most of its time was held up by its cap all the same, while images came."""
     value: dict[str, Any] = {
         "report": {"downloaded": 10, "seconds": 100.0},
         "hosts": {"a.org": {"waits": {"rate_cap": {"count": 1, "seconds": 9.0}}}},
         "throughput": {"interval_s": 2.0, "images": [*[0] * 40, 1, 2, 0, 3, 1], "bytes": [], "failed": []},
     }
     said = what_held_up(value)
-    assert said[0].startswith("For 90 % of the time in which images arrived, requests to a.org waited for the rate cap")
-    assert said[1].startswith("Images arrived during 10 % of this run")
+    assert said[0].startswith("For 90 % of the time that the images took, requests to a.org waited for the rate cap")
+    assert said[1].startswith("The images took 10 % of this run")
 
 
 def test_an_error_that_stopped_the_run_stands_first() -> None:
