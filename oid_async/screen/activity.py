@@ -190,7 +190,7 @@ class Activity:
         report, images = self._report, self.images
         if report is None or images is None:
             return
-        images.done = report.downloaded + report.failed - self._known_failures
+        images.done = max(0, report.downloaded + report.failed - self._known_failures)
         # More than was planned, where failures are replaced.
         images.total = images.done + report.pending
         images.received, images.failed = report.bytes, report.failed

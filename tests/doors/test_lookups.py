@@ -105,5 +105,5 @@ def test_they_take_what_their_commands_take() -> None:
     twins["resolve"] = oid_async.resolve
     for command, twin in twins.items():
         offered = {action.dest for action in commands.choices[command]._actions}
-        taken = set(inspect.signature(twin).parameters) - {"on_event"}
+        taken = set(inspect.signature(twin).parameters) - {"on_event", "progress"}
         assert taken == offered - {"help", "json", "quiet", "action"}
