@@ -139,16 +139,17 @@ class Screen:
 
     def _run(self) -> None:
         """Draw and sample until the screen is closed."""
+        bars, notebook = self._bars, self._notebook
         sampled_at = float("-inf")
         while not self._closed.is_set():
             if self._clock() - sampled_at >= _SAMPLE_EVERY_S:
                 sampled_at = self._clock()
                 self.look()
-            if self._bars is not None:
-                self._bars.refresh()
-            elif self._notebook is not None:
-                self._notebook.draw(Bars(self._activity))
-            self._closed.wait(_DRAW_EVERY_S if self._bars is not None else 2 * _DRAW_EVERY_S)
+            if bars is not None:
+                bars.refresh()
+            elif notebook is not None:
+                notebook.draw(Bars(self._activity))
+            self._closed.wait(_DRAW_EVERY_S if bars is not None else 2 * _DRAW_EVERY_S)
 
 
 def _is_free_terminal() -> bool:

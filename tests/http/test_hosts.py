@@ -635,3 +635,25 @@ def test_what_is_told_of_many_images_is_told_once() -> None:
     for number in range(40):
         hosts.notify_once(f"blocked: {number // 2}")
     assert told == [f"blocked: {number}" for number in range(10)]
+
+
+async def test_who_waits_for_a_small_request_is_told() -> None:
+    """From the start of a wait of seconds to its end, however it ends; of images the scheduler knows what waits."""
+    told: list[tuple[str, float]] = []
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if seconds > 100:
+            raise asyncio.CancelledError
+
+    hosts = Hosts(None, 1.0, sleep=sleep, on_wait=lambda *wait: told.append(wait))
+    wait = hosts.retrying("https://tables.test/b.csv")
+    await wait(0.5)
+    await wait(5.0)
+    with pytest.raises(asyncio.CancelledError):
+        await wait(500.0)
+    hosts.idle_since = None
+    await wait(5.0)
+    assert told == [("tables.test:443", seconds) for seconds in (5.0, 0.0, 500.0, 0.0)]
+    assert slept == [0.5, 5.0, 500.0, 5.0]
