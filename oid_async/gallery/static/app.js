@@ -180,15 +180,16 @@ class Page {
     this.#note("folder", notes.join(" "));
     if (error) return this.#note("index", error);
     const share = total ? Math.floor((100 * done) / total) : 0;
-    this.#note("index", ready ? "" : `The annotations are being indexed: ${share} %. Filters by class, flag, size and caption answer when it is done.`,
-      ready ? null : element("progress", { max: 100, value: share, "aria-label": "Index" }));
+    const text = `The annotations are being indexed: ${share} %. Filters by class, flag, size and caption answer when it is done.`;
+    this.#note("index", ready ? "" : text, element("progress", { max: 100, value: share, "aria-label": "Index" }));
   }
 
   /** Show a line of one sort above the grid; without a text, take it away. */
   #note(sort, text = "", extra = null, alert = false) {
     const before = byId("notes").querySelector(`[data-note=${sort}]`);
     if (!text) return before?.remove();
-    const line = element("p", { class: `note ${sort}`, "data-testid": "note", "data-note": sort, role: alert ? "alert" : null }, element("span", {}, visible(text)), extra);
+    const attributes = { class: `note ${sort}`, "data-testid": "note", "data-note": sort, role: alert && "alert" };
+    const line = element("p", attributes, element("span", {}, visible(text)), extra);
     if (!before) byId("notes").append(line);
     else if (before.firstChild.textContent !== line.firstChild.textContent) before.replaceWith(line);
   }
@@ -204,7 +205,8 @@ class Page {
   }
 
   #key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches?.("input:not([type=checkbox], [type=range]), select, textarea")) return;
+    const types = event.target.matches?.("input:not([type=checkbox], [type=range]), select");
+    if (types || event.ctrlKey || event.metaKey || event.altKey) return;
     const kind = kindOfKey(event.key);
     if (kind) this.toggleHidden(kind);
     else if (event.key === "?") byId("help").showModal();

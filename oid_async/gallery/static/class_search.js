@@ -25,8 +25,10 @@ export class ClassSearch {
     this.input = element("input", {
       id: "class-search", "data-testid": "class-search", type: "search", placeholder: "Class, for example Dog", role: "combobox",
       "aria-label": "Search for a class", "aria-autocomplete": "list", "aria-controls": "class-options", "aria-expanded": "false",
-      input: () => this.#suggest(), focus: () => this.#suggest(), click: () => this.#suggest(), blur: () => this.#close(), keydown: (event) => this.#key(event),
+      blur: () => this.#close(),
+      keydown: (event) => this.#key(event),
     });
+    for (const name of ["input", "focus", "click"]) this.input.addEventListener(name, () => this.#suggest());
     this.list = element("ul", { id: "class-options", role: "listbox", class: "suggestions", "aria-label": "Classes", hidden: true });
     this.list.addEventListener("pointerdown", (event) => event.preventDefault()); // keeps the focus where it is
     this.list.addEventListener("click", (event) => this.#clicked(event));
@@ -48,14 +50,18 @@ export class ClassSearch {
   }
 
   #show() {
-    const options = this.#found.map(({ label, class_name: name, images }, place) =>
-      element("li", {
-        id: `class-option-${place}`, role: "option", "data-testid": "class-option", "data-label": label, "aria-selected": String(place === this.#active),
-      }, swatch(label), named(name ?? label), element("span", { class: "muted" }, images === null ? "" : count(images))));
-    this.list.replaceChildren(...(options.length ? options : [element("li", { class: "muted" }, "No class of this folder.")]));
+    const options = this.#found.map((found, place) => this.#option(found, place));
+    if (!options.length) options.push(element("li", { class: "muted" }, "No class of this folder."));
+    this.list.replaceChildren(...options);
     this.list.hidden = false;
     setAttribute(this.input, "aria-expanded", "true");
     setAttribute(this.input, "aria-activedescendant", this.#found[this.#active] ? `class-option-${this.#active}` : "");
+  }
+
+  #option({ label, class_name: name, images }, place) {
+    const attributes = { id: `class-option-${place}`, role: "option", "data-testid": "class-option", "data-label": label };
+    return element("li", { ...attributes, "aria-selected": String(place === this.#active) },
+      swatch(label), named(name ?? label), element("span", { class: "muted" }, images === null ? "" : count(images)));
   }
 
   #close() {

@@ -35,12 +35,15 @@ function failure({ image, failure: failed }) {
 function titleOf(shape, names) {
   if (shape.kind === "narrative") return [named(shape.caption ?? "", { "data-testid": "caption-text" })];
   if (shape.kind !== "relationship") return [swatch(shape.label), named(names.of(shape.label))];
-  return [swatch(shape.label), named(names.of(shape.label)), element("em", {}, named(shape.predicate)), swatch(shape.label2), named(names.of(shape.label2))];
+  const side = (label) => [swatch(label), named(names.of(label))];
+  return [...side(shape.label), element("em", {}, named(shape.predicate)), ...side(shape.label2)];
 }
 
 function row(shape, names) {
-  return element("button", { type: "button", class: "row", "data-testid": "row", "data-kind": shape.kind, "data-label": shape.label, "aria-pressed": "false" },
-    element("span", { class: "row-title" }, ...titleOf(shape, names)), shape.remarks.length ? element("span", { class: "muted" }, visible(shape.remarks.join(" · "))) : null);
+  const { kind, label, remarks } = shape;
+  const attributes = { type: "button", class: "row", "data-testid": "row", "data-kind": kind, "data-label": label };
+  const remark = remarks.length ? element("span", { class: "muted" }, visible(remarks.join(" · "))) : null;
+  return element("button", attributes, element("span", { class: "row-title" }, ...titleOf(shape, names)), remark);
 }
 
 function listOf(kind, shapes, rows, detail) {
@@ -56,7 +59,8 @@ function absent({ verified_absent: asked, labels }, names) {
   const found = labels.filter(({ Confidence: confidence }) => Number(confidence) === 0).map(({ LabelName: label }) => label);
   const all = [...new Set([...found, ...asked.map(([label]) => label)])];
   if (!all.length) return null;
-  const tags = all.map((label) => element("span", { class: "tag", "data-testid": "absent", "data-label": label }, named(names.of(label))));
+  const attributes = { class: "tag", "data-testid": "absent" };
+  const tags = all.map((label) => element("span", { ...attributes, "data-label": label }, named(names.of(label))));
   return section("Verified absent", element("p", { class: "absent" }, ...tags));
 }
 

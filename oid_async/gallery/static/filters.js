@@ -1,7 +1,7 @@
 /** The form of the filters, and the chips of those in use. The form writes to the address and follows it. */
 
 import { ClassSearch, swatch } from "./class_search.js";
-import { byId, count, element, named } from "./dom.js";
+import { byId, count, element, named, setAttribute } from "./dom.js";
 import { filtersInUse, NO_FILTERS, toggled } from "./state.js";
 import { flagName, KIND_NAMES, STATUS_NAMES } from "./words.js";
 
@@ -19,21 +19,24 @@ export class Filters {
     this.form = byId("filter-form");
     this.form.addEventListener("submit", (event) => event.preventDefault());
     this.search = new ClassSearch(() => page.folder.classes, (found) => this.#pickClass(found));
-    this.clear = element("button", { type: "button", "data-testid": "clear-filters", class: "clear", click: () => page.address.change(NO_FILTERS) }, "Clear filters");
+    const clear = { type: "button", "data-testid": "clear-filters", class: "clear", click: () => page.address.change(NO_FILTERS) };
+    this.clear = element("button", clear, "Clear filters");
     this.meaning = "class"; // what a pick of a class adds to: class or without
   }
 
   /** Build the form for a folder; again when the folder has changed. */
   build(folder) {
     if (this.form.contains(document.activeElement)) return; // not under the hands of who types
+    const { ok, failed, pending } = folder.images;
+    const statuses = { ok, failed, pending };
     const values = (name, title, counts, say) => this.#checkboxes(name, title, counts, say);
     this.form.replaceChildren(
       ...[
         this.#classes(),
         byId("legend-section"),
         this.#boxes(folder),
-        folder.kinds.includes("narrative") ? field("Caption has", this.#text("caption", { type: "search", placeholder: "words of a caption" })) : null,
-        values("status", "Status", folder.images, (value) => STATUS_NAMES[value]),
+        folder.kinds.includes("narrative") && field("Caption has", this.#text("caption", { type: "search", placeholder: "a text" })),
+        values("status", "Status", statuses, (value) => STATUS_NAMES[value]),
         values("reason", "Reason of a failure", folder.reasons),
         values("split", "Split", folder.splits),
         values("source", "Source", folder.sources),
@@ -58,36 +61,48 @@ export class Filters {
   }
 
   #classes() {
-    const meanings = [["class", "with"], ["without", "without"]].map(([name, text]) =>
-      element("button", {
-        type: "button", "data-testid": `class-${text}`, "aria-pressed": String(this.meaning === name), click: (event) => {
-          this.meaning = name;
-          for (const other of event.target.parentNode.children) other.setAttribute("aria-pressed", String(other === event.target));
-          this.search.input.focus();
-        },
-      }, text));
+    const meanings = [["class", "with"], ["without", "without"]].map(([name, text]) => {
+      const attributes = { type: "button", "data-testid": `class-${text}`, "aria-pressed": String(this.meaning === name) };
+      return element("button", { ...attributes, click: (event) => this.#mean(name, event.target) }, text);
+    });
+    const group = element("div", { class: "toggles", role: "group", "aria-label": "Images with or without the class" }, ...meanings);
     const match = this.#select("match", { "data-testid": "class-match", "aria-label": "Any or all of the classes" },
       [option("any", "any of them"), option("all", "all of them")]);
-    return element("fieldset", {}, element("legend", {}, "Images with a class"), this.search.element,
-      element("div", { class: "line" }, element("div", { class: "toggles", role: "group", "aria-label": "Images with or without the class" }, ...meanings), match));
+    const title = element("legend", {}, "Images with a class");
+    return element("fieldset", {}, title, this.search.element, element("div", { class: "line" }, group, match));
+  }
+
+  #mean(name, button) {
+    this.meaning = name;
+    for (const each of button.parentNode.children) setAttribute(each, "aria-pressed", String(each === button));
+    this.search.input.focus();
   }
 
   #boxes({ kinds, flags }) {
     const kind = this.#select("kind", { "data-testid": "filter-kind" },
       [option("", "any kind"), ...kinds.map((name) => option(name, KIND_NAMES[name] ?? name))]);
-    const ofFlags = flags.map((flag) => field(flagName(flag), element("select", {
-      "data-testid": `flag-${flag}`, "data-filter": "flag", "data-flag": flag, change: (event) => this.#changeFlag(flag, event.target.value),
-    }, option("", "any"), option("yes", "yes"), option("no", "no"))));
-    const area = (name, text) => this.#text(name, { type: "number", min: 0, max: 100, step: "any", placeholder: text, "aria-label": `${text} size of a box in percent of the image` });
-    return element("fieldset", {}, element("legend", {}, "Annotations"), field("Kind", kind),
-      ...(kinds.includes("bbox") ? [
-        ...ofFlags,
-        element("div", { class: "field" }, element("span", {}, "Box, % of image"), element("span", { class: "range" }, area("min_area", "least"), "–", area("max_area", "most"))),
-      ] : []));
+    const title = element("legend", {}, "Annotations");
+    if (!kinds.includes("bbox")) return element("fieldset", {}, title, field("Kind", kind));
+    const range = element("span", { class: "range" }, this.#area("min_area", "least"), "–", this.#area("max_area", "most"));
+    const area = element("div", { class: "field" }, element("span", {}, "Box, % of image"), range);
+    return element("fieldset", {}, title, field("Kind", kind), ...flags.map((flag) => this.#flag(flag)), area);
+  }
+
+  #area(name, text) {
+    const label = `${text} size of a box in percent of the image`;
+    return this.#text(name, { type: "number", min: 0, max: 100, step: "any", placeholder: text, "aria-label": label });
+  }
+
+  #flag(flag) {
+    const attributes = { "data-testid": `flag-${flag}`, "data-filter": "flag", "data-flag": flag };
+    const change = (event) => this.#changeFlag(flag, event.target.value);
+    const answers = [option("", "any"), option("yes", "yes"), option("no", "no")];
+    return field(flagName(flag), element("select", { ...attributes, change }, ...answers));
   }
 
   #select(name, attributes, options) {
-    return element("select", { ...attributes, "data-filter": name, change: (event) => this.page.address.change({ [name]: event.target.value }) }, ...options);
+    const change = (event) => this.page.address.change({ [name]: event.target.value });
+    return element("select", { ...attributes, "data-filter": name, change }, ...options);
   }
 
   #text(name, attributes) {
@@ -104,14 +119,15 @@ export class Filters {
   }
 
   #checkboxes(name, title, counts, say = (value) => value) {
-    const values = Object.entries(counts ?? {}).filter(([value, number]) => value !== "selected" && value !== "bytes" && number > 0 || name === "role");
+    const values = Object.entries(counts).filter(([, number]) => number > 0);
     if (values.length < (name === "reason" ? 1 : 2)) return null;
-    return element("fieldset", {}, element("legend", {}, title), ...values.map(([value, number]) =>
-      element("label", { class: "check" },
-        element("input", {
-          type: "checkbox", "data-testid": name, "data-filter": name, "data-value": value,
-          change: () => this.page.address.change({ [name]: toggled(this.page.address.state[name], value) }),
-        }), named(say(value) ?? value), element("span", { class: "muted" }, count(number)))));
+    const boxes = values.map(([value, number]) => {
+      const attributes = { type: "checkbox", "data-testid": name, "data-filter": name, "data-value": value };
+      const change = () => this.page.address.change({ [name]: toggled(this.page.address.state[name], value) });
+      const text = [named(say(value)), element("span", { class: "muted" }, count(number))];
+      return element("label", { class: "check" }, element("input", { ...attributes, change }), ...text);
+    });
+    return element("fieldset", {}, element("legend", {}, title), ...boxes);
   }
 
   #changeFlag(flag, answer) {
@@ -125,13 +141,15 @@ export class Filters {
   }
 
   #chip(state, name, value) {
-    const remove = () => this.page.address.change({ [name]: Array.isArray(state[name]) ? state[name].filter((other) => other !== value) : "" });
+    const rest = Array.isArray(state[name]) ? state[name].filter((other) => other !== value) : "";
+    const remove = () => this.page.address.change({ [name]: rest });
     const label = this.page.names.labelOf(value);
     const isClass = name === "class" || name === "without";
     const text = isClass ? this.page.names.of(label) : CHIP_TEXTS[name]?.(value) ?? value;
-    return element("button", {
-      type: "button", class: "chip", "data-testid": "chip", "data-filter": name, "data-value": value, click: remove, "aria-label": `Remove the filter ${name} ${text}`, title: "Remove",
-    }, element("span", { class: "muted" }, CHIP_TITLES[name] ?? name), isClass ? swatch(label) : null, named(text), "✕");
+    const attributes = { type: "button", class: "chip", "data-testid": "chip", "data-filter": name, "data-value": value };
+    const title = element("span", { class: "muted" }, CHIP_TITLES[name] ?? name);
+    const says = { title: "Remove", "aria-label": `Remove the filter ${name} ${text}` };
+    return element("button", { ...attributes, ...says, click: remove }, title, isClass ? swatch(label) : null, named(text), "✕");
   }
 }
 

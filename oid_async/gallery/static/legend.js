@@ -36,21 +36,25 @@ export class Legend {
   }
 
   follow() {
-    for (const row of this.list.querySelectorAll("[data-label]")) setAttribute(row, "aria-pressed", String(!this.page.isHidden(row.dataset.label)));
+    for (const row of this.list.querySelectorAll("[data-label]")) {
+      setAttribute(row, "aria-pressed", String(!this.page.isHidden(row.dataset.label)));
+    }
   }
 
   #row({ label, class_name: name, images }) {
     const { address } = this.page;
     const style = styleOf(label);
-    return element("li", {},
-      element("button", {
-        type: "button", class: "legend-row", "data-testid": "legend-row", "data-label": label, "data-color": style.color, "data-pattern": style.pattern,
-        title: "Hide or show", click: () => this.page.toggleHidden(label),
-      }, swatch(label), named(name ?? label), element("span", { class: "muted" }, images === null ? "" : count(images))),
-      element("button", {
-        type: "button", class: "only", "data-testid": "legend-only", title: "Only images with it", "aria-label": `Only images with ${name ?? label}`,
-        click: () => address.change({ class: toggled(address.state.class, label) }),
-      }, "only"));
+    const row = element("button", {
+      type: "button", class: "legend-row", "data-testid": "legend-row", title: "Hide or show",
+      "data-label": label, "data-color": style.color, "data-pattern": style.pattern,
+      click: () => this.page.toggleHidden(label),
+    }, swatch(label), named(name ?? label), element("span", { class: "muted" }, images === null ? "" : count(images)));
+    const only = element("button", {
+      type: "button", class: "only", "data-testid": "legend-only", title: "Only images with it",
+      "aria-label": `Only images with ${name ?? label}`,
+      click: () => address.change({ class: toggled(address.state.class, label) }),
+    }, "only");
+    return element("li", {}, row, only);
   }
 }
 
@@ -65,7 +69,9 @@ export function buildKindToggles(place, page, kinds) {
 }
 
 export function followKindToggles(page) {
-  for (const toggle of document.querySelectorAll("[data-testid=kind-toggle]")) setAttribute(toggle, "aria-pressed", String(!page.isHidden(toggle.dataset.kind)));
+  for (const toggle of document.querySelectorAll("[data-testid=kind-toggle]")) {
+    setAttribute(toggle, "aria-pressed", String(!page.isHidden(toggle.dataset.kind)));
+  }
 }
 
 /** The kind that a key toggles, if any. */

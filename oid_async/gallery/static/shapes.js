@@ -15,14 +15,17 @@ function boxShape(row) {
 }
 
 function maskShape(row) {
-  const quality = row.PredictedIoU === null || row.PredictedIoU === undefined || row.PredictedIoU === "" ? [] : [`IoU ${Number(row.PredictedIoU).toFixed(2)}`];
-  return { kind: "segmentation", label: row.LabelName, box: box(row, "", "Box"), mask: row.url ? maskAddress(row.url) : null, remarks: quality };
+  const quality = row.PredictedIoU ? [`IoU ${Number(row.PredictedIoU).toFixed(2)}`] : [];
+  const mask = row.url ? maskAddress(row.url) : null;
+  return { kind: "segmentation", label: row.LabelName, box: box(row, "", "Box"), mask, remarks: quality };
 }
 
 function relationshipShape(row) {
   const [from, to] = [box(row, "1"), box(row, "2")];
   const isAttribute = from.every((edge, i) => edge === to[i]);
-  return { kind: "relationship", label: row.LabelName1, label2: row.LabelName2, predicate: String(row.RelationshipLabel).replaceAll("_", " "), box: from, box2: isAttribute ? null : to, remarks: [] };
+  const predicate = String(row.RelationshipLabel).replaceAll("_", " ");
+  const labels = { label: row.LabelName1, label2: row.LabelName2 };
+  return { kind: "relationship", ...labels, predicate, box: from, box2: isAttribute ? null : to, remarks: [] };
 }
 
 function pointShape(row) {

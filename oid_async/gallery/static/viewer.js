@@ -26,7 +26,11 @@ export class Viewer {
     this.picture = byId("picture");
     this.details = byId("details");
     this.overlay = new Overlay(byId("overlay"), page, () => this.redraw());
-    this.zoom = new ZoomPan(this.stage, { onChange: () => this.redraw(), onSwipe: (step) => this.#turn(step), onTap: (event) => this.#tapped(event) });
+    this.zoom = new ZoomPan(this.stage, {
+      onChange: () => this.redraw(),
+      onSwipe: (step) => this.#turn(step),
+      onTap: (event) => this.#tapped(event),
+    });
     new ResizeObserver(() => this.redraw()).observe(this.stage);
     this.dialog.addEventListener("cancel", (event) => this.#cancel(event));
     this.dialog.addEventListener("click", (event) => this.#act(event.target.closest?.("[data-action]")?.dataset.action));
