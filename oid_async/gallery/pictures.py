@@ -111,7 +111,8 @@ class Pictures:
             with suppress(NotFoundError):
                 for row in self._catalog.image(split, image_id)["masks"]:
                     if row["MaskPath"] == name and sample is not None:
-                        return packed_mask(sample, row)
+                        with self._one_by_one:
+                            return packed_mask(sample, row)
         return None
 
 

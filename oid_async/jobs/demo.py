@@ -55,6 +55,7 @@ def closing_words(report: Report, program: str) -> list[str]:
         f"masks:       {path}/segmentation/masks/  (+ segmentation.csv)",
         f"and:         {path}/relationship/, narrative/, label/, point/",
         f"bookkeeping: {path}/manifest.parquet, failures.csv, ATTRIBUTION.csv, query.json",
+        f"to look:     {program} view {quote(path)}",
         f"to train:    {program} export {quote(path)} --format coco  (or yolo, voc, webdataset, parquet, ...)",
         "next, from the real dataset:",
         f'  {program} download --category "Football" --category "Person" --type "inter" --split validation '
