@@ -15,10 +15,11 @@ from support.gallery_folders import (
     GREY,
     HOSTILE_LINKS,
     HOSTILE_TEXTS,
+    MASK_SIZES,
     PIXEL_BOX,
-    PIXEL_MASK,
     PIXEL_SIZE,
     image_id,
+    white_part,
 )
 from support.gallery_page import Shot, drawn_rows, go, opened, part, place, runs, settled, shown_images, total
 from support.gallery_server import Served
@@ -217,24 +218,24 @@ async def test_a_box_is_drawn_on_its_pixels(
     assert_close(down, [top + ymin * high, top + ymax * high])
 
 
-async def test_a_mask_is_drawn_on_its_pixels(windows: Windows, pixels: Served) -> None:
-    """In a picture of the window the coloured part of a uniform image is where the mask's PNG is white."""
-    page = await looked_at(windows, pixels, f"image=train/{image_id(2)}", width=1280, height=800)
+@pytest.mark.parametrize("number", MASK_SIZES)
+async def test_a_mask_is_drawn_on_its_pixels(windows: Windows, pixels: Served, number: int) -> None:
+    """In a picture of the window the coloured part of an image is where the mask's PNG, of any size, is white."""
+    page = await looked_at(windows, pixels, f"image=train/{image_id(number)}", width=1280, height=800)
     await opened(page)
     left, top, wide, high = await place(part(page, "picture"))
-    xmin, xmax, ymin, ymax = PIXEL_MASK
-    middle_x, middle_y = left + (xmin + xmax) / 2 * wide, top + (ymin + ymax) / 2 * high
+    size = MASK_SIZES[number]
+    start_x, start_y, end_x, end_y = white_part(size)
+    across = (left + start_x / size[0] * wide, left + end_x / size[0] * wide)
+    down = (top + start_y / size[1] * high, top + end_y / size[1] * high)
     shot = await Shot.of(page)
-    colour = shot.line(y=middle_y)[round(middle_x * shot.scale)]
+    x, y = sum(across) / 2, sum(down) / 2
+    colour = shot.line(y=y)[round(x * shot.scale)]
     assert max(abs(one - other) for one, other in zip(colour, GREY, strict=True)) > 20
-    across = runs(shot.line(y=middle_y + 0.05 * high), colour, 3)
-    down = runs(shot.line(x=middle_x), colour, 3)
-    for found, start, length, low, end in ((across, left, wide, xmin, xmax), (down, top, high, ymin, ymax)):
-        longest = max(found, key=lambda run: run[1] - run[0])
+    for line, meant in ((shot.line(y=y + 0.05 * high), across), (shot.line(x=x), down)):
+        longest = max(runs(line, colour, 3), key=lambda run: run[1] - run[0])
         # A line along the mask's outline may be drawn in full colour.
-        assert [edge / shot.scale for edge in longest] == pytest.approx(
-            [start + low * length, start + end * length], abs=2
-        )
+        assert [edge / shot.scale for edge in longest] == pytest.approx(list(meant), abs=2)
 
 
 async def test_failures_say_why(windows: Windows, demo: Served, demo_folder: Path) -> None:

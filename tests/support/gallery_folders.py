@@ -153,23 +153,28 @@ def mask_row(
 PIXEL_BOX = (0.1337, 0.5219, 0.2511, 0.8013)
 PIXEL_MASK = (0.6, 0.9, 0.3, 0.7)
 PIXEL_SIZE = (1024, 683)
+# Images with that mask, and the size of its PNG: published masks are smaller than their image, too.
+MASK_SIZES = {2: (1024, 683), 3: (256, 171)}
+
+
+def white_part(size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return left, top, right, bottom of what is white in a mask's PNG of this size, in its pixels."""
+    left, right, top, bottom = PIXEL_MASK
+    return round(left * size[0]), round(top * size[1]), round(right * size[0]), round(bottom * size[1])
 
 
 def pixel_folder(path: Path) -> Path:
-    """Write a folder of three uniform images: 1 has one box, 2 has one mask, 3 has nothing."""
+    """Write a folder of three uniform images: 1 has one box, 2 and 3 have one mask."""
     body = uniform(*PIXEL_SIZE)
-    width, height = PIXEL_SIZE
-    left, right, top, bottom = PIXEL_MASK
-    inside = (round(left * width), round(top * height), round(right * width), round(bottom * height))
-    name = f"{image_id(2)}_m00001_00000002.png"
+    names = {number: f"{image_id(number)}_m00001_0000000{number}.png" for number in MASK_SIZES}
     return write_folder(
         path,
         [(manifest_row(number, body, PIXEL_SIZE), body) for number in (1, 2, 3)],
         {
             "bbox": [box_row(1, label(1), "Dog", PIXEL_BOX)],
-            "segmentation": [mask_row(2, name, label(1), "Dog", PIXEL_MASK)],
+            "segmentation": [mask_row(number, name, label(1), "Dog", PIXEL_MASK) for number, name in names.items()],
         },
-        {name: rectangle(width, height, inside)},
+        {names[number]: rectangle(*size, white_part(size)) for number, size in MASK_SIZES.items()},
     )
 
 
