@@ -32,6 +32,7 @@ export class Legend {
       }, `show ${count(Math.min(left, MORE_ROWS))} more`)));
     }
     this.list.replaceChildren(...rows);
+    byId("legend-section").hidden = rows.length === 0;
     this.follow();
   }
 
