@@ -73,8 +73,8 @@ def read_static() -> Mapping[str, Content]:
 
 
 def thumbnail(body: bytes) -> Content:
-    """Return a thumbnail."""
-    return Content(body, "image/jpeg", cache=FOR_A_WHILE, etag=etag_of(body))
+    """Return a thumbnail. The next gallery at this port may be of another folder: it has another cookie."""
+    return Content(body, "image/jpeg", cache=FOR_A_WHILE, etag=etag_of(body), headers={"Vary": "Cookie"})
 
 
 def json_of(value: Any, *, packs: bool = False, status: int = 200) -> Content:

@@ -78,6 +78,7 @@ async def test_a_thumbnail_is_small(gallery: Served) -> None:
     answer = await gallery.get("/thumbnail/train/0000000000000001")
     with Image.open(io.BytesIO(answer.body)) as image:
         assert (image.size, image.format, answer.headers["content-type"]) == ((320, 160), "JPEG", "image/jpeg")
+    assert (answer.headers["cache-control"], answer.headers["vary"]) == ("private, max-age=300", "Cookie")
 
 
 async def test_what_is_no_picture_has_no_thumbnail(gallery: Served) -> None:
