@@ -25,6 +25,10 @@ from oid_async.store.folder import Folder
 
 # What is under way when the gallery ends is cut off.
 _SHUTDOWN_S = 0.1
+_OPEN_TO_OTHERS = (
+    "view: other machines reach this port, too, by this machine's own address: everyone who has the address with its "
+    "token can look, and it is not encrypted"
+)
 
 
 class View:
@@ -61,7 +65,7 @@ class View:
             url = base_url(listening, self._place.host)
             on_address(f"{url}?token={guard.token}")
             if is_open_to_others(listening):
-                sink(Note("view: other machines reach this port: everyone who has the address with its token can look"))
+                sink(Note(_OPEN_TO_OTHERS))
             if opens:
                 open_browser(f"{url}?token={guard.one_time_token()}")
             await server.keep_up_to_date()
