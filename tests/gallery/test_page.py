@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 import duckdb
 import polars as pl
 import pytest
+from aiohttp import web
 from playwright.async_api import Page, expect
 from support.browser import Windows
 from support.gallery_folders import (
@@ -459,3 +460,70 @@ async def test_a_telephone_can_be_used(windows: Windows, hostile: Served) -> Non
     await part(page, "viewer-close").tap()
     await expect(part(page, "viewer")).to_be_hidden()
     windows.expected.append("Failed to load resource")
+
+
+STRANGER = """<!doctype html><title>stranger</title><p>stranger</p><script>
+const gallery = new URLSearchParams(location.search).get("gallery");
+const came = (name, promise) => promise.then(() => name, () => null);
+const loads = (tag, name, path) => new Promise((yes, no) => {
+    const made = document.createElement(tag);
+    made.onload = yes;
+    made.onerror = no;
+    made[name] = gallery + path;
+    document.head.append(made);
+});
+const text = (mode) => fetch(gallery + "/api/folder", {mode, credentials: "include"})
+    .then((answer) => answer.text()).then((body) => body || Promise.reject());
+const framed = async () => {
+    await new Promise((yes) => {
+        const frame = document.createElement("iframe");
+        frame.onload = yes;
+        frame.src = gallery;
+        document.documentElement.append(frame);
+    });
+    return frames[0].document.body.textContent || Promise.reject();
+};
+window.tried = Promise.all([
+    came("cors", text("cors")), came("no-cors", text("no-cors")), came("frame", framed()),
+    came("image", loads("img", "src", "/thumbnail/" + new URLSearchParams(location.search).get("image"))),
+    came("script", loads("script", "src", "/static/app.js")),
+]);
+</script>"""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_page_of_someone_else_sees_nothing(
+    windows: Windows, demo: Served, demo_folder: Path, host: str
+) -> None:
+    """In a browser that has the cookie, a page on another port of this machine reads, shows and frames nothing."""
+    image, _ = image_of_most_boxes(demo_folder)
+
+    async def answer(_: web.BaseRequest) -> web.Response:
+        return web.Response(text=STRANGER, content_type="text/html")
+
+    runner = web.ServerRunner(web.Server(answer))
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, 0)
+        await site.start()
+        port = runner.addresses[0][1]
+        windows.allowed |= {demo.origin, f"http://{host}:{port}"}
+        windows.expected += [
+            "Failed to load resource",
+            "CORS policy",
+            "frame-ancestors",
+            "NotSameOrigin",
+            "Blocked",
+            "SyntaxError",
+            "Unexpected token",
+        ]
+        page = await windows.open(demo.entry)
+        await settled(page)
+        assert await page.evaluate(f"fetch('thumbnail/{image}').then(answer => answer.status)") == 200
+        await page.goto(f"http://{host}:{port}/?gallery={demo.origin}&image={image}")
+        assert await page.evaluate("window.tried") == [None] * 5
+        # What it tries does work, on its own server.
+        await page.goto(f"http://{host}:{port}/?gallery=http://{host}:{port}")
+        assert await page.evaluate("window.tried") == ["cors", "no-cors", "frame", None, "script"]
+    finally:
+        await runner.cleanup()
