@@ -8,6 +8,9 @@ import { CAPTION_HEIGHT, Tile } from "./tile.js";
 import { flagName } from "./words.js";
 
 const GAP = 8;
+// While the scrollbar is dragged, places flit by: what lies there is asked for once it comes to rest.
+const FAR = 600;
+const REST_MS = 60;
 const SHAPE = 0.78; // height of a picture's frame by its width
 
 export class Grid {
@@ -15,6 +18,8 @@ export class Grid {
   #current = 0;
   #columns = 1;
   #frame = 0;
+  #first = 0; // the first place that was in sight at the last drawing
+  #resting = 0;
   #hovered = null;
 
   /** `page`: what the parts of the page share, see app.js. */
@@ -144,8 +149,16 @@ export class Grid {
     }
     for (let index = first; index <= last; index++) if (!this.#tiles.has(index)) this.#add(index);
     for (const tile of this.#tiles.values()) this.#place(tile);
-    if (total) this.pages.want(first, last);
-    this.scroller.dataset.busy = this.pages.busy;
+    this.#want(first, last);
+  }
+
+  #want(first, last) {
+    const isFar = Math.abs(first - this.#first) > FAR;
+    this.#first = first;
+    clearTimeout(this.#resting);
+    if (isFar) this.#resting = setTimeout(() => this.#schedule(), REST_MS);
+    else if (this.pages.total) this.pages.want(first, last);
+    this.scroller.dataset.busy = isFar || this.pages.busy;
   }
 
   #place(tile) {
