@@ -16,6 +16,8 @@ from oid_async.redaction import printable
 
 Spec = dict[str, Any]
 COLOURS = [f"var(--c{index})" for index in range(1, 7)]
+# Of the dots, in the order of their colours; page.css shows them beside their names.
+_SHAPES = ["circle", "square", "diamond", "triangle-up", "cross"]
 # Where the longest bar has more than this many times the shortest, short ones would be invisible on a linear scale.
 _LINEAR_RATIO = 200
 _HOVERED = 500
@@ -70,12 +72,11 @@ def named_amounts(
     if "x2" in amounts:
         bar = bar.encode(x2=amounts["x2"])
     dots = chart.transform_filter(alt.FieldOneOfPredicate(field="kind", oneOf=list(others))).mark_point(
-        filled=True, size=50, opacity=1, stroke="var(--card)", strokeWidth=1
+        filled=True, size=60, opacity=1, stroke="var(--card)", strokeWidth=1
     )
-    names = {"names": distinct([name for name, _ in rows])}
-    return _spec(
-        alt.LayerChart(layer=[bar, dots.encode(color=colour)]), description, height=20 * len(rows), names=names
-    )
+    shape = alt.Shape("kind:N", scale=alt.Scale(domain=list(others), range=_SHAPES[: len(others)]), legend=None)
+    layers = alt.LayerChart(layer=[bar, dots.encode(color=colour, shape=shape)])
+    return _spec(layers, description, height=20 * len(rows), names={"names": distinct([name for name, _ in rows])})
 
 
 def histogram(
