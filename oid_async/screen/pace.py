@@ -8,6 +8,8 @@ _LEAST_S = 3.0
 # A pause is so many times as long as usually passes between two samples in which something came, and at least this.
 _PAUSE_TIMES = 10
 _PAUSE_S = 10.0
+_STALL_TIMES = 4
+_STALL_S = 4.0
 
 
 class Pace:
@@ -50,7 +52,7 @@ class Pace:
         """Return whether nothing has come for much longer than usual: then its pace says nothing of what is left."""
         if self._grew_at is None:
             return False
-        return now - self._grew_at >= max(_PAUSE_S, _PAUSE_TIMES * (self._usual_gap_s or 0.0))
+        return now - self._grew_at >= max(_STALL_S, _STALL_TIMES * (self._usual_gap_s or 0.0))
 
     def per_s(self) -> float | None:
         """Return how many came a second in the last minute; None while that is not known."""

@@ -26,6 +26,7 @@ def test_a_pause_is_forgotten_at_once() -> None:
         pace.add(float(second), 50 * second)
     for second in range(31, 150):
         pace.add(float(second), 1500)
+        assert pace.is_stalled(second) is (second >= 34)
     assert pace.per_s() == 0.0
     for second in range(150, 156):
         pace.add(float(second), 1500 + 50 * (second - 149))
@@ -37,6 +38,7 @@ def test_slow_is_no_pause() -> None:
     pace = Pace()
     for second in range(301):
         pace.add(float(second), second // 20)
+        assert not pace.is_stalled(second) or second < 80
     assert pace.per_s() == pytest.approx(0.05, rel=0.1)
 
 

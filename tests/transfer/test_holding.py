@@ -1,13 +1,17 @@
 """What holds up a run: paused, silent and capped hosts, hanging transfers, retries, a slow disk, late workers."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from support.published import Box, Dataset, Image
 
-from oid_async.events import Event, Hold, Holding
+import oid_async
+from oid_async.events import Event, Hold, Holding, Stage
 from oid_async.http.host import FLICKR
 from oid_async.http.hosts import Hosts
 from oid_async.http.retry import FetchError
+from oid_async.transfer import pipeline
 from oid_async.transfer.holding import HoldingWatch, Stores, Workers
 from oid_async.transfer.scheduler import Left
 
@@ -133,3 +137,18 @@ def test_retries_disk_and_workers_are_counted() -> None:
     run.workers = Workers(starting=1)
     assert run.look(2) == ()
     assert run.look(4) == (Hold("workers", count=1),)
+
+
+async def test_a_run_says_what_holds_it_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who listens to a capped run hears of its stages and of the cap, and in the end that nothing holds it up."""
+    monkeypatch.setattr(pipeline, "LOOK_S", 0.05)
+    images = [Image(f"{number:016x}") for number in range(1, 16)]
+    boxes = [Box(image.image_id, "/m/018xm") for image in images]
+    mirror = Dataset([("/m/018xm", "Football")], images, boxes).publish(tmp_path / "mirror")
+    events: list[Event] = []
+    await oid_async.download(mirror=mirror, savepath=tmp_path / "d", rate=20, on_event=events.append)
+    holding = [event for event in events if isinstance(event, Holding)]
+    assert "capped" in {hold.cause for event in holding for hold in event.holds}
+    assert holding[-1] == Holding()
+    stages = [event.name for event in events if isinstance(event, Stage)]
+    assert stages == ["reading the tables", "choosing the images", "writing the result tables"]
