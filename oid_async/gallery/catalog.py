@@ -274,7 +274,7 @@ class Catalog:
         except InputError:
             if snapshot.index is None or snapshot.index.is_whole:
                 raise
-            # Somebody has removed it: `.oid_async` is safe to delete.
+            # Somebody has removed it, `.oid_async` is safe to delete; or a disk has damaged it.
             snapshot.forget_index()
             return None
 

@@ -74,8 +74,13 @@ class Index:
 
     @property
     def is_whole(self) -> bool:
-        """Whether its files are still there."""
-        return all(path.exists() for kind in self.kinds for path in parts(self.path, kind, self._kinds[kind]["parts"]))
+        """Whether its files are still there, and Parquet files to their end."""
+        try:
+            for rows in (self.counts(), *map(self.rows, self.kinds)):
+                rows.select(pl.len()).collect(engine="streaming")
+        except (OSError, pl.exceptions.PolarsError):
+            return False
+        return True
 
     def is_in_order(self, kind: KindName) -> bool:
         """Return whether the rows of a saved table are in order of ImageID."""

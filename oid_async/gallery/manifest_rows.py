@@ -8,7 +8,7 @@ import polars as pl
 
 from oid_async.dataset.saved import SavedDataset
 from oid_async.openimages.ids import KEY, IdForm
-from oid_async.store.results import NEGATIVE, SELECTED
+from oid_async.store.results import SELECTED
 from oid_async.tables.reading import reading
 
 # The place of an image in the manifest, from 0 (u32): the gallery's number of an image.
@@ -141,8 +141,3 @@ class Owners:
 def _counted(groups: pl.DataFrame, column: str) -> dict[str, int]:
     named = groups.drop_nulls(column).group_by(column).agg(pl.sum("len")).sort(column)
     return dict(named.iter_rows())
-
-
-def is_negative(row: dict[str, Any]) -> bool:
-    """Return whether an image was added for what it does not show."""
-    return row.get("Role") == NEGATIVE

@@ -153,8 +153,10 @@ class Snapshot:
             return _NO_CLASSES
 
     def forget_index(self) -> None:
-        """The index cannot be read any more: somebody has removed it. It is made anew by `prepare`."""
+        """The index cannot be read any more, or is of another manifest. It is made anew by `prepare`."""
         with self._selecting:
+            if self.index is not None and not self.is_stale:
+                shutil.rmtree(self.index.path, ignore_errors=True)
             self.index = None
             self._selections.clear()
 

@@ -214,6 +214,19 @@ def test_an_index_that_was_removed_is_made_again(tmp_path: Path) -> None:
     catalog.close()
 
 
+def test_an_index_that_is_damaged_is_made_again(tmp_path: Path) -> None:
+    """It is ours, and nothing is lost with it."""
+    path = folder_of(tmp_path / "folder")
+    catalog = opened(path)
+    update(catalog)
+    (part,) = (path / ".oid_async" / "gallery").glob("index-*/bbox-*.parquet")
+    part.write_bytes(part.read_bytes()[:100])
+    assert catalog.images(DOGS)["total"] is None
+    update(catalog)
+    assert catalog.images(DOGS)["total"] == 4
+    catalog.close()
+
+
 def test_where_nothing_can_be_written_the_index_is_a_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder of somebody else's, or on a disk that is read-only; it goes when the gallery is closed."""
     path = folder_of(tmp_path / "folder")
