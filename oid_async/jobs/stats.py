@@ -14,7 +14,7 @@ import polars as pl
 from oid_async.concurrency import in_thread, single_error, until_stopped
 from oid_async.dataset.tables import SCHEMAS, column
 from oid_async.errors import UsageError, storage_errors
-from oid_async.events import Note, Sink
+from oid_async.events import Note, Sink, Stage
 from oid_async.forks import refuse_forked_child
 from oid_async.http.retry import Limits
 from oid_async.jobs.context import open_run
@@ -49,6 +49,7 @@ _SAY_WHAT = (
     "oid-async stats SAVEPATH counts what a download has saved; oid-async stats --category Dog (or --split validation, "
     "for everything in it) what a query selects"
 )
+_COUNTING = Stage("counting images and annotations")
 _NOT_FETCHED = "bytes, sizes in pixels and the aspect of boxes are known of saved images alone: no image is fetched"
 
 
@@ -126,6 +127,7 @@ class FolderStats:
     async def run(self) -> Statistics:
         """Count. Raises InputError for what no download has filled, UsageError, StorageError without room for it."""
         refuse_forked_child()
+        self._sink(_COUNTING)
         found = await until_stopped(self._count)
         for note in found.notes:
             self._sink(Note(note))
@@ -160,11 +162,14 @@ class QueryStats:
         with single_error():
             async with opened as context:
                 scratch = context.folder.tmp
+                self._sink(Stage("reading the tables"))
                 tables = await gather_tables(context.options, context.cache, self._sink, scratch, context.lists)
+                self._sink(Stage("choosing the images"))
                 selected = await in_thread(select_images, tables, options.all_boxes)
                 for remark in remarks(tables, selected):
                     self._note(remark)
                 self._note(_NOT_FETCHED)
+                self._sink(_COUNTING)
                 return await until_stopped(self._count, tables, selected, scratch)
 
     def _note(self, text: str) -> None:

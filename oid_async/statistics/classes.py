@@ -32,7 +32,8 @@ PRESENT, ABSENT, NEITHER = 1, 0, -1
 
 def with_state(labels: pl.LazyFrame) -> pl.LazyFrame:
     """Return IMAGE, LabelName, Category, state of image-level labels."""
-    by_person = pl.col("Source").fill_null("").str.contains("verification", literal=True)
+    # Of a user's own table nothing may say who has looked; a machine's labels say that they are.
+    by_person = pl.col("Source").ne_missing(pl.lit("machine"))
     confidence = pl.col("Confidence").cast(pl.Float32)
     state = (
         pl.when(confidence > 0)

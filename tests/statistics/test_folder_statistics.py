@@ -70,7 +70,7 @@ def _row(chance: random.Random, kind: str, image_id: str) -> dict[str, Any]:
         flags = ("IsOccluded", "IsTruncated", "IsGroupOf", "IsDepiction", "IsInside")
         named |= {flag: chance.choice(("1", "0", "-1", "1.0", "")) for flag in flags}
     if kind == "label":
-        source = chance.choice(("verification", "crowdsource-verification", "machine"))
+        source = chance.choice(("verification", "crowdsource-verification", "machine", None))
         named |= {"Source": source, "Confidence": chance.choice(("0", "0.0", "1", "0.7"))}
     return {"ImageID": image_id, **named}
 

@@ -37,7 +37,7 @@ _PAIRS = {
     "point": "select FileName as image, Label as label, Category as name from point",
 }
 _ABSENT = """select FileName as image, LabelName as label, Category as name from label
-    where Confidence::float = 0 and Source like '%verification%'"""
+    where Confidence::float = 0 and Source is distinct from 'machine'"""
 _BOXES = """create view boxes as with sides as (
     select FileName, Width::double as Width, Height::double as Height,
         least(greatest(XMin::double, 0), 1) as x0, least(greatest(XMax::double, 0), 1) as x1,
