@@ -12,7 +12,10 @@ INSTALL = 'pip install "oid-async[view]"'
 
 def has_library() -> bool:
     """Return whether plots can be made, without loading what makes them."""
-    return all(find_spec(name) is not None for name in ("altair", "vl_convert"))
+    try:
+        return all(find_spec(name) is not None for name in ("altair", "vl_convert"))
+    except (ImportError, ValueError):
+        return False  # somebody keeps it from being imported: None in sys.modules, or a finder that says no
 
 
 def require_library(option: str) -> None:

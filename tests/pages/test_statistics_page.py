@@ -1,6 +1,7 @@
 """The page of statistics, as text: what is in it, and what is not taken for markup."""
 
 import re
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -85,6 +86,12 @@ def test_without_the_extra_the_line_says_how_to_install_it(monkeypatch: pytest.M
     with pytest.raises(UsageError, match=re.escape("--html: plots need Altair")) as raised:
         library.require_library("--html")
     assert 'pip install "oid-async[view]"' in str(raised.value)
+
+
+def test_a_library_that_may_not_be_imported_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None in sys.modules, as tests of others put it there, is no error."""
+    monkeypatch.setitem(sys.modules, "altair", None)
+    assert not library.has_library()
 
 
 @pytest.mark.parametrize(
