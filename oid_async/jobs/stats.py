@@ -50,6 +50,7 @@ _SAY_WHAT = (
     "for everything in it) what a query selects"
 )
 _COUNTING = Stage("counting images and annotations")
+_MARK_BYTES = 64
 _NOT_FETCHED = "bytes, sizes in pixels and the aspect of boxes are known of saved images alone: no image is fetched"
 
 
@@ -93,13 +94,25 @@ class Stats:
             return await self._job.run()
         require_library("--html")
         if isinstance(self._html, Path):
-            await in_thread(check_place, "--html", self._html)
+            await in_thread(_check_page_place, self._html)
         # Its JavaScript takes two seconds in which no other thread runs: a process makes it while tables are counted.
         async with PlotLibrary(wanted=True) as plots:
             found = await self._job.run()
             await plots.ready()
             await until_stopped(_write_page, found, self._asked, self._html)
         return found
+
+
+def _check_page_place(path: Path) -> None:
+    """Raise UsageError or StorageError if no page can be written here, or would replace what is none. Blocking."""
+    check_place("--html", path)
+    with storage_errors(path):
+        if not path.is_file():
+            return
+        with path.open("rb") as file:
+            start = file.read(_MARK_BYTES).lstrip(b"\xef\xbb\xbf \r\n\t")
+    if start and not start.startswith(b"<"):
+        raise UsageError(f"--html {path}: this file is no HTML page, and would be replaced; choose another name")
 
 
 def _write_page(

@@ -89,7 +89,7 @@ def test_a_page_is_written_whole_and_replaces_one(saved: Path, tmp_path: Path, m
     """`--html` writes beside the table, and says where; no temporary file stays."""
     monkeypatch.setattr(library, "_made", ["// the library, which takes two seconds to make"])
     page = tmp_path / "page.html"
-    page.write_text("earlier")
+    page.write_text("<!DOCTYPE html>earlier")
     done = typed("stats", saved, "--html", page)
     assert done.code == 0
     assert done.stderr == f"written: {page}\n"
@@ -98,6 +98,15 @@ def test_a_page_is_written_whole_and_replaces_one(saved: Path, tmp_path: Path, m
     assert text.startswith("<!DOCTYPE html>")
     assert "Class 30" in text
     assert list(tmp_path.glob("*oid-async*")) == []
+
+
+def test_a_page_replaces_nothing_but_a_page(saved: Path) -> None:
+    """A manifest that is named by mistake stays as it is."""
+    manifest = saved / "manifest.parquet"
+    before = manifest.read_bytes()
+    done = typed("stats", saved, "--html", manifest)
+    assert (done.code, manifest.read_bytes()) == (2, before)
+    assert "this file is no HTML page" in done.stderr
 
 
 def test_without_the_extra_a_page_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
