@@ -149,15 +149,7 @@ def _coco(export: Path, work: Workplace) -> Tables:
     for path in files:
         split = path.stem.removeprefix("instances_")
         categories, licenses = _coco_ends(path)
-        lines = pl.scan_csv(
-            path,
-            has_header=False,
-            separator=_NEVER,
-            quote_char=None,
-            infer_schema=False,
-            new_columns=["line"],
-            glob=False,
-        )
+        lines = _lines(path)
         # Within a text a quote is escaped: these are keys.
         rows = lines.filter(pl.col("line").str.starts_with('{"id":')).select(pl.col("line").str.strip_suffix(","))
         is_annotation = pl.col("line").str.contains('"category_id":', literal=True)

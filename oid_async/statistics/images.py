@@ -55,7 +55,7 @@ def of_images(of: Subject, images: pl.LazyFrame, work: Workplace) -> Statistics:
     licenses = counts_of(images, "License", work)
     return Statistics(
         of,
-        images=ImageCounts(counts.selected) if of == "query" else counts,
+        images=_known_counts(of, counts),
         splits=counts_of(images, "Subset", work),
         roles=counts_of(images, "Role", work),
         sources=counts_of(saved, "Source", work) if of == "folder" else {},
@@ -64,3 +64,10 @@ def of_images(of: Subject, images: pl.LazyFrame, work: Workplace) -> Statistics:
         licenses={} if of == "export" and licenses.keys() <= {""} else licenses,
         authors=authors(images, work),
     )
+
+
+def _known_counts(of: Subject, counts: ImageCounts) -> ImageCounts:
+    """Return the counts that a source has: what a query selects is not saved yet, an export has good images alone."""
+    if of == "folder":
+        return counts
+    return ImageCounts(counts.selected, counts.ok if of == "export" else None)

@@ -46,6 +46,7 @@ def test_numbers_of_an_export_are_those_of_its_folder(saved: Path, tmp_path: Pat
     """Classes, boxes an image, shares, shapes, centres, what is together, splits: of each format that is counted."""
     of_folder, found = numbers(saved), numbers(exported(saved, tmp_path, format))
     assert (found.of, found.images.selected, found.images.ok, found.notes) == ("export", 4, 4, ())
+    assert (found.images.failed, found.images.pending, found.images.bytes) == (None, None, None)
     assert found.splits == of_folder.splits == {"train": 3, "validation": 1}
     named = {(each.class_name, each.images, each.boxes) for each in of_folder.classes}
     assert {(each.class_name, each.images, each.boxes) for each in found.classes} == named
