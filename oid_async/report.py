@@ -3,8 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
-from copy import deepcopy
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,8 +75,17 @@ class Outcome:
         return None if self.file is None else os.path.basename(self.file)
 
 
+class _Measured:
+    """What is measured of a run, beside its counts: no field, so that `asdict` of a report is plain values."""
+
+    __slots__ = ("measures",)
+
+    def __post_init__(self) -> None:
+        self.measures = RunMeasures()
+
+
 @dataclass(slots=True)
-class Report:
+class Report(_Measured):
     """The counts of a run: selected = present + downloaded + failed + pending.
 
     `bytes` and `requests` are those of this run's images (re-sends and redirect hops counted); `seconds` is the whole
@@ -109,7 +117,6 @@ class Report:
     unknown_ids: int = 0
     shard: str | None = None
     negatives: int = 0
-    measures: RunMeasures = field(default_factory=RunMeasures, repr=False, compare=False)
 
     @property
     def hosts(self) -> dict[str, dict[str, Any]]:
@@ -135,8 +142,7 @@ class Report:
         Masks, recordings, export and negatives are in it only if there are any.
         """
         counts = {name: dict(sorted(getattr(self, name).items())) for name in ("failures", "sources")}
-        names = (each.name for each in fields(self) if each.name != "measures")
-        values = {name: deepcopy(getattr(self, name)) for name in names} | counts | {"seconds": round(self.seconds, 3)}
+        values = asdict(self) | counts | {"seconds": round(self.seconds, 3)}
         optional = ("masks", "recordings", "export", "negatives")
         return {name: value for name, value in values.items() if value or name not in optional}
 
