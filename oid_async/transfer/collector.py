@@ -138,7 +138,7 @@ class Collector:
         self._timer: asyncio.TimerHandle | None = None
         self._mean_s = 0.0
         self._slow_until = 0.0
-        self._is_delivering = False
+        self._delivering = 0
 
     def close(self) -> None:
         """Journal and count what has been stored; for the end of the pipeline, however it comes."""
@@ -149,7 +149,7 @@ class Collector:
     @property
     def stores(self) -> Stores:
         """Return how far storing is behind."""
-        return Stores(self._inbox.waiting, not self._inbox.has_space, self._is_delivering)
+        return Stores(self._inbox.waiting, not self._inbox.has_space, self._delivering > 0)
 
     @property
     def _is_quick(self) -> bool:
@@ -223,10 +223,12 @@ class Collector:
     async def deliver(self, outcomes: Sequence[Outcome]) -> None:
         """Pass outcomes to the consumer that wants each of them, as fast as it takes them."""
         if self._deliver is not None:
-            self._is_delivering = True
-            for outcome in outcomes:
-                await self._deliver(outcome)
-            self._is_delivering = False
+            self._delivering += 1
+            try:
+                for outcome in outcomes:
+                    await self._deliver(outcome)
+            finally:
+                self._delivering -= 1
 
     async def _store(self, contents: Sequence[ReceivedImage | Outcome]) -> tuple[list[WriteResult], list[Outcome]]:
         # When cancelled: the thread cannot be stopped half-way, and what it has stored and journalled counts.
