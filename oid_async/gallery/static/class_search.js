@@ -2,6 +2,7 @@
 
 import { styleOf } from "./class_styles.js";
 import { count, element, named, setAttribute } from "./dom.js";
+import { comparable } from "./words.js";
 
 const MOST_SUGGESTIONS = 12;
 
@@ -37,11 +38,11 @@ export class ClassSearch {
 
   #suggest() {
     const asTyped = this.input.value.trim();
-    const typed = asTyped.toLowerCase().replaceAll("_", " ");
+    const typed = comparable(asTyped);
     const rank = ({ label, class_name: name }) => {
-      const lower = (name ?? label).toLowerCase();
-      if (lower === typed || label === asTyped) return 0;
-      return lower.startsWith(typed) ? 1 : lower.includes(typed) ? 2 : 3;
+      const compared = comparable(name ?? label);
+      if (compared === typed || label === asTyped) return 0;
+      return compared.startsWith(typed) ? 1 : compared.includes(typed) ? 2 : 3;
     };
     const ranked = this.classes().map((each) => [rank(each), each]).filter(([place]) => place < 3);
     this.#found = ranked.sort(([a], [b]) => a - b).slice(0, MOST_SUGGESTIONS).map(([, each]) => each);

@@ -13,8 +13,13 @@ export function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-// Control characters, and those that turn the direction of what follows: "exe.png" could be written as "gnp.exe".
-const UNSEEN = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g;
+// Those of `redaction.printable`, but for tabs and line ends: control characters, what turns the direction of the text
+// behind it ("exe.png" could be written as "gnp.exe"), what has no width, tags, halves of a character.
+const UNSEEN = new RegExp(
+  "[\\u0000-\\u0008\\u000b\\u000c\\u000e-\\u001f\\u007f-\\u009f\\u00ad\\u061c\\u180e\\u200b\\u200e\\u200f\\u2028-\\u202e" +
+    "\\u2060-\\u206f\\ufeff\\ufff9-\\ufffb\\ud800-\\udfff\\ufffe\\uffff\\u{e0000}-\\u{e007f}]",
+  "gu",
+);
 
 /** A text of a file as it may be shown: characters that cannot be seen have a mark in their place. */
 export const visible = (text) => String(text).replace(UNSEEN, "\ufffd");

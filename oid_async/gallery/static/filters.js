@@ -1,7 +1,7 @@
 /** The form of the filters, and the chips of those in use. The form writes to the address and follows it. */
 
 import { ClassSearch, swatch } from "./class_search.js";
-import { byId, count, element, named, setAttribute } from "./dom.js";
+import { byId, count, element, named, setAttribute, visible } from "./dom.js";
 import { filtersInUse, NO_FILTERS, toggled } from "./state.js";
 import { flagName, KIND_NAMES, STATUS_NAMES } from "./words.js";
 
@@ -52,7 +52,8 @@ export class Filters {
       const { filter, value, flag } = control.dataset;
       if (control.type === "checkbox") control.checked = state[filter].includes(value);
       else if (flag) control.value = state.flag.find((each) => each.startsWith(`${flag}:`))?.slice(flag.length + 1) ?? "";
-      else if (control !== document.activeElement) control.value = state[filter];
+      // Not under the hands of who types: a letter more is on its way, or a blank at the end.
+      else if (!this.#typing && control.value.trim() !== state[filter]) control.value = state[filter];
     }
     const inUse = filtersInUse(state);
     byId("chips").hidden = inUse.length === 0;
@@ -107,15 +108,20 @@ export class Filters {
 
   #text(name, attributes) {
     const apply = (event) => {
-      clearTimeout(this.#typing);
+      this.#stopTyping();
       // One step of the history for a text, not one for each of its letters.
       this.page.address.change({ [name]: event.target.value.trim() }, { replace: this.page.address.state[name] !== "" });
     };
     const wait = (event) => {
-      clearTimeout(this.#typing);
+      this.#stopTyping();
       this.#typing = setTimeout(() => apply(event), TYPING_MS);
     };
     return element("input", { ...attributes, "data-testid": name.replace("_", "-"), "data-filter": name, input: wait, change: apply });
+  }
+
+  #stopTyping() {
+    clearTimeout(this.#typing);
+    this.#typing = 0;
   }
 
   #checkboxes(name, title, counts, say = (value) => value) {
@@ -148,7 +154,7 @@ export class Filters {
     const text = isClass ? this.page.names.of(label) : CHIP_TEXTS[name]?.(value) ?? value;
     const attributes = { type: "button", class: "chip", "data-testid": "chip", "data-filter": name, "data-value": value };
     const title = element("span", { class: "muted" }, CHIP_TITLES[name] ?? name);
-    const says = { title: "Remove", "aria-label": `Remove the filter ${name} ${text}` };
+    const says = { title: "Remove", "aria-label": `Remove the filter ${name} ${visible(text)}` };
     return element("button", { ...attributes, ...says, click: remove }, title, isClass ? swatch(label) : null, named(text), "✕");
   }
 }

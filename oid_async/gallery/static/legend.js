@@ -2,7 +2,7 @@
 
 import { swatch } from "./class_search.js";
 import { styleOf } from "./class_styles.js";
-import { byId, count, element, named, setAttribute } from "./dom.js";
+import { byId, count, element, named, setAttribute, visible } from "./dom.js";
 import { toggled } from "./state.js";
 import { KIND_NAMES } from "./words.js";
 
@@ -52,7 +52,7 @@ export class Legend {
     }, swatch(label), named(name ?? label), element("span", { class: "muted" }, images === null ? "" : count(images)));
     const only = element("button", {
       type: "button", class: "only", "data-testid": "legend-only", title: "Only images with it",
-      "aria-label": `Only images with ${name ?? label}`,
+      "aria-label": `Only images with ${visible(name ?? label)}`,
       click: () => address.change({ class: toggled(address.state.class, label) }),
     }, "only");
     return element("li", {}, row, only);

@@ -2,7 +2,7 @@
 
 import { imageKey, thumbnailAddress } from "./api.js";
 import { styleOf } from "./class_styles.js";
-import { count, element, named, setAttribute } from "./dom.js";
+import { count, element, named, setAttribute, visible } from "./dom.js";
 import { contain, contains, drawBox, drawChip, prepare, rectangleOf } from "./drawing.js";
 import { FLAGS, reasonInWords, STATUS_NAMES } from "./words.js";
 
@@ -96,7 +96,7 @@ export class Tile {
   #description() {
     const { status, reason, file_name: fileName, image_id: imageId } = this.image;
     const classes = [...new Set(this.#shapes.map(({ label }) => this.page.names.of(label)))].slice(0, 6).join(", ");
-    return [fileName || imageId, status === "ok" ? "" : STATUS_NAMES[status], reason, classes].filter(Boolean).join(", ");
+    return visible([fileName || imageId, status === "ok" ? "" : STATUS_NAMES[status], reason, classes].filter(Boolean).join(", "));
   }
 
   #picture(key) {
@@ -117,7 +117,7 @@ const missing = () => element("span", { class: "no-picture", "data-testid": "mis
 
 function noPicture({ status, reason }) {
   if (status !== "failed") return element("span", { class: "no-picture" }, "Not fetched yet.");
-  return element("span", { class: "no-picture failed" }, element("strong", {}, reason ?? "failed"), ` ${reasonInWords(reason)}`);
+  return element("span", { class: "no-picture failed" }, element("strong", {}, named(reason ?? "failed")), ` ${reasonInWords(reason)}`);
 }
 
 /** What a tile says beside the name of the image. */

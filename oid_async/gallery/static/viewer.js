@@ -54,7 +54,7 @@ export class Viewer {
     byId("no-picture").hidden = true;
     this.zoom.fit();
     Object.assign(this.dialog.dataset, { image, busy: "true" });
-    byId("viewer-title").textContent = image;
+    byId("viewer-title").textContent = visible(image);
     if (!this.dialog.open) {
       this.dialog.showModal();
       this.stage.focus();
@@ -97,7 +97,7 @@ export class Viewer {
     const { Status: status, Reason: reason, FileName: name, ImageID: imageId } = detail.image;
     for (const [label, className] of [...detail.classes, ...detail.verified_absent]) this.page.names.add(label, className);
     byId("viewer-title").textContent = visible(name || imageId);
-    this.picture.alt = `Image ${image}`;
+    this.picture.alt = `Image ${visible(image)}`;
     const shapes = shapesOf(detail);
     const rows = showDetails(detail, shapes, this.page.names);
     rows.forEach((row, i) => setAttribute(row, "tabindex", i === 0 ? 0 : -1));
@@ -115,7 +115,7 @@ export class Viewer {
     if (!this.picture.hidden && !this.picture.hasAttribute("src")) return;
     this.picture.hidden = true;
     byId("no-picture").hidden = false;
-    byId("no-picture").replaceChildren(element("p", { "data-testid": "missing" }, text));
+    byId("no-picture").replaceChildren(element("p", { "data-testid": "missing" }, visible(text)));
     this.redraw();
   }
 

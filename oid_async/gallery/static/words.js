@@ -51,6 +51,9 @@ export const FLAGS = Object.keys(FLAG_NAMES);
 
 export const flagName = (flag) => FLAG_NAMES[flag] ?? flag;
 
+/** A class name as names are compared: in any case, `_` for a blank. */
+export const comparable = (name) => name.toLowerCase().replaceAll("_", " ");
+
 /** The classes of the folder by MID and by name; a class without a name shows its MID. */
 export class ClassNames {
   #names = new Map();
@@ -66,8 +69,8 @@ export class ClassNames {
   /** The MID of a display name (the case is not looked at) or of a MID. */
   labelOf(value) {
     if (this.#names.has(value)) return value;
-    const wanted = value.toLowerCase().replaceAll("_", " ");
-    for (const [label, name] of this.#names) if (name.toLowerCase() === wanted) return label;
+    const wanted = comparable(value);
+    for (const [label, name] of this.#names) if (comparable(name) === wanted) return label;
     return value;
   }
 }
