@@ -92,6 +92,8 @@ class Index:
 
     def counts(self) -> pl.LazyFrame:
         """Scan the numbers of rows of each image, in order of the manifest."""
+        if not self.images:
+            return pl.LazyFrame(schema={**dict.fromkeys(KINDS, pl.UInt32), "area": pl.Float64})
         return pl.scan_parquet(parts(self.path, IMAGES, -(-self.images // IMAGES_A_PART)), glob=False)
 
     def counts_of(self, rows: pl.Series) -> pl.DataFrame:

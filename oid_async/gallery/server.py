@@ -39,7 +39,7 @@ _MOST_AT_ONCE = 64
 # How long a client may take to receive one block.
 _SEND_S, _BLOCK_BYTES = 30.0, 1 << 20
 _MOST_PARAMETERS = 500
-_A_PAGE, _MOST_OF_A_PAGE, _MOST_IMAGES = 120, 500, 1 << 40
+_A_PAGE, _MOST_OF_A_PAGE, _MOST_IMAGES = 120, 500, (1 << 32) - 1
 # Work in threads that has not come to its end by then is left alone: the process ends.
 _STOP_S = 0.5
 

@@ -56,6 +56,7 @@ def test_the_first_page_needs_no_index(tmp_path: Path) -> None:
     assert (page["total"], ids(page)) == (6, [image_id(1), image_id(2), image_id(3)])
     assert [len(image["boxes"]) for image in page["images"]] == [1, 2, 3]
     assert page["classes"] == [[label(1), "Dog"]]
+    assert ids(catalog.images(ALL, offset=2**32 - 1)) == []
     waiting = catalog.images(DOGS)
     assert (waiting["total"], waiting["images"], waiting["index"]["ready"]) == (None, [], False)
     assert catalog.images(State(statuses=("failed",)))["total"] == 1

@@ -253,3 +253,11 @@ def test_a_name_that_no_class_has_is_refused_with_the_nearest(tmp_path: Path) ->
     with pytest.raises(UsageError, match="unknown class 'Persn'; nearest: Person"):
         shown(catalog, [("class", "Persn")])
     catalog.close()
+
+
+def test_a_folder_without_images_answers_every_state(tmp_path: Path) -> None:
+    """A query that selected nothing leaves tables with a head alone, and no rows to count."""
+    catalog = opened(write_folder(tmp_path / "folder", [], {"bbox": []}))
+    for words in ([("sort", "boxes")], [("sort", "area"), ("status", "ok")], [("kind", "bbox")], [("min_area", "1")]):
+        assert shown(catalog, words) == []
+    catalog.close()

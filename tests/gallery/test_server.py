@@ -328,6 +328,8 @@ async def test_a_state_is_read_from_the_address(gallery: Served) -> None:
     """Names and values are decoded; a value that cannot be read, and an address without end, are 400 with a line."""
     answer = await gallery.get("/api/images?class=Caf%C3%A9+au+lait&class=%2Fm%2F01&offset=240&limit=9999")
     assert json.loads(answer.body) == {"state": "State(classes=('Café au lait', '/m/01'))", "offset": 240, "limit": 500}
+    # Row numbers have 32 bits.
+    assert json.loads((await gallery.get("/api/images?offset=99999999999")).body)["offset"] == 2**32 - 1
     for query in ("offset=-1", "limit=x", "flag=IsNothing:yes", "kind=x", "&".join(["class=a"] * 501), "a=b&" * 501):
         answer = await gallery.get(f"/api/images?{query}")
         assert (answer.status, list(json.loads(answer.body))) == (400, ["error"]), query
