@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from oid_async.http.client import Client, Response
 
 _BLOCK = 4 << 20
+_TELL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,9 @@ class _RemoteFile:
 class FileFetch:
     """Fetches one file to `entry.raw`; `cached` is the identity of the cached version.
 
-    `stored` is called with (bytes of the block, bytes so far, total or None) after each block; `check_space` with
-    (total or None, bytes so far) before the body comes, in a thread. Without `patient` there is one attempt.
+    `stored` is called with (bytes of the block, bytes so far, total or None) after each block, and once a second within
+    one with 0 for its bytes; `check_space` with (total or None, bytes so far) before the body comes, in a thread.
+    Without `patient` there is one attempt.
     """
 
     def __init__(
@@ -165,6 +167,7 @@ class FileFetch:
         """
         spool = _Spool(self._entry, remote, have, self._check_space)
         block = bytearray()
+        told_at, clock = float("-inf"), self._client.hosts.clock
         try:
             try:
                 async with aclosing(response.chunks(no_deadline=True)) as chunks:
@@ -174,6 +177,10 @@ class FileFetch:
                         if len(block) >= _BLOCK:
                             full, block = block, bytearray()
                             await self._store(spool, full, remote.total)
+                        elif (now := clock()) - told_at >= _TELL_S:
+                            # On a slow line a block takes a minute.
+                            told_at = now
+                            self._stored(0, spool.size + len(block), remote.total)
             finally:
                 # Bytes before a break are kept: the next attempt resumes after them.
                 if block:
