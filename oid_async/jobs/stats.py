@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, cast
 import polars as pl
 
 from oid_async.concurrency import in_thread, single_error, until_stopped
+from oid_async.dataset.table_check import table_faults
 from oid_async.dataset.tables import SCHEMAS, column
 from oid_async.errors import UsageError, storage_errors
 from oid_async.events import Note, Sink, Stage
@@ -154,7 +155,8 @@ class FolderStats:
                 return replace(count(export_tables(savepath, name, work), work), savepath=str(savepath))
         with open_folder(Folder(savepath), "read", self._given) as dataset, _scratch() as scratch:
             work = Workplace(scratch, str(savepath), stopped)
-            return replace(count(tables_of(dataset, work), work), savepath=str(savepath), notes=dataset.notes)
+            notes = (*dataset.notes, *table_faults(dataset))
+            return replace(count(tables_of(dataset, work), work), savepath=str(savepath), notes=notes)
 
 
 class QueryStats:

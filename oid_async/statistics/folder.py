@@ -3,6 +3,7 @@
 import polars as pl
 
 from oid_async.dataset.saved import SavedDataset
+from oid_async.errors import InputError
 from oid_async.openimages.ids import HEX_ID, IdForm
 from oid_async.openimages.kinds import KindName
 from oid_async.statistics.tables import COLUMNS, IMAGE, IMAGE_SCHEMA, Tables, Workplace
@@ -17,7 +18,10 @@ def tables_of(dataset: SavedDataset, work: Workplace) -> Tables:
     counted: dict[KindName, int] = {}
     rows: dict[KindName, pl.LazyFrame] = {}
     for kind in dataset.kinds:
-        typed = dataset.table(kind).typed()
+        table = dataset.table(kind)
+        if table.exists and not table.kind.is_json and "ImageID" not in table.columns():
+            raise InputError(f"{table.path}: column 'ImageID' is missing; nothing in it is of an image")
+        typed = table.typed()
         if kind in COLUMNS:
             typed = typed.rename({"Label": "LabelName"}) if kind == "point" else typed
             rows[kind] = typed.select(image, *COLUMNS[kind])

@@ -11,6 +11,7 @@ from support.gallery_folders import label, manifest_row, write_folder
 from support.saved import SIDES
 
 import oid_async
+from oid_async.errors import InputError
 from oid_async.statistics import classes
 
 _NAMES = ("Person", "Bat", "Bat", "Café [red]", "")
@@ -174,3 +175,18 @@ def test_a_folder_without_images_or_rows_has_numbers(tmp_path: Path) -> None:
     assert (found.images.selected, found.kinds, found.classes) == (0, {"bbox": 0}, ())
     assert found.box_share.counts == found.image_sizes.widths.counts == ()
     assert found.boxes_per_image.counts == ()
+
+
+def test_a_table_that_was_cut_is_counted_with_a_note(tmp_path: Path) -> None:
+    """What is not as it was written is said; a table without ImageID is none of annotations."""
+    row = manifest_row(1, b"", (8, 8))
+    boxes = [{"ImageID": row["ImageID"], "LabelName": label(1), "Category": "Dog"}] * 2
+    savepath = write_folder(tmp_path / "saved", [(row, None)], {"bbox": boxes})
+    table = savepath / "bbox" / "bbox.csv"
+    table.write_bytes(table.read_bytes()[:-3])
+    found = asyncio.run(oid_async.stats(savepath))
+    assert found.kinds == {"bbox": 2}
+    assert "it ends within a line" in found.notes[0]
+    table.write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="column 'ImageID' is missing"):
+        asyncio.run(oid_async.stats(savepath))
