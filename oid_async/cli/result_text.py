@@ -85,7 +85,9 @@ def summary_lines(report: Report, *, packed: bool = False) -> list[str]:
             lines.append(f"each is named in {shown(report.savepath)}/failures.csv{again}")
     if report.interrupted:
         saved = report.present + report.downloaded
-        readers = "view and oid_async.open work" if packed else "view, export, verify and oid_async.open work"
+        readers = (
+            "view, stats and oid_async.open work" if packed else "view, stats, export, verify and oid_async.open work"
+        )
         works = (
             f": {saved} of {counted(report.selected, 'image')} {'is' if saved == 1 else 'are'} saved; {readers} on them"
         )

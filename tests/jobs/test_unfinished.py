@@ -106,8 +106,8 @@ def test_an_interrupted_run_can_be_read(tmp_path: Path, number: signal.Signals) 
         if number != signal.SIGKILL:
             assert run.returncode == 128 + number
             assert err.splitlines()[-1] == (
-                f"interrupted: {landed} of 320 images are saved; view, export, verify and oid_async.open work on them; "
-                "run the same command again to go on"
+                f"interrupted: {landed} of 320 images are saved; view, stats, export, verify and oid_async.open "
+                "work on them; run the same command again to go on"
             )
         by_plan = rows(out)
         checked = typed("verify", out)
