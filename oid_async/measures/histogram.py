@@ -5,7 +5,7 @@ Buckets are as wide as a 32nd of the power of two below their values, so that a 
 a value follows from its highest bits: no logarithm, no search.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 _BITS = 5
@@ -49,8 +49,11 @@ class Histogram:
         >>> round(times.quantile_s(0.5), 3), round(times.quantile_s(0.75), 2), times.quantile_s(1.0)
         (0.05, 0.2, 1.0)
         """
-        total, seen = self.count, 0
-        for bucket, count in self._filled():
+        return self._quantile_s(share, list(self._filled()))
+
+    def _quantile_s(self, share: float, filled: Sequence[tuple[int, int]]) -> float:
+        total, seen = sum(count for _, count in filled), 0
+        for bucket, count in filled:
             seen += count
             if share * total <= seen < total:
                 return _middle_s(bucket)
@@ -58,8 +61,10 @@ class Histogram:
 
     def in_ms(self) -> dict[str, float]:
         """Return p50, p90, p99 and max in milliseconds, and the count."""
-        quantiles = {f"p{percent}": round(1000 * self.quantile_s(percent / 100), 3) for percent in (50, 90, 99)}
-        return {**quantiles, "max": round(1000 * self.longest_s, 3), "count": self.count}
+        filled = list(self._filled())
+        quantiles = {f"p{percent}": self._quantile_s(percent / 100, filled) for percent in (50, 90, 99)}
+        values = {name: round(1000 * seconds, 3) for name, seconds in (quantiles | {"max": self.longest_s}).items()}
+        return values | {"count": sum(count for _, count in filled)}
 
     def add_all(self, other: "Histogram") -> None:
         """Add what another one has counted."""
