@@ -34,8 +34,21 @@ def tables_of(dataset: SavedDataset, work: Workplace) -> Tables:
         rows,
         _absent(images, image) if has_roles else None,
         counted,
-        dict(dataset.chosen_classes().iter_rows()),
+        _names(dataset),
     )
+
+
+def _names(dataset: SavedDataset) -> dict[str, str]:
+    """Return what the chosen classes are called, by MID: without saved boxes there is no label_data.csv."""
+    try:
+        categories = dataset.query.get("categories")
+    except InputError:
+        categories = None
+    found: dict[str, str] = {}
+    if isinstance(categories, dict):
+        for name, labels in categories.items():
+            found |= dict.fromkeys(map(str, labels), str(name)) if isinstance(labels, list) else {}
+    return found | dict(dataset.chosen_classes().iter_rows())
 
 
 def _absent(images: pl.LazyFrame, image: pl.Expr) -> pl.LazyFrame:

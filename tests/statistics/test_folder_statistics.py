@@ -1,6 +1,7 @@
 """The numbers of a saved folder are those that DuckDB counts in the same files."""
 
 import asyncio
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -190,3 +191,12 @@ def test_a_table_that_was_cut_is_counted_with_a_note(tmp_path: Path) -> None:
     table.write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="column 'ImageID' is missing"):
         asyncio.run(oid_async.stats(savepath))
+
+
+def test_a_class_without_saved_rows_is_called_as_the_query_calls_it(tmp_path: Path) -> None:
+    """Without saved boxes there is no label_data.csv, which has the names of what is absent in negatives."""
+    row = manifest_row(1, b"", (8, 8)) | {"Role": "negative", "VerifiedAbsent": [label(1)]}
+    savepath = write_folder(tmp_path / "saved", [(row, None)], {"narrative": []})
+    (savepath / "query.json").write_text(json.dumps({"categories": {"Dog": [label(1)]}}))
+    found = asyncio.run(oid_async.stats(savepath))
+    assert [(each.class_name, each.verified_absent) for each in found.classes] == [("Dog", 1)]
