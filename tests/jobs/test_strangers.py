@@ -270,7 +270,7 @@ async def test_no_value_of_query_json_leads_out_of_the_folder(
     master: Path, query: dict[str, Any], watch: Watch, tmp_path: Path
 ) -> None:
     """A path, a host, a number too large, a list: it is used or refused in a line, and nothing outside is opened."""
-    await try_values(master, query, watch, tmp_path, 251)
+    await try_values(master, query, watch, tmp_path, 401)
 
 
 @pytest.mark.slow

@@ -102,7 +102,7 @@ async def hurt_and_mend(savepath: Path, mirror: Path, seed: int, count: int) -> 
     assert not [name for name in wrong if not name.startswith(_INTERNAL)], (seed, done, wrong)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(5))
 async def test_damage_is_found_and_mended(master: Path, lookalike: Path, seed: int) -> None:
     """Single files, some, and many at once."""
     for number in range(2):

@@ -288,22 +288,22 @@ def assert_equal(number: int) -> None:
     raise AssertionError(f"{number} without {sorted(without)}: {given}: {faults(number, without)}")
 
 
-@pytest.mark.parametrize("block", range(3))
+@pytest.mark.parametrize("block", range(2))
 def test_what_is_chosen_equals_the_contract(block: int) -> None:
-    """Sixty random queries over every option that chooses; the slow twin asks three hundred others."""
+    """Forty random queries over every option that chooses; the slow twin asks three hundred others."""
     for number in range(20):
         assert_equal(20 * block + number)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", range(3, 18))
+@pytest.mark.parametrize("block", range(2, 17))
 def test_what_is_chosen_equals_the_contract_300_times(block: int) -> None:
     """Three hundred random queries over every option that chooses."""
     for number in range(20):
         assert_equal(20 * block + number)
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))])
 def test_balanced_is_the_greedy_choice(seed: int) -> None:
     """The images of --balanced on random tables of many classes are those that a plain loop over the classes takes."""
     chance = random.Random(f"balanced {seed}")

@@ -420,10 +420,10 @@ async def answer(case: Case, folder: Path, cache: MirrorTables) -> SelectionResu
     return found
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(cases(), st.sampled_from(FORMS), st.sampled_from((16, 9, 6)))
 def test_selection_equals_brute_force(case: Case, forms: Sequence[str], slice_rows: int) -> None:
-    """Forty random queries for boxes, lists and forms of tables; test_choosing has every option, the slow twin more."""
+    """Twelve queries for boxes, lists and forms of tables; test_choosing has every option, the slow twin more."""
     assert_selection_equals_brute_force(case, forms, slice_rows)
 
 
@@ -468,7 +468,7 @@ def _check(case: Case, found: SelectionResult) -> None:
         assert selection.unlisted == len(case.annotated - case.images.keys())
 
 
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=4, deadline=None, derandomize=True)
 @given(cases(), st.booleans())
 def test_saved_folder_equals_brute_force(case: Case, is_large: bool) -> None:
     """A whole download saves what the brute force does, the plan before it said so, a second one asks for nothing.

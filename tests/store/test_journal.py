@@ -268,7 +268,9 @@ def without_numbers(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name != "line"} for row in found]
 
 
-@pytest.mark.parametrize("value", [b"\t", b"\n", b"0", b"\xff"], ids=ascii)
+@pytest.mark.parametrize(
+    "value", [b"\t", b"\n", *(pytest.param(each, marks=pytest.mark.slow) for each in (b"0", b"\xff"))], ids=ascii
+)
 def test_a_byte_that_has_flipped_costs_its_line(tmp_path: Path, value: bytes) -> None:
     """Whichever byte it is, the first line's too: no line is believed that was changed, and all others are."""
     path = tmp_path / "journal.tsv"
