@@ -3,6 +3,7 @@
 import hashlib
 import os
 from functools import cached_property
+from io import BufferedReader
 from itertools import islice
 from operator import methodcaller
 from pathlib import Path
@@ -256,6 +257,11 @@ class SavedDataset:
             return int(self.images.filter(Role=NEGATIVE).select(pl.len()).collect(engine="streaming").item())
 
     # For export, verify and other readers inside the package.
+
+    def images_of(self, manifest: BufferedReader) -> pl.LazyFrame:
+        """Return `images` of the open manifest, which may be closed then: no run that replaces it changes them."""
+        refuse_forked_child()
+        return _with_dtypes(pl.scan_parquet(manifest))
 
     def table(self, kind: KindName) -> SavedTable:
         """Return the table of a kind of annotations."""

@@ -110,8 +110,6 @@ class Catalog:
             snapshot = self._current
             snapshot.readers += 1
         try:
-            if snapshot.index is not None and snapshot.is_stale:
-                snapshot.forget_index()
             yield snapshot
         finally:
             with self._lock:
@@ -119,6 +117,7 @@ class Catalog:
                 is_last = snapshot.readers == 0 and snapshot is not self._current
             if is_last:
                 snapshot.close()
+                self._current.sweep()
 
     def update(self, is_stopped: Callable[[], bool]) -> float:
         """Do what is due in the background: make the index, open the folder anew if it has changed.

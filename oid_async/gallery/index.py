@@ -40,10 +40,13 @@ NO_BITS = 8
 FLAG_COLUMNS = tuple(FLAGS.values())
 
 
-def identity(dataset: SavedDataset) -> str:
-    """Return the name of the index of an opened folder: other tables have another one. Raises OSError."""
-    files = [dataset.manifest.path, *(dataset.table(kind).path for kind in dataset.kinds)]
-    found = [(path.name, status.st_size, status.st_mtime_ns) for path in files for status in [path.stat()]]
+def identity(dataset: SavedDataset, manifest: tuple[int, int, int]) -> str:
+    """Return the name of the index of a manifest and the tables beside it: others have another. Raises OSError."""
+    _, size, changed_ns = manifest
+    found = [(dataset.manifest.path.name, size, changed_ns)]
+    for table in map(dataset.table, dataset.kinds):
+        status = table.path.stat()
+        found.append((table.path.name, status.st_size, status.st_mtime_ns))
     return hashlib.sha256(repr((SCHEMA, found)).encode()).hexdigest()[:16]
 
 

@@ -1,5 +1,6 @@
 """The images of a folder by their place in its manifest: counts, single rows, and which rows an ImageID has."""
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import polars as pl
 
 from oid_async.dataset.saved import SavedDataset
+from oid_async.errors import input_errors
 from oid_async.openimages.ids import KEY, IdForm
+from oid_async.store.disk import plain_file
 from oid_async.store.results import SELECTED
 from oid_async.tables.reading import reading
 
@@ -33,12 +36,32 @@ class ManifestCounts:
 
 
 class ManifestRows:
-    """Reads the manifest of an opened folder by row number. Blocking; raises InputError."""
+    """Reads the manifest of an opened folder by row number. Blocking; raises InputError.
+
+    It is the manifest of this moment that is read, also when a run has put another one in its place.
+    """
 
     def __init__(self, dataset: SavedDataset) -> None:
         self._dataset = dataset
-        self._images = dataset.images.with_columns(pl.col("Subset").fill_null(NO_SPLIT))
+        path = dataset.manifest.path
+        with input_errors(path), plain_file(path) as file, reading(dataset.manifest):
+            self._identity = _identity(os.fstat(file.fileno()))
+            images = dataset.images_of(file)
+        self._images = images.with_columns(pl.col("Subset").fill_null(NO_SPLIT))
         self.has_roles = "Role" in self._images.collect_schema()
+
+    @property
+    def identity(self) -> tuple[int, int, int]:
+        """Inode, size in bytes and time of change (ns) of the manifest: another one has others."""
+        return self._identity
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether another manifest is in the place of this one, or none."""
+        try:
+            return _identity(os.stat(self._dataset.manifest.path)) != self._identity
+        except OSError:
+            return True
 
     @property
     def images(self) -> pl.LazyFrame:
@@ -136,6 +159,10 @@ class Owners:
             found = found.join(self.twins, on=[KEY, "FileName"], how="left", maintain_order="left")
             found = found.with_columns(pl.coalesce("twin", ROW).alias(ROW)).drop("twin")
         return found.drop(KEY, "FileName", strict=False)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _counted(groups: pl.DataFrame, column: str) -> dict[str, int]:

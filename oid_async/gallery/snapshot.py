@@ -50,7 +50,6 @@ class Snapshot:
         self.index_error: str | None = None
         self.readers = 0
         self.has_tables = dataset.made is None
-        self._manifest_identity = _identity(dataset.manifest.path)
         self._tables: dict[KindName, TableRows] = {}
         self._selections: OrderedDict[State, pl.Series] = OrderedDict()
         self._lock = threading.Lock()
@@ -81,8 +80,8 @@ class Snapshot:
 
     @property
     def is_stale(self) -> bool:
-        """Whether another manifest is in the place of this one: row numbers of the index are not of its rows."""
-        return _identity(self.dataset.manifest.path) != self._manifest_identity
+        """Whether another manifest is in the place of the one that is read: a run has come to its end."""
+        return self.manifest.is_replaced
 
     @property
     def is_prepared(self) -> bool:
@@ -153,9 +152,9 @@ class Snapshot:
             return _NO_CLASSES
 
     def forget_index(self) -> None:
-        """The index cannot be read any more, or is of another manifest. It is made anew by `prepare`."""
+        """The index cannot be read any more. It is made anew by `prepare`."""
         with self._selecting:
-            if self.index is not None and not self.is_stale:
+            if self.index is not None:
                 shutil.rmtree(self.index.path, ignore_errors=True)
             self.index = None
             self._selections.clear()
@@ -183,13 +182,15 @@ class Snapshot:
 
     def _find_or_build(self) -> Index:
         """Return the index that is there, else make one: beside the folder's own files, or where temporary files go."""
-        name = f"index-{identity(self.dataset)}"
+        name = f"index-{identity(self.dataset, self.manifest.identity)}"
         place = self.dataset.folder.state / "gallery"
         if self.dataset.made is None:
             with suppress(InputError):
                 return Index(place / name)
             with suppress(OSError, pl.exceptions.PolarsError):
-                place.mkdir(parents=True, exist_ok=True)
+                # Not SAVEPATH itself: it may have been removed.
+                for folder in (place.parent, place):
+                    folder.mkdir(exist_ok=True)
                 return self._build(place, name)
             self.progress.done = 0
         return self._build(self._temporary(), name)
@@ -222,11 +223,3 @@ class Snapshot:
                 is_old = path.suffix != ".part" or path.stat().st_mtime < time.time() - _LEFT_BEHIND_S
                 if path != self.index.path and is_old and not path.is_symlink():
                     shutil.rmtree(path, ignore_errors=True)
-
-
-def _identity(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns

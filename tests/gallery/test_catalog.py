@@ -11,7 +11,6 @@ import pytest
 from support.gallery_folders import GOOD_LINK, box_row, image_id, label, manifest_row, mask_row, write_folder
 
 from oid_async.dataset.saved import SavedDataset
-from oid_async.errors import InputError
 from oid_async.gallery import index_build
 from oid_async.gallery.catalog import Catalog, NotFoundError
 from oid_async.gallery.state import State
@@ -278,14 +277,15 @@ def test_a_folder_that_a_run_fills_is_opened_anew_now_and_then(tmp_path: Path) -
 
 
 def test_another_manifest_in_its_place_is_never_read_with_the_index_of_before(tmp_path: Path) -> None:
-    """Another query has replaced the tables: the filter waits, and the folder is opened anew at once."""
+    """Another query has replaced the tables: the answers of before stay, and the folder is opened anew at once."""
     now, path = [0.0], folder_of(tmp_path / "folder")
     catalog = opened(path, clock=lambda: now[0])
     update(catalog)
     folder_of(tmp_path / "other", images=9)
     for name in ("manifest.parquet", "bbox/bbox.csv"):
         (tmp_path / "other" / name).replace(path / name)
-    assert catalog.images(DOGS)["total"] is None
+    assert (catalog.images(DOGS)["total"], catalog.images(State(sort="bytes"))["total"]) == (4, 6)
+    assert catalog.image("train", image_id(2))["image"]["FileName"] == "2_o.jpg"
     update(catalog)
     assert catalog.images(DOGS)["total"] == 7
     assert len(list((path / ".oid_async" / "gallery").glob("index-*"))) == 1
@@ -322,13 +322,14 @@ def test_a_dataset_is_closed_when_nobody_reads_it(tmp_path: Path, monkeypatch: p
     catalog.close()
 
 
-def test_a_manifest_that_is_lost_is_an_error_in_a_line(tmp_path: Path) -> None:
-    """The file is named."""
+def test_a_manifest_that_is_lost_is_named(tmp_path: Path) -> None:
+    """The answers of before stay, with a line that names the file."""
     path = folder_of(tmp_path / "folder")
     catalog = opened(path)
     (path / "manifest.parquet").unlink()
-    with pytest.raises(InputError, match=r"manifest\.parquet"):
-        catalog.images(ALL)
+    update(catalog)
+    assert catalog.images(ALL)["total"] == 6
+    assert "manifest.parquet" in catalog.folder()["notes"][-1]
     catalog.close()
 
 

@@ -191,9 +191,19 @@ async def test_a_run_may_begin_and_end_beside_it(folder: Path) -> None:
         FolderLock.take(Folder(folder)).release()
 
 
+async def indexed(browser: aiohttp.ClientSession) -> None:
+    is_ready = False
+    while not is_ready:
+        await asyncio.sleep(0.05)
+        async with browser.get("/api/folder") as answer:
+            is_ready = (await answer.json())["index"]["ready"]
+
+
 async def test_a_folder_that_goes_away_gets_plain_answers(folder: Path) -> None:
     """What was asked for is not there, in a line; the server goes on and reports no fault."""
     async with viewed(folder) as (seen, browser):
+        # Nothing is to be written into it while it is removed.
+        await indexed(browser)
         shutil.rmtree(folder)
         for path in ("api/folder", "api/images", f"api/image/train/{ID}", f"image/train/{ID}", f"thumbnail/train/{ID}"):
             async with browser.get(f"/{path}") as answer:
