@@ -11,21 +11,13 @@ from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import InputError
 from oid_async.gallery.image_page import classes_in
 from oid_async.gallery.snapshot import Snapshot
-from oid_async.openimages.kinds import KINDS, KindName
+from oid_async.openimages.kinds import KINDS
 from oid_async.store.disk import has_plain
 from oid_async.store.results import IMAGE_FIELDS
 from oid_async.tables.reading import TableFile, reading
 
 _MOST_ROWS = 2000
 _LINKS = {"landing": "OriginalLandingURL", "original": "OriginalURL", "author": "AuthorProfileURL"}
-_NAMES: dict[KindName, str] = {
-    "bbox": "boxes",
-    "segmentation": "masks",
-    "relationship": "relationships",
-    "narrative": "narratives",
-    "label": "labels",
-    "point": "points",
-}
 
 
 def image_detail(snapshot: Snapshot, image: dict[str, Any], *, is_first: bool) -> dict[str, Any]:
@@ -41,7 +33,7 @@ def image_detail(snapshot: Snapshot, image: dict[str, Any], *, is_first: bool) -
         found = pl.DataFrame() if rows is None else _of_image(rows, image["FileName"], is_first=is_first)
         totals[name] = len(found)
         shown = found.head(_MOST_ROWS)
-        detail[_NAMES[name]] = _narratives(shown) if kind.is_json else _objects(shown)
+        detail[kind.what] = _narratives(shown) if kind.is_json else _objects(shown)
         if len(shown) and not kind.is_json:
             pairs = list(zip(kind.labels, kind.categories, strict=True))
             classes |= {label: each for each in classes_in(shown, pairs) for label in each[:1]}

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from oid_async.openimages.kinds import KINDS
 from oid_async.pages.document import document
 from oid_async.pages.elements import Cell, Html, element, link, number, table, text
 from oid_async.pages.histograms import add_histogram, boxes_per_image_bins
@@ -61,21 +62,12 @@ def _key_numbers(statistics: Mapping[str, Any]) -> list[tuple[str, str]]:
     if statistics.get("of") == "folder":
         numbers += [(name, number(images.get(word) or 0)) for name, word in _STATES if images.get(word) is not None]
     numbers.append(("classes", number(len(statistics.get("classes") or []))))
-    numbers += [(_ROWS.get(kind, kind), number(rows)) for kind, rows in (statistics.get("kinds") or {}).items()]
+    numbers += [(KINDS[kind].what, number(rows)) for kind, rows in (statistics.get("kinds") or {}).items()]
     if images.get("bytes"):
         numbers.append(("bytes of images", size_text(images["bytes"])))
     return numbers
 
 
-# What the rows of a kind are, for who reads.
-_ROWS = {
-    "bbox": "boxes",
-    "segmentation": "masks",
-    "relationship": "relationships",
-    "narrative": "narratives",
-    "label": "labels",
-    "point": "points",
-}
 _STATES = (("saved", "ok"), ("failed", "failed"), ("pending", "pending"))
 
 

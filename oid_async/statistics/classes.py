@@ -18,13 +18,7 @@ from oid_async.statistics.value import ClassCounts, Cooccurrence
 MOST_TOGETHER = 25
 # Rows of which images are told apart at once: some 100 bytes each.
 _ROWS_AT_ONCE = 3_000_000
-_ROWS_OF: Mapping[KindName, str] = {
-    "bbox": "boxes",
-    "segmentation": "masks",
-    "relationship": "relationships",
-    "label": "labels",
-    "point": "points",
-}
+_ROWS_OF: Mapping[KindName, str] = {name: kind.what for name, kind in KINDS.items() if kind.has_classes}
 _LABEL, _NAME, _PREDICATE = "LabelName", "Category", "RelationshipLabel"
 # A label says that a class is there, that a person has verified that it is not, or neither (a machine's 0).
 PRESENT, ABSENT, NEITHER = 1, 0, -1
