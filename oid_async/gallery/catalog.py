@@ -156,7 +156,7 @@ class Catalog:
         began = self._clock()
         try:
             snapshot = self._opened()
-        except (OidError, OSError, pl.exceptions.PolarsError) as error:
+        except (OidError, OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             # Between two moments of a run a folder may have no tables to read: the answers of before stay.
             self._error = f"the folder has changed and cannot be read now: {error}"
             self._next_s = self._retry_s = self._clock() + _RETRY_S

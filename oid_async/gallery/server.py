@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
+from polars.exceptions import PanicException
 
 from oid_async.concurrency import available_processors
 from oid_async.dataset.image_store import StoredImage
@@ -77,7 +78,7 @@ class GalleryServer:
             while True:
                 pause_s = await self._updates.run(partial(self._catalog.update, self._is_stopped.is_set))
                 await asyncio.sleep(pause_s)
-        except Exception as error:
+        except (Exception, PanicException) as error:
             self._report(error, "what the gallery does in the background has failed")
         await asyncio.Event().wait()
 
@@ -102,10 +103,7 @@ class GalleryServer:
                 return await self._answer(request, head.path)
         except (asyncio.CancelledError, ConnectionError):
             raise
-        except BaseException as error:
-            # Polars' panics are no Exception. What else is none ends the server.
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-                raise
+        except (Exception, PanicException) as error:
             status, text = answers.explained(error)
             if status == 500:
                 self._report(error, "a request has failed")

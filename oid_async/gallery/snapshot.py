@@ -176,7 +176,7 @@ class Snapshot:
                 self._tell_order(kind)
         except StoppedError:
             raise
-        except (OidError, OSError, pl.exceptions.PolarsError) as error:
+        except (OidError, OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             is_full = machine_error(error) is not None
             self.index_error = str(storage_error(error, self.dataset.savepath) if is_full else error)
 

@@ -16,6 +16,7 @@ from typing import NoReturn
 import pytest
 import pytest_asyncio
 from PIL import Image
+from polars.exceptions import PanicException
 from support.hostile_jpegs import HEADLESS, grey_jpeg
 from support.saved import SavedBox, SavedFolder, SavedImage
 from support.served_gallery import Served, served
@@ -270,10 +271,6 @@ async def test_a_client_that_is_too_slow_is_cut_off(
 
 def fail(error: BaseException) -> NoReturn:
     raise error
-
-
-class PanicException(BaseException):
-    """As Polars raises it."""
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ class Page {
     if (folder.revision === this.folder.revision) return;
     const more = folder.images.ok - (this.folder.images.ok ?? folder.images.ok);
     if ((indexCame || this.folder.revision === undefined) && (more === 0 || this.grid.pages.isWaiting)) return this.#show(folder);
-    const text = more > 0 ? `The run goes on: ${counted(more, "more image")}.` : "The folder has changed.";
+    const text = more > 0 ? `${counted(more, "more image")} since then.` : "The folder has changed.";
     const show = element("button", { type: "button", "data-testid": "refresh", click: () => this.#show(this.#latest) }, "Show");
     this.#note("refresh", text, show);
   }
