@@ -107,7 +107,9 @@ class HoldingWatch:
         host, images = of_host.host, of_host.queued + of_host.in_flight + of_host.retries
         if not images:
             return None
-        self._unanswered[host.name] = 0 if host.has_answered else self._unanswered[host.name] + 1
+        # Of the images that come to worker processes the host's measures know.
+        has_answered = host.has_answered or host.measures.images > 0
+        self._unanswered[host.name] = 0 if has_answered else self._unanswered[host.name] + 1
         if host.is_unanswered or self._unanswered[host.name] > _LOOKS:
             return Hold("unanswered", host.name, images, trouble=host.trouble)
         if host.is_down:

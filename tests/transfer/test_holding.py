@@ -78,7 +78,9 @@ def test_a_host_that_says_nothing_is_named() -> None:
     run.left = [Left(refused, 3, 0), Left(slow, 2, 8), Left(down, 1, 0)]
     assert {(hold.cause, hold.host) for hold in run.look()} == {("unanswered", "refused:1"), ("down", "down:3")}
     assert ("unanswered", "slow:2") in {(hold.cause, hold.host) for hold in run.look(5)}
-    slow.has_answered = True
+    slow.measures.images = 1  # in a worker process
+    assert ("unanswered", "slow:2") not in {(hold.cause, hold.host) for hold in run.look()}
+    slow.measures.images, slow.has_answered = 0, True
     assert ("unanswered", "slow:2") not in {(hold.cause, hold.host) for hold in run.look()}
 
 
