@@ -33,7 +33,7 @@ async def stats(
     `download` would save are counted. Nothing is fetched but tables.
 
     `html` is a file that a page with plots is written to, which opens offline; it appears whole or not at all, and
-    replaces one of that name. It needs the extra `view`.
+    replaces an earlier page, but no other file. It needs the extra `view`.
 
     Raises UsageError for both or neither of folder and query, and for `html` without the extra, before any work;
     InputError for a folder without a download, or tables that cannot be read; StorageError without room for the
