@@ -244,7 +244,7 @@ class Catalog:
                 total = len(numbers)
                 rows = snapshot.manifest.rows(numbers.slice(offset, limit))
             if rows is not None:
-                self._keep(rows)
+                self._keep(snapshot, rows)
                 answer |= page_of(snapshot, rows)
             self._waits_until = 0.0
             return answer | {"total": total, "index": _progress(snapshot), "notes": self._notes(snapshot)}
@@ -277,12 +277,16 @@ class Catalog:
             snapshot.forget_index()
             return None
 
-    def _keep(self, rows: pl.DataFrame) -> None:
+    def _keep(self, snapshot: Snapshot, rows: pl.DataFrame) -> None:
         """Remember the files of a page: its thumbnails are asked for next."""
         found = [_saved_image(row) for row in rows.iter_rows(named=True)]
         with self._lock:
+            if snapshot is not self._current:
+                return  # it was replaced meanwhile: what had not landed then may be there now
             for image in found:
-                self._images[(image.split, image.image_id)] = image
+                key = (image.split, image.image_id)
+                self._images[key] = image
+                self._images.move_to_end(key)
             while len(self._images) > _KEPT_IMAGES:
                 self._images.popitem(last=False)
 

@@ -26,8 +26,10 @@ export class Legend {
     if (left > 0) {
       rows.push(element("li", {}, element("button", {
         type: "button", class: "more", "data-testid": "legend-more", click: () => {
+          const first = this.#most;
           this.#most += MORE_ROWS;
           this.build(folder);
+          this.list.querySelectorAll(".legend-row")[first].focus();
         },
       }, `show ${count(Math.min(left, MORE_ROWS))} more`)));
     }
