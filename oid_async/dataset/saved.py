@@ -261,7 +261,7 @@ class SavedDataset:
     def images_of(self, manifest: BufferedReader) -> pl.LazyFrame:
         """Return `images` of the open manifest, which may be closed then: no run that replaces it changes them."""
         refuse_forked_child()
-        return _with_dtypes(pl.scan_parquet(manifest))
+        return _with_dtypes(pl.scan_parquet(manifest, glob=False))
 
     def table(self, kind: KindName) -> SavedTable:
         """Return the table of a kind of annotations."""
