@@ -63,7 +63,7 @@ async def test_pictures_of_the_gallery(
     if not await part(page, "filters").is_visible():
         await part(page, "filters-toggle").click()
     await keep("filters")
-    await page.goto(demo.at("class=Person&class=Tree&match=all&flag=IsOccluded:yes&min_area=2"))
+    await page.goto(demo.at("class=Person&class=Tree&match=all&flag=IsOccluded:no&min_area=2"))
     await still(page)
     await keep("filtered")
     await page.goto(demo.at(f"image={image_with_all_kinds(demo_folder)}"))
