@@ -153,11 +153,11 @@ def test_documented_call_saves_what_sql_finds(lookalike: Path, tmp_path: Path) -
     ("categories", "match", "limit", "splits"),
     [
         pytest.param(["Football", "Person"], "any", None, ["train"], id="sum"),
-        pytest.param(["Football", "Person"], "any", 7, ["train"], id="sum-ndata"),
+        pytest.param(["Football", "Person"], "any", 7, ["train"], id="sum-ndata", marks=pytest.mark.slow),
         pytest.param(["Football", "Person"], "all", None, ["validation"], id="inter-validation"),
-        pytest.param(["Window", "Umbrella"], "any", None, ["test"], id="sum-test"),
+        pytest.param(["Window", "Umbrella"], "any", None, ["test"], id="sum-test", marks=pytest.mark.slow),
         pytest.param(["Football", "Person", "Tree"], "all", 5, ["all"], id="inter-ndata-all"),
-        pytest.param([], "any", 20, ["validation", "test"], id="every-class-two-splits"),
+        pytest.param([], "any", 20, ["validation", "test"], id="every-class-two-splits", marks=pytest.mark.slow),
         pytest.param([], "any", None, ["all"], id="every-class-all-splits"),
     ],
 )

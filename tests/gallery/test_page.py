@@ -212,7 +212,9 @@ def edges(line: list[tuple[int, int, int]], start: float, end: float, scale: flo
     return [(first + (begin + finish) / 2) / scale for begin, finish in gaps]
 
 
-@pytest.mark.parametrize(("width", "height", "ratio"), [(1280, 800, 1), (700, 900, 1), (1000, 700, 2)])
+@pytest.mark.parametrize(
+    ("width", "height", "ratio"), [(1280, 800, 1), pytest.param(700, 900, 1, marks=pytest.mark.slow), (1000, 700, 2)]
+)
 async def test_a_box_is_drawn_on_its_pixels(
     windows: Windows, pixels: Served, width: int, height: int, ratio: int
 ) -> None:
@@ -517,7 +519,7 @@ window.tried = Promise.all([
 </script>"""
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+@pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("localhost", marks=pytest.mark.slow)])
 async def test_a_page_of_someone_else_sees_nothing(
     windows: Windows, demo: Served, demo_folder: Path, host: str
 ) -> None:

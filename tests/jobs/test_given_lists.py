@@ -142,9 +142,9 @@ def download(mirror: Path, folder: Path, lines: str, *more: str) -> int:
     [
         (f"{HERE}\n", (), 0),
         (f"{HERE}\n{NOWHERE}\n", (), 1),
-        (f"{HERE}\nkitten\n", (), 1),
+        pytest.param(f"{HERE}\nkitten\n", (), 1, marks=pytest.mark.slow),
         (f"{HERE}\n{NOWHERE}\n", ("--max-failures", "1"), 0),
-        (f"{HERE}\n{NOWHERE}\n", ("--max-failures", "50%"), 0),
+        pytest.param(f"{HERE}\n{NOWHERE}\n", ("--max-failures", "50%"), 0, marks=pytest.mark.slow),
         (f"{HERE}\n{NOWHERE}\n", ("--max-failures", "49%"), 1),
         (f"{NOWHERE}\n", (), 1),
         ("", (), 0),

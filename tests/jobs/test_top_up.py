@@ -212,9 +212,8 @@ def sums_up(report: Report) -> bool:
 LIMITS = [
     {"limit": 5},
     {"limit_per_class": 4},
-    {"limit": 7, "limit_per_class": 3},
     {"limit": 5, "limit_per_class": 2, "seed": 1},
-    {"limit": 30},
+    *(pytest.param(each, marks=pytest.mark.slow) for each in ({"limit": 7, "limit_per_class": 3}, {"limit": 30})),
 ]
 
 

@@ -178,7 +178,7 @@ _ROWS = st.lists(st.tuples(_ID, _TEXT, _LABEL, _TEXT), max_size=30)
 @given(_ROWS, st.booleans(), st.booleans(), st.booleans(), st.sampled_from([None, 1, 3, 7]))
 @example([], False, False, False, None)
 @example([], False, True, True, 7)
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 def test_a_converted_table_is_the_published_one(
     rows: list[tuple[str, ...]], quoted: bool, crlf: bool, bom: bool, slice_rows: int | None
 ) -> None:

@@ -36,7 +36,9 @@ async def fetch(url: str, savepath: Path, notes: list[str]) -> dict[str, Any]:
     return {"masks": report.masks["downloaded"], "recordings": report.recordings["downloaded"]}
 
 
-@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "not recorded"])
+@pytest.mark.parametrize(
+    "recorded", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["recorded", "not recorded"]
+)
 async def test_a_power_cut_leaves_no_torn_mask_or_recording(
     lookalike: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: bool
 ) -> None:

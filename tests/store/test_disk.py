@@ -212,7 +212,9 @@ async def sweep(pictures: Pictures, folder: Path, step: int, number: int, *, sta
     return failed
 
 
-@pytest.mark.parametrize(("number", "stays", "step"), [(errno.ENOSPC, True, 23), (errno.EIO, False, 19)])
+@pytest.mark.parametrize(
+    ("number", "stays", "step"), [(errno.ENOSPC, True, 23), pytest.param(errno.EIO, False, 13, marks=pytest.mark.slow)]
+)
 async def test_any_call_may_fail(pictures: Pictures, tmp_path: Path, number: int, stays: bool, step: int) -> None:
     """Whichever call fails, the run stops with a StorageError or succeeds, and the next one completes the same tree."""
     assert await sweep(pictures, tmp_path, step, number, stays=stays) > 60 // step

@@ -510,7 +510,7 @@ def private_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-@pytest.mark.parametrize("hop", ["first", "second"])
+@pytest.mark.parametrize("hop", ["first", pytest.param("second", marks=pytest.mark.slow)])
 async def test_no_spelling_of_a_private_address_is_connected_to(
     tmp_path: Path, private_name: None, spelling: str, hop: str
 ) -> None:
