@@ -89,7 +89,8 @@ class Catalog:
         self._next_s = self._retry_s = clock()
         self._error: str | None = None
         self._current = self._opened()
-        self._waits_until = clock() + _FIRST_PAGE_S if self._current.table_bytes > _LARGE_BYTES else 0.0
+        is_long = self._current.table_bytes > _LARGE_BYTES and not self._current.is_indexed
+        self._waits_until = clock() + _FIRST_PAGE_S if is_long else 0.0
 
     def _opened(self) -> Snapshot:
         dataset = self._open()

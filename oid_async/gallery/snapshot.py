@@ -180,13 +180,25 @@ class Snapshot:
             is_full = machine_error(error) is not None
             self.index_error = str(storage_error(error, self.dataset.savepath) if is_full else error)
 
+    @property
+    def is_indexed(self) -> bool:
+        """Whether there is an index already: `prepare` then has only to open it."""
+        try:
+            return self.dataset.made is None and self._kept_index.is_dir()
+        except OSError:  # a table has just gone; `prepare` says so
+            return False
+
+    @property
+    def _kept_index(self) -> Path:
+        return self.dataset.folder.state / "gallery" / f"index-{identity(self.dataset, self.manifest.identity)}"
+
     def _find_or_build(self) -> Index:
         """Return the index that is there, else make one: beside the folder's own files, or where temporary files go."""
-        name = f"index-{identity(self.dataset, self.manifest.identity)}"
-        place = self.dataset.folder.state / "gallery"
+        kept = self._kept_index
+        place, name = kept.parent, kept.name
         if self.dataset.made is None:
             with suppress(InputError):
-                return Index(place / name)
+                return Index(kept)
             with suppress(OSError, pl.exceptions.PolarsError):
                 # Not SAVEPATH itself: it may have been removed.
                 for folder in (place.parent, place):

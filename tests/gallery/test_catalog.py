@@ -66,16 +66,24 @@ def test_the_first_page_needs_no_index(tmp_path: Path) -> None:
 
 
 def test_the_first_page_comes_before_a_long_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of large tables the index waits for the first page, but not for ever."""
+    """Of large tables the index waits for the first page, but not for ever; one that is there is opened at once."""
     monkeypatch.setattr("oid_async.gallery.catalog._LARGE_BYTES", 10)
-    now, path = [1.0], folder_of(tmp_path / "folder")
-    for wait in (lambda catalog: catalog.images(ALL), lambda _: now.__setitem__(0, now[0] + 6)):
+    now = [1.0]
+    for name, wait in (
+        ("asked", lambda catalog: catalog.images(ALL)),
+        ("late", lambda _: now.__setitem__(0, now[0] + 6)),
+    ):
+        path = folder_of(tmp_path / name)
         catalog = opened(path, clock=lambda: now[0])
         assert (update(catalog), catalog.folder()["index"]["ready"]) == (0.2, False)
         wait(catalog)
         update(catalog)
         assert catalog.folder()["index"]["ready"]
         catalog.close()
+        again = opened(path, clock=lambda: now[0])
+        update(again)
+        assert again.folder()["index"]["ready"]
+        again.close()
 
 
 def test_boxes_of_a_page_are_clipped_and_the_largest_come_first(tmp_path: Path) -> None:
