@@ -387,7 +387,7 @@ def test_a_hanging_write_does_not_hold_up_the_end(tmp_path: Path) -> None:
     assert litter(tmp_path / "out") == []
 
 
-@pytest.mark.parametrize("place", ["disk", "server"])
+@pytest.mark.parametrize("place", ["disk", pytest.param("server", marks=pytest.mark.slow)])
 def test_a_second_signal_ends_at_once(tmp_path: Path, place: str) -> None:
     """A second Ctrl-C ends the run within half a second, whatever hangs, and the next one sweeps and completes."""
     objects = Slow(staged=False)

@@ -541,7 +541,9 @@ def _identity(path: Path) -> tuple[int, int, int]:
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
-@pytest.mark.parametrize("spelling", [str.lower, str.upper], ids=["same-case", "other-case"])
+@pytest.mark.parametrize(
+    "spelling", [str.lower, pytest.param(str.upper, marks=pytest.mark.slow)], ids=["same-case", "other-case"]
+)
 @pytest.mark.parametrize("put", [_put_text, _put_folder, _put_link, _put_dangling_link])
 async def test_a_foreign_file_is_left_alone(
     small: Path, tmp_path: Path, put: Callable[[Path], None], spelling: Callable[[str], str]

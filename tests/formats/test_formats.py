@@ -619,7 +619,7 @@ async def test_splits_follow_the_hash(demo: Path, tmp_path: Path) -> None:
     assert seen == sum(row["Status"] == "ok" for row in read_manifest(demo))
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [2, pytest.param(1, marks=pytest.mark.slow)])
 async def test_max_side_makes_images_and_masks_smaller(tmp_path: Path, processes: int) -> None:
     """Longer images come down to N, shorter ones stay the same file; boxes are in pixels of what is there."""
     large, small = SavedImage(ONE, 200, 100, picture=picture(200, 100, 6)), SavedImage(TWO, 40, 30)

@@ -155,7 +155,9 @@ def _with(note: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return note | {"identity": note["identity"] | changes}
 
 
-@pytest.mark.parametrize("change", NOTES)
+@pytest.mark.parametrize(
+    "change", [pytest.param(each, marks=[pytest.mark.slow] if at % 3 else []) for at, each in enumerate(NOTES)]
+)
 async def test_a_note_of_nonsense_is_no_version(mirror: str, cache_dir: Path, tmp_path: Path, change: str) -> None:
     """Sealed as ours are, and nonsense all the same: the table is fetched anew, and nothing else happens."""
     (tmp_path / "outside").mkdir()

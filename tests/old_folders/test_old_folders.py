@@ -203,7 +203,9 @@ NO_PICTURES = {
 }
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(
+    "format", ["coco", *(pytest.param(each, marks=pytest.mark.slow) for each in FORMATS if each != "coco")]
+)
 async def test_what_is_no_picture_is_left_out_of_exports(format: str, folders: Path, tmp_path: Path) -> None:
     """JPEGs without size or scan, which 0.1.0 took for images: the others are exported, with --max-side and without."""
     folder = folders / "plain"

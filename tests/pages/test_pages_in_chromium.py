@@ -61,6 +61,7 @@ async def test_the_statistics_open_offline_with_every_plot_drawn(windows: Window
     assert max(widths) <= 390
 
 
+@pytest.mark.slow
 async def test_the_table_of_classes_is_searched_and_sorted(windows: Windows, tmp_path: Path) -> None:
     """What is typed leaves the rows that hold it, shown or not before; a click on a head sorts numbers as numbers."""
     names = [f"Class {index}" for index in range(1200)]

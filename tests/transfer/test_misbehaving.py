@@ -260,7 +260,7 @@ async def test_an_endless_original_is_cut_off_one_byte_after_its_size(tmp_path: 
 # Hosts that ask us to wait, or are down -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("status", [429, pytest.param(503, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("form", ["seconds", "date", "date of a wrong clock"])
 async def test_retry_after_holds_for_the_whole_host(tmp_path: Path, status: int, form: str) -> None:
     """With one transfer at once, nothing is asked of a host before its Retry-After; afterwards all images land."""
