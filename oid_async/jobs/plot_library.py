@@ -13,20 +13,20 @@ from contextlib import suppress
 from typing import Self
 
 from oid_async.concurrency import run_to_end
-from oid_async.pages import library
+from oid_async.pages import plotting
 from oid_async.workers.starter import kill, wait_for_end
 
-_PROGRAM = "oid_async.pages.library"
+_PROGRAM = "oid_async.pages.plotting"
 
 
 class PlotLibrary:
-    """Makes it for `oid_async.pages.library`, if it is `wanted`. Use as `async with`.
+    """Makes it for `oid_async.pages.plotting`, if it is `wanted`. Use as `async with`.
 
     `cpu_s` is the CPU time, user and system, of that process once it has ended: it is none of the run's.
     """
 
     def __init__(self, *, wanted: bool) -> None:
-        self._is_wanted = wanted and not library.has_bundle()
+        self._is_wanted = wanted and not plotting.has_bundle()
         self._making: asyncio.Task[None] | None = None
         self._process: Process | None = None
         self.cpu_s = (0.0, 0.0)
@@ -44,7 +44,7 @@ class PlotLibrary:
     @property
     def is_ready(self) -> bool:
         """Return whether a page with plots can be made at once."""
-        return library.has_bundle()
+        return plotting.has_bundle()
 
     async def ready(self) -> None:
         """Wait until it is made; where that fails who makes the page has to make it."""
@@ -57,7 +57,7 @@ class PlotLibrary:
             told, _ = await self._process.communicate()
             numbers, _, bundle = told.partition(b"\n")
             user, system = json.loads(numbers)
-            library.keep_bundle(bundle.decode())
+            plotting.keep_bundle(bundle.decode())
             self.cpu_s = (user, system)
 
     def _keep(self, process: Process) -> None:

@@ -23,7 +23,7 @@ from oid_async.jobs.query_document import chosen_options
 from oid_async.openimages.kinds import KINDS
 from oid_async.options.paths import shown
 from oid_async.options.query import Options
-from oid_async.pages.library import INSTALL, has_library
+from oid_async.pages.plotting import INSTALL, has_library
 from oid_async.report import Report
 from oid_async.store.named_file import check_file_place, write_named
 from oid_async.version import __version__

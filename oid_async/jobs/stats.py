@@ -31,7 +31,7 @@ from oid_async.options.keywords import QueryOptions, ReadOptions, StatsOptions
 from oid_async.options.paths import shown
 from oid_async.options.query import Options
 from oid_async.options.selection import Query, options_of
-from oid_async.pages.library import require_library
+from oid_async.pages.plotting import require_library
 from oid_async.report import Report
 from oid_async.select.negatives import Negatives
 from oid_async.select.query import in_splits

@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from oid_async.pages.elements import Html, element, joined, text
-from oid_async.pages.library import bundle
+from oid_async.pages.plotting import bundle
 
 # A specification of Vega-Lite, by the id of the element that it is drawn in.
 Plots = Mapping[str, Mapping[str, Any]]

@@ -7,8 +7,8 @@ from typing import Any
 from oid_async.pages.document import document
 from oid_async.pages.elements import Amount, Cell, Html, element, joined, number, table, text
 from oid_async.pages.holding import what_held_up
-from oid_async.pages.library import INSTALL, has_library
 from oid_async.pages.parts import Cards, add_options, counts_table, key, key_numbers
+from oid_async.pages.plotting import INSTALL, has_library
 from oid_async.report import FINAL_KINDS, PASSING_KINDS, size_text
 from oid_async.version import __version__
 

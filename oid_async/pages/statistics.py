@@ -29,7 +29,7 @@ def statistics_page(
     """Return an HTML page of `Statistics.as_json()`'s value: one file that opens offline.
 
     Every class is in its table, the 40 with most images in the plot. Parts that are empty are left out. `asked` are the
-    options of a query. Plots need the extra `view` (`library.require_library`).
+    options of a query. Plots need the extra `view` (`plotting.require_library`).
     """
     of = str(statistics.get("of") or "folder")
     name = str(statistics.get("savepath") or "")

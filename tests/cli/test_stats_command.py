@@ -10,7 +10,7 @@ from support.gallery_folders import box_row, hostile_folder, label, manifest_row
 from support.published import typed
 
 import oid_async
-from oid_async.pages import library
+from oid_async.pages import plotting
 from oid_async.redaction import printable
 from oid_async.screen import stats_text
 from oid_async.screen.stats_text import drawn, plain_lines
@@ -87,7 +87,7 @@ def test_wrong_use_is_one_line(words: list[str], said: str, tmp_path: Path, monk
 
 def test_a_page_is_written_whole_and_replaces_one(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`--html` writes beside the table, and says where; no temporary file stays."""
-    monkeypatch.setattr(library, "_made", ["// the library, which takes two seconds to make"])
+    monkeypatch.setattr(plotting, "_made", ["// the library, which takes two seconds to make"])
     page = tmp_path / "page.html"
     page.write_text("<!DOCTYPE html>earlier")
     done = typed("stats", saved, "--html", page)
@@ -111,7 +111,7 @@ def test_a_page_replaces_nothing_but_a_page(saved: Path) -> None:
 
 def test_without_the_extra_a_page_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit code 2 names what to install, although there is no such folder either; an earlier page stays."""
-    monkeypatch.setattr(library, "find_spec", lambda name: None)
+    monkeypatch.setattr(plotting, "find_spec", lambda name: None)
     page = tmp_path / "page.html"
     page.write_text("earlier")
     done = typed("stats", tmp_path / "nowhere", "--html", page)

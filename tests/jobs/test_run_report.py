@@ -18,7 +18,7 @@ from oid_async.jobs import run_report
 from oid_async.jobs.query_document import NO_QUERY
 from oid_async.options.query import Options
 from oid_async.origin.lookalike import Lookalike, with_comment
-from oid_async.pages import library
+from oid_async.pages import plotting
 
 JPEG = with_comment(Lookalike().scenes[8][0], "tests")
 IDS = [f"{number:016x}" for number in range(1, 13)]
@@ -176,17 +176,17 @@ async def test_without_the_library_of_plots_a_page_has_its_tables(
     page = (tmp_path / "run.html").read_text()
     assert f"127.0.0.1:{server.port}" in page
     assert len(page) < 100_000
-    assert [note for note in notes if library.INSTALL in note] == notes[:1]
+    assert [note for note in notes if plotting.INSTALL in note] == notes[:1]
 
 
 @pytest.mark.slow
 async def test_a_page_has_its_plots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their library is made by another process, whose time is not the run's, and which ends with the run."""
-    monkeypatch.setattr(library, "_made", [])
+    monkeypatch.setattr(plotting, "_made", [])
     async with Scripted(scripts()) as server:
         await oid_async.download(report=tmp_path / "run.html", **query(server.url, tmp_path))
     assert len((tmp_path / "run.html").read_text()) > 500_000
-    assert library.has_bundle()
+    assert plotting.has_bundle()
 
 
 def test_the_command_line_takes_it_where_it_fetches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,7 +199,7 @@ def test_the_command_line_takes_it_where_it_fetches(tmp_path: Path, capsys: pyte
 
 async def test_an_interrupt_does_not_wait_for_plots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then a page without them is written at once."""
-    monkeypatch.setattr(library, "_made", [])
+    monkeypatch.setattr(plotting, "_made", [])
     hanging = asyncio.Event()
 
     async def hang(writer: asyncio.StreamWriter) -> None:

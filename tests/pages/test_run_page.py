@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 from support.page_samples import HOSTILE, run
 
-from oid_async.pages import library
+from oid_async.pages import plotting
 from oid_async.pages.holding import what_held_up
 from oid_async.pages.run import run_page
 
 
 def test_a_page_without_plots_has_every_number_and_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hosts, percentiles, waits, retries, failures, processor time: all in tables, without the extra."""
-    monkeypatch.setattr(library, "find_spec", lambda name: None)
+    monkeypatch.setattr(plotting, "find_spec", lambda name: None)
     page = run_page(run(["storage.googleapis.com", "live.staticflickr.com"]), plots=False)
     for number in (
         "497,000",

@@ -8,7 +8,7 @@ import pytest
 from support.page_samples import HOSTILE, LICENCE, statistics
 
 from oid_async.errors import UsageError
-from oid_async.pages import document, library
+from oid_async.pages import document, plotting
 from oid_async.pages.charts import finite_bins, is_wide
 from oid_async.pages.statistics import statistics_page
 
@@ -81,17 +81,17 @@ def test_a_page_of_nothing_is_a_page(of: str) -> None:
 
 def test_without_the_extra_the_line_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page without plots needs no library; asking for plots is a usage error that names the extra."""
-    monkeypatch.setattr(library, "find_spec", lambda name: None)
-    assert not library.has_library()
+    monkeypatch.setattr(plotting, "find_spec", lambda name: None)
+    assert not plotting.has_library()
     with pytest.raises(UsageError, match=re.escape("--html: plots need Altair")) as raised:
-        library.require_library("--html")
+        plotting.require_library("--html")
     assert 'pip install "oid-async[view]"' in str(raised.value)
 
 
 def test_a_library_that_may_not_be_imported_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """None in sys.modules, as tests of others put it there, is no error."""
     monkeypatch.setitem(sys.modules, "altair", None)
-    assert not library.has_library()
+    assert not plotting.has_library()
 
 
 @pytest.mark.parametrize(
