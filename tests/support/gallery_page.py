@@ -65,7 +65,11 @@ async def place(target: Locator) -> Rectangle:
 
 
 async def drawn_rows(page: Page, kind: str) -> list[dict[str, Any]]:
-    """Return the drawn annotations of a kind: label, then left, top, width, height from the corner of the stage."""
+    """Return the drawn annotations of a kind: label, then left, top, width, height from the corner of the stage.
+
+    What a change of the address asks for is drawn in the next frame: it is waited for.
+    """
+    await page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     rows = await page.eval_on_selector_all(
         f'[data-testid=row][data-kind="{kind}"][data-left]', "rows => rows.map(row => JSON.stringify(row.dataset))"
     )
