@@ -1,0 +1,55 @@
+"""The keys of a download past one machine, below its place.
+
+    .oid_async/plan.json                                the query: another one is refused
+    .oid_async/plan/00.json                             a generation: its parts; from then on it is published
+    .oid_async/plan/00/train-000000.parquet             a part: its images with all their annotation rows
+    .oid_async/records/00/train-000000.parquet          its record: what became of each image; that is the commit
+    shards/train-000000.tar                             its images, if there are any; .parquet with --format parquet
+    shards/train-000000~3f9a12c4.tar                    the same made by somebody else, until the end decides
+
+`GG` are two digits or more. The numbers of parts go on through the generations, each split by itself.
+"""
+
+PLAN = ".oid_async/plan.json"
+PLANS = ".oid_async/plan"
+RECORDS = ".oid_async/records"
+SHARDS = "shards"
+MANIFEST = "manifest.parquet"
+SHARD_LIST = "shards.json"
+
+
+def generation_key(generation: int) -> str:
+    """Return the key of the list of a generation's parts.
+
+    >>> generation_key(1)
+    '.oid_async/plan/01.json'
+    """
+    return f"{PLANS}/{generation:02}.json"
+
+
+def part_name(split: str, number: int) -> str:
+    """Return the name of a part, which its shard and its record have too.
+
+    >>> part_name("train", 3)
+    'train-000003'
+    """
+    return f"{split}-{number:06}"
+
+
+def plan_key(generation: int, name: str) -> str:
+    """Return the key of a part of the plan."""
+    return f"{PLANS}/{generation:02}/{name}.parquet"
+
+
+def record_key(generation: int, name: str) -> str:
+    """Return the key of a part's record."""
+    return f"{RECORDS}/{generation:02}/{name}.parquet"
+
+
+def shard_key(name: str, ending: str, suffix: str = "") -> str:
+    """Return the key of a part's shard; with a suffix of one that found the name taken.
+
+    >>> shard_key("train-000003", "tar"), shard_key("train-000003", "tar", "3f9a12c4")
+    ('shards/train-000003.tar', 'shards/train-000003~3f9a12c4.tar')
+    """
+    return f"{SHARDS}/{name}{'~' if suffix else ''}{suffix}.{ending}"

@@ -1,0 +1,100 @@
+"""What is published before any image is asked for: the query, and the generations of its plan."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from oid_async.cluster.layout import part_name, plan_key, record_key
+
+_FORM = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a generation: so many `images` of a split, with about so many bytes; `md5` is that of its file."""
+
+    generation: int
+    split: str
+    number: int
+    images: int
+    bytes: int
+    md5: str
+
+    @property
+    def name(self) -> str:
+        """Its name, such as train-000003."""
+        return part_name(self.split, self.number)
+
+    @property
+    def plan_key(self) -> str:
+        """The key of its file."""
+        return plan_key(self.generation, self.name)
+
+    @property
+    def record_key(self) -> str:
+        """The key of its record."""
+        return record_key(self.generation, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One round of asking: its parts, in order of split and number.
+
+    `capped`: a host with a rate cap is asked, so one task alone does all parts, one after the other. `job` names the
+    cluster's job that published it, if it has one.
+    """
+
+    number: int
+    parts: Sequence[Part]
+    capped: bool = False
+    job: str | None = None
+
+    def to_json(self) -> bytes:
+        """Return its file."""
+        parts = [[part.split, part.number, part.images, part.bytes, part.md5] for part in self.parts]
+        values = {"form": _FORM, "generation": self.number, "capped": self.capped, "job": self.job, "parts": parts}
+        return json.dumps(values, separators=(",", ":")).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Self:
+        """Read its file. Raises ValueError, KeyError, TypeError for one that is none."""
+        values = json.loads(text)
+        parts = [Part(values["generation"], *part) for part in values["parts"]]
+        return cls(values["generation"], parts, values["capped"], values["job"])
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedQuery:
+    """The query of a place: plan.json.
+
+    `digest` tells queries apart; `query` is the content of query.json; `sources` are asked in this order; `labels` are,
+    by kind, the labels whose rows are saved (None: all) and the class_names of labels; `columns` are, by kind, the
+    published columns of its rows; `ids` says how ImageIDs become keys (hexadecimal, by_split).
+    """
+
+    digest: str
+    format: str
+    part_size: int
+    sources: Sequence[str]
+    query: Mapping[str, Any]
+    kinds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    hexadecimal: bool = True
+    by_split: bool = False
+
+    @property
+    def ending(self) -> str:
+        """The ending of shards: tar or parquet."""
+        return "tar" if self.format == "webdataset" else "parquet"
+
+    def to_json(self) -> bytes:
+        """Return its file."""
+        names = ("digest", "format", "part_size", "sources", "query", "kinds", "hexadecimal", "by_split")
+        return json.dumps({"form": _FORM, **{name: getattr(self, name) for name in names}}, ensure_ascii=False).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Self:
+        """Read its file. Raises ValueError, KeyError, TypeError for one that is none."""
+        values = json.loads(text)
+        values.pop("form")
+        return cls(**values)
