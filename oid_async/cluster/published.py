@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from oid_async.cluster.layout import part_name, plan_key, record_key
@@ -68,9 +68,10 @@ class Generation:
 class PublishedQuery:
     """The query of a place: plan.json.
 
-    `digest` tells queries apart; `query` is the content of query.json; `sources` are asked in this order; `labels` are,
-    by kind, the labels whose rows are saved (None: all) and the class_names of labels; `columns` are, by kind, the
-    published columns of its rows; `ids` says how ImageIDs become keys (hexadecimal, by_split).
+    `digest` is that of query.json and of the manifest, `samples` tells in addition how samples are made: both must be
+    those of who works there. `query` is the content of query.json; `sources` are asked in this order. `kinds` has of
+    each kind to save, in order: `labels` whose rows are saved (None: all), `class_names` of labels, the published
+    `columns` of its rows. `hexadecimal`, `by_split` say how ImageIDs become keys.
     """
 
     digest: str
@@ -81,6 +82,7 @@ class PublishedQuery:
     kinds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     hexadecimal: bool = True
     by_split: bool = False
+    samples: str = ""
 
     @property
     def ending(self) -> str:
@@ -89,8 +91,8 @@ class PublishedQuery:
 
     def to_json(self) -> bytes:
         """Return its file."""
-        names = ("digest", "format", "part_size", "sources", "query", "kinds", "hexadecimal", "by_split")
-        return json.dumps({"form": _FORM, **{name: getattr(self, name) for name in names}}, ensure_ascii=False).encode()
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return json.dumps({"form": _FORM, **values}, ensure_ascii=False).encode()
 
     @classmethod
     def from_json(cls, text: bytes) -> Self:

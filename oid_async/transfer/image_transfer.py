@@ -18,8 +18,8 @@ _NOTHING = Expected()
 class Target:
     """One image to fetch: a row of the plan, and its `place` there. `known` holds the failures of earlier runs.
 
-    A set that is fetched again says for each image which `sources` it is asked of, in place of the run's; then the
-    bytes that were saved are expected of every one.
+    `sources` are those that this image is asked of, None for the run's. With `is_again` it is of a set that is fetched
+    again: then the bytes that were saved are expected of every source.
     """
 
     place: int
@@ -32,6 +32,7 @@ class Target:
     known: str | None
     copy_bytes: int | None = None
     sources: tuple[Source, ...] | None = None
+    is_again: bool = False
 
     def url(self, source: Source, mirror: str | None) -> str | None:
         """Return where a source has this image, None if it has none."""
@@ -45,7 +46,7 @@ class Target:
 
     def expected(self, source: Source) -> Expected:
         """Return what is known of a source's bytes: of an original, or the size of the bucket's copy, if listed."""
-        if source == "original" or self.sources is not None:
+        if source == "original" or self.is_again:
             return self.original
         return _NOTHING if source != "cvdf" or self.copy_bytes is None else Expected(self.copy_bytes, None)
 

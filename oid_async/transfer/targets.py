@@ -14,9 +14,13 @@ from oid_async.transfer.image_transfer import Target
 
 _ORIGINAL = ("OriginalURL", "OriginalSize", "OriginalMD5")
 _COLUMNS = ("ImageID", "FileName", "Subset", *_ORIGINAL, "Thumbnail300KURL", "CopyBytes")
-# Of a set that is fetched again: which sources each image is asked of, a comma between them, its URL at one that is not
-# the bucket, and the size and MD5 of the image that was saved.
-AGAIN = ("Sources", "SavedURL", "SavedBytes", "SavedMD5")
+# Which sources an image is asked of, a comma between them: a plan without this column asks those of the run.
+SOURCES = "Sources"
+# Of a set that is fetched again in addition: its URL at a source that is not the bucket, and the size and MD5 of the
+# image that was saved.
+AGAIN = (SOURCES, "SavedURL", "SavedBytes", "SavedMD5")
+# Nothing is asked for an image that waits for a later generation of a published plan, and nothing is delivered for it.
+PENDING = "pending"
 _ROW = "__place"
 _ROW_BITS = 32
 
@@ -46,7 +50,7 @@ class Targets:
             for action, reason, row, *fields in rows.iter_rows():
                 if action == "fetch":
                     yield _target(number, row, fields)
-                elif self._deliver is not None:
+                elif self._deliver is not None and action != PENDING:
                     known, image_id, name = fields[:3]
                     file = str(self._images / name) if action == "present" else None
                     await self._deliver(Outcome(image_id, action, file, reason, known))
@@ -79,23 +83,24 @@ class Targets:
 
 
 def _again(plan: pl.LazyFrame) -> tuple[str, ...]:
-    return AGAIN if AGAIN[0] in plan.collect_schema() else ()
+    """Return which columns of AGAIN a plan has: none, the sources, or all of them."""
+    there = plan.collect_schema()
+    return tuple(name for name in AGAIN if name in there)
 
 
 def _target(number: int, row: int, fields: Sequence[Any]) -> Target:
-    """Return the target in a row of a plan file; `fields` are Known, `_COLUMNS` and AGAIN, if the plan has it."""
+    """Return the target in a row of a plan file; `fields` are Known, `_COLUMNS` and what the plan has of AGAIN."""
     known, image_id, name, subset, url, size, md5, thumbnail, copy_bytes, *again = fields
     place = number << _ROW_BITS | row
-    if again:
+    if len(again) > 1:
         return again_target(place, known, [image_id, name, subset, url, *again])
     original = Expected.published(size, md5)
-    return Target(place, image_id, name, subset, url, original, thumbnail, known, copy_bytes)
+    sources = tuple(again[0].split(",")) if again else None
+    return Target(place, image_id, name, subset, url, original, thumbnail, known, copy_bytes, sources)
 
 
 def again_target(place: int, known: str | None, fields: Sequence[Any]) -> Target:
     """Return the target of an image that is fetched again: fields ImageID, FileName, Subset, OriginalURL and AGAIN."""
     image_id, name, subset, original_url, sources, url, saved_bytes, md5 = fields
     expected, named = Expected(None, md5, saved_bytes), tuple(sources.split(","))
-    return Target(
-        place, image_id, name, subset, url or original_url, expected, url, known, copy_bytes=None, sources=named
-    )
+    return Target(place, image_id, name, subset, url or original_url, expected, url, known, None, named, is_again=True)

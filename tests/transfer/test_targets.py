@@ -99,3 +99,23 @@ async def test_what_was_delivered_before_is_not_delivered_again(tmp_path: Path) 
     async for target in Targets(write_plan(tmp_path, *PLAN), IMAGES, deliver, earlier):
         order.append(int(target.image_id, 16))
     assert order == [1, 3, -4, 5]
+
+
+async def test_a_plan_may_say_which_sources_an_image_is_asked_of(tmp_path: Path) -> None:
+    """With the column Sources alone each source's bytes are checked as ever; an image that waits is no target."""
+    path = tmp_path / "train-000000.parquet"
+    rows = [row(1, OriginalMD5="1B2M2Y8AsgTpgAmY7PhCfg==", CopyBytes=77), row(2, "pending")]
+    plan = pl.DataFrame(rows, schema=SCHEMA).with_columns(pl.Series("Sources", ["cvdf,thumbnail", ""]))
+    plan.write_parquet(path)
+    delivered: list[Outcome] = []
+
+    async def deliver(outcome: Outcome) -> None:
+        delivered.append(outcome)
+
+    (target,) = [each async for each in Targets([path], IMAGES, deliver)]
+    assert target.sources == ("cvdf", "thumbnail")
+    assert target.expected("cvdf") == Expected(77, None)
+    assert target.expected("thumbnail") == Expected()
+    assert target.expected("original") == Expected(None, "1B2M2Y8AsgTpgAmY7PhCfg==")
+    assert await Targets([path], IMAGES).read([0]) == [target]
+    assert not delivered
