@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 
 from oid_async.cluster.published import Generation, Part, PublishedQuery
 from oid_async.cluster.record import Record
+from oid_async.events import Hold
 from oid_async.http.address_guard import Endpoint
 from oid_async.http.retry import Limits
 from oid_async.objects.store import Objects
@@ -18,12 +19,16 @@ MOST_TRIES = 4
 End = Literal["committed", "already", "unreachable"]
 
 
+class ClosedError(Exception):
+    """The worker was closed while it carried out a part."""
+
+
 @dataclass(frozen=True, slots=True)
 class WorkSettings:
     """What a worker needs to carry out parts of one run; picklable. `transfers` is how many may be on at once.
 
     `options` give what is not part of the query: limits, rate, period. `mirror` and `recorded_mirror` are as in
-    `workers.messages.WorkerSettings`. With `is_capped_run` a rate was given, and every host is capped.
+    `workers.messages.WorkerSettings`.
     """
 
     objects: Objects
@@ -38,7 +43,11 @@ class WorkSettings:
 
 @dataclass(frozen=True, slots=True)
 class PartProgress:
-    """How far one worker has come with one part, since it began with it."""
+    """How far one worker has come with one part, since it began with it.
+
+    `requests` are those that its images took, so that the sum over parts is what the worker has sent; `holding` is what
+    holds its images up at the moment, worst first.
+    """
 
     part: str
     worker: str
@@ -46,7 +55,7 @@ class PartProgress:
     failed: int = 0
     bytes: int = 0
     requests: int = 0
-    holding: tuple[str, ...] = ()
+    holding: tuple[Hold, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +78,13 @@ class Worker(Protocol):
     def run(self, part: Part, *, attempt: int, progress: Callable[[PartProgress], None]) -> PartResult:
         """Carry a part out, from any thread; the `attempt`s count from 1, the last one commits whatever became of it.
 
-        Raises StorageError for a storage or disk that refuses, InputError for a plan that is not as published.
+        `progress` is called in this thread, some times a second at most. Raises StorageError for a storage or disk that
+        refuses, InputError for a plan that is not as published, ClosedError when it is closed.
         """
         ...
 
     def close(self) -> None:
-        """End what is under way and give everything back."""
+        """End what is under way and give everything back; from any thread, more than once, too."""
         ...
 
 
