@@ -6,6 +6,8 @@
     .oid_async/records/00/train-000000.parquet          its record: what became of each image; that is the commit
     shards/train-000000.tar                             its images, if there are any; .parquet with --format parquet
     shards/train-000000~3f9a12c4.tar                    the same made by somebody else, until the end decides
+    .oid_async/plan/bad_rows.csv, unknown_ids.txt       what the query's tables and lists have of them, if anything
+    .oid_async/finished.json                            what the end has written, of which records
 
 `GG` are two digits or more. The numbers of parts go on through the generations, each split by itself.
 """
@@ -13,6 +15,10 @@
 PLAN = ".oid_async/plan.json"
 PLANS = ".oid_async/plan"
 RECORDS = ".oid_async/records"
+# Published with the query, before plan.json; the end copies them to the top of the place. Absent where there is none.
+BAD_ROWS = ".oid_async/plan/bad_rows.csv"
+UNKNOWN_IDS = ".oid_async/plan/unknown_ids.txt"
+FINISHED = ".oid_async/finished.json"
 SHARDS = "shards"
 MANIFEST = "manifest.parquet"
 SHARD_LIST = "shards.json"
