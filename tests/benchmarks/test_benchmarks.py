@@ -1,5 +1,6 @@
 """The benchmarks' own sums: what is published of them must be what was measured."""
 
+import doctest
 import importlib
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -67,3 +68,10 @@ def test_a_run_that_left_anything_else_does_not_count(load: Any, tmp_path: Path,
         del files[image_id]
     with pytest.raises(load("harness").BenchError, match=r"missing, unexpected|differs"):
         download.check_images(served, files, 1)
+
+
+def test_the_model_of_a_cluster_keeps_its_examples(load: Any) -> None:
+    """The simulation's doctests: whole rounds, the tail of a slow worker, and the copy that shortens it."""
+    tried = doctest.testmod(load("cluster_model"))
+    assert tried.attempted > 5
+    assert tried.failed == 0
