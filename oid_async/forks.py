@@ -20,7 +20,7 @@ class _Forks:
 
     def look(self) -> None:
         """Before a fork, in the parent."""
-        self._had_threads = "polars" in sys.modules and _polars_has_begun()
+        self._had_threads = any(each in sys.modules for each in ("polars", "obstore")) and _polars_has_begun()
 
     def note(self) -> None:
         """After a fork, in the child."""

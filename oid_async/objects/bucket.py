@@ -1,0 +1,241 @@
+"""Objects in a bucket, through obstore: S3 and what speaks its protocol, GCS, Azure.
+
+Its synchronous functions alone: the asynchronous ones abort the process at its exit. A create is one PUT of the whole
+body; a multipart upload that is cut leaves parts that no listing shows.
+"""
+
+import hashlib
+import mmap
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from oid_async.errors import OidError, StorageError, storage_errors
+from oid_async.forks import refuse_forked_child
+from oid_async.objects.opening import Patience, open_store
+from oid_async.objects.refusals import is_object_missing, is_passing, refusal
+from oid_async.objects.values import BLOCK_BYTES, ExistsError, MissingError, ObjectInfo
+from oid_async.options.places import Bucket
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+Result = TypeVar("Result")
+
+# S3 and Azure take no more by one PUT (5 GB, 5000 MiB).
+_MOST_AT_ONCE = 5 * 10**9
+# `replace` sends what is larger than this in parts, four at once.
+_ONE_PUT_BYTES = 64 << 20
+# A request may take this long, and more by its bytes: a line that is slower than this is taken for a broken one.
+_REQUEST_S, _SLOWEST = 60, 512 << 10
+# What a whole-object read is given time for; larger ones are read in blocks.
+_READ_BYTES = 64 << 20
+# For how long a request is sent anew while the storage fails; the first and the longest pause between two, seconds.
+_PATIENCE_S, _PAUSE_S, _LONGEST_PAUSE_S = 180.0, 0.2, 10.0
+_CHECK = Patience(timeout_s=10, retries=2, for_s=10)
+
+
+class BucketStorage:
+    """A prefix of a bucket. Raises StorageError, UsageError: one line each, without the library's own text."""
+
+    def __init__(self, bucket: Bucket, endpoint_url: str | None) -> None:
+        self._bucket = bucket
+        self._endpoint_url = endpoint_url
+        self._stores: dict[int, ObjectStore] = {}
+        self._lock = Lock()
+
+    def check(self) -> None:
+        """Raise UsageError for a bucket that cannot be used; makes one request, and waits for half a minute at most."""
+        import obstore
+
+        refuse_forked_child()
+        store = open_store(self._bucket, self._endpoint_url, _CHECK)
+        try:
+            next(iter(obstore.list(store, chunk_size=1)), None)
+        except Exception as error:
+            raise refusal(error, self._bucket, self._endpoint_url, "be listed", is_check=True) from None
+
+    def create(self, key: str, body: bytes | Path) -> str | None:
+        """Write an object if its key is free. Raises ExistsError, whatever bytes are there: maybe these very ones."""
+        import obstore
+
+        with _bytes_of(body) as data:
+            size = len(data)
+            if size > _MOST_AT_ONCE:
+                raise StorageError(f"{self._bucket}/{key}: {size:,} bytes are more than one PUT takes (5 GB)")
+            # Typed as bytes: what is mapped into memory is taken without a copy, too.
+            put = self._tried("be written to", key, lambda: obstore.put(self._store(size), key, data, mode="create"))
+        return bare(put["e_tag"])
+
+    def replace(self, key: str, body: bytes | Path) -> str | None:
+        """Write an object in place of what has its key."""
+        import obstore
+
+        with _bytes_of(body) as data:
+            size = len(data)
+            in_parts = size > _ONE_PUT_BYTES
+            put = self._tried(
+                "be written to",
+                key,
+                lambda: obstore.put(
+                    self._store(size), key, data, use_multipart=in_parts, chunk_size=BLOCK_BYTES, max_concurrency=4
+                ),
+            )
+        return bare(put["e_tag"])
+
+    def get(self, key: str) -> bytes:
+        """Return the bytes of an object. Raises MissingError."""
+        import obstore
+
+        return self._tried("be read", key, lambda: bytes(obstore.get(self._store(_READ_BYTES), key).bytes()))
+
+    def get_file(self, key: str, path: Path) -> ObjectInfo:
+        """Write the bytes of an object to a file, in blocks. Raises MissingError, StorageError for a full disk."""
+        info, blocks = self._blocks(key)
+        with storage_errors(path), path.open("wb") as file:
+            for block in blocks:
+                file.write(block)
+        return info
+
+    def get_ranges(self, key: str, starts: Sequence[int], sizes: Sequence[int]) -> list[bytes]:
+        """Return ranges of an object; neighbours come by one request. Raises MissingError."""
+        import obstore
+
+        store = self._store(sum(sizes))
+        parts = self._tried("be read", key, lambda: obstore.get_ranges(store, key, starts=starts, lengths=sizes))
+        return [bytes(part) for part in parts]
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """Return what the storage says of an object, None if there is none."""
+        import obstore
+
+        try:
+            found = self._tried("be read", key, lambda: obstore.head(self._store(), key))
+        except MissingError:
+            return None
+        return ObjectInfo(key, found["size"], bare(found["e_tag"]))
+
+    def md5(self, key: str) -> str:
+        """Return the MD5 of an object, hexadecimal, by reading it. Raises MissingError."""
+        digest = hashlib.md5(usedforsecurity=False)
+        for block in self._blocks(key)[1]:
+            digest.update(block)
+        return digest.hexdigest()
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield the objects below a folder's name."""
+        import obstore
+
+        last: str | None = None
+        pages = obstore.list(self._store(), prefix or None)
+
+        def next_page() -> Any:
+            nonlocal pages
+            try:
+                return next(pages, None)
+            except Exception:
+                # A listing that fails half-way goes on behind the last key that it gave.
+                pages = obstore.list(self._store(), prefix or None, offset=last)
+                raise
+
+        while (page := self._tried("be listed", prefix, next_page)) is not None:
+            for each in page:
+                last = each["path"]
+                yield ObjectInfo(each["path"], each["size"], bare(each["e_tag"]))
+
+    def leftovers(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield nothing: what is unfinished in a bucket is not listed; a lifecycle rule removes it."""
+        return iter(())
+
+    def delete(self, key: str) -> None:
+        """Remove an object, if it is there."""
+        import obstore
+
+        try:
+            self._tried("be deleted from", key, lambda: obstore.delete(self._store(), key))
+        except MissingError:
+            pass
+
+    def copy(self, source: str, target: str) -> ObjectInfo:
+        """Copy an object within the storage, in place of what has the other key. Raises MissingError."""
+        import obstore
+
+        self._tried("be written to", source, lambda: obstore.copy(self._store(_ONE_PUT_BYTES), source, target))
+        found = self.head(target)
+        if found is None:
+            raise MissingError(target)
+        return found
+
+    def _blocks(self, key: str) -> tuple[ObjectInfo, Iterator[bytes]]:
+        """Return what is known of an object, and its bytes in blocks. Raises MissingError."""
+        import obstore
+
+        info = self.head(key)
+        if info is None:
+            raise MissingError(key)
+
+        def block(start: int) -> bytes:
+            end = min(start + BLOCK_BYTES, info.size)
+            store = self._store(BLOCK_BYTES)
+            return self._tried("be read", key, lambda: bytes(obstore.get_range(store, key, start=start, end=end)))
+
+        return info, (block(start) for start in range(0, info.size, BLOCK_BYTES))
+
+    def _store(self, size: int = 0) -> "ObjectStore":
+        """Return the client for requests that carry so many bytes: its timeout covers the whole of one."""
+        needed_s = _REQUEST_S + size // _SLOWEST
+        # By powers of two, so that there are few: each has connections of its own.
+        timeout_s = 1 << (needed_s - 1).bit_length()
+        with self._lock:
+            if timeout_s not in self._stores:
+                patience = Patience(timeout_s=timeout_s, retries=10, for_s=60)
+                self._stores[timeout_s] = open_store(self._bucket, self._endpoint_url, patience)
+            return self._stores[timeout_s]
+
+    def _tried(self, action: str, key: str, call: Callable[[], Result]) -> Result:
+        """Carry out a request; while the storage fails by something that passes, again and again for three minutes."""
+        import obstore
+
+        refuse_forked_child()
+        give_up = time.monotonic() + _PATIENCE_S
+        pause_s = _PAUSE_S
+        while True:
+            try:
+                return call()
+            except obstore.exceptions.AlreadyExistsError:
+                raise ExistsError(key) from None
+            except OidError:
+                raise
+            except Exception as error:
+                if isinstance(error, FileNotFoundError) and is_object_missing(error):
+                    raise MissingError(key) from None
+                if not is_passing(error) or time.monotonic() + pause_s > give_up:
+                    # Without its cause: the library's text holds addresses, and signatures in them.
+                    raise refusal(error, self._bucket, self._endpoint_url, action) from None
+            time.sleep(pause_s * random.uniform(0.5, 1))
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+@contextmanager
+def _bytes_of(body: bytes | Path) -> Iterator[bytes]:
+    """Yield what is to be an object; a file is mapped into memory, which its writer must not shorten meanwhile."""
+    if isinstance(body, bytes):
+        yield body
+        return
+    with storage_errors(body):
+        file = body.open("rb")
+    with file:
+        if body.stat().st_size == 0:
+            yield b""
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            yield cast("bytes", mapped)
+
+
+def bare(etag: str | None) -> str | None:
+    """Return an ETag without its quotes."""
+    return None if etag is None else etag.strip('"')
