@@ -18,8 +18,8 @@ from oid_async.openimages.catalogue_tables import (
 from oid_async.openimages.ids import id_column
 from oid_async.openimages.kinds import KINDS, Kind, KindName
 from oid_async.openimages.vocabulary import FLAGS
+from oid_async.store.annotation_table import IMAGE_FIELDS
 from oid_async.store.disk import has_plain
-from oid_async.store.results import IMAGE_FIELDS
 from oid_async.tables.reading import TableFile, pattern_of, reading
 
 Schema = dict[str, pl.DataType | type[pl.DataType]]

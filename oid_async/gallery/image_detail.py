@@ -12,8 +12,8 @@ from oid_async.errors import InputError
 from oid_async.gallery.image_page import classes_in
 from oid_async.gallery.snapshot import Snapshot
 from oid_async.openimages.kinds import KINDS
+from oid_async.store.annotation_table import IMAGE_FIELDS
 from oid_async.store.disk import has_plain
-from oid_async.store.results import IMAGE_FIELDS
 from oid_async.tables.reading import TableFile, reading
 
 _MOST_ROWS = 2000

@@ -8,19 +8,21 @@ import json
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import polars as pl
 
 from oid_async.errors import machine_error, storage_error
 from oid_async.openimages.ids import KEY, ROW, IdForm, within
-from oid_async.openimages.kinds import KINDS, Kind
+from oid_async.openimages.kinds import KINDS
+from oid_async.store.annotation_table import IMAGE_FIELDS, AnnotationTable, label_data
 from oid_async.store.atomic import rename_all, replacing
 from oid_async.store.disk import sync_folder
 from oid_async.store.folder import Folder
+from oid_async.store.image_tables import ImageTables
 from oid_async.store.journal_index import JournalIndex
 from oid_async.store.kept_files import keep_inputs, own_lists
 from oid_async.store.written_files import record_of_tables, stage_record
@@ -36,23 +38,20 @@ MANIFEST_SCHEMA: dict[str, type[pl.DataType]] = {
     "Rotation": pl.Float64,
     **dict.fromkeys(("License", "Author", "AuthorProfileURL", "Title", "OriginalURL", "OriginalLandingURL"), pl.String),
 }
+Schema = dict[str, pl.DataType | type[pl.DataType]]
 # The last columns of the manifest of a query with --negatives. Without them every image is `selected`.
-ROLE_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {"Role": pl.String, "VerifiedAbsent": pl.List(pl.String)}
+ROLE_SCHEMA: Schema = {"Role": pl.String, "VerifiedAbsent": pl.List(pl.String)}
 SELECTED, NEGATIVE = "selected", "negative"
-ATTRIBUTION_COLUMNS = ("ImageID", "FileName", "Author", "AuthorProfileURL", "License", "Title", "OriginalLandingURL")
-FAILURE_COLUMNS = ("ImageID", "URL", "Reason", "Detail", "Attempts")
-# Added to the columns as published, after the names of their classes.
-IMAGE_FIELDS = ("FileName", "OriginalURL", "Width", "Height")
 _ROW_GROUP = 4096
 _TABLE = "__table"
 _MANIFEST = "manifest.parquet"
-_LABEL_DATA = "bbox/label_data.csv"
+LABEL_DATA = "bbox/label_data.csv"
 # The key under which the manifest holds the digest of its query, in the metadata of the Parquet file.
 _DIGEST = "oid_async.query_digest"
 # What a plan that was made from a manifest says of its rows in addition: `WasOk`, and for an image that is not there
 # the rest, so that it can be asked for again as it was.
 KEPT = ("WasOk", "SavedName", "SavedSource", "SavedURL", "SavedBytes", "SavedMD5")
-_OPTIONAL = ("failures.csv", "bad_rows.csv", "unknown_ids.txt", _LABEL_DATA, *(kind.file for kind in KINDS.values()))
+_OPTIONAL = ("failures.csv", "bad_rows.csv", "unknown_ids.txt", LABEL_DATA, *(kind.file for kind in KINDS.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,31 +150,21 @@ class Results:
         for saved in annotations:
             self._write_annotations(saved, parts, stage.file(saved.source.kind.file))
             if saved.source.kind.name == "bbox":
-                _label_data(saved).write_csv(stage.file(_LABEL_DATA))
+                label_data(saved.labels, saved.source.class_names).write_csv(stage.file(LABEL_DATA))
 
     def _write_images(self, stage: "_Stage | _InPlace") -> list[Path]:
         """Join plan and journal span by span into parts of the manifest; write the tables with one row an image."""
         index = JournalIndex(self.folder.journal, self.ids, self.folder.index, self.folder.new_index)
         parts: list[Path] = []
-        with ExitStack() as files:
-            attribution = files.enter_context(stage.file("ATTRIBUTION.csv").open("wb"))
-            failures: IO[bytes] | None = None
-            pl.DataFrame(schema=dict.fromkeys(ATTRIBUTION_COLUMNS, pl.String)).write_csv(attribution)
+        with ImageTables(stage.file) as tables:
             for number, plan in enumerate(self.plan):
                 frame = self._span(plan, index)
                 part = self.folder.tmp / f"manifest-{number:05}.parquet"
-                frame.select(KEY, *MANIFEST_SCHEMA, *_roles_in(frame.columns)).write_parquet(
+                frame.select(KEY, *MANIFEST_SCHEMA, *roles_in(frame.columns)).write_parquet(
                     part, compression="lz4", statistics=False
                 )
                 parts.append(part)
-                saved = frame.filter(Status="ok").select(ATTRIBUTION_COLUMNS)
-                saved.write_csv(attribution, include_header=False)
-                failed = frame.filter(Status="failed").select(FAILURE_COLUMNS)
-                if len(failed):
-                    first = failures is None
-                    if failures is None:
-                        failures = files.enter_context(stage.file("failures.csv").open("wb"))
-                    failed.write_csv(failures, include_header=first)
+                tables.write(frame)
         return parts
 
     def _span(self, plan: Path, index: JournalIndex) -> pl.DataFrame:
@@ -210,33 +199,26 @@ class Results:
         return frame.with_columns(pl.col(name).cast(dtype) for name, dtype in MANIFEST_SCHEMA.items())
 
     def _write_annotations(self, saved: SavedAnnotations, parts: Sequence[Path], path: Path) -> None:
-        """Write the rows of one kind as published, then the names of their classes and IMAGE_FIELDS.
-
-        Narratives are written as their JSON objects, a line each. Saved images only, in order of ImageID and row.
-        """
+        """Write the table of one kind, see `AnnotationTable`: of saved images, in order of ImageID and row."""
         source = saved.source
-        kind, tables = source.kind, source.tables
+        tables = source.tables
         with path.open("wb") as file:
             published = list(dict.fromkeys(name for table in tables for name in columns_of(table)))
-            joined = () if kind.is_json else (*kind.categories, *IMAGE_FIELDS)
-            # A table of a user's own may have columns of these names already; ours keep the name, theirs are marked.
-            renamed = dict(zip(published, _renamed(published, joined), strict=True))
-            header = pl.DataFrame(schema=dict.fromkeys([*renamed.values(), *joined], pl.String))
-            if not kind.is_json:
-                header.write_csv(file)
+            annotations = AnnotationTable(source.kind, published, source.class_names)
+            annotations.write_header(file)
             if not parts:
                 return
-            rows_of_tables = [self._rows(number, saved, parts, renamed) for number in range(len(tables))]
+            rows_of_tables = [self._rows(number, saved, parts, annotations.renamed) for number in range(len(tables))]
             read_from = TableFile(self.folder.path, ", ".join(table.name for table in tables))
             # The next span is read and sorted while one is written: of two processors neither waits.
             with ThreadPoolExecutor(1) as writer:
                 written: Future[None] | None = None
                 for part in parts:
                     with reading(read_from, into=self.folder.path):
-                        rows = _join(rows_of_tables, part, source, header.columns)
+                        rows = _join(rows_of_tables, part, annotations)
                     if written is not None:
                         written.result()
-                    written = writer.submit(_write_rows, rows, kind, file)
+                    written = writer.submit(annotations.write_rows, rows, file)
                 if written is not None:
                     written.result()
 
@@ -325,18 +307,19 @@ def query_text(query: Mapping[str, Any]) -> str:
     return json.dumps(query, indent=2, ensure_ascii=False) + "\n"
 
 
-def write_manifest(parts: Sequence[Path], path: Path, digest: str | None) -> None:
-    """Write the parts of a manifest as one file, which holds the digest of its query."""
+def write_manifest(parts: Sequence[Path], path: Path, digest: str | None, more: Schema | None = None) -> None:
+    """Write the parts of a manifest as one file, which holds the digest of its query. `more` columns come last."""
     metadata = {_DIGEST: digest} if digest is not None else None
+    more = more or {}
     if not parts:
-        pl.DataFrame(schema=MANIFEST_SCHEMA).write_parquet(path, metadata=metadata)
+        pl.DataFrame(schema={**MANIFEST_SCHEMA, **more}).write_parquet(path, metadata=metadata)
         return
     frame = pl.scan_parquet(list(parts), glob=False)
-    frame = frame.select(*MANIFEST_SCHEMA, *_roles_in(frame.collect_schema()))
+    frame = frame.select(*MANIFEST_SCHEMA, *roles_in(frame.collect_schema()), *more)
     frame.sink_parquet(path, row_group_size=_ROW_GROUP, maintain_order=True, metadata=metadata)
 
 
-def _roles_in(columns: Collection[str]) -> list[str]:
+def roles_in(columns: Collection[str]) -> list[str]:
     """Return which columns of ROLE_SCHEMA are there: the plan of an earlier version, or without negatives, has none."""
     return [name for name in ROLE_SCHEMA if name in columns]
 
@@ -346,51 +329,14 @@ def manifest_digest(path: Path) -> str | None:
     return pl.read_parquet_metadata(path).get(_DIGEST)
 
 
-def _join(tables: Sequence[pl.LazyFrame], part: Path, source: RowSource, columns: list[str]) -> pl.DataFrame:
-    """Return the rows of the saved images of one span, sorted, with the names of their classes and IMAGE_FIELDS."""
-    kind, class_names = source.kind, dict(source.class_names)
-    images = pl.read_parquet(part, columns=[KEY, "Status", "FileName", "OriginalURL", "Width", "Height"], glob=False)
-    saved = images.filter(Status="ok")
+def _join(tables: Sequence[pl.LazyFrame], part: Path, annotations: AnnotationTable) -> pl.DataFrame:
+    """Return the complete rows of the saved images of one span, sorted."""
+    images = pl.read_parquet(part, columns=[KEY, "Status", *IMAGE_FIELDS], glob=False)
+    saved = images.filter(Status="ok").drop("Status")
     is_wanted = within(images.get_column(KEY)) & pl.col(KEY).is_in(saved.get_column(KEY).implode())
-    return (
-        pl.concat(rows.filter(is_wanted).with_columns(pl.lit(at).alias(_TABLE)) for at, rows in enumerate(tables))
-        .sort(KEY, _TABLE, ROW)
-        .join(saved.lazy(), on=KEY, how="inner", maintain_order="left")
-        .with_columns(
-            pl.col(label).replace(class_names).alias(category)
-            for label, category in zip(kind.labels, kind.categories, strict=True)
-        )
-        .select(columns)
-        .collect(engine="streaming")
-    )
-
-
-def _label_data(saved: SavedAnnotations) -> pl.DataFrame:
-    class_names = saved.source.class_names
-    labels = saved.labels if saved.labels is not None else tuple(class_names)
-    return pl.DataFrame(
-        {"LabelName": labels, "Category": [class_names.get(label, label) for label in labels]},
-        schema={"LabelName": pl.String, "Category": pl.String},
-    )
-
-
-def _write_rows(rows: pl.DataFrame, kind: Kind, file: IO[bytes]) -> None:
-    if not kind.is_json:
-        rows.write_csv(file, include_header=False)
-        return
-    for line in rows.get_column("line"):
-        file.write(f"{line}\n".encode())
-
-
-def _renamed(published: Sequence[str], ours: Sequence[str]) -> Iterator[str]:
-    """Yield the published column names, with a suffix where one is taken by ours."""
-    taken = {*published, *ours}
-    for name in published:
-        fresh = name
-        while fresh in ours or (fresh != name and fresh in taken):
-            fresh = f"{fresh}_published"
-        taken.add(fresh)
-        yield fresh
+    tagged = (rows.filter(is_wanted).with_columns(pl.lit(at).alias(_TABLE)) for at, rows in enumerate(tables))
+    rows = pl.concat(tagged).sort(KEY, _TABLE, ROW)
+    return annotations.completed(rows, saved.lazy()).collect(engine="streaming")
 
 
 def write_failures(path: Path, rows: Sequence[tuple[str, str, str, str]], *, column: str, scratch: Path) -> None:
@@ -401,6 +347,11 @@ def write_failures(path: Path, rows: Sequence[tuple[str, str, str, str]], *, col
     if not rows:
         path.unlink(missing_ok=True)
         return
-    names = (column, "ImageID", "Reason", "Detail")
     with replacing(path, part=scratch / f"{path.parent.name}-failures.csv", durable=True) as part:
-        pl.DataFrame(sorted(rows), schema=dict.fromkeys(names, pl.String), orient="row").write_csv(part)
+        failures_of_attached(rows, column).write_csv(part)
+
+
+def failures_of_attached(rows: Sequence[tuple[str, str, str, str]], column: str) -> pl.DataFrame:
+    """Return the rows, sorted, as `column`, ImageID, Reason, Detail: the failures of masks or recordings."""
+    names = (column, "ImageID", "Reason", "Detail")
+    return pl.DataFrame(sorted(rows), schema=dict.fromkeys(names, pl.String), orient="row")

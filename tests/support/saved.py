@@ -9,7 +9,8 @@ from pathlib import Path
 import polars as pl
 from PIL import Image
 
-from oid_async.store.results import IMAGE_FIELDS, MANIFEST_SCHEMA
+from oid_async.store.annotation_table import IMAGE_FIELDS
+from oid_async.store.results import MANIFEST_SCHEMA
 from support.published import tiny_jpeg
 
 FLAGS = ("IsOccluded", "IsTruncated", "IsGroupOf", "IsDepiction", "IsInside")
