@@ -77,7 +77,11 @@ def stream(
     tables are written when the outcomes were read to their end. Raises what `download` raises, from the iteration.
     """
     check_switch("progress", progress)
-    return Stream(options_of(query, options), on_event, progress=progress)
+    read = options_of(query, options)
+    if read.is_distributed:
+        where = f"savepath {read.savepath}" if read.cluster is None else f"cluster={read.cluster!r}"
+        raise UsageError(f"stream hands out images of a folder of this machine; with {where} say download")
+    return Stream(read, on_event, progress=progress)
 
 
 class Stream:

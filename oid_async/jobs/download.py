@@ -94,6 +94,19 @@ class Run:
 
     async def _download(self) -> None:
         with timed(self.report):
+            if self.options.is_distributed:
+                from oid_async.jobs.distributing.run import DistributedRun
+
+                run = DistributedRun(
+                    self.options,
+                    self._sink,
+                    self.report,
+                    limits=self._limits,
+                    serve=self._serve,
+                    site=self._site_name,
+                )
+                await run.carry_out()
+                return
             async with self._open(dry_run=False) as context:
                 await self._check_export(context)
                 planning = await Planning.of(context)

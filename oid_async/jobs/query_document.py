@@ -18,9 +18,9 @@ from oid_async.store.kept_files import keep_inputs
 from oid_async.store.results import query_text
 from oid_async.version import __version__
 
-# How many processes share the work is no part of a query, and differs between the doors, nor is a report of the run; an
-# export is made of what a query has brought.
-NO_QUERY = frozenset(("processes", "report", *ExportOptions.__dataclass_fields__))
+# How many processes or machines share the work is no part of a query, and differs between the doors, nor is a report of
+# the run; an export is made of what a query has brought.
+NO_QUERY = frozenset(("processes", "report", "cluster", "part_size", *ExportOptions.__dataclass_fields__))
 
 _SELECTING = ("which images", "annotations")
 _ALSO_TAKEN = frozenset(

@@ -92,6 +92,8 @@ class QueryOptions(SelectOptions, total=False):
     class_map: str | os.PathLike[str] | None
     shard_size: int | str
     no_files: bool
+    cluster: str | None
+    part_size: int | str
 
 
 class RunOptions(QueryOptions, total=False):

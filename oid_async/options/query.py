@@ -34,6 +34,7 @@ from oid_async.options.defaults import MAX_IMAGE_BYTES, MAX_WAIT_S, PERIOD_S, RE
 from oid_async.options.export import ExportOptions
 from oid_async.options.keywords import RunOptions
 from oid_async.options.paths import url_scheme
+from oid_async.options.places import Bucket
 from oid_async.options.table import HEADINGS, label_of, option, read_values
 from oid_async.redaction import is_http, is_redacted, redacted
 
@@ -53,6 +54,16 @@ _output = partial(option, heading="output")
 # The options that take a list, and the file in SAVEPATH that keeps one that came by a pipe or as a sequence.
 KEPT_LISTS = {"image_ids": "image_ids.txt", "exclude_ids": "exclude_ids.txt", "category_file": "categories.txt"}
 _STDIN = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
+# What a download past one machine cannot do, and why or what does it instead.
+_NOT_DISTRIBUTED = {
+    "shard": "parts share the selection already",
+    "top_up": "which images fail is known only when all parts are there",
+    "traces": "workers save captions alone",
+    "voice": "workers save no recordings",
+    "out": "shards are written under --savepath",
+    "shard_size": "there is one shard a part; say --part-size",
+    "export_splits": "each shard is of one published split",
+}
 _MATCH_WORDS: dict[str, Match] = {"any": "any", "sum": "any", "all": "all", "inter": "all"}
 
 
@@ -367,6 +378,23 @@ class Options(ExportOptions):
         help="share the work among N processes; auto: as many as are worth it",
         default_text="auto, in Python 1",
     )
+    cluster: str | None = _transfer(
+        None,
+        read.CLUSTER,
+        "--cluster",
+        help="share the work among local:N workers of this machine, or those of a Dask cluster that is up, by the "
+        "address of its scheduler; array: this is one task of a Slurm array or a Kubernetes Indexed Job, of which "
+        "every task runs the same command; with --format webdataset|parquet --no-files, to a folder that all can reach "
+        "or a bucket",
+    )
+    part_size: int = _output(
+        512 << 20,
+        read.PART_SIZE,
+        "--part-size",
+        help="the most bytes of images in one part, and so in one shard, with --cluster or in a bucket; a worker needs "
+        "a few times as much temporary room",
+        default_text="512M",
+    )
     allow_hosts: tuple[str, ...] = _transfer(
         (),
         read.HOSTS,
@@ -442,6 +470,7 @@ class Options(ExportOptions):
         self._check_ranges()
         self._check_annotations()
         self._check_export()
+        self._check_distributed()
 
     def _check_addresses(self) -> None:
         """Refuse URLs whose query was not stored, and a mirror to which no key can be added."""
@@ -518,10 +547,36 @@ class Options(ExportOptions):
         if self.min_area and self.max_area and read.share(self.min_area) > read.share(self.max_area):
             raise UsageError(f"--min-area {self.min_area} is more than --max-area {self.max_area}: no box has both")
 
+    def _check_distributed(self) -> None:
+        """Refuse options that a download past one machine cannot keep to, and those that are of such a one alone."""
+        if not self.is_distributed:
+            if self.part_size != Options.__dataclass_fields__["part_size"].default:
+                raise UsageError("--part-size is of a download by parts: say --cluster, or name a bucket as --savepath")
+            return
+        why = f"--cluster {self.cluster}" if self.cluster is not None else f"--savepath {self.savepath}"
+        if self.format not in ("webdataset", "parquet") or not self.no_files:
+            raise UsageError(f"{why} brings shards alone: say --format webdataset (or parquet) --no-files, too")
+        for name, reason in _NOT_DISTRIBUTED.items():
+            field = Options.__dataclass_fields__[name]
+            if getattr(self, name) != field.default:
+                flag = field.metadata["flags"][0]
+                raise UsageError(f"{flag} does not go with {why}: {reason}")
+        is_folder = self.mirror is not None and url_scheme(self.mirror) in (None, "file")
+        if is_folder and not (self.cluster is None or self.cluster.startswith("local:")):
+            raise UsageError(
+                f"--mirror {self.mirror} is a folder, which goes with --cluster local:N alone: serve it by http, so "
+                "that workers elsewhere can reach it"
+            )
+
+    @property
+    def is_distributed(self) -> bool:
+        """Return whether images go by parts straight into shards, past this process: to a cluster, or to a bucket."""
+        return self.cluster is not None or isinstance(self.savepath, Bucket)
+
     @property
     def packs(self) -> bool:
-        """Return whether images are written into shards only, not as files."""
-        return self.format == "webdataset" and self.no_files
+        """Return whether images are written into shards only, not as files, by this process alone."""
+        return self.format == "webdataset" and self.no_files and not self.is_distributed
 
     @property
     def image_tables(self) -> TableKind:

@@ -17,7 +17,10 @@ _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([BKMGTbkmgt]?)(?:i?[Bb])?"
 _SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
 _COUNT_OR_SHARE = re.compile(r"([0-9]{1,18})|([0-9]{1,3}(?:\.[0-9]{1,18})?)%")
 _SHARE = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,18})?%")
+_CLUSTER = re.compile(r"(local):([0-9]{1,9})|(tcp|tls)://([^/?#@\s]+):([0-9]{1,5})/?|(array)")
 _MAX_PROCESSES = 256
+# A shard goes into a bucket by one request, which S3 takes up to 5 GiB; a shard is a little larger than its images.
+_MAX_PART_BYTES = 4 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +303,35 @@ def _read_shard(label: str, value: object) -> str | None:
     return f"{index or count}/{count}" if count > 1 else None
 
 
+def _read_cluster(label: str, value: object) -> str | None:
+    """Return `local:N`, the address of a scheduler, or `array`; None for no cluster."""
+    if value is None:
+        return None
+    text = value.strip() if isinstance(value, str) else ""
+    refuse_login(label, text)
+    parts = _CLUSTER.fullmatch(text)
+    if parts is None:
+        raise UsageError(
+            f"{label} takes local:N (N workers on this machine), tcp://HOST:PORT or tls://HOST:PORT (the scheduler of "
+            f"a Dask cluster that is up), or array (a Slurm array, a Kubernetes Indexed Job), not {value!r}"
+        )
+    if parts[1] and not 1 <= int(parts[2]) <= _MAX_PROCESSES:
+        raise UsageError(f"{label} local:N takes from 1 to {_MAX_PROCESSES} workers, not {parts[2]}")
+    if parts[3] and not 0 < int(parts[5]) < 65536:
+        raise UsageError(f"{label} {text!r}: the port is from 1 to 65535")
+    return f"local:{int(parts[2])}" if parts[1] else text.rstrip("/")
+
+
+def _read_part_size(label: str, value: object) -> int:
+    """Return the bytes of a part, from 1 to 4 GiB."""
+    size_bytes = _read_size(label, value)
+    if size_bytes > _MAX_PART_BYTES:
+        raise UsageError(
+            f"{label} takes at most {compact_size(_MAX_PART_BYTES)}, as a shard is put by one request, not {value!r}"
+        )
+    return size_bytes
+
+
 def _read_report(label: str, value: object) -> Path | None:
     """Return the path of a report, whose ending says what it is."""
     path = None if value is None else Path(read_path(label, value))
@@ -360,3 +392,9 @@ NEGATIVES = Reader(
 PROCESSES = Reader(_read_processes, "auto|N", f"auto, or from 1 to {_MAX_PROCESSES}")
 SHARD = Reader(_read_shard, "K/N", "such as 3/8")
 HOSTS = Reader(_read_hosts, "HOST:PORT", "such as 127.0.0.1:8080", is_repeatable=True)
+CLUSTER = Reader(
+    _read_cluster,
+    "local:N|tcp://HOST:PORT|tls://HOST:PORT|array",
+    "local:N, the address of a Dask scheduler, or array",
+)
+PART_SIZE = Reader(_read_part_size, "SIZE", "bytes, such as 64M, 512M or 1G (units of 1024), at most 4G")

@@ -318,6 +318,8 @@ def test_defaults_are_those_of_the_contract() -> None:
         "no_hash": False,
         "shard": None,
         "report": None,
+        "cluster": None,
+        "part_size": 512 << 20,
     }
 
 
