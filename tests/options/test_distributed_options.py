@@ -44,7 +44,7 @@ def test_any_other_cluster_is_refused_by_one_line(given: Any) -> None:
 
 
 @pytest.mark.parametrize(("given", "read"), [("64M", 64 << 20), ("4G", 4 << 30), (1, 1)])
-def test_a_part_has_a_size_in_bytes(given: str | int, read: int) -> None:
+def test_a_part_has_a_size_in_bytes(given: Any, read: int) -> None:
     """It is read as every size is."""
     assert Options(cluster="array", part_size=given, **PACKED).part_size == read
 
