@@ -4,11 +4,13 @@
 mask, by the name in objects.mask. Files are cut by size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
 import polars as pl
+from polars.io.plugins import register_io_source
 
 from oid_async.formats.samples import SAMPLE_KINDS, counted, samples, schema
 from oid_async.formats.source import Span
@@ -18,6 +20,9 @@ from oid_async.openimages.kinds import KindName
 _PICTURE = pl.Struct({"bytes": pl.Binary, "path": pl.String})
 # So many bytes of each split are held in memory before a file is written.
 _HELD_BYTES = 64 << 20
+_ROW_GROUP = 256
+# Of a file that is written as its rows come so many are handed over at once.
+_BATCH = 32
 
 
 class Parquet:
@@ -29,11 +34,7 @@ class Parquet:
 
     def __init__(self, context: ExportContext) -> None:
         self._context = context
-        self._schema = {
-            "image": _PICTURE,
-            **schema(has_roles=context.source.has_roles),
-            "masks": pl.List(_PICTURE),
-        }
+        self._schema = _schema(context)
         self._most = min(context.options.shard_size, _HELD_BYTES)
         self._rows: dict[str, list[dict[str, Any]]] = {}
         self._bytes: dict[str, int] = {}
@@ -41,20 +42,12 @@ class Parquet:
 
     def write(self, span: Span) -> None:
         """Write a span."""
-        pictures = self._context.pictures
-        bodies = pictures.bodies(span.images)
-        for sample, body in zip(samples(span, self._context.source.classes), bodies, strict=True):
-            split, size = sample["split"], (sample["width"], sample["height"])
-            names = [name for name in sample["objects"]["mask"] if name is not None]
-            pngs = list(pictures.mask_bodies([(name, *size) for name in names]))
-            masks = [{"bytes": png, "path": name} for name, png in zip(names, pngs, strict=True)]
-            more = len(body) + sum(map(len, pngs))
+        for row in _rows(self._context, span):
+            split, more = row["split"], _bytes_of(row)
             if self._rows.get(split) and self._bytes[split] + more > self._most:
                 self._flush(split)
-            image = {"bytes": body, "path": sample["file_name"]}
-            self._rows.setdefault(split, []).append({"image": image, **sample, "masks": masks})
+            self._rows.setdefault(split, []).append(row)
             self._bytes[split] = self._bytes.get(split, 0) + more
-            self._context.written.rows.update(counted(sample))
         self._context.wrote(span.images, {})
 
     def finish(self) -> None:
@@ -66,6 +59,56 @@ class Parquet:
     def _flush(self, split: str) -> None:
         number = self._files.get(split, 0)
         path: Path = self._context.stage / f"{split}-{number:05}.parquet"
-        pl.DataFrame(self._rows[split], schema=self._schema).write_parquet(path, row_group_size=256)
+        pl.DataFrame(self._rows[split], schema=self._schema).write_parquet(path, row_group_size=_ROW_GROUP)
         self._context.pictures.record.read(path)
         self._files[split], self._rows[split], self._bytes[split] = number + 1, [], 0
+
+
+def write_file(context: ExportContext, spans: Iterable[Span], path: Path, packed: Callable[[str], object]) -> None:
+    """Write the samples of all spans into one file, in their order, and count their rows as written.
+
+    Memory holds some row groups of 256. `packed` is called with the FileName of each image whose bytes were taken.
+    Raises what the spans raise, OSError, PolarsError.
+    """
+    types, raised = _schema(context), list[BaseException]()
+
+    def batches(*_: object) -> Iterator[pl.DataFrame]:
+        try:
+            rows = (row for span in spans for row in _rows(context, span))
+            while some := list(islice(rows, _BATCH)):
+                for row in some:
+                    packed(row["file_name"])
+                yield pl.DataFrame(some, schema=types)
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    try:
+        found = register_io_source(batches, schema=types)
+        found.sink_parquet(path, row_group_size=_ROW_GROUP, maintain_order=True)
+    except Exception:
+        # Polars says it in words of its own.
+        if raised:
+            raise raised[0] from None
+        raise
+
+
+def _schema(context: ExportContext) -> dict[str, pl.DataType | type[pl.DataType]]:
+    return {"image": _PICTURE, **schema(has_roles=context.source.has_roles), "masks": pl.List(_PICTURE)}
+
+
+def _rows(context: ExportContext, span: Span) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a span, in its order, and count their annotations as written."""
+    pictures = context.pictures
+    bodies = pictures.bodies(span.images)
+    for sample, body in zip(samples(span, context.source.classes), bodies, strict=True):
+        size, names = (sample["width"], sample["height"]), [name for name in sample["objects"]["mask"] if name]
+        pngs = pictures.mask_bodies([(name, *size) for name in names])
+        masks = [{"bytes": png, "path": name} for name, png in zip(names, pngs, strict=True)]
+        context.written.rows.update(counted(sample))
+        yield {"image": {"bytes": body, "path": sample["file_name"]}, **sample, "masks": masks}
+
+
+def _bytes_of(row: dict[str, Any]) -> int:
+    """Return how many bytes the pictures of a row have."""
+    return sum(len(picture["bytes"]) for picture in (row["image"], *row["masks"]))

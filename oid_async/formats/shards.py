@@ -102,8 +102,11 @@ class Shards:
     def _part(self, split: str, number: int) -> Path:
         return self._folder / f"{split}-{number:06}.tar.part"
 
-    def add(self, split: str, key: str, members: Sequence[tuple[str, bytes]]) -> None:
-        """Write one sample into the shard of its split, or the next one if it would grow too large. Raises OSError."""
+    def add(self, split: str, key: str, members: Sequence[tuple[str, bytes]]) -> int:
+        """Write one sample into the shard of its split, or the next one if it would grow too large. Raises OSError.
+
+        Return where the bytes of its first member begin in the shard.
+        """
         parts: list[bytes] = []
         for ending, body in members:
             head = tarfile.TarInfo(f"{key}.{ending}")
@@ -117,8 +120,10 @@ class Shards:
         while remaining:
             remaining = remaining[file.write(remaining) :]
         self._digests[split].update(sample)
+        begin = position.offset + len(parts[0])
         position.offset += len(sample)
         position.samples += 1
+        return begin
 
     def note(self, **notes: Any) -> None:
         """Write the positions to progress.json, together with other values about the samples so far."""

@@ -59,8 +59,11 @@ class WebDataset:
         self._progress.unlink(missing_ok=True)
 
 
-def pack(context: ExportContext, span: Span, shards: Shards) -> Iterator[str]:
-    """Write the samples of a span into shards, count their rows as written, and yield the ImageID of each."""
+def pack(context: ExportContext, span: Span, shards: Shards) -> Iterator[tuple[str, int]]:
+    """Write the samples of a span into shards, and count their rows as written.
+
+    Yield the FileName of each image, and where its bytes begin in the shard.
+    """
     found = list(samples(span, context.source.classes))
     bodies = context.pictures.bodies(span.images)
     masks: Iterator[MaskMap | None] = repeat(None)
@@ -69,9 +72,9 @@ def pack(context: ExportContext, span: Span, shards: Shards) -> Iterator[str]:
             (sample["objects"]["mask"], sample["width"], sample["height"]) for sample in found
         )
     for sample, body, mask in zip(found, bodies, masks, strict=False):
-        shards.add(sample["split"], key_of(sample["image_id"]), _members(sample, body, mask))
+        begin = shards.add(sample["split"], key_of(sample["image_id"]), _members(sample, body, mask))
         context.written.rows.update(counted(sample))
-        yield sample["image_id"]
+        yield sample["file_name"], begin
 
 
 def _members(sample: dict[str, Any], body: bytes, masks: MaskMap | None) -> list[tuple[str, bytes]]:

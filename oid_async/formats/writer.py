@@ -9,8 +9,9 @@ from typing import IO, ClassVar, Protocol
 
 import polars as pl
 
+from oid_async.errors import InputError
 from oid_async.formats.pictures import Pictures
-from oid_async.formats.source import ExportSource, Span
+from oid_async.formats.source import ExportPlan, ExportSource, Span
 from oid_async.openimages.kinds import KindName
 from oid_async.options.export import ExportOptions
 
@@ -76,3 +77,15 @@ class FormatWriter(Protocol):
 
     def finish(self) -> None:
         """Write what comes at the end of the export."""
+
+
+def check_counts(planned: ExportPlan, context: ExportContext) -> None:
+    """Raise InputError unless as many images and rows were written as planned."""
+    written = context.written
+    for what, wanted, found in (("images", planned.images, written.images), ("rows", planned.rows, written.rows)):
+        for name in sorted(wanted.keys() | found.keys()):
+            if wanted.get(name, 0) != found[name]:
+                raise InputError(
+                    f"{context.source.dataset.savepath}: {wanted.get(name, 0)} {what} of {name} were planned and "
+                    f"{found[name]} written: the tables do not fit the manifest; run the download again, then export"
+                )

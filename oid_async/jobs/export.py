@@ -29,8 +29,8 @@ from oid_async.formats.file_record import FileRecord
 from oid_async.formats.pictures import Pictures, picture_pool
 from oid_async.formats.registry import WRITERS
 from oid_async.formats.sieve import sieved
-from oid_async.formats.source import SPAN_ROWS, ExportPlan, ExportSource
-from oid_async.formats.writer import ExportContext
+from oid_async.formats.source import SPAN_ROWS, ExportSource
+from oid_async.formats.writer import ExportContext, check_counts
 from oid_async.jobs.export_folder import ExportFolder
 from oid_async.jobs.opening import open_folder
 from oid_async.jobs.stored_query import Given
@@ -241,15 +241,3 @@ def _keep_or_clear(stage: Path, export: Path, identity: dict[str, Any], *, can_c
         shutil.rmtree(path, ignore_errors=True)
     export.mkdir(exist_ok=True)
     write_text(note, text)
-
-
-def check_counts(planned: ExportPlan, context: ExportContext) -> None:
-    """Raise InputError unless as many images and rows were written as planned."""
-    written = context.written
-    for what, wanted, found in (("images", planned.images, written.images), ("rows", planned.rows, written.rows)):
-        for name in sorted(wanted.keys() | found.keys()):
-            if wanted.get(name, 0) != found[name]:
-                raise InputError(
-                    f"{context.source.dataset.savepath}: {wanted.get(name, 0)} {what} of {name} were planned and "
-                    f"{found[name]} written: the tables do not fit the manifest; run the download again, then export"
-                )

@@ -7,7 +7,7 @@ images, of large selections a 64th).
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,26 +16,17 @@ from time import monotonic
 import polars as pl
 
 from oid_async.concurrency import in_thread
-from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import machine_error, storage_error
 from oid_async.events import Exported, Note
-from oid_async.formats.classes import ExportClasses
-from oid_async.formats.file_record import FileRecord
-from oid_async.formats.pictures import Pictures, picture_pool
-from oid_async.formats.samples import SAMPLE_KINDS
-from oid_async.formats.sieve import sieved
-from oid_async.formats.source import ExportSource
+from oid_async.formats.packing import Packing, sample_classes
+from oid_async.formats.pictures import picture_pool
 from oid_async.formats.webdataset import pack
-from oid_async.formats.writer import ExportContext
 from oid_async.jobs.attachments import Attachments
 from oid_async.jobs.context import RunContext
-from oid_async.jobs.export import ExportReport, check_counts
+from oid_async.jobs.export import ExportReport
 from oid_async.jobs.gathering.gather import GatheredTables
 from oid_async.store.folder import Folder
-from oid_async.store.results import Results, SavedAnnotations
-
-_SPAN_ROWS = 1024
-_MASKED_ROWS = 128
+from oid_async.store.results import Results
 
 
 class SpanPacker:
@@ -48,7 +39,7 @@ class SpanPacker:
         self._packed = context.packed
         self._pool = pool
         self._saved = tables.saved_annotations(all_boxes=context.options.all_boxes)
-        self._classes = _classes(self._saved)
+        self._classes = sample_classes(self._saved)
         self._started = monotonic()
         self._not_packed = Counter[str]()
 
@@ -100,21 +91,9 @@ class SpanPacker:
         packed, options = self._packed, self._context.options
         try:
             with ExitStack() as files:
-                scratch = view.tmp / "export"
-                scratch.mkdir()
-                dataset = SavedDataset(view, "export")
-                source = ExportSource(dataset, options, SAMPLE_KINDS, scratch, classes=self._classes)
-                pictures = Pictures(dataset, FileRecord(), scratch, copy=False, pool=self._pool)
-                export = ExportContext(source, packed.out, options, pictures, files)
-                is_slow = "segmentation" in source.kinds or options.max_side is not None
-                names: list[str] = []
-                for span in source.spans(_MASKED_ROWS if is_slow else _SPAN_ROWS):
-                    span = sieved(span, source, pictures)
-                    for _ in pack(export, span, packed.shards):
-                        pass
-                    export.wrote(span.images, {})
-                    names += span.images.get_column("FileName").to_list()
-                check_counts(source.planned, export)
+                packing = Packing(view, packed.out, options, self._classes, files, self._pool)
+                export, source = packing.export, packing.source
+                names = [name for span in packing.spans() for name, _ in pack(export, span, packed.shards)]
             packed.images.update(export.written.images)
             packed.rows.update(export.written.rows)
             # An image that is left out stays a file, and is asked for in the next run: it is counted in each.
@@ -153,14 +132,3 @@ class SpanPacker:
 
 def _is_of_images(reason: str) -> bool:
     return reason.startswith("image: ") or reason.endswith(": image left out")
-
-
-def _classes(saved: Sequence[SavedAnnotations]) -> ExportClasses:
-    """Return the classes of boxes and masks, the same for every span: those that are meant, else all of the tables."""
-    called: dict[str, str] = {}
-    for each in saved:
-        if each.source.kind.name in ("bbox", "segmentation"):
-            names = each.source.class_names
-            for label in each.labels if each.labels is not None else names:
-                called.setdefault(label, names.get(label, label))
-    return ExportClasses.of(called.items())

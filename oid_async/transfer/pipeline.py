@@ -12,7 +12,7 @@ the group; no other task waits for it.
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
 from oid_async.report import Outcome
@@ -24,7 +24,23 @@ from oid_async.transfer.image_transfer import Failed, ImageTransfer, Retry, Targ
 from oid_async.transfer.keep_alive import KeepAliveChain
 from oid_async.transfer.scheduler import HostScheduler, InHand
 from oid_async.transfer.tail import LOOK_S, Tail
-from oid_async.transfer.targets import Targets
+
+
+class TargetSource(Protocol):
+    """What a pipeline is to fetch: the plan of one run (`transfer.targets.Targets`), or of one part after another."""
+
+    @property
+    def rests(self) -> bool:
+        """Whether all that there is so far was yielded, and more may come."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[Target]:
+        """Yield what is to be fetched."""
+        ...
+
+    async def read(self, places: Sequence[int]) -> Sequence[Target]:
+        """Return the targets at these places, in their order."""
+        ...
 
 
 class _ExternalWorkers(Protocol):
@@ -50,7 +66,7 @@ class Pipeline:
 
     def __init__(
         self,
-        targets: Targets,
+        targets: TargetSource,
         fetcher: Fetcher,
         writer: ImageWriter,
         recipients: Recipients,
@@ -122,7 +138,7 @@ class Pipeline:
             await asyncio.sleep(LOOK_S)
             in_hand = pool.in_hand() if pool is not None else []
             self._look_what_holds(in_hand)
-            if (left := scheduler.left()) is not None:
+            if (left := scheduler.left(rests=self._targets.rests)) is not None:
                 tail.look(*left, in_hand=in_hand, transfers_end=client.transfers_end)
                 scheduler.release_given_up()
 

@@ -267,12 +267,13 @@ class HostScheduler(Generic[Item]):
         self._unfinished -= 1
         self._wake_all_if_done()
 
-    def left(self) -> tuple[list[Left], int] | None:
+    def left(self, *, rests: bool = False) -> tuple[list[Left], int] | None:
         """Return what is left once the whole plan was put, by host, and how many images are neither there nor done.
 
-        Those are handled elsewhere, or are being stored. None while there is more of the plan.
+        Those are handled elsewhere, or are being stored. None while there is more of the plan; a plan that `rests` may
+        go on later.
         """
-        if not self._plan_ended:
+        if not (self._plan_ended or rests):
             return None
         found = self.waiting()
         counted = sum(of_host.queued + of_host.in_flight + of_host.retries for of_host in found)

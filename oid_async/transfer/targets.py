@@ -31,6 +31,8 @@ class Targets:
     `deliver` is awaited with the outcome of each image that needs no request, except the keys in `delivered`.
     """
 
+    rests = False
+
     def __init__(
         self,
         files: Sequence[Path],
