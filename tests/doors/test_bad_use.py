@@ -19,7 +19,6 @@ from support.published import (
     Finished,
     Image,
     counted_origin,
-    publish_lookalike,
     run_cli,
     tiny_jpeg,
     typed,
@@ -323,10 +322,10 @@ async def test_a_second_run_in_the_same_folder_is_refused(mirror: Path, tmp_path
 def test_json_prints_one_object_and_nothing_else(mirror: Path, tmp_path: Path) -> None:
     """--json puts exactly one object on stdout; messages stay on stderr; --quiet silences them."""
     command = ["--mirror", mirror, "--savepath", tmp_path / "d", "--json"]
-    plan = run_cli("plan", *command)
+    plan = typed("plan", *command)
     assert plan.stdout.count("\n") == 1
     assert json.loads(plan.stdout)["to_download"] == 1
-    dry = run_cli("download", *command, "--dry-run", "--quiet")
+    dry = typed("download", *command, "--dry-run", "--quiet")
     assert json.loads(dry.stdout).keys() == json.loads(plan.stdout).keys()
     assert dry.stderr == ""
     done = run_cli("download", *command)
@@ -385,12 +384,11 @@ async def test_the_python_door_raises_for_the_machine(mirror: Path, here: Path) 
         await oid_async.download(savepath=here / "file/below", mirror=mirror)
 
 
-def test_ids_of_a_users_own_need_boxes_of_their_own(tmp_path: Path) -> None:
+def test_ids_of_a_users_own_need_boxes_of_their_own(lookalike: Path, tmp_path: Path) -> None:
     """An image table with ids of its own beside the published boxes is refused in one line that says what to do."""
     table = tmp_path / "own.csv"
     table.write_text("ImageID,OriginalURL\n1,http://x.org/1.jpg\n2,http://x.org/2.jpg\n")
-    mirror = publish_lookalike(tmp_path / "mirror")
-    done = typed("plan", "--mirror", mirror, "--imageURL", table, "--split", "validation")
+    done = typed("plan", "--mirror", lookalike, "--imageURL", table, "--split", "validation")
     assert done.code == 2
     assert "--annotation" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

@@ -22,7 +22,6 @@ from support.published import (
     columns_of,
     counted_origin,
     image_names,
-    publish_lookalike,
     read_csv,
     read_manifest,
     run_cli,
@@ -799,14 +798,13 @@ def test_demo_twice(tmp_path: Path) -> None:
     assert tree(tmp_path / "there") == before
 
 
-def test_demo_default_folder(tmp_path: Path) -> None:
+def test_demo_default_folder(lookalike: Path, tmp_path: Path) -> None:
     """Without a folder the demo writes to demo_data, and its pictures are those of the look-alike."""
     done = run_cli("demo", "--quiet", cwd=tmp_path)
     assert (done.code, done.stdout, done.stderr) == (0, "", "")
-    mirror = publish_lookalike(tmp_path / "mirror")
     for row in read_manifest(tmp_path / "demo_data"):
         if row["Status"] == "ok":
-            original = mirror / IMAGE_BUCKET / row["Subset"] / f"{row['ImageID']}.jpg"
+            original = lookalike / IMAGE_BUCKET / row["Subset"] / f"{row['ImageID']}.jpg"
             assert (tmp_path / "demo_data/images" / row["FileName"]).read_bytes() == original.read_bytes()
 
 

@@ -353,7 +353,7 @@ EXTREMES = st.lists(st.tuples(SPAN_OF, SPAN_OF, st.sampled_from(sorted(NAMES))),
 SIZES = st.sampled_from([(1, 1), (1, 1024), (64, 48), (1024, 683), (683, 1024)])
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(rows=EXTREMES, size=SIZES)
 def test_extreme_boxes_survive_every_format(
     tmp_path_factory: pytest.TempPathFactory, rows: list[Any], size: tuple[int, int]

@@ -140,14 +140,15 @@ def test_an_interrupted_run_can_be_read(tmp_path: Path, number: signal.Signals) 
     assert not (out / ".oid_async" / "plan").exists()
 
 
-def test_a_run_killed_at_any_moment_can_be_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("moments", [(1, 12), pytest.param((0, 1, 2, 12, 30), marks=pytest.mark.slow)], ids=len)
+def test_a_run_killed_at_any_moment_can_be_read(tmp_path: Path, moments: tuple[int, ...]) -> None:
     """From the first moment on there is no manifest and no query, an error that says so, or all that has landed."""
     objects, out = Slow(staged=False), tmp_path / "out"
     objects.pause_s = 0.05
     chance = random.Random(16)
     with origin_in_a_thread(objects) as url:
         seen = set()
-        for images in (0, 1, 2, 12, 30):
+        for images in moments:
             run = begin(url, out, images=images)
             time.sleep(chance.uniform(0, 0.3))
             run.kill()

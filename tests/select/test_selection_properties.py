@@ -420,10 +420,10 @@ async def answer(case: Case, folder: Path, cache: MirrorTables) -> SelectionResu
     return found
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(cases(), st.sampled_from(FORMS), st.sampled_from((16, 9, 6)))
 def test_selection_equals_brute_force(case: Case, forms: Sequence[str], slice_rows: int) -> None:
-    """Twelve queries for boxes, lists and forms of tables; test_choosing has every option, the slow twin more."""
+    """Eight queries for boxes, lists and forms of tables; test_choosing has every option, the slow twin more."""
     assert_selection_equals_brute_force(case, forms, slice_rows)
 
 
