@@ -1,7 +1,7 @@
-"""The bytes of saved images: from files under images/, or from tar shards."""
+"""The bytes of saved images: from files under images/, from tar shards, or from ranges (`dataset.packed_images`)."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +16,7 @@ from oid_async.store.disk import is_plain, plain_file
 
 _BLOCK = 512
 # The JSON of a sample with a thousand masks has some hundred kilobytes.
-_MOST_SAMPLE_BYTES = 64 << 20
+MOST_SAMPLE_BYTES = 64 << 20
 _INDEX_SCHEMA = {"key": pl.String, "offset": pl.Int64, "size": pl.Int64}
 # A tar header: the bytes of the name, of the size in octal digits, and of the type.
 _NAME, _SIZE, _TYPE = slice(0, 100), slice(124, 136), slice(156, 157)
@@ -24,39 +24,98 @@ _NAME, _SIZE, _TYPE = slice(0, 100), slice(124, 136), slice(156, 157)
 _LONG_NAME = b"L"
 
 
+class ByteSource(Protocol):
+    """Bytes that are read by ranges: an open file, an object in a bucket."""
+
+    @property
+    def changed_ns(self) -> int:
+        """A number that is another one once it was written anew: nanoseconds of a file. Raises OSError."""
+        ...
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return bytes from `offset` on. Raises OSError, InputError for what is not there."""
+        ...
+
+    def close(self) -> None:
+        """Give it back."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
-class StoredImage:
-    """One image: `size` bytes of an open file, from `offset` on. A context that closes the file."""
+class OpenFile:
+    """A file that is open to be read."""
 
     file: BufferedReader
-    offset: int
-    size: int
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.file.close()
 
     @property
     def changed_ns(self) -> int:
         """When the file was written to last, in nanoseconds. Raises OSError."""
         return os.fstat(self.file.fileno()).st_mtime_ns
 
-    def read(self, start: int = 0, size: int | None = None) -> bytes:
-        """Return bytes of the image from `start` on, up to its end unless `size` says less. Raises OSError."""
-        size = self.size - start if size is None else min(size, self.size - start)
-        data = os.pread(self.file.fileno(), size, self.offset + start)
+    def read(self, offset: int, size: int) -> bytes:
+        """Return bytes from `offset` on, fewer at the end of the file. Raises OSError."""
+        data = os.pread(self.file.fileno(), size, offset)
         # One call gives two gigabytes at the most.
-        while len(data) < size and (
-            more := os.pread(self.file.fileno(), size - len(data), self.offset + start + len(data))
-        ):
+        while len(data) < size and (more := os.pread(self.file.fileno(), size - len(data), offset + len(data))):
             data += more
         return data
 
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBytes:
+    """Bytes in memory."""
+
+    body: bytes
+    changed_ns: int = 0
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return bytes from `offset` on."""
+        return self.body[offset : offset + size]
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """One image: `size` bytes of a source, from `offset` on. A context that closes the source."""
+
+    source: ByteSource
+    offset: int
+    size: int
+
+    @classmethod
+    def of_file(cls, file: BufferedReader) -> Self:
+        """Return the image that is the whole of an open file. Raises OSError."""
+        return cls(OpenFile(file), 0, os.fstat(file.fileno()).st_size)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the source."""
+        self.source.close()
+
+    @property
+    def changed_ns(self) -> int:
+        """When the source was written to last, in nanoseconds. Raises OSError."""
+        return self.source.changed_ns
+
+    def read(self, start: int = 0, size: int | None = None) -> bytes:
+        """Return bytes of the image from `start` on, up to its end unless `size` says less. Raises as the source."""
+        size = self.size - start if size is None else min(size, self.size - start)
+        return self.source.read(self.offset + start, size)
+
 
 class ImageStore(Protocol):
-    """Reads saved images. A bucket would be a third one."""
+    """Reads saved images."""
 
     def open(self, image_id: str, file_name: str) -> StoredImage:
         """Open one image, to be closed. Raises InputError if it is not there, OSError if it cannot be read."""
@@ -86,7 +145,7 @@ class ImageFiles:
             raise missing_file(path) from error
         except NotPlainError as error:
             raise InputError(error.advice) from error
-        return StoredImage(file, 0, os.fstat(file.fileno()).st_size)
+        return StoredImage.of_file(file)
 
     def read(self, image_id: str, file_name: str) -> bytes:
         """Return the bytes of one image."""
@@ -121,7 +180,7 @@ class ImageShards:
             keys = index.get_column("key")
             row = keys.search_sorted(key)
             if row < len(keys) and keys[row] == key:
-                return StoredImage(plain_file(shard), index["offset"][row], index["size"][row])
+                return StoredImage(OpenFile(plain_file(shard)), index["offset"][row], index["size"][row])
         raise InputError(f"{self._folder}: no shard holds image {image_id}")
 
     def read(self, image_id: str, file_name: str) -> bytes:
@@ -137,11 +196,11 @@ class ImageShards:
         """Return the JSON of a sample: it is the member behind the image."""
         with self.open(image_id, "") as image:
             header = image.offset + -(-image.size // _BLOCK) * _BLOCK
-            members = _members_of(image.file.fileno(), header, self._folder)
+            members = members_of(image.source.read, header, self._folder)
             name, offset, size = next(members, ("", 0, 0))
-            if name != f"{key_of(image_id)}.json" or size > _MOST_SAMPLE_BYTES:
+            if name != f"{key_of(image_id)}.json" or size > MOST_SAMPLE_BYTES:
                 return None
-            return StoredImage(image.file, offset, size).read()
+            return image.source.read(offset, size)
 
     @cached_property
     def _first_keys(self) -> list[tuple[str, Path]]:
@@ -215,13 +274,16 @@ def missing_file(path: str | Path) -> InputError:
 def _members(shard: Path) -> Iterator[tuple[str, int, int]]:
     """Yield name, offset and size of each member."""
     with plain_file(shard) as file:
-        yield from _members_of(file.fileno(), 0, shard)
+        yield from members_of(OpenFile(file).read, 0, shard)
 
 
-def _members_of(descriptor: int, at: int, shard: Path) -> Iterator[tuple[str, int, int]]:
-    """Yield the members from a header on. Only headers are read: twenty times faster than tarfile."""
+def members_of(read: Callable[[int, int], bytes], at: int, shard: Path | str) -> Iterator[tuple[str, int, int]]:
+    """Yield name, offset and size of the members of a tar from a header on; `read` gives bytes by offset and size.
+
+    Only headers are read: twenty times faster than tarfile.
+    """
     long_name = None
-    while len(header := os.pread(descriptor, _BLOCK, at)) == _BLOCK and header[0]:
+    while len(header := read(at, _BLOCK)) == _BLOCK and header[0]:
         try:
             size = int(header[_SIZE].rstrip(b"\0 "), 8)
         except ValueError as error:
@@ -229,7 +291,7 @@ def _members_of(descriptor: int, at: int, shard: Path) -> Iterator[tuple[str, in
         offset = at + _BLOCK
         at = offset + -(-size // _BLOCK) * _BLOCK
         if header[_TYPE] == _LONG_NAME:
-            long_name = os.pread(descriptor, size, offset)
+            long_name = read(offset, size)
             continue
         name, long_name = long_name or header[_NAME], None
         yield name.rstrip(b"\0").decode("utf-8", "replace"), offset, size

@@ -8,11 +8,15 @@ from oid_async.errors import InputError, NotPlainError
 from oid_async.store.disk import read_plain
 
 
-def read_query_file(savepath: Path) -> dict[str, Any]:
-    """Return SAVEPATH/query.json as a dict. Raises InputError when it is not there or no JSON object."""
-    path = savepath / "query.json"
+def read_query_file(savepath: Path, name: str | None = None) -> dict[str, Any]:
+    """Return SAVEPATH/query.json as a dict. Raises InputError when it is not there or no JSON object.
+
+    `name` is what messages call it, if not its path.
+    """
+    file = savepath / "query.json"
+    path = name or file
     try:
-        content = json.loads(read_plain(path).decode())
+        content = json.loads(read_plain(file).decode())
     except FileNotFoundError as error:
         raise InputError(f"{path}: it is not there, so nothing says what to fetch; run the download again") from error
     except NotPlainError as error:
@@ -24,7 +28,7 @@ def read_query_file(savepath: Path) -> dict[str, Any]:
     return content
 
 
-def unusable(path: Path, error: Exception) -> InputError:
+def unusable(path: Path | str, error: Exception) -> InputError:
     """Return the error for a query.json that cannot be repeated."""
     reason = str(error).split("\n", 1)[0][:300] or type(error).__name__
     return InputError(f"{path}: cannot be repeated ({reason}); run the download again")

@@ -1,4 +1,4 @@
-"""The one reader of a folder that a download has filled: `oid_async.open` returns it."""
+"""The one reader of what a download has filled, a folder or a bucket: `oid_async.open` returns it."""
 
 import hashlib
 import os
@@ -12,12 +12,15 @@ from typing import Any, Literal, Protocol, Self
 import polars as pl
 
 from oid_async.dataset.image_store import ImageFiles, ImagesBeingPacked, ImageShards, ImageStore
+from oid_async.dataset.packed_images import SHARD_SCHEMA, PackedImages
+from oid_async.dataset.place_files import PlaceFiles, counted_masks
 from oid_async.dataset.query_file import read_query_file
 from oid_async.dataset.tables import SavedTable
 from oid_async.errors import InputError
 from oid_async.forks import refuse_forked_child
 from oid_async.openimages.kinds import KINDS, KindName
 from oid_async.openimages.vocabulary import OTHER_SPLITS, SPLITS
+from oid_async.options.places import Place
 from oid_async.report import Report
 from oid_async.store.disk import has_plain, plain_file
 from oid_async.store.folder import Folder, packed_in
@@ -59,7 +62,7 @@ class MadeTables(Protocol):
 
 
 class SavedDataset:
-    """A folder that a download has filled, opened to read: `oid_async.open(savepath)` returns one.
+    """What a download has filled, a folder or a bucket, opened to read: `oid_async.open(savepath)` returns one.
 
     Polars LazyFrames, in order of ImageID and then as published; a kind that was not saved has no rows:
 
@@ -91,19 +94,33 @@ class SavedDataset:
     fractions of the image, 0 to 1; Width and Height are pixels; a flag is 1, 0, or -1 for unknown; times are seconds. A
     column that a table of a user's own has not is null (a flag -1); further columns follow as String. `timed_caption`
     and `traces` are null unless they were saved (`--traces`). Narratives call the id `image_id`, as their file does;
-    all others call it ImageID.
+    all others call it ImageID. Of a download past one machine `images` has two more columns, Shard (String), the key of
+    the shard below SAVEPATH, and ShardOffset (Int64), the first byte of the image in it, null in Parquet shards.
+
+    Of a bucket the manifest is fetched when it is opened, each other table when it is first asked for, into a temporary
+    folder; of shards the bytes of the images that are asked for. `close()` removes what was fetched.
     """
 
     def __init__(
-        self, folder: Folder, purpose: Purpose = "read", *, made: MadeTables | None = None, shards: Path | None = None
+        self,
+        folder: Folder,
+        purpose: Purpose = "read",
+        *,
+        made: MadeTables | None = None,
+        shards: Path | None = None,
+        files: PlaceFiles | None = None,
     ) -> None:
         refuse_forked_child()
         self.folder = folder
         self.made = made
-        manifest = folder.manifest if made is None else made.manifest
-        self.manifest = TableFile(manifest, str(folder.manifest))
+        self.files = files
+        if files is not None:
+            self.manifest = TableFile(files.fetch("manifest.parquet"), files.name("manifest.parquet"))
+        else:
+            self.manifest = TableFile(folder.manifest if made is None else made.manifest, str(folder.manifest))
+        manifest = self.manifest.path
         self.image_files = ImageFiles(folder.images)
-        self._shards = packed_in(folder)
+        self._shards = packed_in(folder) if files is None else None
         self._named_shards = shards
         self._check_manifest(purpose)
         self._images = _with_dtypes(pl.scan_parquet(manifest, glob=False))
@@ -121,12 +138,15 @@ class SavedDataset:
         self.close()
 
     def close(self) -> None:
-        """Remove the tables that were made of an unfinished run; without it they go when the program ends.
+        """Remove the tables that were made of an unfinished run, or fetched; without it they go when the program ends.
 
-        No LazyFrame of this dataset can be collected afterwards. Of a finished run there is nothing to remove.
+        No LazyFrame of this dataset can be collected afterwards. Of a finished run in a folder there is nothing to
+        remove.
         """
         if self.made is not None:
             self.made.remove()
+        if self.files is not None:
+            self.files.remove()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -134,9 +154,9 @@ class SavedDataset:
         return () if self.made is None else (self.made.note,)
 
     @property
-    def savepath(self) -> Path:
-        """The folder."""
-        return self.folder.path
+    def savepath(self) -> Place:
+        """The folder, or the bucket with its prefix."""
+        return self.folder.path if self.files is None else self.files.place
 
     @property
     def images(self) -> pl.LazyFrame:
@@ -210,7 +230,9 @@ class SavedDataset:
         etag, last_modified, md5), `sources` where images were fetched from, `categories` the MIDs of each category,
         `site` the mirror or None, `program` the version. Raises InputError if the file is missing or damaged.
         """
-        return read_query_file(self.savepath)
+        if self.files is None:
+            return read_query_file(self.folder.path)
+        return read_query_file(self.files.fetch("query.json").parent, self.files.name("query.json"))
 
     @property
     def report(self) -> Report:
@@ -239,12 +261,15 @@ class SavedDataset:
         if self.made is not None:
             # Its damaged rows, masks and recordings are counted at its end.
             return report
-        bad_rows = self.savepath / "bad_rows.csv"
+        bad_rows = self._file("bad_rows.csv")
         if has_plain(bad_rows):
             report.bad_rows = pl.scan_csv(bad_rows, infer_schema=False, glob=False).select(pl.len()).collect().item()
+        if self.files is not None:
+            report.masks = counted_masks(self.files)
+            return report
         if self.table("segmentation").exists and self.masks_folder.is_dir():
             report.masks = _files_of(self.masks.select("MaskPath"), self.masks_folder)
-        recordings = self.savepath / KINDS["narrative"].folder / "voice"
+        recordings = self.folder.path / KINDS["narrative"].folder / "voice"
         if self.table("narrative").exists and recordings.is_dir():
             names = self.narratives.select(pl.col("voice_recording").str.split("/").list.last())
             report.recordings = _files_of(names, recordings)
@@ -264,24 +289,35 @@ class SavedDataset:
         return _with_dtypes(pl.scan_parquet(manifest, glob=False))
 
     def table(self, kind: KindName) -> SavedTable:
-        """Return the table of a kind of annotations."""
+        """Return the table of a kind of annotations; that of a bucket is fetched."""
         refuse_forked_child()
+        if self.files is not None:
+            file = KINDS[kind].file
+            return SavedTable(KINDS[kind], self.files.fetch(file), self.files.name(file))
         return SavedTable.under(self._annotations, kind)
+
+    def has(self, kind: KindName) -> bool:
+        """Return whether annotations of a kind were saved; nothing is fetched."""
+        return self.table(kind).exists if self.files is None else self.files.size(KINDS[kind].file) is not None
 
     @property
     def kinds(self) -> tuple[KindName, ...]:
         """The kinds of annotations that were saved."""
-        return tuple(kind for kind in KINDS if self.table(kind).exists)
+        return tuple(filter(self.has, KINDS))
 
     @property
     def masks_folder(self) -> Path:
         """Where the pictures of masks are, by MaskPath."""
-        return self.savepath / KINDS["segmentation"].folder / "masks"
+        return self.folder.path / KINDS["segmentation"].folder / "masks"
 
     @property
     def attribution(self) -> Path:
         """The table of what CC BY asks for."""
-        return self.manifest.path.with_name("ATTRIBUTION.csv")
+        return self.manifest.path.with_name("ATTRIBUTION.csv") if self.files is None else self._file("ATTRIBUTION.csv")
+
+    def _file(self, name: str) -> Path:
+        """Return a file of the last run's end, which need not exist; that of a bucket is fetched."""
+        return self.folder.path / name if self.files is None else self.files.fetch(name)
 
     @property
     def _annotations(self) -> Path:
@@ -289,15 +325,17 @@ class SavedDataset:
 
         Raises InputError if they cannot be made.
         """
-        return self.savepath if self.made is None else self.made.annotations()
+        return self.folder.path if self.made is None else self.made.annotations()
 
     @cached_property
     def image_store(self) -> ImageStore:
-        """Where the bytes of images are read from: files or shards. A bucket would be a third one."""
+        """Where the bytes of images are read from: files, shards, or ranges of the shards of a place."""
+        if self.packed_images is not None:
+            return self.packed_images
         if self._shards is None:
             return self.image_files
         # The note may come from anywhere, with the folder: what it names elsewhere is read if the reader names it, too.
-        place = self._named_shards or self.savepath / "export" / "webdataset"
+        place = self._named_shards or self.folder.path / "export" / "webdataset"
         if not place.is_dir() or (self._named_shards is None and place.is_symlink()):
             raise InputError(
                 f"{self.savepath}: its images are in shards, and there are none in {place}; if they are in "
@@ -306,9 +344,15 @@ class SavedDataset:
         shards = ImageShards(place)
         return shards if self.made is None else ImagesBeingPacked(self.image_files, shards)
 
+    @cached_property
+    def packed_images(self) -> PackedImages | None:
+        """The images of a place that a download past one machine has filled, None of any other folder."""
+        return None if self.files is None else PackedImages(self.files, self.manifest, self.images)
+
     def chosen_classes(self) -> pl.DataFrame:
         """Return LabelName and Category of the selected classes, in order; empty if there is no label_data.csv."""
-        path = self._annotations / KINDS["bbox"].folder / "label_data.csv"
+        name = f"{KINDS['bbox'].folder}/label_data.csv"
+        path = self._annotations / name if self.files is None else self.files.fetch(name)
         if not has_plain(path):
             return pl.DataFrame(schema={"LabelName": pl.String, "Category": pl.String})
         with reading(TableFile(path, str(path))):
@@ -318,26 +362,28 @@ class SavedDataset:
         """Return the SHA-256 of the manifest and the sizes of the tables: another query gives others."""
         with plain_file(self.manifest.path) as file:
             manifest = hashlib.file_digest(file, "sha256").hexdigest()
+        if self.files is not None:
+            return {"manifest": manifest, "tables": {kind.file: self.files.size(kind.file) for kind in KINDS.values()}}
         tables = {kind.file: self.table(name) for name, kind in KINDS.items()}
         sizes = {file: table.path.stat().st_size if table.exists else None for file, table in tables.items()}
         return {"manifest": manifest, "tables": sizes}
 
     def _check_manifest(self, purpose: Purpose) -> None:
         """Raise InputError unless there is a manifest with its columns, and files if they are needed."""
-        path = self.manifest.path
+        path, name = self.manifest.path, self.manifest.name
         if self._shards is not None and purpose in _USE_OF_FILES:
             raise InputError(
                 f"{self.savepath}: its images are in the shards of {self._shards}, no files to {_USE_OF_FILES[purpose]}"
             )
         if not has_plain(path):
             raise InputError(
-                f"{path}: there is no manifest to {_USE_OF_MANIFEST[purpose]}; let a download run to its end first"
+                f"{name}: there is no manifest to {_USE_OF_MANIFEST[purpose]}; let a download run to its end first"
             )
         with reading(self.manifest):
             present = pl.scan_parquet(path, glob=False).collect_schema()
-        for column in MANIFEST_SCHEMA:
+        for column in (*MANIFEST_SCHEMA, *(SHARD_SCHEMA if self.files is not None else ())):
             if column not in present:
-                raise InputError(f"{path}: column {column!r} is missing; it is no manifest of this program's")
+                raise InputError(f"{name}: column {column!r} is missing; it is no manifest of this program's")
 
     def _check_file_names(self) -> None:
         """Raise InputError if the name of a saved image leads out of the folder of images."""
@@ -352,7 +398,8 @@ class SavedDataset:
 def _with_dtypes(images: pl.LazyFrame) -> pl.LazyFrame:
     """Return the manifest in its dtypes; where it has roles, an image without one is selected."""
     there = images.collect_schema()
-    images = images.with_columns(pl.col(name).cast(dtype) for name, dtype in MANIFEST_SCHEMA.items())
+    shards = {name: dtype for name, dtype in SHARD_SCHEMA.items() if name in there}
+    images = images.with_columns(pl.col(name).cast(dtype) for name, dtype in {**MANIFEST_SCHEMA, **shards}.items())
     if not any(name in there for name in ROLE_SCHEMA):
         return images
     columns = {name: pl.col(name).cast(dtype) if name in there else None for name, dtype in ROLE_SCHEMA.items()}

@@ -31,7 +31,7 @@ def check_tables(dataset: SavedDataset, *, edited: bool, advice: str | None = No
     if dataset.made is not None:
         return
     for name in _NAMES:
-        path = dataset.savepath / name
+        path = dataset.folder.path / name
         if has_plain(path) and not name.endswith(".parquet"):
             _check_end(path)
     record = None if edited else read_record(dataset.folder)
@@ -41,7 +41,7 @@ def check_tables(dataset: SavedDataset, *, edited: bool, advice: str | None = No
         path: (size, md5) for path, size, md5 in record.select(list(RECORD_SCHEMA)).iter_rows() if path in _NAMES
     }
     for name in _NAMES:
-        _check_record(dataset.savepath / name, written.get(name), advice or _what_to_do(dataset.savepath))
+        _check_record(dataset.folder.path / name, written.get(name), advice or _what_to_do(dataset.folder.path))
 
 
 def table_faults(dataset: SavedDataset) -> Iterator[str]:
@@ -56,9 +56,9 @@ def table_faults(dataset: SavedDataset) -> Iterator[str]:
     if record is not None:
         tables = record.filter(pl.col("path").is_in(_NAMES)).select(list(RECORD_SCHEMA))
         written = {path: (size, md5) for path, size, md5 in tables.iter_rows()}
-    advice = f"if nobody has edited it, run the download again or oid-async verify {dataset.savepath} --repair"
+    advice = f"if nobody has edited it, run the download again or oid-async verify {dataset.folder.path} --repair"
     for name in _NAMES:
-        path = dataset.savepath / name
+        path = dataset.folder.path / name
         try:
             if has_plain(path) and not name.endswith(".parquet"):
                 _check_end(path)

@@ -58,10 +58,14 @@ SCHEMAS: dict[KindName, Schema] = {
 
 @dataclass(frozen=True, slots=True)
 class SavedTable:
-    """The table of one kind of annotations under SAVEPATH, which need not exist."""
+    """The table of one kind of annotations under SAVEPATH, which need not exist.
+
+    `name` is what messages call it: its path, unless it was fetched from elsewhere.
+    """
 
     kind: Kind
     path: Path
+    name: str = ""
 
     @classmethod
     def under(cls, savepath: Path, kind: KindName) -> "SavedTable":
@@ -76,7 +80,7 @@ class SavedTable:
     @property
     def file(self) -> TableFile:
         """The table under the name that messages give it."""
-        return TableFile(self.path, str(self.path))
+        return TableFile(self.path, self.name or str(self.path))
 
     def columns(self) -> Sequence[str]:
         """Return the columns of the CSV file. Raises InputError."""

@@ -132,7 +132,7 @@ class ExportSource:
         self._scratch = scratch
         self._given_classes = classes
         wanted = [kind for kind in kinds if kind != "segmentation" or not options.no_masks]
-        self.kinds = tuple(kind for kind in wanted if dataset.table(kind).exists)
+        self.kinds = tuple(kind for kind in wanted if dataset.has(kind))
         self._images = scratch / "images.parquet"
         self.needs_pictures = not options.no_files or options.format in _HOLDS_IMAGES
         self.planned = ExportPlan(Counter(), Counter(), Counter())
@@ -361,7 +361,7 @@ class ExportSource:
         present = table.columns()
         for name in ("ImageID", "LabelName", *table.kind.numbers):
             if name not in present:
-                raise InputError(f"{table.path}: column {name!r} is missing: there are no boxes to export")
+                raise InputError(f"{table.file.name}: column {name!r} is missing: there are no boxes to export")
         own = ["MaskPath", "BoxID", "PredictedIoU", "Clicks"] if kind == "segmentation" else ["Source", "Confidence"]
         sides = zip(SIDES, table.kind.numbers, strict=True)
         rows = self._with_own_ids(table.as_text()).select(

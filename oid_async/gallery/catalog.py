@@ -203,7 +203,7 @@ class Catalog:
             counts = snapshot.manifest.counts
             statuses = {status: counts.statuses.get(status, 0) for status in ("ok", "failed", "pending")}
             return {
-                "name": snapshot.dataset.savepath.name or str(snapshot.dataset.savepath),
+                "name": snapshot.dataset.folder.path.name or str(snapshot.dataset.folder.path),
                 "notes": self._notes(snapshot),
                 "revision": self._revision,
                 "images": {"selected": counts.selected, **statuses},

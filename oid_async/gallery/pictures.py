@@ -4,7 +4,6 @@ What is asked for is an image of the manifest or the plain name of a mask, never
 dot-dot or a NUL in it names nothing. Links are not followed, pipes and devices not opened.
 """
 
-import os
 import re
 import threading
 from contextlib import nullcontext, suppress
@@ -48,7 +47,7 @@ class Pictures:
             if (header.width or 0) * (header.height or 0) > _MOST_PIXELS:
                 raise NotShownError(f"too large to be shown: it claims {header.width} x {header.height} pixels")
         except BaseException:
-            image.file.close()
+            image.close()
             raise
         return image
 
@@ -96,7 +95,7 @@ class Pictures:
             if (refused := refuse_mask(mask.read(0, HEAD_BYTES), mask.size)) is not None:
                 raise NotShownError(f"it is not shown: {refused[1]}")
         except BaseException:
-            mask.file.close()
+            mask.close()
             raise
         return mask
 
@@ -123,4 +122,4 @@ def _opened(path: Path) -> StoredImage:
         raise NotFoundError(_NO_MASK) from error
     except NotPlainError as error:
         raise NotFoundError(f"it is {error.strerror}, and so not opened") from error
-    return StoredImage(file, 0, os.fstat(file.fileno()).st_size)
+    return StoredImage.of_file(file)

@@ -168,7 +168,7 @@ class GalleryServer:
                 await self._send_blocks(request, response, opened)
             return response
         finally:
-            opened.file.close()
+            opened.close()
 
     async def _send_blocks(self, request: web.BaseRequest, response: web.StreamResponse, opened: StoredImage) -> None:
         """Send all of a file. Raises ConnectionError once it cannot go on: the browser sees that it was cut."""
@@ -241,7 +241,7 @@ def _with_etag(open_it: Callable[[], StoredImage | bytes]) -> tuple[StoredImage 
     try:
         return opened, f'"{opened.size:x}-{opened.changed_ns:x}"'
     except OSError:
-        opened.file.close()
+        opened.close()
         raise
 
 
@@ -249,4 +249,4 @@ def _close_opened(opening: "asyncio.Future[tuple[StoredImage | bytes, str]]") ->
     if not opening.cancelled() and opening.exception() is None:
         opened, _ = opening.result()
         if not isinstance(opened, bytes):
-            opened.file.close()
+            opened.close()

@@ -178,7 +178,7 @@ class Snapshot:
             raise
         except (OidError, OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             is_full = machine_error(error) is not None
-            self.index_error = str(storage_error(error, self.dataset.savepath) if is_full else error)
+            self.index_error = str(storage_error(error, self.dataset.folder.path) if is_full else error)
 
     @property
     def is_indexed(self) -> bool:

@@ -17,7 +17,6 @@ from oid_async.gallery.pictures import Pictures
 from oid_async.gallery.server import GalleryServer
 from oid_async.gallery.state import State
 from oid_async.gallery.thumbnails import ThumbnailCache
-from oid_async.store.folder import Folder
 
 
 class PlainCatalog(Catalog):
@@ -117,7 +116,7 @@ async def served(
 ) -> AsyncIterator[Served]:
     """Serve a folder on a free port; the browser has entered."""
     catalog, guard, said = PlainCatalog(dataset, answers or {}), Guard(host), list[str]()
-    pictures = Pictures(catalog, ThumbnailCache(Folder(dataset.savepath).state / "gallery" / "thumbnails"))
+    pictures = Pictures(catalog, ThumbnailCache(dataset.folder.state / "gallery" / "thumbnails"))
     server = GalleryServer(catalog, pictures, guard, read_static(), said.append)
     runner = web.ServerRunner(server.web_server, shutdown_timeout=0.1)
     await runner.setup()

@@ -1,0 +1,188 @@
+"""The files of a place that a download past one machine has filled, as its readers want them: a folder, or a bucket.
+
+Tables are files: those of a bucket are fetched into a temporary folder when they are first asked for. Of shards ranges
+are read. Keys are relative to the place, parts joined by "/". Blocking; safe to use from several threads.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Protocol
+
+from oid_async.errors import InputError, NotPlainError
+from oid_async.objects.store import MissingError, Objects
+from oid_async.options.places import Place
+from oid_async.store.atomic import read_json
+from oid_async.store.disk import is_plain, plain_file
+from oid_async.store.folder import Folder
+
+
+class PlaceFiles(Protocol):
+    """The files of one place. `folder` is where its tables are files, once they are fetched."""
+
+    folder: Folder
+
+    @property
+    def place(self) -> Place:
+        """The folder or bucket."""
+        ...
+
+    def name(self, key: str) -> str:
+        """Return what messages call a file."""
+        ...
+
+    def size(self, key: str) -> int | None:
+        """Return the size of a file in bytes, None where there is none."""
+        ...
+
+    def fetch(self, key: str) -> Path:
+        """Return a file as one of this disk; nothing is at this path if the place has none."""
+        ...
+
+    def forget(self, key: str) -> None:
+        """Give the room of a fetched file back: it is fetched anew when it is asked for again."""
+        ...
+
+    def changed_ns(self, key: str) -> int:
+        """Return a number that is another one once a shard was written anew. Raises OSError."""
+        ...
+
+    def read(self, key: str, starts: Sequence[int], sizes: Sequence[int]) -> list[bytes]:
+        """Return ranges of a file; those of neighbours come at once. Raises InputError where it has none."""
+        ...
+
+    def remove(self) -> None:
+        """Remove what was fetched."""
+        ...
+
+
+class FolderFiles:
+    """The files of a folder: they are read where they are."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+
+    @property
+    def place(self) -> Place:
+        """The folder."""
+        return self.folder.path
+
+    def name(self, key: str) -> str:
+        """Return the path of a file."""
+        return str(self.folder.path / key)
+
+    def size(self, key: str) -> int | None:
+        """Return the size of a plain file in bytes, None where there is none."""
+        path = self.folder.path / key
+        return os.lstat(path).st_size if is_plain(path) else None
+
+    def fetch(self, key: str) -> Path:
+        """Return the path of a file, which need not exist."""
+        return self.folder.path / key
+
+    def forget(self, key: str) -> None:
+        """Do nothing: the file is the place's own."""
+
+    def changed_ns(self, key: str) -> int:
+        """Return when a file was written to last."""
+        return os.stat(self.folder.path / key).st_mtime_ns
+
+    def read(self, key: str, starts: Sequence[int], sizes: Sequence[int]) -> list[bytes]:
+        """Return ranges of a file."""
+        path = self.folder.path / key
+        try:
+            if path.parent.is_symlink():
+                raise NotPlainError("a link, not a folder", path.parent)
+            with plain_file(path) as file:
+                return [os.pread(file.fileno(), size, start) for start, size in zip(starts, sizes, strict=True)]
+        except FileNotFoundError as error:
+            raise missing_object(self, key) from error
+        except NotPlainError as error:
+            raise InputError(error.advice) from error
+
+    def remove(self) -> None:
+        """Do nothing: nothing was fetched."""
+
+
+class BucketFiles:
+    """The files of a bucket. What was fetched goes with `remove`, or when the program ends."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._sizes: dict[str, int | None] = {}
+        self._lock = Lock()
+        self._made_by = os.getpid()
+        self.folder = Folder(Path(tempfile.mkdtemp(prefix="oid-async-")))
+        atexit.register(self.remove)
+
+    @property
+    def place(self) -> Place:
+        """The bucket and its prefix."""
+        return self._objects.place
+
+    def name(self, key: str) -> str:
+        """Return the URL of an object."""
+        return f"{self.place}/{key}"
+
+    def size(self, key: str) -> int | None:
+        """Return the size of an object in bytes, None where there is none; what was seen once is not asked again."""
+        if key not in self._sizes:
+            found = self._objects.head(key)
+            self._sizes[key] = None if found is None else found.size
+        return self._sizes[key]
+
+    def fetch(self, key: str) -> Path:
+        """Return an object as a file, which does not exist where the bucket has none."""
+        path = self.folder.path / key
+        with self._lock:
+            if not path.exists() and self.size(key) is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                part = path.with_name(f"{path.name}.part")
+                try:
+                    self._objects.get_file(key, part)
+                except MissingError:
+                    part.unlink(missing_ok=True)
+                else:
+                    part.rename(path)
+        return path
+
+    def forget(self, key: str) -> None:
+        """Remove a fetched file."""
+        with self._lock:
+            (self.folder.path / key).unlink(missing_ok=True)
+
+    def changed_ns(self, key: str) -> int:
+        """Return 0: a shard is written once."""
+        return 0
+
+    def read(self, key: str, starts: Sequence[int], sizes: Sequence[int]) -> list[bytes]:
+        """Return ranges of an object."""
+        try:
+            return self._objects.get_ranges(key, starts, sizes)
+        except MissingError as error:
+            raise missing_object(self, key) from error
+
+    def remove(self) -> None:
+        """Remove what was fetched; safe to call twice. A forked child leaves it to the process that fetched it."""
+        atexit.unregister(self.remove)
+        if os.getpid() == self._made_by:
+            shutil.rmtree(self.folder.path, ignore_errors=True)
+
+
+def counted_masks(files: PlaceFiles) -> dict[str, int]:
+    """Return what became of the masks, which are in the samples of shards, as the last run has counted it."""
+    counts = read_json(files.fetch("report.json"))
+    masks = counts.get("masks") if isinstance(counts, dict) else None
+    return masks if isinstance(masks, dict) else {}
+
+
+def missing_object(files: PlaceFiles, key: str) -> InputError:
+    """Return the error for a file that the tables of a place speak of, and that is not there."""
+    return InputError(
+        f"{files.name(key)}: it is not there, though the tables speak of it; oid-async verify {files.place} says what "
+        "else is missing"
+    )
