@@ -15,7 +15,7 @@
 PLAN = ".oid_async/plan.json"
 PLANS = ".oid_async/plan"
 RECORDS = ".oid_async/records"
-# Published with the query, before plan.json; the end copies them to the top of the place. Absent where there is none.
+# Published before plan/00.json; the end copies them to the top of the place. Absent where there is none.
 BAD_ROWS = ".oid_async/plan/bad_rows.csv"
 UNKNOWN_IDS = ".oid_async/plan/unknown_ids.txt"
 FINISHED = ".oid_async/finished.json"

@@ -25,7 +25,8 @@ from oid_async.masks.archive import ArchiveState
 from oid_async.openimages.ids import KEY, ROW, IdForm
 from oid_async.openimages.kinds import KINDS, Kind, KindName
 from oid_async.openimages.vocabulary import SPLITS
-from oid_async.store.results import ROLE_SCHEMA, SavedAnnotations
+from oid_async.store.annotation_rows import SavedAnnotations
+from oid_async.store.results import ROLE_SCHEMA
 from oid_async.tables.reading import TableFile, reading
 from oid_async.tables.rows import RowSource
 from oid_async.transfer.targets import PENDING, SOURCES
@@ -65,7 +66,7 @@ def part_bytes(images: pl.DataFrame, archives: Mapping[str, ArchiveState]) -> by
     states = {key: asdict(state) for key, state in sorted(archives.items())}
     file = BytesIO()
     note = {_NOTE: json.dumps({"archives": states})}
-    images.write_parquet(file, metadata=note, row_group_size=_ROW_GROUP, compression="zstd", statistics=False)
+    images.rechunk().write_parquet(file, metadata=note, row_group_size=_ROW_GROUP, compression="zstd", statistics=False)
     return file.getvalue()
 
 

@@ -18,8 +18,8 @@ from oid_async.formats.sieve import sieved
 from oid_async.formats.source import ExportSource, Span
 from oid_async.formats.writer import ExportContext, check_counts
 from oid_async.options.export import ExportOptions
+from oid_async.store.annotation_rows import SavedAnnotations
 from oid_async.store.folder import Folder
-from oid_async.store.results import SavedAnnotations
 
 _SPAN_ROWS = 1024
 _MASKED_ROWS = 128

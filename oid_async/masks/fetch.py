@@ -145,7 +145,7 @@ class MaskFetcher:
     async def _fetch_members(self, archive: Archive, name: str, masks: pl.DataFrame) -> None:
         missing = masks.get_column("MaskPath")
         try:
-            members = await self._find(archive, masks)
+            members = await find_in_archive(archive, masks)
         except FetchError as error:
             self._fail(missing, error.kind, f"{name}: {error}")
             return
@@ -176,24 +176,6 @@ class MaskFetcher:
         # Only after all parts have come: they may have shown that the archive has changed.
         if len(found) < len(missing):
             self._fail(missing.filter(~missing.is_in(found.implode())), "not_found", f"{name} has no such member")
-
-    async def _find(self, archive: Archive, masks: pl.DataFrame) -> pl.DataFrame:
-        """Return the members of an archive that are these masks (see `find_members`).
-
-        A directory in the cache that cannot be read, or does not have all of them, is fetched again: members may have
-        been added since. Raises FetchError, ArchiveError, ChangedError, NoRangeError.
-        """
-        directory = await archive.directory()
-        try:
-            members = await in_thread(find_members, directory, masks)
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
-            if archive.is_fresh:
-                raise
-        else:
-            if len(members) == len(masks) or archive.is_fresh:
-                return members
-        archive.forget()
-        return await in_thread(find_members, await archive.directory(), masks)
 
     async def _fetch_part(self, archive: Archive, start: int, stop: int, members: pl.DataFrame) -> None:
         async with self._large_parts if stop - start > _LARGE_PART_BYTES else nullcontext():
@@ -257,6 +239,25 @@ def _grouped(wanted: pl.LazyFrame) -> pl.DataFrame:
     named = pl.col("MaskPath").str.contains(f"^{NAMES[MASKS].pattern}$")
     frame = wanted.select("MaskPath", "Subset", "Width", "Height").filter(named).unique("MaskPath")
     return frame.with_columns(digit=pl.col("MaskPath").str.slice(0, 1)).sort("MaskPath").collect(engine="streaming")
+
+
+async def find_in_archive(archive: Archive, masks: pl.DataFrame) -> pl.DataFrame:
+    """Return the members of an archive that are these masks (see `find_members`).
+
+    A directory in the cache that cannot be read, or does not have all of them, is fetched again: members may have been
+    added since. Raises FetchError, ArchiveError, ChangedError, NoRangeError.
+    """
+    directory = await archive.directory()
+    try:
+        members = await in_thread(find_members, directory, masks)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        if archive.is_fresh:
+            raise
+    else:
+        if len(members) == len(masks) or archive.is_fresh:
+            return members
+    archive.forget()
+    return await in_thread(find_members, await archive.directory(), masks)
 
 
 def find_members(directory: Path, masks: pl.DataFrame) -> pl.DataFrame:

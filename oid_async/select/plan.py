@@ -36,9 +36,9 @@ _COUNTED = ("Subset", "OriginalURL", "OriginalSize", "OriginalMD5", "Thumbnail30
 _REMEMBERED = ("Known", "KnownSource", "KnownURL")
 PLAN_COLUMNS = (KEY, "ImageID", "FileName", "Action", *_REMEMBERED, "Reason", "CopyBytes", *_CARRIED)
 # The column of a source's URL; the addresses of the bucket's copies are in no table.
-_ADDRESSES: Mapping[Source, str] = {"original": "OriginalURL", "thumbnail": "Thumbnail300KURL"}
+ADDRESSES: Mapping[Source, str] = {"original": "OriginalURL", "thumbnail": "Thumbnail300KURL"}
 # The hosts that transfer.hosts knows as one.
-_ON_FLICKR = r"^(?i)\s*https?://(?:[^/?#]*@)?(?:[^/?#@:]*\.)?staticflickr\.com\.?(?:[:/?#]|\s*$)"
+ON_FLICKR = r"^(?i)\s*https?://(?:[^/?#]*@)?(?:[^/?#@:]*\.)?staticflickr\.com\.?(?:[:/?#]|\s*$)"
 _SPAN_ROWS = 4096
 _MOST_SPANS = 64
 _ROW_GROUP = 4096
@@ -278,8 +278,8 @@ def _count(frame: pl.DataFrame, sources: Sequence[Source], summary: Summary) -> 
     for kind, count in frame.filter(Action="failed").group_by("Reason").len().iter_rows():
         summary.failures[kind] = summary.failures.get(kind, 0) + count
     fetched = frame.filter(Action="fetch")
-    if column := _ADDRESSES.get(sources[0]):
-        summary.on_flickr += int(fetched.get_column(column).str.contains(_ON_FLICKR).sum())
+    if column := ADDRESSES.get(sources[0]):
+        summary.on_flickr += int(fetched.get_column(column).str.contains(ON_FLICKR).sum())
     sizes = fetched.select(_size(sources)).to_series().drop_nulls()
     summary.known_bytes += _sum(sizes)
     summary.sizes_known += len(sizes)
@@ -290,9 +290,9 @@ def _count_lacking(fetched: pl.DataFrame, sources: Sequence[Source], summary: Su
     """Count the images to fetch that the bucket lacks, and those of which that is not known."""
     lacking, unsure = fetched.filter(~pl.col("InBucket")), fetched.filter(pl.col("InBucket").is_null())
     summary.lacking += len(lacking)
-    if sources[0] == "cvdf" and len(sources) > 1 and (column := _ADDRESSES.get(sources[1])):
-        summary.lacking_on_flickr += int(lacking.get_column(column).str.contains(_ON_FLICKR).sum())
-    originals = unsure.select(_original_size()).to_series().drop_nulls()
+    if sources[0] == "cvdf" and len(sources) > 1 and (column := ADDRESSES.get(sources[1])):
+        summary.lacking_on_flickr += int(lacking.get_column(column).str.contains(ON_FLICKR).sum())
+    originals = unsure.select(original_size()).to_series().drop_nulls()
     summary.unsure += len(unsure)
     summary.unsure_sized += len(originals)
     summary.unsure_bytes += _sum(originals)
@@ -303,7 +303,8 @@ def _sum(sizes: pl.Series) -> int:
     return int(sizes.cast(pl.Int128).sum())
 
 
-def _original_size() -> pl.Expr:
+def original_size() -> pl.Expr:
+    """Return the expression for the bytes of an original as the table has them, null where it has no number."""
     return pl.col("OriginalSize").cast(pl.Int64, strict=False)
 
 
@@ -312,7 +313,7 @@ def _size(sources: Sequence[Source]) -> pl.Expr:
 
     An image that the bucket lacks will come from the next source.
     """
-    original = _original_size()
+    original = original_size()
     known = {"cvdf": pl.col("CopyBytes").cast(pl.Int64), "original": original}
     size = known.get(sources[0], pl.lit(None, pl.Int64))
     if sources[0] == "cvdf":

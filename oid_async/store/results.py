@@ -16,8 +16,9 @@ from typing import Any, Protocol
 import polars as pl
 
 from oid_async.errors import machine_error, storage_error
-from oid_async.openimages.ids import KEY, ROW, IdForm, within
+from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.kinds import KINDS
+from oid_async.store.annotation_rows import AnnotationRows, SavedAnnotations
 from oid_async.store.annotation_table import IMAGE_FIELDS, AnnotationTable, label_data
 from oid_async.store.atomic import rename_all, replacing
 from oid_async.store.disk import sync_folder
@@ -26,8 +27,7 @@ from oid_async.store.image_tables import ImageTables
 from oid_async.store.journal_index import JournalIndex
 from oid_async.store.kept_files import keep_inputs, own_lists
 from oid_async.store.written_files import record_of_tables, stage_record
-from oid_async.tables.reading import TableFile, columns_of, reading
-from oid_async.tables.rows import RowSource, rows_of
+from oid_async.tables.reading import reading
 
 MANIFEST_SCHEMA: dict[str, type[pl.DataType]] = {
     **dict.fromkeys(("ImageID", "Subset", "FileName", "Status", "Reason", "Source", "URL"), pl.String),
@@ -43,7 +43,6 @@ Schema = dict[str, pl.DataType | type[pl.DataType]]
 ROLE_SCHEMA: Schema = {"Role": pl.String, "VerifiedAbsent": pl.List(pl.String)}
 SELECTED, NEGATIVE = "selected", "negative"
 _ROW_GROUP = 4096
-_TABLE = "__table"
 _MANIFEST = "manifest.parquet"
 LABEL_DATA = "bbox/label_data.csv"
 # The key under which the manifest holds the digest of its query, in the metadata of the Parquet file.
@@ -52,14 +51,6 @@ _DIGEST = "oid_async.query_digest"
 # the rest, so that it can be asked for again as it was.
 KEPT = ("WasOk", "SavedName", "SavedSource", "SavedURL", "SavedBytes", "SavedMD5")
 _OPTIONAL = ("failures.csv", "bad_rows.csv", "unknown_ids.txt", LABEL_DATA, *(kind.file for kind in KINDS.values()))
-
-
-@dataclass(frozen=True, slots=True)
-class SavedAnnotations:
-    """Annotations to save: their source, and the labels whose rows are saved, None for all."""
-
-    source: RowSource
-    labels: tuple[str, ...] | None
 
 
 class TableCopies(Protocol):
@@ -200,51 +191,21 @@ class Results:
 
     def _write_annotations(self, saved: SavedAnnotations, parts: Sequence[Path], path: Path) -> None:
         """Write the table of one kind, see `AnnotationTable`: of saved images, in order of ImageID and row."""
-        source = saved.source
-        tables = source.tables
+        rows = AnnotationRows(saved, self.ids, lambda: _saved_keys(parts), self.folder.tmp)
+        annotations = AnnotationTable(saved.source.kind, rows.columns, saved.source.class_names)
         with path.open("wb") as file:
-            published = list(dict.fromkeys(name for table in tables for name in columns_of(table)))
-            annotations = AnnotationTable(source.kind, published, source.class_names)
             annotations.write_header(file)
-            if not parts:
-                return
-            rows_of_tables = [self._rows(number, saved, parts, annotations.renamed) for number in range(len(tables))]
-            read_from = TableFile(self.folder.path, ", ".join(table.name for table in tables))
             # The next span is read and sorted while one is written: of two processors neither waits.
             with ThreadPoolExecutor(1) as writer:
                 written: Future[None] | None = None
                 for part in parts:
-                    with reading(read_from, into=self.folder.path):
-                        rows = _join(rows_of_tables, part, annotations)
+                    with reading(rows.read_from, into=self.folder.path):
+                        joined = _join(rows, part, annotations)
                     if written is not None:
                         written.result()
-                    written = writer.submit(annotations.write_rows, rows, file)
+                    written = writer.submit(annotations.write_rows, joined, file)
                 if written is not None:
                     written.result()
-
-    def _rows(
-        self, number: int, saved: SavedAnnotations, parts: Sequence[Path], renamed: dict[str, str]
-    ) -> pl.LazyFrame:
-        """Return the rows of one table that may be saved: KEY, ROW and the columns under their new names.
-
-        The cache's own form is read in place: each class is in order of its keys, so that the statistics of its row
-        groups find a span of images. Any other table's rows of the saved images are copied first, unsorted.
-        """
-        table = saved.source.tables[number]
-        there = columns_of(table)
-        # The same columns in the same order from every table, in whatever order each one has them.
-        columns = [
-            (pl.col(name) if name in there else pl.lit(None, pl.String)).alias(new) for name, new in renamed.items()
-        ]
-        with reading(table, into=self.folder.path):
-            if table.columns is not None:
-                rows = rows_of(saved.source, table, self.ids, None, labels=saved.labels)
-                return rows.select(KEY, ROW, *columns)
-            images = pl.scan_parquet(list(parts), glob=False).filter(Status="ok").select(KEY).collect().to_series()
-            rows = rows_of(saved.source, table, self.ids, images, labels=saved.labels).select(KEY, ROW, *columns)
-            copy = self.folder.tmp / f"{saved.source.kind.name}-{number}.parquet"
-            rows.sink_parquet(copy, row_group_size=_ROW_GROUP, compression="lz4", maintain_order=False)
-            return pl.scan_parquet(copy, glob=False)
 
 
 class _Stage:
@@ -329,14 +290,16 @@ def manifest_digest(path: Path) -> str | None:
     return pl.read_parquet_metadata(path).get(_DIGEST)
 
 
-def _join(tables: Sequence[pl.LazyFrame], part: Path, annotations: AnnotationTable) -> pl.DataFrame:
+def _saved_keys(parts: Sequence[Path]) -> pl.Series:
+    return pl.scan_parquet(list(parts), glob=False).filter(Status="ok").select(KEY).collect().to_series()
+
+
+def _join(rows: AnnotationRows, part: Path, annotations: AnnotationTable) -> pl.DataFrame:
     """Return the complete rows of the saved images of one span, sorted."""
     images = pl.read_parquet(part, columns=[KEY, "Status", *IMAGE_FIELDS], glob=False)
     saved = images.filter(Status="ok").drop("Status")
-    is_wanted = within(images.get_column(KEY)) & pl.col(KEY).is_in(saved.get_column(KEY).implode())
-    tagged = (rows.filter(is_wanted).with_columns(pl.lit(at).alias(_TABLE)) for at, rows in enumerate(tables))
-    rows = pl.concat(tagged).sort(KEY, _TABLE, ROW)
-    return annotations.completed(rows, saved.lazy()).collect(engine="streaming")
+    found = rows.of(images.get_column(KEY), saved.get_column(KEY), annotations.renamed)
+    return annotations.completed(found, saved.lazy()).collect(engine="streaming")
 
 
 def write_failures(path: Path, rows: Sequence[tuple[str, str, str, str]], *, column: str, scratch: Path) -> None:

@@ -36,7 +36,7 @@ from oid_async.select.image_where import ImageCondition, read_image_condition
 from oid_async.select.negatives import NegativeRule
 from oid_async.select.query import Part, ResolvedQuery, Term, names_twice, read_image_keys
 from oid_async.select.where import names, parse
-from oid_async.store.results import SavedAnnotations
+from oid_async.store.annotation_rows import SavedAnnotations
 from oid_async.tables.damage import looks_hexadecimal
 from oid_async.tables.reading import TableFile, columns_of, reading, scan
 from oid_async.tables.rows import RowSource, require_known_labels

@@ -71,8 +71,11 @@ class Planning:
         self._first_line: int | None = None
 
     @classmethod
-    async def of(cls, context: RunContext) -> Self:
-        """Bring the tables of a run and say where its images come from. Raises OidError."""
+    async def of(cls, context: RunContext, *, publishes: bool = False) -> Self:
+        """Bring the tables of a run and say where its images come from. Raises OidError.
+
+        A dry run whose plan is published writes that plan whole, into its scratch folder.
+        """
         options, folder = context.options, context.folder
         context.sink(Stage("reading the tables"))
         tables = await gather_tables(options, context.cache, context.sink, folder.tmp, context.lists)
@@ -89,7 +92,7 @@ class Planning:
             # Without an image table nothing but the id is known.
             "id" if tables.bare else options.names,
             context.site.name,
-            context.journal is None,
+            context.journal is None and not publishes,
             await known_bucket(context, tables, sources),
             exports_bytes(options),
         )

@@ -1,0 +1,155 @@
+"""The parts of the first generation: cut from the plan's files, with all their annotations, put as they are full.
+
+One file of the plan, a span of images, is in memory at a time, and of each split the part that is not full yet.
+"""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from oid_async.cluster.asking import Asking
+from oid_async.cluster.cutting import Cutter
+from oid_async.cluster.generations import put_part
+from oid_async.cluster.part_file import MASKS, nested, row_columns
+from oid_async.cluster.published import Part, PublishedQuery
+from oid_async.concurrency import in_thread, single_error
+from oid_async.events import TableProgress
+from oid_async.http.client import Client
+from oid_async.jobs.context import RunContext
+from oid_async.jobs.distributing.mask_places import MaskPlaces
+from oid_async.jobs.planning.plan import Planning
+from oid_async.jobs.site import allowed_endpoints
+from oid_async.masks.archive import ArchiveState
+from oid_async.objects.store import Objects
+from oid_async.openimages.ids import KEY
+from oid_async.openimages.vocabulary import SPLITS
+from oid_async.select.plan import plan_files
+from oid_async.store.annotation_rows import AnnotationRows
+from oid_async.tables.reading import reading
+
+_PUTS_AT_ONCE = 4
+_CONNECTIONS = 4
+
+
+@dataclass(slots=True)
+class _OpenPart:
+    """The part of a split that is not full yet: its images so far, with their annotations."""
+
+    cutter: Cutter
+    pieces: list[pl.DataFrame] = field(default_factory=list)
+
+
+class PartWriter:
+    """Writes the parts of a planned run; `capped`: every source is asked, by one task alone."""
+
+    def __init__(
+        self, context: RunContext, planning: Planning, query: PublishedQuery, objects: Objects, *, capped: bool
+    ) -> None:
+        self.capped = capped
+        self._context = context
+        self._query = query
+        self._objects = objects
+        self._ids = planning.tables.ids
+        listed = planning.planner.bucket.basis == "listing"
+        self._asking = Asking(planning.planner.sources, context.options.rate, capped, listed)
+        self._files = plan_files(context.folder.plan)
+        saved = planning.tables.saved_annotations(all_boxes=context.options.all_boxes)
+        self._rows = [AnnotationRows(each, self._ids, self._planned_keys, context.folder.tmp) for each in saved]
+        self._open: dict[str | None, _OpenPart] = {}
+        self._numbers: Counter[str] = Counter()
+        self._states: dict[str, ArchiveState] = {}
+        self._parts: list[Part] = []
+        self._puts = asyncio.Semaphore(_PUTS_AT_ONCE)
+
+    async def write(self) -> list[Part]:
+        """Put every part; return them in order of split and number. Raises InputError, StorageError, ..."""
+        context = self._context
+        has_masks = any(rows.source.kind.name == "segmentation" for rows in self._rows)
+        with single_error():
+            async with asyncio.TaskGroup() as group:
+                if not has_masks:
+                    await self._write(group, None)
+                else:
+                    allowed = allowed_endpoints(context.options, context.site)
+                    async with Client(
+                        context.hosts,
+                        context.limits,
+                        connections=_CONNECTIONS,
+                        allowed=allowed,
+                        offline=context.options.offline,
+                    ) as client:
+                        objects = context.cache.cache.objects
+                        places = MaskPlaces(client, mirror=context.site.url, cache=objects, scratch=context.folder.tmp)
+                        self._states = places.states
+                        await self._write(group, places)
+        order = [*SPLITS, *sorted({part.split for part in self._parts} - set(SPLITS))]
+        return sorted(self._parts, key=lambda part: (order.index(part.split), part.number))
+
+    async def _write(self, group: asyncio.TaskGroup, places: MaskPlaces | None) -> None:
+        for number, file in enumerate(self._files):
+            images, masks = await in_thread(self._read, file)
+            if places is not None:
+                found = await places.find(masks)
+                images = await in_thread(nested, images, MASKS, found)
+            for split, part in await in_thread(self._cut, images):
+                await self._put(group, split, part)
+            self._context.sink(TableProgress("the plan", number + 1, len(self._files), unit="step"))
+        for split, left in self._open.items():
+            if left.pieces:
+                await self._put(group, split, pl.concat(left.pieces))
+        self._context.sink(TableProgress("the plan", len(self._files), len(self._files), finished=True, unit="step"))
+
+    def _read(self, file: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return a span of images, with what is asked and their annotations; KEY, Subset, MaskPath of their masks."""
+        images = self._asking.divide(pl.read_parquet(file, glob=False))
+        keys, masks = images.get_column(KEY), pl.DataFrame()
+        for rows in self._rows:
+            kind = rows.source.kind
+            with reading(rows.read_from, into=self._context.folder.path):
+                found = rows.of(keys, keys).select(KEY, *row_columns(kind, rows.columns)).collect(engine="streaming")
+            if kind.name == "segmentation":
+                masks = found.select(KEY, "MaskPath").join(images.select(KEY, "Subset"), on=KEY, maintain_order="left")
+            images = nested(images, kind.name, found)
+        return images, masks
+
+    def _cut(self, images: pl.DataFrame) -> list[tuple[str | None, pl.DataFrame]]:
+        """Return the parts that the next images make full, each with its split; keep what is left of them."""
+        full: list[tuple[str | None, pl.DataFrame]] = []
+        for (split,), group in images.group_by("Subset", maintain_order=True):
+            left = self._open.setdefault(split, _OpenPart(Cutter(self._query.part_size)))
+            begun = 0
+            for start in left.cutter.cut(self._asking.sizes(group)):
+                full.append((split, pl.concat([*left.pieces, group.slice(begun, start - begun)])))
+                left.pieces, begun = [], start
+            left.pieces.append(group.slice(begun))
+        return full
+
+    async def _put(self, group: asyncio.TaskGroup, split: str | None, images: pl.DataFrame) -> None:
+        """Put a part in a task of its own, after waiting for one of those that are under way."""
+        name = split or "train"
+        size = int(self._asking.sizes(images).sum())
+        part = Part(0, name, self._numbers[name], len(images), size, "")
+        self._numbers[name] += 1
+        await self._puts.acquire()
+
+        async def put() -> None:
+            try:
+                self._parts.append(await in_thread(self._put_file, part, images))
+            finally:
+                self._puts.release()
+
+        group.create_task(put())
+
+    def _put_file(self, part: Part, images: pl.DataFrame) -> Part:
+        """Put the file of a part, with the states of the archives that hold its masks."""
+        states: dict[str, ArchiveState] = {}
+        if MASKS in images.columns:
+            keys = images.get_column(MASKS).explode().struct.field("archive").unique().drop_nulls()
+            states = {key: self._states[key] for key in keys}
+        return put_part(self._objects, part, images, states)
+
+    def _planned_keys(self) -> pl.Series:
+        return pl.scan_parquet(self._files, glob=False).select(KEY).collect().to_series()
