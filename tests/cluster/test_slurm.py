@@ -14,14 +14,13 @@ from pathlib import Path
 
 import pytest
 from support.clusters_page import shown_file
-from support.published import tree
+from support.published import run_cli, tree
 from support.slow_origin import Slow, origin_in_a_thread
 from support.slurm import Slurm, SlurmMissingError, running_slurm
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-PROGRAM = f"{sys.executable} -m oid_async"
-QUERY = ("--split", "train", "--names", "id", "--concurrency", "4", "--format", "webdataset", "--no-files")
-PARTS = ("--part-size", "400K")
+# What the page's examples select, here in parts of a few images.
+QUERY = ("--category", "Person", "--format", "webdataset", "--no-files", "--part-size", "2500K", "--concurrency", "2")
 # What differs between runs by design.
 ABOUT_THE_RUN = ("report.json",)
 
@@ -38,18 +37,17 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
 
 @pytest.fixture
 def origin() -> Iterator[tuple[str, Slow]]:
-    """Return the address of an origin that takes 0.2 s an image, and itself."""
+    """Return the address of an origin that takes 0.4 s an image, and itself."""
     objects = Slow(staged=False)
-    objects.pause_s = 0.2
+    objects.pause_s = 0.4
     with origin_in_a_thread(objects) as url:
         yield url, objects
 
 
 def run_on_one_machine(url: str, place: Path) -> dict[str, object]:
     """Return what one task outside of any array saves."""
-    words = [*QUERY, *PARTS, "--savepath", str(place), "--cluster", "array"]
-    command = [sys.executable, "-m", "oid_async", "download", "--mirror", url, *words]
-    subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = run_cli("download", "--mirror", url, *QUERY, "--savepath", place, "--cluster", "array")
+    assert done.code == 0, done.stderr
     return saved(place)
 
 
@@ -59,22 +57,22 @@ def saved(place: Path) -> dict[str, object]:
 
 
 def test_a_killed_task_of_an_array_leaves_no_gap(slurm: Slurm, origin: tuple[str, Slow], tmp_path: Path) -> None:
-    """Of four tasks one is killed: the others do its parts, and all of it is what one machine saves."""
+    """The page's array, one of four tasks is killed: the others do its parts, and all is what one machine saves."""
     url, objects = origin
-    place, script = tmp_path / "data", tmp_path / "download.sh"
-    words = " ".join((*QUERY, *PARTS))
-    script.write_text(
-        f"#!/bin/sh\necho $$ > {tmp_path}/pid-$SLURM_ARRAY_TASK_ID\n"
-        f"exec {PROGRAM} download --mirror {url} {words} --savepath {place} --cluster array\n"
-    )
-    out = f"{tmp_path}/out-%a.txt"
-    job = slurm.call("sbatch", "--parsable", "--array=0-3", "-c1", "--requeue", "-o", out, str(script)).strip()
+    place, script = tmp_path / "person", tmp_path / "download.sh"
+    more = f"--mirror {url} {' '.join(QUERY[-4:])}"
+    program = f"echo $$ > {tmp_path}/pid-$SLURM_ARRAY_TASK_ID; exec {sys.executable} -m oid_async"
+    text = shown_file("download.sh").replace("/shared", str(tmp_path)).replace("\noid-async", f"\n{program}")
+    script.write_text(text.replace("--cluster array", f"--cluster array {more}"))
+    words = ("--parsable", "--array=0-3", "--mem=1G", "--requeue", "-o", f"{tmp_path}/out-%a.txt")
+    job = slurm.call("sbatch", *words, str(script)).strip()
     first_records(place, 3)
     os.kill(int((tmp_path / "pid-2").read_text()), signal.SIGKILL)
     states = slurm.wait(job, seconds=120)
     said = "\n".join(path.read_text() for path in sorted(tmp_path.glob("out-*.txt")))
     assert states == {"0": "COMPLETED", "1": "COMPLETED", "2": "FAILED", "3": "COMPLETED"}, said
     asked = sum(count for key, count in objects.requests.items() if key.endswith(".jpg"))
+    objects.pause_s = 0
     assert saved(place) == run_on_one_machine(url, tmp_path / "alone")
     images = len({key for key in objects.requests if key.endswith(".jpg")})
     # What is fetched twice is no more than what was under way: two parts of the killed task.
@@ -87,12 +85,12 @@ def test_workers_of_dask_jobqueue_are_joined_by_their_address(
 ) -> None:
     """The page's script starts a scheduler and workers in Slurm jobs; a download joins it, and survives a lost job."""
     pytest.importorskip("dask_jobqueue", reason='needs pip install "oid-async[slurm-test]"')
-    url, _ = origin
+    url, objects = origin
     place = tmp_path / "data"
     started = time.monotonic()
     with dask_in_slurm(slurm, tmp_path) as address:
-        words = [*QUERY, *PARTS, "--savepath", str(place), "--cluster", address]
-        command = [sys.executable, "-m", "oid_async", "download", "--mirror", url, *words]
+        words = ["--mirror", url, *QUERY, "--savepath", str(place), "--cluster", address]
+        command = [sys.executable, "-m", "oid_async", "download", *words]
         run = subprocess.Popen(
             command, env=slurm.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -102,6 +100,7 @@ def test_workers_of_dask_jobqueue_are_joined_by_their_address(
         _, said = run.communicate(timeout=120)
     assert run.returncode == 0, said
     print(f"{time.monotonic() - started:.1f} s with jobs {jobs}")
+    objects.pause_s = 0
     assert saved(place) == run_on_one_machine(url, tmp_path / "alone")
 
 
