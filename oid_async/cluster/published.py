@@ -12,7 +12,10 @@ _FORM = 1
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part of a generation: so many `images` of a split, with about so many bytes; `md5` is that of its file."""
+    """One part of a generation: so many `images` of a split, with about so many bytes.
+
+    `md5` is that of its file, hexadecimal.
+    """
 
     generation: int
     split: str

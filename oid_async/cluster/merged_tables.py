@@ -1,0 +1,248 @@
+"""The tables of a finished place as files: what a run on one machine writes, made of records and part files.
+
+Images are merged span by span, in order of their keys; an image's latest row holds. Rows of annotations come from the
+part file by which the image was saved.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import polars as pl
+
+from oid_async.cluster.committed import Committed, CommittedPart, KeySpan
+from oid_async.cluster.layout import MANIFEST
+from oid_async.cluster.local_copies import LocalCopies
+from oid_async.cluster.part_file import row_columns
+from oid_async.cluster.published import Part, PublishedQuery
+from oid_async.errors import InputError
+from oid_async.events import Sink, TableProgress
+from oid_async.objects.store import MissingError
+from oid_async.objects.values import md5_of
+from oid_async.openimages.ids import KEY, within
+from oid_async.openimages.kinds import KINDS, Kind
+from oid_async.store.annotation_table import IMAGE_FIELDS, AnnotationTable, label_data
+from oid_async.store.image_tables import ImageTables
+from oid_async.store.results import (
+    LABEL_DATA,
+    MANIFEST_SCHEMA,
+    NEGATIVE,
+    Schema,
+    failures_of_attached,
+    roles_in,
+    write_manifest,
+)
+from oid_async.tables.reading import TableFile, reading
+
+MASK_FAILURES = "segmentation/failures.csv"
+SHARD_SCHEMA: Schema = {"Shard": pl.String, "ShardOffset": pl.Int64}
+_PART, _GENERATION = "__part", "__generation"
+_THREADS = 4
+
+
+class MergedTables:
+    """Writes the tables into `folder`, by their names in the place; `files` fetches the part files.
+
+    `shards` are the keys of the parts' shards, by the parts' places. Afterwards `counts` has images by what became of
+    them, `failures` and `sources` by kind and source, `rows` annotations by kind.
+    """
+
+    def __init__(
+        self,
+        query: PublishedQuery,
+        committed: Committed,
+        shards: Sequence[str | None],
+        files: LocalCopies,
+        folder: Path,
+    ) -> None:
+        self._query = query
+        self._committed = committed
+        self._shards = pl.Series("Shard", shards, dtype=pl.String)
+        self._files = files
+        self._folder = folder
+        self._spans = folder / ".spans"
+        self._tables = [_table(KINDS[name], values) for name, values in query.kinds.items()]  # type: ignore[index]
+        self.counts = Counter[str]()
+        self.failures = Counter[str]()
+        self.sources = Counter[str]()
+        self.rows = Counter[str]()
+
+    def write(self, sink: Sink) -> None:
+        """Write every table but the manifest, which `write_manifest` makes. Raises InputError, OSError."""
+        self._spans.mkdir(parents=True)
+        total = len(self._committed.keys)
+        with ExitStack() as stack:
+            images = stack.enter_context(ImageTables(self.file))
+            files = {table.kind.name: stack.enter_context(self._opened(table)) for table in self._tables}
+            parts = stack.enter_context(_PartFiles(self._files, needed=bool(self._tables)))
+            writer = stack.enter_context(ThreadPoolExecutor(1))
+            written: Future[None] | None = None
+            done = 0
+            for number, span in enumerate(parts.prefetched(self._committed.spans())):
+                frame = self._latest(span)
+                frame.select(KEY, *MANIFEST_SCHEMA, *roles_in(frame.columns), *SHARD_SCHEMA).write_parquet(
+                    self._spans / f"{number:06}.parquet", compression="lz4", statistics=False
+                )
+                images.write(frame)
+                self._count(frame)
+                for table in self._tables:
+                    rows = self._rows(table, frame, span, parts)
+                    # The next table is read and sorted while this one is written.
+                    if written is not None:
+                        written.result()
+                    written = writer.submit(table.write_rows, rows, files[table.kind.name])
+                done += len(span.keys)
+                sink(TableProgress("result tables", done, total, finished=done == total, unit="step"))
+            if written is not None:
+                written.result()
+        self._write_failed_masks()
+
+    def file(self, name: str) -> Path:
+        """Return where a table is."""
+        path = self._folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def written(self) -> list[tuple[str, Path]]:
+        """Return names and places of all files but the manifest, in order."""
+        files = (path for path in self._folder.rglob("*") if path.is_file() and path.parent != self._spans)
+        return sorted((str(path.relative_to(self._folder)), path) for path in files)
+
+    def write_manifest(self) -> Path:
+        """Write the manifest and return where it is."""
+        path = self.file(MANIFEST)
+        write_manifest(sorted(self._spans.iterdir()), path, self._query.digest, SHARD_SCHEMA)
+        return path
+
+    def _opened(self, table: AnnotationTable) -> IO[bytes]:
+        if table.kind.name == "bbox":
+            values = self._query.kinds["bbox"]
+            label_data(values["labels"], values["class_names"]).write_csv(self.file(LABEL_DATA))
+        file = self.file(table.kind.file).open("wb")
+        table.write_header(file)
+        return file
+
+    def _latest(self, span: KeySpan) -> pl.DataFrame:
+        """Return the latest row of each image of a span, in order of KEY, with its shard and the place of its part."""
+        rows = [
+            pl.scan_parquet(part.path, glob=False)
+            .filter(within(span.keys))
+            .with_columns(
+                pl.lit(part.place, pl.UInt32).alias(_PART), pl.lit(part.part.generation, pl.UInt32).alias(_GENERATION)
+            )
+            for part in span.parts
+        ]
+        frame = pl.concat(pl.collect_all(rows)).sort(KEY, _GENERATION)
+        frame = frame.filter(pl.col(KEY).ne_missing(pl.col(KEY).shift(-1)))
+        if not frame.get_column(KEY).equals(span.keys):
+            raise AssertionError("an image has no row in the records, or two")
+        offset = pl.col("Offset")
+        is_in_shard = pl.col("Status") == "ok"
+        if self._query.format == "webdataset":
+            is_in_shard &= offset.is_not_null()
+        shard = self._shards.gather(frame.get_column(_PART))
+        return frame.with_columns(pl.col(name).cast(dtype) for name, dtype in MANIFEST_SCHEMA.items()).with_columns(
+            Shard=pl.when(is_in_shard).then(shard), ShardOffset=pl.when(is_in_shard).then(offset)
+        )
+
+    def _rows(self, table: AnnotationTable, frame: pl.DataFrame, span: KeySpan, parts: "_PartFiles") -> pl.DataFrame:
+        """Return the rows of one kind of the saved images of a span, complete, in order of image and row."""
+        kind = table.kind.name
+        saved = frame.filter(Status="ok")
+        lists = []
+        for part in span.parts:
+            keys = saved.filter(pl.col(_PART) == part.place).get_column(KEY)
+            if len(keys):
+                scan = pl.scan_parquet(parts.file(part), glob=False)
+                lists.append(scan.filter(pl.col(KEY).is_in(keys.implode())).select(KEY, kind))
+        if not lists:
+            return pl.DataFrame(schema=dict.fromkeys(table.columns, pl.String))
+        nested = pl.concat(pl.collect_all(lists)).filter(pl.col(kind).list.len() > 0)
+        expected = int(nested.get_column(kind).list.len().sum())
+        renamed = [pl.col(name).alias(new) for name, new in table.renamed.items()]
+        rows = nested.lazy().explode(kind).unnest(kind).select(KEY, *renamed).sort(KEY, maintain_order=True)
+        complete = table.completed(rows, saved.lazy().select(KEY, *IMAGE_FIELDS)).collect()
+        if len(complete) != expected:
+            raise AssertionError(f"{len(complete)} of {expected} rows of {kind} would be written")
+        self.rows[kind] += expected
+        return complete
+
+    def _count(self, frame: pl.DataFrame) -> None:
+        for status, count in frame.group_by("Status").len().iter_rows():
+            self.counts[status] += count
+        for column, status, counter in (("Reason", "failed", self.failures), ("Source", "ok", self.sources)):
+            for name, count in frame.filter(Status=status).group_by(column).len().iter_rows():
+                if name is not None:
+                    counter[name] += count
+        self.counts["bytes"] += int(frame.filter(Status="ok").get_column("Bytes").sum())
+        if "Role" in frame.columns:
+            self.counts[NEGATIVE] += int((frame.get_column("Role") == NEGATIVE).sum())
+
+    def _write_failed_masks(self) -> None:
+        failed = {row for part in self._committed.parts for row in part.record.failed_masks}
+        if failed:
+            rows = [(name, name[:16], reason, detail) for name, reason, detail in failed]
+            failures_of_attached(rows, "MaskPath").write_csv(self.file(MASK_FAILURES))
+
+
+def _table(kind: Kind, values: Mapping[str, Any]) -> AnnotationTable:
+    return AnnotationTable(kind, row_columns(kind, values["columns"]), values["class_names"])
+
+
+class _PartFiles:
+    """The part files of each span, fetched while the one before is made into rows, and dropped behind it."""
+
+    def __init__(self, files: LocalCopies, *, needed: bool) -> None:
+        self._files = files
+        self._needed = needed
+        self._threads = ThreadPoolExecutor(_THREADS)
+        self._fetched: dict[int, Future[Path]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def prefetched(self, spans: Iterable[KeySpan]) -> Iterator[KeySpan]:
+        """Yield the spans; the files of the one that is worked on, and of the next, are there or under way."""
+        current: KeySpan | None = None
+        for following in chain(spans, [None]):
+            for part in following.parts if following is not None and self._needed else ():
+                if part.place not in self._fetched:
+                    self._fetched[part.place] = self._threads.submit(self._fetch, part.part)
+            if current is not None:
+                yield current
+                still = {part.place for part in following.parts} if following is not None else set()
+                for part in current.parts:
+                    if part.place not in still:
+                        self._drop(part)
+            current = following
+
+    def file(self, part: CommittedPart) -> Path:
+        """Return the file of a part of the current span."""
+        return self._fetched[part.place].result()
+
+    def _fetch(self, part: Part) -> Path:
+        name = f"{self._files.place}/{part.plan_key}"
+        try:
+            path = self._files.fetch(part.plan_key)
+        except MissingError as error:
+            raise InputError(f"{name} is missing: without it nothing is known of its annotations") from error
+        with reading(TableFile(path, name)):
+            if md5_of(path) != part.md5:
+                raise InputError(f"{name}: it is not what was published; its MD5 differs")
+        return path
+
+    def _drop(self, part: CommittedPart) -> None:
+        fetched = self._fetched.pop(part.place, None)
+        if fetched is not None:
+            self._files.drop(fetched.result())
+        self._files.drop(part.path)
