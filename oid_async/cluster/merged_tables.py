@@ -5,25 +5,22 @@ part file by which the image was saved.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from itertools import chain
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 import polars as pl
 
-from oid_async.cluster.committed import Committed, CommittedPart, KeySpan
+from oid_async.cluster.committed import Committed, KeySpan
 from oid_async.cluster.layout import MANIFEST
 from oid_async.cluster.local_copies import LocalCopies
 from oid_async.cluster.part_file import row_columns
-from oid_async.cluster.published import Part, PublishedQuery
-from oid_async.errors import InputError
+from oid_async.cluster.published import PublishedQuery
+from oid_async.cluster.span_files import SpanFiles
+from oid_async.dataset.packed_images import SHARD_SCHEMA
 from oid_async.events import Sink, TableProgress
-from oid_async.objects.store import MissingError
-from oid_async.objects.values import md5_of
 from oid_async.openimages.ids import KEY, within
 from oid_async.openimages.kinds import KINDS, Kind
 from oid_async.store.annotation_table import IMAGE_FIELDS, AnnotationTable, label_data
@@ -32,17 +29,13 @@ from oid_async.store.results import (
     LABEL_DATA,
     MANIFEST_SCHEMA,
     NEGATIVE,
-    Schema,
     failures_of_attached,
     roles_in,
     write_manifest,
 )
-from oid_async.tables.reading import TableFile, reading
 
 MASK_FAILURES = "segmentation/failures.csv"
-SHARD_SCHEMA: Schema = {"Shard": pl.String, "ShardOffset": pl.Int64}
 _PART, _GENERATION = "__part", "__generation"
-_THREADS = 4
 
 
 class MergedTables:
@@ -79,7 +72,7 @@ class MergedTables:
         with ExitStack() as stack:
             images = stack.enter_context(ImageTables(self.file))
             files = {table.kind.name: stack.enter_context(self._opened(table)) for table in self._tables}
-            parts = stack.enter_context(_PartFiles(self._files, needed=bool(self._tables)))
+            parts = stack.enter_context(SpanFiles(self._files, needed=bool(self._tables)))
             writer = stack.enter_context(ThreadPoolExecutor(1))
             written: Future[None] | None = None
             done = 0
@@ -150,7 +143,7 @@ class MergedTables:
             Shard=pl.when(is_in_shard).then(shard), ShardOffset=pl.when(is_in_shard).then(offset)
         )
 
-    def _rows(self, table: AnnotationTable, frame: pl.DataFrame, span: KeySpan, parts: "_PartFiles") -> pl.DataFrame:
+    def _rows(self, table: AnnotationTable, frame: pl.DataFrame, span: KeySpan, parts: SpanFiles) -> pl.DataFrame:
         """Return the rows of one kind of the saved images of a span, complete, in order of image and row."""
         kind = table.kind.name
         saved = frame.filter(Status="ok")
@@ -192,57 +185,3 @@ class MergedTables:
 
 def _table(kind: Kind, values: Mapping[str, Any]) -> AnnotationTable:
     return AnnotationTable(kind, row_columns(kind, values["columns"]), values["class_names"])
-
-
-class _PartFiles:
-    """The part files of each span, fetched while the one before is made into rows, and dropped behind it."""
-
-    def __init__(self, files: LocalCopies, *, needed: bool) -> None:
-        self._files = files
-        self._needed = needed
-        self._threads = ThreadPoolExecutor(_THREADS)
-        self._fetched: dict[int, Future[Path]] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._threads.shutdown(wait=True, cancel_futures=True)
-
-    def prefetched(self, spans: Iterable[KeySpan]) -> Iterator[KeySpan]:
-        """Yield the spans; the files of the one that is worked on, and of the next, are there or under way."""
-        current: KeySpan | None = None
-        for following in chain(spans, [None]):
-            for part in following.parts if following is not None and self._needed else ():
-                if part.place not in self._fetched:
-                    self._fetched[part.place] = self._threads.submit(self._fetch, part.part)
-            if current is not None:
-                yield current
-                still = {part.place for part in following.parts} if following is not None else set()
-                for part in current.parts:
-                    if part.place not in still:
-                        self._drop(part)
-            current = following
-
-    def file(self, part: CommittedPart) -> Path:
-        """Return the file of a part of the current span."""
-        return self._fetched[part.place].result()
-
-    def _fetch(self, part: Part) -> Path:
-        name = f"{self._files.place}/{part.plan_key}"
-        try:
-            path = self._files.fetch(part.plan_key)
-        except MissingError as error:
-            raise InputError(f"{name} is missing: without it nothing is known of its annotations") from error
-        with reading(TableFile(path, name)):
-            if md5_of(path) != part.md5:
-                raise InputError(f"{name}: it is not what was published; its MD5 differs")
-        return path
-
-    def _drop(self, part: CommittedPart) -> None:
-        fetched = self._fetched.pop(part.place, None)
-        if fetched is not None:
-            self._files.drop(fetched.result())
-        self._files.drop(part.path)

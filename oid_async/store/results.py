@@ -268,7 +268,9 @@ def query_text(query: Mapping[str, Any]) -> str:
     return json.dumps(query, indent=2, ensure_ascii=False) + "\n"
 
 
-def write_manifest(parts: Sequence[Path], path: Path, digest: str | None, more: Schema | None = None) -> None:
+def write_manifest(
+    parts: Sequence[Path], path: Path, digest: str | None, more: Mapping[str, type[pl.DataType]] | None = None
+) -> None:
     """Write the parts of a manifest as one file, which holds the digest of its query. `more` columns come last."""
     metadata = {_DIGEST: digest} if digest is not None else None
     more = more or {}
