@@ -8,7 +8,7 @@ A mask's file has its name only once it is complete. A mask that fails affects n
 import asyncio
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from oid_async.concurrency import in_thread, single_error
 from oid_async.errors import storage_error
 from oid_async.events import Note, Sink, TableProgress
 from oid_async.http.retry import FetchError
-from oid_async.masks.archive import Archive, ChangedError, NoRangeError
+from oid_async.masks.archive import Archive, ArchiveState, ChangedError, NoRangeError
 from oid_async.masks.mask_image import refuse_picture, resized
 from oid_async.masks.ranges import Ranges, choose_ranges
 from oid_async.masks.zip_archive import SCHEMA, ArchiveError, MemberError, ZipMember, refusals, unpack
@@ -111,6 +111,54 @@ class MaskFetcher:
             self._progress(finished=True)
         return self.report
 
+    async def fetch_placed(self, wanted: pl.DataFrame, archives: Mapping[str, ArchiveState]) -> MaskReport:
+        """Fetch masks whose places are known: no directory of an archive is read. Raises StorageError.
+
+        `wanted`: MaskPath, `archive` (its key), the other fields of ZipMember, Width and Height of the image, and `why`
+        ("failure kind: text") for one that has no place. Places are those in these states of the archives.
+        """
+        frame = wanted.unique("MaskPath").sort("archive", "start", "MaskPath", nulls_last=True)
+        self.report.selected = len(frame)
+        for name, why in frame.filter(pl.col("why").is_not_null()).select("MaskPath", "why").iter_rows():
+            kind, _, text = why.partition(": ")
+            self._fail([name], kind, text)
+        placed = frame.filter(pl.col("why").is_null()).rename({"MaskPath": "name"})
+        await in_thread(lambda: self._files.path.mkdir(parents=True, exist_ok=True))
+        with single_error():
+            async with asyncio.TaskGroup() as tasks:
+                for (key,), members in placed.partition_by("archive", as_dict=True).items():
+                    tasks.create_task(self._fetch_placed(str(key), archives.get(str(key)), members))
+        return self.report
+
+    async def _fetch_placed(self, key: str, state: ArchiveState | None, members: pl.DataFrame) -> None:
+        """Fetch members of one archive; those of another state of it than expected are checked as all are."""
+        async with self._archives:
+            archive = Archive(
+                self._client, object_url(BUCKET, key, self._mirror), self._cache / f"{key}.directory", self._scratch
+            )
+            archive.state = state
+            members = members.select(*ZipMember.__match_args__, "Width", "Height")
+            kind, problem = "bad_response", "it has changed while it was read"
+            for is_last in (False, True):
+                try:
+                    await self._fetch_ranges(archive, members, _ranges_of(members, archive))
+                    return
+                except (ChangedError, NoRangeError) as error:
+                    changed = isinstance(error, ChangedError)
+                if is_last:
+                    break
+                archive.forget()
+                if not changed:
+                    try:
+                        await archive.fetch_whole()
+                    except FetchError as error:
+                        kind, problem = error.kind, str(error)
+                        break
+            failed = pl.Series([name for name, _, _ in self.report.failures], dtype=pl.String)
+            left = members.select(pl.col("name").alias("MaskPath")).filter(~pl.col("MaskPath").is_in(failed.implode()))
+            missing = await in_thread(self._missing, left)
+            self._fail(missing.get_column("MaskPath"), kind, f"{key.rpartition('/')[2]}: {problem}")
+
     async def _fetch_from_archive(self, split: Split, digit: str, masks: pl.DataFrame) -> None:
         async with self._archives:
             missing = masks if self._again else await in_thread(self._missing, masks)
@@ -161,10 +209,16 @@ class MaskFetcher:
             kind, _, text = why.partition(": ")
             self._fail([member], kind, f"{name}: {text}")
         members = members.filter(pl.col(WHY).is_null()).drop(WHY)
-        spans = list(zip(members.get_column("start"), members.get_column("stop"), strict=True))
-        ranges = choose_ranges(spans, archive.state.bytes)
+        ranges = _ranges_of(members, archive)
         if archive.state.bytes >= _WORTH_A_NOTE_BYTES:
             self._sink(Note(_announcement(name, len(members), ranges, archive.state.bytes)))
+        await self._fetch_ranges(archive, members, ranges)
+        # Only after all parts have come: they may have shown that the archive has changed.
+        if len(found) < len(missing):
+            self._fail(missing.filter(~missing.is_in(found.implode())), "not_found", f"{name} has no such member")
+
+    async def _fetch_ranges(self, archive: Archive, members: pl.DataFrame, ranges: Ranges) -> None:
+        """Fetch members, in order of their places, by these ranges. Raises ChangedError, NoRangeError."""
         with single_error():
             async with asyncio.TaskGroup() as tasks:
                 at = 0
@@ -173,9 +227,6 @@ class MaskFetcher:
                     task = tasks.create_task(self._fetch_part(archive, start, stop, members.slice(at, count)))
                     task.add_done_callback(lambda _: self._parts.release())
                     at += count
-        # Only after all parts have come: they may have shown that the archive has changed.
-        if len(found) < len(missing):
-            self._fail(missing.filter(~missing.is_in(found.implode())), "not_found", f"{name} has no such member")
 
     async def _fetch_part(self, archive: Archive, start: int, stop: int, members: pl.DataFrame) -> None:
         async with self._large_parts if stop - start > _LARGE_PART_BYTES else nullcontext():
@@ -274,6 +325,12 @@ def find_members(directory: Path, masks: pl.DataFrame) -> pl.DataFrame:
     sizes = masks.select(pl.col("MaskPath").alias("name"), "Width", "Height")
     joined = found.join(sizes, on="name", maintain_order="left")
     return joined.select(*ZipMember.__match_args__, "Width", "Height", WHY)
+
+
+def _ranges_of(members: pl.DataFrame, archive: Archive) -> Ranges:
+    """Return the ranges for members in order of their places; never all of an archive whose size is not known."""
+    spans = list(zip(members.get_column("start"), members.get_column("stop"), strict=True))
+    return choose_ranges(spans, archive.state.bytes if archive.state is not None else 1 << 62)
 
 
 def _announcement(name: str, count: int, ranges: Ranges, archive_bytes: int) -> str:
