@@ -1,23 +1,248 @@
-"""Carries out the parts of a plan in this process: images, shard, then the record that commits them."""
+"""Carries out the parts of a plan in this process: images, shard, then the record that commits them.
 
+    run(part) ─▶ plan file ─▶ images (PartStream) ─▶ tables, masks ─▶ shard (ShardMaker) ─▶ put, record (PartCommit)
+
+Two threads may be in `run` at a time: the images of the next part come while the last one is packed and put. What a
+part needs on the disk is about 1.25 times the bytes of its images, so that 2.5 times --part-size has room for both. Its
+images are never in memory all at once: a shard is put from its file.
+"""
+
+import hashlib
+import os
+import shutil
+import socket
+import threading
 from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
 
+import polars as pl
+
+from oid_async.cluster.commit import PartCommit
+from oid_async.cluster.part_file import PartFile
+from oid_async.cluster.part_folder import PartFolder
+from oid_async.cluster.part_masks import fetch_masks
+from oid_async.cluster.part_outcomes import counts, part_outcomes
+from oid_async.cluster.part_shard import PartShard, ShardMaker, part_classes
+from oid_async.cluster.part_stream import PartImages, PartStream
 from oid_async.cluster.published import Part
-from oid_async.cluster.work import PartProgress, PartResult, WorkSettings
+from oid_async.cluster.record import Record, ShardNote
+from oid_async.cluster.work import MOST_TRIES, ClosedError, End, PartProgress, PartResult, WorkSettings
+from oid_async.errors import InputError, storage_errors
+from oid_async.masks.fetch import MaskReport
+from oid_async.objects.store import MissingError
+from oid_async.store.folder import Folder
+from oid_async.store.results import Results
+
+_PROGRESS_S = 0.5
 
 
 class PartWorker:
     """Carries out parts of one run, see `cluster.work.Worker`; `run` may be called from two threads at a time.
 
-    It has a thread with an event loop of its own, in which one client lives on over all parts.
+    Raises StorageError if TMPDIR cannot be written to, UsageError, InputError for a --class-map.
     """
 
     def __init__(self, settings: WorkSettings) -> None:
-        self._settings = settings
+        self.settings = settings
+        self.name = f"{socket.gethostname()}-{os.getpid()}"
+        self.shards = ShardMaker(settings.query, settings.options, part_classes(settings.query, settings.options))
+        self.folder = PartFolder.make()
+        try:
+            self.stream = PartStream(settings, self.folder.path)
+        except BaseException:
+            self.folder.remove()
+            raise
+        self._is_closed = threading.Event()
+        self._lock = threading.Lock()
+        self._under_way: list[_PartRun] = []
 
     def run(self, part: Part, *, attempt: int, progress: Callable[[PartProgress], None]) -> PartResult:
         """Carry a part out; see `cluster.work.Worker.run`."""
-        raise NotImplementedError
+        one = _PartRun(self, part, progress)
+        try:
+            return one.run(is_last=attempt >= MOST_TRIES, again=attempt > 1)
+        except Exception as error:
+            if self._is_closed.is_set():
+                # Its folder is gone, or a transfer was cut off.
+                raise ClosedError from error
+            raise
+        finally:
+            self.end(one)
+
+    def begin(self, one: "_PartRun") -> None:
+        """Note that a part takes room from now on. Raises StorageError unless there is as much."""
+        with self._lock:
+            self._under_way.append(one)
+            self.folder.check_room(sum(other.missing_bytes for other in self._under_way))
+
+    def end(self, one: "_PartRun") -> None:
+        """Note that a part takes none any more."""
+        with self._lock:
+            self._under_way = [other for other in self._under_way if other is not one]
+
+    def check_open(self) -> None:
+        """Raise ClosedError once it is closed."""
+        if self._is_closed.is_set():
+            raise ClosedError
 
     def close(self) -> None:
-        """End what is under way and give everything back."""
+        """End what is under way and give everything back; see `cluster.work.Worker.close`."""
+        self._is_closed.set()
+        self.stream.close()
+        self.folder.remove()
+
+
+class _PartRun:
+    """One part at one worker."""
+
+    def __init__(self, worker: PartWorker, part: Part, progress: Callable[[PartProgress], None]) -> None:
+        self._worker = worker
+        self._settings = worker.settings
+        self._part = part
+        self._progress = progress
+        self._commit = PartCommit(worker.settings.objects, part)
+        self._images: PartImages | None = None
+        self._began = self._told = monotonic()
+        self._requests = 0
+
+    @property
+    def missing_bytes(self) -> int:
+        """How many bytes of its images may still come."""
+        return max(0, self._part.bytes - (self._images.report.bytes if self._images is not None else 0))
+
+    def run(self, *, is_last: bool, again: bool) -> PartResult:
+        if (record := self._commit.committed()) is not None:
+            return self._result("already", record)
+        self._worker.begin(self)
+        number, path = self._worker.folder.of_part()
+        with storage_errors(self._worker.folder.path):
+            try:
+                return self._carry_out(Folder(path), number, is_last=is_last, again=again)
+            finally:
+                self._remove(path)
+
+    def _carry_out(self, folder: Folder, number: int, *, is_last: bool, again: bool) -> PartResult:
+        worker, options = self._worker, self._settings.options
+        for made in (folder.images, folder.tmp, folder.path / "shard"):
+            made.mkdir(parents=True)
+        file = self._plan(folder)
+        images = file.images()
+        plan = folder.tmp / "00000.parquet"
+        images.write_parquet(plan, compression="lz4")
+        self._images = PartImages(folder, number, plan, images)
+        try:
+            worker.stream.call(worker.stream.fetch(self._images, again=again), self._look)
+        finally:
+            self._images.journal.close()
+        self._requests = self._images.requests
+        self._tell()
+        report = self._images.report
+        if not is_last and report.failures.get("network", 0) * 2 > report.selected:
+            return self._result("unreachable", None)
+        results = Results(folder, [plan], file.ids, 0)
+        masks, shard = None, PartShard()
+        if report.downloaded:
+            results.write_annotations(file.annotations(folder.tmp / "rows"), results.write_images())
+            if "segmentation" in self._settings.query.kinds and not options.no_masks:
+                masks = worker.stream.call(
+                    fetch_masks(
+                        worker.stream.client,
+                        worker.stream.note,
+                        file,
+                        folder,
+                        mirror=self._settings.mirror,
+                        size=options.mask_size,
+                    )
+                )
+                self._requests += worker.stream.take_requests()
+            worker.check_open()
+            shard = worker.shards.make(folder, folder.path / "shard")
+        outcomes = part_outcomes(results.outcomes(), shard)
+        worker.check_open()
+        if (record := self._commit.committed()) is not None:
+            return self._result("already", record)
+        end, record = self._commit.put(
+            shard,
+            self._settings.query.ending,
+            lambda note: self._record(outcomes, shard, note, masks).to_parquet(outcomes),
+        )
+        return self._result(end, record)
+
+    def _plan(self, folder: Folder) -> PartFile:
+        """Fetch the part's file. Raises InputError for one that is not as it was published."""
+        part, place = self._part, self._settings.objects.place
+        try:
+            content = self._settings.objects.get(part.plan_key)
+        except MissingError as error:
+            raise InputError(
+                f"{place}: {part.plan_key} is missing; name another --savepath, and begin there"
+            ) from error
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() != part.md5:
+            raise InputError(
+                f"{place}: {part.plan_key} is not what was published (its MD5 differs); name another --savepath, and "
+                "begin there"
+            )
+        path = folder.path / Path(part.plan_key).name
+        path.write_bytes(content)
+        return PartFile(path, self._settings.query)
+
+    def _record(
+        self, outcomes: pl.DataFrame, shard: PartShard, note: ShardNote | None, masks: MaskReport | None
+    ) -> Record:
+        saved = outcomes.filter(Status="ok")
+        return Record(
+            generation=self._part.generation,
+            name=self._part.name,
+            plan_md5=self._part.md5,
+            shard=note,
+            images=len(outcomes),
+            saved=len(saved),
+            failures=counts(outcomes, "Reason", "failed"),
+            sources=counts(outcomes, "Source", "ok"),
+            pending=len(outcomes.filter(Status="pending")),
+            rows=shard.rows,
+            left_out=shard.left_out,
+            masks=_mask_counts(masks),
+            failed_masks=() if masks is None else tuple(sorted(masks.failures)),
+            requests=self._requests,
+            saved_bytes=int(saved.get_column("Bytes").sum()),
+            seconds=round(monotonic() - self._began, 3),
+        )
+
+    def _look(self) -> None:
+        if monotonic() - self._told >= _PROGRESS_S:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Say how far the images are."""
+        images = self._images
+        assert images is not None
+        self._told = monotonic()
+        report, holding = images.report, self._worker.stream.holding if images.report.pending else ()
+        self._progress(
+            PartProgress(
+                part=self._part.name,
+                worker=self._worker.name,
+                landed=report.downloaded + report.failed,
+                failed=report.failed,
+                bytes=report.bytes,
+                requests=images.requests,
+                holding=holding,
+            )
+        )
+
+    def _result(self, end: End, record: Record | None) -> PartResult:
+        return PartResult(self._part.name, end, record, self._requests, self._worker.stream.take_notes())
+
+    def _remove(self, path: Path) -> None:
+        """Remove the part's folder, unless images may still land in it: then it goes with the worker's."""
+        if self._images is None or not self._images.is_abandoned:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _mask_counts(masks: MaskReport | None) -> dict[str, int]:
+    if masks is None:
+        return {}
+    names = ("selected", "present", "downloaded", "failed", "bytes")
+    return {name: getattr(masks, name) for name in names}

@@ -14,7 +14,7 @@ from oid_async.formats.classes import ExportClasses
 from oid_async.formats.file_record import FileRecord
 from oid_async.formats.pictures import Pictures
 from oid_async.formats.samples import SAMPLE_KINDS
-from oid_async.formats.sieve import sieved
+from oid_async.formats.sieve import refused
 from oid_async.formats.source import ExportSource, Span
 from oid_async.formats.writer import ExportContext, check_counts
 from oid_async.options.export import ExportOptions
@@ -29,7 +29,7 @@ class Packing:
     """The samples of the images and tables in a folder. Blocking; raises OSError, OidError.
 
     `classes` are those of `sample_classes`; `pool` shares the work on pictures. In `export` is counted what is written
-    into `out`, in `source.planned` what is left out.
+    into `out`, in `source.planned` what is left out; `left_out` has the FileNames of images by the reason.
     """
 
     def __init__(
@@ -47,6 +47,9 @@ class Packing:
         self.source = ExportSource(dataset, options, SAMPLE_KINDS, scratch, classes=classes)
         pictures = Pictures(dataset, FileRecord(), scratch, copy=False, pool=pool)
         self.export = ExportContext(self.source, out, options, pictures, files)
+        self.left_out: dict[str, list[str]] = {}
+        for (why,), rows in self.source.unusable.partition_by("reason", as_dict=True).items():
+            self.left_out[str(why)] = rows.get_column("FileName").to_list()
         self._is_slow = "segmentation" in self.source.kinds or options.max_side is not None
 
     def spans(self) -> Iterator[Span]:
@@ -55,7 +58,10 @@ class Packing:
         Raises InputError in the end unless as many were written as planned.
         """
         for span in self.source.spans(_MASKED_ROWS if self._is_slow else _SPAN_ROWS):
-            readable = sieved(span, self.source, self.export.pictures)
+            images, masks = refused(span, self.source, self.export.pictures)
+            for why, names in images.items():
+                self.left_out.setdefault(why, []).extend(names)
+            readable = self.source.without(span, images, masks)
             yield readable
             self.export.wrote(readable.images, {})
         check_counts(self.source.planned, self.export)

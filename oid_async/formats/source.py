@@ -138,7 +138,7 @@ class ExportSource:
         self.planned = ExportPlan(Counter(), Counter(), Counter())
         # FileName, __id: an id in two splits is two images, and one of them goes by another id in the export.
         self._renamed = self._twins()
-        self._unusable = self._find_unusable()
+        self.unusable = self._find_unusable()
         self.planned.images.update(self._copy_images())
         # The number of images that are handed out; some may prove to be no pictures.
         self.total = sum(self.planned.images.values())
@@ -230,7 +230,7 @@ class ExportSource:
         manifest = self.dataset.manifest
         saved = self.dataset.images.filter(Status="ok")
         with reading(manifest, into=self._scratch):
-            saved = saved.filter(~pl.col("FileName").is_in(self._unusable.get_column("FileName").implode()))
+            saved = saved.filter(~pl.col("FileName").is_in(self.unusable.get_column("FileName").implode()))
             images = saved.drop("Status", "Reason", "Source").with_columns(_number(saved).alias(KEY))
             images = self._with_own_ids(images)
             images = images.with_columns(self._split().alias("Split"), *self._out_size())
@@ -240,7 +240,7 @@ class ExportSource:
         return dict(counted.iter_rows())
 
     def _find_unusable(self) -> pl.DataFrame:
-        """Return ImageID and FileName of the saved images that cannot be exported; they are counted as left out."""
+        """Return ImageID, FileName, reason of the saved images that cannot be exported; they count as left out."""
         with reading(self.dataset.manifest):
             saved = self.dataset.images.filter(Status="ok")
             facts = saved.select("ImageID", "FileName", "Bytes", *_SIZES).collect(engine="streaming")
@@ -265,7 +265,7 @@ class ExportSource:
         unusable = facts.select("ImageID", "FileName", reason=reason).drop_nulls("reason")
         for (why,), rows in unusable.group_by("reason", maintain_order=True):
             self.planned.leave_out(f"image: {why}", rows.get_column("FileName").to_list())
-        return self._with_own_ids(unusable.select("ImageID", "FileName").lazy()).collect()
+        return self._with_own_ids(unusable.lazy()).collect()
 
     def _twins(self) -> pl.DataFrame:
         """Return FileName and __id of the images whose id is also one of an earlier split."""
@@ -287,6 +287,8 @@ class ExportSource:
     def without(self, span: Span, images: Mapping[str, Sequence[str]], masks: Mapping[str, Sequence[str]]) -> Span:
         """Return a span without these images (FileNames by reason), all their rows, and these masks; count them."""
         plan, rows = self.planned, dict(span.rows)
+        if not (any(images.values()) or any(masks.values())):
+            return span
         for kind, found in (("image", images), ("segmentation", masks)):
             for why, names in found.items():
                 plan.leave_out(f"{kind}: {why}", names)
@@ -341,7 +343,7 @@ class ExportSource:
             else:
                 rows = _clipped(kind, self._with_own_ids(table.as_text()), table.columns())
             reason = pl.col(_REASON) if _REASON in rows.collect_schema() else pl.lit(None, pl.String)
-            has_no_image = pl.col("ImageID").is_in(self._unusable.get_column("ImageID").implode())
+            has_no_image = pl.col("ImageID").is_in(self.unusable.get_column("ImageID").implode())
             reason = pl.when(has_no_image).then(pl.lit(f"{kind}: image left out")).otherwise(reason)
             rows = rows.with_columns(reason.alias(_REASON))
             size = _ROW_GROUP if table.kind.is_json else _ROW_GROUP * 4

@@ -80,6 +80,14 @@ class Hosts:
         for host in list(self._known.values()):
             self._give_up_if_due(host)
 
+    def forgive(self) -> None:
+        """Begin anew with the hosts that were given up, and with what was given up of others; caps go on."""
+        for name, host in self._known.items():
+            host.lost.clear()
+            if host.gave_up is not None:
+                self._known[name] = fresh = self._make(name)
+                fresh.limiter = host.limiter
+
     def say_down(self, names: Iterable[str]) -> None:
         """Note that the user knows of these hosts that they are down."""
         for name in names:

@@ -131,6 +131,11 @@ class Results:
         write_manifest(parts, tables.file(_MANIFEST), None)
         return parts
 
+    def outcomes(self) -> pl.DataFrame:
+        """Return what became of all images: the plan's columns but FileName, the manifest's, Detail and Attempts."""
+        index = JournalIndex(self.folder.journal, self.ids, self.folder.index, self.folder.new_index)
+        return pl.concat(self._span(plan, index) for plan in self.plan)
+
     def write_annotations(self, annotations: Sequence[SavedAnnotations], parts: Sequence[Path]) -> None:
         """Write the tables of annotations of the images in these parts of a manifest; see `write_images`."""
         self._write_kinds(annotations, parts, _InPlace(self.folder))

@@ -1,0 +1,68 @@
+"""How a part is committed: its shard is put, then its record, each only where nothing has the name.
+
+The record is the commit, and the first one counts. Another worker may put the same part at any moment, be it a copy of
+a straggler's or one that was taken for dead; and any put may have taken place although its answer got lost.
+"""
+
+import secrets
+from collections.abc import Callable
+
+from oid_async.cluster.layout import shard_key
+from oid_async.cluster.part_shard import PartShard
+from oid_async.cluster.published import Part
+from oid_async.cluster.record import Record, ShardNote
+from oid_async.cluster.work import End
+from oid_async.errors import InputError
+from oid_async.objects.store import ExistsError, MissingError, Objects
+
+_SUFFIX_BYTES = 4
+
+
+class PartCommit:
+    """The commit of one part at a place. Blocking; raises StorageError."""
+
+    def __init__(self, objects: Objects, part: Part) -> None:
+        self._objects = objects
+        self._part = part
+
+    def committed(self) -> Record | None:
+        """Return the record of the part, None as long as there is none."""
+        key = self._part.record_key
+        try:
+            content = self._objects.get(key)
+        except MissingError:
+            return None
+        try:
+            return Record.read(content)
+        except Exception as error:  # Polars raises anything for bytes that are no Parquet file
+            raise InputError(
+                f"{self._objects.place}: {key} is no record of this program's; move it away, and its part is done again"
+            ) from error
+
+    def put(self, shard: PartShard, ending: str, record: Callable[[ShardNote | None], bytes]) -> tuple[End, Record]:
+        """Put a shard, if it has a file, and the record that is made of its note; or return the one that came first."""
+        suffix, note = "", None
+        if shard.path is not None:
+            try:
+                note = self._put_shard(shard, ending, suffix)
+            except ExistsError:
+                # Other bytes: somebody else was at this part, and perhaps has done with it.
+                if (before := self.committed()) is not None:
+                    return "already", before
+                suffix = secrets.token_hex(_SUFFIX_BYTES)
+                note = self._put_shard(shard, ending, suffix)
+        content = record(note)
+        try:
+            self._objects.put_new(self._part.record_key, content)
+        except ExistsError:
+            winner = self.committed()
+            assert winner is not None, "records are never removed"
+            if suffix and note is not None and (winner.shard is None or winner.shard.key != note.key):
+                self._objects.delete([note.key])
+            return "already", winner
+        return "committed", Record.read(content)
+
+    def _put_shard(self, shard: PartShard, ending: str, suffix: str) -> ShardNote:
+        assert shard.path is not None
+        put = self._objects.put_new(shard_key(self._part.name, ending, suffix), shard.path)
+        return ShardNote(put.key, put.size, shard.md5, put.etag, len(shard.offsets))
