@@ -23,8 +23,8 @@ from oid_async.formats.webdataset import pack
 from oid_async.objects.values import md5_of
 from oid_async.openimages.kinds import KINDS
 from oid_async.options.query import Options
+from oid_async.store.annotation_rows import SavedAnnotations
 from oid_async.store.folder import Folder
-from oid_async.store.results import SavedAnnotations
 from oid_async.tables.rows import RowSource
 
 # One shard has all images of its part, whatever their bytes.

@@ -20,6 +20,7 @@ import polars as pl
 
 from oid_async.cluster.work import ClosedError, WorkSettings
 from oid_async.concurrency import single_error
+from oid_async.errors import storage_errors
 from oid_async.events import Event, Hold, Holding, Landed, Note
 from oid_async.http.client import Client
 from oid_async.http.hosts import Hosts
@@ -155,7 +156,10 @@ class PartStream:
     def __init__(self, settings: WorkSettings, folder: Path) -> None:
         self._settings = settings
         self._folder = Folder(folder)
+        # The name of an image there begins with the folder of its part.
         self._folder.images = folder
+        with storage_errors(folder):
+            self._folder.tmp.mkdir(parents=True, exist_ok=True)
         self._parts: tuple[PartImages, ...] = ()
         self._holding: tuple[Hold, ...] = ()
         self._notes: list[str] = []
