@@ -15,7 +15,7 @@ from threading import Lock
 
 import polars as pl
 
-from oid_async.dataset.image_store import MOST_SAMPLE_BYTES, HeldBytes, StoredImage, key_of, members_of
+from oid_async.dataset.image_store import MOST_SAMPLE_BYTES, HeldBytes, StoredImage, members_of
 from oid_async.dataset.place_files import PlaceFiles, missing_object
 from oid_async.errors import InputError
 from oid_async.tables.reading import TableFile, reading
@@ -27,6 +27,7 @@ PLACES = ("ImageID", "FileName", "Bytes", *SHARD_SCHEMA)
 # The manifest may have come with a folder from anywhere: what else it names is not opened.
 _SHARD = re.compile(r"shards/[A-Za-z0-9_-]+-[0-9]{6,}(~[0-9a-f]{8})?\.(tar|parquet)")
 _BLOCK = tarfile.BLOCKSIZE
+_MOST_NAME_BYTES = 100
 # So much of a shard is in memory at once, when a span is read.
 _READ_BYTES = 32 << 20
 # Parquet shards of a bucket that are on this disk at once.
@@ -46,50 +47,99 @@ class PackedImages:
 
     def open(self, image_id: str, file_name: str) -> StoredImage:
         """Open one image, to be closed. Raises InputError if it is not there."""
-        shard, offset, size = self._find(image_id, file_name)
+        shard, offset, _ = self._find(image_id, file_name)
         if offset is None:
-            body = next(self._rows(shard, [file_name]))[1]
+            body = self.rows(shard, [file_name]).item(0, "bytes")
             return StoredImage(HeldBytes(body, self._files.changed_ns(shard)), 0, len(body))
-        return StoredImage(ShardRanges(self._files, shard), offset, size)
+        ranges = ShardRanges(self._files, shard)
+        return StoredImage(ranges, offset, self._size(shard, offset, ranges.read(offset - _BLOCK, _BLOCK)))
 
     def read(self, image_id: str, file_name: str) -> bytes:
         """Return the bytes of one image."""
-        with self.open(image_id, file_name) as image:
-            return image.read()
+        shard, offset, size = self._find(image_id, file_name)
+        if offset is None:
+            body: bytes = self.rows(shard, [file_name]).item(0, "bytes")
+            return body
+        return self.bodies(shard, [offset], [size])[0]
 
     def path(self, file_name: str) -> Path | None:
         """Return None: images are in shards."""
         return None
 
     def sample(self, image_id: str) -> bytes | None:
-        """Return the JSON of a sample: it is the member behind the image. None in a Parquet shard."""
-        shard, offset, size = self._find(image_id, None)
+        """Return the JSON of a sample. None in a Parquet shard."""
+        shard, offset, _ = self._find(image_id, None)
         if offset is None:
             return None
-        file = ShardRanges(self._files, shard)
-        header = offset + -(-size // _BLOCK) * _BLOCK
-        name, at, length = next(members_of(file.read, header, self._files.name(shard)), ("", 0, 0))
-        if name != f"{key_of(image_id)}.json" or length > MOST_SAMPLE_BYTES:
-            return None
-        return file.read(at, length)
+        header = ShardRanges(self._files, shard).read(offset - _BLOCK, _BLOCK)
+        return self.samples(shard, [offset], [self._size(shard, offset, header)])[0]
 
-    def read_span(self, rows: pl.DataFrame) -> Iterator[tuple[str, bytes]]:
-        """Yield FileName and bytes of some images (PLACES), shard by shard; neighbours come by one request."""
-        for (shard,), images in rows.group_by("Shard", maintain_order=True):
+    def shards_of(self, images: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+        """Yield the shards of some images (PLACES) and their images there, so many at a time as memory may take."""
+        for (shard,), rows in images.group_by("Shard", maintain_order=True):
             key = self._checked(shard if isinstance(shard, str) else None)
-            if images["ShardOffset"].null_count():
-                yield from self._rows(key, images.get_column("FileName").to_list())
-                continue
-            for part in _parts(images.sort("ShardOffset")):
-                names, starts, sizes = (part[name].to_list() for name in ("FileName", "ShardOffset", "Bytes"))
-                yield from zip(names, self._whole(key, starts, sizes), strict=True)
+            rows = rows.sort("ShardOffset", maintain_order=True)
+            part = rows["Bytes"].fill_null(0).cum_sum() // _READ_BYTES
+            for _, some in rows.group_by(part, maintain_order=True):
+                yield key, some
 
-    def _whole(self, key: str, starts: Sequence[int], sizes: Sequence[int]) -> list[bytes]:
-        bodies = self._files.read(key, starts, sizes)
-        for body, size in zip(bodies, sizes, strict=True):
-            if len(body) != size:
-                raise cut_shard(self._files, key)
+    def bodies(self, shard: str, offsets: Sequence[int], sizes: Sequence[int]) -> list[bytes]:
+        """Return images of one tar by their first bytes; neighbours come by one request. Raises InputError.
+
+        `sizes` are those of the saved images: one that was made smaller for its shard has fewer bytes there.
+        """
+        starts = [offset - _BLOCK for offset in offsets]
+        found = self._files.read(shard, starts, [_BLOCK + size for size in sizes])
+        bodies = []
+        for body, offset in zip(found, offsets, strict=True):
+            size = self._size(shard, offset, body[:_BLOCK])
+            body = body[_BLOCK : _BLOCK + size]
+            if len(body) < size:
+                body += ShardRanges(self._files, shard).read(offset + len(body), size - len(body))
+            bodies.append(body)
         return bodies
+
+    def samples(self, shard: str, offsets: Sequence[int], sizes: Sequence[int]) -> list[bytes | None]:
+        """Return the JSON of the samples of images, the members behind them; None where something else is.
+
+        `sizes` are those of the images in the shard.
+        """
+        ends = [offset + -(-size // _BLOCK) * _BLOCK for offset, size in zip(offsets, sizes, strict=True)]
+        headers = self._files.read(shard, ends, [_BLOCK] * len(ends))
+        found = [_member(header) for header in headers]
+        places = [
+            (end + _BLOCK, each[1])
+            for end, each in zip(ends, found, strict=True)
+            if each is not None and each[0].endswith(".json") and each[1] <= MOST_SAMPLE_BYTES
+        ]
+        texts = self._files.read(shard, *(list(column) for column in zip(*places, strict=True))) if places else []
+        by_start = dict(zip((start for start, _ in places), texts, strict=True))
+        return [by_start.get(end + _BLOCK) for end in ends]
+
+    def rows(self, shard: str, names: Sequence[str], *, masks: bool = False) -> pl.DataFrame:
+        """Return file_name, bytes, and with `masks` those of some rows of a Parquet shard. Raises InputError."""
+        with self._lock:
+            path = self._brought(shard)
+            with reading(TableFile(path, self._files.name(shard))):
+                image = pl.col("image").struct.field("bytes")
+                rows = pl.scan_parquet(path, glob=False).filter(pl.col("file_name").is_in(list(names)))
+                found = rows.select("file_name", image, *(["masks"] if masks else [])).collect()
+        if missing := set(names).difference(found.get_column("file_name")):
+            raise InputError(f"{self._files.name(shard)}: it does not hold {min(missing)}, though the manifest says so")
+        return found
+
+    def _size(self, shard: str, offset: int, header: bytes) -> int:
+        """Return the size of an image by its header. Raises InputError where no image begins."""
+        member = _member(header)
+        # Of a name of more than 100 bytes the header has the start.
+        if member is None or not (member[0].endswith(".jpg") or len(member[0].encode()) == _MOST_NAME_BYTES):
+            if len(header) < _BLOCK:
+                raise cut_shard(self._files, shard)
+            raise InputError(
+                f"{self._files.name(shard)}: no image begins at byte {offset}, though the manifest says so; oid-async "
+                f"verify {self._files.place} says what else is wrong"
+            )
+        return member[1]
 
     def _find(self, image_id: str, file_name: str | None) -> tuple[str, int | None, int]:
         """Return the shard of an image, its first byte there, its size."""
@@ -107,19 +157,6 @@ class PackedImages:
         if shard is None or _SHARD.fullmatch(shard) is None:
             raise InputError(f"{self._manifest.name}: Shard {shard or ''!r} names no shard; the manifest was changed")
         return shard
-
-    def _rows(self, shard: str, names: list[str]) -> Iterator[tuple[str, bytes]]:
-        """Yield FileName and bytes of some rows of a Parquet shard. Raises InputError for one that is not there."""
-        with self._lock:
-            path = self._brought(shard)
-            with reading(TableFile(path, self._files.name(shard))):
-                image = pl.col("image").struct.field("bytes")
-                rows = pl.scan_parquet(path, glob=False).select("file_name", image)
-                found = rows.filter(pl.col("file_name").is_in(names)).collect()
-        missing = set(names).difference(found.get_column("file_name"))
-        if missing:
-            raise InputError(f"{self._files.name(shard)}: it does not hold {min(missing)}, though the manifest says so")
-        yield from found.iter_rows()
 
     def _brought(self, shard: str) -> Path:
         """Return a Parquet shard as a file; of a bucket few are kept at once."""
@@ -157,13 +194,23 @@ class ShardRanges:
         """Do nothing: nothing is held between two ranges."""
 
 
+def check_shards(files: PlaceFiles, images: pl.LazyFrame) -> None:
+    """Raise InputError if a shard that the manifest speaks of is not there: before an hour of work, not after it."""
+    named = images.filter(Status="ok").select(pl.col("Shard").drop_nulls().unique()).collect(engine="streaming")
+    there = {found.key for found in files.listing("shards")}
+    if missing := set(named.to_series()) - there:
+        raise missing_object(files, min(missing))
+
+
 def cut_shard(files: PlaceFiles, key: str) -> InputError:
     """Return the error for a shard that ends before an image does."""
     return InputError(f"{files.name(key)}: it was cut; oid-async verify {files.place} says what else is wrong")
 
 
-def _parts(images: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """Yield images of a shard, so many at a time that they fit into the memory they may take."""
-    part = images["Bytes"].cum_sum() // _READ_BYTES
-    for _, rows in images.with_columns(__part=part).group_by("__part", maintain_order=True):
-        yield rows
+def _member(header: bytes) -> tuple[str, int] | None:
+    """Return name and size of a member by its header, None for what is none."""
+    try:
+        found = next(members_of(lambda at, size: header[at : at + size], 0, ""), None)
+    except InputError:
+        return None
+    return None if found is None else (found[0], found[2])

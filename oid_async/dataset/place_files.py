@@ -7,14 +7,15 @@ are read. Keys are relative to the place, parts joined by "/". Blocking; safe to
 import atexit
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Protocol
 
 from oid_async.errors import InputError, NotPlainError
-from oid_async.objects.store import MissingError, Objects
+from oid_async.objects.store import MissingError, ObjectInfo, Objects
 from oid_async.options.places import Place
 from oid_async.store.atomic import read_json
 from oid_async.store.disk import is_plain, plain_file
@@ -37,6 +38,10 @@ class PlaceFiles(Protocol):
 
     def size(self, key: str) -> int | None:
         """Return the size of a file in bytes, None where there is none."""
+        ...
+
+    def listing(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield the files below a folder of the place, in no order; of a folder's no ETag is known."""
         ...
 
     def fetch(self, key: str) -> Path:
@@ -79,6 +84,16 @@ class FolderFiles:
         """Return the size of a plain file in bytes, None where there is none."""
         path = self.folder.path / key
         return os.lstat(path).st_size if is_plain(path) else None
+
+    def listing(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield the plain files below a folder."""
+        start = self.folder.path / prefix
+        for where, _, names in os.walk(start):
+            for name in names:
+                found = os.lstat(path := os.path.join(where, name))
+                if stat.S_ISREG(found.st_mode):
+                    key = os.path.relpath(path, self.folder.path).replace(os.sep, "/")
+                    yield ObjectInfo(os.fsencode(key).decode("utf-8", "backslashreplace"), found.st_size, None)
 
     def fetch(self, key: str) -> Path:
         """Return the path of a file, which need not exist."""
@@ -134,6 +149,10 @@ class BucketFiles:
             found = self._objects.head(key)
             self._sizes[key] = None if found is None else found.size
         return self._sizes[key]
+
+    def listing(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield the objects whose keys begin with a folder's name."""
+        return self._objects.list(prefix)
 
     def fetch(self, key: str) -> Path:
         """Return an object as a file, which does not exist where the bucket has none."""

@@ -26,6 +26,7 @@ from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import StorageError, machine_error
 from oid_async.formats.file_record import FileRecord
 from oid_async.formats.mask_shapes import STRIP_PIXELS, MaskMap, mask_body, mask_map, polygon, run_length
+from oid_async.formats.staging import Staging
 from oid_async.store.disk import read_plain
 
 Item = TypeVar("Item")
@@ -47,17 +48,27 @@ _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOS
 class Pictures:
     """The images and masks of a dataset, for an export. Raises InputError for a file that is missing or no picture.
 
-    `record` is told which files hold the bytes that were saved. In `scratch` images wait in their smaller size.
+    `record` is told which files hold the bytes that were saved. In `scratch` images wait in their smaller size; those
+    of a place are brought there a span at a time (`staging`).
     """
 
     def __init__(
-        self, dataset: SavedDataset, record: FileRecord, scratch: Path, *, copy: bool, pool: Executor | None
+        self,
+        dataset: SavedDataset,
+        record: FileRecord,
+        scratch: Path,
+        *,
+        copy: bool,
+        pool: Executor | None,
+        staging: Staging | None = None,
     ) -> None:
         self.record = record
         self._smaller = scratch / "smaller"
         self._smaller.mkdir()
-        self._images = dataset.image_files.folder
-        self._masks = dataset.masks_folder
+        self._images = dataset.image_files.folder if staging is None else staging.images
+        self._masks = dataset.masks_folder if staging is None else staging.masks
+        # A staged file does not stay: a link that names it would lead nowhere.
+        self._links = (os.link, os.symlink) if staging is None else (os.link,)
         self._copy = copy
         self._pool = pool
 
@@ -140,7 +151,7 @@ class Pictures:
     def _link_or_copy(self, source: str, target: str) -> None:
         try:
             if not self._copy:
-                for link in (os.link, os.symlink):
+                for link in self._links:
                     try:
                         link(os.path.abspath(source), target)
                         return

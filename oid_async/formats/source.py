@@ -28,6 +28,8 @@ from oid_async.openimages.kinds import KindName
 from oid_async.openimages.vocabulary import FLAGS, SPLITS
 from oid_async.options.export import ExportOptions, shares
 from oid_async.select.limits import shuffled
+from oid_async.store.attached_files import NAMES
+from oid_async.store.written_files import MASKS
 from oid_async.tables.reading import reading
 
 # Column of a flag of a box (1, 0, or -1 for unknown) -> what formats call it.
@@ -247,7 +249,8 @@ class ExportSource:
         reason: pl.Expr = pl.when(pl.any_horizontal(pl.col(side).fill_null(0) < 1 for side in _SIZES)).then(
             pl.lit("no width and height")
         )
-        if self.needs_pictures:
+        # Of a place the shards hold what the manifest says: how they are is not seen before they are read.
+        if self.needs_pictures and self.dataset.files is None:
             folder = self.dataset.image_files.folder
             sizes = [_size(f"{folder}{os.sep}{name}") for name in facts.get_column("FileName")]
             facts = facts.with_columns(there=pl.Series(sizes, dtype=pl.Int64))
@@ -394,7 +397,7 @@ class ExportSource:
         if self._options.min_box_area:
             reasons["area"] = self._too_small(self._options.min_box_area)
         if kind == "segmentation":
-            reasons["no mask"] = ~pl.col("MaskPath").is_in(self._mask_names().implode())
+            reasons["no mask"] = self._has_no_mask()
         return reasons
 
     def _too_small(self, least: float | str) -> pl.Expr:
@@ -404,11 +407,14 @@ class ExportSource:
         width, height = self._out_size()
         return share * width * height < least
 
-    def _mask_names(self) -> pl.Series:
+    def _has_no_mask(self) -> pl.Expr:
+        """Return the condition that a mask is not there; of a place, whose shards have them, that none can be."""
+        if self.dataset.files is not None:
+            return ~pl.col("MaskPath").str.contains(f"^(?:{NAMES[MASKS].pattern})$").fill_null(False)
         names: list[str] = []
         with suppress(FileNotFoundError), os.scandir(self.dataset.masks_folder) as entries:
             names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
-        return pl.Series(names, dtype=pl.String)
+        return ~pl.col("MaskPath").is_in(pl.Series(names, dtype=pl.String).implode())
 
 
 def names_of(by_reason: Mapping[str, Sequence[str]]) -> pl.Series:

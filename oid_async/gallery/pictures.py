@@ -10,10 +10,10 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from oid_async.dataset.image_store import StoredImage
+from oid_async.dataset.packed_masks import packed_mask
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import InputError, NotPlainError
 from oid_async.gallery.catalog import Catalog, NotFoundError
-from oid_async.gallery.packed_masks import packed_mask
 from oid_async.gallery.thumbnails import FORM, MOST_BYTES, NotShownError, ThumbnailCache, takes_much_memory, thumbnail
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.store.attached_files import NAMES

@@ -9,7 +9,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
@@ -19,6 +19,7 @@ import polars as pl
 
 from oid_async.concurrency import CallsOnLoop, until_stopped
 from oid_async.dataset.export_list import MARKER, write_list
+from oid_async.dataset.packed_images import check_shards
 from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.saved import SavedDataset
 from oid_async.dataset.table_check import check_tables
@@ -30,12 +31,14 @@ from oid_async.formats.pictures import Pictures, picture_pool
 from oid_async.formats.registry import WRITERS
 from oid_async.formats.sieve import sieved
 from oid_async.formats.source import SPAN_ROWS, ExportSource
+from oid_async.formats.staging import Staging
 from oid_async.formats.writer import ExportContext, check_counts
 from oid_async.jobs.export_folder import ExportFolder
-from oid_async.jobs.opening import open_folder
+from oid_async.jobs.opening import open_bucket, open_folder
 from oid_async.jobs.stored_query import Given
 from oid_async.openimages.kinds import KINDS
 from oid_async.options.export import ExportOptions, Format
+from oid_async.options.places import Place
 from oid_async.store.atomic import write_text
 from oid_async.store.disk import plain_file, read_plain
 from oid_async.store.folder import Folder
@@ -72,40 +75,46 @@ class ExportReport:
 class Export:
     """One export of one folder. `processes` may share the work on pictures.
 
-    `given` are places that the call has named, for a run that has not come to its end.
+    `given` are places that the call has named, for a run that has not come to its end. Of a bucket `options.out` must
+    say where the export goes; its images are brought as files a span at a time.
     `edited`: tables that are not what the run wrote were changed on purpose, and are taken as they are.
     """
 
     def __init__(
         self,
-        savepath: Path,
+        savepath: Place,
         options: ExportOptions,
         sink: Sink,
         *,
         processes: int | str = 1,
         edited: bool = False,
         given: Given | None = None,
+        endpoint_url: str | None = None,
     ) -> None:
         if options.format is None:
             raise UsageError(f"--format is one of {', '.join(WRITERS)}")
-        self._folder = Folder(savepath)
+        self._savepath = savepath
+        self._endpoint_url = endpoint_url
         self._options = options
         self._sink = sink
         self._processes = processes
         self._edited = edited
-        self._given = given or Given.of(savepath, {})
         self.format: Format = options.format
-        self.out = options.out if options.out is not None else savepath / "export" / options.format
+        self.out = options.out if options.out is not None else _usual_out(savepath, options.format)
+        self._given = given
 
     async def run(self) -> ExportReport:
         """Export and return the counts. Raises InputError, UsageError, LockedError (a run is on), StorageError."""
         refuse_forked_child()
-        with read_lock(self._folder):
+        if not isinstance(self._savepath, Path):
+            return await self.within()
+        with read_lock(Folder(self._savepath)):
             return await self.within()
 
     def check_place(self) -> None:
         """Raise UsageError if the export could not take its place: before a download rather than after it."""
-        ExportFolder(self.out, self._folder).check()
+        assert isinstance(self._savepath, Path)
+        ExportFolder(self.out, Folder(self._savepath)).check()
 
     async def within(self) -> ExportReport:
         """Export while the folder is locked already."""
@@ -117,23 +126,37 @@ class Export:
     def _export(self, sink: CallsOnLoop, stopped: Callable[[], bool]) -> ExportReport:
         started = monotonic()
         try:
-            place = ExportFolder(self.out, self._folder)
-            place.check()
-            with open_folder(self._folder, "export", self._given) as dataset, place.stage() as stage:
-                check_tables(dataset, edited=self._edited)
-                report = self._fill(dataset, stage, sink, started, stopped)
-                # A listener that wants to stop the export is heard before the export has its name.
-                sink.wait_and_check()
-                kept = place.take(stage / "export")
-                if kept is not None:
-                    sink(Note(f"files came into the earlier export while it was replaced: it is kept as {kept}"))
-                return report
+            if isinstance(self._savepath, Path):
+                self.check_place()
+            with self._open() as dataset:
+                return self._into_place(dataset, sink, started, stopped)
         except InterruptedError:
             raise
         except (OSError, pl.exceptions.PolarsError) as error:
             if not isinstance(error, OSError) and machine_error(error) is None:
                 raise
             raise storage_error(error, self.out) from error
+
+    def _open(self) -> SavedDataset:
+        if not isinstance(self._savepath, Path):
+            return open_bucket(self._savepath, self._endpoint_url, "export")
+        return open_folder(Folder(self._savepath), "export", self._given or Given.of(self._savepath, {}))
+
+    def _into_place(
+        self, dataset: SavedDataset, sink: CallsOnLoop, started: float, stopped: Callable[[], bool]
+    ) -> ExportReport:
+        """Write the export next to its place, and let it take that once it is complete."""
+        place = ExportFolder(self.out, dataset.folder)
+        place.check()
+        with place.stage() as stage:
+            check_tables(dataset, edited=self._edited)
+            report = self._fill(dataset, stage, sink, started, stopped)
+            # A listener that wants to stop the export is heard before the export has its name.
+            sink.wait_and_check()
+            kept = place.take(stage / "export")
+            if kept is not None:
+                sink(Note(f"files came into the earlier export while it was replaced: it is kept as {kept}"))
+            return report
 
     def _fill(
         self, dataset: SavedDataset, stage: Path, sink: CallsOnLoop, started: float, stopped: Callable[[], bool]
@@ -149,17 +172,19 @@ class Export:
         source = ExportSource(dataset, options, writer_class.kinds, scratch)
         for note in (*dataset.notes, *self._notes(source)):
             sink(Note(note))
+        staging = _staging(source, scratch)
         with picture_pool(self._processes, self._count_pictures(source)) as pool, ExitStack() as files:
-            pictures = Pictures(dataset, FileRecord(), scratch, copy=options.copy, pool=pool)
+            pictures = Pictures(dataset, FileRecord(), scratch, copy=options.copy, pool=pool, staging=staging)
             context = ExportContext(source, export, options, pictures, files)
             writer = writer_class(context)
             done = 0
-            is_slow = options.max_side is not None or "segmentation" in source.kinds
+            is_slow = options.max_side is not None or "segmentation" in source.kinds or staging is not None
             for span in source.spans(_SLOW_SPAN_ROWS if is_slow else SPAN_ROWS):
                 sink.check()
                 if stopped():
                     raise InterruptedError("the export was stopped")
-                writer.write(sieved(span, source, pictures))
+                with nullcontext() if staging is None else staging.staged(span):
+                    writer.write(sieved(span, source, pictures))
                 done += len(span.images)
                 sink(Exported(done, source.total))
             writer.finish()
@@ -180,7 +205,7 @@ class Export:
         planned = source.planned
         return ExportReport(
             format=self.format,
-            savepath=str(self._folder.path),
+            savepath=str(self._savepath),
             out=str(self.out),
             images=sum(planned.images.values()),
             splits={split: planned.images[split] for split in source.splits},
@@ -216,11 +241,29 @@ class Export:
         }
 
 
+def _usual_out(savepath: Place, format: Format) -> Path:
+    """Return where an export of a folder goes. Raises UsageError for a bucket: it has no such place."""
+    if isinstance(savepath, Path):
+        return savepath / "export" / format
+    raise UsageError(f"{savepath}: name the folder that the export goes to with --out; it is written on this disk")
+
+
+def _staging(source: ExportSource, scratch: Path) -> Staging | None:
+    """Return what brings the pictures of a place as files, None for a folder that has them. Raises InputError."""
+    dataset = source.dataset
+    if dataset.packed_images is None or dataset.files is None:
+        return None
+    if source.needs_pictures:
+        check_shards(dataset.files, dataset.images)
+    return Staging(dataset.packed_images, scratch, needs_pictures=source.needs_pictures)
+
+
 def _left_out(source: ExportSource) -> Iterator[str]:
     """Yield what was left out and how to have it. Raises InputError if no image is left."""
     plan, savepath = source.planned, source.dataset.savepath
     lines = list(plan.left_out_lines())
-    if any(reason.startswith("image:") and not _TOO_LARGE.search(reason) for reason in plan.left_out):
+    is_mended = source.dataset.files is None
+    if is_mended and any(reason.startswith("image:") and not _TOO_LARGE.search(reason) for reason in plan.left_out):
         lines.append(f"oid-async verify {savepath} --repair fetches the images again that were left out")
     if not sum(plan.images.values()) and any(reason.startswith("image:") for reason in plan.left_out):
         raise InputError(f"{savepath}: none of its images can be exported; {'; '.join(lines)}")

@@ -61,7 +61,9 @@ def _write_tables(source: Path, place: Path, where: list[tuple[str, str, int | N
         if (source / name).exists():
             (place / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, place / name)
-    query: dict[str, Any] = json.loads((source / "query.json").read_text())
+    query: dict[str, Any] = {"query": {}}
+    if (source / "query.json").exists():
+        query = json.loads((source / "query.json").read_text())
     (place / "query.json").write_text(json.dumps(query | {"shards": "shards"}))
     masks = len(list((source / "segmentation" / "masks").glob("*"))) if (source / "segmentation").exists() else 0
     (place / "report.json").write_text(json.dumps({"masks": {"selected": masks, "present": masks}} if masks else {}))

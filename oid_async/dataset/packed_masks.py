@@ -6,7 +6,8 @@ pixels of their object. A sample does not name the MaskPath: the row of the tabl
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from oid_async.store.mask_check import has_too_many_pixels
@@ -14,6 +15,8 @@ from oid_async.store.mask_check import has_too_many_pixels
 _SIDES = ("BoxXMin", "BoxXMax", "BoxYMin", "BoxYMax")
 # Boxes have five decimals of a pixel there.
 _NEAR = 0.01
+# What damaged samples raise.
+_DAMAGE = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)
 # A run is no longer than a mask has pixels.
 _MOST_BITS = 40
 
@@ -21,18 +24,33 @@ _MOST_BITS = 40
 def packed_mask(sample: bytes, row: Mapping[str, Any]) -> bytes | None:
     """Return the PNG of the mask of a table's row, None if the sample has none. What is damaged counts as none."""
     try:
+        sides = tuple(float(row[side]) for side in _SIDES)
+        return packed_masks(sample, [(row["LabelName"], sides)])[0]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def packed_masks(sample: bytes, masks: Sequence[tuple[str, Sequence[float]]]) -> list[bytes | None]:
+    """Return the PNGs of the masks of one image: label and box (left, right, top, bottom, fractions) of each.
+
+    None for a mask that the sample has not; what is damaged counts as none. Of masks with the same label and box each
+    gets another one, in order.
+    """
+    found: list[bytes | None] = [None] * len(masks)
+    with suppress(*_DAMAGE):
         content = json.loads(sample)
         objects, width, height = content["objects"], content["width"], content["height"]
-        left, right, top, bottom = (float(row[side]) for side in _SIDES)
-        box = (left * width, top * height, (right - left) * width, (bottom - top) * height)
         columns = (objects["label"], objects["bbox"], objects["segmentation"])
-        for label, here, packed in zip(*columns, strict=True):
-            is_same = label == row["LabelName"] and all(abs(a - b) < _NEAR for a, b in zip(here, box, strict=True))
-            if is_same and packed is not None:
-                return _png(packed["counts"], *packed["size"])
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError):
-        pass
-    return None
+        left_over = [each for each in zip(*columns, strict=True) if each[2] is not None]
+        for place, (label, (left, right, top, bottom)) in enumerate(masks):
+            box = (left * width, top * height, (right - left) * width, (bottom - top) * height)
+            for each in left_over:
+                if each[0] == label and all(abs(a - b) < _NEAR for a, b in zip(each[1], box, strict=True)):
+                    left_over.remove(each)
+                    with suppress(*_DAMAGE):
+                        found[place] = _png(each[2]["counts"], *each[2]["size"])
+                    break
+    return found
 
 
 def _png(counts: str, height: int, width: int) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from oid_async.gallery.packed_masks import packed_mask
+from oid_async.dataset.packed_masks import packed_mask
 
 ROW = {"LabelName": "/m/0bt9lr", "BoxXMin": 0.25, "BoxXMax": 0.5, "BoxYMin": 0.125, "BoxYMax": 0.75}
 BOX = [16.0, 6.0, 16.0, 30.0]
