@@ -1,15 +1,15 @@
 """What is published at a place, and what is done of it: the query, its generations, which parts have a record."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from io import BytesIO
 
 import polars as pl
 
-from oid_async.cluster.layout import PLAN, PLANS, RECORDS, generation_key
-from oid_async.cluster.part_file import part_bytes
-from oid_async.cluster.published import Generation, Part, PublishedQuery
+from oid_async.cluster.layout import PLAN, PLANS, RECORDS, begun_key, generation_key
+from oid_async.cluster.part_file import MASKS, part_bytes, read_part
+from oid_async.cluster.published import Begun, Generation, Part, PublishedQuery
 from oid_async.errors import InputError
 from oid_async.masks.archive import ArchiveState
 from oid_async.objects.store import ExistsError, MissingError, Objects
@@ -48,6 +48,28 @@ def read_generations(objects: Objects) -> list[Generation]:
     return found
 
 
+def read_begun(objects: Objects, number: int) -> Begun | None:
+    """Return how a generation is made, None if nobody has begun it. Blocking. Raises InputError."""
+    key = begun_key(number)
+    try:
+        return Begun.from_json(objects.get(key))
+    except MissingError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(objects, key) from error
+
+
+def put_begun(objects: Objects, number: int, begun: Begun) -> Begun:
+    """Put how a generation is made; return what counts, maybe somebody else's. Blocking."""
+    try:
+        objects.put_new(begun_key(number), begun.to_json())
+    except ExistsError:
+        theirs = read_begun(objects, number)
+        assert theirs is not None
+        return theirs
+    return begun
+
+
 def put_generation(objects: Objects, generation: Generation) -> Generation:
     """Publish a generation whose parts are there; return the one that counts, maybe somebody else's. Blocking."""
     try:
@@ -82,6 +104,35 @@ def put_part(objects: Objects, part: Part, images: pl.DataFrame, archives: Mappi
     return replace(part, md5=hashlib.md5(body, usedforsecurity=False).hexdigest())
 
 
+def used_archives(images: pl.DataFrame, states: Mapping[str, ArchiveState]) -> dict[str, ArchiveState]:
+    """Return the states of those archives, by key, that hold masks of these images."""
+    if MASKS not in images.columns:
+        return {}
+    keys = images.get_column(MASKS).explode().struct.field("archive").unique().drop_nulls()
+    return {key: states[key] for key in keys}
+
+
+def get_part(objects: Objects, part: Part) -> tuple[pl.DataFrame, dict[str, ArchiveState]]:
+    """Return the rows of a part's file, and the archives of its masks. Blocking. Raises InputError, StorageError."""
+    try:
+        body = objects.get(part.plan_key)
+    except MissingError as error:
+        raise _missing(objects, part.plan_key) from error
+    if hashlib.md5(body, usedforsecurity=False).hexdigest() != part.md5:
+        raise _damaged(objects, part.plan_key)
+    return read_part(body)
+
+
+def get_record(objects: Objects, part: Part, columns: Sequence[str]) -> pl.DataFrame:
+    """Return columns of the rows of a part's record. Blocking. Raises InputError, StorageError."""
+    try:
+        return pl.read_parquet(BytesIO(objects.get(part.record_key)), columns=list(columns))
+    except MissingError as error:
+        raise _missing(objects, part.record_key) from error
+    except pl.exceptions.PolarsError as error:
+        raise _damaged(objects, part.record_key) from error
+
+
 def parts_to_do(objects: Objects, generation: Generation) -> list[Part]:
     """Return the parts of a generation that have no record, in order. Blocking: one listing."""
     done = {found.key for found in objects.list(f"{RECORDS}/{generation.number:02}")}
@@ -91,6 +142,10 @@ def parts_to_do(objects: Objects, generation: Generation) -> list[Part]:
 def has_begun(objects: Objects) -> int:
     """Return how many objects of a plan there are: it grows as long as somebody publishes. Blocking."""
     return sum(1 for _ in objects.list(PLANS))
+
+
+def _missing(objects: Objects, key: str) -> InputError:
+    return InputError(f"{objects.place}: {key} is missing, without which nothing can go on; name another --savepath")
 
 
 def _damaged(objects: Objects, key: str) -> InputError:

@@ -1,6 +1,7 @@
 """The keys of a download past one machine, below its place.
 
     .oid_async/plan.json                                the query: another one is refused
+    .oid_async/plan/00/begun.json                       how a generation is made, before its first part is there
     .oid_async/plan/00.json                             a generation: its parts; from then on it is published
     .oid_async/plan/00/train-000000.parquet             a part: its images with all their annotation rows
     .oid_async/records/00/train-000000.parquet          its record: what became of each image; that is the commit
@@ -31,6 +32,11 @@ def generation_key(generation: int) -> str:
     '.oid_async/plan/01.json'
     """
     return f"{PLANS}/{generation:02}.json"
+
+
+def begun_key(generation: int) -> str:
+    """Return the key of what says how a generation is made."""
+    return f"{PLANS}/{generation:02}/begun.json"
 
 
 def part_name(split: str, number: int) -> str:

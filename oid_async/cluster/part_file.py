@@ -70,6 +70,16 @@ def part_bytes(images: pl.DataFrame, archives: Mapping[str, ArchiveState]) -> by
     return file.getvalue()
 
 
+def read_part(body: bytes) -> tuple[pl.DataFrame, dict[str, ArchiveState]]:
+    """Return the rows of the file of a part, and the states of the archives of its masks."""
+    return pl.read_parquet(BytesIO(body)), _archives(BytesIO(body))
+
+
+def _archives(file: Path | BytesIO) -> dict[str, ArchiveState]:
+    note = json.loads(pl.read_parquet_metadata(file)[_NOTE])
+    return {key: ArchiveState(**state) for key, state in note["archives"].items()}
+
+
 @dataclass(frozen=True, slots=True)
 class PartFile:
     """Reads the file of a part. All of it blocks; it raises InputError for a file that is none."""
@@ -136,8 +146,7 @@ class PartFile:
     def archives(self) -> dict[str, ArchiveState]:
         """Return the archives that hold its masks, by key, in the state in which their places are true."""
         with reading(self._table):
-            note = json.loads(pl.read_parquet_metadata(self.path)[_NOTE])
-        return {key: ArchiveState(**state) for key, state in note["archives"].items()}
+            return _archives(self.path)
 
     def _exploded(self, column: str, *, replace_key: bool = False) -> pl.DataFrame:
         """Return a row for each element of a nested column, with its fields and the columns that name the image."""

@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, Self
 
 from oid_async.cluster.layout import part_name, plan_key, record_key
 
@@ -65,6 +65,34 @@ class Generation:
         values = json.loads(text)
         parts = [Part(values["generation"], *part) for part in values["parts"]]
         return cls(values["generation"], parts, values["capped"], values["job"])
+
+
+Cause = Literal["query", "waiting", "passing", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """How a generation is made: put before its first part, so that all who make it make the same.
+
+    `cause` says which images it has: those of the `query`; those that were `waiting` for it; those that have failed in
+    a way that is `passing`, or in any (`failed`). `rate` is --rate, by which hosts are capped; `capped` is the
+    generation's.
+    """
+
+    cause: Cause
+    rate: float | None
+    capped: bool
+
+    def to_json(self) -> bytes:
+        """Return its file."""
+        return json.dumps({"form": _FORM, **asdict(self)}).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Self:
+        """Read its file. Raises ValueError, KeyError, TypeError for one that is none."""
+        values = json.loads(text)
+        values.pop("form")
+        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,17 +4,15 @@ One file of the plan, a span of images, is in memory at a time, and of each spli
 """
 
 import asyncio
-from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
 from oid_async.cluster.asking import Asking
-from oid_async.cluster.cutting import Cutter
-from oid_async.cluster.generations import put_part
+from oid_async.cluster.cutting import PartCutter
+from oid_async.cluster.generations import put_part, used_archives
 from oid_async.cluster.part_file import MASKS, nested, row_columns
-from oid_async.cluster.published import Part, PublishedQuery
+from oid_async.cluster.published import Begun, Part, PublishedQuery
 from oid_async.concurrency import in_thread, single_error
 from oid_async.events import TableProgress
 from oid_async.http.client import Client
@@ -34,32 +32,22 @@ _PUTS_AT_ONCE = 4
 _CONNECTIONS = 4
 
 
-@dataclass(slots=True)
-class _OpenPart:
-    """The part of a split that is not full yet: its images so far, with their annotations."""
-
-    cutter: Cutter
-    pieces: list[pl.DataFrame] = field(default_factory=list)
-
-
 class PartWriter:
-    """Writes the parts of a planned run; `capped`: every source is asked, by one task alone."""
+    """Writes the parts of a planned run; `begun` says by which caps its images are asked."""
 
     def __init__(
-        self, context: RunContext, planning: Planning, query: PublishedQuery, objects: Objects, *, capped: bool
+        self, context: RunContext, planning: Planning, query: PublishedQuery, objects: Objects, begun: Begun
     ) -> None:
-        self.capped = capped
         self._context = context
         self._query = query
         self._objects = objects
         self._ids = planning.tables.ids
         listed = planning.planner.bucket.basis == "listing"
-        self._asking = Asking(planning.planner.sources, context.options.rate, capped, listed)
+        self._asking = Asking(planning.planner.sources, begun.rate, begun.capped, listed)
         self._files = plan_files(context.folder.plan)
         saved = planning.tables.saved_annotations(all_boxes=context.options.all_boxes)
         self._rows = [AnnotationRows(each, self._ids, self._planned_keys, context.folder.tmp) for each in saved]
-        self._open: dict[str | None, _OpenPart] = {}
-        self._numbers: Counter[str] = Counter()
+        self._cutter = PartCutter(0, self._asking, query.part_size, {})
         self._states: dict[str, ArchiveState] = {}
         self._parts: list[Part] = []
         self._puts = asyncio.Semaphore(_PUTS_AT_ONCE)
@@ -94,12 +82,11 @@ class PartWriter:
             if places is not None:
                 found = await places.find(masks)
                 images = await in_thread(nested, images, MASKS, found)
-            for split, part in await in_thread(self._cut, images):
-                await self._put(group, split, part)
+            for part, some in await in_thread(self._cutter.add, images):
+                await self._put(group, part, some)
             self._context.sink(TableProgress("the plan", number + 1, len(self._files), unit="step"))
-        for split, left in self._open.items():
-            if left.pieces:
-                await self._put(group, split, pl.concat(left.pieces))
+        for part, some in self._cutter.rest():
+            await self._put(group, part, some)
         self._context.sink(TableProgress("the plan", len(self._files), len(self._files), finished=True, unit="step"))
 
     def _read(self, file: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -115,24 +102,8 @@ class PartWriter:
             images = nested(images, kind.name, found)
         return images, masks
 
-    def _cut(self, images: pl.DataFrame) -> list[tuple[str | None, pl.DataFrame]]:
-        """Return the parts that the next images make full, each with its split; keep what is left of them."""
-        full: list[tuple[str | None, pl.DataFrame]] = []
-        for (split,), group in images.group_by("Subset", maintain_order=True):
-            left = self._open.setdefault(split, _OpenPart(Cutter(self._query.part_size)))
-            begun = 0
-            for start in left.cutter.cut(self._asking.sizes(group)):
-                full.append((split, pl.concat([*left.pieces, group.slice(begun, start - begun)])))
-                left.pieces, begun = [], start
-            left.pieces.append(group.slice(begun))
-        return full
-
-    async def _put(self, group: asyncio.TaskGroup, split: str | None, images: pl.DataFrame) -> None:
+    async def _put(self, group: asyncio.TaskGroup, part: Part, images: pl.DataFrame) -> None:
         """Put a part in a task of its own, after waiting for one of those that are under way."""
-        name = split or "train"
-        size = int(self._asking.sizes(images).sum())
-        part = Part(0, name, self._numbers[name], len(images), size, "")
-        self._numbers[name] += 1
         await self._puts.acquire()
 
         async def put() -> None:
@@ -144,12 +115,7 @@ class PartWriter:
         group.create_task(put())
 
     def _put_file(self, part: Part, images: pl.DataFrame) -> Part:
-        """Put the file of a part, with the states of the archives that hold its masks."""
-        states: dict[str, ArchiveState] = {}
-        if MASKS in images.columns:
-            keys = images.get_column(MASKS).explode().struct.field("archive").unique().drop_nulls()
-            states = {key: self._states[key] for key in keys}
-        return put_part(self._objects, part, images, states)
+        return put_part(self._objects, part, images, used_archives(images, self._states))
 
     def _planned_keys(self) -> pl.Series:
         return pl.scan_parquet(self._files, glob=False).select(KEY).collect().to_series()

@@ -1,6 +1,6 @@
 """The plan of a query, made once and published at its place, from where every worker reads it.
 
-    plan.json ──▶ plan/00/<part>.parquet, ... ──▶ bad_rows.csv, unknown_ids.txt ──▶ plan/00.json
+    plan.json ──▶ plan/00/begun.json ──▶ plan/00/<part>.parquet, ... ──▶ bad_rows.csv, ... ──▶ plan/00.json
 
 Each is put only where nothing has its key. What a killed run has left is gone on with; two runs that publish the same
 query put the same. plan/00.json says that all of it is there.
@@ -9,10 +9,10 @@ query put the same. plan/00.json says that all of it is there.
 from dataclasses import dataclass
 from io import BytesIO
 
-from oid_async.cluster.generations import put_generation, read_generation, read_query
+from oid_async.cluster.generations import put_begun, put_generation, read_generation, read_query
 from oid_async.cluster.layout import BAD_ROWS, MANIFEST, PLAN, SHARDS, UNKNOWN_IDS
 from oid_async.cluster.part_file import row_columns
-from oid_async.cluster.published import Generation, PublishedQuery
+from oid_async.cluster.published import Begun, Generation, PublishedQuery
 from oid_async.concurrency import in_thread
 from oid_async.dataset.query_digest import query_digest, shard_digests
 from oid_async.errors import UsageError
@@ -57,10 +57,10 @@ async def publish(context: RunContext, objects: Objects, *, part_size: int, job:
     decision = await planning.decide()
     context.sink(Stage("publishing the plan"))
     query = await in_thread(publisher.put_query, decision)
-    writer = PartWriter(context, planning, query, objects, capped=publisher.is_capped(decision))
-    parts = await writer.write()
+    begun = await in_thread(put_begun, objects, 0, publisher.begun(decision))
+    parts = await PartWriter(context, planning, query, objects, begun).write()
     await in_thread(publisher.put_lists, decision)
-    first = await in_thread(put_generation, objects, Generation(0, parts, writer.capped, job))
+    first = await in_thread(put_generation, objects, Generation(0, parts, begun.capped, job))
     return Published(query, first, decision.plan)
 
 
@@ -76,10 +76,11 @@ class _Publisher:
         self._digest = query_digest(context.options, self._tables.identities)
         self._samples = shard_digests(context.options)[0]
 
-    def is_capped(self, decision: Decision) -> bool:
-        """Return whether the first request of every image goes to a host with a cap."""
+    def begun(self, decision: Decision) -> Begun:
+        """Return how the first generation is made: capped if the first request of every image is to such a host."""
         rate, count = self._context.options.rate, decision.plan.to_download
-        return bool(rate) or (rate is None and count > 0 and decision.uncapped == 0)
+        capped = bool(rate) or (rate is None and count > 0 and decision.uncapped == 0)
+        return Begun("query", rate, capped)
 
     def there(self) -> PublishedQuery | None:
         """Return the query of the place, None if nothing is there. Raises UsageError if it holds anything else."""
