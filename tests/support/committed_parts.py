@@ -1,7 +1,7 @@
 """Committing published parts by hand: records and shards as workers put them, of outcomes that a test chooses."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +9,22 @@ import polars as pl
 
 from oid_async.cluster.generations import put_generation, put_part
 from oid_async.cluster.layout import shard_key
-from oid_async.cluster.part_file import NEXT, PartFile
+from oid_async.cluster.part_file import NEXT, SOURCES, nested
 from oid_async.cluster.published import Generation, Part, PublishedQuery
 from oid_async.cluster.record import RECORD_SCHEMA, Record, ShardNote
 from oid_async.objects.store import Objects
-from oid_async.openimages.ids import KEY
+from oid_async.openimages.ids import KEY, IdForm
+from oid_async.select.plan import PLAN_COLUMNS
 from oid_async.store.results import MANIFEST_SCHEMA, ROLE_SCHEMA
 
 _BLOCK = 512
+_HEX = IdForm()
 
 
-def images_of(objects: Objects, query: PublishedQuery, part: Part, scratch: Path) -> pl.DataFrame:
+def images_of(objects: Objects, part: Part, scratch: Path) -> pl.DataFrame:
     """Return the images of a part with all that its file has."""
     path = scratch / "part.parquet"
     objects.get_file(part.plan_key, path)
-    PartFile(path, query).images()
     return pl.read_parquet(path)
 
 
@@ -43,8 +44,8 @@ def saved(images: pl.DataFrame, source: str = "cvdf") -> pl.DataFrame:
     )
 
 
-def failed(images: pl.DataFrame, kind: str = "not_found", **columns: pl.Expr) -> pl.DataFrame:
-    """Return the outcome rows of images that have all failed; with `Next` and Status "pending" they wait."""
+def failed(images: pl.DataFrame, kind: str = "not_found", columns: Mapping[str, pl.Expr] | None = None) -> pl.DataFrame:
+    """Return the outcome rows of images that have all failed, but for these columns."""
     facts = {
         "Status": pl.lit("failed"),
         "FileName": pl.lit(None),
@@ -54,7 +55,7 @@ def failed(images: pl.DataFrame, kind: str = "not_found", **columns: pl.Expr) ->
         "Detail": pl.lit(f"cvdf:{kind}"),
         "Attempts": pl.lit(2),
     }
-    return outcomes(images, **(facts | columns))
+    return outcomes(images, **(facts | dict(columns or {})))
 
 
 def outcomes(images: pl.DataFrame, **columns: pl.Expr) -> pl.DataFrame:
@@ -137,4 +138,40 @@ def like_manifest(images: pl.DataFrame, savepath: Path) -> pl.DataFrame:
     return outcomes(rows)
 
 
-Outcomes = Callable[[pl.DataFrame], pl.DataFrame]
+def planned(
+    ids: Sequence[str],
+    split: str | None = "train",
+    *,
+    boxes: Mapping[str, Sequence[str]] | None = None,
+    form: IdForm = _HEX,
+    roles: Mapping[str, pl.Expr] | None = None,
+) -> pl.DataFrame:
+    """Return the images of a part, with a box for each label that `boxes` have of an image."""
+    frame = pl.DataFrame({"ImageID": ids}, schema={"ImageID": pl.String}).with_columns(Subset=pl.lit(split))
+    frame = frame.with_columns(form.key(), FileName=pl.concat_str("ImageID", pl.lit(".jpg")), Action=pl.lit("fetch"))
+    frame = frame.with_columns(OriginalURL=pl.concat_str(pl.lit("https://b.example/"), "FileName"), Author=pl.lit("A"))
+    missing = [pl.lit(None, pl.String).alias(name) for name in PLAN_COLUMNS if name not in frame.columns]
+    facts = {SOURCES: pl.lit("cvdf"), NEXT: pl.lit(None, pl.String)}
+    frame = frame.with_columns(*missing, **facts).with_columns(**(roles or {})).sort(KEY)
+    labels = boxes or {}
+    rows = [(image, label, f"0.{number}") for image in ids for number, label in enumerate(labels.get(image, ()))]
+    found = pl.DataFrame(rows, schema=dict.fromkeys(BOX_COLUMNS, pl.String), orient="row")
+    found = found.join(frame.select("ImageID", KEY), on="ImageID", maintain_order="left").select(KEY, *BOX_COLUMNS)
+    return nested(frame, "bbox", found.sort(KEY, maintain_order=True))
+
+
+BOX_COLUMNS = ("ImageID", "LabelName", "XMin")
+CLASS_NAMES = {"/m/a": "Apple", "/m/b": "Ball"}
+
+
+def boxes_query(format: str = "webdataset", *, form: IdForm = _HEX) -> PublishedQuery:
+    """Return a query whose boxes have BOX_COLUMNS, of CLASS_NAMES."""
+    boxes = {"labels": list(CLASS_NAMES), "class_names": CLASS_NAMES, "columns": list(BOX_COLUMNS)}
+    document = {"query": {"savepath": "x"}, "digest": "d", "unfinished": {}}
+    return PublishedQuery("d", format, 1 << 20, ("cvdf",), document, {"bbox": boxes}, form.hexadecimal, form.by_split)
+
+
+def bodies(objects: Objects) -> dict[str, bytes]:
+    """Return every object of a place, also what is unfinished."""
+    keys = [found.key for found in (*objects.list(""), *objects.leftovers())]
+    return {key: objects.get(key) for key in keys}
