@@ -135,7 +135,7 @@ def like_manifest(images: pl.DataFrame, savepath: Path) -> pl.DataFrame:
     if (savepath / "failures.csv").exists():
         extra = pl.read_csv(savepath / "failures.csv", schema_overrides={"ImageID": pl.String})
     rows = rows.join(extra.select("ImageID", "Detail", "Attempts"), on="ImageID", how="left", maintain_order="left")
-    return outcomes(rows)
+    return outcomes(rows, Reason=pl.col("Reason"))
 
 
 def planned(
