@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Any, Self
 
 from distributed import KilledWorker
+from distributed.client import FutureCancelledError
 
 from oid_async.cluster.dask_cluster import check_versions, joined_cluster, local_cluster, part_workers, silenced
 from oid_async.cluster.dask_tasks import MakeWorker, carry_out, wait_for_worker
@@ -100,7 +101,7 @@ class DaskEngine:
         await self._opened.enter_async_context(part_workers(self._client, self._name, self._settings, self._make))
 
     async def _carry_out(self, dispatcher: Dispatcher, report: Report) -> list[str]:
-        work = _Work(self._client, self._name, dispatcher, report)
+        work = _Work(self._client, self._name, dispatcher, report, self._lost)
         self._client.subscribe_topic(self._name, work.on_event)
         watch = asyncio.create_task(self._watch(work))
         try:
@@ -164,7 +165,10 @@ class DaskEngine:
 class _Work:
     """The parts of one generation at the workers: assignments that are out, and what has come back."""
 
-    def __init__(self, client: Any, name: str, dispatcher: Dispatcher, report: Report) -> None:
+    def __init__(
+        self, client: Any, name: str, dispatcher: Dispatcher, report: Report, lost: Callable[[], StorageError]
+    ) -> None:
+        self._lost = lost
         self.dispatcher = dispatcher
         self._client = client
         self._name = name
@@ -239,9 +243,10 @@ class _Work:
     async def _wait(self, each: Assignment, future: Any) -> None:
         try:
             result = await future
-        except asyncio.CancelledError:
-            # Dask's own is one of these: then the connection is lost, and who watches it says so.
-            return
+        except FutureCancelledError:
+            if self._client.status != "running":
+                self._error = self._error or self._lost()
+            self.dispatcher.lost(each.run, 0)
         except KilledWorker:
             # Dask counts by itself, up to the number that its configuration allows.
             self.dispatcher.lost(each.run, MOST_LOSSES if self._client.status == "running" else 0)
