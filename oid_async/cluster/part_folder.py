@@ -52,7 +52,7 @@ class PartFolder:
 
     def check_room(self, wanted: int) -> None:
         """Raise StorageError unless a part with so many bytes of images has room beside what is there."""
-        free, needed = shutil.disk_usage(self.path).free, int(_TIMES * wanted) + _LEAST_BYTES
+        free, needed = free_bytes(self.path), int(_TIMES * wanted) + _LEAST_BYTES
         if free < needed:
             raise StorageError(
                 f"{self.path.parent}: {size_text(free)} are free there, and the parts under way take up to "
@@ -64,6 +64,11 @@ class PartFolder:
         """Remove it with all that is in it, as far as that can be done."""
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock.release()
+
+
+def free_bytes(path: Path) -> int:
+    """Return how many bytes may still be written there."""
+    return shutil.disk_usage(path).free
 
 
 def sweep(root: Path) -> None:

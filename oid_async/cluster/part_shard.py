@@ -6,7 +6,7 @@ is no other place for its bytes, and so it has failed.
 
 import os
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -77,15 +77,24 @@ class ShardMaker:
         self._options = replace(options, class_map=None)
         self._classes = classes
 
-    def make(self, folder: Folder, out: Path) -> PartShard:
-        """Make the shard of the saved images and tables of a folder in an empty one. Raises OSError, OidError."""
+    def make(self, folder: Folder, out: Path, check: Callable[[], object]) -> PartShard:
+        """Make the shard of the saved images and tables of a folder in an empty one. Raises OSError, OidError.
+
+        `check` is called before each image, and stops it by raising.
+        """
         shard = PartShard()
+
+        def packed(name: str, offset: int | None = None) -> None:
+            check()
+            shard.offsets.append((name, offset))
+            os.unlink(folder.images / name)
+
         with ExitStack() as files:
             packing = Packing(folder, out, self._options, self._classes, files)
             if self._query.format == "webdataset":
-                self._write_tar(packing, folder, shard)
+                self._write_tar(packing, packed, shard)
             else:
-                self._write_parquet(packing, folder, shard)
+                self._write_parquet(packing, packed, shard)
         for why, names in packing.left_out.items():
             if names and why in _CHANGED:
                 raise StorageError(
@@ -98,23 +107,18 @@ class ShardMaker:
         shard.left_out = {why: count for why, count in packing.source.planned.left_out.items() if count}
         return shard
 
-    def _write_tar(self, packing: Packing, folder: Folder, shard: PartShard) -> None:
+    def _write_tar(self, packing: Packing, packed: Callable[[str, int], None], shard: PartShard) -> None:
         out = packing.export.stage
         shards = Shards(out, _NO_END, out / "progress.json")
         packing.export.files.callback(shards.release)
         for span in packing.spans():
             for name, offset in pack(packing.export, span, shards):
-                shard.offsets.append((name, offset))
-                os.unlink(folder.images / name)
+                packed(name, offset)
         shards.seal()
         for path, size, md5 in shards.files():
             shard.path, shard.size, shard.md5 = path, size, b64decode(md5).hex()
 
-    def _write_parquet(self, packing: Packing, folder: Folder, shard: PartShard) -> None:
-        def packed(name: str) -> None:
-            shard.offsets.append((name, None))
-            os.unlink(folder.images / name)
-
+    def _write_parquet(self, packing: Packing, packed: Callable[[str], None], shard: PartShard) -> None:
         path = packing.export.stage / f"part.{self._query.ending}"
         write_file(packing.export, packing.spans(), path, packed)
         if shard.offsets:

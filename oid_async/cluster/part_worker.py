@@ -28,13 +28,15 @@ from oid_async.cluster.part_stream import PartImages, PartStream
 from oid_async.cluster.published import Part
 from oid_async.cluster.record import Record, ShardNote
 from oid_async.cluster.work import MOST_TRIES, ClosedError, End, PartProgress, PartResult, WorkSettings
-from oid_async.errors import InputError, storage_errors
+from oid_async.errors import InputError, machine_error, storage_error
 from oid_async.masks.fetch import MaskReport
 from oid_async.objects.store import MissingError
 from oid_async.store.folder import Folder
 from oid_async.store.results import Results
 
 _PROGRESS_S = 0.5
+# How long `close` waits for a part that is being packed to stop; what is being put cannot be.
+_CLOSE_S = 1.0
 
 
 class PartWorker:
@@ -54,7 +56,7 @@ class PartWorker:
             self.folder.remove()
             raise
         self._is_closed = threading.Event()
-        self._lock = threading.Lock()
+        self._ended = threading.Condition()
         self._under_way: list[_PartRun] = []
 
     def run(self, part: Part, *, attempt: int, progress: Callable[[PartProgress], None]) -> PartResult:
@@ -72,14 +74,15 @@ class PartWorker:
 
     def begin(self, one: "_PartRun") -> None:
         """Note that a part takes room from now on. Raises StorageError unless there is as much."""
-        with self._lock:
+        with self._ended:
             self._under_way.append(one)
             self.folder.check_room(sum(other.missing_bytes for other in self._under_way))
 
     def end(self, one: "_PartRun") -> None:
         """Note that a part takes none any more."""
-        with self._lock:
+        with self._ended:
             self._under_way = [other for other in self._under_way if other is not one]
+            self._ended.notify_all()
 
     def check_open(self) -> None:
         """Raise ClosedError once it is closed."""
@@ -90,6 +93,8 @@ class PartWorker:
         """End what is under way and give everything back; see `cluster.work.Worker.close`."""
         self._is_closed.set()
         self.stream.close()
+        with self._ended:
+            self._ended.wait_for(lambda: not self._under_way, _CLOSE_S)
         self.folder.remove()
 
 
@@ -116,11 +121,15 @@ class _PartRun:
             return self._result("already", record)
         self._worker.begin(self)
         number, path = self._worker.folder.of_part()
-        with storage_errors(self._worker.folder.path):
-            try:
-                return self._carry_out(Folder(path), number, is_last=is_last, again=again)
-            finally:
-                self._remove(path)
+        root = self._worker.folder.path.parent
+        try:
+            return self._carry_out(Folder(path), number, is_last=is_last, again=again)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            if isinstance(error, pl.exceptions.PolarsError) and machine_error(error) is None:
+                raise
+            raise storage_error(error, root) from error
+        finally:
+            self._remove(path)
 
     def _carry_out(self, folder: Folder, number: int, *, is_last: bool, again: bool) -> PartResult:
         worker, options = self._worker, self._settings.options
@@ -156,8 +165,7 @@ class _PartRun:
                     )
                 )
                 self._requests += worker.stream.take_requests()
-            worker.check_open()
-            shard = worker.shards.make(folder, folder.path / "shard")
+            shard = worker.shards.make(folder, folder.path / "shard", worker.check_open)
         outcomes = part_outcomes(results.outcomes(), shard)
         worker.check_open()
         if (record := self._commit.committed()) is not None:
