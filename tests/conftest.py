@@ -1,6 +1,7 @@
 """What every test has: caches and mirrors of its own, never the user's."""
 
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ from support.browser import Windows, started_browser
 from support.gallery_folders import hostile_folder, pixel_folder
 from support.gallery_server import Served, served
 from support.published import publish_lookalike
+from support.seaweed import Seaweed, s3_environment, seaweed
 
 from oid_async.events import ignore
 from oid_async.jobs.demo import demo_run
+from oid_async.options.places import Bucket
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +34,28 @@ def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def lookalike(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a mirror folder of the look-alike in which nothing fails and box rows stand in no order. Only read it."""
     return publish_lookalike(tmp_path_factory.mktemp("lookalike"))
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """Return a SeaweedFS on loopback, one for all tests of a process; they carry the marker `cluster`."""
+    with seaweed(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server
+
+
+_buckets = itertools.count()
+
+
+@pytest.fixture
+def bucket(s3_server: Seaweed, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """Return a prefix in a new bucket of the server; a test, and what it starts, finds endpoint and keys."""
+    for name, value in s3_environment(s3_server.url).items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    name = f"test-{next(_buckets)}"
+    s3_server.make_bucket(name)
+    return Bucket("s3", name, "some/prefix")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
