@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from oid_async.jobs.listed import ClassList, ClassRow, TableList, TableRow
     from oid_async.jobs.prune import PruneReport
     from oid_async.jobs.resolve import Resolution, ResolvedImage
-    from oid_async.jobs.verify import Finding, Verification
+    from oid_async.jobs.verification import Finding, Verification
     from oid_async.options.selection import Query
     from oid_async.report import Outcome, Plan, Report
     from oid_async.statistics.value import Statistics
@@ -72,7 +72,7 @@ _HOME = {
     "ClassList": "oid_async.jobs.listed",
     "ClassRow": "oid_async.jobs.listed",
     "ExportReport": "oid_async.jobs.export",
-    "Finding": "oid_async.jobs.verify",
+    "Finding": "oid_async.jobs.verification",
     "Outcome": "oid_async.report",
     "Plan": "oid_async.report",
     "PruneReport": "oid_async.jobs.prune",
@@ -85,7 +85,7 @@ _HOME = {
     "Stream": "oid_async.api.runs",
     "TableList": "oid_async.jobs.listed",
     "TableRow": "oid_async.jobs.listed",
-    "Verification": "oid_async.jobs.verify",
+    "Verification": "oid_async.jobs.verification",
     "classes": "oid_async.api.lookups",
     "download": "oid_async.api.runs",
     "export": "oid_async.api.folders",

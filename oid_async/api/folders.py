@@ -11,7 +11,8 @@ from oid_async.jobs.opening import open_for_user
 from oid_async.jobs.prune import Prune, PruneReport
 from oid_async.jobs.repeating.repeat import Repeat
 from oid_async.jobs.stored_query import Given
-from oid_async.jobs.verify import Verification, Verify
+from oid_async.jobs.verification import Verification
+from oid_async.jobs.verify import Verify
 from oid_async.options.export import ExportOptions
 from oid_async.options.keywords import FetchAgainOptions, ReadOptions, RepeatOptions
 from oid_async.options.paths import read_path

@@ -12,7 +12,7 @@ from oid_async.report import FINAL_KINDS, PASSING_KINDS, Report, counted, size_t
 if TYPE_CHECKING:
     from oid_async.jobs.export import ExportReport
     from oid_async.jobs.prune import PruneReport
-    from oid_async.jobs.verify import Verification
+    from oid_async.jobs.verification import Verification
 
 _RESULTS = (
     "images/",
@@ -42,7 +42,9 @@ def verification_lines(found: "Verification") -> list[str]:
         + (f"; {found.unselected} of them of earlier queries" if found.unselected else "")
         + (f"; {found.unhashed} have no MD5: size, start and end alone were checked" if found.unhashed else "")
     ]
-    if len(found.damage) and not found.repaired:
+    if found.advice:
+        lines += found.advice
+    elif len(found.damage) and not found.repaired:
         lines.append(f"oid-async verify {quote(shown(found.savepath))} --repair mends what is damaged")
     return lines
 

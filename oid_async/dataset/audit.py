@@ -108,11 +108,8 @@ class Audit:
     def _look_into(self, path: str, size: int | None) -> tuple[FindingKind, str, int | None] | None:
         """Return the finding of an image that is what was saved, and is no picture: version 0.1.0 saved such."""
         with suppress(OSError), FileBytes(path) as body:
-            header = read_header(body)
-            if not has_size(header.width, header.height):
-                return "altered", "no readable size", size
-            if not header.is_readable:
-                return "altered", "no scan: there is no picture in it", size
+            if (reason := no_picture(body)) is not None:
+                return "altered", reason, size
         reason = undecodable(Path(path)) if self._deep else None
         return None if reason is None else ("altered", reason, size)
 
@@ -198,6 +195,14 @@ def examine(path: str, size: int | None, md5: str | None) -> tuple[FindingKind, 
     if b64encode(digest).decode() != md5:
         return "altered", "other bytes: the MD5 differs", found.st_size
     return None
+
+
+def no_picture(body: FileBytes | bytes) -> str | None:
+    """Return why a JPEG holds no picture, by its header; None if it may hold one."""
+    header = read_header(body)
+    if not has_size(header.width, header.height):
+        return "no readable size"
+    return None if header.is_readable else "no scan: there is no picture in it"
 
 
 def set_aside(folder: Folder, names: Iterable[str]) -> int:

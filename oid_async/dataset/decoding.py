@@ -123,21 +123,22 @@ def _takes_too_many_scans(image: "JpegImageFile", path: Path | str | bytes) -> b
     return 2 * coefficients > _MOST_COEFFICIENT_BYTES or scans * pixels > _MOST_SCANNED_PIXELS
 
 
-def undecodable(path: Path) -> str | None:
+def undecodable(path: Path | bytes) -> str | None:
     """Return why Pillow cannot decode a picture, None if it can. A broken file is told from a broken decoder by it.
 
-    Images are decoded at an eighth of their size, for which all of their bytes are read; one that would take too much
-    memory is not decoded. A mask that would is none.
+    It is a file, or the bytes of a JPEG. Images are decoded at an eighth of their size, for which all of their bytes
+    are read; one that would take too much memory is not decoded. A mask that would is none.
     """
+    is_mask = isinstance(path, Path) and path.suffix == ".png"
     try:
-        if path.suffix == ".png":
+        if isinstance(path, Path) and is_mask:
             with open_png(path) as mask:
                 mask.load()
         else:
             with open_jpeg(path, (1, 1)) as image:
                 image.load()
     except TooLargeError as error:
-        return str(error) if path.suffix == ".png" else None
+        return str(error) if is_mask else None
     except Exception as error:  # damaged bytes raise any kind of exception in Pillow
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         return f"cannot be decoded: {text}"

@@ -10,6 +10,7 @@ manifest, by the statistics of its row groups.
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
@@ -116,17 +117,35 @@ class PackedImages:
         by_start = dict(zip((start for start, _ in places), texts, strict=True))
         return [by_start.get(end + _BLOCK) for end in ends]
 
+    def found(self, shard: str, images: pl.DataFrame) -> dict[str, bytes]:
+        """Return FileName -> bytes of those of some images (PLACES) of a shard that are where the manifest says."""
+        names, offsets = images.get_column("FileName").to_list(), images.get_column("ShardOffset").to_list()
+        if None in offsets:
+            return dict(self._rows(shard, names, masks=False).iter_rows())
+        sizes = images.get_column("Bytes").fill_null(0).to_list()
+        try:
+            return dict(zip(names, self.bodies(shard, offsets, sizes), strict=True))
+        except InputError:
+            found = {}
+            for name, offset, size in zip(names, offsets, sizes, strict=True):
+                with suppress(InputError):
+                    found[name] = self.bodies(shard, [offset], [size])[0]
+            return found
+
     def rows(self, shard: str, names: Sequence[str], *, masks: bool = False) -> pl.DataFrame:
         """Return file_name, bytes, and with `masks` those of some rows of a Parquet shard. Raises InputError."""
+        found = self._rows(shard, names, masks=masks)
+        if missing := set(names).difference(found.get_column("file_name")):
+            raise InputError(f"{self._files.name(shard)}: it does not hold {min(missing)}, though the manifest says so")
+        return found
+
+    def _rows(self, shard: str, names: Sequence[str], *, masks: bool) -> pl.DataFrame:
         with self._lock:
             path = self._brought(shard)
             with reading(TableFile(path, self._files.name(shard))):
                 image = pl.col("image").struct.field("bytes")
                 rows = pl.scan_parquet(path, glob=False).filter(pl.col("file_name").is_in(list(names)))
-                found = rows.select("file_name", image, *(["masks"] if masks else [])).collect()
-        if missing := set(names).difference(found.get_column("file_name")):
-            raise InputError(f"{self._files.name(shard)}: it does not hold {min(missing)}, though the manifest says so")
-        return found
+                return rows.select("file_name", image, *(["masks"] if masks else [])).collect()
 
     def _size(self, shard: str, offset: int, header: bytes) -> int:
         """Return the size of an image by its header. Raises InputError where no image begins."""

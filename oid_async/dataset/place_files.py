@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Protocol
 
-from oid_async.errors import InputError, NotPlainError
+from oid_async.errors import InputError, NotPlainError, StorageError
 from oid_async.objects.store import MissingError, ObjectInfo, Objects
 from oid_async.options.places import Place
 from oid_async.store.atomic import read_json
@@ -38,6 +38,10 @@ class PlaceFiles(Protocol):
 
     def size(self, key: str) -> int | None:
         """Return the size of a file in bytes, None where there is none."""
+        ...
+
+    def etag(self, key: str) -> str | None:
+        """Return the ETag of a file, None where there is none, or none is known, as of the files of a folder."""
         ...
 
     def listing(self, prefix: str) -> Iterator[ObjectInfo]:
@@ -85,9 +89,15 @@ class FolderFiles:
         path = self.folder.path / key
         return os.lstat(path).st_size if is_plain(path) else None
 
+    def etag(self, key: str) -> str | None:
+        """Return None."""
+        return None
+
     def listing(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Yield the plain files below a folder."""
+        """Yield the plain files below a folder. Raises InputError for a link in its place."""
         start = self.folder.path / prefix
+        if start.is_symlink():
+            raise InputError(f"{start}: it is a link, not a folder, and so not opened")
         for where, _, names in os.walk(start):
             for name in names:
                 found = os.lstat(path := os.path.join(where, name))
@@ -128,8 +138,10 @@ class BucketFiles:
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
-        self._sizes: dict[str, int | None] = {}
+        self._heads: dict[str, ObjectInfo | None] = {}
         self._lock = Lock()
+        # One an object: several are fetched at once, each of them once.
+        self._fetching: dict[str, Lock] = {}
         self._made_by = os.getpid()
         self.folder = Folder(Path(tempfile.mkdtemp(prefix="oid-async-")))
         atexit.register(self.remove)
@@ -145,10 +157,18 @@ class BucketFiles:
 
     def size(self, key: str) -> int | None:
         """Return the size of an object in bytes, None where there is none; what was seen once is not asked again."""
-        if key not in self._sizes:
-            found = self._objects.head(key)
-            self._sizes[key] = None if found is None else found.size
-        return self._sizes[key]
+        found = self._head(key)
+        return None if found is None else found.size
+
+    def etag(self, key: str) -> str | None:
+        """Return the ETag of an object."""
+        found = self._head(key)
+        return None if found is None else found.etag
+
+    def _head(self, key: str) -> ObjectInfo | None:
+        if key not in self._heads:
+            self._heads[key] = self._objects.head(key)
+        return self._heads[key]
 
     def listing(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield the objects whose keys begin with a folder's name."""
@@ -158,6 +178,8 @@ class BucketFiles:
         """Return an object as a file, which does not exist where the bucket has none."""
         path = self.folder.path / key
         with self._lock:
+            one = self._fetching.setdefault(key, Lock())
+        with one:
             if not path.exists() and self.size(key) is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 part = path.with_name(f"{path.name}.part")
@@ -171,19 +193,29 @@ class BucketFiles:
 
     def forget(self, key: str) -> None:
         """Remove a fetched file."""
-        with self._lock:
-            (self.folder.path / key).unlink(missing_ok=True)
+        (self.folder.path / key).unlink(missing_ok=True)
 
     def changed_ns(self, key: str) -> int:
         """Return 0: a shard is written once."""
         return 0
 
     def read(self, key: str, starts: Sequence[int], sizes: Sequence[int]) -> list[bytes]:
-        """Return ranges of an object."""
+        """Return ranges of an object, or of what was fetched of it."""
+        fetched = self.folder.path / key
+        if fetched.exists():
+            with fetched.open("rb") as file:
+                return [os.pread(file.fileno(), size, start) for start, size in zip(starts, sizes, strict=True)]
         try:
             return self._objects.get_ranges(key, starts, sizes)
         except MissingError as error:
             raise missing_object(self, key) from error
+        except StorageError:
+            # A range behind the end of an object is an error, and no shorter answer.
+            found = self._objects.head(key)
+            end = max(start + size for start, size in zip(starts, sizes, strict=True))
+            if found is None or found.size >= end:
+                raise
+            return [b""] * len(starts)
 
     def remove(self) -> None:
         """Remove what was fetched; safe to call twice. A forked child leaves it to the process that fetched it."""

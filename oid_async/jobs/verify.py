@@ -6,23 +6,20 @@ Two threads hash, a batch of files at a time, so that a verification can be canc
 findings and eight bytes per image.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from oid_async.concurrency import acquired, in_thread, single_error
+from oid_async.concurrency import acquired, in_thread
 from oid_async.dataset.audit import (
     FINDINGS,
     IMAGES,
     Audit,
-    FindingKind,
     damaged_folder,
     drop_replaced,
     drop_replaced_files,
@@ -36,162 +33,27 @@ from oid_async.dataset.file_audit import (
     unreadable_manifest,
     whole_inputs,
 )
+from oid_async.dataset.place_files import FolderFiles
 from oid_async.dataset.query_file import read_query_file
 from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import InputError, UsageError, storage_errors
-from oid_async.events import Checked, Note, Sink, Stage
+from oid_async.events import Note, Sink, Stage
 from oid_async.forks import refuse_forked_child
 from oid_async.jobs.export import Export
-from oid_async.jobs.opening import open_folder
+from oid_async.jobs.opening import is_place, open_folder
 from oid_async.jobs.repair import clear_damage, export_options, restore_inputs
 from oid_async.jobs.repeating.repeat import Repeat
 from oid_async.jobs.repeating.repeat_query import REPEATED
 from oid_async.jobs.repeating.repeated import repeated_run
 from oid_async.jobs.stored_query import Given
-from oid_async.options.query import Options
+from oid_async.jobs.verification import LOST, Verification, check_batches
+from oid_async.jobs.verify_place import PlaceVerify, refuse_repair
 from oid_async.report import Report
 from oid_async.store.folder import Folder
 
-FINDING_KINDS: tuple[FindingKind, ...] = ("missing", "truncated", "altered", "extra", "unchecked")
-LOST = "cannot be had again"
 # Hashing does not hold the interpreter; more threads than this make a disk seek, not read.
 _THREADS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One file that is not as it should be.
-
-    `image_id` is None for an extra file and for what is no image; `bytes` is its size now, None where there is no file;
-    `expected_bytes` what was saved; `selected` is False for an image of an earlier query and for an extra file; `path`
-    is relative to `savepath`, `file_name` its last part.
-    """
-
-    kind: FindingKind
-    image_id: str | None
-    file_name: str
-    detail: str
-    bytes: int | None
-    expected_bytes: int | None
-    selected: bool
-    path: str
-
-    def as_json(self) -> dict[str, Any]:
-        """Return plain values without the kind: findings are grouped by it."""
-        values = asdict(self)
-        del values["kind"]
-        return values
-
-
-class Verification:
-    """The result of a verification.
-
-    `checked` counts the images that should exist, `unselected` those of earlier queries among them, `unhashed` those
-    without an MD5 (saved with --no-hash), which were checked by size and markers; `files` counts the other files that
-    should exist, `repaired` the files that a repair has made or fetched again.
-    """
-
-    def __init__(
-        self,
-        savepath: str,
-        findings: pl.DataFrame,
-        *,
-        checked: int,
-        unselected: int,
-        unhashed: int,
-        files: int,
-        repaired: int = 0,
-    ) -> None:
-        self.savepath = savepath
-        self.checked = checked
-        self.files = files
-        self.unselected = unselected
-        self.unhashed = unhashed
-        self.repaired = repaired
-        # In columns: when a disk was lost there are as many as images.
-        self._findings = findings.sort("image_id", "path", nulls_last=True)
-
-    def __repr__(self) -> str:
-        counts = ", ".join(f"{kind}={count}" for kind, count in self.counts.items())
-        return f"Verification({self.savepath!r}, checked={self.checked}, {counts}, unselected={self.unselected})"
-
-    @property
-    def clean(self) -> bool:
-        """Whether every file exists, unchanged, and no other."""
-        return not len(self._findings)
-
-    @property
-    def counts(self) -> dict[FindingKind, int]:
-        """The number of findings of each kind."""
-        return {kind: len(self._findings.filter(kind=kind)) for kind in FINDING_KINDS}
-
-    @property
-    def missing(self) -> tuple[Finding, ...]:
-        """Files that do not exist."""
-        return tuple(self.findings("missing"))
-
-    @property
-    def truncated(self) -> tuple[Finding, ...]:
-        """Files with fewer bytes than were saved."""
-        return tuple(self.findings("truncated"))
-
-    @property
-    def altered(self) -> tuple[Finding, ...]:
-        """Files with other bytes than were saved, or that cannot be read."""
-        return tuple(self.findings("altered"))
-
-    @property
-    def extra(self) -> tuple[Finding, ...]:
-        """Files that no run has written: under images/, masks/, voice/ and in exports."""
-        return tuple(self.findings("extra"))
-
-    @property
-    def unchecked(self) -> tuple[Finding, ...]:
-        """Files of which there is no record, as version 0.1.0 left them: a repair, or the next run, ends that."""
-        return tuple(self.findings("unchecked"))
-
-    def findings(self, kind: FindingKind | None = None) -> Iterator[Finding]:
-        """Yield the findings, of one kind or of all, in order of ImageID; those of no image come last, by path."""
-        frame = self._findings if kind is None else self._findings.filter(kind=kind)
-        for row in frame.iter_rows():
-            yield Finding(*row)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return one JSON object's worth of plain values."""
-        return {
-            "savepath": self.savepath,
-            "checked": self.checked,
-            **{kind: [finding.as_json() for finding in self.findings(kind)] for kind in FINDING_KINDS},
-            "unselected": self.unselected,
-            "unhashed": self.unhashed,
-            "repaired": self.repaired,
-            "files": self.files,
-            "clean": self.clean,
-        }
-
-    def after_repair(self, lost: pl.DataFrame, repaired: int) -> "Verification":
-        """Return this verification with the images that a repair could not get as findings, and its count."""
-        findings = pl.concat([self._findings, lost])
-        return Verification(
-            self.savepath,
-            findings,
-            checked=self.checked,
-            unselected=self.unselected,
-            unhashed=self.unhashed,
-            files=self.files,
-            repaired=repaired,
-        )
-
-    def allows(self, options: Options) -> bool:
-        """Return whether nothing is wrong but images that could not be had again, within --max-failures."""
-        lost = self._findings.filter(pl.col("detail").str.starts_with(LOST), pl.col("image_id").is_not_null())
-        return len(lost) == len(self._findings) and options.allows(len(lost), self.checked + len(lost))
-
-    @property
-    def damage(self) -> pl.DataFrame:
-        """The findings that a repair mends, as columns: all but extra files, which are not ours."""
-        return self._findings.filter(pl.col("kind") != "extra")
 
 
 class Verify:
@@ -214,10 +76,19 @@ class Verify:
     async def run(self) -> Verification:
         """Check every file; with `repair` mend, check again. Raises InputError, LockedError, errors of a download."""
         refuse_forked_child()
+        if await in_thread(is_place, self._folder):
+            return await self._run_place()
         try:
             return await (self._run_repair(self._given) if self._repair else self._run())
         finally:
             await in_thread(self._opened.close)
+
+    async def _run_place(self) -> Verification:
+        """Check a folder that a download past one machine has filled."""
+        await in_thread(self._folder.refuse_links)
+        if self._repair:
+            raise refuse_repair(self._folder.path)
+        return await PlaceVerify(FolderFiles(self._folder), self._sink, deep=self._deep).run()
 
     async def _run(self) -> Verification:
         with read_lock(self._folder):
@@ -281,7 +152,7 @@ class Verify:
             *(zip(repeat(audit.check), audit.batches()) for audit in exports),
             zip(repeat(files.check), files.batches()),
         )
-        frames += await self._check_batches(batches, total + sum(counts))
+        frames += await check_batches(batches, total + sum(counts), self._sink, _THREADS)
         frames.append(await in_thread(images.extras))
         return dataset, Verification(
             str(self._folder.path),
@@ -314,31 +185,6 @@ class Verify:
         for note in dataset.notes:
             self._sink(Note(note))
         return dataset
-
-    async def _check_batches(self, batches: Iterator[tuple[Any, ...]], total: int) -> list[pl.DataFrame]:
-        """Return the findings of each batch: a function, its rows, and what else it takes."""
-        frames, done = [pl.DataFrame(schema=FINDINGS)], 0
-        one_at_a_time = asyncio.Lock()
-
-        async def check_batches() -> None:
-            nonlocal done
-            while True:
-                async with one_at_a_time:
-                    batch = await in_thread(next, batches, None)
-                if batch is None:
-                    return
-                check, rows, *more = batch
-                found = await in_thread(check, rows, *more)
-                if len(found):
-                    frames.append(found)
-                done += len(rows)
-                self._sink(Checked(done, total))
-
-        with single_error():
-            async with asyncio.TaskGroup() as group:
-                for _ in range(_THREADS):
-                    group.create_task(check_batches())
-        return frames
 
     async def _finish_repair(
         self, dataset: SavedDataset | None, damage: pl.DataFrame, found: Verification

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 import oid_async
-from oid_async.cluster.layout import MANIFEST, PLAN, SHARD_LIST, generation_key
+from oid_async.cluster.layout import FINISHED, MANIFEST, PLAN, SHARD_LIST, generation_key
 from oid_async.cluster.published import Generation, Part, PublishedQuery
 from oid_async.cluster.record import RECORD_SCHEMA, Record, ShardNote
 from oid_async.dataset.image_store import OpenFile, members_of
@@ -20,6 +20,7 @@ from oid_async.openimages.kinds import KINDS
 from oid_async.store.results import manifest_digest
 
 _COPIED = ("ATTRIBUTION.csv", "failures.csv", "bad_rows.csv", "bbox/label_data.csv", *(k.file for k in KINDS.values()))
+_NO_TABLE = (".oid_async", "shards")
 
 
 async def make_place(source: Path, place: Path, format: str = "webdataset", shard_size: str = "100K") -> Path:
@@ -44,7 +45,20 @@ async def make_place(source: Path, place: Path, format: str = "webdataset", shar
     digest = _write_tables(source, place, where)
     (place / SHARD_LIST).write_text(json.dumps({"digest": digest, "format": format, "shards": listed}))
     _publish(place, digest, format, listed)
+    note_files(place)
     return place
+
+
+def note_files(place: Path) -> None:
+    """Write what the end notes of the tables as they are now."""
+    tables = [path for path in place.rglob("*") if path.is_file() and path.relative_to(place).parts[0] not in _NO_TABLE]
+    note = {str(path.relative_to(place)): _facts(path) for path in tables}
+    (place / FINISHED).write_text(json.dumps({"files": note}))
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    body = path.read_bytes()
+    return {"bytes": len(body), "md5": hashlib.md5(body, usedforsecurity=False).hexdigest(), "etag": None}
 
 
 def _offsets(shard: Path) -> list[tuple[str, int | None]]:
