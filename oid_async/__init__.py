@@ -18,9 +18,10 @@ from oid_async.version import __version__
 
 if TYPE_CHECKING:
     from oid_async import errors, events
-    from oid_async.api.folders import export, open, prune, repeat, verify
+    from oid_async.api.folders import prune, repeat
     from oid_async.api.looking import stats
     from oid_async.api.lookups import classes, metadata_list, metadata_pull, resolve
+    from oid_async.api.reading import export, open, verify
     from oid_async.api.runs import Stream, download, plan, stream
     from oid_async.dataset.saved import SavedDataset
     from oid_async.jobs.export import ExportReport
@@ -88,17 +89,17 @@ _HOME = {
     "Verification": "oid_async.jobs.verification",
     "classes": "oid_async.api.lookups",
     "download": "oid_async.api.runs",
-    "export": "oid_async.api.folders",
+    "export": "oid_async.api.reading",
     "metadata_list": "oid_async.api.lookups",
     "metadata_pull": "oid_async.api.lookups",
-    "open": "oid_async.api.folders",
+    "open": "oid_async.api.reading",
     "plan": "oid_async.api.runs",
     "prune": "oid_async.api.folders",
     "repeat": "oid_async.api.folders",
     "resolve": "oid_async.api.lookups",
     "stats": "oid_async.api.looking",
     "stream": "oid_async.api.runs",
-    "verify": "oid_async.api.folders",
+    "verify": "oid_async.api.reading",
 }
 
 

@@ -8,7 +8,7 @@ import oid_async
 PACKAGE = Path(oid_async.__file__).parent
 MODULES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text("utf-8")) for path in PACKAGE.rglob("*.py")}
 # Functions of the public API have a parameter for each option.
-PUBLIC = ("api/runs.py", "api/folders.py", "api/lookups.py")
+PUBLIC = ("api/runs.py", "api/folders.py", "api/reading.py", "api/lookups.py")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 

@@ -1,4 +1,4 @@
-"""`verify` of a place: shards, tables, records that are missing, cut, altered or extra are named, and how to mend it."""
+"""`verify` of a place: what is missing, cut, altered or extra is named, and how to mend it."""
 
 import asyncio
 import json
