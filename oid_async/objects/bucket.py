@@ -18,7 +18,7 @@ from oid_async.errors import OidError, StorageError, storage_errors
 from oid_async.forks import refuse_forked_child
 from oid_async.objects.opening import Patience, open_store
 from oid_async.objects.refusals import is_object_missing, is_passing, refusal
-from oid_async.objects.values import BLOCK_BYTES, ExistsError, MissingError, ObjectInfo
+from oid_async.objects.values import BLOCK_BYTES, ExistsError, MissingError, ObjectInfo, size_of
 from oid_async.options.places import Bucket
 
 if TYPE_CHECKING:
@@ -75,16 +75,21 @@ class BucketStorage:
         """Write an object in place of what has its key."""
         import obstore
 
-        with _bytes_of(body) as data:
-            size = len(data)
-            in_parts = size > _ONE_PUT_BYTES
-            put = self._tried(
-                "be written to",
-                key,
-                lambda: obstore.put(
-                    self._store(size), key, data, use_multipart=in_parts, chunk_size=BLOCK_BYTES, max_concurrency=4
-                ),
-            )
+        size = size_of(body)
+        if size <= _ONE_PUT_BYTES:
+            with _bytes_of(body) as data:
+                put = self._tried(
+                    "be written to", key, lambda: obstore.put(self._store(size), key, data, use_multipart=False)
+                )
+            return bare(put["e_tag"])
+        # Read in blocks: of a file that is mapped every page would count as memory of this process.
+        put = self._tried(
+            "be written to",
+            key,
+            lambda: obstore.put(
+                self._store(size), key, body, use_multipart=True, chunk_size=BLOCK_BYTES, max_concurrency=4
+            ),
+        )
         return bare(put["e_tag"])
 
     def get(self, key: str) -> bytes:
