@@ -16,6 +16,7 @@ from oid_async.dataset.audit import FINDINGS, no_picture
 from oid_async.dataset.decoding import undecodable
 from oid_async.dataset.packed_images import PackedImages
 from oid_async.dataset.saved import SavedDataset
+from oid_async.errors import InputError
 from oid_async.jobs.place_audit import DAMAGE, Expected, PartEntry, PlaceAudit, finding
 from oid_async.store.image_check import md5_base64
 from oid_async.tables.reading import reading
@@ -69,9 +70,9 @@ class ImageAudit:
         for _, shard in shards:
             path = self._files.fetch(shard.key)
             try:
-                rows += self._audit.read(shard, path)
+                rows += (found := self._audit.read(shard, path))
                 if self._deep:
-                    rows += self._check_images(shard, path)
+                    rows += self._check_images(shard, is_known=bool(found))
             except FileNotFoundError:
                 rows.append(finding(shard.key, "missing", "no such file", None, shard.size))
             finally:
@@ -119,12 +120,18 @@ class ImageAudit:
                 )
         return None if len(saved) == len(manifest) else f"the manifest has {len(manifest)} of its {len(saved)} images"
 
-    def _check_images(self, shard: Expected, path: Path) -> Rows:
+    def _check_images(self, shard: Expected, *, is_known: bool) -> Rows:
+        """Return the findings of images; `is_known`: that the shard has other bytes is found already."""
         with reading(self._dataset.manifest):
             here = self._dataset.images.filter(pl.col("Shard") == shard.key, Status="ok").collect()
         rows: Rows = []
         for some in here.iter_slices(_ROWS_AT_ONCE):
-            for image_id, size, md5, body in self._bodies(shard.key, some):
+            try:
+                bodies = list(self._bodies(shard.key, some))
+            except InputError:
+                what = "it cannot be read as a shard"
+                return rows if is_known else [*rows, finding(shard.key, "altered", what, shard.size, shard.size)]
+            for image_id, size, md5, body in bodies:
                 what = self._problem(size, md5, body)
                 if what is not None:
                     there = None if body is None else len(body)

@@ -15,8 +15,10 @@ from oid_async.cluster.published import Generation, Part, PublishedQuery
 from oid_async.cluster.record import RECORD_SCHEMA, Record, ShardNote
 from oid_async.dataset.image_store import OpenFile, members_of
 from oid_async.dataset.packed_images import SHARD_SCHEMA
+from oid_async.objects.store import Objects
 from oid_async.openimages.ids import IdForm
 from oid_async.openimages.kinds import KINDS
+from oid_async.options.places import Bucket
 from oid_async.store.results import manifest_digest
 
 _COPIED = ("ATTRIBUTION.csv", "failures.csv", "bad_rows.csv", "bbox/label_data.csv", *(k.file for k in KINDS.values()))
@@ -132,3 +134,11 @@ def replace_bytes(path: Path, offset: int, body: bytes) -> None:
 def md5_base64(body: bytes) -> str:
     """Return an MD5 as a manifest has it."""
     return b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+
+
+def upload(place: Path, bucket: Bucket) -> Objects:
+    """Put all files of a place into a bucket."""
+    objects = Objects(bucket)
+    for path in sorted(path for path in place.rglob("*") if path.is_file()):
+        objects.put(str(path.relative_to(place)), path.read_bytes())
+    return objects
