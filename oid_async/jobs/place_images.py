@@ -129,8 +129,8 @@ class ImageAudit:
             try:
                 bodies = list(self._bodies(shard.key, some))
             except InputError:
-                what = "it cannot be read as a shard"
-                return rows if is_known else [*rows, finding(shard.key, "altered", what, shard.size, shard.size)]
+                unreadable = finding(shard.key, "altered", "it cannot be read as a shard", shard.size, shard.size)
+                return rows if is_known else [*rows, unreadable]
             for image_id, size, md5, body in bodies:
                 what = self._problem(size, md5, body)
                 if what is not None:
