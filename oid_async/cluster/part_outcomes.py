@@ -4,7 +4,9 @@ import polars as pl
 
 from oid_async.cluster.part_file import NEXT
 from oid_async.cluster.part_shard import PartShard
-from oid_async.cluster.record import RECORD_SCHEMA
+from oid_async.cluster.published import Part
+from oid_async.cluster.record import RECORD_SCHEMA, Record, ShardNote
+from oid_async.masks.fetch import MaskReport
 from oid_async.openimages.ids import KEY
 from oid_async.report import FINAL_KINDS
 from oid_async.store.results import ROLE_SCHEMA
@@ -49,7 +51,29 @@ def part_outcomes(images: pl.DataFrame, shard: PartShard) -> pl.DataFrame:
     return frame.select(*(pl.col(name).cast(dtype) for name, dtype in types.items()), *roles)
 
 
-def counts(outcomes: pl.DataFrame, column: str, status: str) -> dict[str, int]:
-    """Return how many images of this status there are, by a column."""
-    found = outcomes.filter(Status=status).drop_nulls(column).group_by(column).len().sort(column)
-    return dict(found.iter_rows())
+def part_record(
+    part: Part, outcomes: pl.DataFrame, shard: PartShard, note: ShardNote | None, masks: MaskReport | None
+) -> Record:
+    """Return the record of a part, whose shard was put as noted; requests and seconds are not in it yet."""
+    saved = outcomes.filter(Status="ok")
+    counted = ("selected", "present", "downloaded", "failed", "bytes")
+    return Record(
+        generation=part.generation,
+        name=part.name,
+        plan_md5=part.md5,
+        shard=note,
+        images=len(outcomes),
+        saved=len(saved),
+        failures=_counts(outcomes.filter(Status="failed"), "Reason"),
+        sources=_counts(saved, "Source"),
+        pending=len(outcomes.filter(Status="pending")),
+        rows=shard.rows,
+        left_out=shard.left_out,
+        masks={} if masks is None else {name: getattr(masks, name) for name in counted},
+        failed_masks=() if masks is None else tuple(sorted(masks.failures)),
+        saved_bytes=int(saved.get_column("Bytes").sum()),
+    )
+
+
+def _counts(images: pl.DataFrame, column: str) -> dict[str, int]:
+    return dict(images.drop_nulls(column).group_by(column).len().sort(column).iter_rows())

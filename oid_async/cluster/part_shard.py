@@ -8,7 +8,7 @@ import os
 from base64 import b64decode
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import polars as pl
@@ -22,7 +22,7 @@ from oid_async.formats.shards import Shards
 from oid_async.formats.webdataset import pack
 from oid_async.objects.values import md5_of
 from oid_async.openimages.kinds import KINDS
-from oid_async.options.query import Options
+from oid_async.options.export import ExportOptions
 from oid_async.store.annotation_rows import SavedAnnotations
 from oid_async.store.folder import Folder
 from oid_async.tables.rows import RowSource
@@ -57,7 +57,7 @@ class PartShard:
         return pl.DataFrame(self.offsets, schema={"FileName": pl.String, "Offset": pl.Int64}, orient="row")
 
 
-def part_classes(query: PublishedQuery, options: Options) -> ExportClasses:
+def part_classes(query: PublishedQuery, options: ExportOptions) -> ExportClasses:
     """Return the classes of boxes and masks, the same in all parts. Raises UsageError, InputError for --class-map."""
     saved = [
         SavedAnnotations(RowSource(kind, (), query.kinds[name]["class_names"]), query.kinds[name]["labels"])
@@ -71,10 +71,11 @@ def part_classes(query: PublishedQuery, options: Options) -> ExportClasses:
 class ShardMaker:
     """Makes the shards of one query. Blocking."""
 
-    def __init__(self, query: PublishedQuery, options: Options, classes: ExportClasses) -> None:
+    def __init__(self, query: PublishedQuery, options: ExportOptions, classes: ExportClasses) -> None:
         self._query = query
-        # They are mapped already, perhaps by a file of another machine.
-        self._options = replace(options, class_map=None)
+        # Classes are mapped already, perhaps by a file of another machine.
+        names = [each.name for each in fields(ExportOptions) if each.name not in ("class_map", "out")]
+        self._options = ExportOptions(**{name: getattr(options, name) for name in names})
         self._classes = classes
 
     def make(self, folder: Folder, out: Path, check: Callable[[], object]) -> PartShard:

@@ -47,10 +47,12 @@ _CLOSE_S = 2.0
 class PartImages:
     """The images of one part under way: `report` counts them, `journal` has a line for each that has landed.
 
-    They become files below `folder`, which lies in the folder of the stream, under the part's `number`.
+    They become files below `folder`, which lies in the folder of the stream, under the part's `number`. `images` are
+    written down as its `plan`.
     """
 
     def __init__(self, folder: Folder, number: int, plan: Path, images: pl.DataFrame) -> None:
+        images.write_parquet(plan, compression="lz4")
         wanted = images.filter(Action="fetch")
         ids = wanted.get_column("ImageID")
         self.folder = folder

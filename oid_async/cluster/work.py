@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 from oid_async.cluster.published import Generation, Part, PublishedQuery
 from oid_async.cluster.record import Record
 from oid_async.events import Hold
+from oid_async.formats.classes import ExportClasses
 from oid_async.http.address_guard import Endpoint
 from oid_async.http.retry import Limits
 from oid_async.objects.store import Objects
@@ -28,7 +29,8 @@ class WorkSettings:
     """What a worker needs to carry out parts of one run; picklable. `transfers` is how many may be on at once.
 
     `options` give what is not part of the query: limits, rate, period. `mirror` and `recorded_mirror` are as in
-    `workers.messages.WorkerSettings`.
+    `workers.messages.WorkerSettings`. `classes` are those of `part_shard.part_classes` where --class-map may name a
+    file that workers do not have; None: a worker makes them.
     """
 
     objects: Objects
@@ -39,6 +41,7 @@ class WorkSettings:
     recorded_mirror: str | None
     allowed: tuple[Endpoint, ...]
     transfers: int
+    classes: ExportClasses | None = None
 
 
 @dataclass(frozen=True, slots=True)
