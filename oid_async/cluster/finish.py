@@ -9,7 +9,7 @@ the same time write the same; of one that is killed the next one writes all agai
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,13 +24,14 @@ from oid_async.cluster.merged_tables import MASK_FAILURES, MergedTables
 from oid_async.cluster.published import Generation, PublishedQuery
 from oid_async.cluster.shard_names import PartShard, give_names, orphans, read_shard_list, shard_list
 from oid_async.errors import StorageError, machine_error, storage_error
-from oid_async.events import Sink, Stage
+from oid_async.events import Event, Sink, Stage
 from oid_async.objects.store import MissingError, ObjectInfo, Objects
 from oid_async.objects.values import md5_of
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.report import Report
 from oid_async.store.image_tables import FAILURES
 from oid_async.store.results import query_text
+from oid_async.tables.damage import StoppedError
 
 _FORM = 1
 # Absent where there is nothing to say; an earlier end of the same query may have had something.
@@ -89,17 +90,29 @@ class Totals:
 
 
 def finish(
-    objects: Objects, query: PublishedQuery, generations: Sequence[Generation], scratch: Path, sink: Sink
+    objects: Objects,
+    query: PublishedQuery,
+    generations: Sequence[Generation],
+    scratch: Path,
+    sink: Sink,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Totals:
     """Write what a finished place has, of all published generations. Blocking; `sink` is called in this thread.
 
     `scratch` is an empty folder for temporaries: about twice the size of the tables, of a bucket its records in
     addition. Raises StorageError, which names them, if records or shards are missing; of the storage or the disk;
-    InputError for a plan or record that is damaged.
+    InputError for a plan or record that is damaged; StoppedError, between two spans of images or two files, once
+    `stopped`.
     """
+
+    def told(event: Event) -> None:
+        if stopped():
+            raise StoppedError
+        sink(event)
+
     try:
         while True:
-            totals = _End(objects, query, generations, scratch, sink).finish()
+            totals = _End(objects, query, generations, scratch, told).finish()
             newer = _newer(objects, generations)
             if newer is None:
                 return totals
@@ -178,6 +191,7 @@ class _End:
         self._put_all(tables, totals)
         self._put(SHARD_LIST, shard_list(self._query, shards))
         removed = self._remove(shards, there)
+        self._sink(Stage(f"writing {MANIFEST}"))
         self._put(MANIFEST, tables.write_manifest())
         self._note(totals)
         return replace(totals, orphans=removed, changed=True)

@@ -29,6 +29,7 @@ from oid_async.events import ignore
 from oid_async.objects.store import Objects
 from oid_async.openimages.ids import KEY, IdForm
 from oid_async.store.results import manifest_digest
+from oid_async.tables.damage import StoppedError
 
 pytestmark = pytest.mark.cluster
 A, B, C, D = (f"{digit * 16}" for digit in "abcd")
@@ -365,6 +366,24 @@ def test_an_image_in_two_parts_of_a_generation_is_refused(place: Place) -> None:
     place.save_all(place.publish(planned([A], "train"), planned([A], "test")))
     with pytest.raises(InputError, match="planned twice"):
         place.end()
+
+
+def test_an_end_that_is_stopped_leaves_nothing_half(place: Place) -> None:
+    """Whenever it is asked to stop, no temporary stays, no manifest without its tables; the next end is whole."""
+    place.save_all(place.publish(planned([A, B], boxes=BOXES)))
+    for calls in range(100):
+        left = [True, *[False] * calls]
+        scratch = place.folder / f"stopped{calls}"
+        scratch.mkdir()
+        try:
+            totals = finish(place.objects, place.query, place.generations, scratch, ignore, left.pop)
+        except StoppedError:
+            assert place.objects.head(MANIFEST) is None
+        else:
+            break
+        finally:
+            assert list(scratch.iterdir()) == []
+    assert (calls > 5, totals.changed) == (True, True)
 
 
 class KilledError(BaseException):

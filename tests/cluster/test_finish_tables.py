@@ -1,24 +1,46 @@
 """The tables at the end of a download past one machine next to those of a run on one machine, byte for byte."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from aiohttp import web
 from support.committed_parts import commit, images_of, like_manifest
+from support.part_workers import settings_of, worker
 from support.published import Box, Dataset, Image, Label, publish_lookalike
 from support.published_plans import publish_plan
+from support.slow_origin import origin_in_a_thread
 
 import oid_async
 from oid_async.cluster.finish import finish
+from oid_async.cluster.published import Part
+from oid_async.cluster.record import Record
+from oid_async.cluster.work import WorkSettings
+from oid_async.concurrency import in_thread
 from oid_async.events import ignore
 from oid_async.objects.store import Objects
 from oid_async.openimages.catalogue import IMAGE_BUCKET
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.origin.lookalike import Lookalike
+from oid_async.origin.server import folder
 
 pytestmark = pytest.mark.cluster
+
+
+class Files:
+    """A mirror folder to serve."""
+
+    def __init__(self, root: Path) -> None:
+        self._serve = folder(root)
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """Answer with a file of the folder."""
+        return await self._serve(request)
+
+
 OWN = (".oid_async/", "export/", "manifest.parquet", "query.json")
 
 
@@ -61,6 +83,52 @@ async def test_all_kinds_of_all_splits_are_as_of_one_machine(tmp_path: Path) -> 
     manifest = await compare(mirror, tmp_path, tmp_path / "cache", 10_000_000, splits=SPLITS, kinds=("all",))
     assert set(manifest.get_column("Status")) == {"ok", "failed"}
     assert manifest.get_column("Shard").n_unique() > 5
+
+
+@pytest.mark.parametrize("shape", ["webdataset", "parquet"])
+async def test_what_workers_commit_ends_as_on_one_machine(tmp_path: Path, shape: str) -> None:
+    """Fetched part by part by a worker, masks too: every table, outcome, hash and image is that of one machine."""
+    one, place = tmp_path / "one", tmp_path / "place"
+    query: dict[str, Any] = {"splits": SPLITS, "kinds": ("all",), "limit": 120, "format": shape}
+    mirror = publish_lookalike(tmp_path / "mirror")
+    for number, key in enumerate(sorted(Lookalike(staged=False).photos)):
+        if number % 9 == 0:
+            (mirror / IMAGE_BUCKET / key).unlink()
+    with origin_in_a_thread(Files(mirror)) as url:
+        common: dict[str, Any] = {"mirror": url, "cache_dir": tmp_path / "cache", "max_failures": "50%"}
+        report = await oid_async.download(savepath=one, no_files=shape == "webdataset", **common, **query)
+        objects = Objects(place)
+        published = await publish_plan(objects, url, part_size=10_000_000, cache_dir=tmp_path / "cache", **query)
+        settings = settings_of(objects, published.query, url)
+        records = await in_thread(carry_out_all, settings, published.first.parts)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    totals = finish(objects, published.query, [published.first], scratch, ignore)
+    found = {name: body for name, body in tables(place).items() if not name.startswith(("shards", "report"))}
+    expected = {
+        name: body for name, body in tables(one).items() if not name.startswith(("images", "segmentation/masks"))
+    }
+    assert found == expected
+    manifest = pl.read_parquet(place / "manifest.parquet", glob=False)
+    assert manifest.drop("Shard", "ShardOffset").equals(pl.read_parquet(one / "manifest.parquet", glob=False))
+    assert (totals.ok, totals.failed, totals.failures) == (report.downloaded, report.failed, report.failures)
+    # On one machine the directories of the archives count, too.
+    assert {**totals.masks, "bytes": 0} == {**report.masks, "bytes": 0}
+    # What shards hold and what was left out of them is what the tables have.
+    for kind, count in totals.rows.items():
+        left_out = {why: number for why, number in totals.left_out.items() if why.startswith(f"{kind}: ")}
+        assert count == sum(record.rows.get(kind, 0) for record in records) + sum(left_out.values())
+    with oid_async.open(place) as dataset:
+        for name, split, size in manifest.filter(Status="ok").select("ImageID", "Subset", "Bytes").iter_rows():
+            body = dataset.image(f"{split}/{name}")
+            assert (len(body), body) == (size, (mirror / IMAGE_BUCKET / split / f"{name}.jpg").read_bytes())
+
+
+def carry_out_all(settings: WorkSettings, parts: Sequence[Part]) -> list[Record]:
+    """Carry parts out, one after the other, and return their records."""
+    with worker(settings) as made:
+        results = [made.run(part, attempt=1, progress=lambda _: None) for part in parts]
+    return [result.record for result in results if result.record is not None]
 
 
 async def test_negatives_and_ids_of_two_splits_are_as_of_one_machine(tmp_path: Path) -> None:
