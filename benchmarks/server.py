@@ -30,7 +30,7 @@ pid {prefix}/nginx.pid;
 error_log {prefix}/error.log warn;
 events {{ worker_connections 4000; }}
 http {{
-    access_log off;
+    {log}
     sendfile on;
     tcp_nopush on;
     keepalive_timeout 300s;
@@ -55,6 +55,10 @@ TLS = """ ssl;
 # echo answers nothing itself: it sleeps on a timer of nginx's event loop and hands the request on.
 DELAY = """location / { echo_sleep %.3f; echo_exec @files; }
         location @files { }"""
+# A line for each image: the moment at which it was answered, in seconds. nginx opens the file to append to it.
+IMAGE_LOG = """map $uri $is_image {{ ~[.]jpg$ 1; default 0; }}
+    log_format moment $msec;
+    access_log {file} moment buffer=64k flush=1s if=$is_image;"""
 ONE_FILE = """location /open-images-dataset/ { rewrite ^ /%s break; }"""
 
 
@@ -113,10 +117,12 @@ def serve(
     certificate: Certificate | None = None,
     delay_s: float = 0.0,
     one_image: str | None = None,
+    image_log: Path | None = None,
 ) -> Iterator[str]:
     """Serve `root` on a free loopback port; gives the base URL.
 
     `delay_s` passes before each answer.  `one_image`, a path under `root`, is what every image's address answers.
+    `image_log` gets a line for each image that was answered: when, in seconds since the epoch.
     """
     prefix = Path(tempfile.mkdtemp(prefix="oid-bench-nginx-"))
     port = free_port()
@@ -128,6 +134,7 @@ def serve(
                 user="user root root;" if os.geteuid() == 0 else "",  # else the workers cannot read a private folder
                 prefix=prefix,
                 port=port,
+                log=IMAGE_LOG.format(file=image_log) if image_log else "access_log off;",
                 tls=TLS.format(folder=certificate.folder) if certificate else "",
                 root=root,
                 answers=DELAY % delay_s if delay_s else ONE_FILE % one_image if one_image else "",
