@@ -93,7 +93,8 @@ class Report(_Measured):
     images of earlier queries that this query does not select; `bad_rows` counts table rows left out as damaged; `masks`
     and `recordings` count those of the saved images (selected = present + downloaded + failed) and their bytes, and are
     empty where none were asked for; `export` is what was exported, empty without --format; `unknown_ids` counts the
-    entries of --image-ids that name no image of the tables; `negatives` counts those among the selected images.
+    entries of --image-ids that name no image of the tables; `negatives` counts those among the selected images;
+    `left_to_others` are those pending images that another task of an array asks for.
     `hosts` has what was measured of each host.
     """
 
@@ -117,6 +118,7 @@ class Report(_Measured):
     unknown_ids: int = 0
     shard: str | None = None
     negatives: int = 0
+    left_to_others: int = 0
 
     @property
     def hosts(self) -> dict[str, dict[str, Any]]:
@@ -139,11 +141,11 @@ class Report(_Measured):
     def as_json(self) -> dict[str, Any]:
         """Return the report as one JSON object's worth of plain values.
 
-        Masks, recordings, export and negatives are in it only if there are any.
+        Masks, recordings, export, negatives and left_to_others are in it only if there are any.
         """
         counts = {name: dict(sorted(getattr(self, name).items())) for name in ("failures", "sources")}
         values = asdict(self) | counts | {"seconds": round(self.seconds, 3)}
-        optional = ("masks", "recordings", "export", "negatives")
+        optional = ("masks", "recordings", "export", "negatives", "left_to_others")
         return {name: value for name, value in values.items() if value or name not in optional}
 
 
@@ -172,6 +174,9 @@ class Plan:
 
     `seconds_estimated` is how long the images take at the speed of this user's own latest run of the same hosts,
     `earlier_run` has its `bytes_per_s`, `images_per_s`, `images` and `day`; None and empty where there was none.
+
+    `parts`, of a download past one machine that begins, has the `count` of the latest generation and how many are
+    `left`, the `place`, the `engine` in words, and whether one task does them all (`capped`); empty otherwise.
     """
 
     selected: int
@@ -200,6 +205,7 @@ class Plan:
     too_little_disk: str | None = None
     seconds_estimated: float | None = None
     earlier_run: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan as one JSON object's worth of plain values."""

@@ -19,13 +19,13 @@ from distributed import KilledWorker
 from distributed.client import FutureCancelledError
 
 from oid_async.cluster.dask_cluster import check_versions, joined_cluster, local_cluster, part_workers, silenced
-from oid_async.cluster.dask_tasks import MakeWorker, carry_out, wait_for_worker
+from oid_async.cluster.dask_tasks import MakeWorker, carry_out, read_progress, wait_for_worker
 from oid_async.cluster.dispatch import MOST_LOSSES, Assignment, Dispatcher
 from oid_async.cluster.engine_thread import EngineThread
 from oid_async.cluster.local_workers import LocalWorkers
 from oid_async.cluster.part_worker import PartWorker
 from oid_async.cluster.published import Generation
-from oid_async.cluster.work import PartProgress, PartResult, WorkSettings
+from oid_async.cluster.work import ClosedError, PartProgress, PartResult, WorkSettings
 from oid_async.cluster.workers_seen import WorkersSeen
 from oid_async.errors import OidError, StorageError
 
@@ -213,8 +213,7 @@ class _Work:
 
     def on_event(self, event: tuple[float, Any]) -> None:
         """Pass on how far a part is."""
-        values = event[1]
-        self._report(PartProgress(**{**values, "holding": tuple(values["holding"])}))
+        self._report(read_progress(event[1]))
 
     def drop(self) -> None:
         """Let go of everything that is out: what runs at a worker ends there by itself."""
@@ -250,6 +249,8 @@ class _Work:
         except KilledWorker:
             # Dask counts by itself, up to the number that its configuration allows.
             self.dispatcher.lost(each.run, MOST_LOSSES if self._client.status == "running" else 0)
+        except ClosedError:
+            self.dispatcher.lost(each.run, 0)  # the cluster takes its worker away
         except OidError as error:
             if not isinstance(error, StorageError) or not self.dispatcher.refused(each.run, monotonic()):
                 self._error = self._error or error

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -10,6 +10,7 @@ from distributed import WorkerPlugin, get_worker
 
 from oid_async.cluster.published import Part
 from oid_async.cluster.work import PartProgress, PartResult, Worker, WorkSettings
+from oid_async.events import Hold
 
 MakeWorker = Callable[[WorkSettings], Worker]
 
@@ -56,9 +57,17 @@ def carry_out(name: str, part: Part, attempt: int) -> PartResult:
     plugin = cast(PartPlugin, here.plugins[name])
 
     def report(progress: PartProgress) -> None:
-        here.log_event(name, asdict(progress) | {"worker": here.address, "holding": list(progress.holding)})
+        here.log_event(name, asdict(progress) | {"worker": here.address})
 
     return plugin.worker().run(part, attempt=attempt, progress=report)
+
+
+def read_progress(values: Mapping[str, Any]) -> PartProgress:
+    """Return what a worker has said of its progress, after its way through Dask's messages."""
+    holds = tuple(
+        Hold(**{**hold, "kinds": tuple((kind, count) for kind, count in hold["kinds"])}) for hold in values["holding"]
+    )
+    return PartProgress(**{**values, "holding": holds})
 
 
 def wait_for_worker() -> None:

@@ -7,7 +7,7 @@ A part may have two runs: whoever puts its record first has done it, the other o
 
 from bisect import insort
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from oid_async.cluster.published import Part
@@ -94,6 +94,26 @@ class Dispatcher:
     def given_up(self) -> list[str]:
         """The names of the parts that were lost with their workers too often."""
         return [job.part.name for job in self._jobs if job.is_given_up]
+
+    @property
+    def usual_s(self) -> float | None:
+        """How many seconds a part takes as a rule, None while none is done."""
+        return self._durations[len(self._durations) // 2] if self._durations else None
+
+    def add(self, parts: Iterable[Part]) -> None:
+        """Take more parts, behind those that wait."""
+        jobs = [_Job(part) for part in parts]
+        self._jobs += jobs
+        self._waiting += jobs
+        self._open += len(jobs)
+
+    def leave(self, left: Collection[str]) -> bool:
+        """Take note that of all parts only these are left to do; return whether that is news."""
+        before = self._open
+        for job in self._jobs:
+            if not job.is_done and job.part.name not in left:
+                self._close(job)
+        return self._open != before
 
     @property
     def waiting(self) -> int:
@@ -209,7 +229,7 @@ class Dispatcher:
         """Copy the part that takes longest for its time, if a worker has nothing else to do."""
         if self._capped or self._waiting or not self._durations:
             return None
-        usual = self._durations[len(self._durations) // 2]
+        usual = self.usual_s or 0.0
         slow = max(_SLOW_TIMES * usual, usual + _SLOW_S)
         runs = [run for run in self._runs.values() if not run.job.is_done and len(run.job.runs) < _MOST_RUNS]
         for run in sorted(runs, key=lambda run: run.began):

@@ -5,6 +5,7 @@ plan made (`jobs.planning.plan`) and carries it out. The stages know nothing of 
 """
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -95,6 +96,7 @@ class Run:
     async def _download(self) -> None:
         with timed(self.report):
             if self.options.is_distributed:
+                from oid_async.cluster.array_task import array_task
                 from oid_async.jobs.distributing.run import DistributedRun
 
                 run = DistributedRun(
@@ -104,6 +106,7 @@ class Run:
                     limits=self._limits,
                     serve=self._serve,
                     site=self._site_name,
+                    task=array_task(os.environ),
                 )
                 await run.carry_out()
                 return

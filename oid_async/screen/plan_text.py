@@ -19,11 +19,23 @@ def announce(plan: Plan) -> str:
     if plan.seconds_estimated is not None and plan.earlier_run:
         like = f"{_speed(plan)} of your run of {plan.earlier_run['day']}"
         time += f", about {time_text(plan.seconds_estimated)} at the {like}"
+    disk = "" if plan.parts else f", {size_text(plan.disk_free)} free on the disk"
     return (
         (f"part {plan.shard}: " if plan.shard else "")
         + f"{counted(plan.selected, 'image')} selected{_negatives(plan)}: {plan.present} there already{known}, "
-        f"{plan.to_download} to fetch ({_image_bytes(plan)}, {size_text(plan.disk_free)} free on the disk{time})"
+        f"{plan.to_download} to fetch ({_image_bytes(plan)}{disk}{time}){_parts(plan)}"
     )
+
+
+def _parts(plan: Plan) -> str:
+    """Return in which parts, to where and by whom images are fetched past one machine."""
+    if not plan.parts or not plan.to_download:
+        return ""
+    parts = plan.parts
+    of = "" if parts["left"] == parts["count"] else f" of {parts['count']}"
+    alone = ", one after the other by one alone, as a rate cap holds" if parts["capped"] else ""
+    noun = "part" if parts["left"] == 1 and not of else "parts"
+    return f" in {parts['left']}{of} {noun} to {parts['place']}, by {parts['engine']}{alone}"
 
 
 def plan_lines(plan: Plan) -> list[str]:
