@@ -22,12 +22,14 @@ from oid_async.concurrency import in_thread, until_stopped
 from oid_async.errors import StorageError, UsageError
 from oid_async.events import Note, Planned, Sink, Stage
 from oid_async.http.retry import Limits
+from oid_async.http.wait_text import time_text
 from oid_async.jobs.context import RunContext, open_run
 from oid_async.jobs.distributing.first_plan import first_generation
 from oid_async.jobs.distributing.tally import Tally
 from oid_async.jobs.site import allowed_endpoints
 from oid_async.objects.store import Objects
 from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES
+from oid_async.options.defaults import FLICKR_RATE
 from oid_async.options.query import Options
 from oid_async.report import Plan, Report, counted
 
@@ -67,7 +69,7 @@ class DistributedRun:
         self._serve = serve
         self._site_name = site
         self._task = task if options.cluster in (None, "array") else ArrayTask()
-        self._objects = Objects(options.savepath, endpoint_url=options.endpoint_url)
+        self._objects = Objects(options.savepath, endpoint_url=getattr(options, "endpoint_url", None))
         self._tally = Tally(report, sink)
 
     async def carry_out(self) -> None:
@@ -153,7 +155,7 @@ class DistributedRun:
         self._report.left_to_others = self._report.pending = sum(part.images for part in left)
         self._sink(
             Note(
-                f"{counted(self._report.pending, 'image')} are asked of hosts with a rate cap, by the first task alone, "
+                f"{counted(self._report.pending, 'image')} are asked of hosts with a rate cap by the first task alone, "
                 "which makes the manifest, too; should it be gone, run the same command again"
             )
         )
@@ -209,9 +211,7 @@ class DistributedRun:
         what = "are asked of their next source" if waiting else "failed before and are asked for again"
         who = ", by one task alone as its hosts have a rate cap" if generation.capped else ""
         seconds = self._least_seconds(generation, images)
-        from oid_async.http.wait_text import time_text
-
-        time = f", at least {time_text(seconds)}" if seconds and seconds > 1 else ""
+        time = f", until {time_text(seconds)} at the soonest" if seconds and seconds > 1 else ""
         self._sink(Note(f"{counted(images, 'image')} {what}{who}{time}"))
 
     def _least_seconds(self, generation: Generation, images: int) -> float | None:
@@ -219,8 +219,6 @@ class DistributedRun:
         options = self._options
         if not generation.capped:
             return None
-        from oid_async.http.hosts import FLICKR_RATE
-
         return images * options.period / options.rate if options.rate else images / FLICKR_RATE
 
     def _engine_text(self) -> str:
