@@ -98,7 +98,7 @@ def _exit_code(arguments: argparse.Namespace, options: Options, report: Report, 
     if arguments.json:
         print_report(report.as_json(), code)
     within = options.allows(report.failed + report.unknown_ids, report.selected + report.unknown_ids)
-    is_whole = not report.failed_attachments and not report.pending
+    is_whole = not report.failed_attachments and report.pending == report.left_to_others
     return code or (0 if within and is_whole else 1)
 
 

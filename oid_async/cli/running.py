@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from oid_async.cli.cluster_variables import shard_from
 from oid_async.cli.polars_settings import set_up_polars
 from oid_async.errors import UsageError
-from oid_async.options.paths import read_path
+from oid_async.options.paths import read_path, url_scheme
+from oid_async.options.places import BUCKET_SCHEMES
 from oid_async.options.query import Options, option_fields
 from oid_async.screen.stdio import (
     OutputError,
@@ -43,11 +44,17 @@ def options_of(arguments: argparse.Namespace) -> Options:
 
 def query_options(arguments: argparse.Namespace) -> Options:
     """Return the options of a query; which part of it is wanted a cluster may say, if nobody else does."""
-    if "shard" not in arguments:
+    # Past one machine the environment says only which parts to begin with.
+    if "shard" not in arguments and not _is_distributed(arguments):
         arguments.shard, said = shard_from(os.environ)
         if said is not None and not arguments.quiet:
             print_message(said)
     return options_of(arguments)
+
+
+def _is_distributed(arguments: argparse.Namespace) -> bool:
+    place = url_scheme(str(vars(arguments).get("savepath", "")))
+    return vars(arguments).get("cluster") is not None or place in BUCKET_SCHEMES
 
 
 def named_target(arguments: argparse.Namespace, option: str, value: str | None) -> Path | BinaryIO | None:

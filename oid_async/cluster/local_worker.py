@@ -18,6 +18,7 @@ from oid_async.http.descriptors import raise_limit
 _LAST_S = 2.0
 # As the command line sets it, see `cli.main`.
 _SWITCH_S = 0.0005
+_STDERR = 2
 
 
 async def _work(address: str, name: str, folder: str) -> None:
@@ -65,6 +66,7 @@ if __name__ == "__main__":
     try:
         main()
     except Exception as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        # A file of the run, which says this if no worker can be started.
+        os.write(_STDERR, f"{type(error).__name__}: {error}\n".encode(errors="backslashreplace"))
     # Taking the interpreter down with threads of Polars and of storage in it is what could abort.
     os._exit(1)

@@ -309,6 +309,7 @@ def test_lines_leave_at_one_place() -> None:
                 found.add(name)
     assert {each for each in found if not each.startswith("screen/")} == {
         "cli/main.py: sys.stdout.fileno()",
+        "cluster/dask_cluster.py: logging.getLogger(name)",  # to be silenced
         "gallery/connections.py: logging.Logger('oid_async.gallery')",  # writes nothing
         "jobs/opening.py: warnings.warn(printable(dataset.made.note), stacklevel=3)",
         # To the process that has started this one.

@@ -7,18 +7,18 @@ Nothing of this process is needed later: whoever runs the same command goes on w
 
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from oid_async.cluster.array_task import ArrayTask
-from oid_async.cluster.finish import finish
+from oid_async.cluster.finish import Totals, finish
 from oid_async.cluster.generations import parts_to_do, read_begun, read_generations
 from oid_async.cluster.next_generation import Next
 from oid_async.cluster.published import Generation, Part, PublishedQuery
 from oid_async.cluster.work import Engine, WorkSettings
-from oid_async.concurrency import in_thread, until_stopped
+from oid_async.concurrency import CallsOnLoop, in_thread, until_stopped
 from oid_async.errors import StorageError, UsageError
 from oid_async.events import Note, Planned, Sink, Stage
 from oid_async.http.retry import Limits
@@ -37,11 +37,6 @@ if TYPE_CHECKING:
     from oid_async.origin.server import Serve
 
 _MOST_NAMES = 5
-
-
-class _OpenEngine(Engine, Protocol):
-    @property
-    def workers(self) -> int: ...
 
 
 class DistributedRun:
@@ -100,12 +95,15 @@ class DistributedRun:
         # A run that finds all done asks for what has failed; what fails in this run is a matter of the next one.
         retries = not left
         self._announce(generations, left)
-        async with self._engine(settings) as engine:
+        async with AsyncExitStack() as stack:
+            engine: Engine | None = None
             while True:
                 if left and generations[-1].capped and self._task.index:
                     self._leave_to_first(left)
                     return False
                 if left:
+                    # Who finds all done needs no worker.
+                    engine = engine or await stack.enter_async_context(self._engine(settings))
                     await self._carry_out(engine, replace(generations[-1], parts=left))
                     retries = False
                 following = await until_stopped(self._next(query, generations, retries=retries).publish)
@@ -133,11 +131,14 @@ class DistributedRun:
     async def _finish(self, query: PublishedQuery) -> None:
         self._sink(Stage("writing the result tables"))
         generations = await in_thread(read_generations, self._objects)
-        scratch = await in_thread(tempfile.mkdtemp, "", "oid-async-end-")
-        with tempfile.TemporaryDirectory(dir=scratch) as folder:
-            totals = await in_thread(finish, self._objects, query, generations, Path(folder), self._sink)
-        await in_thread(Path(scratch).rmdir)
-        self._tally.finish(totals, str(self._objects.place))
+        calls = CallsOnLoop(self._sink)
+
+        def end() -> Totals:
+            with tempfile.TemporaryDirectory(prefix="oid-async-end-", ignore_cleanup_errors=True) as scratch:
+                return finish(self._objects, query, generations, Path(scratch), calls)
+
+        self._tally.finish(await in_thread(end), str(self._objects.place))
+        calls.check()
 
     def _next(self, query: PublishedQuery, generations: Sequence[Generation], *, retries: bool) -> Next:
         return Next(
@@ -233,7 +234,7 @@ class DistributedRun:
         return f"task {task.index + 1}" + (f" of {task.count}" if task.count else "")
 
     @asynccontextmanager
-    async def _engine(self, settings: WorkSettings) -> "AsyncIterator[_OpenEngine]":
+    async def _engine(self, settings: WorkSettings) -> AsyncIterator[Engine]:
         """Open what carries parts out."""
         cluster = self._options.cluster
         if cluster in (None, "array"):
