@@ -103,7 +103,8 @@ class DistributedRun:
                     return False
                 if left:
                     # Who finds all done needs no worker.
-                    engine = engine or await stack.enter_async_context(self._engine(settings))
+                    if engine is None:
+                        engine = await stack.enter_async_context(self._engine(settings))
                     await self._carry_out(engine, replace(generations[-1], parts=left))
                     retries = False
                 following = await until_stopped(self._next(query, generations, retries=retries).publish)
