@@ -17,7 +17,9 @@ from support.committed_parts import (
     publish_next,
     saved,
 )
+from support.faulty_storage import FaultyStorage
 from support.published import read_csv
+from support.seaweed import Seaweed
 
 import oid_async
 from oid_async.cluster.finish import Totals, finish
@@ -28,6 +30,7 @@ from oid_async.errors import InputError, StorageError
 from oid_async.events import ignore
 from oid_async.objects.store import Objects
 from oid_async.openimages.ids import KEY, IdForm
+from oid_async.options.places import Bucket
 from oid_async.store.results import manifest_digest
 from oid_async.tables.damage import StoppedError
 
@@ -467,6 +470,40 @@ def test_two_ends_at_the_same_time_make_one(tmp_path: Path) -> None:
     assert {key: found[key] for key in found if key not in ("report.json", FINISHED)} == {
         key: expected[key] for key in expected if key not in ("report.json", FINISHED)
     }
+    assert not place.end().changed
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_in_a_bucket_that_fails_the_end_is_the_same(
+    seed: int, tmp_path: Path, bucket: Bucket, s3_server: Seaweed
+) -> None:
+    """A tenth of the requests fail, some once they are carried out: the objects are those of a folder."""
+    alone = contested(tmp_path / "alone")
+    place = contested(tmp_path / "source")
+    clean = Objects(bucket)
+    for key, body in bodies(place.objects).items():
+        clean.put_new(key, body)
+    totals = alone.end()
+    with FaultyStorage(s3_server.url, share=0.1, seed=seed, slow_s=0.05) as storage:
+        place.objects = Objects(bucket, endpoint_url=storage.url)
+        assert place.end() == totals
+        assert storage.faults.total() > 0
+        assert not place.end().changed
+    named = ("report.json", SHARD_LIST, FINISHED)
+    expected = {key: body for key, body in bodies(alone.objects).items() if key not in named}
+    assert {key: body for key, body in bodies(clean).items() if key not in named} == expected
+    (shard, *_) = read_shard_list(clean.get(SHARD_LIST), place.query)
+    assert shard.shard is not None
+    found = clean.head(shard.key)
+    assert found is not None
+    assert (shard.shard.etag, shard.shard.size) == (found.etag, found.size)
+
+
+def test_a_place_may_have_any_name(tmp_path: Path) -> None:
+    """Brackets and stars in the name of a folder mean themselves."""
+    place = Place(tmp_path / "a b%41#é[1]*")
+    place.save_all(place.publish(planned([A, B], boxes=BOXES)))
+    assert place.end().ok == 2
     assert not place.end().changed
 
 

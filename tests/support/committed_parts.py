@@ -25,7 +25,7 @@ def images_of(objects: Objects, part: Part, scratch: Path) -> pl.DataFrame:
     """Return the images of a part with all that its file has."""
     path = scratch / "part.parquet"
     objects.get_file(part.plan_key, path)
-    return pl.read_parquet(path)
+    return pl.read_parquet(path, glob=False)
 
 
 def saved(images: pl.DataFrame, source: str = "cvdf") -> pl.DataFrame:
