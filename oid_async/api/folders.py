@@ -51,7 +51,7 @@ async def prune(
 
     `on_event` and `progress` are as in `download`.
     """
-    path = Options.of(savepath=savepath).savepath
+    path = Options.of(savepath=savepath).folder_for("prune")
     check_switch("dry_run", dry_run)
     with shown(on_event, progress=progress) as sink:
         return await Prune(path, sink, dry_run=dry_run).run()

@@ -10,9 +10,9 @@ from oid_async.jobs.export import Export, ExportReport
 from oid_async.jobs.opening import open_for_user
 from oid_async.jobs.stored_query import Given
 from oid_async.jobs.verification import Verification
-from oid_async.jobs.verify import Verify
+from oid_async.jobs.verify import verification
 from oid_async.options.export import ExportOptions
-from oid_async.options.keywords import ReadOptions, RepeatOptions
+from oid_async.options.keywords import PlaceOptions, VerifyOptions
 from oid_async.options.paths import read_path
 from oid_async.options.query import Options
 from oid_async.options.signatures import check_keywords, check_switch
@@ -27,7 +27,7 @@ async def verify(
     exports: bool = False,
     on_event: Sink | None = None,
     progress: bool = False,
-    **given: Unpack[RepeatOptions],
+    **given: Unpack[VerifyOptions],
 ) -> Verification:
     """Check every file that was written under `savepath`: missing, truncated, altered, extra, unchecked.
 
@@ -49,10 +49,10 @@ async def verify(
     path = Options.of(savepath=savepath).savepath
     for name, value in (("repair", repair), ("deep", deep), ("exports", exports)):
         check_switch(name, value)
-    check_keywords("verify", given, RepeatOptions)
+    check_keywords("verify", given, VerifyOptions)
     these = Given.of(path, given, repairs=repair)
     with shown(on_event, progress=progress) as sink:
-        return await Verify(these, sink, repair=repair, deep=deep, exports=exports).run()
+        return await verification(these, sink, repair=repair, deep=deep, exports=exports).run()
 
 
 async def export(
@@ -73,7 +73,7 @@ async def export(
     processes: int | str = 1,
     on_event: Sink | None = None,
     progress: bool = False,
-    **read: Unpack[ReadOptions],
+    **read: Unpack[PlaceOptions],
 ) -> ExportReport:
     """Write what a download has saved under `savepath` in a format that trainers read; docs/formats.md compares them.
 
@@ -94,15 +94,16 @@ async def export(
     given |= {"no_masks": no_masks}
     options = ExportOptions(**given, shard_size=shard_size, no_files=no_files)  # type: ignore[arg-type]
     also = Options.of(savepath=savepath, processes=processes)
-    check_keywords("export", read, ReadOptions)
+    check_keywords("export", read, PlaceOptions)
     these = Given.of(also.savepath, read)
     with shown(on_event, progress=progress) as sink:
-        export = Export(also.savepath, options, sink, processes=also.processes, edited=edited, given=these)
+        also_given: Any = {"edited": edited, "given": these, "endpoint_url": these.options.endpoint_url}
+        export = Export(also.savepath, options, sink, processes=also.processes, **also_given)
         return await export.run()
 
 
 def open(
-    savepath: str | os.PathLike[str], *, out: str | os.PathLike[str] | None = None, **read: Unpack[ReadOptions]
+    savepath: str | os.PathLike[str], *, out: str | os.PathLike[str] | None = None, **read: Unpack[PlaceOptions]
 ) -> SavedDataset:
     """Open a folder that a download has filled, to read its images and annotations; a folder of shards too.
 
@@ -118,6 +119,6 @@ def open(
     Raises InputError for a folder without a download, with damaged tables, or whose unfinished run needs tables that
     are not in the cache any more, UsageError for what this call must name. Blocking.
     """
-    check_keywords("open", read, ReadOptions)
+    check_keywords("open", read, PlaceOptions)
     these = Given.of(Options.of(savepath=savepath).savepath, read)
     return open_for_user(these, None if out is None else Path(read_path("out", out)))

@@ -15,7 +15,7 @@ from oid_async.cli.polars_settings import set_up_polars
 from oid_async.cli.query_commands import run_download, run_plan, run_repeat
 from oid_async.cli.running import open_screen, print_answer, print_report, run_to_end, say_interrupted
 from oid_async.options.export import ExportOptions
-from oid_async.options.keywords import ReadOptions, RepeatOptions
+from oid_async.options.keywords import PlaceOptions, VerifyOptions
 from oid_async.options.query import Options
 from oid_async.screen.stdio import print_json, print_message, print_row
 
@@ -27,7 +27,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
     from oid_async.jobs.demo import closing_words, demo_run, went_as_staged
 
     with open_screen(arguments) as screen:
-        run = demo_run(options.savepath, options.cache_dir, screen.show)
+        run = demo_run(options.folder_for("demo"), options.cache_dir, screen.show)
         _, code = run_to_end(run.download)
         run.report.interrupted |= code != 0
     if arguments.json:
@@ -41,17 +41,19 @@ def run_demo(arguments: argparse.Namespace) -> int:
 def run_verify(arguments: argparse.Namespace) -> int:
     """Run `oid-async verify`."""
     savepath = Options(savepath=arguments.savepath).savepath
-    given = {name: value for name, value in vars(arguments).items() if name in RepeatOptions.__annotations__}
+    given = {name: value for name, value in vars(arguments).items() if name in VerifyOptions.__annotations__}
     options = Options(savepath=savepath, **given)
     set_up_polars(options if arguments.repair else None)
     from oid_async.cli.result_text import finding_rows, verification_lines
     from oid_async.jobs.stored_query import Given
-    from oid_async.jobs.verify import Verify
+    from oid_async.jobs.verify import verification
 
     these = Given.of(savepath, given, repairs=arguments.repair)
 
     with open_screen(arguments) as screen:
-        verify = Verify(these, screen.show, repair=arguments.repair, deep=arguments.deep, exports=arguments.exports)
+        verify = verification(
+            these, screen.show, repair=arguments.repair, deep=arguments.deep, exports=arguments.exports
+        )
         found, code = run_to_end(verify.run)
         if found is not None:
             screen.say(verification_lines(found))
@@ -75,11 +77,17 @@ def run_export(arguments: argparse.Namespace) -> int:
     from oid_async.jobs.export import Export
     from oid_async.jobs.stored_query import Given
 
-    read = {name: value for name, value in vars(arguments).items() if name in ReadOptions.__annotations__}
+    read = {name: value for name, value in vars(arguments).items() if name in PlaceOptions.__annotations__}
     these = Given.of(also.savepath, read)
     with open_screen(arguments) as screen:
         export = Export(
-            also.savepath, options, screen.show, processes=also.processes, edited=arguments.edited, given=these
+            also.savepath,
+            options,
+            screen.show,
+            processes=also.processes,
+            edited=arguments.edited,
+            given=these,
+            endpoint_url=these.options.endpoint_url,
         )
         report, code = run_to_end(export.run)
         if report is not None:
@@ -93,7 +101,7 @@ def run_export(arguments: argparse.Namespace) -> int:
 
 def run_prune(arguments: argparse.Namespace) -> int:
     """Run `oid-async prune`."""
-    savepath = Options(savepath=arguments.savepath).savepath
+    savepath = Options(savepath=arguments.savepath).folder_for("prune")
     set_up_polars(None)
     from oid_async.cli.result_text import prune_lines
     from oid_async.jobs.prune import Prune

@@ -12,11 +12,12 @@ from oid_async.options.keywords import (
     ClassesOptions,
     FetchAgainOptions,
     MetadataOptions,
+    PlaceOptions,
     QueryOptions,
     ReadOptions,
-    RepeatOptions,
     ResolveOptions,
     StatsOptions,
+    VerifyOptions,
 )
 from oid_async.options.query import option_fields
 from oid_async.options.readers import WORDS
@@ -194,7 +195,7 @@ def make_parser() -> argparse.ArgumentParser:
     export.under["export"].add_argument("--edited", action="store_true", help=about)
     _add_query(export, (*ExportOptions.__dataclass_fields__, "processes"), heading="export")
     # Of a run that has not come to its end: what is not taken from query.json.
-    _add_options(export, ReadOptions.__annotations__)
+    _add_options(export, PlaceOptions.__annotations__)
     prune.add_argument("savepath", metavar="SAVEPATH", help=_ABOUT_SAVEPATH)
     about = "say what would be removed, remove nothing"
     prune.under["output"].add_argument("--dry-run", action="store_true", help=about)
@@ -231,7 +232,7 @@ def _add_verify(verify: Parser) -> None:
     ):
         verify.under["failures"].add_argument(flag, action="store_true", help=about)
     # With --repair: what is not taken from query.json.
-    _add_query(verify, RepeatOptions.__annotations__)
+    _add_query(verify, VerifyOptions.__annotations__)
 
 
 def _add_view(view: Parser) -> None:

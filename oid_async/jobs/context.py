@@ -108,10 +108,10 @@ async def open_run(
         options = lists.options
         journal, packed = None, None
         if dry_run:
-            folder = Folder(options.savepath, scratch=await stack.enter_async_context(_scratch()))
+            folder = _looked_at(options, await stack.enter_async_context(_scratch()))
             await in_thread(lambda: folder.tmp.mkdir(parents=True, exist_ok=True))
         else:
-            folder = Folder(options.savepath)
+            folder = Folder(options.folder)
             journal, packed = await stack.enter_async_context(owned_folder(folder, options, sink))
         started = 0 if dry_run or options.packs else early_workers(options, available_processors())
         starter = await stack.enter_async_context(WorkerStarter(started))
@@ -210,6 +210,11 @@ async def open_cache(options: Options, sink: Sink) -> AsyncIterator[tuple["Clien
 def _report_wait(sink: Sink, name: str, seconds: float) -> None:
     """Tell the user that a table, or what is attached to images, waits for a host; or that it does no more."""
     sink(Holding((Hold("paused", name, until=float(round(time() + seconds))),) if seconds else ()))
+
+
+def _looked_at(options: Options, scratch: Path) -> Folder:
+    """Return the folder of a run that only plans. A bucket is as a folder in which nothing is yet."""
+    return Folder(options.savepath if isinstance(options.savepath, Path) else scratch / "place", scratch=scratch)
 
 
 def _transfers(options: Options) -> int:

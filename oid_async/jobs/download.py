@@ -63,6 +63,7 @@ class Run:
         limits: Limits | None = None,
         own_loop: bool = False,
     ) -> None:
+        options.check_filled()
         self.options = options
         self.report = Report(savepath=str(options.savepath), shard=options.shard)
         self._sink = sink

@@ -14,10 +14,10 @@ from oid_async.cluster.layout import MANIFEST, PLAN, SHARD_LIST
 from oid_async.dataset.completion import is_finished
 from oid_async.dataset.place_files import BucketFiles, FolderFiles, PlaceFiles
 from oid_async.dataset.saved import Purpose, SavedDataset
-from oid_async.errors import InputError
+from oid_async.errors import InputError, UsageError
 from oid_async.jobs.stored_query import Given, shards_of
 from oid_async.objects.store import Objects
-from oid_async.options.places import Place
+from oid_async.options.places import Bucket, Place
 from oid_async.redaction import printable
 from oid_async.store.disk import is_plain
 from oid_async.store.folder import Folder
@@ -101,7 +101,12 @@ def _opened(folder: Folder, purpose: Purpose, made: "UnfinishedRun", shards: Pat
 
 def open_for_user(given: Given, shards: Path | None) -> SavedDataset:
     """Open the folder of a call; warn if its tables are not of the query that was asked last."""
-    folder = Folder(given.options.savepath)
+    place = given.options.savepath
+    if isinstance(place, Bucket):
+        if shards is not None:
+            raise UsageError(f"{place}: its shards are there; leave out= away")
+        return open_bucket(place, given.options.endpoint_url, "read")
+    folder = Folder(place)
     dataset = open_folder(folder, "read", given, shards)
     if dataset.made is not None and folder.manifest.exists():
         warnings.warn(printable(dataset.made.note), stacklevel=3)

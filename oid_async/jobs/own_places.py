@@ -59,10 +59,10 @@ def _places(options: Options, shards: Path | None) -> dict[str, str]:
     named = {name: value for name in ("cache_dir", *TABLES, *KEPT_LISTS) if (value := values[name]) is not None}
     if shards is not None:
         named["out"] = str(shards.absolute())
-    usual = {"out": str(options.savepath.absolute() / "export" / "webdataset")}
+    usual = {"out": str(options.folder.absolute() / "export" / "webdataset")}
     if "cache_dir" in named:
         usual["cache_dir"] = str(cache_root(Options().cache_dir))
-    usual |= {name: str(options.savepath.absolute() / kept) for name, kept in KEPT_LISTS.items()}
+    usual |= {name: str(options.folder.absolute() / kept) for name, kept in KEPT_LISTS.items()}
     return {name: value for name, value in named.items() if not is_http(value) and value != usual.get(name)}
 
 

@@ -40,7 +40,7 @@ def _names_in(folder: Path) -> list[str]:
 
 def shards_folder(options: Options) -> Path:
     """Return where the shards of a query are."""
-    return options.out or options.savepath / "export" / "webdataset"
+    return options.out or options.folder / "export" / "webdataset"
 
 
 def packed_names(out: Path) -> Iterator[str]:

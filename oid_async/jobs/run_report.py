@@ -115,7 +115,7 @@ def check_place(path: Path, options: Options) -> None:
     """Raise UsageError or StorageError if no report can be written here: it replaces nothing of a run. Blocking."""
     with storage_errors(path):
         _check_name(path, options)
-        if path.parent == options.savepath and not options.savepath.exists():
+        if path.parent == options.savepath and not path.parent.exists():
             return  # the run makes it
         check_file_place("--report", path)
         if path.exists() and not path.is_file():
@@ -128,13 +128,14 @@ def check_place(path: Path, options: Options) -> None:
 
 def _check_name(path: Path, options: Options) -> None:
     """Raise UsageError for the name of what a run reads or writes."""
-    real, savepath = path.parent.resolve() / path.name, options.savepath.resolve()
+    real = path.parent.resolve() / path.name
     if options.out is not None and real.is_relative_to(options.out.resolve()):
         raise UsageError(f"--report {path}: {options.out} is for the export alone; choose another folder")
-    inside = real.relative_to(savepath).parts if real.is_relative_to(savepath) else ("",)
-    if not inside or inside[0] in _OWN:
-        own = inside[0] if inside else path.name
-        raise UsageError(f"--report {path}: {own} there is the run's own; choose another name")
+    if isinstance(options.savepath, Path) and real.is_relative_to(savepath := options.savepath.resolve()):
+        inside = real.relative_to(savepath).parts
+        if not inside or inside[0] in _OWN:
+            own = inside[0] if inside else path.name
+            raise UsageError(f"--report {path}: {own} there is the run's own; choose another name")
     for name in _INPUTS:
         value = getattr(options, name)
         if isinstance(value, str | Path) and path.exists() and os.path.exists(value) and path.samefile(value):

@@ -87,7 +87,7 @@ class Stats:
                 f"of them. {_SAY_WHAT}"
             )
         values: dict[str, Any] = {name: value for name, value in given.items() if name in said}
-        self._job = FolderStats(Given.of(Options.of(savepath=savepath).savepath, values), sink)
+        self._job = FolderStats(Given.of(Options.of(savepath=savepath).folder_for("stats"), values), sink)
 
     async def run(self) -> Statistics:
         """Count, write the page, and return the numbers. Raises OidError; a page that cannot be made, at once."""
@@ -148,7 +148,7 @@ class FolderStats:
         return found
 
     def _count(self, stopped: Callable[[], bool]) -> Statistics:
-        savepath = self._given.options.savepath
+        savepath = self._given.options.folder
         if (name := export_format(savepath)) is not None:
             with _scratch() as scratch:
                 work = Workplace(scratch, str(savepath), stopped)

@@ -17,7 +17,8 @@ from oid_async.dataset.query_file import unusable
 from oid_async.errors import UsageError
 from oid_async.jobs.own_places import own_places
 from oid_async.jobs.query_document import is_taken
-from oid_async.options.keywords import ReadOptions
+from oid_async.options.keywords import PlaceOptions
+from oid_async.options.places import Place
 from oid_async.options.query import KEPT_LISTS, Options
 from oid_async.redaction import is_http, is_redacted, redacted
 from oid_async.store.disk import is_plain
@@ -37,10 +38,10 @@ class Given:
     names: frozenset[str]
 
     @classmethod
-    def of(cls, savepath: Path, values: Mapping[str, Any], *, repairs: bool = False) -> "Given":
-        """Check the values (RepeatOptions, or ReadOptions of a call that repairs nothing). Raises UsageError."""
+    def of(cls, savepath: Place, values: Mapping[str, Any], *, repairs: bool = False) -> "Given":
+        """Check the values (VerifyOptions, or PlaceOptions of a call that repairs nothing). Raises UsageError."""
         given = {name: value for name, value in values.items() if _is_given(value)}
-        if (of_repair := given.keys() - ReadOptions.__annotations__.keys()) and not repairs:
+        if (of_repair := given.keys() - PlaceOptions.__annotations__.keys()) and not repairs:
             raise UsageError(f"{flag_of(min(of_repair))} says how to repair: it goes with --repair")
         options = Options(savepath=savepath, **given)
         for name in KEPT_LISTS if not repairs else ():
@@ -53,7 +54,7 @@ class Given:
         """Check the values (FetchAgainOptions) and the savepath of a call that repeats a set. Raises UsageError."""
         if savepath is None:
             return cls.of(Options().savepath, values, repairs=True)
-        given = cls.of(Options.of(savepath=savepath).savepath, values, repairs=True)
+        given = cls.of(Options.of(savepath=savepath).folder_for("repeat"), values, repairs=True)
         return replace(given, names=given.names | {"savepath"})
 
 

@@ -33,7 +33,7 @@ from oid_async.dataset.file_audit import (
     unreadable_manifest,
     whole_inputs,
 )
-from oid_async.dataset.place_files import FolderFiles
+from oid_async.dataset.place_files import BucketFiles, FolderFiles
 from oid_async.dataset.query_file import read_query_file
 from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.saved import SavedDataset
@@ -49,11 +49,26 @@ from oid_async.jobs.repeating.repeated import repeated_run
 from oid_async.jobs.stored_query import Given
 from oid_async.jobs.verification import LOST, Verification, check_batches
 from oid_async.jobs.verify_place import PlaceVerify, refuse_repair
+from oid_async.objects.store import Objects
 from oid_async.report import Report
 from oid_async.store.folder import Folder
 
 # Hashing does not hold the interpreter; more threads than this make a disk seek, not read.
 _THREADS = 2
+
+
+def verification(
+    given: Given, sink: Sink, *, repair: bool = False, deep: bool = False, exports: bool = False
+) -> "Verify | PlaceVerify":
+    """Return what verifies the place of a call, a folder or a bucket. Raises UsageError for what a bucket has not."""
+    place = given.options.savepath
+    if isinstance(place, Path):
+        return Verify(given, sink, repair=repair, deep=deep, exports=exports)
+    if repair:
+        raise refuse_repair(place)
+    if exports:
+        raise UsageError(f"{place}: a bucket holds no exports: leave --exports out")
+    return PlaceVerify(BucketFiles(Objects(place, endpoint_url=given.options.endpoint_url)), sink, deep=deep)
 
 
 class Verify:
@@ -65,7 +80,7 @@ class Verify:
     def __init__(
         self, given: Given, sink: Sink, *, repair: bool = False, deep: bool = False, exports: bool = False
     ) -> None:
-        self._folder = Folder(given.options.savepath)
+        self._folder = Folder(given.options.folder)
         self._given = given
         self._sink = sink
         self._repair = repair

@@ -38,7 +38,7 @@ class View:
         self._given = given
         self._place = place
         self._out = out
-        self._folder = Folder(given.options.savepath)
+        self._folder = Folder(given.options.folder_for("view"))
 
     async def run(
         self, on_address: Callable[[str], None], sink: Sink, on_fault: Callable[[str], None], *, opens: bool

@@ -94,6 +94,7 @@ class QueryOptions(SelectOptions, total=False):
     no_files: bool
     cluster: str | None
     part_size: int | str
+    endpoint_url: str | None
 
 
 class RunOptions(QueryOptions, total=False):
@@ -112,6 +113,12 @@ class ReadOptions(TypedDict, total=False):
     image_ids: str | os.PathLike[str] | None
     exclude_ids: str | os.PathLike[str] | None
     category_file: str | os.PathLike[str] | None
+
+
+class PlaceOptions(ReadOptions, total=False):
+    """The keywords of `open` and `export`, which read buckets, too."""
+
+    endpoint_url: str | None
 
 
 class StatsOptions(SelectOptions, total=False):
@@ -171,6 +178,12 @@ class RepeatOptions(TypedDict, total=False):
     image_ids: str | os.PathLike[str] | Sequence[str] | None
     exclude_ids: str | os.PathLike[str] | Sequence[str] | None
     category_file: str | os.PathLike[str] | Sequence[str] | None
+
+
+class VerifyOptions(RepeatOptions, total=False):
+    """The keywords of `verify`, which reads buckets, too."""
+
+    endpoint_url: str | None
 
 
 class FetchAgainOptions(RepeatOptions, total=False):

@@ -18,8 +18,10 @@ _SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*)://")
 TABLE_SCHEMES = ("http", "https", "file")
 
 
-def read_path(label: str, value: object, schemes: Collection[str] = ()) -> str:
+def read_path(label: str, value: object, schemes: Collection[str] = (), *, also: Collection[str] = ()) -> str:
     """Return a path as absolute text, or a URL of one of the schemes as it is. Raises UsageError.
+
+    `also` are schemes that the option knows and its caller reads.
 
     `..` stays as it is: behind a link to a folder it means another place than the text says.
 
@@ -34,7 +36,7 @@ def read_path(label: str, value: object, schemes: Collection[str] = ()) -> str:
     scheme = url_scheme(text)
     if scheme is not None:
         if scheme not in schemes:
-            known = ", ".join([*(f"{each}://" for each in schemes), "a path on this disk"])
+            known = ", ".join([*(f"{each}://" for each in (*schemes, *also)), "a path on this disk"])
             raise UsageError(f"{label} takes {known}; it knows no {scheme}:// ({redacted(text)!r})")
         if scheme == "file":
             file_url_path(text.strip(), label)

@@ -34,7 +34,7 @@ from oid_async.options.defaults import MAX_IMAGE_BYTES, MAX_WAIT_S, PERIOD_S, RE
 from oid_async.options.export import ExportOptions
 from oid_async.options.keywords import RunOptions
 from oid_async.options.paths import url_scheme
-from oid_async.options.places import Bucket
+from oid_async.options.places import Bucket, Place, as_folder
 from oid_async.options.table import HEADINGS, label_of, option, read_values
 from oid_async.redaction import is_http, is_redacted, redacted
 
@@ -306,8 +306,19 @@ class Options(ExportOptions):
         "--image-url",
         help="image table in place of the published one; needs ImageID and OriginalURL",
     )
-    savepath: Path = _output(
-        Path("train_data"), read.FOLDER, "--savepath", help="the folder that everything is written to"
+    savepath: Place = _output(
+        Path("train_data"),
+        read.PLACE,
+        "--savepath",
+        help="the folder that everything is written to; with --format webdataset or parquet and --no-files also a "
+        "bucket, as s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX",
+    )
+    endpoint_url: str | None = _output(
+        None,
+        read.ENDPOINT_URL,
+        "--endpoint-url",
+        help="where the storage of the bucket is, if it is not its provider's own: MinIO, Ceph, R2, an emulator",
+        default_text="for s3:// what AWS_ENDPOINT_URL or the profile says",
     )
     source: tuple[Source, ...] | None = _tables_and_sources(
         None,
@@ -549,13 +560,18 @@ class Options(ExportOptions):
 
     def _check_distributed(self) -> None:
         """Refuse options that a download past one machine cannot keep to, and those that are of such a one alone."""
+        if self.endpoint_url is not None and not isinstance(self.savepath, Bucket):
+            raise UsageError(
+                f"--endpoint-url is of a bucket, and {self.savepath} is a folder: write s3://BUCKET/PREFIX, gs:// or az://"
+            )
         if not self.is_distributed:
             if self.part_size != Options.__dataclass_fields__["part_size"].default:
                 raise UsageError("--part-size is of a download by parts: say --cluster, or name a bucket as --savepath")
             return
-        why = f"--cluster {self.cluster}" if self.cluster is not None else f"--savepath {self.savepath}"
-        if self.format not in ("webdataset", "parquet") or not self.no_files:
-            raise UsageError(f"{why} brings shards alone: say --format webdataset (or parquet) --no-files, too")
+        if self.cluster is None and self.format is None:
+            return  # a bucket that is read; a download asks `check_filled`
+        self.check_filled()
+        why = self._why_distributed
         for name, reason in _NOT_DISTRIBUTED.items():
             field = Options.__dataclass_fields__[name]
             if getattr(self, name) != field.default:
@@ -567,6 +583,26 @@ class Options(ExportOptions):
                 f"--mirror {self.mirror} is a folder, which goes with --cluster local:N alone: serve it by http, so "
                 "that workers elsewhere can reach it"
             )
+
+    def check_filled(self) -> None:
+        """Raise UsageError if this is a query that cannot fill its place: what goes by parts ends in shards alone."""
+        if self.is_distributed and (self.format not in ("webdataset", "parquet") or not self.no_files):
+            raise UsageError(
+                f"{self._why_distributed} brings shards alone: say --format webdataset (or parquet) --no-files, too"
+            )
+
+    @property
+    def folder(self) -> Path:
+        """The folder of `savepath`. Raises UsageError for a bucket."""
+        return self.folder_for("this")
+
+    def folder_for(self, who: str) -> Path:
+        """Return the folder of `savepath`. Raises UsageError for a bucket, which `who` cannot take."""
+        return as_folder(self.savepath, who)
+
+    @property
+    def _why_distributed(self) -> str:
+        return f"--cluster {self.cluster}" if self.cluster is not None else f"--savepath {self.savepath}"
 
     @property
     def is_distributed(self) -> bool:
@@ -646,7 +682,7 @@ def option_fields() -> tuple[Field[Any], ...]:
 def _plain(value: Any, *, is_path: bool) -> Any:
     if isinstance(value, tuple):
         return list(value)
-    text = str(value) if isinstance(value, Path) else value
+    text = str(value) if isinstance(value, Path | Bucket) else value
     if not is_path or text is None or text == "-":
         return text
     # The query of a URL may hold a secret. Paths are normalised as 0.1.0 did, which hashed them.

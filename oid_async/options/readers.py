@@ -11,7 +11,9 @@ from typing import Any
 
 from oid_async.errors import UsageError
 from oid_async.openimages.vocabulary import SPLITS, Split
+from oid_async.options.endpoints import read_endpoint_url
 from oid_async.options.paths import TABLE_SCHEMES, read_path, refuse_login
+from oid_async.options.places import read_place
 
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([BKMGTbkmgt]?)(?:i?[Bb])?")
 _SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
@@ -382,6 +384,10 @@ TABLE = Reader(_read_table, "PATH_OR_URL", is_path=True)
 MIRROR = Reader(_or_default(_read_table), "URL_OR_DIR", is_path=True, environment="OID_ASYNC_MIRROR")
 REPORT = Reader(_read_report, "FILE.html|FILE.json", "a file whose name ends in .html or .json", is_path=True)
 FOLDER = Reader(read_folder, "DIR", is_path=True)
+PLACE = Reader(
+    read_place, "DIR", "a folder; s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX", is_path=True
+)
+ENDPOINT_URL = Reader(read_endpoint_url, "URL", "such as https://minio.example.org:9000")
 CACHE_DIR = replace(FOLDER, read=_or_default(read_folder), environment="OID_ASYNC_CACHE")
 SIZE = Reader(_read_size, "SIZE", "bytes, such as 500K, 64M or 1.5G (units of 1024)")
 COUNT_OR_SHARE = Reader(_read_count_or_share, "N|P%", "a count such as 5, or a share such as 2%, at most 100%")

@@ -72,7 +72,7 @@ def test_json_is_the_value_and_quiet_says_nothing(saved: Path) -> None:
         (["nowhere"], "there is no manifest to read"),
         (["d", "--html", "/nowhere/x.html"], "--html /nowhere/x.html: there is no folder /nowhere"),
         (["d", "--html", "-", "--json"], "both write to stdout"),
-        (["s3://bucket/x"], "it knows no s3://"),
+        (["s3://bucket/x"], "stats takes a folder"),
         (["d", "e"], "unrecognized arguments: e"),
     ],
 )

@@ -467,7 +467,7 @@ def test_the_command_and_the_function_are_one(source: Path, tmp_path: Path, caps
     assert cli.main(["repeat", str(tmp_path / "notes.txt")]) == 2
     assert "notes.txt: neither a folder of a download" in capsys.readouterr().err
     assert cli.main(["repeat", str(source), "--savepath", "s3://bucket/set"]) == 2
-    assert "it knows no s3://" in capsys.readouterr().err
+    assert "repeat takes a folder" in capsys.readouterr().err
 
 
 async def test_masks_come_along(tmp_path: Path) -> None:

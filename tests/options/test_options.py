@@ -320,6 +320,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "report": None,
         "cluster": None,
         "part_size": 512 << 20,
+        "endpoint_url": None,
     }
 
 
@@ -430,7 +431,7 @@ def test_value_is_normalised(query: dict[str, Any], name: str, value: Any) -> No
         ({"mirror": 5}, "--mirror"),
         ({"savepath": 5}, "--savepath"),
         ({"savepath": ""}, "--savepath"),
-        ({"savepath": "s3://b/run"}, "--savepath"),
+        ({"savepath": "hdfs://b/run"}, "--savepath"),
         ({"out": "gs://b/run"}, "--out"),
         ({"cache_dir": "http://h/c"}, "--cache-dir"),
         ({"image_ids": "https://h/ids.txt"}, "--image-ids"),

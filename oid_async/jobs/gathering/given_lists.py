@@ -22,6 +22,7 @@ from oid_async.concurrency import in_thread, until_stopped
 from oid_async.errors import InputError, UsageError, storage_errors
 from oid_async.metadata.given import local_file
 from oid_async.options.paths import shown
+from oid_async.options.places import Bucket
 from oid_async.options.query import KEPT_LISTS, Options
 from oid_async.store.atomic import read_json, replacing, write_json
 from oid_async.store.disk import md5_of, plain_file
@@ -109,7 +110,9 @@ async def given_lists(options: Options) -> AsyncIterator[GivenLists]:
         copies = {option: folder / KEPT_LISTS[option] for option in once}
         for option, value in once.items():
             await until_stopped(_copy, value, names[option], copies[option])
-        kept: dict[str, Any] = {option: str(options.savepath.absolute() / KEPT_LISTS[option]) for option in once}
+        # In a bucket no option names them: who publishes the query there says where they are.
+        home = folder if isinstance(options.savepath, Bucket) else options.savepath.absolute()
+        kept: dict[str, Any] = {option: str(home / KEPT_LISTS[option]) for option in once}
         yield GivenLists(replace(options, **kept), copies, names)
     finally:
         await in_thread(shutil.rmtree, folder, True)

@@ -33,16 +33,20 @@ def exports_bytes(options: Options) -> bool:
 
 def export_folder(options: Options) -> Path:
     """Return where the export of a download is written."""
-    return options.out or options.savepath / "export" / (options.format or "")
+    return options.out or options.folder / "export" / (options.format or "")
 
 
 def needs_of(options: Options, *, images: int, present: int, masks: int, narratives: int) -> list[Need]:
     """Return what is written where: images to fetch, those that are there, masks and narratives, all in bytes."""
+    if options.is_distributed:
+        # All of it goes into shards; those of a bucket take no disk but the workers' own, a few parts at a time.
+        needs = [Need(options.folder, "shards", images + masks)] if isinstance(options.savepath, Path) else []
+        return [need for need in needs if need.bytes]
     if options.packs:
         needs = [Need(export_folder(options), "shards", images + masks, "--out")]
     else:
-        needs = [Need(options.savepath, "images", images), Need(options.savepath, "masks", masks)]
-    needs.append(Need(options.savepath, "narratives", narratives))
+        needs = [Need(options.folder, "images", images), Need(options.folder, "masks", masks)]
+    needs.append(Need(options.folder, "narratives", narratives))
     if exports_bytes(options):
         needs.append(Need(export_folder(options), "copies in the export", images + present, "--out"))
     return [need for need in needs if need.bytes]

@@ -70,7 +70,7 @@ class Forecast:
             metadata_bytes=context.cache.fetched_bytes,
             seconds=self._least_seconds(count, summary),
             **self._like_before(count, unknown, summary),
-            disk_free=self.free_bytes(options.savepath),
+            disk_free=self.free_bytes(context.folder.path),
             disk_needed=sum(need.bytes for need in needs),
             too_little_disk=problem,
             splits=selection.splits,
@@ -126,7 +126,7 @@ class Forecast:
         ]
         cache = self.context.cache.cache.objects
         with reading(source.tables[0]):
-            return estimate_masks(frames, cache, options.savepath / MASKS)
+            return estimate_masks(frames, cache, self.context.folder.path / MASKS)
 
     def _narratives(self, selected: SelectionResult) -> dict[str, Any]:
         """Return what the narratives of the selected images take, nothing if none are saved."""

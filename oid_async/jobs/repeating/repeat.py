@@ -65,7 +65,7 @@ class Repeat:
 
     def __init__(self, source: str | os.PathLike[str], given: Given, sink: Sink, *, own_loop: bool = False) -> None:
         self._source = RepeatSource.find(source)
-        savepath = given.options.savepath if "savepath" in given.names else self._source.folder.path
+        savepath = given.options.folder if "savepath" in given.names else self._source.folder.path
         self._source = self._source.within(savepath)
         self._folder = Folder(savepath)
         self._given = given

@@ -325,7 +325,7 @@ class RepeatPlanning:
         if rate is None:
             rate, period, capped = FLICKR_RATE, 1.0, count - uncapped
         known = int(fetched.get_column("bytes").sum())
-        needs = [Need(options.savepath, "images", known)]
+        needs = [Need(options.folder, "images", known)]
         plan = Plan(
             selected=report.selected,
             present=report.present,
@@ -336,7 +336,7 @@ class RepeatPlanning:
             bytes_exact=not unknown,
             metadata_bytes=0,
             seconds=capped * period / rate if rate and capped else None,
-            disk_free=free_bytes(options.savepath),
+            disk_free=free_bytes(options.folder),
             disk_needed=known,
             too_little_disk=shortage(needs, free_bytes),
             roles={SELECTED: report.selected - report.negatives, NEGATIVE: report.negatives},
