@@ -81,7 +81,7 @@ def _run_with_report(
 
     def on_forced_end() -> None:
         run.report.interrupted, run.report.seconds = True, monotonic() - started
-        screen.say(summary_lines(run.report, packed=packed))
+        screen.say(summary_lines(run.report, packed=packed, distributed=options.is_distributed))
         screen.close()
         if arguments.json:
             print_json(run.report.as_json())
@@ -89,7 +89,7 @@ def _run_with_report(
 
     _, code = run_to_end(job, on_forced_end)
     run.report.interrupted |= code != 0
-    screen.say(summary_lines(run.report, packed=packed))
+    screen.say(summary_lines(run.report, packed=packed, distributed=options.is_distributed))
     return code
 
 

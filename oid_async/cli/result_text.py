@@ -68,8 +68,11 @@ def prune_lines(report: "PruneReport") -> list[str]:
     return [f"{counted(report.images, 'image')}{also} ({size_text(report.bytes)}) {done} {report.savepath}"]
 
 
-def summary_lines(report: Report, *, packed: bool = False) -> list[str]:
-    """Return what a finished or interrupted run did, as a person reads it; `packed`: its images are in shards."""
+def summary_lines(report: Report, *, packed: bool = False, distributed: bool = False) -> list[str]:
+    """Return what a finished or interrupted run did, as a person reads it.
+
+    `packed`: its images are in shards; `distributed`: they went there past one machine.
+    """
     negatives = f", {report.negatives} of them negatives" if report.negatives else ""
     lines = [
         (f"part {report.shard}: " if report.shard else "")
@@ -85,6 +88,8 @@ def summary_lines(report: Report, *, packed: bool = False) -> list[str]:
         if not report.interrupted:
             again = "; run again to ask for what may come back" if set(report.failures) & set(PASSING_KINDS) else ""
             lines.append(f"each is named in {shown(report.savepath)}/failures.csv{again}")
+    if distributed:
+        return lines + _distributed_lines(report)
     if report.interrupted:
         saved = report.present + report.downloaded
         readers = (
@@ -103,3 +108,20 @@ def summary_lines(report: Report, *, packed: bool = False) -> list[str]:
     if report.export:
         lines.append(f"exported as {report.export['format']}: {shown(report.export['out'])}")
     return lines
+
+
+def _distributed_lines(report: Report) -> list[str]:
+    """Return how a download past one machine goes on, or what to do with what it has come to."""
+    place = shown(report.savepath)
+    if report.interrupted:
+        return [
+            f"interrupted: committed parts stay in {place}; run the same command again to go on"
+            if report.selected
+            else "interrupted; run the same command again to go on"
+        ]
+    if report.left_to_others:
+        return []
+    return [
+        f"shards, manifest.parquet and tables are in {place}",
+        f"oid-async verify {quote(place)} checks them, oid_async.open reads them",
+    ]
