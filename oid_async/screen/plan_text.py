@@ -19,18 +19,19 @@ def announce(plan: Plan) -> str:
     if plan.seconds_estimated is not None and plan.earlier_run:
         like = f"{_speed(plan)} of your run of {plan.earlier_run['day']}"
         time += f", about {time_text(plan.seconds_estimated)} at the {like}"
-    disk = "" if plan.parts else f", {size_text(plan.disk_free)} free on the disk"
+    selected = f"{counted(plan.selected, 'image')} selected{_negatives(plan)}"
+    if plan.parts:
+        fetched = f" ({_image_bytes(plan)}{time}){_parts(plan)}" if plan.to_download else ""
+        return f"{selected}: {plan.present} in parts that are done, {plan.to_download} to fetch{fetched}"
     return (
         (f"part {plan.shard}: " if plan.shard else "")
-        + f"{counted(plan.selected, 'image')} selected{_negatives(plan)}: {plan.present} there already{known}, "
-        f"{plan.to_download} to fetch ({_image_bytes(plan)}{disk}{time}){_parts(plan)}"
+        + f"{selected}: {plan.present} there already{known}, {plan.to_download} to fetch "
+        f"({_image_bytes(plan)}, {size_text(plan.disk_free)} free on the disk{time})"
     )
 
 
 def _parts(plan: Plan) -> str:
     """Return in which parts, to where and by whom images are fetched past one machine."""
-    if not plan.parts or not plan.to_download:
-        return ""
     parts = plan.parts
     of = "" if parts["left"] == parts["count"] else f" of {parts['count']}"
     alone = ", one after the other by one alone, as a rate cap holds" if parts["capped"] else ""
