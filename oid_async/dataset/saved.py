@@ -345,6 +345,20 @@ class SavedDataset:
         return shards if self.made is None else ImagesBeingPacked(self.image_files, shards)
 
     @cached_property
+    def stored_side(self) -> int | None:
+        """The longest side, in pixels, that images have in the shards of a place, made with --max-side; None: as saved.
+
+        Width, Height, Bytes and MD5 of the manifest are those of the image that was fetched.
+        """
+        if self.files is None:
+            return None
+        try:
+            side = self.query["query"].get("max_side")
+        except (InputError, KeyError, TypeError, AttributeError):
+            return None
+        return side if isinstance(side, int) and side > 0 else None
+
+    @cached_property
     def packed_images(self) -> PackedImages | None:
         """The images of a place that a download past one machine has filled, None of any other folder."""
         return None if self.files is None else PackedImages(self.files, self.manifest, self.images)

@@ -236,6 +236,11 @@ class ExportSource:
             images = saved.drop("Status", "Reason", "Source").with_columns(_number(saved).alias(KEY))
             images = self._with_own_ids(images)
             images = images.with_columns(self._split().alias("Split"), *self._out_size())
+            if self.dataset.stored_side is not None:
+                # In the shards they have other sizes than when they were fetched, and other bytes.
+                width, height = self._scaled(self.dataset.stored_side)
+                images = images.with_columns(Width=width, Height=height, Bytes=None, MD5=None)
+                images = images.with_columns(Bytes=pl.col("Bytes").cast(pl.Int64), MD5=pl.col("MD5").cast(pl.String))
             images = images.with_row_index("Place", offset=1).with_columns(pl.col("Place").cast(pl.Int64))
             images.sink_parquet(self._images, row_group_size=_ROW_GROUP, compression="lz4", maintain_order=True)
             counted = pl.scan_parquet(self._images, glob=False).group_by("Split").len().collect(engine="streaming")
@@ -323,14 +328,17 @@ class ExportSource:
         return split
 
     def _out_size(self) -> list[pl.Expr]:
+        sides = [side for side in (self._options.max_side, self.dataset.stored_side) if side is not None]
+        width, height = self._scaled(min(sides, default=None))
+        return [width.alias("OutWidth"), height.alias("OutHeight")]
+
+    @staticmethod
+    def _scaled(most: int | None) -> tuple[pl.Expr, pl.Expr]:
+        """Return width and height of an image that is made smaller until no side has more pixels than this."""
         width, height = pl.col("Width").cast(pl.Float64), pl.col("Height").cast(pl.Float64)
-        longer = pl.max_horizontal(width, height)
-        most = self._options.max_side
-        scale = pl.lit(1.0) if most is None else pl.min_horizontal(pl.lit(1.0), most / longer)
-        return [
-            (side * scale).round().clip(lower_bound=1).cast(pl.Int32).alias(name)
-            for side, name in ((width, "OutWidth"), (height, "OutHeight"))
-        ]
+        scale = pl.lit(1.0) if most is None else pl.min_horizontal(pl.lit(1.0), most / pl.max_horizontal(width, height))
+        width, height = ((side * scale).round().clip(lower_bound=1).cast(pl.Int32) for side in (width, height))
+        return width, height
 
     def _copy(self, kind: KindName) -> Path:
         return self._scratch / f"{kind}.parquet"

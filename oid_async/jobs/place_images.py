@@ -6,7 +6,6 @@ rows of a record are compared with those of the manifest between its first and l
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -44,14 +43,7 @@ class ImageAudit:
             self._by_shard = dict(saved.group_by("Shard").len().collect(engine="streaming").iter_rows())
         self.total, self.unhashed = (int(count) for count in counts)
         # Then the shards hold other bytes than were fetched.
-        self._are_smaller = self._query().get("max_side") is not None
-
-    def _query(self) -> dict[str, Any]:
-        try:
-            query = self._dataset.query["query"]
-        except Exception:  # a finding of its own
-            return {}
-        return query if isinstance(query, dict) else {}
+        self._are_smaller = dataset.stored_side is not None
 
     def check_manifest(self) -> pl.DataFrame:
         """Return where the manifest does not say what shards.json does, as FINDINGS."""

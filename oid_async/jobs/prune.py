@@ -21,6 +21,7 @@ from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import InputError, storage_errors
 from oid_async.events import Note, Sink, Stage
+from oid_async.jobs.opening import is_place
 from oid_async.store.disk import has_plain
 from oid_async.store.folder import Folder
 from oid_async.store.folder_lock import FolderLock
@@ -138,6 +139,8 @@ def _finished(folder: Folder) -> SavedDataset:
 
 def _check_finished(folder: Folder) -> None:
     """Raise InputError unless the folder's tables say what its query selects."""
+    if is_place(folder):
+        raise InputError(f"{folder.path}: its images are in shards/, of which each holds what its query selects alone")
     if not is_finished(folder):
         raise InputError(
             f"{folder.path}: its download has not come to its end, so nothing is removed; run it to its end first"

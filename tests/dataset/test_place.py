@@ -156,3 +156,20 @@ def test_what_a_manifest_names_stays_within_the_shards(few: Path, tmp_path: Path
     assert "it was cut" in said({"ShardOffset": pl.lit(offset)})
     (place / shard).unlink()
     assert "it is not there" in said({"ShardOffset": pl.lit(offset)})
+
+
+@whole
+@pytest.mark.parametrize("format", ["tars", "parquet"])
+def test_stats_and_repeat_read_a_place(
+    format: str, files: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Counts are those of the files, and the images come out of the shards again."""
+    place = request.getfixturevalue(format)
+    one, other = (asyncio.run(oid_async.stats(each)).as_json() | {"savepath": ""} for each in (place, files))
+    assert one == other
+    report = asyncio.run(oid_async.repeat(place, savepath=tmp_path / "again", offline=True))
+    assert report.present == report.selected == 40
+    for path in (files / "images").iterdir():
+        assert (tmp_path / "again" / "images" / path.name).read_bytes() == path.read_bytes()
+    with pytest.raises(InputError, match="its images are in shards/"):
+        asyncio.run(oid_async.prune(place))

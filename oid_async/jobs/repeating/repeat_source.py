@@ -10,10 +10,12 @@ from typing import Any
 from oid_async.dataset.completion import is_finished
 from oid_async.dataset.image_store import ImageFiles, ImageStore
 from oid_async.dataset.manifest import Manifest
+from oid_async.dataset.place_files import FolderFiles
 from oid_async.dataset.query_file import read_query_file
 from oid_async.dataset.saved import SavedDataset
 from oid_async.dataset.table_check import check_tables
 from oid_async.errors import InputError, UsageError, input_errors
+from oid_async.jobs.opening import is_place
 from oid_async.jobs.repeating.repeat_plan import SavedSet
 from oid_async.jobs.stored_query import shards_of
 from oid_async.openimages.vocabulary import SOURCES, Source
@@ -131,6 +133,8 @@ class RepeatSource:
         if self.is_alone:
             images = self.folder.images
             return ImageFiles(images) if images.is_dir() and not images.is_symlink() else None
+        if is_place(self.folder):
+            return SavedDataset(self.folder, files=FolderFiles(self.folder)).image_store
         if packed_in(self.folder) is None:
             return ImageFiles(self.folder.images)
         try:
