@@ -1,6 +1,6 @@
 """The parts of the first generation: cut from the plan's files, with all their annotations, put as they are full.
 
-One file of the plan, a span of images, is in memory at a time, and of each split the part that is not full yet.
+A span of images is in memory at a time, and of each split the part that is not full yet.
 """
 
 import asyncio
@@ -28,6 +28,8 @@ from oid_async.select.plan import plan_files
 from oid_async.store.annotation_rows import AnnotationRows
 from oid_async.tables.reading import reading
 
+# So many images are in memory with all their annotations: more is hardly quicker.
+_SPAN_ROWS = 1 << 14
 _PUTS_AT_ONCE = 4
 _CONNECTIONS = 4
 
@@ -77,22 +79,26 @@ class PartWriter:
         return sorted(self._parts, key=lambda part: (order.index(part.split), part.number))
 
     async def _write(self, group: asyncio.TaskGroup, places: MaskPlaces | None) -> None:
-        for number, file in enumerate(self._files):
-            images, masks = await in_thread(self._read, file)
-            if places is not None:
-                found = await places.find(masks)
-                images = await in_thread(nested, images, MASKS, found)
-            for part, some in await in_thread(self._cutter.add, images):
-                await self._put(group, part, some)
-            self._context.sink(TableProgress("the plan", number + 1, len(self._files), unit="step"))
+        done, total = 0, sum(map(_count, self._files))
+        for file in self._files:
+            for start in range(0, _count(file), _SPAN_ROWS):
+                images, masks = await in_thread(self._read, file, start)
+                if places is not None:
+                    found = await places.find(masks)
+                    images = await in_thread(nested, images, MASKS, found)
+                done += len(images)
+                for part, some in await in_thread(self._cutter.add, images):
+                    await self._put(group, part, some)
+                self._context.sink(TableProgress("the plan", done, total, unit="step"))
         for part, some in self._cutter.rest():
             await self._put(group, part, some)
-        self._context.sink(TableProgress("the plan", len(self._files), len(self._files), finished=True, unit="step"))
+        self._context.sink(TableProgress("the plan", total, total, finished=True, unit="step"))
 
-    def _read(self, file: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    def _read(self, file: Path, start: int) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Return a span of images, with what is asked and their annotations; KEY, Subset, MaskPath of their masks."""
-        images = self._asking.divide(pl.read_parquet(file, glob=False))
-        keys, masks = images.get_column(KEY), pl.DataFrame()
+        plan = pl.scan_parquet(file, glob=False).slice(start, _SPAN_ROWS).collect()
+        images, masks = self._asking.divide(plan), pl.DataFrame()
+        keys = images.get_column(KEY)
         for rows in self._rows:
             kind = rows.source.kind
             with reading(rows.read_from, into=self._context.folder.path):
@@ -119,3 +125,7 @@ class PartWriter:
 
     def _planned_keys(self) -> pl.Series:
         return pl.scan_parquet(self._files, glob=False).select(KEY).collect().to_series()
+
+
+def _count(file: Path) -> int:
+    return int(pl.scan_parquet(file, glob=False).select(pl.len()).collect().item())
