@@ -21,8 +21,8 @@ from support.slurm import Slurm, SlurmMissingError, running_slurm
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 # What the page's examples select, here in parts of a few images.
 QUERY = ("--category", "Person", "--format", "webdataset", "--no-files", "--part-size", "2500K", "--concurrency", "2")
-# What differs between runs by design.
-ABOUT_THE_RUN = ("report.json",)
+# What says how it went and where it lies.
+ABOUT_THE_RUN = ("report.json", "query.json")
 
 
 @pytest.fixture(scope="module")
@@ -116,13 +116,13 @@ def dask_in_slurm(slurm: Slurm, folder: Path) -> Iterator[str]:
         "DASK_JOBQUEUE__SLURM__LOG_DIRECTORY": str(folder),
     }
     command = ["timeout", "240", sys.executable, str(script)]
-    process = subprocess.Popen(command, env={**slurm.environment, **loopback}, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-    finally:
-        process.terminate()
-        process.wait(30)
+    environment = {**slurm.environment, **loopback}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
 
 
 def first_records(place: Path, count: int) -> None:
