@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from oid_async.errors import OidError, StorageError, storage_errors
 from oid_async.forks import refuse_forked_child
-from oid_async.objects.opening import Patience, open_store
+from oid_async.objects.opening import Patience, configured_url, open_store
 from oid_async.objects.refusals import is_object_missing, is_passing, refusal
 from oid_async.objects.values import BLOCK_BYTES, ExistsError, MissingError, ObjectInfo, size_of
 from oid_async.options.places import Bucket
@@ -47,6 +47,11 @@ class BucketStorage:
         self._endpoint_url = endpoint_url
         self._stores: dict[int, ObjectStore] = {}
         self._lock = Lock()
+        self._closed = Event()
+
+    def close(self) -> None:
+        """Send no request anew any more: what fails from now on has failed."""
+        self._closed.set()
 
     def check(self) -> None:
         """Raise UsageError for a bucket that cannot be used; makes one request, and waits for half a minute at most."""
@@ -57,7 +62,8 @@ class BucketStorage:
         try:
             next(iter(obstore.list(store, chunk_size=1)), None)
         except Exception as error:
-            raise refusal(error, self._bucket, self._endpoint_url, "be listed", is_check=True) from None
+            url = configured_url(self._bucket, self._endpoint_url)
+            raise refusal(error, self._bucket, url, "be listed", is_check=True) from None
 
     def create(self, key: str, body: bytes | Path) -> str | None:
         """Write an object if its key is free. Raises ExistsError, whatever bytes are there: maybe these very ones."""
@@ -218,10 +224,11 @@ class BucketStorage:
             except Exception as error:
                 if isinstance(error, FileNotFoundError) and is_object_missing(error):
                     raise MissingError(key) from None
-                if not is_passing(error) or time.monotonic() + pause_s > give_up:
+                if not is_passing(error) or time.monotonic() + pause_s > give_up or self._closed.is_set():
                     # Without its cause: the library's text holds addresses, and signatures in them.
-                    raise refusal(error, self._bucket, self._endpoint_url, action) from None
-            time.sleep(pause_s * random.uniform(0.5, 1))
+                    url = configured_url(self._bucket, self._endpoint_url)
+                    raise refusal(error, self._bucket, url, action) from None
+            self._closed.wait(pause_s * random.uniform(0.5, 1))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 

@@ -35,6 +35,9 @@ class FolderStorage:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    def close(self) -> None:
+        """Nothing is waited for, so there is nothing to end."""
+
     def check(self) -> None:
         """Raise UsageError for a path that is no folder, StorageError for one that cannot be read or written to."""
         try:
@@ -53,6 +56,8 @@ class FolderStorage:
             try:
                 os.link(part, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
             except FileExistsError as error:
+                if (what := _odd_kind(name, folder)) is not None:
+                    raise NotPlainError(what, self._folder / key) from error
                 raise ExistsError(key) from error
             except OSError as error:
                 if error.errno in _NO_LINKS:
@@ -191,7 +196,7 @@ class FolderStorage:
                         _sync_folder(above)
                 folder = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=above)
             except OSError as error:
-                if error.errno in (errno.ENOTDIR, errno.ELOOP) and _is_link(name, above):
+                if error.errno in (errno.ENOTDIR, errno.ELOOP) and _odd_kind(name, above) is not None:
                     raise NotPlainError("a link, not a folder", self._folder.joinpath(*names)) from error
                 raise
             finally:
@@ -243,11 +248,15 @@ def _write(file: BinaryIO, body: bytes | Path) -> None:
     file.flush()
 
 
-def _is_link(name: str, folder: int) -> bool:
+def _odd_kind(name: str, folder: int) -> str | None:
+    """Return what stands in the place of a plain file; None for a plain file, or nothing."""
     try:
-        return stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
     except OSError:
-        return False
+        return None
+    if stat.S_ISREG(mode):
+        return None
+    return "a link, not a file" if stat.S_ISLNK(mode) else "a folder" if stat.S_ISDIR(mode) else "not a file"
 
 
 def _is_free(name: str, folder: int) -> bool:

@@ -9,8 +9,9 @@ from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING, Any
 
-from oid_async.errors import UsageError
+from oid_async.errors import OidError, UsageError
 from oid_async.objects.aws import s3_access
+from oid_async.objects.refusals import refusal
 from oid_async.options.places import Bucket
 
 if TYPE_CHECKING:
@@ -39,7 +40,26 @@ def open_store(bucket: Bucket, endpoint_url: str | None, patience: Patience) -> 
     if find_spec("obstore") is None:
         raise UsageError(f'{bucket}: buckets need one more package: pip install "oid-async[s3]"')
     openers = {"s3": _s3, "gs": _gs, "az": _az}
-    return openers[bucket.scheme](bucket, endpoint_url, patience)
+    try:
+        return openers[bucket.scheme](bucket, endpoint_url, patience)
+    except OidError:
+        raise
+    except Exception as error:
+        raise refusal(error, bucket, endpoint_url, "be opened", is_check=True) from None
+
+
+def configured_url(bucket: Bucket, endpoint_url: str | None) -> str | None:
+    """Return where a bucket's storage is, given or configured; None for its provider's own place. Raises UsageError."""
+    if endpoint_url is not None:
+        return endpoint_url
+    if bucket.scheme == "az":
+        found: str | None = azure_settings(os.environ).get("endpoint")
+        return found
+    if bucket.scheme == "gs":
+        emulator = os.environ.get("STORAGE_EMULATOR_HOST") or None
+        return emulator if emulator is None or "://" in emulator else f"http://{emulator}"
+    url = s3_access(bucket, None).endpoint_url
+    return None if url.endswith(".amazonaws.com") else url
 
 
 def _s3(bucket: Bucket, endpoint_url: str | None, patience: Patience) -> "ObjectStore":
@@ -65,13 +85,11 @@ def _s3(bucket: Bucket, endpoint_url: str | None, patience: Patience) -> "Object
 
 
 def _gs(bucket: Bucket, endpoint_url: str | None, patience: Patience) -> "ObjectStore":
-    """Google's own rules: STORAGE_EMULATOR_HOST is an emulator without credentials, else application default ones."""
     from obstore.store import GCSStore
 
     from oid_async.objects.google import application_default_credentials
 
-    emulator = os.environ.get("STORAGE_EMULATOR_HOST") or None
-    url = endpoint_url or (emulator if emulator is None or "://" in emulator else f"http://{emulator}")
+    url = configured_url(bucket, endpoint_url)
     # No token goes over a line that is not encrypted.
     is_anonymous = url is not None and url.startswith("http://")
     config: Any = {"skip_signature": True} if is_anonymous else {}

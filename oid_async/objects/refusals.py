@@ -36,6 +36,8 @@ _ENDPOINT = {
 # learn.microsoft.com/rest/api/storageservices/blob-service-error-codes; 2026-11; the rest was seen with obstore 0.12.
 _LASTING: tuple[tuple[str, str], ...] = (
     ("latest/api/token|latest/meta-data|metadata/identity|metadata\\.google|169\\.254\\.", "no credentials: {log_in}"),
+    ("OpenCredentials|DecodeCredentials", "its file of credentials cannot be read; check {keys}"),
+    ("InvalidAccessKey {|Invalid Access Key", "the key is no base64, as Azure's keys are; check {keys}"),
     ("NoSuchBucket|ContainerNotFound|bucket does not exist|container does not exist", "no such {bucket}; {make}"),
     ("InvalidBucketName|InvalidResourceName", "the storage takes no {bucket} of this name; check it"),
     ("InvalidAccessKeyId", "the storage does not know this access key; check {keys}"),
@@ -47,7 +49,7 @@ _LASTING: tuple[tuple[str, str], ...] = (
     ),
     (
         "BareRedirect|PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraint|region .* is wrong",
-        "the bucket is in another region; set AWS_REGION to it, or check {endpoint}",
+        "the bucket is in another region; set AWS_REGION to {region}, or check {endpoint}",
     ),
     ("AuthenticationFailed|InvalidAuthenticationInfo|NoAuthenticationInformation", "wrong credentials; check {keys}"),
     ("InsufficientStorage|QuotaExceeded|status: 507|no space left|os error 28", "the storage is full; free some space"),
@@ -96,7 +98,7 @@ def refusal(
     """
     if isinstance(error, OidError):
         return error
-    words = _words(bucket, endpoint_url)
+    words = {**_words(bucket, endpoint_url), "region": _region(str(error))}
     said = _first((*_LASTING, *_PASSING), str(error)) or _by_status(error, action)
     text = f"{bucket}: {said.format_map(words)}"
     if is_check:
@@ -135,6 +137,12 @@ def _by_status(error: Exception, action: str) -> str:
 
 def _active(action: str) -> str:
     return {"be written to": "write", "be read": "read", "be listed": "list it"}.get(action, "delete")
+
+
+def _region(text: str) -> str:
+    """Return the region that the storage would have had a request signed for, as far as it says so."""
+    found = re.search("<Region>([a-z0-9-]{1,40})</Region>|expecting '([a-z0-9-]{1,40})'", text)
+    return "that" if found is None else found[1] or found[2]
 
 
 def _first(table: tuple[tuple[str, str], ...], text: str) -> str | None:

@@ -41,6 +41,10 @@ class Objects:
         """
         self._storage.check()
 
+    def close(self) -> None:
+        """Send no request anew any more, in any thread: what fails from now on has failed. For an interrupted run."""
+        self._storage.close()
+
     def put_new(self, key: str, body: bytes | Path) -> ObjectInfo:
         """Write an object whole, if its key is free or it is there with the same bytes. Raises ExistsError.
 
