@@ -1,13 +1,12 @@
 """Carries out the parts of a plan in this process: images, shard, then the record that commits them.
 
-    run(part) ─▶ plan file ─▶ images (PartStream) ─▶ tables, masks ─▶ shard (ShardMaker) ─▶ put, record (PartCommit)
+    run(part) ─▶ plan file ─▶ images (PartStream) ─▶ tables, masks ─▶ shard (ShardMaker) ─▶ put, record (PartObjects)
 
 Two threads may be in `run` at a time: the images of the next part come while the last one is packed and put. Together
 they take twice --part-size in TMPDIR (2.03 times, measured): an image goes as soon as its sample is in the shard.
 Memory does not grow with it (200 MB for tar, 400 MB for Parquet): a shard is put from its file.
 """
 
-import hashlib
 import os
 import shutil
 import socket
@@ -19,24 +18,24 @@ from time import monotonic
 
 import polars as pl
 
-from oid_async.cluster.commit import PartCommit
+from oid_async.cluster.closing import Closing
 from oid_async.cluster.part_file import PartFile
 from oid_async.cluster.part_folder import PartFolder
 from oid_async.cluster.part_masks import fetch_masks
+from oid_async.cluster.part_objects import PartObjects
 from oid_async.cluster.part_outcomes import part_outcomes, part_record
 from oid_async.cluster.part_shard import PartShard, ShardMaker, part_classes
 from oid_async.cluster.part_stream import PartImages, PartStream
 from oid_async.cluster.published import Part
 from oid_async.cluster.record import Record, ShardNote
 from oid_async.cluster.work import MOST_TRIES, ClosedError, End, PartProgress, PartResult, WorkSettings
-from oid_async.errors import InputError, machine_error, storage_error
+from oid_async.errors import machine_error, storage_error
 from oid_async.masks.fetch import MaskReport
-from oid_async.objects.store import MissingError
 from oid_async.store.folder import Folder
 from oid_async.store.results import Results
 
 _PROGRESS_S = 0.5
-# How long `close` waits for a part that is being packed to stop; what is being put cannot be.
+# How long `close` waits for the parts under way to stop.
 _CLOSE_S = 1.0
 
 
@@ -57,7 +56,7 @@ class PartWorker:
         except BaseException:
             self.folder.remove()
             raise
-        self._is_closed = threading.Event()
+        self.closing = Closing()
         self._ended = threading.Condition()
         self._under_way: list[_PartRun] = []
 
@@ -67,7 +66,7 @@ class PartWorker:
         try:
             return one.run(is_last=attempt >= MOST_TRIES, again=attempt > 1)
         except Exception as error:
-            if self._is_closed.is_set():
+            if self.closing.is_closed:
                 # Its folder is gone, or a transfer was cut off.
                 raise ClosedError from error
             raise
@@ -86,14 +85,9 @@ class PartWorker:
             self._under_way = [other for other in self._under_way if other is not one]
             self._ended.notify_all()
 
-    def check_open(self) -> None:
-        """Raise ClosedError once it is closed."""
-        if self._is_closed.is_set():
-            raise ClosedError
-
     def close(self) -> None:
         """End what is under way and give everything back; see `cluster.work.Worker.close`."""
-        self._is_closed.set()
+        self.closing.close()
         self.stream.close()
         with self._ended:
             self._ended.wait_for(lambda: not self._under_way, _CLOSE_S)
@@ -108,10 +102,11 @@ class _PartRun:
         self._settings = worker.settings
         self._part = part
         self._progress = progress
-        self._commit = PartCommit(worker.settings.objects, part)
+        self._objects = PartObjects(worker.settings.objects, part, worker.closing.check)
         self._images: PartImages | None = None
         self._began = self._told = monotonic()
         self._requests = 0
+        self._wait = worker.closing.wait_for
 
     @property
     def missing_bytes(self) -> int:
@@ -119,7 +114,7 @@ class _PartRun:
         return max(0, self._part.bytes - (self._images.report.bytes if self._images is not None else 0))
 
     def run(self, *, is_last: bool, again: bool) -> PartResult:
-        if (record := self._commit.committed()) is not None:
+        if (record := self._wait(self._objects.committed)) is not None:
             return self._result("already", record)
         self._worker.begin(self)
         number, path = self._worker.folder.of_part()
@@ -136,7 +131,9 @@ class _PartRun:
     def _carry_out(self, folder: Folder, number: int, *, is_last: bool, again: bool) -> PartResult:
         for made in (folder.images, folder.tmp, folder.path / "shard"):
             made.mkdir(parents=True)
-        file = self._plan(folder)
+        path = folder.path / "part.parquet"
+        path.write_bytes(self._wait(self._objects.plan))
+        file = PartFile(path, self._settings.query)
         plan = folder.tmp / "00000.parquet"
         self._images = PartImages(folder, number, plan, file.images())
         report = self._images.report
@@ -148,12 +145,12 @@ class _PartRun:
         if report.downloaded:
             results.write_annotations(file.annotations(folder.tmp / "rows"), results.write_images())
             masks = self._fetch_masks(folder, file)
-            shard = self._worker.shards.make(folder, folder.path / "shard", self._worker.check_open)
+            shard = self._worker.shards.make(folder, folder.path / "shard", self._worker.closing.check)
         outcomes = part_outcomes(results.outcomes(), shard)
-        self._worker.check_open()
-        if (before := self._commit.committed()) is not None:
+        if (before := self._wait(self._objects.committed)) is not None:
             return self._result("already", before)
-        end, record = self._commit.put(
+        end, record = self._wait(
+            self._objects.put,
             shard,
             self._settings.query.ending,
             lambda note: self._record(outcomes, shard, note, masks),
@@ -178,24 +175,6 @@ class _PartRun:
         found = stream.call(fetch_masks(stream.client, stream.note, file, folder, mirror=settings.mirror, size=size))
         self._requests += stream.take_requests()
         return found
-
-    def _plan(self, folder: Folder) -> PartFile:
-        """Fetch the part's file. Raises InputError for one that is not as it was published."""
-        part, place = self._part, self._settings.objects.place
-        try:
-            content = self._settings.objects.get(part.plan_key)
-        except MissingError as error:
-            raise InputError(
-                f"{place}: {part.plan_key} is missing; name another --savepath, and begin there"
-            ) from error
-        if hashlib.md5(content, usedforsecurity=False).hexdigest() != part.md5:
-            raise InputError(
-                f"{place}: {part.plan_key} is not what was published (its MD5 differs); name another --savepath, and "
-                "begin there"
-            )
-        path = folder.path / Path(part.plan_key).name
-        path.write_bytes(content)
-        return PartFile(path, self._settings.query)
 
     def _record(
         self, outcomes: pl.DataFrame, shard: PartShard, note: ShardNote | None, masks: MaskReport | None

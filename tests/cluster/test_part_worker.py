@@ -426,6 +426,30 @@ def test_a_worker_that_is_closed_ends_at_once(tmp_path: Path, bucket: Bucket, ur
             each.run(place.parts[0], attempt=1, progress=lambda _: None)
 
 
+class Endless(Objects):
+    """Objects that take their time for a shard."""
+
+    def put_new(self, key: str, body: bytes | Path) -> Any:
+        if key.startswith("shards/"):
+            time.sleep(4)
+        return super().put_new(key, body)
+
+
+def test_a_put_that_takes_its_time_does_not_hold_up_the_end(tmp_path: Path, bucket: Bucket, url: str) -> None:
+    """A worker that is closed while it puts a shard ends at once, and puts no record afterwards."""
+    place = published(tmp_path / "place", bucket, url)
+    with worker(place.settings(Endless(tmp_path / "place"))) as made:
+        timer = threading.Timer(1.5, made.close)
+        timer.start()
+        began = time.monotonic()
+        with pytest.raises(ClosedError):
+            made.run(place.parts[0], attempt=1, progress=lambda _: None)
+        assert time.monotonic() - began < 3.5
+        timer.join()
+    time.sleep(4)
+    assert keys(place.objects, ".oid_async/records") == []
+
+
 def test_what_dead_workers_have_left_is_swept_up(scratch: Path) -> None:
     """A folder that nobody holds goes when the next worker starts; one that is held stays."""
     dead = scratch / "oid-async-part-dead"

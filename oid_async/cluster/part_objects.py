@@ -1,4 +1,4 @@
-"""How a part is committed: its shard is put, then its record, each only where nothing has the name.
+"""The objects of a part: its plan is read; its shard is put, then its record, each only where nothing has the name.
 
 The record is the commit, and the first one counts. Another worker may put the same part at any moment, be it a copy of
 a straggler's or one that was taken for dead; and any put may have taken place although its answer got lost.
@@ -14,16 +14,30 @@ from oid_async.cluster.record import Record, ShardNote
 from oid_async.cluster.work import End
 from oid_async.errors import InputError
 from oid_async.objects.store import ExistsError, MissingError, Objects
+from oid_async.objects.values import md5_of
 
 _SUFFIX_BYTES = 4
 
 
-class PartCommit:
-    """The commit of one part at a place. Blocking; raises StorageError."""
+class PartObjects:
+    """The objects of one part at a place. Blocking; raises StorageError. `check` raises where no more may be put."""
 
-    def __init__(self, objects: Objects, part: Part) -> None:
+    def __init__(self, objects: Objects, part: Part, check: Callable[[], object]) -> None:
         self._objects = objects
         self._part = part
+        self._check = check
+
+    def plan(self) -> bytes:
+        """Return the part's file. Raises InputError for one that is not as it was published."""
+        part, place = self._part, self._objects.place
+        advice = "name another --savepath, and begin there"
+        try:
+            content = self._objects.get(part.plan_key)
+        except MissingError as error:
+            raise InputError(f"{place}: {part.plan_key} is missing; {advice}") from error
+        if md5_of(content) != part.md5:
+            raise InputError(f"{place}: {part.plan_key} is not what was published (its MD5 differs); {advice}")
+        return content
 
     def committed(self) -> Record | None:
         """Return the record of the part, None as long as there is none."""
@@ -52,6 +66,7 @@ class PartCommit:
                 suffix = secrets.token_hex(_SUFFIX_BYTES)
                 note = self._put_shard(shard, ending, suffix)
         content = record(note)
+        self._check()
         try:
             self._objects.put_new(self._part.record_key, content)
         except ExistsError:
@@ -64,5 +79,6 @@ class PartCommit:
 
     def _put_shard(self, shard: PartShard, ending: str, suffix: str) -> ShardNote:
         assert shard.path is not None
+        self._check()
         put = self._objects.put_new(shard_key(self._part.name, ending, suffix), shard.path)
         return ShardNote(put.key, put.size, shard.md5, put.etag, len(shard.offsets))
