@@ -1,13 +1,19 @@
-"""Azure's Blob storage, as far as its emulator goes. Slow."""
+"""Azure's Blob storage, as far as its emulator goes: objects are put once, and a whole download ends there. Slow."""
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from support.azurite import CREDENTIALS, AzuriteMissingError, installed, running_azurite
+from support.published import run_cli
+from support.slow_origin import Slow, origin_in_a_thread
 
+import oid_async
 from oid_async.objects.store import ExistsError, MissingError, Objects
 from oid_async.options.places import Bucket
 
@@ -67,3 +73,40 @@ def test_objects_hold_what_they_promise(azurite: str, tmp_path: Path) -> None:
     assert {each.key for each in objects.list("shards")} == {odd, "shards/copy.tar"}
     objects.delete([odd, "shards/copy.tar", "shards/absent", "large", "raced"])
     assert list(objects.list("")) == []
+
+
+@pytest.mark.usefixtures("credentials")
+def test_a_whole_download_ends_there_and_is_read_back(azurite: str) -> None:
+    """Two workers write to a container; it is read and verified from there, and the next run asks for nothing."""
+    query = ["--names", "id", "--format", "webdataset", "--no-files", "--part-size", "1M", "--endpoint-url", azurite]
+    place = "az://images/run"
+    objects = Slow(staged=False)
+    with origin_in_a_thread(objects) as url:
+        command = [
+            sys.executable,
+            "-m",
+            "oid_async",
+            "download",
+            "--mirror",
+            url,
+            *query,
+            "--savepath",
+            place,
+            "--json",
+        ]
+        for expected in (True, False):
+            asked = objects.requests.total()
+            done = subprocess.run(
+                [*command, "--cluster", "local:2"], capture_output=True, text=True, timeout=180, check=False
+            )
+            assert done.returncode == 0, done.stderr
+            assert (objects.requests.total() > asked) == expected
+            assert json.loads(done.stdout)["failed"] == 0
+    for deep in ((), ("--deep",)):
+        checked = run_cli("verify", place, "--endpoint-url", azurite, *deep)
+        assert (checked.code, checked.stdout) == (0, ""), checked.stderr
+    with oid_async.open(place, endpoint_url=azurite) as saved:
+        rows = saved.images.collect()
+        assert set(rows["Status"]) == {"ok"}
+        assert saved.image(rows["ImageID"][0]).startswith(b"\xff\xd8")
+        assert saved.boxes.collect().height > 0
