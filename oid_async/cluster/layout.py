@@ -9,6 +9,7 @@
     shards/train-000000~3f9a12c4.tar                    the same made by somebody else, until the end decides
     .oid_async/plan/bad_rows.csv, unknown_ids.txt       what the query's tables and lists have of them, if anything
     .oid_async/finished.json                            what the end has written, of which records
+    .oid_async/end/                                     which of many tasks writes it at the moment
 
 `GG` are two digits or more. The numbers of parts go on through the generations, each split by itself.
 """
@@ -20,6 +21,7 @@ RECORDS = ".oid_async/records"
 BAD_ROWS = ".oid_async/plan/bad_rows.csv"
 UNKNOWN_IDS = ".oid_async/plan/unknown_ids.txt"
 FINISHED = ".oid_async/finished.json"
+ENDS = ".oid_async/end"
 SHARDS = "shards"
 MANIFEST = "manifest.parquet"
 SHARD_LIST = "shards.json"

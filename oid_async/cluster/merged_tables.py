@@ -24,7 +24,7 @@ from oid_async.events import Sink, TableProgress
 from oid_async.openimages.ids import KEY, within
 from oid_async.openimages.kinds import KINDS, Kind
 from oid_async.store.annotation_table import IMAGE_FIELDS, AnnotationTable, label_data
-from oid_async.store.image_tables import ImageTables
+from oid_async.store.image_tables import FAILURES, ImageTables
 from oid_async.store.results import (
     LABEL_DATA,
     MANIFEST_SCHEMA,
@@ -35,6 +35,8 @@ from oid_async.store.results import (
 )
 
 MASK_FAILURES = "segmentation/failures.csv"
+# Absent where there is nothing to say; an earlier end of the same query may have had something.
+OPTIONAL = (FAILURES, MASK_FAILURES)
 _PART, _GENERATION = "__part", "__generation"
 
 

@@ -16,6 +16,7 @@ from oid_async.cluster.published import Generation, PublishedQuery
 from oid_async.cluster.record import Record, ShardNote
 from oid_async.errors import StorageError
 from oid_async.objects.store import MissingError, ObjectInfo, Objects
+from oid_async.openimages.vocabulary import SPLITS
 
 _SHARD = re.compile(r"shards/(.+?)(?:~[0-9a-f]{8})?\.(?:tar|parquet)")
 
@@ -52,10 +53,15 @@ class PartShard:
 
 
 def shard_list(query: PublishedQuery, shards: Iterable[PartShard]) -> bytes:
-    """Return shards.json: the shard of every part, an entry a line."""
+    """Return shards.json: the shard of every part, an entry a line, by split, then by number."""
     head = json.dumps({"digest": query.digest, "format": query.format})
-    lines = ",\n".join(json.dumps(shard.as_listed()) for shard in shards)
+    lines = ",\n".join(json.dumps(shard.as_listed()) for shard in sorted(shards, key=_order))
     return f'{head[:-1]}, "shards": [\n{lines}\n]}}\n'.encode()
+
+
+def _order(shard: PartShard) -> tuple[int, int]:
+    split, _, number = shard.part.rpartition("-")
+    return next((place for place, each in enumerate(SPLITS) if each == split), len(SPLITS)), int(number)
 
 
 def read_shard_list(text: bytes, query: PublishedQuery) -> list[PartShard]:

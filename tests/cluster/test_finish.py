@@ -458,6 +458,23 @@ def test_killed_anywhere_the_next_end_is_the_same(tmp_path: Path) -> None:
         assert found == expected
 
 
+def test_of_tasks_that_share_the_end_one_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others wait for it, and return the same totals."""
+    monkeypatch.setattr("oid_async.cluster.end_turn.LOOK_S", 0.02)
+    place = contested(tmp_path)
+
+    def end(number: int) -> Totals:
+        scratch = tmp_path / f"task{number}"
+        scratch.mkdir()
+        return finish(place.objects, place.query, place.generations, scratch, ignore, shared=True)
+
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(end, range(4)))
+    assert [totals.changed for totals in found].count(True) == 1
+    assert {(totals.ok, totals.failed) for totals in found} == {(3, 1)}
+    assert place.keys(".oid_async/end/") == []
+
+
 def test_two_ends_at_the_same_time_make_one(tmp_path: Path) -> None:
     """Neither fails, and the place is as one of them leaves it."""
     alone = contested(tmp_path / "alone")

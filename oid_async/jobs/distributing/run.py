@@ -6,7 +6,7 @@ Nothing of this process is needed later: whoever runs the same command goes on w
 """
 
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -134,11 +134,12 @@ class DistributedRun:
         generations = await in_thread(read_generations, self._objects)
         calls = CallsOnLoop(self._sink)
 
-        def end() -> Totals:
+        def end(stopped: Callable[[], bool]) -> Totals:
             with tempfile.TemporaryDirectory(prefix="oid-async-end-", ignore_cleanup_errors=True) as scratch:
-                return finish(self._objects, query, generations, Path(scratch), calls)
+                shared = not self._task.is_alone
+                return finish(self._objects, query, generations, Path(scratch), calls, stopped, shared=shared)
 
-        self._tally.finish(await in_thread(end), str(self._objects.place))
+        self._tally.finish(await until_stopped(end), str(self._objects.place))
         calls.check()
 
     def _next(self, query: PublishedQuery, generations: Sequence[Generation], *, retries: bool) -> Next:
