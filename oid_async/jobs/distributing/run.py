@@ -64,7 +64,7 @@ class DistributedRun:
         self._serve = serve
         self._site_name = site
         self._task = task if options.cluster in (None, "array") else ArrayTask()
-        self._objects = Objects(options.savepath, endpoint_url=getattr(options, "endpoint_url", None))
+        self._objects = Objects(options.savepath, endpoint_url=options.endpoint_url)
         self._tally = Tally(report, sink)
 
     async def carry_out(self) -> None:
