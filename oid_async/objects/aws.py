@@ -56,6 +56,8 @@ def _access(bucket: Bucket, endpoint_url: str | None, settings: tuple[tuple[str,
         return _by_boto3(bucket, endpoint_url, is_anonymous)
     except (BotoCoreError, ValueError) as error:
         reason = redacted_text(" ".join(str(error).split())[:300])
+        if "ndpoint" in reason:
+            raise UsageError(f"{bucket}: {reason}; check AWS_ENDPOINT_URL and what the profile says") from None
         raise UsageError(f"{bucket}: no credentials: {reason}; {_WAYS}") from None
 
 

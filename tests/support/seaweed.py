@@ -53,7 +53,7 @@ def s3_client(url: str) -> Any:
     import boto3
     from botocore.config import Config
 
-    return boto3.client(
+    return boto3.Session().client(
         "s3",
         endpoint_url=url,
         aws_access_key_id=ACCESS_KEY,
