@@ -21,6 +21,8 @@ from oid_async.store.atomic import read_json
 from oid_async.store.disk import is_plain, plain_file
 from oid_async.store.folder import Folder
 
+_FINISHED = ".oid_async/finished.json"
+
 
 class PlaceFiles(Protocol):
     """The files of one place. `folder` is where its tables are files, once they are fetched."""
@@ -30,6 +32,10 @@ class PlaceFiles(Protocol):
     @property
     def place(self) -> Place:
         """The folder or bucket."""
+        ...
+
+    def check(self) -> None:
+        """Raise UsageError, StorageError for a place that cannot be read: no such bucket, no credentials."""
         ...
 
     def name(self, key: str) -> str:
@@ -79,6 +85,9 @@ class FolderFiles:
     def place(self) -> Place:
         """The folder."""
         return self.folder.path
+
+    def check(self) -> None:
+        """Do nothing: the folder was looked at."""
 
     def name(self, key: str) -> str:
         """Return the path of a file."""
@@ -150,6 +159,10 @@ class BucketFiles:
     def place(self) -> Place:
         """The bucket and its prefix."""
         return self._objects.place
+
+    def check(self) -> None:
+        """Raise UsageError for a bucket that cannot be read, within half a minute."""
+        self._objects.check()
 
     def name(self, key: str) -> str:
         """Return the URL of an object."""
@@ -229,6 +242,18 @@ def counted_masks(files: PlaceFiles) -> dict[str, int]:
     counts = read_json(files.fetch("report.json"))
     masks = counts.get("masks") if isinstance(counts, dict) else None
     return masks if isinstance(masks, dict) else {}
+
+
+def written_tables(files: PlaceFiles) -> dict[str, tuple[int, str, str | None]]:
+    """Return bytes, MD5 (hexadecimal) and ETag of each table that the place's last end has written; none is known: {}.
+
+    Its note is that of `cluster.finish`.
+    """
+    note = read_json(files.fetch(_FINISHED))
+    try:
+        return {name: (int(each["bytes"]), str(each["md5"]), each["etag"]) for name, each in note["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def missing_object(files: PlaceFiles, key: str) -> InputError:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import polars as pl
 
+from oid_async.dataset.place_files import FolderFiles, PlaceFiles, written_tables
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import InputError
 from oid_async.openimages.kinds import KINDS
-from oid_async.store.disk import has_plain, plain_file
+from oid_async.store.disk import has_plain, md5_of, plain_file
 from oid_async.store.written_files import RECORD_SCHEMA, read_record, size_and_md5
 
 # So much of the end of a table is read to find its last line.
@@ -34,6 +35,10 @@ def check_tables(dataset: SavedDataset, *, edited: bool, advice: str | None = No
         path = dataset.folder.path / name
         if has_plain(path) and not name.endswith(".parquet"):
             _check_end(path)
+    if dataset.files is not None:
+        if not edited:
+            _check_place(dataset.files)
+        return
     record = None if edited else read_record(dataset.folder)
     if record is None:
         return
@@ -66,6 +71,27 @@ def table_faults(dataset: SavedDataset) -> Iterator[str]:
                 _check_size(path, written.get(name), advice)
         except (InputError, OSError) as error:
             yield str(error)
+
+
+def _check_place(files: PlaceFiles) -> None:
+    """Raise InputError for a table that is not what the place's last end has written.
+
+    Of a bucket size and ETag tell it, of a folder its bytes are read.
+    """
+    advice = f"oid-async verify {files.place} says what else is wrong; export --edited takes what was meant"
+    for name, (size, md5, etag) in written_tables(files).items():
+        there = files.size(name)
+        if there is None:
+            raise InputError(f"{files.name(name)}: it is not there, though the download saved it; {advice}")
+        if there != size:
+            raise InputError(f"{files.name(name)}: it has {there} bytes where the download wrote {size}; {advice}")
+        if isinstance(files, FolderFiles):
+            with plain_file(files.fetch(name)) as file:
+                is_same = md5_of(file).hexdigest() == md5
+        else:
+            is_same = etag is None or files.etag(name) in (etag, md5)
+        if not is_same:
+            raise InputError(f"{files.name(name)}: it is not what the download wrote; {advice}")
 
 
 def _check_record(path: Path, written: tuple[int, str] | None, advice: str) -> None:

@@ -66,6 +66,8 @@ def is_place(folder: Folder) -> bool:
 def open_bucket(place: Place, endpoint_url: str | None, purpose: Purpose) -> SavedDataset:
     """Open a bucket. Blocking. Raises InputError, and UsageError, StorageError as `Objects` does. Close it."""
     objects = Objects(place, endpoint_url=endpoint_url)
+    # No such bucket, no credentials, nobody there: it is said within half a minute.
+    objects.check()
     return open_place(BucketFiles(objects), purpose)
 
 

@@ -17,7 +17,6 @@ from typing import Any
 import polars as pl
 
 from oid_async.cluster.layout import (
-    FINISHED,
     MANIFEST,
     PLANS,
     RECORDS,
@@ -27,7 +26,7 @@ from oid_async.cluster.layout import (
     record_key,
 )
 from oid_async.dataset.audit import FINDINGS, FindingKind
-from oid_async.dataset.place_files import BucketFiles, PlaceFiles
+from oid_async.dataset.place_files import BucketFiles, PlaceFiles, written_tables
 from oid_async.objects.store import ObjectInfo
 from oid_async.openimages.kinds import KINDS
 from oid_async.store.disk import md5_of, plain_file
@@ -72,7 +71,7 @@ class PlaceAudit:
     def __init__(self, files: PlaceFiles, *, reads: bool) -> None:
         self.files = files
         self.reads = reads
-        self.finished = self._read_finished()
+        self.finished = written_tables(files)
         self.has_manifest = files.size(MANIFEST) is not None
         self._damaged_list: str | None = None
         self.parts = self._read_parts()
@@ -92,9 +91,7 @@ class PlaceAudit:
     @property
     def tables(self) -> list[Expected]:
         """The tables and lists that the last end has written."""
-        return [
-            Expected(name, facts["bytes"], facts["md5"], facts.get("etag")) for name, facts in self.finished.items()
-        ]
+        return [Expected(name, *facts) for name, facts in self.finished.items()]
 
     def listed(self) -> pl.DataFrame:
         """Return what the listing alone shows, as FINDINGS: of shards, records, plan; and tables without a note."""
@@ -162,13 +159,6 @@ class PlaceAudit:
     def _state_keys(self) -> Iterator[str]:
         for part in self.parts if self.has_state else ():
             yield from (part.record, plan_key(part.generation, part.name))
-
-    def _read_finished(self) -> Mapping[str, Any]:
-        try:
-            note = json.loads(self.files.fetch(FINISHED).read_bytes())
-            return {name: dict(facts, bytes=int(facts["bytes"])) for name, facts in note["files"].items()}
-        except DAMAGE:
-            return {}
 
     def _read_parts(self) -> list[PartEntry]:
         path = self.files.fetch(SHARD_LIST)

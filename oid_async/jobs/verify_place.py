@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from oid_async.cluster.layout import FINISHED, MANIFEST
+from oid_async.cluster.layout import FINISHED, MANIFEST, PLANS, RECORDS, SHARDS
 from oid_async.concurrency import in_thread
 from oid_async.dataset.place_files import BucketFiles, PlaceFiles
 from oid_async.dataset.saved import SavedDataset
@@ -21,7 +21,6 @@ from oid_async.jobs.opening import check_finished
 from oid_async.jobs.place_audit import PlaceAudit, finding, reads_all
 from oid_async.jobs.place_images import ImageAudit
 from oid_async.jobs.verification import Verification, check_batches
-from oid_async.openimages.kinds import KINDS
 
 _THREADS, _BUCKET_THREADS = 2, 8
 _RECORDS_AT_ONCE = 32
@@ -68,6 +67,7 @@ class PlaceVerify:
         )
 
     def _look(self) -> PlaceAudit:
+        self._files.check()
         if self._files.size(MANIFEST) is None and self._files.size(FINISHED) is None:
             check_finished(self._files)
         return PlaceAudit(self._files, reads=self._reads)
@@ -109,7 +109,7 @@ def refuse_repair(place: object) -> UsageError:
 
 def _advice(audit: PlaceAudit, found: pl.DataFrame) -> list[str]:
     """Return how to mend what was found, a line each."""
-    damaged = set(found.filter(pl.col("kind").is_in(["missing", "truncated", "altered"])).get_column("path"))
+    damaged = set(found.filter(pl.col("kind") != "extra").get_column("path"))
     records = [
         part.record
         for part in audit.parts
@@ -122,8 +122,13 @@ def _advice(audit: PlaceAudit, found: pl.DataFrame) -> list[str]:
             f"remove {which} from {place}, if there, then run the same download again, which makes the parts anew: "
             f"{_named(records)}"
         )
-    if damaged & {table.key for table in audit.tables} or any(kind.file in damaged for kind in KINDS.values()):
+    if any(not key.startswith((f"{SHARDS}/", f"{RECORDS}/", f"{PLANS}/")) for key in damaged):
         lines.append(f"remove {FINISHED} from {place}, then run the same download again, which writes the tables anew")
+    if any(key.startswith(f"{PLANS}/") for key in damaged):
+        lines.append(
+            f"what is missing of {PLANS} cannot be made again: shards and tables that are whole stay so, but to make "
+            "others have the set again at another place"
+        )
     if len(found.filter(kind="extra")):
         lines.append("what is extra no reader looks at; remove it, or leave it")
     return lines

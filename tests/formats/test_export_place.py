@@ -82,9 +82,11 @@ def test_few_images_of_a_place_are_exported(tmp_path: Path) -> None:
         assert content(tmp_path / format / "place") == content(tmp_path / format / "files")
     table = place / "segmentation" / "segmentation.csv"
     table.write_text(table.read_text().replace("0000000100000000_", "../../../../x_", 1))
-    report = asyncio.run(oid_async.export(savepath=place, format="coco", out=tmp_path / "less"))
+    with pytest.raises(InputError, match="where the download wrote"):
+        asyncio.run(oid_async.export(savepath=place, format="coco", out=tmp_path / "less"))
+    report = asyncio.run(oid_async.export(savepath=place, format="coco", out=tmp_path / "less", edited=True))
     assert (report.images, report.left_out) == (3, {"segmentation: no mask": 1})
     next((place / "shards").glob("test-*")).unlink()
     with pytest.raises(InputError, match=r"test-000000\.tar: it is not there"):
-        asyncio.run(oid_async.export(savepath=place, format="yolo", out=tmp_path / "none"))
+        asyncio.run(oid_async.export(savepath=place, format="yolo", out=tmp_path / "none", edited=True))
     assert not (tmp_path / "none").exists()

@@ -113,7 +113,7 @@ def _publish(place: Path, digest: str, format: str, listed: list[dict[str, Any]]
         note = ShardNote(each["shard"], each["size"], each["md5"], each["etag"], each["samples"])
         record = Record(0, part.name, part.md5, note, len(rows), each["samples"])
         _put(place / part.record_key, record.to_parquet(outcomes))
-        _put(place / part.plan_key, b"")
+        _put(place / part.plan_key, b"PAR1")
         parts.append(part)
     _put(place / generation_key(0), Generation(0, parts).to_json())
     _put(place / PLAN, query.to_json())
