@@ -92,7 +92,7 @@ def put_part(objects: Objects, part: Part, images: pl.DataFrame, archives: Mappi
     except ExistsError as error:
         body = objects.get(part.plan_key)
         try:
-            is_same = pl.read_parquet(BytesIO(body)).equals(images)
+            is_same = pl.read_parquet(BytesIO(body), glob=False).equals(images)
         except pl.exceptions.PolarsError:
             is_same = False
         if not is_same:
@@ -126,7 +126,7 @@ def get_part(objects: Objects, part: Part) -> tuple[pl.DataFrame, dict[str, Arch
 def get_record(objects: Objects, part: Part, columns: Sequence[str]) -> pl.DataFrame:
     """Return columns of the rows of a part's record. Blocking. Raises InputError, StorageError."""
     try:
-        return pl.read_parquet(BytesIO(objects.get(part.record_key)), columns=list(columns))
+        return pl.read_parquet(BytesIO(objects.get(part.record_key)), columns=list(columns), glob=False)
     except MissingError as error:
         raise _missing(objects, part.record_key) from error
     except pl.exceptions.PolarsError as error:

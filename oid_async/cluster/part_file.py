@@ -72,7 +72,7 @@ def part_bytes(images: pl.DataFrame, archives: Mapping[str, ArchiveState]) -> by
 
 def read_part(body: bytes) -> tuple[pl.DataFrame, dict[str, ArchiveState]]:
     """Return the rows of the file of a part, and the states of the archives of its masks."""
-    return pl.read_parquet(BytesIO(body)), _archives(BytesIO(body))
+    return pl.read_parquet(BytesIO(body), glob=False), _archives(BytesIO(body))
 
 
 def _archives(file: Path | BytesIO) -> dict[str, ArchiveState]:
