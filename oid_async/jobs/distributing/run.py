@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from oid_async.cluster.array_task import ArrayTask
 from oid_async.cluster.finish import Totals, finish
-from oid_async.cluster.generations import parts_to_do, read_begun, read_generations
+from oid_async.cluster.generations import parts_to_do, read_begun
 from oid_async.cluster.next_generation import Next
 from oid_async.cluster.published import Generation, Part, PublishedQuery
 from oid_async.cluster.work import Engine, WorkSettings
@@ -87,7 +87,7 @@ class DistributedRun:
                 transfers=context.transfers,
             )
             if await self._go_through(query, generations, settings):
-                await self._finish(query)
+                await self._finish(query, generations)
 
     async def _go_through(self, query: PublishedQuery, generations: list[Generation], settings: WorkSettings) -> bool:
         """Carry out one generation after the other; return whether nothing is left, also for nobody else."""
@@ -129,9 +129,9 @@ class DistributedRun:
             "again tries once more"
         )
 
-    async def _finish(self, query: PublishedQuery) -> None:
+    async def _finish(self, query: PublishedQuery, generations: Sequence[Generation]) -> None:
+        """Make the end of these generations, whose parts all have a record; another run may be at the next one."""
         self._sink(Stage("writing the result tables"))
-        generations = await in_thread(read_generations, self._objects)
         calls = CallsOnLoop(self._sink)
 
         def end(stopped: Callable[[], bool]) -> Totals:
