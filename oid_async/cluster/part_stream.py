@@ -314,6 +314,7 @@ class PartStream:
                 if part.done is not None and not part.done.done():
                     part.done.set_exception(error)
         finally:
+            self._hosts.release()
             self._running = None
 
     def _part_of(self, outcome: Outcome) -> PartImages | None:

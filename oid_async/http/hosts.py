@@ -80,6 +80,11 @@ class Hosts:
         for host in list(self._known.values()):
             self._give_up_if_due(host)
 
+    def release(self) -> None:
+        """Note that no image is under way any more: who was cut off has given no place back."""
+        for host in self._known.values():
+            host.in_flight = 0
+
     def forgive(self) -> None:
         """Begin anew with the hosts that were given up, and with what was given up of others; caps go on."""
         for name, host in self._known.items():

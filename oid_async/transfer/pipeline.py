@@ -138,7 +138,10 @@ class Pipeline:
             await asyncio.sleep(LOOK_S)
             in_hand = pool.in_hand() if pool is not None else []
             self._look_what_holds(in_hand)
-            if (left := scheduler.left(rests=self._targets.rests)) is not None:
+            left = scheduler.left(rests=self._targets.rests)
+            if left is None:
+                client.hosts.idle_since = None
+            else:
                 tail.look(*left, in_hand=in_hand, transfers_end=client.transfers_end)
                 scheduler.release_given_up()
 

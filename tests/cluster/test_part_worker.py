@@ -1,6 +1,7 @@
 """A worker of parts: what it puts, whatever becomes of the images, of other workers and of itself."""
 
 import asyncio
+import errno
 import io
 import shutil
 import tarfile
@@ -26,6 +27,7 @@ import oid_async
 from oid_async.cluster.part_folder import PartFolder
 from oid_async.cluster.published import Part, PublishedQuery
 from oid_async.cluster.work import MOST_TRIES, ClosedError, PartResult, WorkSettings
+from oid_async.dataset.image_store import key_of
 from oid_async.errors import InputError, StorageError
 from oid_async.objects.store import Objects
 from oid_async.origin.server import folder
@@ -424,6 +426,66 @@ def test_a_worker_that_is_closed_ends_at_once(tmp_path: Path, bucket: Bucket, ur
         assert [type(error) for error in raised] == [ClosedError]
         with pytest.raises(ClosedError):
             each.run(place.parts[0], attempt=1, progress=lambda _: None)
+
+
+def test_a_full_disk_ends_the_parts_under_way_and_no_later_one(
+    tmp_path: Path, bucket: Bucket, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line says what is full; when there is room again the same worker goes on."""
+    place = published(tmp_path / "place", bucket, url)
+    with worker(place.settings()) as made:
+        with monkeypatch.context() as full:
+
+            def write(*_: object) -> None:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+            full.setattr("oid_async.store.image_writer.write_all", write)
+            with pytest.raises(StorageError, match="the disk is full"):
+                made.run(place.parts[0], attempt=1, progress=lambda _: None)
+        found = made.run(place.parts[0], attempt=1, progress=lambda _: None)
+    assert (found.end, found.record and found.record.saved) == ("committed", 24)
+
+
+def test_a_part_that_is_begun_twice_at_one_worker_is_committed_once(tmp_path: Path, bucket: Bucket, url: str) -> None:
+    """A copy of a part waits for the one that is under way: their images would not be told apart."""
+    bucket.pause_s = 0.1
+    place = published(tmp_path / "place", bucket, url)
+    ends: list[str] = []
+    with worker(place.settings()) as made:
+
+        def work() -> None:
+            ends.append(made.run(place.parts[0], attempt=1, progress=lambda _: None).end)
+
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(ends) == ["already", "committed"]
+    assert keys(place.objects, "shards") == ["shards/train-000000.tar"]
+
+
+def test_ids_of_a_users_own_are_kept_as_they_are(tmp_path: Path, bucket: Bucket, url: str) -> None:
+    """Tables of a user's own, whose ids are no hex numbers, and images by their URLs alone."""
+    names = {f"my.photo é/{number}": IDS[number] for number in range(12)}
+    table, boxes, classes = tmp_path / "images.csv", tmp_path / "boxes.csv", tmp_path / "classes.csv"
+    address = f"{url}/open-images-dataset/train"
+    rows = [f'"{name}",{address}/{image_id}.jpg' for name, image_id in names.items()]
+    table.write_text("\n".join(["ImageID,OriginalURL", *rows]) + "\n")
+    rows = [f'"{name}",/m/01,0.1,0.5,0.1,0.5' for name in names]
+    boxes.write_text("\n".join(["ImageID,LabelName,XMin,XMax,YMin,YMax", *rows]) + "\n")
+    classes.write_text("/m/01,Cat\n")
+    objects = Objects(tmp_path / "place")
+    query: dict[str, Any] = {"image_url": str(table), "annotation": str(boxes), "label": str(classes)}
+    there = asyncio.run(publish_plan(objects, bucket.root, source=("original",), **query))
+    (part,) = there.first.parts
+    found = carry_out(settings_of(objects, there.query, url, retries=0), part)
+    assert found.record is not None
+    assert (found.record.saved, found.record.rows) == (12, {"bbox": 12})
+    ids = rows_of(objects, part).get_column("ImageID").to_list()
+    assert ids == sorted(names)
+    with tarfile.open(fileobj=io.BytesIO(objects.get(f"shards/{part.name}.tar"))) as tar:
+        assert f"{key_of(ids[0])}.jpg" in tar.getnames()
 
 
 class Endless(Objects):

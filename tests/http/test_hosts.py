@@ -51,6 +51,19 @@ def most_in_a_window(times: list[float], period: float) -> int:
     return max(bisect_left(times, time + period - 1e-9) - first for first, time in enumerate(times))
 
 
+def test_a_host_that_was_given_up_gets_another_chance() -> None:
+    """Whoever asks anew begins anew with it; its cap, and all that is known of other hosts, go on."""
+    hosts = Hosts(5.0, 1.0)
+    lost, well = hosts.named("lost.org:443"), hosts.named("well.org:443")
+    lost.gave_up = FetchError("network", "refused")
+    well.in_flight = 3
+    hosts.forgive()
+    fresh = hosts.named("lost.org:443")
+    assert (fresh.gave_up, fresh.limiter, hosts.named("well.org:443")) == (None, lost.limiter, well)
+    hosts.release()
+    assert well.in_flight == 0
+
+
 @pytest.mark.parametrize(
     ("url", "name"),
     [
