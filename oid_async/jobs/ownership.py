@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from oid_async.cluster.layout import PLAN
 from oid_async.concurrency import in_thread
 from oid_async.dataset.audit import set_aside
 from oid_async.errors import InputError, StorageError, UsageError, storage_errors
@@ -47,6 +48,11 @@ async def owned_folder(
 
 def _own(folder: Folder, options: Options, held: ExitStack, notes: list[str]) -> "tuple[Journal, PackedShards | None]":
     """Lock the folder, check it after a power cut, open journal (restored if it is gone) and shards into `held`."""
+    if is_plain(folder.path / PLAN):
+        raise UsageError(
+            f"{folder.path} holds a download by parts, which only --cluster goes on with: say local:N, or array for "
+            "this process alone, or name another --savepath"
+        )
     lock = FolderLock.take(folder)
     held.callback(lock.release)
     if not options.packs and (shards := packed_in(folder)) is not None:

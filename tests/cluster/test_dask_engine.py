@@ -267,6 +267,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("rounds", [2, pytest.param(30, marks=pytest.mark.slow)])
 def test_a_script_without_a_main_guard_runs_once_and_ends_quietly(tmp_path: Path, rounds: int) -> None:
     """Workers do not import it again; nothing is printed, nothing aborts."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.published import counted_origin, publish_lookalike
+from support.published import counted_origin, publish_lookalike, tree
 
 import oid_async
 from oid_async.errors import UsageError
@@ -170,8 +170,13 @@ async def test_what_fails_is_asked_again_by_the_next_run_alone(mirror: Path, tmp
         assert sum(images(asked).values()) == 2
         assert "2 images failed before and are asked for again" in said
         code, report, _ = await run(place, *words, "--category", "Person")
-    assert code == 2
-    assert "holds another query" in report["error"]["message"]
+        assert code == 2
+        assert "holds another query" in report["error"]["message"]
+        before = tree(place)
+        code, report, _ = await run(place, "--mirror", url, "--part-size", "512M")
+        assert code == 2
+        assert "only --cluster goes on with" in report["error"]["message"]
+        assert tree(place) == before
 
 
 async def test_with_a_rate_one_worker_asks(mirror: Path, tmp_path: Path) -> None:
