@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from oid_async.errors import UsageError
 from oid_async.objects.bucket import BucketStorage
 from oid_async.objects.folder import FolderStorage
 from oid_async.objects.values import ExistsError, MissingError, ObjectInfo, md5_of, size_of
@@ -64,6 +65,20 @@ class Objects:
                     raise
             time.sleep(_CONFLICT_PAUSE_S)
         raise AssertionError
+
+    def check_creates(self, key: str, body: bytes) -> None:
+        """Raise UsageError if the storage ignores that an object is to be created, and writes over what is there.
+
+        `key` has just been put; `body` says the same in other bytes, for it may be there afterwards.
+        """
+        try:
+            self._storage.create(key, body)
+        except ExistsError:
+            return
+        raise UsageError(
+            f"{self.place}: this storage writes over objects that are to be created once (it ignores If-None-Match), "
+            "so no work can be shared there; name another one, or bring the storage's server up to date"
+        )
 
     def put(self, key: str, body: bytes | Path) -> ObjectInfo:
         """Write an object whole, in place of what has its key; until then what was there stays."""

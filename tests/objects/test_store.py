@@ -12,6 +12,7 @@ import pytest
 from support.faulty_storage import FaultyStorage
 from support.seaweed import Seaweed
 
+from oid_async.errors import UsageError
 from oid_async.objects.store import ExistsError, MissingError, Objects
 from oid_async.options.places import Bucket
 
@@ -32,6 +33,16 @@ def test_a_new_object_is_put_once_and_the_same_bytes_are_no_other_object(objects
         objects.put_new("shards/train-000000~3f9a12c4.tar", b"other")
     assert objects.get("shards/train-000000~3f9a12c4.tar") == b"bytes"
     assert [each.size for each in objects.list("")] == [5]
+
+
+def test_a_storage_that_writes_over_objects_is_refused(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On such a one a record would commit nothing."""
+    objects.put_new("plan.json", b"{}")
+    objects.check_creates("plan.json", b"{}\n")
+    assert objects.get("plan.json") == b"{}"
+    monkeypatch.setattr(objects._storage, "create", objects._storage.replace)
+    with pytest.raises(UsageError, match="this storage writes over objects"):
+        objects.check_creates("plan.json", b"{}\n")
 
 
 def test_a_file_is_put_and_read_back_whole(objects: Objects, tmp_path: Path) -> None:

@@ -129,6 +129,7 @@ class _Publisher:
             theirs = read_query(self._objects)
             assert theirs is not None
             return self._same(theirs)
+        self._objects.check_creates(PLAN, query.to_json() + b"\n")
         return query
 
     def put_lists(self, decision: Decision) -> None:
