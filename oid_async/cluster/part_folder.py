@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Self
 
@@ -29,13 +30,13 @@ class PartFolder:
     def __init__(self, path: Path, lock: FileLock) -> None:
         self.path = path
         self._lock = lock
-        self._parts = 0
+        self._numbers = count(1)
 
     @classmethod
     def make(cls) -> Self:
         """Sweep up what dead workers have left, and make a folder."""
-        root = Path(tempfile.gettempdir())
-        with storage_errors(root):
+        with storage_errors(Path(os.environ.get("TMPDIR", "/tmp"))):
+            root = Path(tempfile.gettempdir())
             sweep(root)
             while True:
                 path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
@@ -47,8 +48,8 @@ class PartFolder:
 
     def of_part(self) -> tuple[int, Path]:
         """Return a number, and the path of that name, for another part."""
-        self._parts += 1
-        return self._parts, self.path / str(self._parts)
+        number = next(self._numbers)
+        return number, self.path / str(number)
 
     def check_room(self, wanted: int) -> None:
         """Raise StorageError unless a part with so many bytes of images has room beside what is there."""

@@ -12,6 +12,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -193,17 +194,18 @@ class _PartRun:
         assert images is not None
         self._told = monotonic()
         report, holding = images.report, self._worker.stream.holding if images.report.pending else ()
-        self._progress(
-            PartProgress(
-                part=self._part.name,
-                worker=self._worker.name,
-                landed=report.downloaded + report.failed,
-                failed=report.failed,
-                bytes=report.bytes,
-                requests=images.requests,
-                holding=holding,
-            )
+        progress = PartProgress(
+            part=self._part.name,
+            worker=self._worker.name,
+            landed=report.downloaded + report.failed,
+            failed=report.failed,
+            bytes=report.bytes,
+            requests=images.requests,
+            holding=holding,
         )
+        # Who cannot be told, because the way there is lost, must not cost a part.
+        with suppress(Exception):
+            self._progress(progress)
 
     def _result(self, end: End, record: Record | None) -> PartResult:
         return PartResult(self._part.name, end, record, self._requests, self._worker.stream.take_notes())

@@ -402,8 +402,8 @@ class Options(ExportOptions):
         512 << 20,
         read.PART_SIZE,
         "--part-size",
-        help="the most bytes of images in one part, and so in one shard, with --cluster or in a bucket; a worker needs "
-        "a few times as much temporary room",
+        help="the most bytes of images in one part, and so in one shard, with --cluster or in a bucket; a worker takes "
+        "twice as much in TMPDIR",
         default_text="512M",
     )
     allow_hosts: tuple[str, ...] = _transfer(
