@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from oid_async.errors import InputError, StorageError
 from oid_async.events import Sink, TableProgress
 from oid_async.objects.store import ObjectInfo, Objects
 from oid_async.openimages.ids import KEY, IdForm
-from oid_async.tables.reading import TableFile, reading
 
 # So many images are held in memory with all their rows.
 SPAN_ROWS = 16384
@@ -122,11 +122,8 @@ def _all_keys(place: str, planned: Sequence[pl.Series], later: Sequence[pl.Serie
 
 def _read(name: str, place: int, part: Part, query: PublishedQuery, path: Path) -> tuple[CommittedPart, pl.Series]:
     """Return a record and the keys of its rows. Raises InputError."""
-    with reading(TableFile(path, name)):
-        try:
-            record = Record.read(path)
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{name}: it is no record of a part; {_AGAIN}") from error
+    with reading_record(name):
+        record = Record.read(path)
         keys = pl.read_parquet(path, columns=[KEY], glob=False).to_series()
     is_of_part = (record.generation, record.name, record.plan_md5) == (part.generation, part.name, part.md5)
     if not is_of_part or not 0 < len(keys) == part.images or not _may_be_shard(record, part, query):
@@ -135,6 +132,15 @@ def _read(name: str, place: int, part: Part, query: PublishedQuery, path: Path) 
             f"{_AGAIN}"
         )
     return CommittedPart(place, part, record, path, keys.min(), keys.max()), keys  # type: ignore[arg-type]
+
+
+@contextmanager
+def reading_record(name: str) -> Iterator[None]:
+    """Raise what is raised by the bytes of a record as an InputError that names it and says what to do."""
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{name}: it cannot be read as the record of a part; {_AGAIN}") from error
 
 
 def _may_be_shard(record: Record, part: Part, query: PublishedQuery) -> bool:

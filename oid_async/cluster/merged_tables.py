@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import polars as pl
 
-from oid_async.cluster.committed import Committed, KeySpan
+from oid_async.cluster.committed import Committed, KeySpan, reading_record
 from oid_async.cluster.layout import MANIFEST
 from oid_async.cluster.local_copies import LocalCopies
 from oid_async.cluster.part_file import row_columns
@@ -132,8 +132,7 @@ class MergedTables:
             )
             for part in span.parts
         ]
-        frame = pl.concat(pl.collect_all(rows)).sort(KEY, _GENERATION)
-        frame = frame.filter(pl.col(KEY).ne_missing(pl.col(KEY).shift(-1)))
+        frame = _last_rows(pl.concat(self._read(span, rows)))
         if not frame.get_column(KEY).equals(span.keys):
             raise AssertionError("an image has no row in the records, or two")
         offset = pl.col("Offset")
@@ -144,6 +143,16 @@ class MergedTables:
         return frame.with_columns(pl.col(name).cast(dtype) for name, dtype in MANIFEST_SCHEMA.items()).with_columns(
             Shard=pl.when(is_in_shard).then(shard), ShardOffset=pl.when(is_in_shard).then(offset)
         )
+
+    def _read(self, span: KeySpan, rows: Sequence[pl.LazyFrame]) -> list[pl.DataFrame]:
+        """Read rows of the records of a span. Raises InputError that names a damaged one."""
+        try:
+            return pl.collect_all(rows)
+        except pl.exceptions.PolarsError as error:
+            for part in span.parts:
+                with reading_record(f"{self._files.place}/{part.part.record_key}"):
+                    pl.read_parquet(part.path, glob=False)
+            raise AssertionError("records that can be read one by one cannot be read together") from error
 
     def _rows(self, table: AnnotationTable, frame: pl.DataFrame, span: KeySpan, parts: SpanFiles) -> pl.DataFrame:
         """Return the rows of one kind of the saved images of a span, complete, in order of image and row."""
@@ -183,6 +192,24 @@ class MergedTables:
         if failed:
             rows = [(name, name[:16], reason, detail) for name, reason, detail in failed]
             failures_of_attached(rows, "MaskPath").write_csv(self.file(MASK_FAILURES))
+
+
+def _last_rows(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the row of the latest generation of each image, in order of KEY.
+
+    Its Attempts are those of its other sources, too: they were asked in the generations before, after which it was
+    pending.
+    """
+    rows = rows.sort(KEY, _GENERATION)
+    is_last = pl.col(KEY).ne_missing(pl.col(KEY).shift(-1))
+    latest = rows.filter(is_last)
+    if len(latest) == len(rows):
+        return latest
+    # How many rows that are not pending stand before a row of the same image: as many as before the last one.
+    ended = (pl.col("Status") != "pending").cast(pl.UInt32)
+    before = (ended.cum_sum() - ended).over(KEY)
+    attempts = pl.when(before == before.max().over(KEY)).then("Attempts").sum().over(KEY)
+    return rows.with_columns(Attempts=attempts).filter(is_last)
 
 
 def _table(kind: Kind, values: Mapping[str, Any]) -> AnnotationTable:

@@ -334,7 +334,7 @@ def test_roles_and_what_was_published_with_the_query_are_kept(place: Place) -> N
     assert (query["shards"], "unfinished" in query) == ("shards", False)
 
 
-@pytest.mark.parametrize("harm", ["cut", "of another part", "other plan"])
+@pytest.mark.parametrize("harm", ["cut", "rotten", "of another part", "other plan"])
 def test_a_record_that_is_not_its_parts_is_named(place: Place, harm: str) -> None:
     """One line names it and says to remove it; nothing is written."""
     first = place.publish(planned([A], "train"), planned([B], "test"))
@@ -342,6 +342,11 @@ def test_a_record_that_is_not_its_parts_is_named(place: Place, harm: str) -> Non
     path = place.folder / "place" / first.parts[0].record_key
     if harm == "cut":
         path.write_bytes(path.read_bytes()[:-9])
+    elif harm == "rotten":
+        body = bytearray(path.read_bytes())
+        at = body.index(b"https://a.example/")
+        body[at - 40 : at + 10] = bytes(50)
+        path.write_bytes(body)
     elif harm == "of another part":
         path.write_bytes((place.folder / "place" / first.parts[1].record_key).read_bytes())
     else:
