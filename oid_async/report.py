@@ -176,7 +176,8 @@ class Plan:
     `earlier_run` has its `bytes_per_s`, `images_per_s`, `images` and `day`; None and empty where there was none.
 
     `parts`, of a download past one machine that begins, has the `count` of the latest generation and how many are
-    `left`, the `place`, the `engine` in words, and whether one task does them all (`capped`); empty otherwise.
+    `left`, the `place`, the `engine` in words, and whether one task does them all (`capped`); of a mere plan it has
+    about how many parts there will be, the `place`, and `capped` of the first generation. Otherwise it is empty.
     """
 
     selected: int

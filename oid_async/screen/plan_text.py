@@ -15,14 +15,15 @@ def announce(plan: Plan) -> str:
     """Return the line before the first image request: what it will take."""
     lost = plan.selected - plan.present - plan.to_download
     known = f", {lost} known to fail" if lost else ""
-    time = f", at least {plan.seconds:.0f} s at the rate cap" if plan.seconds and plan.to_download else ""
+    time = f", at least {time_text(plan.seconds)} at the rate cap" if plan.seconds and plan.to_download else ""
     if plan.seconds_estimated is not None and plan.earlier_run:
         like = f"{_speed(plan)} of your run of {plan.earlier_run['day']}"
         time += f", about {time_text(plan.seconds_estimated)} at the {like}"
     selected = f"{counted(plan.selected, 'image')} selected{_negatives(plan)}"
     if plan.parts:
         fetched = f" ({_image_bytes(plan)}{time}){_parts(plan)}" if plan.to_download else ""
-        return f"{selected}: {plan.present} in parts that are done, {plan.to_download} to fetch{fetched}"
+        there = f"{plan.present} in parts that are done, " if "left" in plan.parts else ""
+        return f"{selected}: {there}{plan.to_download} to fetch{fetched}"
     return (
         (f"part {plan.shard}: " if plan.shard else "")
         + f"{selected}: {plan.present} there already{known}, {plan.to_download} to fetch "
@@ -33,8 +34,10 @@ def announce(plan: Plan) -> str:
 def _parts(plan: Plan) -> str:
     """Return in which parts, to where and by whom images are fetched past one machine."""
     parts = plan.parts
-    of = "" if parts["left"] == parts["count"] else f" of {parts['count']}"
     alone = ", one after the other by one alone, as a rate cap holds" if parts["capped"] else ""
+    if "left" not in parts:
+        return f" in about {counted(parts['count'], 'part')} to {parts['place']}{alone}"
+    of = "" if parts["left"] == parts["count"] else f" of {parts['count']}"
     noun = "part" if parts["left"] == 1 and not of else "parts"
     return f" in {parts['left']}{of} {noun} to {parts['place']}, by {parts['engine']}{alone}"
 

@@ -83,7 +83,17 @@ class Forecast:
             narratives=narratives,
             unknown_ids=len(selected.unknown_ids),
             shard=options.shard,
+            parts=self._parts(images, sum(map(bool, selection.splits.values())), summary)
+            if options.is_distributed
+            else {},
         )
+
+    def _parts(self, images: int, splits: int, summary: Summary) -> dict[str, Any]:
+        """Return about how many parts so many bytes make, where they go, whether a rate cap holds for all of them."""
+        options, all_capped = self.context.options, bool(summary.to_fetch) and summary.on_flickr == summary.to_fetch
+        capped = bool(options.rate) or (options.rate is None and all_capped)
+        count = max(splits, -(-images // options.part_size)) if summary.to_fetch else 0
+        return {"count": count, "place": str(options.savepath), "capped": capped}
 
     def group(self, summary: Summary) -> str | None:
         """Return the name of the hosts that most images come from."""
