@@ -241,7 +241,9 @@ def counted_masks(files: PlaceFiles) -> dict[str, int]:
     """Return what became of the masks, which are in the samples of shards, as the last run has counted it."""
     counts = read_json(files.fetch("report.json"))
     masks = counts.get("masks") if isinstance(counts, dict) else None
-    return masks if isinstance(masks, dict) else {}
+    if not isinstance(masks, dict) or not all(isinstance(count, int) for count in masks.values()):
+        return {}
+    return masks | {"present": masks.get("present", 0) + masks.get("downloaded", 0), "downloaded": 0} if masks else {}
 
 
 def written_tables(files: PlaceFiles) -> dict[str, tuple[int, str, str | None]]:

@@ -46,8 +46,8 @@ class Verification:
 
     `checked` counts the images that should exist, `unselected` those of earlier queries among them, `unhashed` those
     without an MD5 (saved with --no-hash), which were checked by size and markers; `files` counts the other files that
-    should exist, `repaired` the files that a repair has made or fetched again. `advice` says how what was found can be
-    mended where no repair does it, a line each.
+    should exist, `repaired` the files that a repair has made or fetched again. Of shards no repair mends what was found:
+    `advice` says how it is done, a line each; `remove` are the files to remove before the same download is run again.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Verification:
         files: int,
         repaired: int = 0,
         advice: Sequence[str] = (),
+        remove: Sequence[str] = (),
     ) -> None:
         self.savepath = savepath
         self.checked = checked
@@ -69,6 +70,7 @@ class Verification:
         self.unhashed = unhashed
         self.repaired = repaired
         self.advice = tuple(advice)
+        self.remove = tuple(remove)
         # In columns: when a disk was lost there are as many as images.
         self._findings = findings.sort("image_id", "path", nulls_last=True)
 
@@ -128,6 +130,7 @@ class Verification:
             "repaired": self.repaired,
             "files": self.files,
             "clean": self.clean,
+            **({"remove": list(self.remove)} if self.remove else {}),
         }
 
     def after_repair(self, lost: pl.DataFrame, repaired: int) -> "Verification":

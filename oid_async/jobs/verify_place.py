@@ -64,6 +64,7 @@ class PlaceVerify:
             unhashed=0 if images is None else images.unhashed,
             files=audit.total,
             advice=_advice(audit, found),
+            remove=_to_remove(audit, found),
         )
 
     def _look(self) -> PlaceAudit:
@@ -107,24 +108,35 @@ def refuse_repair(place: object) -> UsageError:
     )
 
 
-def _advice(audit: PlaceAudit, found: pl.DataFrame) -> list[str]:
-    """Return how to mend what was found, a line each."""
-    damaged = set(found.filter(pl.col("kind") != "extra").get_column("path"))
+def _damaged(found: pl.DataFrame) -> set[str]:
+    return set(found.filter(pl.col("kind") != "extra").get_column("path"))
+
+
+def _is_table(key: str) -> bool:
+    return not key.startswith((f"{SHARDS}/", f"{RECORDS}/", f"{PLANS}/"))
+
+
+def _to_remove(audit: PlaceAudit, found: pl.DataFrame) -> list[str]:
+    """Return what the same download makes anew once it is gone: parts by their records, tables by their note."""
+    damaged = _damaged(found)
     records = [
         part.record
         for part in audit.parts
         if part.record in damaged or (part.shard is not None and part.shard.key in damaged)
     ]
+    return [*records, *([FINISHED] if any(map(_is_table, damaged)) else [])]
+
+
+def _advice(audit: PlaceAudit, found: pl.DataFrame) -> list[str]:
+    """Return how to mend what was found, a line each."""
     lines, place = [], audit.files.place
-    if records:
-        which = "this record" if len(records) == 1 else "these records"
+    if remove := _to_remove(audit, found):
+        what = "the parts of these records" if remove != [FINISHED] else "the tables"
         lines.append(
-            f"remove {which} from {place}, if there, then run the same download again, which makes the parts anew: "
-            f"{_named(records)}"
+            f"remove from {place}, where they are there, {_named(remove)}; then run the same download again, which "
+            f"makes {what} anew"
         )
-    if any(not key.startswith((f"{SHARDS}/", f"{RECORDS}/", f"{PLANS}/")) for key in damaged):
-        lines.append(f"remove {FINISHED} from {place}, then run the same download again, which writes the tables anew")
-    if any(key.startswith(f"{PLANS}/") for key in damaged):
+    if any(key.startswith(f"{PLANS}/") for key in _damaged(found)):
         lines.append(
             f"what is missing of {PLANS} cannot be made again: shards and tables that are whole stay so, but to make "
             "others have the set again at another place"
@@ -136,4 +148,4 @@ def _advice(audit: PlaceAudit, found: pl.DataFrame) -> list[str]:
 
 def _named(keys: list[str]) -> str:
     more = len(keys) - _NAMED
-    return ", ".join(keys[:_NAMED]) + (f" and {more} more; --json lists all" if more > 0 else "")
+    return ", ".join(keys[:_NAMED]) + (f" and {more} more (all under remove in --json)" if more > 0 else "")

@@ -71,9 +71,11 @@ def test_damage_is_named_and_how_to_mend_it(place: Path) -> None:
         ("missing", "shards/test-000000.tar"),
         ("truncated", "shards/train-000000.tar"),
     ]
-    assert ".oid_async/records/00/train-000000.parquet" in found.advice[0]
-    assert ".oid_async/records/00/test-000000.parquet" in found.advice[0]
-    assert ".oid_async/finished.json" in found.advice[1]
+    records = {f".oid_async/records/00/{name}-000000.parquet" for name in ("test", "train")}
+    assert {*found.remove} == records | {".oid_async/finished.json"}
+    assert found.as_json()["remove"] == list(found.remove)
+    assert "run the same download again" in found.advice[0]
+    assert "cannot be made again" in found.advice[1]
     # Without reading, a table of the same size and no ETag counts as whole.
     assert kinds(verified(place, fetched=True)) == kinds(found)[1:]
     assert kinds(verified(place, fetched=True, deep=True)) == kinds(found)
