@@ -46,8 +46,8 @@ class Verification:
 
     `checked` counts the images that should exist, `unselected` those of earlier queries among them, `unhashed` those
     without an MD5 (saved with --no-hash), which were checked by size and markers; `files` counts the other files that
-    should exist, `repaired` the files that a repair has made or fetched again. Of shards no repair mends what was found:
-    `advice` says how it is done, a line each; `remove` are the files to remove before the same download is run again.
+    should exist, `repaired` the files that a repair has made or fetched again. No repair mends shards: `advice` says
+    what does, a line each; `remove` are the files to remove before the same download is run again.
     """
 
     def __init__(
