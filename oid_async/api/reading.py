@@ -40,6 +40,11 @@ async def verify(
     `label`, `annotation`, `image_url`, `image_ids`, `exclude_ids`, `category_file` are those of this call. Of these
     `cache_dir`, the tables and the lists are taken without `repair`, too: as `open` takes them.
 
+    A bucket (`s3://`, `gs://`, `az://`; `endpoint_url` names another server), or a folder that a download past one
+    machine has filled, is compared with its shards.json and manifest: shards and tables of a bucket by size and ETag,
+    with `deep` by all of their bytes. Nothing repairs it: `remove` of the result says what to remove, after which the
+    same download makes it anew.
+
     Nothing is written without `repair`. Raises InputError when there is no usable manifest (or query.json, to repair),
     UsageError for what this call must name, LockedError when a run is on in the folder, and when repairing what
     `download` raises.
@@ -82,7 +87,8 @@ async def export(
     savepath/export/<format>) appears once it is whole; an earlier export there is replaced, anything else is not.
     Tables that are not what the run wrote are an InputError; with `edited` they were changed on purpose. Of a run that
     has not come to its end `cache_dir`, `label`, `annotation`, `image_url`, `image_ids`, `exclude_ids` and
-    `category_file` name what its tables are to be made of, as for `open`.
+    `category_file` name what its tables are to be made of, as for `open`. Of a bucket `out` must be given; images are
+    brought from their shards, some hundred at a time.
 
     Raises InputError for a folder that no download has filled, or whose images are not there, UsageError, LockedError
     while a run is on, StorageError. Cancelled it leaves nothing, but for webdataset what it goes on with.
@@ -105,19 +111,24 @@ async def export(
 def open(
     savepath: str | os.PathLike[str], *, out: str | os.PathLike[str] | None = None, **read: Unpack[PlaceOptions]
 ) -> SavedDataset:
-    """Open a folder that a download has filled, to read its images and annotations; a folder of shards too.
+    """Open a folder or bucket that a download has filled, to read its images and annotations; shards too.
 
-    Also while the download is on, or after an interrupt: `images` then has Status `pending` for what has not landed,
-    and `notes` says how far it is. Its tables are made of journal, query and cached tables in a temporary folder, which
-    goes when the program ends, or with `close()`; nothing is requested, nothing written into the folder. A
-    `UserWarning` says so when the tables in the folder are of an earlier query.
+    Or a bucket, as `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`, that a download has filled and
+    come to its end; `endpoint_url` names another server of the protocol. Its tables are fetched when they are first
+    used, into a temporary folder that goes when the program ends, or with `close()`; an image is a range of its shard.
+
+    Of a folder also while the download is on, or after an interrupt: `images` then has Status `pending` for what has
+    not landed, and `notes` says how far it is. Its tables are made of journal, query and cached tables in such a
+    temporary folder; nothing is requested, nothing written into the folder. A `UserWarning` says so when the tables in
+    the folder are of an earlier query.
 
     query.json may come from anywhere, with the folder. No cache, table or list that it names elsewhere is read, unless
     your own run has used it, or `cache_dir`, `label`, `annotation`, `image_url`, `image_ids`, `exclude_ids`,
     `category_file` name it; `out` names shards that are not below `savepath`.
 
     Raises InputError for a folder without a download, with damaged tables, or whose unfinished run needs tables that
-    are not in the cache any more, UsageError for what this call must name. Blocking.
+    are not in the cache any more, for a bucket that no download has filled to its end; UsageError for what this call
+    must name, and for a bucket that is not there or not to be read; StorageError for one that fails. Blocking.
     """
     check_keywords("open", read, PlaceOptions)
     these = Given.of(Options.of(savepath=savepath).savepath, read)

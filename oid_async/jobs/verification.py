@@ -1,7 +1,7 @@
 """What a verification has found: of a folder (`jobs.verify`) or of a place of shards (`jobs.verify_place`)."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -41,6 +41,14 @@ class Finding:
         return values
 
 
+@dataclass(frozen=True, slots=True)
+class Mending:
+    """How findings of shards are mended: lines for a person, and the files to remove before the download runs again."""
+
+    advice: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+
+
 class Verification:
     """The result of a verification.
 
@@ -60,8 +68,7 @@ class Verification:
         unhashed: int,
         files: int,
         repaired: int = 0,
-        advice: Sequence[str] = (),
-        remove: Sequence[str] = (),
+        mending: Mending | None = None,
     ) -> None:
         self.savepath = savepath
         self.checked = checked
@@ -69,8 +76,8 @@ class Verification:
         self.unselected = unselected
         self.unhashed = unhashed
         self.repaired = repaired
-        self.advice = tuple(advice)
-        self.remove = tuple(remove)
+        self.advice = () if mending is None else mending.advice
+        self.remove = () if mending is None else mending.remove
         # In columns: when a disk was lost there are as many as images.
         self._findings = findings.sort("image_id", "path", nulls_last=True)
 

@@ -20,7 +20,7 @@ from oid_async.forks import refuse_forked_child
 from oid_async.jobs.opening import check_finished
 from oid_async.jobs.place_audit import PlaceAudit, finding, reads_all
 from oid_async.jobs.place_images import ImageAudit
-from oid_async.jobs.verification import Verification, check_batches
+from oid_async.jobs.verification import Mending, Verification, check_batches
 
 _THREADS, _BUCKET_THREADS = 2, 8
 _RECORDS_AT_ONCE = 32
@@ -63,8 +63,7 @@ class PlaceVerify:
             unselected=0,
             unhashed=0 if images is None else images.unhashed,
             files=audit.total,
-            advice=_advice(audit, found),
-            remove=_to_remove(audit, found),
+            mending=Mending(tuple(_advice(audit, found)), tuple(_to_remove(audit, found))),
         )
 
     def _look(self) -> PlaceAudit:
