@@ -16,6 +16,7 @@ from oid_async.cluster.array_task import ArrayTask
 from oid_async.cluster.finish import Totals, finish
 from oid_async.cluster.generations import parts_to_do, read_begun
 from oid_async.cluster.next_generation import Next
+from oid_async.cluster.part_shard import part_classes
 from oid_async.cluster.published import Generation, Part, PublishedQuery
 from oid_async.cluster.work import Engine, WorkSettings
 from oid_async.concurrency import CallsOnLoop, in_thread, until_stopped
@@ -85,6 +86,8 @@ class DistributedRun:
                 recorded_mirror=context.site.name,
                 allowed=allowed_endpoints(options, context.site),
                 transfers=context.transfers,
+                # Here: workers may be on machines without the file of --class-map.
+                classes=await in_thread(part_classes, query, options),
             )
             if await self._go_through(query, generations, settings):
                 await self._finish(query, generations)
