@@ -96,7 +96,8 @@ def _placed(
         url = read_endpoint_url("--endpoint-url (or what configures it for AWS)", endpoint_url)
         return S3Access(url, region or _DEFAULT_REGION, credentials, is_anonymous)
     region = region or bucket_region(bucket.name) or _DEFAULT_REGION
-    return S3Access(f"https://s3.{region}.amazonaws.com", region, credentials, is_anonymous)
+    domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+    return S3Access(f"https://s3.{region}.{domain}", region, credentials, is_anonymous)
 
 
 def bucket_region(name: str, url: str = "https://s3.amazonaws.com") -> str | None:

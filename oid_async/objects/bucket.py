@@ -10,12 +10,14 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from oid_async.errors import OidError, StorageError, storage_errors
+from oid_async.errors import OidError, StorageError, UsageError, storage_errors
 from oid_async.forks import refuse_forked_child
+from oid_async.objects.aws import bucket_region
 from oid_async.objects.opening import Patience, configured_url, open_store
 from oid_async.objects.refusals import is_object_missing, is_passing, refusal
 from oid_async.objects.values import BLOCK_BYTES, ExistsError, MissingError, ObjectInfo, size_of
@@ -36,6 +38,7 @@ _REQUEST_S, _SLOWEST = 60, 512 << 10
 _READ_BYTES = 64 << 20
 # For how long a request is sent anew while the storage fails; the first and the longest pause between two, seconds.
 _PATIENCE_S, _PAUSE_S, _LONGEST_PAUSE_S = 180.0, 0.2, 10.0
+_LEAST_TRIES = 3
 _CHECK = Patience(timeout_s=10, retries=2, for_s=10)
 
 
@@ -63,7 +66,11 @@ class BucketStorage:
             next(iter(obstore.list(store, chunk_size=1)), None)
         except Exception as error:
             url = configured_url(self._bucket, self._endpoint_url)
-            raise refusal(error, self._bucket, url, "be listed", is_check=True) from None
+            refused = refusal(error, self._bucket, url, "be listed", is_check=True)
+            if url is None and self._bucket.scheme == "s3" and "another region" in str(refused):
+                region = bucket_region(self._bucket.name)
+                refused = UsageError(f"{refused}{(region and f' (it is in {region})') or ''}")
+            raise refused from None
 
     def create(self, key: str, body: bytes | Path) -> str | None:
         """Write an object if its key is free. Raises ExistsError, whatever bytes are there: maybe these very ones."""
@@ -212,9 +219,9 @@ class BucketStorage:
         import obstore
 
         refuse_forked_child()
-        give_up = time.monotonic() + _PATIENCE_S
+        give_up: float | None = None
         pause_s = _PAUSE_S
-        while True:
+        for tries in count(1):
             try:
                 return call()
             except obstore.exceptions.AlreadyExistsError:
@@ -224,12 +231,16 @@ class BucketStorage:
             except Exception as error:
                 if isinstance(error, FileNotFoundError) and is_object_missing(error):
                     raise MissingError(key) from None
-                if not is_passing(error) or time.monotonic() + pause_s > give_up or self._closed.is_set():
+                # From the first failure on: what is large may have taken longer than that until it failed.
+                give_up = give_up or time.monotonic() + _PATIENCE_S
+                is_over = tries >= _LEAST_TRIES and time.monotonic() + pause_s > give_up
+                if is_over or not is_passing(error) or self._closed.is_set():
                     # Without its cause: the library's text holds addresses, and signatures in them.
                     url = configured_url(self._bucket, self._endpoint_url)
                     raise refusal(error, self._bucket, url, action) from None
             self._closed.wait(pause_s * random.uniform(0.5, 1))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        raise AssertionError
 
 
 @contextmanager

@@ -59,7 +59,7 @@ def configured_url(bucket: Bucket, endpoint_url: str | None) -> str | None:
         emulator = os.environ.get("STORAGE_EMULATOR_HOST") or None
         return emulator if emulator is None or "://" in emulator else f"http://{emulator}"
     url = s3_access(bucket, None).endpoint_url
-    return None if url.endswith(".amazonaws.com") else url
+    return None if url.endswith((".amazonaws.com", ".amazonaws.com.cn")) else url
 
 
 def _s3(bucket: Bucket, endpoint_url: str | None, patience: Patience) -> "ObjectStore":

@@ -13,6 +13,7 @@ from support.faulty_storage import FaultyStorage
 from support.seaweed import Seaweed
 
 from oid_async.errors import UsageError
+from oid_async.objects import store
 from oid_async.objects.store import ExistsError, MissingError, Objects
 from oid_async.options.places import Bucket
 
@@ -121,6 +122,74 @@ def test_objects_go_to_other_processes_without_credentials(objects: Objects, mon
     pickled = pickle.dumps(objects)
     assert b"secret" not in pickled
     assert pickle.loads(pickled).get("a") == b"b"
+
+
+def test_a_create_that_met_another_one_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 answers 409 while two write at once, also where none of them gets the key in the end."""
+    objects = Objects(tmp_path)
+    create, conflicts = objects._storage.create, iter(range(3))
+
+    def refuse(key: str, body: bytes | Path) -> str | None:
+        if next(conflicts, None) is not None:
+            raise ExistsError(key)
+        return create(key, body)
+
+    monkeypatch.setattr(objects._storage, "create", refuse)
+    monkeypatch.setattr(store, "_CONFLICT_PAUSE_S", 0)
+    objects.put_new("a", b"a")
+    assert objects.get("a") == b"a"
+
+
+@pytest.mark.cluster
+def test_a_listing_that_is_cut_goes_on_where_it_stopped(bucket: Bucket, s3_server: Seaweed) -> None:
+    """Of more keys than one page holds each comes once."""
+    direct = Objects(bucket)
+    keys = {f"records/00/train-{number:06}.parquet" for number in range(1100)}
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda key: direct.put(key, b""), keys))
+    with FaultyStorage(s3_server.url, share=0.6, seed=3, kinds=("cut", "error", "reset_after")) as storage:
+        objects = Objects(bucket, endpoint_url=storage.url)
+        for _ in range(3):
+            found = [each.key for each in objects.list("records")]
+            assert len(found) == len(keys)
+            assert set(found) == keys
+        assert storage.faults["cut"] > 0
+
+
+@pytest.mark.cluster
+def test_of_two_writers_on_a_faulty_storage_one_wins_and_knows_it(bucket: Bucket, s3_server: Seaweed) -> None:
+    """Whoever is told to have put an object finds these bytes there; the other one is told that they are not."""
+    with FaultyStorage(s3_server.url, share=0.3, seed=5, slow_s=0.05) as storage:
+        writers = [Objects(bucket, endpoint_url=storage.url) for _ in range(2)]
+
+        def put(number: int) -> bool:
+            try:
+                writers[number % 2].put_new(f"key-{number // 2}", f"{number % 2}".encode() * 1000)
+            except ExistsError:
+                return False
+            return True
+
+        with ThreadPoolExecutor(8) as pool:
+            won = list(pool.map(put, range(60)))
+        for key in range(30):
+            assert won[2 * key] != won[2 * key + 1]
+            assert writers[0].get(f"key-{key}") == (b"0" if won[2 * key] else b"1") * 1000
+
+
+@pytest.mark.cluster
+def test_large_objects_come_and_go_through_a_faulty_storage(bucket: Bucket, s3_server: Seaweed, tmp_path: Path) -> None:
+    """By one request, in parts, in blocks; an object that is replaced in parts is the old or the new one."""
+    body = random.Random(2).randbytes(1 << 20) * 70
+    (tmp_path / "body").write_bytes(body)
+    with FaultyStorage(s3_server.url, share=0.15, seed=11, slow_s=0.05) as storage:
+        objects = Objects(bucket, endpoint_url=storage.url)
+        objects.put_new("one", tmp_path / "body")
+        objects.put("parts", tmp_path / "body")
+        for key in ("one", "parts"):
+            objects.get_file(key, tmp_path / "copy")
+            assert (tmp_path / "copy").read_bytes() == body
+            assert objects.holds(key, len(body), hashlib.md5(body).hexdigest())
+        assert objects.copy("one", "parts").size == len(body)
 
 
 @pytest.mark.cluster
