@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from support.published import Box, Dataset, Image, typed
 
+pytestmark = pytest.mark.cluster
 IMAGES = [Image(f"{number:016x}") for number in range(1, 22)]
 PARTS = ("--format", "webdataset", "--no-files", "--part-size", "3M", "--cluster", "local:2")
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
@@ -45,12 +44,11 @@ async def publish_plan(
     `support.published.publish_lookalike`, `Dataset.publish`, ...
     """
     keywords: dict[str, Any] = {"format": "webdataset", "no_files": True, "mirror": str(mirror)} | query
-    with TemporaryDirectory() as folder:
-        options = Options(savepath=Path(folder) / "place", **keywords)
-        async with open_run(
-            options, sink, Report(), limits=Limits.of(options), serve=None, site_name=None, dry_run=True
-        ) as context:
-            return await publish(context, objects, part_size=part_size, job=job)
+    options = Options(savepath=objects.place, **keywords)
+    async with open_run(
+        options, sink, Report(), limits=Limits.of(options), serve=None, site_name=None, dry_run=True
+    ) as context:
+        return await publish(context, objects, part_size=part_size, job=job)
 
 
 class MadePlan:
