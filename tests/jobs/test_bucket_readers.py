@@ -7,18 +7,15 @@ from pathlib import Path
 import polars as pl
 import pytest
 from support.places import make_place, upload
+from support.published import typed
+from support.seaweed import Seaweed
 
 import oid_async
-from oid_async.dataset.place_files import BucketFiles
-from oid_async.errors import InputError
+from oid_async.errors import InputError, UsageError
 from oid_async.events import ignore
 from oid_async.jobs.demo import look_alike_run
-from oid_async.jobs.export import Export
-from oid_async.jobs.opening import open_bucket
-from oid_async.jobs.verify_place import PlaceVerify
 from oid_async.objects.store import Objects
 from oid_async.openimages.vocabulary import SPLITS
-from oid_async.options.export import ExportOptions
 from oid_async.options.places import Bucket
 from oid_async.options.query import Options
 
@@ -43,7 +40,7 @@ def place(request: pytest.FixtureRequest, files: Path) -> Path:
 
 def verified(objects: Objects, *, deep: bool = False) -> list[tuple[str, str]]:
     """Return kind and key of what a verification finds."""
-    found = asyncio.run(PlaceVerify(BucketFiles(objects), ignore, deep=deep).run())
+    found = asyncio.run(oid_async.verify(savepath=str(objects.place), deep=deep))
     assert found.checked == 40
     return sorted((each.kind, each.path) for each in found.findings())
 
@@ -52,7 +49,7 @@ def test_a_bucket_reads_as_files(files: Path, place: Path, bucket: Bucket) -> No
     """Frames, bytes of images, counts and query; nothing is left on this disk."""
     upload(place, bucket)
     other = oid_async.open(files)
-    with open_bucket(bucket, None, "read") as saved:
+    with oid_async.open(str(bucket)) as saved:
         assert saved.savepath == bucket
         folder = saved.folder.path
         for name in FRAMES:
@@ -80,7 +77,7 @@ def test_damage_in_a_bucket_is_found(place: Path, bucket: Bucket) -> None:
     found = [("altered", second), ("extra", "shards/none-of-ours"), ("missing", first), ("truncated", third)]
     assert verified(objects) == sorted(found)
     assert [each for each in verified(objects, deep=True) if each[1] != "manifest.parquet"] == sorted(found)
-    with open_bucket(bucket, None, "read") as saved:
+    with oid_async.open(str(bucket)) as saved:
         lost = saved.images.filter(Shard=first).collect().item(0, "ImageID")
         with pytest.raises(InputError, match=f"{first}: it is not there") as caught:
             saved.image(lost)
@@ -92,7 +89,7 @@ def test_damage_in_a_bucket_is_found(place: Path, bucket: Bucket) -> None:
 def test_a_shard_that_was_cut_is_one_line(files: Path, bucket: Bucket, tmp_path: Path) -> None:
     """The range behind its end is no image, and no error of the library's."""
     objects = upload(asyncio.run(make_place(files, tmp_path / "place")), bucket)
-    with open_bucket(bucket, None, "read") as saved:
+    with oid_async.open(str(bucket)) as saved:
         row = saved.images.filter(Status="ok").sort("ShardOffset").tail(1).collect()
         shard, offset, image_id = row.select("Shard", "ShardOffset", "ImageID").row(0)
         body = objects.get(shard)
@@ -105,13 +102,50 @@ def test_a_shard_that_was_cut_is_one_line(files: Path, bucket: Bucket, tmp_path:
 def test_an_export_of_a_bucket_is_that_of_files(files: Path, place: Path, bucket: Bucket, tmp_path: Path) -> None:
     """The same files; its folder has to be named."""
     upload(place, bucket)
+    with pytest.raises(UsageError, match="name the folder that the export goes to with --out"):
+        asyncio.run(oid_async.export(savepath=str(bucket), format="coco"))
     for format in ("coco", "yolo", "webdataset"):
         made: list[dict[str, str]] = []
         for source in (files, bucket):
             out = tmp_path / format / ("files" if source is files else "bucket")
-            options = ExportOptions(format=format, out=out)
-            report = asyncio.run(Export(source, options, ignore).run())
+            report = asyncio.run(oid_async.export(savepath=str(source), format=format, out=out))
             assert (report.images, report.savepath) == (40, str(source))
             found = (path for path in out.rglob("*") if path.is_file() and not path.name.startswith(".oid_async"))
             made.append({str(path.relative_to(out)): hashlib.md5(path.read_bytes()).hexdigest() for path in found})
         assert made[0] == made[1]
+
+
+def test_commands_read_a_bucket_and_name_what_is_wrong(
+    files: Path, bucket: Bucket, s3_server: Seaweed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Exit codes and one line each: whole, damaged, not ended, not ours, no bucket, a folder's command, --repair."""
+    objects = upload(asyncio.run(make_place(files, tmp_path / "place")), bucket)
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    there = ("--endpoint-url", s3_server.url)
+
+    def said(*args: str) -> tuple[int, str]:
+        ended = typed(*args)
+        assert "Traceback" not in ended.stderr
+        assert "Debug" not in ended.stderr
+        return ended.code, ended.stderr
+
+    assert said("verify", str(bucket), *there)[0] == 0
+    objects.delete([next(objects.list("shards")).key])
+    code, text = said("verify", str(bucket), *there)
+    assert code == 1
+    assert "1 missing" in text
+    assert "run the same download again, which makes the parts of these records anew" in text
+    assert "--repair mends a folder of files" in said("verify", str(bucket), *there, "--repair")[1]
+    objects.delete(["manifest.parquet", ".oid_async/finished.json"])
+    for args in (("verify", str(bucket)), ("export", str(bucket), "--format", "coco", "--out", str(tmp_path / "x"))):
+        code, text = said(*args, *there)
+        assert code == 2
+        assert "has not come to its end" in text
+        assert text.count("\n") == 1
+    code, text = said("verify", f"s3://{bucket.name}/elsewhere", *there)
+    assert (code, "no download has filled it" in text) == (2, True)
+    code, text = said("verify", "s3://no-such-bucket/x", *there)
+    assert (code, "no-such-bucket" in text, text.count("\n")) == (2, True, 1)
+    for command in ("view", "stats", "prune", "repeat"):
+        code, text = said(command, str(bucket))
+        assert (code, text.count("\n")) == (2, 1)
