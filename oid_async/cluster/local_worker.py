@@ -22,6 +22,10 @@ _STDERR = 2
 
 
 async def _work(address: str, name: str, folder: str) -> None:
+    loop = asyncio.get_running_loop()
+    over = asyncio.Event()
+    # Before it has joined: a run may end meanwhile.
+    threading.Thread(target=_listen, args=(loop, over), daemon=True).start()
     # The memory of parts is bounded by their number: a limit would pause the worker by a guess.
     async with Worker(
         address,
@@ -33,9 +37,6 @@ async def _work(address: str, name: str, folder: str) -> None:
         memory_limit=0,
         local_directory=folder,
     ) as worker:
-        loop = asyncio.get_running_loop()
-        over = asyncio.Event()
-        threading.Thread(target=_listen, args=(loop, over), daemon=True).start()
         finished = asyncio.ensure_future(worker.finished())
         await asyncio.wait([finished, asyncio.ensure_future(over.wait())], return_when=asyncio.FIRST_COMPLETED)
         for plugin in list(worker.plugins.values()):

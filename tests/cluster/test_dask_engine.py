@@ -197,6 +197,21 @@ def dask(*words: str) -> Iterator[tuple[str, subprocess.Popen[bytes], list[subpr
             process.wait()
 
 
+async def test_a_worker_that_has_not_joined_ends_with_its_run(tmp_path: Path) -> None:
+    """A run that is killed before its workers are there leaves none behind."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        words = ("-m", "oid_async.cluster.local_worker", address, "early", str(tmp_path))
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *words, stdin=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, env=environment
+        )
+        await asyncio.sleep(2)
+        assert process.stdin is not None
+        process.stdin.close()
+        assert await asyncio.wait_for(process.wait(), 10) == 0
+
+
 async def test_a_cluster_that_is_up_is_joined_and_left_as_it_was(tmp_path: Path) -> None:
     """Twice: its workers go on after the first run."""
     with dask("a", "b") as (address, scheduler, workers):
