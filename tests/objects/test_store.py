@@ -13,6 +13,7 @@ from support.faulty_storage import FaultyStorage
 from support.seaweed import Seaweed
 
 from oid_async.errors import UsageError
+from oid_async.objects import bucket as buckets
 from oid_async.objects import store
 from oid_async.objects.store import ExistsError, MissingError, Objects
 from oid_async.options.places import Bucket
@@ -177,9 +178,13 @@ def test_of_two_writers_on_a_faulty_storage_one_wins_and_knows_it(bucket: Bucket
 
 
 @pytest.mark.cluster
-def test_large_objects_come_and_go_through_a_faulty_storage(bucket: Bucket, s3_server: Seaweed, tmp_path: Path) -> None:
+def test_large_objects_come_and_go_through_a_faulty_storage(
+    bucket: Bucket, s3_server: Seaweed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By one request, in parts, in blocks; an object that is replaced in parts is the old or the new one."""
-    body = random.Random(2).randbytes(1 << 20) * 70
+    monkeypatch.setattr(buckets, "_ONE_PUT_BYTES", 6 << 20)
+    monkeypatch.setattr(buckets, "BLOCK_BYTES", 5 << 20)
+    body = random.Random(2).randbytes(12 << 20)
     (tmp_path / "body").write_bytes(body)
     with FaultyStorage(s3_server.url, share=0.15, seed=11, slow_s=0.05) as storage:
         objects = Objects(bucket, endpoint_url=storage.url)
