@@ -79,9 +79,13 @@ def _run_with_report(
 
     started = monotonic()
 
+    def summary() -> list[str]:
+        url = options.endpoint_url
+        return summary_lines(run.report, packed=packed, distributed=options.is_distributed, endpoint_url=url)
+
     def on_forced_end() -> None:
         run.report.interrupted, run.report.seconds = True, monotonic() - started
-        screen.say(summary_lines(run.report, packed=packed, distributed=options.is_distributed))
+        screen.say(summary())
         screen.close()
         if arguments.json:
             print_json(run.report.as_json())
@@ -89,7 +93,7 @@ def _run_with_report(
 
     _, code = run_to_end(job, on_forced_end)
     run.report.interrupted |= code != 0
-    screen.say(summary_lines(run.report, packed=packed, distributed=options.is_distributed))
+    screen.say(summary())
     return code
 
 

@@ -68,10 +68,13 @@ def prune_lines(report: "PruneReport") -> list[str]:
     return [f"{counted(report.images, 'image')}{also} ({size_text(report.bytes)}) {done} {report.savepath}"]
 
 
-def summary_lines(report: Report, *, packed: bool = False, distributed: bool = False) -> list[str]:
+def summary_lines(
+    report: Report, *, packed: bool = False, distributed: bool = False, endpoint_url: str | None = None
+) -> list[str]:
     """Return what a finished or interrupted run did, as a person reads it.
 
-    `packed`: its images are in shards; `distributed`: they went there past one machine.
+    `packed`: its images are in shards; `distributed`: they went there past one machine, to a bucket at `endpoint_url`
+    if that was given.
     """
     negatives = f", {report.negatives} of them negatives" if report.negatives else ""
     lines = [
@@ -89,7 +92,7 @@ def summary_lines(report: Report, *, packed: bool = False, distributed: bool = F
             again = "; run again to ask for what may come back" if set(report.failures) & set(PASSING_KINDS) else ""
             lines.append(f"each is named in {shown(report.savepath)}/failures.csv{again}")
     if distributed:
-        return lines + _distributed_lines(report)
+        return lines + _distributed_lines(report, endpoint_url)
     if report.interrupted:
         saved = report.present + report.downloaded
         readers = (
@@ -110,7 +113,7 @@ def summary_lines(report: Report, *, packed: bool = False, distributed: bool = F
     return lines
 
 
-def _distributed_lines(report: Report) -> list[str]:
+def _distributed_lines(report: Report, endpoint_url: str | None) -> list[str]:
     """Return how a download past one machine goes on, or what to do with what it has come to."""
     place = shown(report.savepath)
     if report.interrupted:
@@ -121,7 +124,8 @@ def _distributed_lines(report: Report) -> list[str]:
         ]
     if report.left_to_others:
         return []
+    there = "" if endpoint_url is None else f" --endpoint-url {quote(endpoint_url)}"
     return [
         f"shards, manifest.parquet and tables are in {place}",
-        f"oid-async verify {quote(place)} checks them, oid_async.open reads them",
+        f"oid-async verify {quote(place)}{there} checks them, oid_async.open reads them",
     ]

@@ -22,6 +22,16 @@ folder.FolderStorage(Path(sys.argv[1])).create("shards/a.tar", b"bytes")
 """
 
 
+def test_a_folder_needs_no_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only buckets go through obstore."""
+    for name in ("obstore", "boto3"):
+        monkeypatch.setitem(sys.modules, name, None)
+    objects = Objects(tmp_path)
+    objects.check()
+    objects.put_new("a/b", b"c")
+    assert objects.get("a/b") == b"c"
+
+
 def test_no_link_is_followed_out_of_the_place(tmp_path: Path) -> None:
     """A link in the place of a folder or of an object is refused in one line, and not listed."""
     outside = tmp_path / "outside"
