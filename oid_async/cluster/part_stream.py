@@ -166,6 +166,7 @@ class PartStream:
         self._holding: tuple[Hold, ...] = ()
         self._notes: list[str] = []
         self._counted = 0
+        self._counting = threading.Lock()
         self._client: Client | None = None
         self._running: asyncio.Task[None] | None = None
         started = futures.Future[asyncio.AbstractEventLoop]()
@@ -237,8 +238,9 @@ class PartStream:
 
     def take_requests(self) -> int:
         """Return how many requests were sent since this was called last."""
-        before, self._counted = self._counted, self.client.requests
-        return self._counted - before
+        with self._counting:
+            before, self._counted = self._counted, self.client.requests
+            return self._counted - before
 
     def take_notes(self) -> tuple[str, ...]:
         """Return the notes for the user since this was called last."""
@@ -297,7 +299,7 @@ class PartStream:
         writer = ImageWriter(self._folder, _Journals(self._part_of), hashed=not settings.options.no_hash)
         fetcher = Fetcher(
             client,
-            sources=tuple(settings.query.sources),  # type: ignore[arg-type]
+            sources=tuple(settings.query.sources),
             mirror=settings.mirror,
             recorded_mirror=settings.recorded_mirror,
             part=self._folder.temporary,

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Self
 
 from oid_async.cluster.layout import part_name, plan_key, record_key
+from oid_async.openimages.vocabulary import Source
 
 _FORM = 1
 
@@ -108,7 +109,7 @@ class PublishedQuery:
     digest: str
     format: str
     part_size: int
-    sources: Sequence[str]
+    sources: Sequence[Source]
     query: Mapping[str, Any]
     kinds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     hexadecimal: bool = True
