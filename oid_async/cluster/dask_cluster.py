@@ -22,6 +22,7 @@ from oid_async.version import __version__
 
 _CONNECT_S = 15.0
 _CLOSE_S = 1.0
+_ANSWER_S = 45.0
 # The parts that are under way at the workers get that much time to give everything back.
 _TEARDOWN_S = 2.5
 _PACKAGE = "oid-async"
@@ -87,7 +88,13 @@ async def _client(address: str, **more: Any) -> AsyncIterator[Client]:
 @asynccontextmanager
 async def part_workers(client: Client, name: str, settings: WorkSettings, make: MakeWorker) -> AsyncIterator[None]:
     """Give every worker, also those that come later, what it needs for a run; take it back however that ends."""
-    await client.register_plugin(PartPlugin(name, settings, make), name=name)
+    try:
+        async with asyncio.timeout(_ANSWER_S):
+            await client.register_plugin(PartPlugin(name, settings, make), name=name)
+    except (OSError, TimeoutError) as error:
+        raise UsageError(
+            "--cluster: a worker there does not answer, and cannot be told what to do; end it, and run again"
+        ) from error
     try:
         yield
     finally:
@@ -104,7 +111,10 @@ async def check_versions(client: Client, address: str) -> None:
         found: dict[str, Any] = {"the scheduler": await client.run_on_scheduler(function, _PACKAGE)}
     except importlib.metadata.PackageNotFoundError as error:
         found = {"the scheduler": error}
-    found |= await client.run(function, _PACKAGE, on_error="return")
+    # A worker that does not answer is told of when it is to get its work.
+    with suppress(TimeoutError, OSError):
+        async with asyncio.timeout(_ANSWER_S):
+            found |= await client.run(function, _PACKAGE, on_error="return")
     for where, what in found.items():
         if what == __version__:
             continue

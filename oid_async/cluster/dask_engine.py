@@ -36,6 +36,7 @@ _ANSWER_S = 30.0
 # So long a run waits for a first worker (of a queue, for example), and for another one when all are lost.
 _FIRST_WORKER_S = 1800.0
 _NEXT_WORKER_S = 300.0
+_TELL_S = 5.0
 # A worker of this machine that is silent for so long is ended, and started again.
 _END_SILENT_S = 60.0
 # So many parts that wait are shown to a cluster that grows and shrinks by what waits.
@@ -59,6 +60,7 @@ class DaskEngine:
         self._client: Any = None
         self._local: LocalWorkers | None = None
         self._seen = WorkersSeen()
+        self._tell: Callable[[str], object] = note
 
     async def __aenter__(self) -> Self:
         self._stack = AsyncExitStack()
@@ -84,6 +86,7 @@ class DaskEngine:
     async def run(self, generation: Generation, report: Report) -> list[str]:
         """See `cluster.work.Engine`. Raises StorageError when no worker is left, or the scheduler is lost."""
         loop = asyncio.get_running_loop()
+        self._tell = lambda text: loop.call_soon_threadsafe(self._note, text)
 
         def pass_on(value: PartResult | PartProgress) -> None:
             loop.call_soon_threadsafe(report, value)
@@ -115,12 +118,18 @@ class DaskEngine:
 
     async def _watch(self, work: "_Work") -> None:
         """Keep the dispatcher told of the workers. Raises StorageError when there is none for too long."""
-        idle_since, has_had = monotonic(), False
+        idle_since, has_had, has_told = monotonic(), False, False
         while True:
             await self._look(work)
             now = monotonic()
             if work.dispatcher.usable:
-                idle_since, has_had = now, True
+                idle_since, has_had, has_told = now, True, False
+            elif now - idle_since > _TELL_S and not has_told:
+                has_told = True
+                self._tell(
+                    f"--cluster {self._cluster}: {'all workers are lost' if has_had else 'no worker is there yet'}"
+                    "; the run waits for one"
+                )
             limit = _NEXT_WORKER_S if has_had else _FIRST_WORKER_S
             gone = self._local is not None and self._local.are_gone
             if gone or now - idle_since > limit:

@@ -266,6 +266,26 @@ async def test_an_address_where_nothing_answers_is_one_line(monkeypatch: pytest.
         await carried_out(f"tls://127.0.0.1:{port}", tmp_path, [])
 
 
+async def test_a_cluster_with_another_version_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names the versions, and what to install."""
+    monkeypatch.setattr("oid_async.cluster.dask_cluster.__version__", "9.9")
+    said = r"the scheduler has oid-async .*, this is 9\.9; install the same"
+    with dask("a") as (address, _, _), pytest.raises(UsageError, match=said):
+        await carried_out(address, tmp_path, [])
+
+
+async def test_a_run_without_a_worker_says_so_and_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers may wait in a queue: it waits for them, with a line, and not for ever."""
+    monkeypatch.setattr(dask_engine, "_TELL_S", 0.2)
+    monkeypatch.setattr(dask_engine, "_FIRST_WORKER_S", 1.0)
+    said: list[str] = []
+    with dask() as (address, _, _):
+        async with DaskEngine(address, fake_settings(tmp_path), said.append, FakeWorker) as opened:
+            with pytest.raises(StorageError, match="no worker is there"):
+                await opened.run(Generation(0, fake_parts(10)), lambda value: None)
+    assert said == [f"--cluster {address}: no worker is there yet; the run waits for one"]
+
+
 SCRIPT = """
     import asyncio, pathlib, sys
     from support.fake_parts import FakeWorker, fake_parts, fake_settings
