@@ -69,7 +69,7 @@ def finish(
     except (OSError, pl.exceptions.PolarsError) as error:
         if machine_error(error) is None and not isinstance(error, OSError):
             raise
-        raise storage_error(error, scratch) from error
+        raise StorageError(f"{storage_error(error, scratch)}; TMPDIR may name a folder with more room") from error
 
 
 def _newer(objects: Objects, generations: Sequence[Generation]) -> Generation | None:

@@ -1,5 +1,6 @@
 """The end of a download past one machine, of records and part files that are made by hand."""
 
+import errno
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -332,6 +333,22 @@ def test_roles_and_what_was_published_with_the_query_are_kept(place: Place) -> N
     assert place.csv("bad_rows.csv")[0]["Line"] == "3"
     query = oid_async.open(place.folder / "place").query
     assert (query["shards"], "unfinished" in query) == ("shards", False)
+
+
+def test_a_full_disk_is_told_with_what_to_do(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line, which names TMPDIR; the place stays as it was, and the next end is whole."""
+    place.save_all(place.publish(planned([A, B], boxes=BOXES)))
+    before = bodies(place.objects)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("oid_async.store.annotation_table.AnnotationTable.write_rows", full)
+        with pytest.raises(StorageError, match=r"disk is full.*TMPDIR"):
+            place.end()
+    assert bodies(place.objects) == before
+    assert place.end().ok == 2
 
 
 @pytest.mark.parametrize("harm", ["cut", "rotten", "of another part", "other plan"])
