@@ -22,6 +22,7 @@ from oid_async.cluster.generations import (
     put_generation,
     put_part,
     read_begun,
+    read_generation,
     used_archives,
 )
 from oid_async.cluster.part_file import NEXT
@@ -37,6 +38,10 @@ _PUTS_AT_ONCE = 4
 _KNOWN = ("Known", "KnownSource", "KnownURL", "Reason")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class _StoppedError(Exception):
+    """Nothing more is to be done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +60,22 @@ class Next:
     retries: bool = False
     retry_failed: bool = False
     job: str | None = None
+    stopped: Callable[[], bool] = lambda: False
 
     def publish(self, stopped: Callable[[], bool] = lambda: False) -> Generation | None:
         """Publish it and return it; None if no image is left to ask. Raises InputError, StorageError.
 
-        Once `stopped` nothing more is put, and None is returned.
+        Once `stopped` nothing more is read or put, and None is returned.
         """
+        try:
+            return replace(self, stopped=stopped)._publish()
+        except _StoppedError:
+            return None
+
+    def _publish(self) -> Generation | None:
         number = len(self.generations)
+        if (there := read_generation(self.objects, number)) is not None:
+            return there
         begun = read_begun(self.objects, number)
         candidates: list[_Candidates] | None = None
         if begun is None:
@@ -72,9 +86,7 @@ class Next:
             theirs = put_begun(self.objects, number, begun)
             if theirs != begun:
                 begun, candidates = theirs, None
-        parts = self._put_parts(number, begun, candidates or self._candidates(begun.cause), stopped)
-        if parts is None:
-            return None
+        parts = self._put_parts(number, begun, candidates or self._candidates(begun.cause))
         return put_generation(self.objects, Generation(number, parts, begun.capped, self.job))
 
     def _decide(self) -> "tuple[Begun, list[_Candidates]] | None":
@@ -105,7 +117,7 @@ class Next:
             for generation in reversed(generations):
                 keys = [later]
                 chosen = []
-                rows = _ahead(pool, lambda part: _states(self.objects, part, cause), generation.parts)
+                rows = self._ahead(pool, lambda part: _states(self.objects, part, cause), generation.parts)
                 for part, states in zip(generation.parts, rows, strict=True):
                     is_wanted = states.get_column("wanted")
                     if len(later):
@@ -123,10 +135,8 @@ class Next:
         sources: Sequence[Any] = self.query.sources
         return Asking(sources, begun.rate, begun.capped)
 
-    def _put_parts(
-        self, number: int, begun: Begun, candidates: "Sequence[_Candidates]", stopped: Callable[[], bool]
-    ) -> list[Part] | None:
-        """Put the parts of the generation; None if this was stopped."""
+    def _put_parts(self, number: int, begun: Begun, candidates: "Sequence[_Candidates]") -> list[Part]:
+        """Put the parts of the generation, and return them in order of split and number."""
         asking, states = self._asking(begun), dict[str, ArchiveState]()
         cutter = PartCutter(number, asking, self.query.part_size, self._next_numbers())
 
@@ -139,13 +149,22 @@ class Next:
             part, images = made
             return put_part(self.objects, part, images, used_archives(images, states))
 
-        parts = []
         with ThreadPoolExecutor(_PUTS_AT_ONCE) as pool:
-            for part in _ahead(pool, put, full(), ahead=_PUTS_AT_ONCE):
-                parts.append(part)
-                if stopped():
-                    return None
-        return sorted(parts, key=lambda part: self._order(part))
+            return sorted(self._ahead(pool, put, full(), ahead=_PUTS_AT_ONCE), key=self._order)
+
+    def _ahead(
+        self, pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int = _AT_ONCE
+    ) -> Iterator[Result]:
+        """Yield what the function returns for each item, in order; a few are under way in the pool."""
+        under_way: deque[Future[Result]] = deque()
+        for item in items:
+            if self.stopped():
+                raise _StoppedError
+            under_way.append(pool.submit(function, item))
+            if len(under_way) > ahead:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
 
     def _next_numbers(self) -> dict[str, int]:
         numbers: dict[str, int] = {}
@@ -176,7 +195,9 @@ class Next:
             with ThreadPoolExecutor(_AT_ONCE) as pool:
                 yield from _merged(
                     [
-                        _ahead(pool, load, [each for each in of_split if each.part.generation == generation.number])
+                        self._ahead(
+                            pool, load, [each for each in of_split if each.part.generation == generation.number]
+                        )
                         for generation in self.generations
                     ]
                 )
@@ -248,16 +269,3 @@ def _merged(streams: Iterable[Iterator[pl.DataFrame]]) -> Iterator[pl.DataFrame]
 
 def _next_rows(stream: Iterator[pl.DataFrame]) -> pl.DataFrame | None:
     return next((frame for frame in stream if len(frame)), None)
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], *, ahead: int = _AT_ONCE
-) -> Iterator[Result]:
-    """Yield what the function returns for each item, in order; a few are under way in the pool."""
-    under_way: deque[Future[Result]] = deque()
-    for item in items:
-        under_way.append(pool.submit(function, item))
-        if len(under_way) > ahead:
-            yield under_way.popleft().result()
-    while under_way:
-        yield under_way.popleft().result()

@@ -138,8 +138,9 @@ def test_a_generation_that_was_begun_is_gone_on_with_as_it_was(objects: Objects)
     plan.commit(0, {1: "cvdf:timeout", 2: "cvdf:gone; original:gone"})
     first = plan.next(retries=True, retry_failed=True, rate=5.0)
     second = plan.next()
-    stopped = iter([True])
-    assert first.publish(lambda: next(stopped)) is None
+    calls = iter([False, False, False, True])
+    assert first.publish(lambda: next(calls)) is None
+    assert len(plan.generations) == 1
     published = second.publish()
     assert published is not None
     assert published.capped
