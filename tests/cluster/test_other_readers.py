@@ -6,16 +6,20 @@ import io
 import json
 import shutil
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
 import pytest
+from support.faulty_storage import FaultyStorage
 from support.published import run_cli
 from support.seaweed import Seaweed, seaweed
 from support.slow_origin import Slow, origin_in_a_thread
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180), pytest.mark.xdist_group("other_readers")]
+# How often each method was asked of the storage, by format.
+REQUESTS: dict[str, Counter[str]] = {}
 BUCKET, PREFIX = "images", "every one"
 
 
@@ -29,13 +33,16 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
         patched.setenv("OID_ASYNC_CACHE", str(tmp_path_factory.mktemp("cache")))
         objects = Slow(staged=False)
         objects.pause_s = 0
-        with origin_in_a_thread(objects) as url:
+        with origin_in_a_thread(objects) as url, FaultyStorage(server.url) as between:
+            patched.setenv("AWS_ENDPOINT_URL", between.url)
             for form in ("webdataset", "parquet"):
                 query = ["--split", "all", "--format", form, "--no-files", "--part-size", "20M", "--names", "id"]
                 place = f"s3://{BUCKET}/{PREFIX}/{form}"
                 done = run_cli("download", "--mirror", url, *query, "--savepath", place, "--json")
                 assert done.code == 0, done.stderr
                 assert json.loads(done.stdout)["downloaded"] == 320
+                REQUESTS[form] = Counter(method for method, _ in between.requests.elements())
+                between.requests.clear()
         yield server
 
 
@@ -99,6 +106,15 @@ def test_parquet_shards_and_tables_are_read_by_polars(storage: Seaweed) -> None:
     column = next(name for name, kind in images.schema.items() if kind == pl.Struct and "bytes" in _fields(kind))
     found = [hashlib.md5(each["bytes"]).digest() for each in images[column]]
     assert found == [_bytes(md5) for md5 in rows["MD5"]]
+
+
+def test_a_part_costs_as_many_requests_as_the_page_says(storage: Seaweed) -> None:
+    """Three PUTs and eight GETs or HEADs a part, and some forty requests a run; none for a single image."""
+    for form, requests in REQUESTS.items():
+        parts = len(json.loads(read(storage, f"{form}/shards.json"))["shards"])
+        assert 3 * parts <= requests["PUT"] <= 3 * parts + 15
+        assert requests["GET"] + requests["HEAD"] <= 8 * parts + 40
+        assert requests.total() < 11 * parts + 50
 
 
 def _fields(kind: Any) -> set[str]:
