@@ -10,6 +10,7 @@ folder, and those of a bucket if the verification is `deep`.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,11 @@ from oid_async.cluster.layout import (
     RECORDS,
     SHARD_LIST,
     SHARDS,
+    generation_key,
     plan_key,
     record_key,
 )
+from oid_async.cluster.published import Generation
 from oid_async.dataset.audit import FINDINGS, FindingKind
 from oid_async.dataset.place_files import BucketFiles, PlaceFiles, written_tables
 from oid_async.objects.store import ObjectInfo
@@ -76,6 +79,7 @@ class PlaceAudit:
         self._damaged_list: str | None = None
         self.parts = self._read_parts()
         self._there = {info.key: info for folder in (SHARDS, RECORDS, PLANS) for info in files.listing(folder)}
+        self.later = self._later_parts()
 
     @property
     def total(self) -> int:
@@ -106,7 +110,11 @@ class PlaceAudit:
                 rows.append(finding(key, "missing", "no such file", None))
         if not self._damaged_list:
             known = {part.shard.key for part in self.parts if part.shard is not None}
-            extra = (info for key, info in self._there.items() if key.startswith(f"{SHARDS}/") and key not in known)
+            extra = (
+                info
+                for key, info in self._there.items()
+                if key.startswith(f"{SHARDS}/") and key not in known and _part_of(key) not in self.later
+            )
             rows += [finding(info.key, "extra", f"{SHARD_LIST} does not list it", info.size, None) for info in extra]
         if not self.finished:
             there = ((name, self.files.size(name)) for name in _TABLES)
@@ -156,6 +164,17 @@ class PlaceAudit:
         what = "its ETag is another one, so it was written anew; --deep reads it"
         return [finding(key, "altered", what, found.size, size)]
 
+    def _later_parts(self) -> frozenset[str]:
+        """Return the names of the parts of generations that have begun since: the next end takes them in."""
+        names: set[str] = set()
+        number = 1 + max((part.generation for part in self.parts), default=-1)
+        while generation_key(number) in self._there:
+            with suppress(*DAMAGE):
+                generation = Generation.from_json(self.files.fetch(generation_key(number)).read_bytes())
+                names.update(part.name for part in generation.parts)
+            number += 1
+        return frozenset(names)
+
     def _state_keys(self) -> Iterator[str]:
         for part in self.parts if self.has_state else ():
             yield from (part.record, plan_key(part.generation, part.name))
@@ -182,6 +201,15 @@ def finding(
 ) -> tuple[object, ...]:
     """Return a row of FINDINGS of a file of a place, or of an image in it."""
     return kind, image_id, key.rpartition("/")[2], detail, size, expected, kind != "extra", key
+
+
+def _part_of(key: str) -> str:
+    """Return the name of the part whose shard has a key.
+
+    >>> _part_of("shards/train-000003~3f9a12c4.tar")
+    'train-000003'
+    """
+    return key.rpartition("/")[2].partition(".")[0].partition("~")[0]
 
 
 def _part(values: Mapping[str, Any]) -> PartEntry:

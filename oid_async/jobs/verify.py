@@ -103,7 +103,8 @@ class Verify:
         await in_thread(self._folder.refuse_links)
         if self._repair:
             raise refuse_repair(self._folder.path)
-        return await PlaceVerify(FolderFiles(self._folder), self._sink, deep=self._deep).run()
+        exports = await in_thread(self._audits_of_exports)
+        return await PlaceVerify(FolderFiles(self._folder), self._sink, deep=self._deep, exports=exports).run()
 
     async def _run(self) -> Verification:
         with read_lock(self._folder):

@@ -4,14 +4,15 @@ A listing tells of every shard, record and table whether it is there as it was p
 read in a few threads, a shard at a time in each, so that a verification can be cancelled between two.
 """
 
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Iterator, Sequence
+from itertools import chain, repeat
 from typing import Any
 
 import polars as pl
 
 from oid_async.cluster.layout import FINISHED, MANIFEST, PLANS, RECORDS, SHARDS
 from oid_async.concurrency import in_thread
+from oid_async.dataset.export_audit import EXPORTS, ExportAudit
 from oid_async.dataset.place_files import BucketFiles, PlaceFiles
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import InputError, UsageError
@@ -22,18 +23,23 @@ from oid_async.jobs.place_audit import PlaceAudit, finding, reads_all
 from oid_async.jobs.place_images import ImageAudit
 from oid_async.jobs.verification import Mending, Verification, check_batches
 
-_THREADS, _BUCKET_THREADS = 2, 8
+# Of a bucket each may have a shard on this disk.
+_THREADS, _BUCKET_THREADS = 2, 4
 _RECORDS_AT_ONCE = 32
 _NAMED = 3
 
 
 class PlaceVerify:
-    """One verification of one place. Of a bucket sizes and ETags are compared, with `deep` all bytes are read."""
+    """One verification of one place. Of a bucket sizes and ETags are compared, with `deep` all bytes are read.
 
-    def __init__(self, files: PlaceFiles, sink: Sink, *, deep: bool) -> None:
+    `exports`: the folder's exports, if they are to be checked, too.
+    """
+
+    def __init__(self, files: PlaceFiles, sink: Sink, *, deep: bool, exports: Sequence[ExportAudit] = ()) -> None:
         self._files = files
         self._sink = sink
         self._deep = deep
+        self._exports = exports
         self._reads = reads_all(files, deep=deep)
 
     async def run(self) -> Verification:
@@ -47,11 +53,19 @@ class PlaceVerify:
     async def _run(self) -> Verification:
         self._sink(Stage("looking for the files"))
         audit = await in_thread(self._look)
+        if audit.later:
+            self._sink(
+                Note(
+                    f"{self._files.place}: a further round of {len(audit.later)} parts has begun, which its manifest "
+                    "does not have yet; run the same download again, unless it is on"
+                )
+            )
         frames = [await in_thread(audit.listed)]
         images, unreadable = await in_thread(self._open, audit)
         frames.append(unreadable)
         if images is not None:
             frames.append(await in_thread(images.check_manifest))
+        frames += [await in_thread(export.others) for export in self._exports]
         threads = _BUCKET_THREADS if isinstance(self._files, BucketFiles) else _THREADS
         batches, total = self._batches(audit, images)
         frames += await check_batches(batches, total, self._sink, threads)
@@ -62,7 +76,7 @@ class PlaceVerify:
             checked=0 if images is None else images.total,
             unselected=0,
             unhashed=0 if images is None else images.unhashed,
-            files=audit.total,
+            files=audit.total + sum(export.total for export in self._exports),
             mending=Mending(tuple(_advice(audit, found)), tuple(_to_remove(audit, found))),
         )
 
@@ -96,6 +110,9 @@ class PlaceVerify:
             starts = range(0, len(records), _RECORDS_AT_ONCE)
             batches.append((images.check_record, records[start : start + _RECORDS_AT_ONCE]) for start in starts)
             total += len(shards) + len(records)
+        for export in self._exports:
+            batches.append(zip(repeat(export.check), export.batches()))
+            total += export.total
         return chain(*batches), total
 
 
@@ -112,7 +129,7 @@ def _damaged(found: pl.DataFrame) -> set[str]:
 
 
 def _is_table(key: str) -> bool:
-    return not key.startswith((f"{SHARDS}/", f"{RECORDS}/", f"{PLANS}/"))
+    return not key.startswith((f"{SHARDS}/", f"{RECORDS}/", f"{PLANS}/", f"{EXPORTS}/"))
 
 
 def _to_remove(audit: PlaceAudit, found: pl.DataFrame) -> list[str]:
@@ -140,6 +157,8 @@ def _advice(audit: PlaceAudit, found: pl.DataFrame) -> list[str]:
             f"what is missing of {PLANS} cannot be made again: shards and tables that are whole stay so, but to make "
             "others have the set again at another place"
         )
+    if any(key.startswith(f"{EXPORTS}/") for key in _damaged(found)):
+        lines.append("an export that is damaged is made anew by exporting again")
     if len(found.filter(kind="extra")):
         lines.append("what is extra no reader looks at; remove it, or leave it")
     return lines

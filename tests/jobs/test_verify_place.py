@@ -8,10 +8,12 @@ from typing import Any
 
 import polars as pl
 import pytest
+from support.notes import notes_into
 from support.places import make_place, note_files, replace_bytes
 from support.saved import SavedBox, SavedFolder, SavedImage
 
 import oid_async
+from oid_async.cluster.published import Generation, Part
 from oid_async.dataset.place_files import BucketFiles
 from oid_async.errors import InputError, UsageError
 from oid_async.events import ignore
@@ -134,6 +136,18 @@ def test_without_its_lists_nothing_passes_as_whole(place: Path) -> None:
     found = verified(place)
     assert {kind for kind, _ in kinds(found)} == {"unchecked"}
     assert ("unchecked", "manifest.parquet") in kinds(found)
+
+
+def test_a_further_round_that_has_begun_is_no_finding(place: Path) -> None:
+    """Shards of a generation that was published since the end are not extra; it is said that they are there."""
+    plan = place / ".oid_async" / "plan"
+    plan.joinpath("01.json").write_bytes(Generation(1, [Part(1, "train", 1, 1, 1, "0" * 32)]).to_json())
+    (place / "shards" / "train-000001.tar").write_bytes(b"x")
+    (place / "shards" / "train-000002.tar").write_bytes(b"x")
+    said: list[str] = []
+    found = asyncio.run(oid_async.verify(savepath=place, on_event=notes_into(said)))
+    assert kinds(found) == [("extra", "shards/train-000002.tar")]
+    assert any("a further round of 1 parts has begun" in line for line in said)
 
 
 def test_a_repair_says_what_to_do_instead(place: Path) -> None:
