@@ -202,14 +202,19 @@ def _last_rows(rows: pl.DataFrame) -> pl.DataFrame:
     """
     rows = rows.sort(KEY, _GENERATION)
     is_last = pl.col(KEY).ne_missing(pl.col(KEY).shift(-1))
-    latest = rows.filter(is_last)
-    if len(latest) == len(rows):
+    latest, earlier = rows.filter(is_last), rows.filter(~is_last)
+    waited = earlier.filter(Status="pending").get_column(KEY).unique()
+    if not len(waited):
         return latest
-    # How many rows that are not pending stand before a row of the same image: as many as before the last one.
+    # Of the images that have waited: how many rows that are not pending stand before one, as many as before the last?
     ended = (pl.col("Status") != "pending").cast(pl.UInt32)
     before = (ended.cum_sum() - ended).over(KEY)
-    attempts = pl.when(before == before.max().over(KEY)).then("Attempts").sum().over(KEY)
-    return rows.with_columns(Attempts=attempts).filter(is_last)
+    of_these = rows.lazy().select(KEY, "Status", "Attempts").filter(pl.col(KEY).is_in(waited.implode()))
+    together = (
+        of_these.filter(before == before.max().over(KEY)).group_by(KEY).agg(all_attempts=pl.col("Attempts").sum())
+    )
+    latest = latest.join(together.collect(), on=KEY, how="left", maintain_order="left")
+    return latest.with_columns(Attempts=pl.coalesce("all_attempts", "Attempts")).drop("all_attempts")
 
 
 def _table(kind: Kind, values: Mapping[str, Any]) -> AnnotationTable:

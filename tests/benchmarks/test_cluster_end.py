@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 PROGRAM = Path(__file__).resolve().parents[2] / "benchmarks" / "cluster_end.py"
-IMAGES, BOXES = 300_000, 600_000
+IMAGES, BOXES = 200_000, 400_000
 # The program alone takes 60; a span of images with all that is made of it, whatever the number of images, some 220.
 MOST_MB = 400
 
 
 @pytest.mark.slow
 def test_the_end_holds_a_span_of_images(tmp_path: Path) -> None:
-    """300,000 images in 350 parts are merged in less than 400 MB, each once; a second end has nothing to do."""
-    words = ("--images", IMAGES, "--parts", 350, "--boxes", BOXES, "--work-dir", tmp_path)
+    """200,000 images in 235 parts are merged in less than 400 MB, each once; a second end has nothing to do."""
+    words = ("--images", IMAGES, "--parts", 235, "--boxes", BOXES, "--work-dir", tmp_path)
     done = subprocess.run(
         [sys.executable, PROGRAM, *map(str, words)], capture_output=True, text=True, timeout=115, check=False
     )
