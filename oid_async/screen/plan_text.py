@@ -34,12 +34,15 @@ def announce(plan: Plan) -> str:
 def _parts(plan: Plan) -> str:
     """Return in which parts, to where and by whom images are fetched past one machine."""
     parts = plan.parts
-    alone = ", one after the other by one alone, as a rate cap holds" if parts["capped"] else ""
     if "left" not in parts:
+        alone = ", one after the other by one alone, as a rate cap holds" if parts["capped"] else ""
         return f" in about {counted(parts['count'], 'part')} to {parts['place']}{alone}"
+    who = parts["engine"]
+    if parts["capped"]:
+        who = f"one of {who} alone, as a rate cap holds" if "worker" in who else f"{who} alone, as a rate cap holds"
     of = "" if parts["left"] == parts["count"] else f" of {parts['count']}"
     noun = "part" if parts["left"] == 1 and not of else "parts"
-    return f" in {parts['left']}{of} {noun} to {parts['place']}, by {parts['engine']}{alone}"
+    return f" in {parts['left']}{of} {noun} to {parts['place']}, by {who}"
 
 
 def plan_lines(plan: Plan) -> list[str]:

@@ -186,7 +186,7 @@ async def test_with_a_rate_one_worker_asks(mirror: Path, tmp_path: Path) -> None
         words = ("--mirror", url, "--rate", "20")
         code, report, said = await run(tmp_path / "place", "--cluster", "local:3", *words)
     assert (code, report["failed"]) == (0, 0)
-    assert "by one alone, as a rate cap holds" in said
+    assert "by one of 3 workers on this machine alone, as a rate cap holds" in said
     assert time.monotonic() - since > sum(images(asked).values()) / 20 - 1
 
 

@@ -256,7 +256,6 @@ class DistributedRun:
             return
         from oid_async.cluster.dask_engine import DaskEngine
 
-        self._sink(Stage("starting the workers" if cluster.startswith("local:") else f"joining {cluster}"))
         async with DaskEngine(cluster, settings, lambda text: self._sink(Note(text))) as dask:
             yield dask
 
