@@ -132,7 +132,7 @@ class MergedTables:
             )
             for part in span.parts
         ]
-        frame = _last_rows(pl.concat(self._read(span, rows)))
+        frame = last_rows(pl.concat(self._read(span, rows)))
         if not frame.get_column(KEY).equals(span.keys):
             raise AssertionError("an image has no row in the records, or two")
         offset = pl.col("Offset")
@@ -194,7 +194,7 @@ class MergedTables:
             failures_of_attached(rows, "MaskPath").write_csv(self.file(MASK_FAILURES))
 
 
-def _last_rows(rows: pl.DataFrame) -> pl.DataFrame:
+def last_rows(rows: pl.DataFrame) -> pl.DataFrame:
     """Return the row of the latest generation of each image, in order of KEY.
 
     Its Attempts are those of its other sources, too: they were asked in the generations before, after which it was

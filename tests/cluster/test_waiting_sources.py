@@ -15,12 +15,14 @@ from support.slow_origin import origin_in_a_thread
 import oid_async
 from oid_async.cluster.asking import Asking
 from oid_async.cluster.finish import finish
+from oid_async.cluster.merged_tables import last_rows
 from oid_async.cluster.next_generation import Next
 from oid_async.cluster.published import Part
 from oid_async.cluster.work import WorkSettings
 from oid_async.concurrency import in_thread
 from oid_async.events import ignore
 from oid_async.objects.store import Objects
+from oid_async.openimages.ids import KEY
 
 pytestmark = pytest.mark.cluster
 IDS = [f"{number:016x}" for number in range(1, 13)]
@@ -86,3 +88,28 @@ async def test_sources_that_wait_end_as_on_one_machine(tmp_path: Path, monkeypat
         assert (place / name).read_bytes() == (one / name).read_bytes()
     manifest = pl.read_parquet(place / "manifest.parquet").drop("Shard", "ShardOffset")
     assert manifest.equals(pl.read_parquet(one / "manifest.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "attempts"),
+    [
+        (["failed 1"], 1),
+        (["pending 1", "failed 2"], 3),
+        (["pending 1", "pending 2", "failed 4"], 7),
+        (["pending 1", "failed 2", "failed 3"], 3),
+        (["failed 5", "pending 1", "ok 2"], 3),
+    ],
+)
+def test_attempts_are_those_of_all_sources_since_the_last_outcome(rows: list[str], attempts: int) -> None:
+    """An image that waits has no outcome yet: what was sent for it before belongs to the next one."""
+    words = [row.split() for row in rows]
+    frame = pl.DataFrame(
+        {
+            KEY: [7] * len(rows) + [9],
+            "__generation": [*range(len(rows)), 0],
+            "Status": [status for status, _ in words] + ["ok"],
+            "Attempts": [int(number) for _, number in words] + [1],
+        }
+    )
+    latest = last_rows(frame.sample(fraction=1, shuffle=True, seed=1))
+    assert latest.select(KEY, "Status", "Attempts").rows() == [(7, words[-1][0], attempts), (9, "ok", 1)]
