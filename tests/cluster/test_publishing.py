@@ -16,6 +16,8 @@ from oid_async.errors import InputError, UsageError
 from oid_async.events import Event, Note
 from oid_async.jobs.distributing.publish import Published
 from oid_async.objects.store import ObjectInfo, Objects
+from oid_async.openimages.ids import KEY
+from oid_async.store.annotation_rows import AnnotationRows
 
 MB = 1_000_000
 pytestmark = pytest.mark.cluster
@@ -200,6 +202,26 @@ async def test_one_id_in_two_splits_is_two_images(small: Path, objects: Objects)
     assert published.query.by_split
     assert [(part.name, part.images) for part in published.first.parts] == [("train-000000", 2), ("test-000000", 1)]
     assert rows_of(objects, published).get_column("FileName").n_unique() == 3
+
+
+async def test_twins_have_the_rows_of_their_split(objects: Objects, tmp_path: Path) -> None:
+    """In the part, and as a worker reads them from there."""
+    twins = [Image(IDS[0], split="train"), Image(IDS[0], name="other.jpg", split="test"), Image(IDS[1])]
+    boxes = [Box(IDS[0], "/m/1"), Box(IDS[1], "/m/1"), Box(IDS[0], "/m/2", split="test"), Box(IDS[0], "/m/1", "0.5")]
+    mirror = Dataset(CLASSES, twins, boxes).publish(tmp_path / "mirror")
+    published = await publish_plan(objects, mirror, splits=("train", "test"))
+    found = {
+        part.name: [[row["LabelName"] for row in rows] for rows in get_part(objects, part)[0].get_column("bbox")]
+        for part in published.first.parts
+    }
+    assert found == {"train-000000": [["/m/1", "/m/1"], ["/m/1"]], "test-000000": [["/m/2"]]}
+    for part in published.first.parts:
+        file = PartFile(tmp_path / "place" / part.plan_key, published.query)
+        (saved,) = file.annotations(tmp_path / part.name)
+        keys = file.images().get_column(KEY)
+        rows = AnnotationRows(saved, file.ids, lambda keys=keys: keys, tmp_path)  # type: ignore[misc]
+        labels = rows.of(keys, keys).collect().get_column("LabelName").to_list()
+        assert labels == [label for labels in found[part.name] for label in labels]
 
 
 async def test_tables_of_ones_own_keep_their_rows(small: Path, tmp_path: Path, objects: Objects) -> None:
