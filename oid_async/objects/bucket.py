@@ -58,10 +58,11 @@ class BucketStorage:
 
     def check(self) -> None:
         """Raise UsageError for a bucket that cannot be used; makes one request, and waits for half a minute at most."""
+        refuse_forked_child()
+        # Before the import: without the extra there is no obstore, and this says so.
+        store = open_store(self._bucket, self._endpoint_url, _CHECK)
         import obstore
 
-        refuse_forked_child()
-        store = open_store(self._bucket, self._endpoint_url, _CHECK)
         try:
             next(iter(obstore.list(store, chunk_size=1)), None)
         except Exception as error:
