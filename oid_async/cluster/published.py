@@ -103,7 +103,8 @@ class PublishedQuery:
     `digest` is that of query.json and of the manifest, `samples` tells in addition how samples are made: both must be
     those of who works there. `query` is the content of query.json; `sources` are asked in this order. `kinds` has of
     each kind to save, in order: `labels` whose rows are saved (None: all), `class_names` of labels, the published
-    `columns` of its rows. `hexadecimal`, `by_split` say how ImageIDs become keys.
+    `columns` of its rows. `hexadecimal`, `by_split` say how ImageIDs become keys; `max_side` is the longest side, in
+    pixels, of the images in shards, None: they are as they were fetched.
     """
 
     digest: str
@@ -115,6 +116,7 @@ class PublishedQuery:
     hexadecimal: bool = True
     by_split: bool = False
     samples: str = ""
+    max_side: int | None = None
 
     @property
     def ending(self) -> str:

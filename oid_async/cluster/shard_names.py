@@ -53,8 +53,12 @@ class PartShard:
 
 
 def shard_list(query: PublishedQuery, shards: Iterable[PartShard]) -> bytes:
-    """Return shards.json: the shard of every part, an entry a line, by split, then by number."""
-    head = json.dumps({"digest": query.digest, "format": query.format})
+    """Return shards.json: the shard of every part, an entry a line, by split, then by number.
+
+    `max_side` is there if images were made smaller for their shards.
+    """
+    facts = {"digest": query.digest, "format": query.format}
+    head = json.dumps(facts | ({} if query.max_side is None else {"max_side": query.max_side}))
     lines = ",\n".join(json.dumps(shard.as_listed()) for shard in sorted(shards, key=_order))
     return f'{head[:-1]}, "shards": [\n{lines}\n]}}\n'.encode()
 

@@ -246,6 +246,13 @@ def counted_masks(files: PlaceFiles) -> dict[str, int]:
     return masks | {"present": masks.get("present", 0) + masks.get("downloaded", 0), "downloaded": 0} if masks else {}
 
 
+def stored_side(files: PlaceFiles) -> int | None:
+    """Return the longest side, in pixels, that shards.json says images were made smaller to, None if they were not."""
+    listed = read_json(files.fetch("shards.json"))
+    side = listed.get("max_side") if isinstance(listed, dict) else None
+    return side if isinstance(side, int) and side > 0 else None
+
+
 def written_tables(files: PlaceFiles) -> dict[str, tuple[int, str, str | None]]:
     """Return bytes, MD5 (hexadecimal) and ETag of each table that the place's last end has written; none is known: {}.
 

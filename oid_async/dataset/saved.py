@@ -13,7 +13,7 @@ import polars as pl
 
 from oid_async.dataset.image_store import ImageFiles, ImagesBeingPacked, ImageShards, ImageStore
 from oid_async.dataset.packed_images import SHARD_SCHEMA, PackedImages
-from oid_async.dataset.place_files import PlaceFiles, counted_masks
+from oid_async.dataset.place_files import PlaceFiles, counted_masks, stored_side
 from oid_async.dataset.query_file import read_query_file
 from oid_async.dataset.tables import SavedTable
 from oid_async.errors import InputError
@@ -350,13 +350,7 @@ class SavedDataset:
 
         Width, Height, Bytes and MD5 of the manifest are those of the image that was fetched.
         """
-        if self.files is None:
-            return None
-        try:
-            side = self.query["query"].get("max_side")
-        except (InputError, KeyError, TypeError, AttributeError):
-            return None
-        return side if isinstance(side, int) and side > 0 else None
+        return None if self.files is None else stored_side(self.files)
 
     @cached_property
     def packed_images(self) -> PackedImages | None:

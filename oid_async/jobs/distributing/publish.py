@@ -105,6 +105,7 @@ class _Publisher:
         query = PublishedQuery(
             digest=self._digest,
             samples=self._samples,
+            max_side=options.max_side,
             format=options.format or "webdataset",
             part_size=self._part_size,
             sources=self._sources,
