@@ -6,6 +6,7 @@ holds. A process of its own program, not one that `multiprocessing` spawns: that
 
 import asyncio
 import os
+import shutil
 import sys
 import threading
 from contextlib import suppress
@@ -42,6 +43,8 @@ async def _work(address: str, name: str, folder: str) -> None:
         for plugin in list(worker.plugins.values()):
             if hasattr(plugin, "teardown") and plugin.name.startswith("oid-async-"):
                 await plugin.teardown(worker)
+        # A run that was killed does not do it.
+        await asyncio.to_thread(shutil.rmtree, folder, True)
         os._exit(0)
 
 
