@@ -94,7 +94,7 @@ class DistributedRun:
 
     async def _go_through(self, query: PublishedQuery, generations: list[Generation], settings: WorkSettings) -> bool:
         """Carry out one generation after the other; return whether nothing is left, also for nobody else."""
-        generations = [self._as_asked(generation) for generation in generations]
+        generations = [*generations[:-1], await self._as_asked(generations[-1])]
         left = await in_thread(parts_to_do, self._objects, generations[-1])
         # A run that finds all done asks for what has failed; what fails in this run is a matter of the next one.
         retries = not left
@@ -115,14 +115,20 @@ class DistributedRun:
                 if following is None:
                     return True
                 retries = False
-                following = self._as_asked(following)
+                following = await self._as_asked(following)
                 generations.append(following)
                 left = await in_thread(parts_to_do, self._objects, following)
                 await self._say_generation(following, left)
 
-    def _as_asked(self, generation: Generation) -> Generation:
-        """Return a generation as this run asks: with --rate one task alone, also if it was published without."""
-        return replace(generation, capped=generation.capped or bool(self._options.rate))
+    async def _as_asked(self, generation: Generation) -> Generation:
+        """Return a generation as this run asks: by one task alone if any host has a cap now, whatever held before.
+
+        That is so with --rate, and where a run with --rate 0 has published what this one would ask of capped hosts.
+        """
+        rate = self._options.rate
+        begun = await in_thread(read_begun, self._objects, generation.number)
+        was_free = begun is not None and begun.rate == 0 and rate is None
+        return replace(generation, capped=generation.capped or bool(rate) or was_free)
 
     async def _carry_out(self, engine: Engine, generation: Generation) -> None:
         """Carry out the parts of a generation that have no record. Raises StorageError for those that cannot be."""
