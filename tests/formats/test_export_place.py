@@ -90,3 +90,15 @@ def test_few_images_of_a_place_are_exported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"test-000000\.tar: it is not there"):
         asyncio.run(oid_async.export(savepath=place, format="yolo", out=tmp_path / "none", edited=True))
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("kind", ["webdataset", "parquet"])
+def test_images_made_smaller_for_their_shards_have_their_own_size(kind: str, files: Path, tmp_path: Path) -> None:
+    """An export of them is one of the files at that size; a verification looks for no bytes of the larger ones."""
+    place = asyncio.run(make_place(files, tmp_path / "place", kind, max_side=100))
+    assert asyncio.run(oid_async.verify(savepath=place, deep=True)).clean
+    for format in ("coco", "webdataset"):
+        asyncio.run(oid_async.export(savepath=place, format=format, out=tmp_path / format / "place"))
+        asyncio.run(oid_async.export(savepath=files, format=format, out=tmp_path / format / "files", max_side=100))
+        assert content(tmp_path / format / "place") == content(tmp_path / format / "files")

@@ -25,10 +25,12 @@ _COPIED = ("ATTRIBUTION.csv", "failures.csv", "bad_rows.csv", "bbox/label_data.c
 _NO_TABLE = (".oid_async", "shards")
 
 
-async def make_place(source: Path, place: Path, format: str = "webdataset", shard_size: str = "100K") -> Path:
+async def make_place(
+    source: Path, place: Path, format: str = "webdataset", shard_size: str = "100K", max_side: int | None = None
+) -> Path:
     """Make a finished place of a folder of files: its tables, its images in shards, plan and records."""
     out = place.with_name(f"{place.name}-shards")
-    await oid_async.export(savepath=source, format=format, out=out, shard_size=shard_size)
+    await oid_async.export(savepath=source, format=format, out=out, shard_size=shard_size, max_side=max_side)
     (place / "shards").mkdir(parents=True)
     ending = "tar" if format == "webdataset" else "parquet"
     where, listed = [], []
@@ -45,7 +47,8 @@ async def make_place(source: Path, place: Path, format: str = "webdataset", shar
         listed[-1] |= {"etag": md5, "samples": len(found)}
     shutil.rmtree(out)
     digest = _write_tables(source, place, where)
-    (place / SHARD_LIST).write_text(json.dumps({"digest": digest, "format": format, "shards": listed}))
+    facts = {"digest": digest, "format": format} | ({} if max_side is None else {"max_side": max_side})
+    (place / SHARD_LIST).write_text(json.dumps(facts | {"shards": listed}))
     _publish(place, digest, format, listed)
     note_files(place)
     return place
