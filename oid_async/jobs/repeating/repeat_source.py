@@ -19,7 +19,8 @@ from oid_async.jobs.opening import is_place
 from oid_async.jobs.repeating.repeat_plan import SavedSet
 from oid_async.jobs.stored_query import shards_of
 from oid_async.openimages.vocabulary import SOURCES, Source
-from oid_async.options.paths import read_path
+from oid_async.options.paths import read_path, url_scheme
+from oid_async.options.places import BUCKET_SCHEMES, as_folder, read_place
 from oid_async.store.disk import read_plain
 from oid_async.store.folder import Folder, packed_in
 
@@ -43,6 +44,8 @@ class RepeatSource:
     @classmethod
     def find(cls, source: str | os.PathLike[str]) -> "RepeatSource":
         """Say what a source is. Raises UsageError for nothing, InputError for what is none of the three."""
+        if url_scheme(str(source)) in BUCKET_SCHEMES:
+            as_folder(read_place("SOURCE", source), "repeat")
         path = Path(read_path("SOURCE", source))
         with input_errors(path):
             return cls._of(path)
