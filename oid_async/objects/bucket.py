@@ -24,6 +24,7 @@ from oid_async.objects.values import BLOCK_BYTES, ExistsError, MissingError, Obj
 from oid_async.options.places import Bucket
 
 if TYPE_CHECKING:
+    from obstore import GetOptions
     from obstore.store import ObjectStore
 
 Result = TypeVar("Result")
@@ -39,7 +40,12 @@ _READ_BYTES = 64 << 20
 # For how long a request is sent anew while the storage fails; the first and the longest pause between two, seconds.
 _PATIENCE_S, _PAUSE_S, _LONGEST_PAUSE_S = 180.0, 0.2, 10.0
 _LEAST_TRIES = 3
+_MOST_CHANGES = 5
 _CHECK = Patience(timeout_s=10, retries=2, for_s=10)
+
+
+class _ChangedError(Exception):
+    """An object is not the one any more that was begun to be read."""
 
 
 class BucketStorage:
@@ -114,11 +120,15 @@ class BucketStorage:
 
     def get_file(self, key: str, path: Path) -> ObjectInfo:
         """Write the bytes of an object to a file, in blocks. Raises MissingError, StorageError for a full disk."""
-        info, blocks = self._blocks(key)
-        with storage_errors(path), path.open("wb") as file:
-            for block in blocks:
-                file.write(block)
-        return info
+
+        def read() -> ObjectInfo:
+            info, blocks = self._blocks(key)
+            with storage_errors(path), path.open("wb") as file:
+                for block in blocks:
+                    file.write(block)
+            return info
+
+        return self._unchanged(key, read)
 
     def get_ranges(self, key: str, starts: Sequence[int], sizes: Sequence[int]) -> list[bytes]:
         """Return ranges of an object; neighbours come by one request. Raises MissingError."""
@@ -140,10 +150,14 @@ class BucketStorage:
 
     def md5(self, key: str) -> str:
         """Return the MD5 of an object, hexadecimal, by reading it. Raises MissingError."""
-        digest = hashlib.md5(usedforsecurity=False)
-        for block in self._blocks(key)[1]:
-            digest.update(block)
-        return digest.hexdigest()
+
+        def read() -> str:
+            digest = hashlib.md5(usedforsecurity=False)
+            for block in self._blocks(key)[1]:
+                digest.update(block)
+            return digest.hexdigest()
+
+        return self._unchanged(key, read)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield the objects below a folder's name."""
@@ -193,16 +207,26 @@ class BucketStorage:
         """Return what is known of an object, and its bytes in blocks. Raises MissingError."""
         import obstore
 
-        info = self.head(key)
-        if info is None:
-            raise MissingError(key)
+        found = self._tried("be read", key, lambda: obstore.head(self._store(), key))
+        size, etag = found["size"], found["e_tag"]
+        # Of an object that is replaced meanwhile no blocks of the old and the new one come together.
+        unchanged: GetOptions = {"if_match": etag} if etag is not None and etag.startswith('"') else {}
 
         def block(start: int) -> bytes:
-            end = min(start + BLOCK_BYTES, info.size)
+            options: GetOptions = {**unchanged, "range": (start, min(start + BLOCK_BYTES, size))}
             store = self._store(BLOCK_BYTES)
-            return self._tried("be read", key, lambda: bytes(obstore.get_range(store, key, start=start, end=end)))
+            return self._tried("be read", key, lambda: bytes(obstore.get(store, key, options=options).bytes()))
 
-        return info, (block(start) for start in range(0, info.size, BLOCK_BYTES))
+        return ObjectInfo(key, size, bare(etag)), (block(start) for start in range(0, size, BLOCK_BYTES))
+
+    def _unchanged(self, key: str, read: Callable[[], Result]) -> Result:
+        """Read an object in blocks; from its beginning again if it is replaced meanwhile."""
+        for _ in range(_MOST_CHANGES):
+            try:
+                return read()
+            except _ChangedError:
+                continue
+        raise StorageError(f"{self._bucket}/{key}: it is replaced again and again while it is read; try again later")
 
     def _store(self, size: int = 0) -> "ObjectStore":
         """Return the client for requests that carry so many bytes: its timeout covers the whole of one."""
@@ -227,6 +251,8 @@ class BucketStorage:
                 return call()
             except obstore.exceptions.AlreadyExistsError:
                 raise ExistsError(key) from None
+            except obstore.exceptions.PreconditionError:
+                raise _ChangedError(key) from None
             except OidError:
                 raise
             except Exception as error:

@@ -130,6 +130,8 @@ def _by_status(error: Exception, action: str) -> str:
         return f"not allowed to {_active(action)} ({answer or 'access denied'}); give {{keys}} that right"
     if status == 404 or isinstance(error, FileNotFoundError):
         return f"it cannot {action} ({answer or 'not found'}); check the {{bucket}}'s name and {{endpoint}}"
+    if status in _PASSING_STATUS:
+        return f"it cannot {action}: the storage fails again and again ({answer}); wait, or see to it"
     if answer:
         return f"it cannot {action}: the storage answers {answer}; {{check}}"
     return f"it cannot {action}: the storage's answer is not understood ({type(error).__name__}); {{check}}"

@@ -1,9 +1,11 @@
 """What is promised of objects holds in a folder and in a bucket of a real S3 server alike."""
 
 import hashlib
+import itertools
 import os
 import pickle
 import random
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from support.faulty_storage import FaultyStorage
 from support.seaweed import Seaweed
 
-from oid_async.errors import UsageError
+from oid_async.errors import StorageError, UsageError
 from oid_async.objects import bucket as buckets
 from oid_async.objects import store
 from oid_async.objects.store import ExistsError, MissingError, Objects
@@ -123,6 +125,37 @@ def test_objects_go_to_other_processes_without_credentials(objects: Objects, mon
     pickled = pickle.dumps(objects)
     assert b"secret" not in pickled
     assert pickle.loads(pickled).get("a") == b"b"
+
+
+def test_an_object_that_is_replaced_while_it_is_read_is_one_of_the_two(
+    objects: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of both never come together."""
+    monkeypatch.setattr(buckets, "BLOCK_BYTES", 100)
+    objects.put("a", b"1" * 1000)
+    stop = threading.Event()
+
+    def replace() -> None:
+        for number in itertools.cycle(b"23"):
+            if stop.wait(0.005):
+                return
+            objects.put("a", bytes([number]) * (1000 + number))
+
+    writer = threading.Thread(target=replace)
+    writer.start()
+    try:
+        for _ in range(20):
+            try:
+                size = objects.get_file("a", tmp_path / "copy").size
+            except StorageError:
+                continue  # replaced at each of five tries
+            body = (tmp_path / "copy").read_bytes()
+            assert len(body) == size
+            assert len(set(body)) == 1
+    finally:
+        stop.set()
+        writer.join()
+    assert objects.get_file("a", tmp_path / "copy").size > 1000
 
 
 def test_a_create_that_met_another_one_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
