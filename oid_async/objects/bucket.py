@@ -63,21 +63,31 @@ class BucketStorage:
         self._closed.set()
 
     def check(self) -> None:
-        """Raise UsageError for a bucket that cannot be used; makes one request, and waits for half a minute at most."""
+        """Raise UsageError for a bucket that cannot be used; waits for half a minute at most.
+
+        It makes one request, and more only if that fails by what may pass.
+        """
         refuse_forked_child()
         # Before the import: without the extra there is no obstore, and this says so.
         store = open_store(self._bucket, self._endpoint_url, _CHECK)
         import obstore
 
-        try:
-            next(iter(obstore.list(store, chunk_size=1)), None)
-        except Exception as error:
-            url = configured_url(self._bucket, self._endpoint_url)
-            refused = refusal(error, self._bucket, url, "be listed", is_check=True)
-            if url is None and self._bucket.scheme == "s3" and "another region" in str(refused):
-                region = bucket_region(self._bucket.name)
-                refused = UsageError(f"{refused}{(region and f' (it is in {region})') or ''}")
-            raise refused from None
+        give_up = time.monotonic() + _CHECK.for_s
+        for tries in count(1):
+            try:
+                next(iter(obstore.list(store, chunk_size=1)), None)
+                return
+            except Exception as error:
+                # A storage that fails now and then is no wrong one; the library does not send a list anew by itself.
+                if tries < _LEAST_TRIES and is_passing(error) and time.monotonic() < give_up:
+                    time.sleep(_PAUSE_S)
+                    continue
+                url = configured_url(self._bucket, self._endpoint_url)
+                refused = refusal(error, self._bucket, url, "be listed", is_check=True)
+                if url is None and self._bucket.scheme == "s3" and "another region" in str(refused):
+                    region = bucket_region(self._bucket.name)
+                    refused = UsageError(f"{refused}{(region and f' (it is in {region})') or ''}")
+                raise refused from None
 
     def create(self, key: str, body: bytes | Path) -> str | None:
         """Write an object if its key is free. Raises ExistsError, whatever bytes are there: maybe these very ones."""

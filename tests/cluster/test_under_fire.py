@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -30,10 +31,12 @@ from support.cluster_runs import (
     recorded_parts,
     small_dataset,
 )
-from support.faulty_storage import FaultyStorage
+from support.faulty_storage import Fault, FaultyStorage
 from support.seaweed import Seaweed, seaweed
 
 from oid_async import download
+from oid_async.objects.store import Objects
+from oid_async.options.places import Bucket
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -42,6 +45,7 @@ IMAGES = 180
 # How many rounds the slow tests take; the quick ones take 3.
 ROUNDS = int(os.environ.get("OID_ASYNC_ROUNDS", "50"))
 DASK = "distributed.cli.dask"
+RESETS: tuple[Fault, ...] = ("reset",)
 NewPlace = Callable[[str], Place]
 
 
@@ -172,6 +176,22 @@ def faulty_round(field: Field, server: Seaweed, name: str, number: int) -> str:
     with FaultyStorage(server.url, share=0.1, seed=number) as faulty:
         done = killed_round(field, bucket_place(server, name, faulty.url), number)
         return f"{done}, storage: {sum(faulty.requests.values())} requests, {dict(faulty.faults)}"
+
+
+def test_a_reset_before_the_start_is_no_wrong_storage(server: Seaweed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is reset while the place is checked is tried again."""
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    with FaultyStorage(server.url, share=1.0, kinds=RESETS) as faulty:
+
+        def heal() -> None:
+            while not faulty.faults:
+                time.sleep(0.01)
+            faulty.share = 0.0
+
+        threading.Thread(target=heal, daemon=True).start()
+        Objects(Bucket("s3", "fire"), endpoint_url=faulty.url).check()
+        assert faulty.faults["reset"] > 0
 
 
 def test_a_killed_driver_is_run_again(field: Field, new_place: NewPlace) -> None:
