@@ -167,6 +167,15 @@ async def test_an_interrupt_ends_within_five_seconds(tmp_path: Path) -> None:
     assert children() == []
 
 
+def _wait_for(port: int) -> None:
+    """Wait until something listens there."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.1)
+
+
 @contextmanager
 def dask(*words: str) -> Iterator[tuple[str, subprocess.Popen[bytes], list[subprocess.Popen[bytes]]]]:
     """Play a cluster that somebody has started: yield address, scheduler and workers."""
@@ -185,6 +194,7 @@ def dask(*words: str) -> Iterator[tuple[str, subprocess.Popen[bytes], list[subpr
     worker = ("--nthreads", "2", "--no-nanny", *host)
     workers = [start("dask_worker", address, "--name", name, *worker) for name in words]
     try:
+        _wait_for(int(port))
         yield address, scheduler, workers
     finally:
         for process in (*workers, scheduler):
