@@ -182,7 +182,7 @@ def dask(*words: str) -> Iterator[tuple[str, subprocess.Popen[bytes], list[subpr
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    every = ["timeout", "100", sys.executable, "-m", "distributed.cli."]
+    every = ["timeout", "-k", "2", "100", sys.executable, "-m", "distributed.cli."]
 
     def start(program: str, *more: str) -> subprocess.Popen[bytes]:
         command = [*every[:-1], every[-1] + program, *more]
