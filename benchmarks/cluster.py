@@ -147,8 +147,11 @@ def run_once(
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=harness.clean_environment() | place.env
     )
-    with Watch(process.pid) as watch:
-        stdout, stderr = process.communicate(timeout=args.timeout)
+    try:
+        with Watch(process.pid) as watch:
+            stdout, stderr = process.communicate(timeout=args.timeout)
+    finally:
+        process.kill()  # its workers end with it
     ended = time.time()
     if process.returncode or json.loads(stdout)["downloaded"] != images:
         raise BenchError(f"exit code {process.returncode}: {stderr[-2000:]} {stdout[-2000:]}")
