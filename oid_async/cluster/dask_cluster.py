@@ -34,7 +34,14 @@ async def local_cluster(count: int) -> AsyncIterator[tuple[Client, LocalWorkers]
     plain = Security(require_encryption=False)
     with tempfile.TemporaryDirectory(prefix="oid-async-dask-", ignore_cleanup_errors=True) as folder:
         scheduler = Scheduler(
-            host="127.0.0.1", port=0, protocol="tcp", security=plain, dashboard=False, dashboard_address="127.0.0.1:0"
+            host="127.0.0.1",
+            port=0,
+            protocol="tcp",
+            security=plain,
+            dashboard=False,
+            dashboard_address="127.0.0.1:0",
+            # Else it makes a folder in TMPDIR, and leaves it there.
+            local_directory=folder,
         )
         await scheduler
         try:
