@@ -16,7 +16,7 @@ from oid_async.cluster.record import Record
 from oid_async.errors import InputError, StorageError
 from oid_async.events import Sink, TableProgress
 from oid_async.objects.store import ObjectInfo, Objects
-from oid_async.openimages.ids import KEY, IdForm
+from oid_async.openimages.ids import KEY, IdForm, among
 
 # So many images are held in memory with all their rows.
 SPAN_ROWS = 16384
@@ -113,9 +113,7 @@ def _all_keys(place: str, planned: Sequence[pl.Series], later: Sequence[pl.Serie
     if (keys == keys.shift(1)).any():
         raise InputError(f"{place}: an image is planned twice; its plan is damaged")
     for some in later:
-        # By halving: a hash of all keys takes several times their bytes.
-        at = keys.search_sorted(some)
-        if not len(keys) or (keys.gather(at.clip(upper_bound=len(keys) - 1)) != some).any():
+        if not among(some, keys).all():
             raise InputError(f"{place}: a later generation has an image that the first has not; its plan is damaged")
     return keys
 

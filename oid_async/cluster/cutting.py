@@ -8,6 +8,7 @@ import polars as pl
 
 from oid_async.cluster.asking import Asking
 from oid_async.cluster.published import Part
+from oid_async.openimages.ids import KEY
 
 # Rows and annotations of one part are in memory at once, also where images are small or their bytes are not known.
 MOST_IMAGES = 1 << 16
@@ -97,6 +98,9 @@ class PartCutter:
     def _close(self, split: str | None, left: _Open) -> tuple[Part, pl.DataFrame]:
         images = pl.concat(left.pieces)
         left.pieces = []
+        if not images.get_column(KEY).is_sorted():
+            # Images without a split are in parts of the same name as those of `train`, so these come in turns.
+            images = images.sort(KEY)
         name = split or NO_SPLIT
         number = self._numbers[name]
         self._numbers[name] += 1

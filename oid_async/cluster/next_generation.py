@@ -29,7 +29,7 @@ from oid_async.cluster.part_file import NEXT
 from oid_async.cluster.published import Begun, Cause, Generation, Part, PublishedQuery
 from oid_async.masks.archive import ArchiveState
 from oid_async.objects.store import Objects
-from oid_async.openimages.ids import KEY
+from oid_async.openimages.ids import KEY, among
 from oid_async.openimages.vocabulary import Source
 from oid_async.report import FINAL_KINDS, PASSING_KINDS
 
@@ -121,13 +121,13 @@ class Next:
                 for part, states in zip(generation.parts, rows, strict=True):
                     is_wanted = states.get_column("wanted")
                     if len(later):
-                        is_wanted &= ~states.get_column(KEY).is_in(later.implode())
+                        is_wanted &= ~among(states.get_column(KEY), later)
                     wanted = states.get_column(KEY).filter(is_wanted)
                     if len(wanted):
                         chosen.append(_Candidates(part, wanted))
                     if generation.number:
                         keys.append(states.get_column(KEY))
-                later = pl.concat([each for each in keys if len(each)]) if any(map(len, keys)) else later
+                later = pl.concat([each for each in keys if len(each)]).sort() if any(map(len, keys)) else later
                 found = [*chosen, *found]
         return found
 
@@ -216,10 +216,11 @@ def _states(objects: Objects, part: Part, cause: Cause) -> pl.DataFrame:
     rows = get_record(objects, part, [KEY, "Status", "Reason", NEXT])
     if cause == "waiting":
         wanted = (pl.col("Status") == "pending") & pl.col(NEXT).is_not_null()
-    elif cause == "passing":
-        wanted = (pl.col("Status") == "failed") & pl.col("Reason").is_in(list(PASSING_KINDS))
     else:
-        wanted = pl.col("Status") == "failed"
+        # Pending though a later generation was made: its part was made again since, and it waited for none before.
+        wanted = pl.col("Status") == "pending"
+        is_wanted = pl.col("Reason").is_in(list(PASSING_KINDS)) if cause == "passing" else pl.lit(True)
+        wanted = wanted | ((pl.col("Status") == "failed") & is_wanted)
     return rows.select(KEY, wanted=wanted.fill_null(False))
 
 

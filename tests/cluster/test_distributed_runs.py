@@ -94,6 +94,32 @@ async def test_every_engine_brings_the_same_bytes(mirror: Path, tmp_path: Path) 
     assert shards(tmp_path / "local") == shards(tmp_path / "array")
 
 
+async def test_a_part_of_an_earlier_generation_is_made_again_once_its_record_is_removed(tmp_path: Path) -> None:
+    """As the end advises where a shard is lost, also after another generation; no other image is asked for."""
+    mirror, place = publish_lookalike(tmp_path / "mirror"), tmp_path / "place"
+    gone = sorted((mirror / "open-images-dataset" / "validation").glob("*.jpg"))[0]
+    gone.unlink()
+    async with counted_origin(mirror) as (url, asked):
+        words = ("--cluster", "array", "--mirror", url)
+        code, report, _ = await run(place, *words)
+        assert (code, report["downloaded"], report["failed"]) == (1, IMAGES - 1, 1)
+        code, report, _ = await run(place, *words, "--retry-failed")
+        assert (code, report["failed"], records(place)) == (1, 1, PARTS + 1)
+        (place / "shards" / "validation-000005.tar").unlink()
+        code, report, _ = await run(place, *words)
+        assert code == 3
+        assert "records/00/validation-000005.parquet" in str(report)
+        before = shards(place)
+        (place / ".oid_async" / "records" / "00" / "validation-000005.parquet").unlink()
+        asked.clear()
+        code, report, _ = await run(place, *words)
+        assert (code, report["selected"], report["failed"], report["pending"]) == (1, IMAGES, 1, 0)
+        assert sum(images(asked).values()) == report["downloaded"] == 3
+    assert records(place) == PARTS + 1
+    assert before.items() < shards(place).items()
+    assert shards(place).keys() - before.keys() == {"validation-000005.tar"}
+
+
 async def test_a_killed_task_of_an_array_leaves_no_gap(mirror: Path, tmp_path: Path) -> None:
     """The others carry its parts out and make the end, whoever is first."""
     async with counted_origin(mirror) as (url, _):

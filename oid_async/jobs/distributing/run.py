@@ -95,30 +95,40 @@ class DistributedRun:
     async def _go_through(self, query: PublishedQuery, generations: list[Generation], settings: WorkSettings) -> bool:
         """Carry out one generation after the other; return whether nothing is left, also for nobody else."""
         generations = [*generations[:-1], await self._as_asked(generations[-1])]
-        left = await in_thread(parts_to_do, self._objects, generations[-1])
+        undone = await self._undone(generations)
         # A run that finds all done asks for what has failed; what fails in this run is a matter of the next one.
-        retries = not left
-        self._announce(generations, left)
+        retries = not undone
+        self._announce(generations, [part for each in undone for part in each.parts])
         async with AsyncExitStack() as stack:
             engine: Engine | None = None
             while True:
-                if left and generations[-1].capped and self._task.index:
-                    self._leave_to_first(left)
-                    return False
-                if left:
+                for generation in undone:
+                    if generation.capped and self._task.index:
+                        self._leave_to_first(generation.parts)
+                        return False
                     # Who finds all done needs no worker.
                     if engine is None:
                         engine = await stack.enter_async_context(self._engine(settings))
-                    await self._carry_out(engine, replace(generations[-1], parts=left))
-                    retries = False
+                    await self._carry_out(engine, generation)
                 following = await until_stopped(self._next(query, generations, retries=retries).publish)
                 if following is None:
                     return True
                 retries = False
                 following = await self._as_asked(following)
                 generations.append(following)
-                left = await in_thread(parts_to_do, self._objects, following)
-                await self._say_generation(following, left)
+                undone = await self._undone([following])
+                await self._say_generation(following, [part for each in undone for part in each.parts])
+
+    async def _undone(self, generations: Sequence[Generation]) -> list[Generation]:
+        """Return the generations that have parts without a record, each with these alone.
+
+        Before the last one that is so where somebody has removed a record, to have its part made again.
+        """
+        found = []
+        for generation in generations:
+            if left := await in_thread(parts_to_do, self._objects, generation):
+                found.append(replace(await self._as_asked(generation), parts=left))
+        return found
 
     async def _as_asked(self, generation: Generation) -> Generation:
         """Return a generation as this run asks: by one task alone if any host has a cap now, whatever held before.
