@@ -82,12 +82,16 @@ class BucketStorage:
                 if tries < _LEAST_TRIES and is_passing(error) and time.monotonic() < give_up:
                     time.sleep(_PAUSE_S)
                     continue
-                url = configured_url(self._bucket, self._endpoint_url)
+                url = self.configured_url()
                 refused = refusal(error, self._bucket, url, "be listed", is_check=True)
                 if url is None and self._bucket.scheme == "s3" and "another region" in str(refused):
                     region = bucket_region(self._bucket.name)
                     refused = UsageError(f"{refused}{(region and f' (it is in {region})') or ''}")
                 raise refused from None
+
+    def configured_url(self) -> str | None:
+        """Return where the storage is, None for the provider's own place. Raises UsageError."""
+        return configured_url(self._bucket, self._endpoint_url)
 
     def create(self, key: str, body: bytes | Path) -> str | None:
         """Write an object if its key is free. Raises ExistsError, whatever bytes are there: maybe these very ones."""
@@ -273,7 +277,7 @@ class BucketStorage:
                 is_over = tries >= _LEAST_TRIES and time.monotonic() + pause_s > give_up
                 if is_over or not is_passing(error) or self._closed.is_set():
                     # Without its cause: the library's text holds addresses, and signatures in them.
-                    url = configured_url(self._bucket, self._endpoint_url)
+                    url = self.configured_url()
                     raise refusal(error, self._bucket, url, action) from None
             self._closed.wait(pause_s * random.uniform(0.5, 1))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

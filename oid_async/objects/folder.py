@@ -50,6 +50,9 @@ class FolderStorage:
         if not os.access(self._folder, os.R_OK | os.X_OK):
             raise StorageError(f"{self._folder}: no permission to read it; mend that or choose another folder")
 
+    def configured_url(self) -> None:
+        """Return None: a folder has no address."""
+
     def create(self, key: str, body: bytes | Path) -> str | None:
         """Write an object if its name is free. Raises ExistsError, whatever bytes are there."""
         with self._writing(key, body) as (folder, part, name):

@@ -32,8 +32,9 @@ class Objects:
         self._storage = FolderStorage(place) if isinstance(place, Path) else BucketStorage(place, endpoint_url)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Credentials are found anew where it is unpickled: they are never part of it.
-        return _opened, (self.place, self.endpoint_url)
+        # Credentials are found anew where it is unpickled: they are never part of it. Where the storage is belongs to
+        # the place: a worker whose environment does not say so must not write to another one of the same name.
+        return _opened, (self.place, self.endpoint_url or self._storage.configured_url())
 
     def check(self) -> None:
         """Raise UsageError for a place that cannot be used: no such bucket, no credentials, a wrong endpoint.

@@ -1,5 +1,6 @@
 """Where a bucket is and whose credentials are used: as the storage's own tools find them."""
 
+import pickle
 import sys
 import threading
 import time
@@ -37,6 +38,16 @@ def test_a_missing_extra_is_said_with_its_command(monkeypatch: pytest.MonkeyPatc
     for place in (PLACE, Bucket("gs", "bucket"), Bucket("az", "container")):
         with pytest.raises(UsageError, match=r'need one more package: pip install "oid-async\[s3\]"'):
             Objects(place).check()
+
+
+def test_the_storage_is_the_same_in_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the environment of the run says where the bucket is, that of a worker need not."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    pickled = pickle.dumps(Objects(Bucket("s3", "bucket")))
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    assert pickle.loads(pickled).endpoint_url == "http://127.0.0.1:1"
 
 
 def test_without_boto3_the_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
