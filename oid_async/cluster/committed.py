@@ -69,8 +69,8 @@ class Committed:
 
 def record_listing(objects: Objects, generations: Sequence[Generation]) -> dict[str, ObjectInfo]:
     """Return the records of published parts by their keys. Raises StorageError that names those which are missing."""
-    there = {info.key: info for info in objects.list(RECORDS)}
     parts = [part for generation in generations for part in generation.parts]
+    there = objects.listed(RECORDS, (part.record_key for part in parts))
     missing = [part.name for part in parts if part.record_key not in there]
     if missing:
         raise StorageError(

@@ -37,8 +37,8 @@ class FinishedEnd:
                 return None
             for name, facts in note["files"].items():
                 found = self._objects.head(name)
-                if found is None or found.size != facts["bytes"]:
-                    return None
+                if found is None or found.size != facts["bytes"] or found.etag != facts["etag"]:
+                    return None  # an older end, which was slower, has written over it and was killed, for example
             shards = read_shard_list(self._objects.get(SHARD_LIST), self._query)
             return shards, Totals(**note["totals"])
         except (MissingError, ValueError, KeyError, TypeError):

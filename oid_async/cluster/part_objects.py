@@ -72,7 +72,8 @@ class PartObjects:
         except ExistsError:
             winner = self.committed()
             assert winner is not None, "records are never removed"
-            if suffix and note is not None and (winner.shard is None or winner.shard.key != note.key):
+            # One without a suffix stays where the winner's has one: the end copies that over it.
+            if note is not None and (winner.shard is None or (suffix and winner.shard.key != note.key)):
                 self._objects.delete([note.key])
             return "already", winner
         return "committed", Record.read(content)

@@ -78,7 +78,8 @@ def give_names(objects: Objects, shards: Sequence[PartShard]) -> tuple[list[Part
 
     Raises StorageError if one is missing or of another size, and says which records to remove.
     """
-    there = {info.key: info for info in objects.list(SHARDS)}
+    notes = ((each.shard, each.key) for each in shards)
+    there = objects.listed(SHARDS, (key for note, key in notes if note is not None and note.key == key))
     named_now: list[PartShard] = []
     lost: list[PartShard] = []
     for each in shards:
@@ -101,8 +102,8 @@ def _named(objects: Objects, each: PartShard, there: Mapping[str, ObjectInfo]) -
     """Return a shard with a suffix under its part's name; None if it is lost."""
     note = each.shard
     assert note is not None
-    found = there.get(each.key)
-    if note.key in there and there[note.key].size == note.size:
+    found, suffixed = there.get(each.key), there.get(note.key) or objects.head(note.key)
+    if suffixed is not None and suffixed.size == note.size:
         try:
             found = objects.copy(note.key, each.key)
         except MissingError:

@@ -125,10 +125,13 @@ class FolderStorage:
         """Give an object a second name, in place of what has it. Raises MissingError."""
         with self._reading(source) as file, self._errors(), self._at(target, make=True) as (folder, name):
             part = _part_name(name)
-            with self._at(source) as (source_folder, source_name):
-                os.link(source_name, part, src_dir_fd=source_folder, dst_dir_fd=folder, follow_symlinks=False)
             try:
+                with self._at(source) as (source_folder, source_name):
+                    os.link(source_name, part, src_dir_fd=source_folder, dst_dir_fd=folder, follow_symlinks=False)
                 os.replace(part, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except FileNotFoundError as error:
+                # Somebody else does the same, was quicker, and has removed it, or the second name as a leftover.
+                raise MissingError(source) from error
             finally:
                 # Two names of one file: renaming one to the other does nothing.
                 with suppress(FileNotFoundError):
@@ -140,12 +143,9 @@ class FolderStorage:
     def _writing(self, key: str, body: bytes | Path) -> Iterator[tuple[int, str, str]]:
         """Yield folder, temporary name and name of an object whose bytes are on the disk; then forget the first."""
         with self._errors(), self._at(key, make=True) as (folder, name):
-            part = _part_name(name)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(part, flags, 0o644, dir_fd=folder), "wb") as file:
+            part, file = _new_file(name, folder)
+            with file:
                 try:
-                    with suppress(OSError):  # a file system without locks
-                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     _write(file, body)
                     os.fsync(file.fileno())
                     yield folder, part, name
@@ -240,6 +240,19 @@ class FolderStorage:
 
 def _part_name(name: str) -> str:
     return f"{name}#{secrets.token_hex(8)}"
+
+
+def _new_file(name: str, folder: int) -> tuple[str, BinaryIO]:
+    """Return the temporary name of an object's file, and the file, which is locked as long as it is open."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        part = _part_name(name)
+        file = os.fdopen(os.open(part, flags, 0o644, dir_fd=folder), "wb")
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(file.fileno()).st_nlink:
+            return part, file
+        file.close()  # before it was locked it was taken for a leftover
 
 
 def _write(file: BinaryIO, body: bytes | Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from oid_async.errors import UsageError
+from oid_async.errors import StorageError, UsageError
 from oid_async.objects.bucket import BucketStorage
 from oid_async.objects.folder import FolderStorage
 from oid_async.objects.values import ExistsError, MissingError, ObjectInfo, md5_of, size_of
@@ -53,7 +53,7 @@ class Objects:
         On the disk, or acknowledged by the storage, when it returns. An answer that got lost is no second object: the
         next try finds the key taken by these very bytes.
         """
-        for conflicts in range(_CONFLICT_TRIES):
+        for _ in range(_CONFLICT_TRIES):
             try:
                 return ObjectInfo(key, size_of(body), self._storage.create(key, body))
             except ExistsError:
@@ -62,10 +62,11 @@ class Objects:
                     if self._has(found, size_of(body), md5_of(body)):
                         return found
                     raise
-                if conflicts == _CONFLICT_TRIES - 1:
-                    raise
             time.sleep(_CONFLICT_PAUSE_S)
-        raise AssertionError
+        raise StorageError(
+            f"{self.place}: the storage says of {key} that somebody else is writing it, and yet it is not there; "
+            "run again to go on"
+        )
 
     def check_creates(self, key: str, body: bytes) -> None:
         """Raise UsageError if the storage ignores that an object is to be created, and writes over what is there.
@@ -104,6 +105,21 @@ class Objects:
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield the objects whose keys begin with a folder's name, in no order; what is unfinished is none."""
         return self._storage.list(prefix)
+
+    def listed(self, prefix: str, wanted: Iterable[str]) -> dict[str, ObjectInfo]:
+        """Return the objects whose keys begin with a folder's name, by key; and those `wanted` that it does not list.
+
+        What another machine has just put, a shared folder or a storage may list late. The first one that is wanted and
+        not there ends the search for more.
+        """
+        there = {info.key: info for info in self.list(prefix)}
+        for key in wanted:
+            if key not in there:
+                found = self.head(key)
+                if found is None:
+                    break
+                there[key] = found
+        return there
 
     def leftovers(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Yield what killed writers have left unfinished below a folder's name, for `delete`; none in a bucket."""

@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -560,6 +561,29 @@ def test_an_end_does_not_wait_for_a_generation_of_another_run(place: Place) -> N
     assert place.end(place.generations[:1]).ok == 2
     with pytest.raises(StorageError, match=r"1 of 2 parts have no record yet \(train-000001\)"):
         place.end()
+
+
+def test_what_is_listed_late_is_there(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shared folder may not list yet what another machine has just put."""
+    parts = [planned([image], split) for image, split in ((A, "train"), (B, "validation"), (C, "test"))]
+    generation = place.publish(*parts)
+    for part, suffix in zip(generation.parts, ("", "00000000", ""), strict=True):
+        commit(place.objects, place.query, part, saved(images_of(place.objects, part, place.folder)), suffix=suffix)
+    with monkeypatch.context() as late:
+        late.setattr(place.objects, "list", lambda prefix: iter(()))
+        assert place.end().ok == len(parts)
+    assert place.manifest().get_column("Shard").to_list() == [f"shards/{part.name}.tar" for part in generation.parts]
+    assert (place.end().changed, len(place.keys("shards/"))) == (False, 3)
+
+
+def test_an_end_of_other_bytes_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An older one, which was slower and was killed, may have written over a file in the same number of bytes."""
+    place = Place(tmp_path)
+    place.save_all(place.publish(planned([A])))
+    head = place.objects.head
+    monkeypatch.setattr(place.objects, "head", lambda key: (found := head(key)) and replace(found, etag="of another"))
+    assert place.end().changed
+    assert place.end().changed
 
 
 def test_keys_are_read_in_spans(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,18 @@
 """What is promised of objects in a folder alone: nothing leaves it, nothing half is seen, what is left is found."""
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from oid_async.errors import StorageError, UsageError
 from oid_async.objects import folder
-from oid_async.objects.store import MissingError, Objects
+from oid_async.objects.store import MissingError, ObjectInfo, Objects
 
 _HALF = """
 import os, sys, time
@@ -165,3 +167,21 @@ def test_a_folder_in_the_place_of_an_object_is_none(tmp_path: Path) -> None:
         objects.put("a", b"")
     with pytest.raises(StorageError, match="it is a folder"):
         objects.put_new("a", b"")
+
+
+def test_a_file_that_is_taken_for_a_leftover_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An end may look between the moment when a writer makes a file and that when it locks it."""
+    objects, lock = Objects(tmp_path), fcntl.flock
+    removed: list[ObjectInfo] = []
+
+    def late(file: Any, how: int) -> None:
+        if len(removed) < 2 and how & fcntl.LOCK_EX:
+            removed.extend(objects.leftovers())
+            objects.delete([removed[-1].key])
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    objects.put_new("a/b", b"bytes")
+    assert len(removed) == 2
+    assert objects.get("a/b") == b"bytes"
+    assert os.listdir(tmp_path / "a") == ["b"]

@@ -172,6 +172,9 @@ def test_a_create_that_met_another_one_is_tried_again(tmp_path: Path, monkeypatc
     monkeypatch.setattr(store, "_CONFLICT_PAUSE_S", 0)
     objects.put_new("a", b"a")
     assert objects.get("a") == b"a"
+    conflicts = iter(range(1000))
+    with pytest.raises(StorageError, match="somebody else is writing it"):
+        objects.put_new("b", b"b")
 
 
 @pytest.mark.cluster
