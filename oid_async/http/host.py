@@ -65,12 +65,12 @@ class Host:
 
     `waited_s` adds up how long the host has made us wait. Once it is given up, `gave_up` is the error of every further
     request; `lost` has that error for single endpoints, where a host has several. `has_answered`: some answer came in
-    this run, be it an error; `unanswered_since` is when the first request failed without one. `trouble` is the last
-    error that said something of the host; `is_said`: the user knows that it is down. `in_flight` counts the images that
-    the scheduler has started for this host, `hanging` how many of them hang and do not count against the window;
-    `patience_s` is how long one response is waited for. `estimator` estimates `most`, where that is not given; `notify`
-    is given messages for the user; `on_close` is called when the host is closed (paused) or given up; `measures` are
-    for the report of the run.
+    this run, be it an error; `unanswered_since` is when the first request failed without one. `chances` is how often
+    it was asked anew after it was given up. `trouble` is the last error that said something of the host; `is_said`: the
+    user knows that it is down. `in_flight` counts the images that the scheduler has started for this host, `hanging`
+    how many of them hang and do not count against the window; `patience_s` is how long one response is waited for.
+    `estimator` estimates `most`, where that is not given; `notify` is given messages for the user; `on_close` is called
+    when the host is closed (paused) or given up; `measures` are for the report of the run.
     """
 
     name: str
@@ -92,6 +92,7 @@ class Host:
     lost: dict[Endpoint, FetchError] = field(default_factory=dict)
     has_answered: bool = False
     unanswered_since: float | None = None
+    chances: int = 0
     trouble: str = ""
     is_said: bool = False
     requests: int = 0

@@ -21,6 +21,8 @@ _LOOK_S = 1.0  # how often who waits for a host that has never answered looks wh
 _CAPPED_S = 2.0
 _MOST_NOTIFIED = 10
 _WORTH_SAYING_S = 2.0
+# How often a host that was given up is asked anew without an answer: with the first time it is waited for four times.
+_MOST_CHANCES = 3
 LEAST_WAIT_S = 0.001  # what took less is no wait
 
 
@@ -86,12 +88,17 @@ class Hosts:
             host.in_flight = 0
 
     def forgive(self) -> None:
-        """Begin anew with the hosts that were given up, and with what was given up of others; caps go on."""
+        """Begin anew with the hosts that were given up, and with what was given up of others; caps go on.
+
+        A host that has not answered since gets few such chances: however many ask, nobody waits for it for ever.
+        """
         for name, host in self._known.items():
             host.lost.clear()
-            if host.gave_up is not None:
+            chances = 0 if host.has_answered else host.chances
+            if host.gave_up is not None and chances < _MOST_CHANCES:
                 self._known[name] = fresh = self._make(name)
                 fresh.limiter = host.limiter
+                fresh.chances = chances + 1
 
     def say_down(self, names: Iterable[str]) -> None:
         """Note that the user knows of these hosts that they are down."""

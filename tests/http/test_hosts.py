@@ -64,6 +64,24 @@ def test_a_host_that_was_given_up_gets_another_chance() -> None:
     assert well.in_flight == 0
 
 
+def test_a_host_that_never_answers_gets_few_further_chances() -> None:
+    """A thousand parts that are tried anew do not wait for it a thousand times; one answer begins the count anew."""
+    hosts = Hosts(None, 1.0)
+
+    def chances() -> int:
+        for count in range(10):
+            host = hosts.named("lost.org:443")
+            host.gave_up = FetchError("network", "refused")
+            hosts.forgive()
+            if hosts.named("lost.org:443") is host:
+                return count
+        return 10
+
+    assert chances() == 3
+    hosts.named("lost.org:443").has_answered = True
+    assert chances() == 3
+
+
 @pytest.mark.parametrize(
     ("url", "name"),
     [
