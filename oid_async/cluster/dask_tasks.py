@@ -67,7 +67,7 @@ def read_progress(values: Mapping[str, Any]) -> PartProgress:
     holds = tuple(
         Hold(**{**hold, "kinds": tuple((kind, count) for kind, count in hold["kinds"])}) for hold in values["holding"]
     )
-    return PartProgress(**{**values, "holding": holds})
+    return PartProgress(**{**values, "holding": holds, "notes": tuple(values["notes"])})
 
 
 def wait_for_worker() -> None:

@@ -202,6 +202,7 @@ class _PartRun:
             bytes=report.bytes,
             requests=images.requests,
             holding=holding,
+            notes=self._worker.stream.take_notes(),
         )
         # Who cannot be told, because the way there is lost, must not cost a part.
         with suppress(Exception):

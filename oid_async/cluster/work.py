@@ -49,7 +49,7 @@ class PartProgress:
     """How far one worker has come with one part, since it began with it.
 
     `requests` are those that its images took, so that the sum over parts is what the worker has sent; `holding` is what
-    holds its images up at the moment, worst first.
+    holds its images up at the moment, worst first; `notes` are lines for the user.
     """
 
     part: str
@@ -59,6 +59,7 @@ class PartProgress:
     bytes: int = 0
     requests: int = 0
     holding: tuple[Hold, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

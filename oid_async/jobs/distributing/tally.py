@@ -35,6 +35,7 @@ class Tally:
 
     def take(self, value: PartResult | PartProgress) -> None:
         """Count what an engine reports."""
+        self._say(value.notes)
         if isinstance(value, PartProgress):
             self._progress(value)
         else:
@@ -54,6 +55,13 @@ class Tally:
         report.negatives = totals.negatives
         report.savepath = place
 
+    def _say(self, notes: Iterable[str]) -> None:
+        """Pass on what workers want the user to know, each line once."""
+        for text in notes:
+            if text not in self._said:
+                self._said.add(text)
+                self._sink(Note(text))
+
     def _progress(self, value: PartProgress) -> None:
         if value.part not in self._images:
             return  # late: it is committed
@@ -65,10 +73,6 @@ class Tally:
         self._count(value.part, furthest)
 
     def _result(self, value: PartResult) -> None:
-        for text in value.notes:
-            if text not in self._said:
-                self._said.add(text)
-                self._sink(Note(text))
         images = self._images.get(value.part)
         if value.end == "unreachable":
             if images is not None:
