@@ -171,6 +171,18 @@ class DaskEngine:
         )
 
 
+async def check_joining(cluster: str) -> None:
+    """Raise UsageError if the cluster at an address cannot be joined, or has another version of the program."""
+
+    async def join() -> None:
+        async with joined_cluster(cluster) as client:
+            await check_versions(client, cluster)
+
+    with silenced():
+        async with EngineThread("oid_async-dask") as thread:
+            await thread.run(join)
+
+
 class _Work:
     """The parts of one generation at the workers: assignments that are out, and what has come back."""
 

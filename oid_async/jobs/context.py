@@ -101,7 +101,7 @@ async def open_run(
 
     `serve` plays the published objects from an embedded origin, whose site is known by the name `site_name`.
     """
-    transfers = _transfers(options)
+    transfers = most_transfers(options.concurrency, options.limit_rate)
     async with AsyncExitStack() as stack:
         # Before the folder is owned: who writes into the pipe may take a while.
         lists = await stack.enter_async_context(given_lists(options))
@@ -217,10 +217,10 @@ def _looked_at(options: Options, scratch: Path) -> Folder:
     return Folder(options.savepath if isinstance(options.savepath, Path) else scratch / "place", scratch=scratch)
 
 
-def _transfers(options: Options) -> int:
+def most_transfers(concurrency: int | None, limit_rate: int | None) -> int:
     """Return how many transfers may be on at once: with a limit on bytes no more than have something to share."""
-    transfers = most_workers(options.concurrency or MOST, allowed())
-    return transfers if options.limit_rate is None else max(1, min(transfers, options.limit_rate // _SHARE_BYTES_S))
+    transfers = most_workers(concurrency or MOST, allowed())
+    return transfers if limit_rate is None else max(1, min(transfers, limit_rate // _SHARE_BYTES_S))
 
 
 @asynccontextmanager

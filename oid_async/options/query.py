@@ -437,7 +437,8 @@ class Options(ExportOptions):
         None,
         read.SIZE,
         "--limit-rate",
-        help="at most so many bytes a second for all images, such as 2M",
+        help="at most so many bytes a second for all images, such as 2M; with --cluster tcp://, tls:// or array for "
+        "each worker",
         default_text="none",
     )
     retry_failed: bool = _failures(

@@ -237,3 +237,22 @@ async def test_a_program_awaits_it_on_its_own_loop(mirror: Path, tmp_path: Path)
     assert report.present >= 1
     with pytest.raises(UsageError, match="--offline"):
         await oid_async.download(**given, offline=True)
+
+
+async def test_a_wrong_address_is_found_before_any_table_is_fetched(
+    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tables of a large split are gigabytes; nothing is written either."""
+    monkeypatch.setattr("oid_async.cluster.dask_cluster._CONNECT_S", 1.0)
+    async with counted_origin(mirror) as (url, asked):
+        with pytest.raises(UsageError, match="no Dask scheduler answers"):
+            await oid_async.download(
+                savepath=tmp_path / "place",
+                cluster="tcp://127.0.0.1:1",
+                format="webdataset",
+                no_files=True,
+                mirror=url,
+                cache_dir=tmp_path / "cache",
+            )
+    assert not asked
+    assert not (tmp_path / "place").exists()

@@ -1,6 +1,7 @@
 """The first generation: published by this run, or by another one that this run waits for."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from time import monotonic
 
 from oid_async.cluster.array_task import ArrayTask
@@ -23,17 +24,19 @@ _EACH_S, _MOST_S = 20.0, 300.0
 
 
 async def first_generation(
-    context: RunContext, objects: Objects, task: ArrayTask
+    context: RunContext, objects: Objects, task: ArrayTask, check: Callable[[], Awaitable[None]]
 ) -> tuple[PublishedQuery, list[Generation]]:
     """Return the query and all generations of a place, published now if nobody has. Raises as `publish` does.
 
-    Of the tasks of an array the first publishes, the others wait for it as long as it comes on.
+    Of the tasks of an array the first publishes, the others wait for it as long as it comes on. `check` is called
+    before that: what it raises stops a run that would fetch tables for nothing.
     """
     if task.index:
         context.sink(Stage("waiting for the first task, which publishes the plan"))
         await _wait_for_plan(objects, min(_EACH_S * task.index, _MOST_S))
     query = await in_thread(_published, objects, context.options)
     if query is None:
+        await check()
         published = await publish(context, objects, part_size=context.options.part_size, job=task.job)
         query = published.query
     elif query.part_size != context.options.part_size:

@@ -24,7 +24,7 @@ from oid_async.errors import StorageError, UsageError
 from oid_async.events import Note, Planned, Sink, Stage
 from oid_async.http.retry import Limits
 from oid_async.http.wait_text import time_text
-from oid_async.jobs.context import RunContext, open_run
+from oid_async.jobs.context import RunContext, most_transfers, open_run
 from oid_async.jobs.distributing.first_plan import first_generation
 from oid_async.jobs.distributing.tally import Tally
 from oid_async.jobs.site import allowed_endpoints
@@ -76,16 +76,17 @@ class DistributedRun:
         check_extra(options)
         await in_thread(self._objects.check)
         async with self._open() as context:
-            query, generations = await first_generation(context, self._objects, self._task)
+            query, generations = await first_generation(context, self._objects, self._task, self._check_engine)
+            limit_rate = self._limit_rate()
             settings = WorkSettings(
                 objects=self._objects,
                 query=query,
                 options=options,
-                limits=self._limits,
+                limits=replace(self._limits, rate_bytes_s=limit_rate),
                 mirror=context.site.url,
                 recorded_mirror=context.site.name,
                 allowed=allowed_endpoints(options, context.site),
-                transfers=context.transfers,
+                transfers=most_transfers(options.concurrency, limit_rate),
                 # Here: workers may be on machines without the file of --class-map.
                 classes=await in_thread(part_classes, query, options),
             )
@@ -249,16 +250,35 @@ class DistributedRun:
             return None
         return images * options.period / options.rate if options.rate else images / FLICKR_RATE
 
+    def _limit_rate(self) -> int | None:
+        """Return the bytes a second that each worker may take: workers of this machine share what is given."""
+        limit, count = self._options.limit_rate, self._local_workers
+        return limit if limit is None or count is None else max(1, limit // count)
+
+    @property
+    def _local_workers(self) -> int | None:
+        """How many workers are started on this machine, None if none are."""
+        cluster = self._options.cluster or ""
+        return int(cluster.removeprefix("local:")) if cluster.startswith("local:") else None
+
     def _engine_text(self) -> str:
         """Return who does the work, in words."""
         cluster, task = self._options.cluster, self._task
-        if cluster is not None and cluster.startswith("local:"):
-            return f"{counted(int(cluster.removeprefix('local:')), 'worker')} on this machine"
+        if self._local_workers is not None:
+            return f"{counted(self._local_workers, 'worker')} on this machine"
         if cluster not in (None, "array"):
             return f"the workers of {cluster}"
         if task.is_alone:
             return "this process"
         return f"task {task.index + 1}" + (f" of {task.count}" if task.count else "")
+
+    async def _check_engine(self) -> None:
+        """Raise UsageError for a cluster that cannot be joined."""
+        cluster = self._options.cluster
+        if cluster not in (None, "array") and not cluster.startswith("local:"):
+            from oid_async.cluster.dask_engine import check_joining
+
+            await check_joining(cluster)
 
     @asynccontextmanager
     async def _engine(self, settings: WorkSettings) -> AsyncIterator[Engine]:
