@@ -346,6 +346,20 @@ def test_a_shard_under_a_suffix_goes_when_its_record_comes_too_late(tmp_path: Pa
     assert keys(place.objects, "shards") == ["shards/train-000000.tar"]
 
 
+def test_a_shard_goes_when_the_record_that_came_first_has_none(tmp_path: Path, bucket: Bucket, url: str) -> None:
+    """Nobody will need its name: also one that comes after the end leaves nothing there."""
+    place = published(tmp_path / "place", bucket, url)
+    (part,) = place.parts
+
+    def other() -> None:
+        bucket.answers |= dict.fromkeys(IDS, web.Response(status=404))
+        carry_out(place.settings(), part)
+
+    found = carry_out(place.settings(Meanwhile(tmp_path / "place", other)), part)
+    assert (found.end, found.record and found.record.shard) == ("already", None)
+    assert keys(place.objects, "shards") == []
+
+
 def test_a_part_that_is_done_asks_the_origin_for_nothing(tmp_path: Path, bucket: Bucket, url: str) -> None:
     """A worker finds its record first."""
     place = published(tmp_path / "place", bucket, url)
