@@ -4,11 +4,9 @@ import asyncio
 import importlib.metadata
 import logging
 import ssl
-import tempfile
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 from distributed import Client, Scheduler, Security
@@ -18,6 +16,7 @@ from oid_async.cluster.dask_tasks import MakeWorker, PartPlugin
 from oid_async.cluster.local_workers import LocalWorkers
 from oid_async.cluster.work import WorkSettings
 from oid_async.errors import UsageError
+from oid_async.store.scratch import scratch_folder
 from oid_async.version import __version__
 
 _CONNECT_S = 15.0
@@ -32,7 +31,7 @@ _PACKAGE = "oid-async"
 async def local_cluster(count: int) -> AsyncIterator[tuple[Client, LocalWorkers]]:
     """Start a scheduler in this loop and workers as processes; all of it listens on 127.0.0.1 alone."""
     plain = Security(require_encryption=False)
-    with tempfile.TemporaryDirectory(prefix="oid-async-dask-", ignore_cleanup_errors=True) as folder:
+    with scratch_folder("oid-async-dask-") as folder:
         scheduler = Scheduler(
             host="127.0.0.1",
             port=0,
@@ -41,12 +40,12 @@ async def local_cluster(count: int) -> AsyncIterator[tuple[Client, LocalWorkers]
             dashboard=False,
             dashboard_address="127.0.0.1:0",
             # Else it makes a folder in TMPDIR, and leaves it there.
-            local_directory=folder,
+            local_directory=str(folder),
         )
         await scheduler
         try:
             async with (
-                LocalWorkers(count, scheduler.address, Path(folder)) as workers,
+                LocalWorkers(count, scheduler.address, folder) as workers,
                 _client(scheduler.address, security=plain) as client,
             ):
                 yield client, workers

@@ -51,7 +51,7 @@ class PartWorker:
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         query, options = settings.query, settings.options
         self.shards = ShardMaker(query, options, settings.classes or part_classes(query, options))
-        self.folder = PartFolder.make()
+        self.folder = PartFolder()
         try:
             self.stream = PartStream(settings, self.folder.path)
         except BaseException:

@@ -5,8 +5,6 @@
 """
 
 import asyncio
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -31,6 +29,7 @@ from oid_async.options.query import Options
 from oid_async.report import Report
 from oid_async.store.folder import Folder
 from oid_async.store.journal import Journal
+from oid_async.store.scratch import ScratchFolder
 from oid_async.workers.starter import WorkerStarter, early_workers
 
 if TYPE_CHECKING:
@@ -226,8 +225,8 @@ def most_transfers(concurrency: int | None, limit_rate: int | None) -> int:
 @asynccontextmanager
 async def _scratch() -> AsyncIterator[Path]:
     """Yield a temporary folder; it is removed however this ends, also while it is being made."""
-    folder = await acquired(tempfile.mkdtemp, None, "oid-async-", release=shutil.rmtree)
+    folder = await acquired(ScratchFolder.make, "oid-async-run-", release=ScratchFolder.remove)
     try:
-        yield Path(folder)
+        yield folder.path
     finally:
-        await in_thread(shutil.rmtree, folder, True)
+        await in_thread(folder.remove)

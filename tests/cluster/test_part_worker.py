@@ -530,8 +530,8 @@ def test_what_dead_workers_have_left_is_swept_up(scratch: Path) -> None:
     """A folder that nobody holds goes when the next worker starts; one that is held stays."""
     dead = scratch / "oid-async-part-dead"
     (dead / "1" / "images").mkdir(parents=True)
-    first = PartFolder.make()
-    second = PartFolder.make()
+    first = PartFolder()
+    second = PartFolder()
     assert not dead.exists()
     assert first.path.exists()
     first.remove()

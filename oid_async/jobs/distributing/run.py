@@ -5,11 +5,9 @@
 Nothing of this process is needed later: whoever runs the same command goes on with what the place holds.
 """
 
-import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oid_async.cluster.array_task import ArrayTask
@@ -33,6 +31,7 @@ from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES
 from oid_async.options.defaults import FLICKR_RATE
 from oid_async.options.query import Options
 from oid_async.report import Plan, Report, counted
+from oid_async.store.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from oid_async.origin.server import Serve
@@ -161,9 +160,9 @@ class DistributedRun:
         calls = CallsOnLoop(self._sink)
 
         def end(stopped: Callable[[], bool]) -> Totals:
-            with tempfile.TemporaryDirectory(prefix="oid-async-end-", ignore_cleanup_errors=True) as scratch:
+            with scratch_folder("oid-async-end-") as scratch:
                 shared = not self._task.is_alone
-                return finish(self._objects, query, generations, Path(scratch), calls, stopped, shared=shared)
+                return finish(self._objects, query, generations, scratch, calls, stopped, shared=shared)
 
         self._tally.finish(await until_stopped(end), str(self._objects.place))
         calls.check()
