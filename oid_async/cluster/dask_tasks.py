@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -64,10 +64,13 @@ def carry_out(name: str, part: Part, attempt: int) -> PartResult:
 
 def read_progress(values: Mapping[str, Any]) -> PartProgress:
     """Return what a worker has said of its progress, after its way through Dask's messages."""
-    holds = tuple(
-        Hold(**{**hold, "kinds": tuple((kind, count) for kind, count in hold["kinds"])}) for hold in values["holding"]
-    )
-    return PartProgress(**{**values, "holding": holds, "notes": tuple(values["notes"])})
+
+    def pairs(found: Iterable[Sequence[Any]]) -> tuple[tuple[str, int], ...]:
+        return tuple((kind, count) for kind, count in found)
+
+    holds = tuple(Hold(**{**hold, "kinds": pairs(hold["kinds"])}) for hold in values["holding"])
+    notes, failures = tuple(values["notes"]), pairs(values["failures"])
+    return PartProgress(**{**values, "failures": failures, "holding": holds, "notes": notes})
 
 
 def wait_for_worker() -> None:

@@ -201,6 +201,7 @@ class _PartRun:
             failed=report.failed,
             bytes=report.bytes,
             requests=images.requests,
+            failures=tuple(report.failures.items()),
             holding=holding,
             notes=self._worker.stream.take_notes(),
         )

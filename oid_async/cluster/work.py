@@ -48,8 +48,9 @@ class WorkSettings:
 class PartProgress:
     """How far one worker has come with one part, since it began with it.
 
-    `requests` are those that its images took, so that the sum over parts is what the worker has sent; `holding` is what
-    holds its images up at the moment, worst first; `notes` are lines for the user.
+    `requests` are those that its images took, so that the sum over parts is what the worker has sent; `failures` counts
+    the failed images by kind; `holding` is what holds images up at the moment, worst first; `notes` are lines for the
+    user.
     """
 
     part: str
@@ -58,6 +59,7 @@ class PartProgress:
     failed: int = 0
     bytes: int = 0
     requests: int = 0
+    failures: tuple[tuple[str, int], ...] = ()
     holding: tuple[Hold, ...] = ()
     notes: tuple[str, ...] = ()
 

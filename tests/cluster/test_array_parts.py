@@ -118,3 +118,19 @@ def test_a_report_is_true_at_every_moment() -> None:
     tally.finish(Totals(selected=40, ok=37, failed=3, failures={"gone": 3}), "s3://b/p")
     assert counts()[:4] == (22, 15, 3, 0)
     assert (report.savepath, report.failures) == ("s3://b/p", {"gone": 3})
+
+
+def test_a_part_that_others_commit_meanwhile_is_none_of_this_run() -> None:
+    """An array's task learns that by listing records: what it had fetched of it itself counts for nothing."""
+    report, events = Report(selected=20, pending=20), list[Event]()
+    tally = Tally(report, events.append)
+    tally.begin(PARTS[:2])
+    failures = (("gone", 2), ("network", 1))
+    tally.take(PartProgress("train-000000", "a", landed=8, failed=3, bytes=500, failures=failures, notes=("a note",)))
+    assert (report.downloaded, report.failed, report.failures) == (5, 3, {"gone": 2, "network": 1})
+    assert Note("a note") in events
+    tally.take(PartResult("train-000001", "committed", record(PARTS[1], saved=10)))
+    tally.begin(PARTS[2:3])
+    assert (report.present, report.downloaded, report.failed, report.failures) == (10, 10, 0, {})
+    tally.finish(Totals(selected=20, ok=18, failed=2, failures={"gone": 2}), "s3://b/p")
+    assert (report.present, report.downloaded) == (8, 10)

@@ -1,7 +1,7 @@
 """The report of a run while parts are under way at many workers: what is committed, and how far the others are."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from oid_async.cluster.finish import Totals
 from oid_async.cluster.published import Part
@@ -25,12 +25,12 @@ class Tally:
         self._images: dict[str, int] = {}
         self._open: dict[str, dict[str, PartProgress]] = {}
         self._counted: dict[str, PartProgress] = {}
-        self._requests = Counter[tuple[str, str]]()
         self._holding = Holding()
         self._said: set[str] = set()
 
     def begin(self, parts: Iterable[Part]) -> None:
         """Take note of the parts that are to be carried out now."""
+        self._settle()
         self._images |= {part.name: part.images for part in parts}
 
     def take(self, value: PartResult | PartProgress) -> None:
@@ -45,6 +45,7 @@ class Tally:
 
     def finish(self, totals: Totals, place: str) -> None:
         """Take the counts of the finished place; what this run has done stays its own."""
+        self._settle()
         report = self._report
         report.selected, report.failed, report.pending = totals.selected, totals.failed, totals.pending
         report.failures = dict(totals.failures)
@@ -95,9 +96,17 @@ class Tally:
         report.downloaded += record.saved
         report.failed += failed
         report.bytes += record.saved_bytes
-        for names, counts in ((report.failures, record.failures), (report.sources, record.sources)):
-            for name, count in counts.items():
-                names[name] = names.get(name, 0) + count
+        _add(report.failures, record.failures)
+        _add(report.sources, record.sources)
+
+    def _settle(self) -> None:
+        """Count the parts that are left of a generation that is complete: others have committed them."""
+        for part, images in self._images.items():
+            self._count(part, _NOTHING)
+            self._report.pending -= images
+            self._report.present += images
+        self._images.clear()
+        self._open.clear()
 
     def _count(self, part: str, now: PartProgress) -> None:
         """Replace what is counted of a part that is under way."""
@@ -106,6 +115,8 @@ class Tally:
         report.failed += now.failed - before.failed
         report.pending -= now.landed - before.landed
         report.bytes += now.bytes - before.bytes
+        _add(report.failures, dict(now.failures))
+        _add(report.failures, {kind: -count for kind, count in before.failures})
         if now is not _NOTHING:
             self._counted[part] = now
 
@@ -121,6 +132,14 @@ class Tally:
         if holding != self._holding:
             self._holding = holding
             self._sink(holding)
+
+
+def _add(counts: dict[str, int], more: Mapping[str, int]) -> None:
+    """Add counts to others in place; what comes to nothing goes."""
+    for name, count in more.items():
+        counts[name] = counts.get(name, 0) + count
+        if not counts[name]:
+            del counts[name]
 
 
 def _together(one: Hold, other: Hold) -> Hold:
