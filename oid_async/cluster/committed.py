@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import polars as pl
 from oid_async.cluster.layout import RECORDS, shard_key
 from oid_async.cluster.local_copies import LocalCopies
 from oid_async.cluster.published import Generation, Part, PublishedQuery
-from oid_async.cluster.record import Record
+from oid_async.cluster.record import MADE_AGAIN, Record, reading_record
 from oid_async.errors import InputError, StorageError
 from oid_async.events import Sink, TableProgress
 from oid_async.objects.store import ObjectInfo, Objects
@@ -21,7 +20,6 @@ from oid_async.openimages.ids import KEY, IdForm, among
 # So many images are held in memory with all their rows.
 SPAN_ROWS = 16384
 _THREADS = 8
-_AGAIN = "remove it, then run the same command again"
 _MOST_NAMED = 3
 _PROGRESS_ROWS = 200
 Key = int | str
@@ -127,18 +125,9 @@ def _read(name: str, place: int, part: Part, query: PublishedQuery, path: Path) 
     if not is_of_part or not 0 < len(keys) == part.images or not _may_be_shard(record, part, query):
         raise InputError(
             f"{name}: it is not the record of the published part {part.name} ({len(keys)} of {part.images} images); "
-            f"{_AGAIN}"
+            f"{MADE_AGAIN}"
         )
     return CommittedPart(place, part, record, path, keys.min(), keys.max()), keys  # type: ignore[arg-type]
-
-
-@contextmanager
-def reading_record(name: str) -> Iterator[None]:
-    """Raise what is raised by the bytes of a record as an InputError that names it and says what to do."""
-    try:
-        yield
-    except (pl.exceptions.PolarsError, OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{name}: it cannot be read as the record of a part; {_AGAIN}") from error
 
 
 def _may_be_shard(record: Record, part: Part, query: PublishedQuery) -> bool:

@@ -1,6 +1,5 @@
 """What is published at a place, and what is done of it: the query, its generations, which parts have a record."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from io import BytesIO
@@ -10,9 +9,11 @@ import polars as pl
 from oid_async.cluster.layout import PLAN, PLANS, RECORDS, begun_key, generation_key
 from oid_async.cluster.part_file import MASKS, part_bytes, read_part
 from oid_async.cluster.published import Begun, Generation, Part, PublishedQuery
+from oid_async.cluster.record import reading_record
 from oid_async.errors import InputError
 from oid_async.masks.archive import ArchiveState
 from oid_async.objects.store import ExistsError, MissingError, Objects
+from oid_async.objects.values import md5_of
 
 
 def read_query(objects: Objects) -> PublishedQuery | None:
@@ -101,7 +102,7 @@ def put_part(objects: Objects, part: Part, images: pl.DataFrame, archives: Mappi
                 "have changed since its plan was begun; name another --savepath, or remove this one's .oid_async/plan "
                 "and .oid_async/plan.json, as long as there are no records"
             ) from error
-    return replace(part, md5=hashlib.md5(body, usedforsecurity=False).hexdigest())
+    return replace(part, md5=md5_of(body))
 
 
 def used_archives(images: pl.DataFrame, states: Mapping[str, ArchiveState]) -> dict[str, ArchiveState]:
@@ -114,23 +115,31 @@ def used_archives(images: pl.DataFrame, states: Mapping[str, ArchiveState]) -> d
 
 def get_part(objects: Objects, part: Part) -> tuple[pl.DataFrame, dict[str, ArchiveState]]:
     """Return the rows of a part's file, and the archives of its masks. Blocking. Raises InputError, StorageError."""
+    return read_part(get_part_bytes(objects, part))
+
+
+def get_part_bytes(objects: Objects, part: Part) -> bytes:
+    """Return a part's file. Blocking. Raises InputError for one that is not as it was published, StorageError."""
     try:
         body = objects.get(part.plan_key)
     except MissingError as error:
         raise _missing(objects, part.plan_key) from error
-    if hashlib.md5(body, usedforsecurity=False).hexdigest() != part.md5:
-        raise _damaged(objects, part.plan_key)
-    return read_part(body)
+    if md5_of(body) != part.md5:
+        raise InputError(
+            f"{objects.place}: {part.plan_key} is not what was published (its MD5 differs); name another --savepath, "
+            "and begin there"
+        )
+    return body
 
 
 def get_record(objects: Objects, part: Part, columns: Sequence[str]) -> pl.DataFrame:
     """Return columns of the rows of a part's record. Blocking. Raises InputError, StorageError."""
     try:
-        return pl.read_parquet(BytesIO(objects.get(part.record_key)), columns=list(columns), glob=False)
+        body = objects.get(part.record_key)
     except MissingError as error:
         raise _missing(objects, part.record_key) from error
-    except pl.exceptions.PolarsError as error:
-        raise _damaged(objects, part.record_key) from error
+    with reading_record(f"{objects.place}/{part.record_key}"):
+        return pl.read_parquet(BytesIO(body), columns=list(columns), glob=False)
 
 
 def parts_to_do(objects: Objects, generation: Generation) -> list[Part]:
@@ -145,7 +154,9 @@ def has_begun(objects: Objects) -> int:
 
 
 def _missing(objects: Objects, key: str) -> InputError:
-    return InputError(f"{objects.place}: {key} is missing, without which nothing can go on; name another --savepath")
+    return InputError(
+        f"{objects.place}: {key} is missing, without which nothing can go on; name another --savepath, and begin there"
+    )
 
 
 def _damaged(objects: Objects, key: str) -> InputError:

@@ -13,11 +13,12 @@ from typing import IO, Any
 
 import polars as pl
 
-from oid_async.cluster.committed import Committed, KeySpan, reading_record
+from oid_async.cluster.committed import Committed, KeySpan
 from oid_async.cluster.layout import MANIFEST
 from oid_async.cluster.local_copies import LocalCopies
 from oid_async.cluster.part_file import row_columns
 from oid_async.cluster.published import PublishedQuery
+from oid_async.cluster.record import reading_record
 from oid_async.cluster.span_files import SpanFiles
 from oid_async.dataset.packed_images import SHARD_SCHEMA
 from oid_async.events import Sink, TableProgress

@@ -7,14 +7,13 @@ a straggler's or one that was taken for dead; and any put may have taken place a
 import secrets
 from collections.abc import Callable
 
+from oid_async.cluster.generations import get_part_bytes
 from oid_async.cluster.layout import shard_key
 from oid_async.cluster.part_shard import PartShard
 from oid_async.cluster.published import Part
-from oid_async.cluster.record import Record, ShardNote
+from oid_async.cluster.record import Record, ShardNote, reading_record
 from oid_async.cluster.work import End
-from oid_async.errors import InputError
 from oid_async.objects.store import ExistsError, MissingError, Objects
-from oid_async.objects.values import md5_of
 
 _SUFFIX_BYTES = 4
 
@@ -29,15 +28,7 @@ class PartObjects:
 
     def plan(self) -> bytes:
         """Return the part's file. Raises InputError for one that is not as it was published."""
-        part, place = self._part, self._objects.place
-        advice = "name another --savepath, and begin there"
-        try:
-            content = self._objects.get(part.plan_key)
-        except MissingError as error:
-            raise InputError(f"{place}: {part.plan_key} is missing; {advice}") from error
-        if md5_of(content) != part.md5:
-            raise InputError(f"{place}: {part.plan_key} is not what was published (its MD5 differs); {advice}")
-        return content
+        return get_part_bytes(self._objects, self._part)
 
     def committed(self) -> Record | None:
         """Return the record of the part, None as long as there is none."""
@@ -46,12 +37,8 @@ class PartObjects:
             content = self._objects.get(key)
         except MissingError:
             return None
-        try:
+        with reading_record(f"{self._objects.place}/{key}"):
             return Record.read(content)
-        except Exception as error:  # Polars raises anything for bytes that are no Parquet file
-            raise InputError(
-                f"{self._objects.place}: {key} is no record of this program's; move it away, and its part is done again"
-            ) from error
 
     def put(self, shard: PartShard, ending: str, record: Callable[[ShardNote | None], bytes]) -> tuple[End, Record]:
         """Put a shard, if it has a file, and the record that is made of its note; or return the one that came first."""

@@ -1,7 +1,8 @@
 """The record of a part: one row a planned image, and of the part what its shard is. Putting it commits the part."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Self
 
 import polars as pl
 
+from oid_async.errors import InputError
 from oid_async.openimages.ids import KEY
 from oid_async.store.results import MANIFEST_SCHEMA
 
@@ -25,6 +27,8 @@ RECORD_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "Offset": pl.Int64,
 }
 _NOTE = "oid_async.record"
+# What to do about a record that cannot be used.
+MADE_AGAIN = "remove it, then run the same command again, and its part is made again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +83,12 @@ class Record:
         values["shard"] = None if shard is None else ShardNote(**shard)
         values["failed_masks"] = tuple(tuple(each) for each in values["failed_masks"])
         return cls(**values)
+
+
+@contextmanager
+def reading_record(name: str) -> Iterator[None]:
+    """Raise what is raised by the bytes of a record as an InputError that names it and says what to do."""
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{name}: it cannot be read as the record of a part; {MADE_AGAIN}") from error
