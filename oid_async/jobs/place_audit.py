@@ -19,6 +19,7 @@ import polars as pl
 
 from oid_async.cluster.layout import (
     MANIFEST,
+    PLAN,
     PLANS,
     RECORDS,
     SHARD_LIST,
@@ -27,7 +28,7 @@ from oid_async.cluster.layout import (
     plan_key,
     record_key,
 )
-from oid_async.cluster.published import Generation
+from oid_async.cluster.published import Generation, PublishedQuery
 from oid_async.dataset.audit import FINDINGS, FindingKind
 from oid_async.dataset.place_files import BucketFiles, PlaceFiles, written_tables
 from oid_async.objects.store import ObjectInfo
@@ -39,6 +40,7 @@ _TABLES = (
     *("bbox/label_data.csv", *(kind.file for kind in KINDS.values())),
 )
 _NO_NOTE = "nothing says what it was: run the same download again, which writes it anew"
+_NO_PLAN = f"nothing says what it was: this is a copy without {PLAN}"
 # What a JSON file of another form raises.
 DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
@@ -76,16 +78,23 @@ class PlaceAudit:
         self.reads = reads
         self.finished = written_tables(files)
         self.has_manifest = files.size(MANIFEST) is not None
+        self.has_plan = files.size(PLAN) is not None
         self._damaged_list: str | None = None
         self.parts = self._read_parts()
         self._there = {info.key: info for folder in (SHARDS, RECORDS, PLANS) for info in files.listing(folder)}
-        self.later = self._later_parts()
+        # Without a list of what was there at the last end nothing is known to be later.
+        self.later = self._later_parts() if self.is_listed else frozenset()
 
     @property
     def total(self) -> int:
         """How many files should exist: tables, shards, records, parts of the plan."""
         shards = sum(part.shard is not None for part in self.parts)
         return len(self.tables) + shards + (2 * len(self.parts) if self.has_state else 0)
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether shards.json says which parts and shards there are."""
+        return self._damaged_list is None
 
     @property
     def has_state(self) -> bool:
@@ -105,10 +114,11 @@ class PlaceAudit:
         for part in self.parts:
             if part.shard is not None:
                 rows += self._compare(part.shard, self._there.get(part.shard.key))
+        rows += self._check_plan()
         for key in self._state_keys():
             if key not in self._there:
                 rows.append(finding(key, "missing", "no such file", None))
-        if not self._damaged_list:
+        if self.is_listed:
             known = {part.shard.key for part in self.parts if part.shard is not None}
             extra = (
                 info
@@ -118,7 +128,8 @@ class PlaceAudit:
             rows += [finding(info.key, "extra", f"{SHARD_LIST} does not list it", info.size, None) for info in extra]
         if not self.finished:
             there = ((name, self.files.size(name)) for name in _TABLES)
-            rows += [finding(name, "unchecked", _NO_NOTE, size) for name, size in there if size is not None]
+            why = _NO_NOTE if self.has_plan else _NO_PLAN
+            rows += [finding(name, "unchecked", why, size) for name, size in there if size is not None]
         return pl.DataFrame(rows, schema=FINDINGS, orient="row")
 
     def check_tables(self, tables: Sequence[Expected]) -> pl.DataFrame:
@@ -163,6 +174,16 @@ class PlaceAudit:
             return []
         what = "its ETag is another one, so it was written anew; --deep reads it"
         return [finding(key, "altered", what, found.size, size)]
+
+    def _check_plan(self) -> list[tuple[object, ...]]:
+        """Return the finding of a plan.json that no run can go on with."""
+        if not self.has_plan:
+            return [finding(PLAN, "missing", "no such file", None)] if self.has_state else []
+        try:
+            PublishedQuery.from_json(self.files.fetch(PLAN).read_bytes())
+        except DAMAGE:
+            return [finding(PLAN, "altered", "it cannot be read as a query", self.files.size(PLAN))]
+        return []
 
     def _later_parts(self) -> frozenset[str]:
         """Return the names of the parts of generations that have begun since: the next end takes them in."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from oid_async.cluster.layout import FINISHED, MANIFEST, PLANS, RECORDS, SHARDS
+from oid_async.cluster.layout import FINISHED, MANIFEST, PLAN, PLANS, RECORDS, SHARDS
 from oid_async.concurrency import in_thread
 from oid_async.dataset.export_audit import EXPORTS, ExportAudit
 from oid_async.dataset.place_files import BucketFiles, PlaceFiles
@@ -63,7 +63,7 @@ class PlaceVerify:
         frames = [await in_thread(audit.listed)]
         images, unreadable = await in_thread(self._open, audit)
         frames.append(unreadable)
-        if images is not None:
+        if images is not None and audit.is_listed:
             frames.append(await in_thread(images.check_manifest))
         frames += [await in_thread(export.others) for export in self._exports]
         threads = _BUCKET_THREADS if isinstance(self._files, BucketFiles) else _THREADS
@@ -129,11 +129,13 @@ def _damaged(found: pl.DataFrame) -> set[str]:
 
 
 def _is_table(key: str) -> bool:
-    return not key.startswith((f"{SHARDS}/", f"{RECORDS}/", f"{PLANS}/", f"{EXPORTS}/"))
+    return key != PLAN and not key.startswith((f"{SHARDS}/", f"{RECORDS}/", f"{PLANS}/", f"{EXPORTS}/"))
 
 
 def _to_remove(audit: PlaceAudit, found: pl.DataFrame) -> list[str]:
     """Return what the same download makes anew once it is gone: parts by their records, tables by their note."""
+    if not audit.has_plan:
+        return []  # no download can go on there
     damaged = _damaged(found)
     records = [
         part.record
@@ -152,10 +154,12 @@ def _advice(audit: PlaceAudit, found: pl.DataFrame) -> list[str]:
             f"remove from {place}, where they are there, {_named(remove)}; then run the same download again, which "
             f"makes {what} anew"
         )
-    if any(key.startswith(f"{PLANS}/") for key in _damaged(found)):
+    elif not audit.has_plan and _damaged(found):
+        lines.append(f"{place} has no {PLAN}, so no download goes on there: copy the set anew, with its .oid_async")
+    if any(key == PLAN or key.startswith(f"{PLANS}/") for key in _damaged(found)):
         lines.append(
-            f"what is missing of {PLANS} cannot be made again: shards and tables that are whole stay so, but to make "
-            "others have the set again at another place"
+            f"what is missing of {PLANS}, or damaged, cannot be made again: shards and tables that are whole stay so, "
+            "but to make others have the set again at another place"
         )
     if any(key.startswith(f"{EXPORTS}/") for key in _damaged(found)):
         lines.append("an export that is damaged is made anew by exporting again")

@@ -130,12 +130,18 @@ def test_without_its_lists_nothing_passes_as_whole(place: Path) -> None:
     (place / "shards.json").unlink()
     assert ("missing", "shards.json") in kinds(verified(place))
     (place / "shards.json").write_text("[]")
-    assert ("altered", "shards.json") in kinds(verified(place))
+    assert {name for _, name in kinds(verified(place))} == {"shards.json"}
     (place / "shards.json").write_bytes(listed)
+    plan = place / ".oid_async" / "plan.json"
+    plan.write_text("{}")
+    assert kinds(verified(place)) == [("altered", ".oid_async/plan.json")]
+    plan.unlink()
+    assert kinds(verified(place)) == [("missing", ".oid_async/plan.json")]
     shutil.rmtree(place / ".oid_async")
     found = verified(place)
     assert {kind for kind, _ in kinds(found)} == {"unchecked"}
     assert ("unchecked", "manifest.parquet") in kinds(found)
+    assert ["so no download goes on there" in line for line in found.advice] == [True]
 
 
 def test_a_further_round_that_has_begun_is_no_finding(place: Path) -> None:
