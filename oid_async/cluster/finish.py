@@ -17,7 +17,8 @@ import polars as pl
 from oid_async.cluster.committed import Committed, read_records, record_listing, summed
 from oid_async.cluster.end_turn import EndTurn
 from oid_async.cluster.finished import FinishedEnd
-from oid_async.cluster.layout import BAD_ROWS, MANIFEST, SHARD_LIST, UNKNOWN_IDS, generation_key
+from oid_async.cluster.generations import read_generation
+from oid_async.cluster.layout import BAD_ROWS, MANIFEST, SHARD_LIST, UNKNOWN_IDS
 from oid_async.cluster.local_copies import LocalCopies
 from oid_async.cluster.merged_tables import OPTIONAL, MergedTables
 from oid_async.cluster.published import Generation, PublishedQuery
@@ -74,13 +75,12 @@ def finish(
 
 def _newer(objects: Objects, generations: Sequence[Generation]) -> Generation | None:
     """Return the next generation, if another run has published it and all its records are there."""
-    number = generations[-1].number + 1 if generations else 0
-    try:
-        newer = Generation.from_json(objects.get(generation_key(number)))
-        record_listing(objects, [newer])
-    except (MissingError, StorageError):
-        return None
-    return newer
+    newer = read_generation(objects, len(generations))
+    with suppress(StorageError):
+        if newer is not None:
+            record_listing(objects, [newer])
+            return newer
+    return None
 
 
 class _End:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from oid_async.cluster.layout import FINISHED, SHARD_LIST
-from oid_async.cluster.published import PublishedQuery
+from oid_async.cluster.published import DAMAGED, PublishedQuery
 from oid_async.cluster.shard_names import PartShard, read_shard_list
 from oid_async.cluster.totals import Totals
 from oid_async.objects.store import MissingError, ObjectInfo, Objects
@@ -41,7 +41,7 @@ class FinishedEnd:
                     return None  # an older end, which was slower, has written over it and was killed, for example
             shards = read_shard_list(self._objects.get(SHARD_LIST), self._query)
             return shards, Totals(**note["totals"])
-        except (MissingError, ValueError, KeyError, TypeError):
+        except (MissingError, *DAMAGED):
             return None
 
     def write(self, files: Mapping[str, Mapping[str, Any]], totals: Totals) -> None:

@@ -8,7 +8,7 @@ import polars as pl
 
 from oid_async.cluster.layout import PLAN, PLANS, RECORDS, begun_key, generation_key
 from oid_async.cluster.part_file import MASKS, part_bytes, read_part
-from oid_async.cluster.published import Begun, Generation, Part, PublishedQuery
+from oid_async.cluster.published import DAMAGED, Begun, Generation, Part, PublishedQuery
 from oid_async.cluster.record import reading_record
 from oid_async.errors import InputError
 from oid_async.masks.archive import ArchiveState
@@ -24,7 +24,7 @@ def read_query(objects: Objects) -> PublishedQuery | None:
         return None
     try:
         return PublishedQuery.from_json(text)
-    except (ValueError, KeyError, TypeError) as error:
+    except DAMAGED as error:
         raise _damaged(objects, PLAN) from error
 
 
@@ -37,7 +37,7 @@ def read_generation(objects: Objects, number: int) -> Generation | None:
         return None
     try:
         return Generation.from_json(text)
-    except (ValueError, KeyError, TypeError) as error:
+    except DAMAGED as error:
         raise _damaged(objects, key) from error
 
 
@@ -56,7 +56,7 @@ def read_begun(objects: Objects, number: int) -> Begun | None:
         return Begun.from_json(objects.get(key))
     except MissingError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except DAMAGED as error:
         raise _damaged(objects, key) from error
 
 

@@ -11,6 +11,18 @@ from oid_async.openimages.vocabulary import Source
 _FORM = 1
 
 
+# What reading one of these files raises that is another one.
+DAMAGED = (ValueError, LookupError, TypeError, AttributeError)
+
+
+def _values(text: bytes) -> dict[str, Any]:
+    """Return what a file says. Raises one of DAMAGED for another form, such as that of a later version."""
+    values: dict[str, Any] = json.loads(text)
+    if (form := values.pop("form")) != _FORM:
+        raise ValueError(form)
+    return values
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """One part of a generation: so many `images` of a split, with about so many bytes.
@@ -62,8 +74,8 @@ class Generation:
 
     @classmethod
     def from_json(cls, text: bytes) -> Self:
-        """Read its file. Raises ValueError, KeyError, TypeError for one that is none."""
-        values = json.loads(text)
+        """Read its file. Raises one of DAMAGED for one that is none."""
+        values = _values(text)
         parts = [Part(values["generation"], *part) for part in values["parts"]]
         return cls(values["generation"], parts, values["capped"], values["job"])
 
@@ -90,10 +102,8 @@ class Begun:
 
     @classmethod
     def from_json(cls, text: bytes) -> Self:
-        """Read its file. Raises ValueError, KeyError, TypeError for one that is none."""
-        values = json.loads(text)
-        values.pop("form")
-        return cls(**values)
+        """Read its file. Raises one of DAMAGED for one that is none."""
+        return cls(**_values(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +140,5 @@ class PublishedQuery:
 
     @classmethod
     def from_json(cls, text: bytes) -> Self:
-        """Read its file. Raises ValueError, KeyError, TypeError for one that is none."""
-        values = json.loads(text)
-        values.pop("form")
-        return cls(**values)
+        """Read its file. Raises one of DAMAGED for one that is none."""
+        return cls(**_values(text))

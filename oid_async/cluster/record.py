@@ -90,5 +90,12 @@ def reading_record(name: str) -> Iterator[None]:
     """Raise what is raised by the bytes of a record as an InputError that names it and says what to do."""
     try:
         yield
-    except (pl.exceptions.PolarsError, OSError, KeyError, TypeError, ValueError) as error:
+    except (
+        pl.exceptions.PolarsError,
+        pl.exceptions.PanicException,
+        OSError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise InputError(f"{name}: it cannot be read as the record of a part; {MADE_AGAIN}") from error
