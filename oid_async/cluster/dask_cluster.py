@@ -62,7 +62,8 @@ async def joined_cluster(address: str) -> AsyncIterator[Client]:
         context = _client(address)
         client = await context.__aenter__()
     except (TypeError, ssl.SSLError, FileNotFoundError) as error:
-        what = " ".join(str(error).split())[:200]
+        # A TypeError is Dask's way to say that it has found no key and certificate.
+        what = "none is configured" if isinstance(error, TypeError) else " ".join(str(error).split())[:200]
         raise UsageError(
             f"--cluster {address}: no TLS connection ({what}); key, certificate and CA are those of Dask's own "
             "configuration, distributed.comm.tls"

@@ -14,7 +14,7 @@ from threading import Event, Thread
 
 from oid_async.cluster.layout import ENDS
 from oid_async.errors import OidError
-from oid_async.events import Sink, Stage
+from oid_async.events import Note, Sink, Stage
 from oid_async.objects.store import ExistsError, MissingError, Objects
 
 BEAT_S = 10.0
@@ -42,6 +42,8 @@ class EndTurn:
                 return True
             now = time.monotonic()
             if there != seen:
+                if not seen:
+                    sink(Note("another task writes the result tables; this one waits for it"))
                 seen, since = there, now
             elif now - since > SILENT_S:
                 self._objects.put(self._key, self._body(0))

@@ -9,7 +9,7 @@ from oid_async.cluster.generations import has_begun, read_generation, read_gener
 from oid_async.cluster.published import Generation, PublishedQuery
 from oid_async.concurrency import in_thread
 from oid_async.dataset.query_digest import query_digest, shard_digests
-from oid_async.events import Note, Stage
+from oid_async.events import Note, Sink, Stage
 from oid_async.jobs.context import RunContext
 from oid_async.jobs.distributing.publish import publish
 from oid_async.objects.store import Objects
@@ -32,8 +32,7 @@ async def first_generation(
     before that: what it raises stops a run that would fetch tables for nothing.
     """
     if task.index:
-        context.sink(Stage("waiting for the first task, which publishes the plan"))
-        await _wait_for_plan(objects, min(_EACH_S * task.index, _MOST_S))
+        await _wait_for_plan(context.sink, objects, min(_EACH_S * task.index, _MOST_S))
     query = await in_thread(_published, objects, context.options)
     if query is None:
         await check()
@@ -45,10 +44,14 @@ async def first_generation(
     return query, await in_thread(read_generations, objects)
 
 
-async def _wait_for_plan(objects: Objects, patience_s: float) -> None:
+async def _wait_for_plan(sink: Sink, objects: Objects, patience_s: float) -> None:
     """Wait until generation 00 is published, or nothing new of it has come for so long."""
     seen, since = -1, monotonic()
     while await in_thread(read_generation, objects, 0) is None:
+        if seen < 0:
+            # A log shows no stage, and this may take minutes.
+            sink(Note("another task publishes the plan; this one waits for it"))
+            sink(Stage("waiting for the plan"))
         now, count = monotonic(), await in_thread(has_begun, objects)
         if count != seen:
             seen, since = count, now
