@@ -39,7 +39,8 @@ def _parts(plan: Plan) -> str:
         return f" in about {counted(parts['count'], 'part')} to {parts['place']}{alone}"
     who = parts["engine"]
     if parts["capped"]:
-        who = f"one of {who} alone, as a rate cap holds" if "worker" in who else f"{who} alone, as a rate cap holds"
+        several = "workers" in who
+        who = f"{'one of ' if several else ''}{who} alone, as a rate cap holds"
     of = "" if parts["left"] == parts["count"] else f" of {parts['count']}"
     noun = "part" if parts["left"] == 1 and not of else "parts"
     return f" in {parts['left']}{of} {noun} to {parts['place']}, by {who}"

@@ -256,3 +256,20 @@ async def test_a_wrong_address_is_found_before_any_table_is_fetched(
             )
     assert not asked
     assert not (tmp_path / "place").exists()
+
+
+async def test_a_place_of_something_else_is_refused_before_any_table_is_fetched(mirror: Path, tmp_path: Path) -> None:
+    """Foreign shards, and another query: nothing is asked for."""
+    shard = tmp_path / "taken" / "shards" / "train-000000.tar"
+    shard.parent.mkdir(parents=True)
+    shard.write_bytes(b"x")
+    same: dict[str, Any] = {"cluster": "array", "format": "webdataset", "no_files": True, "splits": ["validation"]}
+    local = {"mirror": mirror, "cache_dir": tmp_path / "c", **same, "cluster": "local:1"}
+    await oid_async.download(savepath=tmp_path / "a", **local)
+    async with counted_origin(mirror) as (url, asked):
+        asks: dict[str, Any] = {"mirror": url, "cache_dir": tmp_path / "cache", **same}
+        with pytest.raises(UsageError, match="no plan of a download"):
+            await oid_async.download(savepath=tmp_path / "taken", **asks)
+        with pytest.raises(UsageError, match="another query"):
+            await oid_async.download(savepath=tmp_path / "a", limit=3, **asks)
+    assert not asked

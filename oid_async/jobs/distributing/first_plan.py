@@ -5,13 +5,13 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 
 from oid_async.cluster.array_task import ArrayTask
-from oid_async.cluster.generations import has_begun, read_generation, read_generations, read_query
+from oid_async.cluster.generations import has_begun, read_generation, read_generations
 from oid_async.cluster.published import Generation, PublishedQuery
 from oid_async.concurrency import in_thread
 from oid_async.dataset.query_digest import query_digest, shard_digests
 from oid_async.events import Note, Sink, Stage
 from oid_async.jobs.context import RunContext
-from oid_async.jobs.distributing.publish import publish
+from oid_async.jobs.distributing.publish import check_same, publish, query_there
 from oid_async.objects.store import Objects
 from oid_async.options.query import KEPT_LISTS, Options
 from oid_async.report import size_text
@@ -61,11 +61,12 @@ async def _wait_for_plan(sink: Sink, objects: Objects, patience_s: float) -> Non
 
 
 def _published(objects: Objects, options: Options) -> PublishedQuery | None:
-    """Return the query of a place that is published, if it can be told without any table that it is this one."""
-    if any(getattr(options, name) is not None for name in _GIVEN):
+    """Return the query of a place that is published, if it can be told without any table that it is this one.
+
+    Raises UsageError, before tables are fetched, for a place that holds anything else as far as that can be told.
+    """
+    query = query_there(objects)
+    if query is None or any(getattr(options, name) is not None for name in _GIVEN):
         return None
-    query = read_query(objects)
-    if query is None or read_generation(objects, 0) is None:
-        return None
-    is_same = query.digest == query_digest(options, ()) and query.samples in ("", shard_digests(options)[0])
-    return query if is_same else None
+    check_same(objects, query, query_digest(options, ()), shard_digests(options)[0])
+    return query if read_generation(objects, 0) is not None else None

@@ -64,6 +64,35 @@ async def publish(context: RunContext, objects: Objects, *, part_size: int, job:
     return Published(query, first, decision.plan)
 
 
+def query_there(objects: Objects) -> PublishedQuery | None:
+    """Return the query that is published at a place, None if nothing is there. Raises UsageError for anything else."""
+    there = read_query(objects)
+    if there is None and (taken := _taken(objects)) is not None:
+        # Somebody may have published meanwhile.
+        there = read_query(objects)
+        if there is None:
+            raise UsageError(
+                f"{objects.place} holds {taken}, and no plan of a download past one machine; "
+                "name another --savepath, or move that away"
+            )
+    return there
+
+
+def check_same(objects: Objects, there: PublishedQuery, digest: str, samples: str) -> None:
+    """Raise UsageError unless what is published is the query of this digest, with samples made like these."""
+    if there.digest != digest or there.samples not in ("", samples):
+        what = "samples of another form" if there.digest == digest else "another query"
+        raise UsageError(f"{objects.place} holds {what}: runs of one query share a place; name another --savepath")
+
+
+def _taken(objects: Objects) -> str | None:
+    """Return what is there that is none of a published plan's."""
+    for prefix in (SHARDS, ".oid_async"):
+        if (found := next((each for each in objects.list(prefix) if each.key != PLAN), None)) is not None:
+            return found.key
+    return next((key for key in _TAKEN if objects.head(key) is not None), None)
+
+
 class _Publisher:
     """Puts what is published beside the parts."""
 
@@ -84,15 +113,7 @@ class _Publisher:
 
     def there(self) -> PublishedQuery | None:
         """Return the query of the place, None if nothing is there. Raises UsageError if it holds anything else."""
-        there = read_query(self._objects)
-        if there is None and (taken := self._taken()) is not None:
-            # Somebody may have published meanwhile.
-            there = read_query(self._objects)
-            if there is None:
-                raise UsageError(
-                    f"{self._objects.place} holds {taken}, and no plan of a download past one machine; "
-                    "name another --savepath, or move that away"
-                )
+        there = query_there(self._objects)
         return there if there is None else self._same(there)
 
     def put_query(self, decision: Decision) -> PublishedQuery:
@@ -152,23 +173,12 @@ class _Publisher:
 
     def _same(self, there: PublishedQuery) -> PublishedQuery:
         """Return a query that is there if it is this run's. Raises UsageError."""
-        if there.digest != self._digest or there.samples not in ("", self._samples):
-            what = "samples of another form" if there.digest == self._digest else "another query"
-            raise UsageError(
-                f"{self._objects.place} holds {what}: runs of one query share a place; name another --savepath"
-            )
+        check_same(self._objects, there, self._digest, self._samples)
         if there.part_size != self._part_size:
             size = size_text(there.part_size)
             self._context.note(f"the plan there has parts of {size}: --part-size has no effect any more")
             self._part_size = there.part_size
         return there
-
-    def _taken(self) -> str | None:
-        """Return what is there that is none of a published plan's."""
-        for prefix in (SHARDS, ".oid_async"):
-            if (found := next((each for each in self._objects.list(prefix) if each.key != PLAN), None)) is not None:
-                return found.key
-        return next((key for key in _TAKEN if self._objects.head(key) is not None), None)
 
     def _document(self, decision: Decision) -> dict[str, object]:
         """Return the content of query.json, in which places are those of the dataset, not of this run's scratch."""
