@@ -26,8 +26,7 @@ from oid_async.cluster.shard_names import PartShard, give_names, orphans, shard_
 from oid_async.cluster.totals import Totals
 from oid_async.errors import StorageError, machine_error, storage_error
 from oid_async.events import Event, Sink, Stage
-from oid_async.objects.store import MissingError, ObjectInfo, Objects
-from oid_async.objects.values import md5_of
+from oid_async.objects.store import MissingError, ObjectInfo, Objects, md5_of
 from oid_async.store.results import query_text
 from oid_async.tables.damage import StoppedError
 

@@ -14,7 +14,7 @@ from oid_async.objects.folder import FolderStorage
 from oid_async.objects.values import ExistsError, MissingError, ObjectInfo, md5_of, size_of
 from oid_async.options.places import Place
 
-__all__ = ["ExistsError", "MissingError", "ObjectInfo", "Objects"]
+__all__ = ["ExistsError", "MissingError", "ObjectInfo", "Objects", "md5_of"]
 
 # Answer 409 of S3: two writers at once, and neither has the key yet. It takes them a moment.
 _CONFLICT_PAUSE_S, _CONFLICT_TRIES = 0.5, 20
