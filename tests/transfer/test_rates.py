@@ -276,9 +276,10 @@ async def test_a_host_is_left_alone_for_as_long_as_it_asks_for(tmp_path: Path, f
     async with asyncio.TaskGroup() as group:
         for number, server in enumerate(servers.values()):
             group.create_task(run(tmp_path / str(number), server, 40, rate=0))
-        # At two a second others wait for their turn when the first one is told: they must not come either.
-        queued = Weary(rounds=1)
-        group.create_task(run(tmp_path / "queued", queued, 4, rate=2))
+    # At two a second others wait for their turn when the first one is told: they must not come either. Alone, so that
+    # the first one is told before that turn comes.
+    queued = Weary(rounds=1)
+    await run(tmp_path / "queued", queued, 4, rate=2)
     assert all(server.held[0] > len(server.waits_s) for server in servers.values())
     for name, server in {**servers, "behind a cap": queued}.items():
         assert len(server.quiet) == server.rounds

@@ -48,6 +48,7 @@ class HeldBack:
 
     def __init__(self, targets: Targets, pool: Any, watched: "Watched") -> None:
         self.read = targets.read
+        self.rests = targets.rests
         self._targets = targets
         self._pool = pool
         self._watched = watched
