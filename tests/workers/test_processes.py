@@ -31,6 +31,8 @@ from oid_async.transfer.pipeline import Pipeline
 from oid_async.transfer.targets import Targets
 from oid_async.workers import pool as pools
 
+pytestmark = pytest.mark.cluster
+
 IMAGES = [Image(f"{number:016x}", split="validation") for number in range(1, 401)]
 QUERY: dict[str, Any] = {"splits": ["validation"], "kinds": ["none"], "names": "id", "source": ["cvdf"]}
 COUNTED = ("requests", "images", "bytes", "retries", "failures")  # of each host, for the report of a run
