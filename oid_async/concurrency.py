@@ -8,7 +8,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from oid_async.errors import OidError
@@ -99,6 +99,13 @@ class CallsOnLoop:
         """Raise the first exception of the function."""
         if self._raised is not None:
             raise self._raised
+
+
+async def set_within(event: asyncio.Event, seconds: float) -> None:
+    """Wait until an event is set, but for so many seconds at most."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 class WaitQueue(deque["asyncio.Future[None]"]):

@@ -17,7 +17,7 @@ from oid_async.cluster.generations import parts_to_do
 from oid_async.cluster.part_worker import PartWorker
 from oid_async.cluster.published import Generation, Part
 from oid_async.cluster.work import ClosedError, PartProgress, PartResult, Worker, WorkSettings
-from oid_async.concurrency import in_thread, run_to_end
+from oid_async.concurrency import in_thread, run_to_end, set_within
 from oid_async.errors import StorageError
 
 Report = Callable[[PartResult | PartProgress], None]
@@ -131,11 +131,7 @@ class _Work:
                 self._start(each)
             self._take_others(monotonic())
             self._changed.clear()
-            try:
-                async with asyncio.timeout(_LOOK_S):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
+            await set_within(self._changed, _LOOK_S)
             if self._error is not None:
                 raise self._error
             if listing.done():

@@ -27,6 +27,7 @@ from oid_async.cluster.part_worker import PartWorker
 from oid_async.cluster.published import Generation
 from oid_async.cluster.work import ClosedError, PartProgress, PartResult, WorkSettings
 from oid_async.cluster.workers_seen import WorkersSeen
+from oid_async.concurrency import set_within
 from oid_async.errors import OidError, StorageError
 
 Report = Callable[[PartResult | PartProgress], None]
@@ -207,11 +208,7 @@ class _Work:
             while (each := self.dispatcher.next(monotonic())) is not None:
                 self._submit(each)
             self._changed.clear()
-            try:
-                async with asyncio.timeout(_LOOK_S):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
+            await set_within(self._changed, _LOOK_S)
             if self._error is not None:
                 raise self._error
             if watch.done():
