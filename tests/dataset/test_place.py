@@ -6,18 +6,14 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from support.places import make_place
+from support.places import look_alike_files, make_place
 from support.saved import SavedBox, SavedFolder, SavedImage
 
 import oid_async
 from oid_async.dataset.place_files import BucketFiles
 from oid_async.errors import InputError
-from oid_async.events import ignore
-from oid_async.jobs.demo import look_alike_run
 from oid_async.jobs.opening import open_place
 from oid_async.objects.store import Objects
-from oid_async.openimages.vocabulary import SPLITS
-from oid_async.options.query import Options
 
 # Plain tests read a few images; those of the demo, of every split and kind, are read where there is time.
 whole = pytest.mark.cluster
@@ -28,10 +24,7 @@ FRAMES = ("boxes", "masks", "relationships", "narratives", "labels", "points")
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Some images of the demo, of every split, with all kinds of annotations, as files."""
-    root = tmp_path_factory.mktemp("place")
-    options = Options(savepath=root / "d", cache_dir=root / "cache", splits=SPLITS, kinds=("all",), limit=40)
-    asyncio.run(look_alike_run(options, ignore).download())
-    return root / "d"
+    return asyncio.run(look_alike_files(tmp_path_factory.mktemp("place")))
 
 
 @pytest.fixture(scope="module")

@@ -5,16 +5,12 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from support.places import make_place
+from support.places import look_alike_files, make_place
 from support.saved import SavedBox, SavedFolder, SavedImage, rectangle
 
 import oid_async
 from oid_async.errors import InputError
-from oid_async.events import ignore
-from oid_async.jobs.demo import look_alike_run
-from oid_async.openimages.vocabulary import SPLITS
 from oid_async.options.export import FORMATS
-from oid_async.options.query import Options
 
 SOME = ("train", "test", "train")
 
@@ -22,10 +18,7 @@ SOME = ("train", "test", "train")
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Some images of the demo, of every split, with all kinds of annotations, as files."""
-    root = tmp_path_factory.mktemp("place")
-    options = Options(savepath=root / "d", cache_dir=root / "cache", splits=SPLITS, kinds=("all",), limit=40)
-    asyncio.run(look_alike_run(options, ignore).download())
-    return root / "d"
+    return asyncio.run(look_alike_files(tmp_path_factory.mktemp("place")))
 
 
 @pytest.fixture(scope="module")

@@ -6,18 +6,14 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from support.places import make_place, upload
+from support.places import look_alike_files, make_place, upload
 from support.published import typed
 from support.seaweed import Seaweed
 
 import oid_async
 from oid_async.errors import InputError, UsageError
-from oid_async.events import ignore
-from oid_async.jobs.demo import look_alike_run
 from oid_async.objects.store import Objects
-from oid_async.openimages.vocabulary import SPLITS
 from oid_async.options.places import Bucket
-from oid_async.options.query import Options
 
 pytestmark = pytest.mark.cluster
 FRAMES = ("boxes", "masks", "relationships", "narratives", "labels", "points")
@@ -26,10 +22,7 @@ FRAMES = ("boxes", "masks", "relationships", "narratives", "labels", "points")
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Some images of the demo, of every split, with all kinds of annotations, as files."""
-    root = tmp_path_factory.mktemp("bucket")
-    options = Options(savepath=root / "d", cache_dir=root / "cache", splits=SPLITS, kinds=("all",), limit=40)
-    asyncio.run(look_alike_run(options, ignore).download())
-    return root / "d"
+    return asyncio.run(look_alike_files(tmp_path_factory.mktemp("bucket")))
 
 
 @pytest.fixture(scope="module", params=["webdataset", "parquet"])

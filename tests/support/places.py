@@ -15,14 +15,25 @@ from oid_async.cluster.published import Generation, Part, PublishedQuery
 from oid_async.cluster.record import RECORD_SCHEMA, Record, ShardNote
 from oid_async.dataset.image_store import OpenFile, members_of
 from oid_async.dataset.packed_images import SHARD_SCHEMA
+from oid_async.events import ignore
+from oid_async.jobs.demo import look_alike_run
 from oid_async.objects.store import Objects
 from oid_async.openimages.ids import IdForm
 from oid_async.openimages.kinds import KINDS
+from oid_async.openimages.vocabulary import SPLITS
 from oid_async.options.places import Bucket
+from oid_async.options.query import Options
 from oid_async.store.results import manifest_digest
 
 _COPIED = ("ATTRIBUTION.csv", "failures.csv", "bad_rows.csv", "bbox/label_data.csv", *(k.file for k in KINDS.values()))
 _NO_TABLE = (".oid_async", "shards")
+
+
+async def look_alike_files(root: Path) -> Path:
+    """Return a folder of some images of the demo, of every split, with all kinds of annotations, as files."""
+    options = Options(savepath=root / "d", cache_dir=root / "cache", splits=SPLITS, kinds=("all",), limit=40)
+    await look_alike_run(options, ignore).download()
+    return root / "d"
 
 
 async def make_place(
