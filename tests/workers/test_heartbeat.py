@@ -51,6 +51,12 @@ def test_who_is_ended_and_when(parts: list[Iterator[tuple[float, bytes]]], after
     assert ended_s == pytest.approx(after_s, abs=2.0)
 
 
+def wait_for(beats: bytes, reading: int) -> None:
+    """Block until such beats come: however late a busy machine is, they come in the end."""
+    while beats not in os.read(reading, 4096):
+        time.sleep(0.05)
+
+
 async def test_a_blocked_loop_still_beats(monkeypatch: pytest.MonkeyPatch) -> None:
     """While the loop is held up the thread says so; with the loop, or the reader, gone it ends."""
     reading, writing = os.pipe()
@@ -58,13 +64,9 @@ async def test_a_blocked_loop_still_beats(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(heartbeat, "_STDOUT", writing)
     thread = Heartbeat(asyncio.get_running_loop())
     thread.start()
-    # However late a busy machine is, each kind of beat comes in the end: what is waited for is not a time but a beat.
-    while b"++" not in os.read(reading, 4096):
-        await asyncio.sleep(0.05)
-    while b"--" not in os.read(reading, 4096):
-        time.sleep(0.05)  # noqa: ASYNC251 - this is what a slow disk does
-    while b"++" not in os.read(reading, 4096):
-        await asyncio.sleep(0.05)
+    await asyncio.to_thread(wait_for, b"++", reading)
+    wait_for(b"--", reading)  # in the loop, which is what a slow disk does to it
+    await asyncio.to_thread(wait_for, b"++", reading)
     os.close(reading)
     await asyncio.to_thread(thread.join, 5.0)
     assert not thread.is_alive()
