@@ -16,8 +16,8 @@ from oid_async.objects.store import Objects
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beats and looks every few milliseconds."""
-    for name, seconds in {"BEAT_S": 0.02, "LOOK_S": 0.01, "SILENT_S": 0.3, "_SETTLE_S": 0.02}.items():
+    """Beats and looks every few milliseconds; a busy machine may be silent for longer than these."""
+    for name, seconds in {"BEAT_S": 0.02, "LOOK_S": 0.01, "SILENT_S": 20.0, "_SETTLE_S": 0.02}.items():
         monkeypatch.setattr(end_turn, name, seconds)
 
 
@@ -43,8 +43,9 @@ def test_one_of_many_has_the_turn_and_the_others_wait_for_it(tmp_path: Path) -> 
     assert list(Objects(tmp_path).list(ENDS)) == []
 
 
-def test_the_turn_of_a_task_that_was_killed_passes_on(tmp_path: Path) -> None:
+def test_the_turn_of_a_task_that_was_killed_passes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is silent: another one takes it after some time, without the end having been made."""
+    monkeypatch.setattr(end_turn, "SILENT_S", 0.3)
     objects = Objects(tmp_path)
     assert EndTurn(objects, "records").wait(lambda: False, ignore)
     began = monotonic()
@@ -58,4 +59,4 @@ def test_a_turn_of_other_records_is_none_of_these(tmp_path: Path) -> None:
     assert EndTurn(objects, "other records").wait(lambda: False, ignore)
     began = monotonic()
     assert EndTurn(objects, "records, and more").wait(lambda: False, ignore)
-    assert monotonic() - began < 0.3
+    assert monotonic() - began < 10

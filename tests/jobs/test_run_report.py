@@ -213,7 +213,7 @@ async def test_an_interrupt_does_not_wait_for_plots(tmp_path: Path, monkeypatch:
         began = asyncio.get_running_loop().time()
         with pytest.raises(asyncio.CancelledError):
             await run
-        assert asyncio.get_running_loop().time() - began < 2
+        assert asyncio.get_running_loop().time() - began < 10
     assert "interrupted" in (tmp_path / "run.html").read_text()
 
 
@@ -229,6 +229,6 @@ def test_a_run_that_must_be_ended_by_force_has_its_report_unless_the_disk_hangs(
     monkeypatch.setattr(run_report, "write_report", lambda *_, **__: released.wait(30))
     began = time.monotonic()
     run_report.write_at_forced_end(Options.of(report=tmp_path / "run.json"), report)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     released.set()
     run_report.write_at_forced_end(Options(), report)
