@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,10 @@ from support.seaweed import Seaweed, s3_environment, seaweed
 from oid_async.events import ignore
 from oid_async.jobs.demo import demo_run
 from oid_async.options.places import Bucket
+
+# Where PyTorch is not installed its tests are left out. Their folder has its name, too, and is found as a namespace.
+_torch = find_spec("torch")
+collect_ignore_glob = ["torch/*"] if _torch is None or _torch.origin is None else []
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(import_module(_HOME[name]), name)
     except ModuleNotFoundError as error:
-        if error.name != "torch":
+        if (error.name or "").partition(".")[0] != "torch":
             raise
         raise UsageError('oid_async.torch needs PyTorch: pip install "oid-async[torch]"') from None
 
