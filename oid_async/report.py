@@ -7,12 +7,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from oid_async.errors import UsageError
 from oid_async.measures.run import RunMeasures
 
 # Of the `;` in a Detail those that end a source's part.
 _NEXT_SOURCE = re.compile(r"; (?=[a-z]+:)")
 
 Status = Literal["present", "downloaded", "failed"]
+# The class has a field of the name.
+_Bytes = bytes
+# Rows of one kind of annotations: dicts by column.
+Rows = list[dict[str, Any]]
 
 # The closed set of failure kinds, each with what a person reads. The first group is final for the object and moves on
 # to the next source; the second passes, ends as failed and is asked for again by the next run.
@@ -47,6 +52,11 @@ class Outcome:
     or None; `detail` names every source that was tried (`cvdf:not_found; original:gone`); `attempts` counts requests
     for a body; `md5` is base64, None with --no-hash; `subset` is the image's split where it is known; `asked` says what
     final failures are about (see `store.failure_memory`).
+
+    A stream with annotations=True or keep_files=False hands out the bytes of the JPEG as `image`, None of an image that
+    failed. With annotations=True `boxes`, `masks`, `relationships`, `narratives`, `labels` and `points` are the rows
+    that the saved tables have of the image: lists of dicts by column, as `SavedDataset` describes them; coordinates are
+    fractions, 0 to 1. Of a kind that is not saved, and of an image that failed, there are none.
     """
 
     image_id: str
@@ -63,6 +73,9 @@ class Outcome:
     attempts: int = 0
     subset: str | None = None
     asked: str | None = None
+    image: _Bytes | None = field(default=None, repr=False)
+    # By kind; None where nobody asked for them.
+    rows: Mapping[str, Rows] | None = field(default=None, repr=False, hash=False)
 
     @property
     def path(self) -> Path | None:
@@ -73,6 +86,41 @@ class Outcome:
     def file_name(self) -> str | None:
         """The name of the saved file, None if there is none."""
         return None if self.file is None else os.path.basename(self.file)
+
+    @property
+    def boxes(self) -> Rows:
+        """The rows of its boxes. Raises UsageError without annotations=True, as all of these do."""
+        return self._rows("bbox", "boxes")
+
+    @property
+    def masks(self) -> Rows:
+        """The rows of its masks; their pictures are fetched at the end of a run that keeps files."""
+        return self._rows("segmentation", "masks")
+
+    @property
+    def relationships(self) -> Rows:
+        """The rows of its relationships."""
+        return self._rows("relationship", "relationships")
+
+    @property
+    def narratives(self) -> Rows:
+        """The rows of its narratives; `traces` and `timed_caption`, which are fetched at the end of a run, are None."""
+        return self._rows("narrative", "narratives")
+
+    @property
+    def labels(self) -> Rows:
+        """The rows of its labels."""
+        return self._rows("label", "labels")
+
+    @property
+    def points(self) -> Rows:
+        """The rows of its point labels."""
+        return self._rows("point", "points")
+
+    def _rows(self, kind: str, name: str) -> Rows:
+        if self.rows is None:
+            raise UsageError(f"outcome.{name} is of stream(..., annotations=True)")
+        return self.rows.get(kind, [])
 
 
 class _Measured:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import polars as pl
@@ -89,9 +90,7 @@ class SavedTable:
 
     def as_text(self) -> pl.LazyFrame:
         """Scan the CSV file as published, every column as String; point labels call the id ImageID too."""
-        rows = pl.scan_csv(self.path, infer_schema=False, glob=False)
-        image_id = id_column(rows.collect_schema())
-        return rows if image_id == "ImageID" else rows.rename({image_id: "ImageID"})
+        return _as_text(self.path)
 
     def typed(self) -> pl.LazyFrame:
         """Scan the file with the columns of SCHEMAS, then any others as String; empty if it does not exist.
@@ -104,9 +103,28 @@ class SavedTable:
             return pl.LazyFrame(schema=schema)
         if self.kind.is_json:
             return pl.scan_ndjson(pattern_of(self.path), schema=schema)
-        present = self.columns()
-        documented = [column(name, dtype, present) for name, dtype in schema.items()]
-        return self.as_text().select(*documented, *(name for name in present if name not in schema))
+        return _typed(self.as_text(), self.columns(), schema)
+
+
+def read_content(kind: Kind, content: bytes) -> pl.DataFrame:
+    """Return the rows in the content of a kind's table, as `SavedTable.typed` has those of a file."""
+    schema = SCHEMAS[kind.name]
+    if kind.is_json:
+        return pl.read_ndjson(BytesIO(content), schema=schema) if content else pl.DataFrame(schema=schema)
+    text = _as_text(content)
+    return _typed(text, text.collect_schema().names(), schema).collect()
+
+
+def _as_text(source: Path | bytes) -> pl.LazyFrame:
+    rows = pl.scan_csv(source, infer_schema=False, glob=False)
+    image_id = id_column(rows.collect_schema())
+    return rows if image_id == "ImageID" else rows.rename({image_id: "ImageID"})
+
+
+def _typed(rows: pl.LazyFrame, present: Sequence[str], schema: Schema) -> pl.LazyFrame:
+    """Return the rows of a CSV file with the columns of a schema, then the others that are present."""
+    documented = [column(name, dtype, present) for name, dtype in schema.items()]
+    return rows.select(*documented, *(name for name in present if name not in schema))
 
 
 def column(name: str, dtype: pl.DataType | type[pl.DataType], present: Sequence[str]) -> pl.Expr:

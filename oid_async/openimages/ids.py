@@ -122,6 +122,19 @@ class IdForm:
         """Return the same as an expression."""
         return text.str.replace(_SUFFIX, "").str.to_lowercase() if self.hexadecimal else text
 
+    def key_of(self, image_id: str, subset: str | None) -> int | str:
+        """Return the key of one image, as `key` does of a column.
+
+        >>> IdForm().key_of("000000000000000a", "train"), IdForm(hexadecimal=False).key_of("a.png", None)
+        (10, 'a.png')
+        >>> IdForm(by_split=True).key_of("000000000000000a", "test")
+        '000000000000000a\\x002'
+        """
+        if self.by_split:
+            splits: tuple[str | None, ...] = SPLITS
+            return f"{image_id}{_NO_ID}{splits.index(subset) if subset in splits else len(splits)}"
+        return int(image_id, 16) if self.hexadecimal else image_id
+
     @property
     def dtype(self) -> type[pl.DataType]:
         """The dtype of a key column."""

@@ -53,9 +53,9 @@ class Targets:
                 if action == "fetch":
                     yield _target(number, row, fields)
                 elif self._deliver is not None and action != PENDING:
-                    known, image_id, name = fields[:3]
+                    known, image_id, name, subset = fields[:4]
                     file = str(self._images / name) if action == "present" else None
-                    await self._deliver(Outcome(image_id, action, file, reason, known))
+                    await self._deliver(Outcome(image_id, action, file, reason, known, subset=subset))
 
     async def read(self, places: Sequence[int]) -> list[Target]:
         """Return the targets at these places, in their order."""

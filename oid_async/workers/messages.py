@@ -40,8 +40,10 @@ _ORIGINAL = ("original.size", "original.md5", "original.saved_bytes")
 _PLAN_FIELDS = ("image_id", "file_name", "subset", "original_url", *_ORIGINAL, "thumbnail_url")
 # The fields of a target without its place, which only the run needs.
 pack_target: Callable[[Target], Fields] = attrgetter(*_PLAN_FIELDS, "known", "copy_bytes", "sources")
+# What is handed out beside an outcome is of runs in one process.
+_NOT_SENT = ("image", "rows")
 _outcome_fields: Callable[[Outcome], Fields] = attrgetter(
-    *("file_name" if name == "file" else name for name in Outcome.__dataclass_fields__)
+    *("file_name" if name == "file" else name for name in Outcome.__dataclass_fields__ if name not in _NOT_SENT)
 )
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import oid_async
 
 PACKAGE = Path(oid_async.__file__).parent
-# These take no `glob`: the first always takes a pattern, and is given one that is the path; others read one file.
-OTHERS = {"scan_ndjson": "pattern_of", "read_parquet_metadata": None}
+# These take no `glob`: the first always takes a pattern, and is given one that is the path; the second is given bytes;
+# others read one file.
+OTHERS = {"scan_ndjson": "pattern_of", "read_ndjson": "BytesIO", "read_parquet_metadata": None}
 
 
 def calls() -> list[tuple[str, ast.Call, str]]:

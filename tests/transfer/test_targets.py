@@ -83,8 +83,8 @@ async def test_what_needs_no_request_is_delivered(tmp_path: Path) -> None:
 
     async for target in Targets(write_plan(tmp_path, *PLAN), IMAGES, deliver):
         order.append(int(target.image_id, 16))
-    present = Outcome(f"{2:016x}", "present", f"/data/images/{2:016x}.jpg", None, None)
-    failed = Outcome(f"{4:016x}", "failed", None, "gone", "cvdf:not_found; original:gone")
+    present = Outcome(f"{2:016x}", "present", f"/data/images/{2:016x}.jpg", None, None, subset="train")
+    failed = Outcome(f"{4:016x}", "failed", None, "gone", "cvdf:not_found; original:gone", subset="train")
     assert order == [1, present, 3, failed, 5]
 
 
