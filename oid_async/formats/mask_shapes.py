@@ -1,4 +1,7 @@
-"""A mask in the forms that formats hold: a picture, a map of all masks of an image, run lengths, an outline."""
+"""A mask in the forms that formats hold: a picture, a map of all masks of an image, run lengths, an outline.
+
+Run lengths are COCO's, column by column and packed, or those of a crop, row by row.
+"""
 
 import io
 import math
@@ -121,6 +124,42 @@ def run_length(path: str, width: int, height: int) -> tuple[str, int]:
     """Return a mask's run lengths as COCO packs them, and its area in pixels."""
     picture = _mask_picture(path, width, height)
     return packed_runs(_columns(picture)), sum(int(rows.sum()) for rows in _rows(picture))
+
+
+@dataclass(frozen=True, slots=True)
+class CropRuns:
+    """A mask within the smallest box around it, in pixels; of an empty mask the first pixel, which is outside.
+
+    `runs` are the lengths of outside and inside, row by row, the first (which may be 0) outside.
+    """
+
+    left: int
+    top: int
+    width: int
+    height: int
+    runs: str
+
+
+def crop_runs(path: str, width: int, height: int) -> CropRuns:
+    """Return a mask's runs within the smallest box around it, with commas."""
+    picture = _mask_picture(path, width, height)
+    left, top, right, bottom = box = _bounds(picture)
+    runs = ",".join(map(str, _runs(_rows(picture.crop(box)))))
+    return CropRuns(left, top, right - left, bottom - top, runs)
+
+
+def _bounds(picture: Any) -> tuple[int, int, int, int]:
+    """Return the smallest box around a mask: left, top, right, bottom; of an empty one the first pixel."""
+    import numpy as np
+
+    in_rows, in_columns = [], np.zeros(picture.width, bool)
+    for rows in _rows(picture):
+        in_rows.append(rows.any(axis=1))
+        in_columns |= rows.any(axis=0)
+    across, down = np.flatnonzero(in_columns), np.flatnonzero(np.concatenate(in_rows))
+    if not len(across):
+        return 0, 0, 1, 1
+    return int(across[0]), int(down[0]), int(across[-1]) + 1, int(down[-1]) + 1
 
 
 def packed_runs(columns: Iterable[Any]) -> str:

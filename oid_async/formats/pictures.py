@@ -25,7 +25,16 @@ from oid_async.dataset.image_store import missing_file
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import StorageError, machine_error
 from oid_async.formats.file_record import FileRecord
-from oid_async.formats.mask_shapes import STRIP_PIXELS, MaskMap, mask_body, mask_map, polygon, run_length
+from oid_async.formats.mask_shapes import (
+    STRIP_PIXELS,
+    CropRuns,
+    MaskMap,
+    crop_runs,
+    mask_body,
+    mask_map,
+    polygon,
+    run_length,
+)
 from oid_async.formats.staging import Staging
 from oid_async.store.disk import read_plain
 
@@ -143,6 +152,10 @@ class Pictures:
     def run_lengths(self, masks: Sequence[tuple[str, int, int]]) -> Iterator[tuple[str, int]]:
         """Yield COCO's compressed run lengths of masks (MaskPath, width, height) and their areas in pixels."""
         return self._each(run_length, ((str(self._masks / name), *size) for name, *size in masks))
+
+    def crop_runs(self, masks: Sequence[tuple[str, int, int]]) -> "Iterator[CropRuns]":
+        """Yield the run lengths of masks (MaskPath, width, height) within the smallest box around each."""
+        return self._each(crop_runs, ((str(self._masks / name), *size) for name, *size in masks))
 
     def polygons(self, masks: Sequence[tuple[str, int, int]]) -> Iterator[list[float]]:
         """Yield the outlines of masks: x and y alternating, fractions; empty for an empty mask."""

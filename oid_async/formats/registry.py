@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from oid_async.formats.coco import Coco
+from oid_async.formats.cvat import Cvat
 from oid_async.formats.fiftyone import FiftyOne
 from oid_async.formats.imagefolder import ImageFolder
+from oid_async.formats.kitti import Kitti
 from oid_async.formats.parquet import Parquet
 from oid_async.formats.voc import Voc
 from oid_async.formats.webdataset import WebDataset
@@ -27,4 +29,6 @@ WRITERS: "Mapping[Format, type[FormatWriter]]" = {
     "imagefolder": ImageFolder,
     "parquet": Parquet,
     "fiftyone": FiftyOne,
+    "kitti": Kitti,
+    "cvat": Cvat,
 }

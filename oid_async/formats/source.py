@@ -208,6 +208,11 @@ class ExportSource:
         frame = pl.scan_parquet(self._images, glob=False).select(pl.col("License").drop_nulls().unique().sort())
         return frame.collect(engine="streaming").to_series().to_list()
 
+    def distinct(self, kind: KindName, **columns: pl.Expr) -> pl.DataFrame:
+        """Return the values of these columns in the exported rows of a kind, each once, in order."""
+        rows = self._exported_rows(kind).select(**columns).unique().sort(*columns)
+        return rows.collect(engine="streaming")
+
     def _saved_classes(self) -> ExportClasses:
         """Return the classes of label_data.csv, in the order of the categories, then the others by MID."""
         chosen = self.dataset.chosen_classes()

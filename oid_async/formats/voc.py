@@ -6,19 +6,16 @@ rotation, which VOC does not know, are in elements that its readers ignore.
 http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html describes the format.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
-from xml.sax.saxutils import escape
 
 import polars as pl
 
 from oid_async.formats.source import CLASS, FLAG_NAMES, Span
 from oid_async.formats.writer import ExportContext
+from oid_async.formats.xml_text import element_text
 from oid_async.openimages.kinds import KindName
 
-# Characters that XML 1.0 cannot hold, not even escaped (its production Char); titles and names have some.
-_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _PIXELS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -32,7 +29,7 @@ class Voc:
     def __init__(self, context: ExportContext) -> None:
         self._context = context
         self._annotations = context.folder("Annotations")
-        self._names = [_text(name) for name in context.source.classes.names]
+        self._names = [element_text(name) for name in context.source.classes.names]
 
     def write(self, span: Span) -> None:
         """Write a span."""
@@ -89,14 +86,9 @@ def _by_image(rows: pl.DataFrame) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _text(value: str) -> str:
-    # A reader takes a bare CR for LF (section 2.11).
-    return escape(_NOT_XML.sub("", value), {"\r": "&#13;"})
-
-
 def _lines(image: dict[str, Any]) -> Iterator[str]:
     def element(name: str, value: Any) -> str:
-        return "" if value is None else f"<{name}>{_text(str(value))}</{name}>"
+        return "" if value is None else f"<{name}>{element_text(str(value))}</{name}>"
 
     yield "<folder>JPEGImages</folder>"
     yield element("filename", image["FileName"])

@@ -8,21 +8,19 @@ object has an empty label file: a background. https://docs.ultralytics.com/datas
 """
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from typing import ClassVar
 
 import polars as pl
 
+from oid_async.formats.label_files import NO_LABELS, joined_lines, write_label_files
 from oid_async.formats.source import CLASS, Span, count_objects, objects
 from oid_async.formats.writer import ExportContext
 from oid_async.openimages.kinds import KindName
-from oid_async.store.disk import OPENER, write_all
 
 # A centre is the mean of two coordinates of six decimals.
 _DECIMALS = 7
-_NO_LABELS = pl.DataFrame(schema={"ImageID": pl.String, "text": pl.String})
 # What YAML cannot hold as it is, or takes for a line end (yaml.org, production c-printable, section 5.4), and JSON can.
 _NOT_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 _KEYS = {"train": "train", "validation": "val", "test": "test"}
@@ -47,13 +45,10 @@ class Yolo:
         """Write a span."""
         has_shapes = bool({"bbox", "segmentation"} & span.rows.keys())
         rows = objects(span) if has_shapes else None
-        labels = self._labels(span, rows) if rows is not None else _NO_LABELS
+        labels = self._labels(span, rows) if rows is not None else NO_LABELS
         images = span.images.join(labels, on="ImageID", how="left", maintain_order="left")
         for (split,), part in images.group_by("Split", maintain_order=True):
-            folder = f"{self._context.folder('labels', str(split))}{os.sep}"
-            stems = part.get_column("FileName").str.replace(r"\.[^.]*$", "")
-            for stem, text in zip(stems, part.get_column("text"), strict=True):
-                _write(f"{folder}{stem}.txt", text)
+            write_label_files(str(self._context.folder("labels", str(split))), part)
             if not self._context.options.no_files:
                 self._context.pictures.place(part, self._context.folder("images", str(split)))
         written = 0 if rows is None else int(images.get_column("text").str.count_matches("\n").sum())
@@ -83,9 +78,9 @@ class Yolo:
             centre = [(pl.col(f"{axis}Min") + pl.col(f"{axis}Max")) / 2 for axis in "XY"]
             extent = [pl.col(f"{axis}Max") - pl.col(f"{axis}Min") for axis in "XY"]
             shape = rows.select(pl.concat_str(_numbers(*centre, *extent), separator=" ")).to_series()
-        lines = rows.select("ImageID", line=pl.concat_str(pl.col(CLASS).cast(pl.String), shape, separator=" "))
-        grouped = lines.group_by("ImageID", maintain_order=True)
-        return grouped.agg(text=pl.concat_str(pl.col("line").str.join("\n"), pl.lit("\n")).first())
+        return joined_lines(
+            rows.select("ImageID", line=pl.concat_str(pl.col(CLASS).cast(pl.String), shape, separator=" "))
+        )
 
     def _outlines(self, rows: pl.DataFrame) -> pl.Series:
         corners = [pl.col(name) for name in ("XMin", "YMin", "XMax", "YMin", "XMax", "YMax", "XMin", "YMax")]
@@ -109,13 +104,3 @@ def _numbers(*values: pl.Expr) -> list[pl.Expr]:
 def _quoted(name: str) -> str:
     """Return a text as YAML: that of JSON, with an escape for what YAML has no other form for."""
     return _NOT_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(name, ensure_ascii=False))
-
-
-def _write(path: str, text: str | None) -> None:
-    """Write a label file: a million of them are written one after the other, so by the fewest calls."""
-    file = OPENER(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-    try:
-        if text:
-            write_all(file, text.encode())
-    finally:
-        os.close(file)

@@ -46,11 +46,11 @@ from oid_async.version import __version__
 
 # Where pictures are made smaller or masks are read, a span takes seconds: smaller spans let a stop take effect.
 _SLOW_SPAN_ROWS = 256
-_READS_MASKS = ("coco", "yolo", "webdataset", "parquet")
+_READS_MASKS = ("coco", "yolo", "webdataset", "parquet", "cvat")
 # Reasons that a fresh copy of an image does not change.
 _TOO_LARGE = re.compile("too many pixels|more than")
-# Formats without a place for authors and licences: ATTRIBUTION.csv is copied.
-_NEEDS_ATTRIBUTION = ("yolo", "fiftyone")
+# Formats without a place for authors and licences that their readers keep: ATTRIBUTION.csv is copied.
+_NEEDS_ATTRIBUTION = ("yolo", "fiftyone", "kitti", "cvat")
 
 
 @dataclass(frozen=True, slots=True)

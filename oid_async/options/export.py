@@ -10,7 +10,7 @@ from oid_async.errors import UsageError
 from oid_async.options.readers import FILE, FOLDER, SIZE, SWITCH, Reader, one_of
 from oid_async.options.table import option, read_values
 
-Format = Literal["coco", "yolo", "voc", "webdataset", "imagefolder", "parquet", "fiftyone"]
+Format = Literal["coco", "yolo", "voc", "webdataset", "imagefolder", "parquet", "fiftyone", "kitti", "cvat"]
 GroupBoxes = Literal["mark", "drop"]
 
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -55,7 +55,7 @@ class ExportOptions:
         metavar="NAME",
         help="what to write: coco (Detectron2, MMDetection), yolo (Ultralytics), voc (Pascal VOC), webdataset "
         "(streaming from shards), imagefolder (Hugging Face datasets, as files), parquet (one table, images "
-        "inside) or fiftyone (the FiftyOne app)",
+        "inside), fiftyone (the FiftyOne app), kitti (KITTI's label files: NVIDIA TAO) or cvat (CVAT for images)",
     )
     out: Path | None = _option(
         None,
