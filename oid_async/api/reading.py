@@ -83,12 +83,12 @@ async def export(
     """Write what a download has saved under `savepath` in a format that trainers read; docs/formats.md compares them.
 
     `format` is coco, yolo, voc, webdataset, imagefolder, parquet, fiftyone, kitti or cvat; `splits` such as "80/10/10"
-    are shares of train, validation and test by a hash of ImageID; the rest as in `oid-async export --help`. The folder `out` (default
-    savepath/export/<format>) appears once it is whole; an earlier export there is replaced, anything else is not.
-    Tables that are not what the run wrote are an InputError; with `edited` they were changed on purpose. Of a run that
-    has not come to its end `cache_dir`, `label`, `annotation`, `image_url`, `image_ids`, `exclude_ids` and
-    `category_file` name what its tables are to be made of, as for `open`. Of a bucket `out` must be given; images are
-    brought from their shards, some hundred at a time.
+    are shares of train, validation and test by a hash of ImageID; the rest as in `oid-async export --help`. The folder
+    `out` (default savepath/export/<format>) appears once it is whole; an earlier export there is replaced, anything
+    else is not. Tables that are not what the run wrote are an InputError; with `edited` they were changed on purpose.
+    Of a run that has not come to its end `cache_dir`, `label`, `annotation`, `image_url`, `image_ids`, `exclude_ids`
+    and `category_file` name what its tables are to be made of, as for `open`. Of a bucket `out` must be given; images
+    are brought from their shards, some hundred at a time.
 
     Raises InputError for a folder that no download has filled, or whose images are not there, UsageError, LockedError
     while a run is on, StorageError. Cancelled it leaves nothing, but for webdataset what it goes on with.
