@@ -73,7 +73,7 @@ class MergedTables:
         self._spans.mkdir(parents=True)
         total = len(self._committed.keys)
         with ExitStack() as stack:
-            images = stack.enter_context(ImageTables(self.file))
+            images = stack.enter_context(ImageTables(self.file, self._query.max_side))
             files = {table.kind.name: stack.enter_context(self._opened(table)) for table in self._tables}
             parts = stack.enter_context(SpanFiles(self._files, needed=bool(self._tables)))
             writer = stack.enter_context(ThreadPoolExecutor(1))

@@ -29,6 +29,7 @@ from oid_async.openimages.vocabulary import FLAGS, SPLITS
 from oid_async.options.export import ExportOptions, shares
 from oid_async.select.limits import shuffled
 from oid_async.store.attached_files import NAMES
+from oid_async.store.changes import made_changes
 from oid_async.store.written_files import MASKS
 from oid_async.tables.reading import reading
 
@@ -62,9 +63,9 @@ class Span:
     """Some images in order of ImageID, and their rows of each kind, by ImageID and then in published order.
 
     `images` has the columns of SavedDataset.images but Status, Reason and Source, and of the export: KEY (u64, the id
-    as a number), Place (i64, from 1), Split, OutWidth and OutHeight in pixels; of a query with negatives also Role and
-    VerifiedAbsent. Rows of boxes and masks have ImageID, CLASS (u32), XMin, XMax, YMin, YMax (f64, fractions) and own
-    columns; other kinds are as published, as text.
+    as a number), Place (i64, from 1), Split, OutWidth and OutHeight in pixels, Changes (what was done to it as text,
+    null for nothing); of a query with negatives also Role and VerifiedAbsent. Rows of boxes and masks have ImageID,
+    CLASS (u32), XMin, XMax, YMin, YMax (f64, fractions) and own columns; other kinds are as published, as text.
     """
 
     images: pl.DataFrame
@@ -238,7 +239,8 @@ class ExportSource:
         saved = self.dataset.images.filter(Status="ok")
         with reading(manifest, into=self._scratch):
             saved = saved.filter(~pl.col("FileName").is_in(self.unusable.get_column("FileName").implode()))
-            images = saved.drop("Status", "Reason", "Source").with_columns(_number(saved).alias(KEY))
+            images = saved.with_columns(_number(saved).alias(KEY), self._changes())
+            images = images.drop("Status", "Reason", "Source")
             images = self._with_own_ids(images)
             images = images.with_columns(self._split().alias("Split"), *self._out_size())
             if self.dataset.stored_side is not None:
@@ -336,6 +338,11 @@ class ExportSource:
         sides = [side for side in (self._options.max_side, self.dataset.stored_side) if side is not None]
         width, height = self._scaled(min(sides, default=None))
         return [width.alias("OutWidth"), height.alias("OutHeight")]
+
+    def _changes(self) -> pl.Expr:
+        """Return what was done to an image that is in the export, or to the saved one where the export holds none."""
+        sides = [self.dataset.stored_side, self._options.max_side if self.needs_pictures else None]
+        return made_changes(min((side for side in sides if side is not None), default=None))
 
     @staticmethod
     def _scaled(most: int | None) -> tuple[pl.Expr, pl.Expr]:

@@ -256,7 +256,8 @@ class _Download:
     def _write_results(self, decision: Decision) -> None:
         context, tables = self._context, self._planning.tables
         folder = context.folder
-        results = Results(folder, plan_files(folder.plan), tables.ids, decision.first_line)
+        side = context.options.max_side if context.packed is not None else None
+        results = Results(folder, plan_files(folder.plan), tables.ids, decision.first_line, side)
         saved = tables.saved_annotations(all_boxes=context.options.all_boxes)
         with storage_errors(folder.path):
             context.lists.drop_unused(folder)

@@ -26,6 +26,7 @@ from oid_async.dataset.table_check import check_tables
 from oid_async.errors import InputError, UsageError, machine_error, storage_error
 from oid_async.events import Exported, Note, Sink, Stage
 from oid_async.forks import refuse_forked_child
+from oid_async.formats.attribution import ExportAttribution
 from oid_async.formats.file_record import FileRecord
 from oid_async.formats.pictures import Pictures, picture_pool
 from oid_async.formats.registry import WRITERS
@@ -40,7 +41,7 @@ from oid_async.openimages.kinds import KINDS
 from oid_async.options.export import ExportOptions, Format
 from oid_async.options.places import Place
 from oid_async.store.atomic import write_text
-from oid_async.store.disk import plain_file, read_plain
+from oid_async.store.disk import read_plain
 from oid_async.store.folder import Folder
 from oid_async.version import __version__
 
@@ -49,7 +50,7 @@ _SLOW_SPAN_ROWS = 256
 _READS_MASKS = ("coco", "yolo", "webdataset", "parquet", "cvat")
 # Reasons that a fresh copy of an image does not change.
 _TOO_LARGE = re.compile("too many pixels|more than")
-# Formats without a place for authors and licences that their readers keep: ATTRIBUTION.csv is copied.
+# Formats without a place for authors and licences that their readers keep: ATTRIBUTION.csv comes with them.
 _NEEDS_ATTRIBUTION = ("yolo", "fiftyone", "kitti", "cvat")
 
 
@@ -177,6 +178,9 @@ class Export:
             pictures = Pictures(dataset, FileRecord(), scratch, copy=options.copy, pool=pool, staging=staging)
             context = ExportContext(source, export, options, pictures, files)
             writer = writer_class(context)
+            attribution: ExportAttribution | None = None
+            if self.format in _NEEDS_ATTRIBUTION:
+                attribution = files.enter_context(ExportAttribution(export, self.format))
             done = 0
             is_slow = options.max_side is not None or "segmentation" in source.kinds or staging is not None
             for span in source.spans(_SLOW_SPAN_ROWS if is_slow else SPAN_ROWS):
@@ -184,7 +188,10 @@ class Export:
                 if stopped():
                     raise InterruptedError("the export was stopped")
                 with nullcontext() if staging is None else staging.staged(span):
-                    writer.write(sieved(span, source, pictures))
+                    readable = sieved(span, source, pictures)
+                    writer.write(readable)
+                if attribution is not None:
+                    attribution.write(readable.images)
                 done += len(span.images)
                 sink(Exported(done, source.total))
             writer.finish()
@@ -192,9 +199,6 @@ class Export:
         for line in _left_out(source):
             sink(Note(line))
         report = self._report(source, monotonic() - started)
-        if self.format in _NEEDS_ATTRIBUTION:
-            with plain_file(dataset.attribution) as table, (export / "ATTRIBUTION.csv").open("wb") as copy:
-                shutil.copyfileobj(table, copy)
         marker = {"program": f"oid-async {__version__}", **report.as_json(), "options": settings}
         del marker["seconds"]
         (export / MARKER).write_text(json.dumps(marker, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

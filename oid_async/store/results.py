@@ -70,13 +70,14 @@ class Results:
     """Writes the result tables of one run from its plan's files. Blocking: run it in a thread.
 
     `first_line` is the number of the journal's first line of this run: an image to fetch whose last line is before that
-    is pending.
+    is pending. `side` is the longest side, in pixels, that images were made smaller to for their shards.
     """
 
     folder: Folder
     plan: Sequence[Path]
     ids: IdForm
     first_line: int
+    side: int | None = None
 
     def write(
         self,
@@ -152,7 +153,7 @@ class Results:
         """Join plan and journal span by span into parts of the manifest; write the tables with one row an image."""
         index = JournalIndex(self.folder.journal, self.ids, self.folder.index, self.folder.new_index)
         parts: list[Path] = []
-        with ImageTables(stage.file) as tables:
+        with ImageTables(stage.file, self.side) as tables:
             for number, plan in enumerate(self.plan):
                 frame = self._span(plan, index)
                 part = self.folder.tmp / f"manifest-{number:05}.parquet"

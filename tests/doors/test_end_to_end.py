@@ -45,7 +45,9 @@ MANIFEST = [
     *("ImageID", "Subset", "FileName", "Status", "Reason", "Source", "URL", "Bytes", "MD5", "Width", "Height"),
     *("Rotation", "License", "Author", "AuthorProfileURL", "Title", "OriginalURL", "OriginalLandingURL"),
 ]
-ATTRIBUTION = ["ImageID", "FileName", "Author", "AuthorProfileURL", "License", "Title", "OriginalLandingURL"]
+ATTRIBUTION = [
+    *("ImageID", "FileName", "Author", "AuthorProfileURL", "License", "Title", "OriginalLandingURL", "Changes"),
+]
 REPORT = {
     *("selected", "present", "downloaded", "failed", "pending", "unselected", "bad_rows", "bytes", "requests"),
     *("seconds", "failures", "sources", "savepath", "interrupted", "unknown_ids", "shard"),
@@ -318,6 +320,7 @@ async def test_attribution_has_what_cc_by_asks_for(small: Path, tmp_path: Path) 
             "License": "https://creativecommons.org/licenses/by/2.0/",
             "Title": f"Žofie, {image_id[-2:]}",
             "OriginalLandingURL": f"https://www.flickr.com/photos/7/{image_id}",
+            "Changes": "copy of at most 1024 px",
         }
         for image_id in (MIDDLE, HIGH)
     ]
@@ -498,6 +501,7 @@ async def test_lost_notes_cost_no_request(small: Path, tmp_path: Path, lost: lis
         before["manifest.parquet"] = [
             tuple(None if number in at else value for number, value in enumerate(row)) for row in rows
         ]
+        before["ATTRIBUTION.csv"] = before["ATTRIBUTION.csv"].replace(b"copy of at most 1024 px", b"not known")
     assert after == before
 
 
