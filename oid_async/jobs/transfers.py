@@ -19,7 +19,7 @@ from oid_async.store.adoption import Adopter
 from oid_async.store.image_writer import ImageWriter
 from oid_async.transfer.collector import Deliver, Recipients
 from oid_async.transfer.fetch import Fetcher
-from oid_async.transfer.pipeline import Pipeline
+from oid_async.transfer.pipeline import Pipeline, TargetSource
 from oid_async.transfer.targets import Targets
 from oid_async.workers.starter import process_count
 
@@ -48,9 +48,7 @@ class ImageTransfers:
         before; `files` are those of the plan that are meant, all of them by default.
         """
         context = self._context
-        client, journal, folder, options = context.client, context.journal, context.folder, context.options
-        assert client is not None
-        assert journal is not None
+        folder, options = context.folder, context.options
         files = files if files is not None else await asyncio.to_thread(plan_files, folder.plan)
         targets = Targets(files, folder.images, self._deliver, given_out)
         if options.offline:
@@ -59,9 +57,16 @@ class ImageTransfers:
                 async for _ in targets:
                     pass
             return
-        pool = await self._worker_pool(uncapped, ids)
+        await self.fetch(targets, await self._worker_pool(uncapped, ids))
+
+    async def fetch(self, targets: TargetSource, pool: "WorkerPool | None" = None) -> None:
+        """Fetch these targets, in this process and those of `pool`. The report is kept up to date."""
+        context = self._context
+        client, journal, folder = context.client, context.journal, context.folder
+        assert client is not None
+        assert journal is not None
         transfers = context.transfers - (pool.max_transfers if pool is not None else 0)
-        writer = ImageWriter(folder, journal, hashed=not options.no_hash)
+        writer = ImageWriter(folder, journal, hashed=not context.options.no_hash)
         recipients = Recipients(context.report, context.sink, self._deliver)
         fetcher = Fetcher(
             client,

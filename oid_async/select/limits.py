@@ -198,8 +198,11 @@ def _before(counts: pl.Series) -> pl.Series:
 
 
 def _order(keys: pl.Series, seed: int | None) -> pl.Series | None:
-    if seed is None:
-        return None
+    return None if seed is None else shuffled_order(keys, seed)
+
+
+def shuffled_order(keys: pl.Series, seed: int) -> pl.Series:
+    """Return the rank (UInt64, in no other order than `shuffled`) of each of these keys, sorted or not, of any form."""
     is_number = keys.dtype == pl.UInt64
     if not is_number:
         texts = keys.to_frame().select(id_of_key(pl.col(KEY))).to_series()

@@ -21,6 +21,7 @@ SOURCES = "Sources"
 AGAIN = (SOURCES, "SavedURL", "SavedBytes", "SavedMD5")
 # Nothing is asked for an image that waits for a later generation of a published plan, and nothing is delivered for it.
 PENDING = "pending"
+PLACE = "__at"
 _ROW = "__place"
 _ROW_BITS = 32
 
@@ -51,7 +52,7 @@ class Targets:
             rows = await in_thread(self._read_file, path)
             for action, reason, row, *fields in rows.iter_rows():
                 if action == "fetch":
-                    yield _target(number, row, fields)
+                    yield target_at(_place(number, row), fields)
                 elif self._deliver is not None and action != PENDING:
                     known, image_id, name, subset = fields[:4]
                     file = str(self._images / name) if action == "present" else None
@@ -79,7 +80,7 @@ class Targets:
                 pl.col(_ROW).is_in(rows)
             )
             for row, *fields in plan.select(_ROW, "Known", *_COLUMNS, *_again(plan)).collect().iter_rows():
-                target = _target(number, row, fields)
+                target = target_at(_place(number, row), fields)
                 found[target.place] = target
         return [found[place] for place in places]
 
@@ -90,10 +91,43 @@ def _again(plan: pl.LazyFrame) -> tuple[str, ...]:
     return tuple(name for name in AGAIN if name in there)
 
 
-def _target(number: int, row: int, fields: Sequence[Any]) -> Target:
-    """Return the target in a row of a plan file; `fields` are Known, `_COLUMNS` and what the plan has of AGAIN."""
+def read_rows(files: Sequence[Path], places: pl.Series) -> pl.DataFrame:
+    """Return the rows of a plan at these places (UInt64, unique), in their order. Blocking.
+
+    The columns are PLACE, KEY, Action, Reason, then those that `target_at` takes. All files are read through, so that
+    it pays to ask for thousands at a time.
+    """
+    scans = []
+    numbers = places // 2**_ROW_BITS
+    for number in numbers.unique().sort():
+        rows = (places.filter(numbers == number) % 2**_ROW_BITS).cast(pl.get_index_type())
+        plan = pl.scan_parquet(files[number], row_index_name=_ROW, glob=False).filter(
+            pl.col(_ROW).is_in(rows.implode())
+        )
+        place = (pl.col(_ROW).cast(pl.UInt64) + pl.lit(number << _ROW_BITS, pl.UInt64)).alias(PLACE)
+        scans.append(plan.select(place, KEY, "Action", "Reason", "Known", *_COLUMNS))
+    found = pl.concat(pl.collect_all(scans))
+    return places.alias(PLACE).to_frame().join(found, on=PLACE, how="left", maintain_order="left")
+
+
+def read_places(files: Sequence[Path]) -> pl.DataFrame:
+    """Return PLACE (UInt64) and KEY of all images of a plan, in its order. Blocking."""
+    scans = [
+        pl.scan_parquet(path, row_index_name=_ROW, glob=False).select(
+            (pl.col(_ROW).cast(pl.UInt64) + pl.lit(number << _ROW_BITS, pl.UInt64)).alias(PLACE), KEY
+        )
+        for number, path in enumerate(files)
+    ]
+    return pl.concat(pl.collect_all(scans))
+
+
+def _place(number: int, row: int) -> int:
+    return number << _ROW_BITS | row
+
+
+def target_at(place: int, fields: Sequence[Any]) -> Target:
+    """Return the target at a place; `fields` are Known, `_COLUMNS` and what the plan has of AGAIN."""
     known, image_id, name, subset, url, size, md5, thumbnail, copy_bytes, *again = fields
-    place = number << _ROW_BITS | row
     if len(again) > 1:
         return again_target(place, known, [image_id, name, subset, url, *again])
     original = Expected.published(size, md5)

@@ -98,6 +98,10 @@ class Planning:
         )
         return cls(context, tables, planner)
 
+    def begin_anew(self) -> None:
+        """From now on it is as in a run that begins: what has failed in passing is asked for again."""
+        self._first_line = None
+
     async def decide(self, given_out: pl.Series | None = None) -> Decision:
         """Select, plan, update the report. With `given_out`, keys of earlier decisions, the selection is topped up."""
         context = self._context
