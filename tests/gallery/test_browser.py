@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 from support.browser import Windows
 
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.browser]
+
 HARMLESS = "<!doctype html><title>x</title><p>Here</p>"
 # An alert, a question to another origin, an exception and an element whose handler would run markup from a file.
 HOSTILE = f"{HARMLESS}<script>alert(1);fetch('http://127.0.0.1:9/').catch(() => 0);throw new Error('thrown')</script>"
 
 
-@pytest.mark.asyncio(loop_scope="session")
 async def test_a_page_that_does_nothing_wrong_passes(windows: Windows, tmp_path: Path) -> None:
     """A page without script is shown, and the fixture finds nothing."""
     path = tmp_path / "page.html"
@@ -20,7 +21,6 @@ async def test_a_page_that_does_nothing_wrong_passes(windows: Windows, tmp_path:
     assert await page.inner_text("p") == "Here"
 
 
-@pytest.mark.asyncio(loop_scope="session")
 async def test_what_a_page_does_wrong_is_seen(windows: Windows, tmp_path: Path) -> None:
     """A dialog, a request to another origin and an exception of the page are kept, each in its list."""
     path = tmp_path / "page.html"

@@ -27,7 +27,7 @@ from support.gallery_server import Served
 
 from oid_async.redaction import printable
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.browser]
 
 
 async def looked_at(windows: Windows, gallery: Served, state: str = "", **options: object) -> Page:

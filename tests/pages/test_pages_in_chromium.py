@@ -10,7 +10,7 @@ from support.page_samples import HOSTILE, run, statistics
 from oid_async.pages.run import run_page
 from oid_async.pages.statistics import statistics_page
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.browser]
 
 
 def saved(page: str, folder: Path) -> str:
