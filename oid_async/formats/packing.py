@@ -5,7 +5,6 @@ classes are the same for all spans and parts of a query.
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from oid_async.dataset.saved import SavedDataset
 from oid_async.formats.classes import ExportClasses
 from oid_async.formats.file_record import FileRecord
 from oid_async.formats.pictures import Pictures
+from oid_async.formats.processes import Pool
 from oid_async.formats.samples import SAMPLE_KINDS
 from oid_async.formats.sieve import refused
 from oid_async.formats.source import ExportSource, Span
@@ -39,7 +39,7 @@ class Packing:
         options: ExportOptions,
         classes: ExportClasses,
         files: ExitStack,
-        pool: Executor | None = None,
+        pool: Pool | None = None,
     ) -> None:
         scratch = folder.tmp / "export"
         scratch.mkdir()

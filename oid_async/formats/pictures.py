@@ -1,29 +1,20 @@
-"""Pictures for an export: linked, copied, made smaller, or as `formats.mask_shapes` has them; in a process pool."""
+"""Pictures for an export: linked, copied, made smaller, or as `formats.mask_shapes` has them; by several processes."""
 
 import errno
 import io
-import multiprocessing
 import os
 import shutil
-import signal
 import tempfile
-import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import polars as pl
 
-from oid_async.concurrency import available_processors
 from oid_async.dataset.decoding import TooLargeError, jpeg_problem, open_jpeg, open_png
 from oid_async.dataset.image_store import missing_file
 from oid_async.dataset.saved import SavedDataset
-from oid_async.errors import StorageError, machine_error
+from oid_async.errors import machine_error
 from oid_async.formats.file_record import FileRecord
 from oid_async.formats.mask_shapes import (
     STRIP_PIXELS,
@@ -35,6 +26,7 @@ from oid_async.formats.mask_shapes import (
     polygon,
     run_length,
 )
+from oid_async.formats.processes import Pool, each
 from oid_async.formats.staging import Staging
 from oid_async.store.disk import read_plain
 
@@ -43,13 +35,12 @@ Result = TypeVar("Result")
 
 # The quality of a smaller JPEG, as trainers' own tools have it.
 _QUALITY = 90
-_CHUNK = 16
+# Calls that go to a process at once: of those that decode a picture, of those that read its header.
+_CHUNK, _HEADERS = 16, 256
 # What a smaller JPEG takes along: EXIF that fits into one segment, and a colour profile unless it is absurd.
 _MOST_METADATA_BYTES = {"exif": 65_533, "icc_profile": 4 << 20}
 # Why an image is left out where it is to be made smaller.
 NO_PICTURE, TOO_LARGE = "no picture that Pillow reads", "too many pixels to make it smaller"
-# Fewer pictures are made in this process: starting another takes a third of a second.
-_WORTH_A_POOL = 200
 # Errors of a link that cannot be made: another disk, too many links of one file, no links at all.
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 
@@ -68,7 +59,7 @@ class Pictures:
         scratch: Path,
         *,
         copy: bool,
-        pool: Executor | None,
+        pool: Pool | None,
         staging: Staging | None = None,
     ) -> None:
         self.record = record
@@ -102,22 +93,24 @@ class Pictures:
         Return the FileNames of those that are no pictures, by the reason.
         """
         found: dict[str, list[str]] = {}
-        for name in images.get_column("FileName"):
-            if (why := jpeg_problem(f"{self._images}{os.sep}{name}")) is not None:
+        names = images.get_column("FileName").to_list()
+        paths = ((f"{self._images}{os.sep}{name}",) for name in names)
+        for name, why in zip(names, self.each(jpeg_problem, paths, _HEADERS), strict=True):
+            if why is not None:
                 found.setdefault(why, []).append(name)
         broken = pl.Series([name for names in found.values() for name in names], dtype=pl.String)
         is_smaller = (pl.col("Width") != pl.col("OutWidth")) | (pl.col("Height") != pl.col("OutHeight"))
         resized = images.filter(is_smaller, ~pl.col("FileName").is_in(broken.implode()))
         rows = resized.select("FileName", "OutWidth", "OutHeight").rows()
         calls = ((str(self._images / name), str(self._smaller / name), *size) for name, *size in rows)
-        for (name, *_), why in zip(rows, self._each(_make_smaller, calls), strict=True):
+        for (name, *_), why in zip(rows, self.each(_make_smaller, calls), strict=True):
             if why is not None:
                 found.setdefault(why, []).append(name)
         return found
 
     def unreadable_masks(self, masks: Sequence[str]) -> list[str]:
         """Return the MaskPaths of those that are no pictures, or would take too much memory."""
-        found = self._each(_is_readable, ((str(self._masks / name),) for name in masks))
+        found = self.each(_is_readable, ((str(self._masks / name),) for name in masks))
         return [name for name, is_readable in zip(masks, found, strict=True) if not is_readable]
 
     def place_masks(self, masks: pl.DataFrame, target: Callable[[str], Path]) -> None:
@@ -128,7 +121,7 @@ class Pictures:
                 resized.append((str(self._masks / name), str(target(name)), *size))
             else:
                 self._link_or_copy(str(self._masks / name), str(target(name)))
-        for _ in self._each(_make_mask, resized):
+        for _ in self.each(_make_mask, resized):
             pass
 
     def bodies(self, images: pl.DataFrame) -> Iterator[bytes]:
@@ -139,27 +132,28 @@ class Pictures:
             (str(self._images / name), False) if (width, height) == tuple(size) else (str(self._smaller / name), True)
             for name, width, height, *size in rows
         )
-        return self._each(_body, calls)
+        # By this process: the way from another one takes longer than the reading.
+        return (_body(*call) for call in calls)
 
     def mask_maps(self, images: Iterable[tuple[Sequence[str | None], int, int]]) -> "Iterator[MaskMap]":
         """Yield the masks of each image as one picture: MaskPath of each object (None: no mask), width, height."""
-        return self._each(mask_map, ((str(self._masks), *image) for image in images))
+        return self.each(mask_map, ((str(self._masks), *image) for image in images))
 
     def mask_bodies(self, masks: Sequence[tuple[str, int, int]]) -> Iterator[bytes]:
         """Yield masks as PNGs of these sizes in pixels."""
-        return self._each(mask_body, ((str(self._masks / name), *size) for name, *size in masks))
+        return self.each(mask_body, ((str(self._masks / name), *size) for name, *size in masks))
 
     def run_lengths(self, masks: Sequence[tuple[str, int, int]]) -> Iterator[tuple[str, int]]:
         """Yield COCO's compressed run lengths of masks (MaskPath, width, height) and their areas in pixels."""
-        return self._each(run_length, ((str(self._masks / name), *size) for name, *size in masks))
+        return self.each(run_length, ((str(self._masks / name), *size) for name, *size in masks))
 
     def crop_runs(self, masks: Sequence[tuple[str, int, int]]) -> "Iterator[CropRuns]":
         """Yield the run lengths of masks (MaskPath, width, height) within the smallest box around each."""
-        return self._each(crop_runs, ((str(self._masks / name), *size) for name, *size in masks))
+        return self.each(crop_runs, ((str(self._masks / name), *size) for name, *size in masks))
 
     def polygons(self, masks: Sequence[tuple[str, int, int]]) -> Iterator[list[float]]:
         """Yield the outlines of masks: x and y alternating, fractions; empty for an empty mask."""
-        return self._each(polygon, ((str(self._masks / name), *size) for name, *size in masks))
+        return self.each(polygon, ((str(self._masks / name), *size) for name, *size in masks))
 
     def _link_or_copy(self, source: str, target: str) -> None:
         try:
@@ -175,56 +169,11 @@ class Pictures:
         except FileNotFoundError as error:
             raise missing_file(source) from error
 
-    def _each(self, function: Callable[..., Result], calls: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
-        """Yield the results of a function in order; enough calls are under way to keep every process busy."""
-        if self._pool is None:
-            for arguments in calls:
-                yield function(*arguments)
-            return
-        remaining = iter(calls)
-        while some := list(islice(remaining, _CHUNK * 16)):
-            yield from self._pool.map(_apply, [function] * len(some), some, chunksize=_CHUNK)
-
-
-@contextmanager
-def picture_pool(processes: int | str, pictures: int) -> Iterator[Executor | None]:
-    """Yield a pool of processes for so many pictures; None if they are too few, or only one process may be used.
-
-    Raises StorageError if one of them is killed.
-    """
-    wanted = available_processors() if processes == "auto" else int(processes)
-    if wanted < 2 or pictures < _WORTH_A_POOL:
-        yield None
-        return
-    pool = ProcessPoolExecutor(wanted, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
-    try:
-        yield pool
-    except BrokenProcessPool as error:
-        raise StorageError(
-            "a process that reads pictures was killed, by the system for want of memory as a rule; export again with "
-            "--processes 1"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """Ignore an interrupt, which reaches all processes: the program stops its workers. End when it was killed."""
-    # Pillow warns of odd EXIF data, which is nothing that an export looks at.
-    warnings.simplefilter("ignore")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    program = multiprocessing.parent_process()
-
-    def end_with_program() -> None:
-        if program is not None:
-            program.join()
-            os._exit(1)
-
-    threading.Thread(target=end_with_program, daemon=True).start()
-
-
-def _apply(function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
-    return function(*arguments)
+    def each(
+        self, function: Callable[..., Result], calls: Iterable[tuple[Any, ...]], chunk: int = _CHUNK
+    ) -> Iterator[Result]:
+        """Yield the results of a function in order; the processes of the export share the calls, so many at once."""
+        return each(self._pool, function, calls, chunk)
 
 
 def smaller_jpeg(path: str, width: int, height: int) -> bytes:

@@ -28,10 +28,11 @@ from oid_async.events import Exported, Note, Sink, Stage
 from oid_async.forks import refuse_forked_child
 from oid_async.formats.attribution import ExportAttribution
 from oid_async.formats.file_record import FileRecord
-from oid_async.formats.pictures import Pictures, picture_pool
+from oid_async.formats.pictures import Pictures
+from oid_async.formats.processes import IMAGES_OF_A_PICTURE, one_ahead, process_pool
 from oid_async.formats.registry import WRITERS
 from oid_async.formats.sieve import sieved
-from oid_async.formats.source import SPAN_ROWS, ExportSource
+from oid_async.formats.source import SPAN_ROWS, ExportSource, Span
 from oid_async.formats.staging import Staging
 from oid_async.formats.writer import ExportContext, check_counts
 from oid_async.jobs.export_folder import ExportFolder
@@ -47,7 +48,6 @@ from oid_async.version import __version__
 
 # Where pictures are made smaller or masks are read, a span takes seconds: smaller spans let a stop take effect.
 _SLOW_SPAN_ROWS = 256
-_READS_MASKS = ("coco", "yolo", "webdataset", "parquet", "cvat")
 # Reasons that a fresh copy of an image does not change.
 _TOO_LARGE = re.compile("too many pixels|more than")
 # Formats without a place for authors and licences that their readers keep: ATTRIBUTION.csv comes with them.
@@ -174,7 +174,7 @@ class Export:
         for note in (*dataset.notes, *self._notes(source)):
             sink(Note(note))
         staging = _staging(source, scratch)
-        with picture_pool(self._processes, self._count_pictures(source)) as pool, ExitStack() as files:
+        with process_pool(self._processes, self._work(source), stopped) as pool, ExitStack() as files:
             pictures = Pictures(dataset, FileRecord(), scratch, copy=options.copy, pool=pool, staging=staging)
             context = ExportContext(source, export, options, pictures, files)
             writer = writer_class(context)
@@ -182,18 +182,18 @@ class Export:
             if self.format in _NEEDS_ATTRIBUTION:
                 attribution = files.enter_context(ExportAttribution(export, self.format))
             done = 0
-            is_slow = options.max_side is not None or "segmentation" in source.kinds or staging is not None
-            for span in source.spans(_SLOW_SPAN_ROWS if is_slow else SPAN_ROWS):
-                sink.check()
-                if stopped():
-                    raise InterruptedError("the export was stopped")
-                with nullcontext() if staging is None else staging.staged(span):
-                    readable = sieved(span, source, pictures)
+            spans = self._spans(source, pictures, staging)
+            # Of a place the pictures of one span at a time are files.
+            with nullcontext(spans) if pool is None or staging is not None else one_ahead(spans) as ready:
+                for images, readable in ready:
+                    sink.check()
+                    if stopped():
+                        raise InterruptedError("the export was stopped")
                     writer.write(readable)
-                if attribution is not None:
-                    attribution.write(readable.images)
-                done += len(span.images)
-                sink(Exported(done, source.total))
+                    if attribution is not None:
+                        attribution.write(readable.images)
+                    done += images
+                    sink(Exported(done, source.total))
             writer.finish()
         check_counts(source.planned, context)
         for line in _left_out(source):
@@ -231,10 +231,18 @@ class Export:
         if homeless:
             yield f"{self.format} has no place for what was saved of {', '.join(homeless)}"
 
-    def _count_pictures(self, source: ExportSource) -> int:
-        """Return the number of pictures to read or to make smaller."""
-        masks = source.planned.rows.get("segmentation", 0) if self.format in _READS_MASKS else 0
-        return masks + (source.count_resized() if self._options.max_side is not None else 0)
+    def _spans(self, source: ExportSource, pictures: Pictures, staging: Staging | None) -> Iterator[tuple[int, Span]]:
+        """Yield each span without what is no picture, and how many images it had."""
+        is_slow = self._options.max_side is not None or "segmentation" in source.kinds or staging is not None
+        for span in source.spans(_SLOW_SPAN_ROWS if is_slow else SPAN_ROWS):
+            with nullcontext() if staging is None else staging.staged(span):
+                yield len(span.images), sieved(span, source, pictures)
+
+    def _work(self, source: ExportSource) -> int:
+        """Return how much there is to do, in pictures to read or to make smaller."""
+        masks = source.planned.rows.get("segmentation", 0)
+        resized = source.count_resized() if self._options.max_side is not None else 0
+        return masks + resized + source.total // IMAGES_OF_A_PICTURE
 
     def _settings(self) -> dict[str, Any]:
         """Return the options of the export as plain JSON values."""

@@ -8,7 +8,6 @@ images, of large selections a 64th).
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic
@@ -19,7 +18,7 @@ from oid_async.concurrency import in_thread
 from oid_async.errors import machine_error, storage_error
 from oid_async.events import Exported, Note
 from oid_async.formats.packing import Packing, sample_classes
-from oid_async.formats.pictures import picture_pool
+from oid_async.formats.processes import Pool, process_pool
 from oid_async.formats.webdataset import pack
 from oid_async.jobs.attachments import Attachments
 from oid_async.jobs.context import RunContext
@@ -32,7 +31,7 @@ from oid_async.store.results import Results
 class SpanPacker:
     """Makes the samples of one run, span by span, and puts them into its shards; `pool` shares the work on pictures."""
 
-    def __init__(self, context: RunContext, tables: GatheredTables, pool: Executor | None) -> None:
+    def __init__(self, context: RunContext, tables: GatheredTables, pool: Pool | None) -> None:
         assert context.packed is not None
         self._context = context
         self._tables = tables
@@ -49,7 +48,7 @@ class SpanPacker:
         """Yield the packer of a run, with processes for its pictures where there may be many."""
         options = context.options
         count = 1 << 20 if tables.saves("segmentation") or options.max_side is not None else 0
-        with picture_pool(options.processes, count) as pool:
+        with process_pool(options.processes, count) as pool:
             yield cls(context, tables, pool)
 
     async def pack(self, plan: Path, first_line: int) -> None:

@@ -651,14 +651,14 @@ async def test_max_side_makes_images_and_masks_smaller(tmp_path: Path, processes
 
 ORPHANS = """
 import asyncio, os, sys, time
-import oid_async, oid_async.formats.pictures as pictures
-pool_of = pictures.ProcessPoolExecutor
+import oid_async, oid_async.formats.processes as processes
+pool_of = processes.ProcessPoolExecutor
 def told(*args, **settings):
     pool = pool_of(*args, **settings)
-    told = pool.map(pictures._apply, [os.getpid] * 2, [(), ()])
-    print(*set(told), flush=True)
+    told = pool.map(processes._apply, [os.getpid] * 2, [[()], [()]])
+    print(*{pid for pids in told for pid in pids}, flush=True)
     time.sleep(60)
-pictures.ProcessPoolExecutor = told
+processes.ProcessPoolExecutor = told
 asyncio.run(oid_async.export(savepath=sys.argv[1], format="coco", processes=2))
 """
 

@@ -18,6 +18,7 @@ import oid_async
 from oid_async.errors import StorageError
 from oid_async.formats import mask_shapes
 from oid_async.formats import pictures as pictures_module
+from oid_async.formats.processes import process_pool
 from oid_async.jobs import export as export_job
 from oid_async.options.export import FORMATS
 
@@ -226,9 +227,9 @@ def test_a_process_that_is_killed_is_no_fault_of_the_program() -> None:
     """The system kills processes when memory is short: one line that says what to do, and exit code 3."""
 
     def broken() -> None:
-        with pictures_module.picture_pool(2, 1 << 20) as pool:
+        with process_pool(2, 1 << 20) as pool:
             assert pool is not None
-            pool.submit(os._exit, 1).result()
+            list(pool.each(os._exit, [(1,)]))
 
     with pytest.raises(StorageError, match="--processes 1"):
         broken()
