@@ -12,6 +12,7 @@ from support.browser import Windows, started_browser
 from support.gallery_folders import hostile_folder, pixel_folder
 from support.gallery_server import Served, served
 from support.published import publish_lookalike
+from support.reader_environments import reader_python
 from support.seaweed import Seaweed, s3_environment, seaweed
 
 from oid_async.events import ignore
@@ -46,6 +47,12 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
     """Return a SeaweedFS on loopback, one for all tests of a process; they carry the marker `cluster`."""
     with seaweed(tmp_path_factory.mktemp("seaweed")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def datumaro(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the Python of an environment with datumaro and CVAT's SDK, made for the first slow test that asks."""
+    return reader_python(tmp_path_factory.mktemp("datumaro"), "datumaro==1.13.12", "cvat-sdk[masks]==2.80.0")
 
 
 _buckets = itertools.count()

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from support.published import read_csv, read_manifest
+from support.reader_environments import answer
 from support.saved import SavedBox, SavedFolder, SavedImage, picture
 
 import oid_async
@@ -24,6 +25,8 @@ from oid_async.options.export import FORMATS
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
 LINES = dict(re.findall(r"^\| `(\w+)` \|.*\| `(import [^`]*|from [^`]*)` \|$", PAGE, re.MULTILINE))
 LIGHT = ("coco", "parquet")
+# Their reader has an environment of its own: the name of its fixture.
+OWN = {"kitti": "datumaro", "cvat": "datumaro"}
 SPLITS = ("train", "validation", "test")
 # What these libraries warn of among themselves is not for us to mend.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -67,7 +70,8 @@ def test_the_page_has_a_line_for_every_format() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in LIGHT else pytest.param(name, marks=pytest.mark.slow) for name in FORMATS]
+    "name",
+    [name if name in LIGHT else pytest.param(name, marks=pytest.mark.slow) for name in FORMATS if name not in OWN],
 )
 def test_the_pages_line_loads_it(demo: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The line of docs/formats.md runs as it is, where `oid-async demo` and `export` have been run."""
@@ -91,6 +95,19 @@ def test_the_pages_line_loads_it(demo: Path, monkeypatch: pytest.MonkeyPatch, na
     }
     found = count[name]() if name in count else len(loaded)
     assert found == wanted.get(name, counts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OWN)
+def test_the_pages_line_loads_it_in_an_environment_of_its_own(
+    demo: Path, request: pytest.FixtureRequest, name: str
+) -> None:
+    """The line of docs/formats.md runs as it is, and finds every image."""
+    python = request.getfixturevalue(OWN[name])
+    export_of(demo, name)
+    *before, last = LINES[name].split("; ")
+    program = "; ".join((*before, f"print(len({last}))"))
+    assert answer(python, program, cwd=demo) == len(saved(demo))
 
 
 @pytest.mark.slow

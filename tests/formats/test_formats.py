@@ -30,6 +30,7 @@ from pycocotools.cocoeval import COCOeval
 from support.hostile_jpegs import REFUSED
 from support.notes import notes_into
 from support.published import read_csv, read_manifest, run_cli, typed
+from support.real_folder import needs_real, real_folder
 from support.saved import NAMES, SavedBox, SavedFolder, SavedImage, picture, rectangle
 from support.shards import members
 
@@ -561,27 +562,16 @@ async def test_fiftyone_never_sees_ids_that_are_all_numbers(tmp_path: Path) -> N
 
 # --- real pictures and rows ----------------------------------------------------------------------------------------
 
-REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "real"
 
-
-@pytest.mark.skipif(not REAL.is_dir(), reason="../shared/real is not there: no real pictures to export")
+@needs_real
 async def test_real_pictures_with_real_boxes(tmp_path: Path) -> None:
     """Real JPEGs under real boxes: every format has them all, boxes read back, smaller pictures decode."""
-    rows = read_csv(REAL / "bbox" / "sysaster-train-annotations-bbox.csv")
-    pictures = sorted((REAL / "images").glob("*.jpg"))
-    images, boxes = [], []
-    for path, start in zip(pictures, range(0, len(rows), len(rows) // len(pictures)), strict=False):
-        with Image.open(path) as image:
-            images.append(SavedImage(path.stem, *image.size, picture=path.read_bytes(), name=f"{path.stem}.jpg"))
-        for row in rows[start : start + 40]:
-            sides = (row["XMin"], row["XMax"], row["YMin"], row["YMax"])
-            flags = (row["IsOccluded"], row["IsTruncated"], row["IsGroupOf"], row["IsDepiction"], row["IsInside"])
-            boxes.append(SavedBox(path.stem, "/m/01g317", sides, flags))
-    saved = SavedFolder(images, boxes).write(tmp_path / "d")
+    saved = real_folder(tmp_path / "d")
+    counts = (len(read_manifest(saved)), len(read_csv(saved / "bbox" / "bbox.csv")))
     wanted = boxes_by_image(saved)
     for name in FORMATS:
         report = await oid_async.export(savepath=saved, format=name, max_side=300)
-        assert (report.images, report.annotations["bbox"]) == (len(pictures), len(boxes))
+        assert (report.images, report.annotations["bbox"]) == counts
     coco = saved / "export" / "coco"
     found = coco_boxes(coco, "train")
     for image in json.loads((coco / "annotations" / "instances_train.json").read_text())["images"]:
