@@ -32,6 +32,7 @@ from oid_async.tables.damage import StoppedError
 
 __all__ = ["Totals", "finish"]
 
+WriteCard = Callable[[MergedTables, Totals], None]
 _COPIED = {BAD_ROWS: "bad_rows.csv", UNKNOWN_IDS: "unknown_ids.txt"}
 
 
@@ -44,13 +45,15 @@ def finish(
     stopped: Callable[[], bool] = lambda: False,
     *,
     shared: bool = False,
+    card: WriteCard | None = None,
 ) -> Totals:
     """Write what a finished place has, of all published generations. Blocking; `sink` is called in this thread.
 
     `scratch` is an empty folder for temporaries: about twice the size of the tables, of a bucket its records in
     addition. Raises StorageError, which names them, if records or shards are missing; of the storage or the disk;
     InputError for a plan or record that is damaged; StoppedError, between two spans of images or two files, once
-    `stopped`. `shared`: many tasks come to the end at the same time, and one of them should make it.
+    `stopped`. `shared`: many tasks come to the end at the same time, and one of them should make it. `card` writes
+    README.md among the tables.
     """
 
     def told(event: Event) -> None:
@@ -60,7 +63,7 @@ def finish(
 
     try:
         while True:
-            totals = _End(objects, query, generations, scratch, told).finish(shared)
+            totals = _End(objects, query, generations, scratch, told, card).finish(shared)
             newer = _newer(objects, generations)
             if newer is None:
                 return totals
@@ -86,13 +89,20 @@ class _End:
     """One end under way."""
 
     def __init__(
-        self, objects: Objects, query: PublishedQuery, generations: Sequence[Generation], scratch: Path, sink: Sink
+        self,
+        objects: Objects,
+        query: PublishedQuery,
+        generations: Sequence[Generation],
+        scratch: Path,
+        sink: Sink,
+        card: WriteCard | None,
     ) -> None:
         self._objects = objects
         self._query = query
         self._generations = generations
         self._scratch = scratch
         self._sink = sink
+        self._card = card
         self._files: dict[str, dict[str, Any]] = {}
         self._end = FinishedEnd(objects, query, record_listing(objects, generations))
 
@@ -126,6 +136,8 @@ class _End:
         tables = MergedTables(self._query, committed, keys, copies, self._scratch / "tables")
         tables.write(self._sink)
         totals = self._totals(committed, tables, by_part)
+        if self._card is not None:
+            self._card(tables, totals)
         self._put_all(tables, totals)
         self._put(SHARD_LIST, shard_list(self._query, by_part))
         removed = self._remove(by_part, there)

@@ -45,7 +45,8 @@ class MergedTables:
     """Writes the tables into `folder`, by their names in the place; `files` fetches the part files.
 
     `shards` are the keys of the parts' shards, by the parts' places. Afterwards `counts` has images by what became of
-    them, `failures` and `sources` by kind and source, `rows` annotations by kind.
+    them, `failures` and `sources` by kind and source, `rows` annotations by kind; for the card `packed` images in
+    shards by split, `objects` boxes (or masks, without boxes) by split and class, `licenses` those of the saved images.
     """
 
     def __init__(
@@ -67,6 +68,9 @@ class MergedTables:
         self.failures = Counter[str]()
         self.sources = Counter[str]()
         self.rows = Counter[str]()
+        self.packed = Counter[str]()
+        self.objects = Counter[tuple[str, str]]()
+        self.licenses: set[str | None] = set()
 
     def write(self, sink: Sink) -> None:
         """Write every table but the manifest, which `write_manifest` makes. Raises InputError, OSError."""
@@ -175,7 +179,15 @@ class MergedTables:
         if len(complete) != expected:
             raise AssertionError(f"{len(complete)} of {expected} rows of {kind} would be written")
         self.rows[kind] += expected
+        if kind == "bbox" or (kind == "segmentation" and "bbox" not in self._query.kinds):
+            self._count_objects(complete, saved)
         return complete
+
+    def _count_objects(self, rows: pl.DataFrame, saved: pl.DataFrame) -> None:
+        split = saved.select("FileName", Split="Subset")
+        of_images = rows.select("FileName", pl.coalesce("Category", "LabelName")).join(split, on="FileName")
+        for subset, name, count in of_images.group_by("Split", "Category").len().iter_rows():
+            self.objects[subset, name] += count
 
     def _count(self, frame: pl.DataFrame) -> None:
         for status, count in frame.group_by("Status").len().iter_rows():
@@ -185,6 +197,10 @@ class MergedTables:
                 if name is not None:
                     counter[name] += count
         self.counts["bytes"] += int(frame.filter(Status="ok").get_column("Bytes").sum())
+        saved = frame.filter(Status="ok")
+        self.licenses.update(saved.get_column("License").unique())
+        for subset, count in saved.drop_nulls("Shard").group_by("Subset").len().iter_rows():
+            self.packed[subset] += count
         if "Role" in frame.columns:
             self.counts[NEGATIVE] += int((frame.get_column("Role") == NEGATIVE).sum())
 

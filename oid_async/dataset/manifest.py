@@ -88,6 +88,13 @@ class Manifest:
         return dict(groups.drop_nulls(column).iter_rows())
 
 
+def licenses_in(path: Path) -> list[str | None]:
+    """Return the licences of the saved images of a manifest, each once, in order; None last. Raises InputError."""
+    with reading(TableFile(path, str(path))):
+        saved = pl.scan_parquet(path, glob=False).filter(Status="ok")
+        return saved.select(pl.col("License").unique().sort(nulls_last=True)).collect().to_series().to_list()
+
+
 def _check_values(path: Path, rows: pl.LazyFrame) -> None:
     """Raise InputError for the first value that no run of ours writes."""
     name, ok = pl.col("FileName"), pl.col("Status") == "ok"

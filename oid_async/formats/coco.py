@@ -36,7 +36,7 @@ class Coco:
 
     def __init__(self, context: ExportContext) -> None:
         self._context = context
-        self._licenses = {url: number for number, url in enumerate(context.source.licenses(), 1)}
+        self._licenses = {url: at for at, url in enumerate(context.source.licenses(), 1) if url is not None}
         self._number = context.source.short_numbers()
         self._has_shapes = context.source.has_shapes
         self._has_captions = "narrative" in context.source.kinds

@@ -46,7 +46,7 @@ _SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
         {
             "bbox": _BOX,
             "category": _TEXTS,
-            "category_id": pl.List(pl.Int32),
+            "category_id": pl.List(pl.Int64),
             "label": _TEXTS,
             **dict.fromkeys(FLAG_NAMES.values(), pl.List(pl.Int8)),
             "mask": _TEXTS,
@@ -146,7 +146,7 @@ def _objects(span: Span, classes: ExportClasses) -> dict[str, Any]:
         "objects",
         bbox=pl.col("bbox"),
         category=pl.col("name"),
-        category_id=pl.col(CLASS).cast(pl.Int32),
+        category_id=pl.col(CLASS).cast(pl.Int64),
         label=pl.col("LabelName"),
         **flags,
         mask=pl.col("MaskPath"),

@@ -204,9 +204,9 @@ class ExportSource:
         frame = pl.scan_parquet(self._images, glob=False).filter(pl.col("OutWidth") != pl.col("Width"))
         return int(frame.select(pl.len()).collect().item())
 
-    def licenses(self) -> list[str]:
-        """Return the licences of the images, each once, in order."""
-        frame = pl.scan_parquet(self._images, glob=False).select(pl.col("License").drop_nulls().unique().sort())
+    def licenses(self) -> list[str | None]:
+        """Return the licences of the images, each once, in order; the last one is None if an image has none."""
+        frame = pl.scan_parquet(self._images, glob=False).select(pl.col("License").unique().sort(nulls_last=True))
         return frame.collect(engine="streaming").to_series().to_list()
 
     def distinct(self, kind: KindName, **columns: pl.Expr) -> pl.DataFrame:

@@ -1,11 +1,15 @@
-"""WebDataset: <split>-000000.tar, ... (see `shards` for the members)."""
+"""WebDataset: <split>-000000.tar, ... (see `shards` for the members), and README.md, their dataset card."""
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import repeat
 from typing import Any, ClassVar
 
 from oid_async.dataset.image_store import key_of
+from oid_async.formats.dataset_card import CARD, WEBDATASET, write_card
+from oid_async.formats.hub_features import Feature, webdataset_features
 from oid_async.formats.mask_shapes import MaskMap
 from oid_async.formats.samples import SAMPLE_KINDS, counted, samples
 from oid_async.formats.shards import Shards
@@ -21,7 +25,7 @@ class WebDataset:
     """Fills shards span by span, and skips the samples that an earlier, killed export has written."""
 
     kinds: ClassVar[Sequence[KindName]] = SAMPLE_KINDS
-    names: ClassVar[Sequence[str]] = (r"{split}-[0-9]{6}\.tar",)
+    names: ClassVar[Sequence[str]] = (r"{split}-[0-9]{6}\.tar", re.escape(CARD))
     names_by_image: ClassVar[Sequence[str]] = ()
 
     def __init__(self, context: ExportContext) -> None:
@@ -33,6 +37,7 @@ class WebDataset:
         # The rows of an earlier export count as written.
         self._done = int(self._shards.notes.get("done", 0))
         context.written.rows.update(self._shards.notes.get("rows", {}))
+        context.written.objects.update(objects_of(self._shards.notes.get("objects", [])))
 
     def write(self, span: Span) -> None:
         """Write a span."""
@@ -48,7 +53,8 @@ class WebDataset:
         self._context.wrote(span.images, {})
 
     def _note(self) -> None:
-        self._shards.note(done=self._done, rows=dict(self._context.written.rows))
+        written = self._context.written
+        self._shards.note(done=self._done, rows=dict(written.rows), objects=objects_note(written.objects))
 
     def finish(self) -> None:
         """Close the shards."""
@@ -56,7 +62,25 @@ class WebDataset:
         self._shards.sweep()
         for path, size, md5 in self._shards.files():
             self._context.pictures.record.hashed(path, size, md5)
+        write_card(self._context, WEBDATASET, features_of(self._context))
         self._progress.unlink(missing_ok=True)
+
+
+def features_of(context: ExportContext) -> Feature:
+    """Return the features of the samples of an export, as `datasets` calls their types."""
+    source = context.source
+    names = source.classes.names if source.has_shapes else ()
+    return webdataset_features(names, has_roles=source.has_roles, has_masks=source.draws_masks)
+
+
+def objects_note(objects: Counter[tuple[str, str]]) -> list[list[Any]]:
+    """Return counts by split and class name as JSON has them: [split, name, count] each."""
+    return [[split, name, count] for (split, name), count in objects.items()]
+
+
+def objects_of(note: Sequence[Sequence[Any]]) -> Counter[tuple[str, str]]:
+    """Return the counts of a note."""
+    return Counter({(split, name): count for split, name, count in note})
 
 
 def pack(context: ExportContext, span: Span, shards: Shards) -> Iterator[tuple[str, int]]:
@@ -73,7 +97,7 @@ def pack(context: ExportContext, span: Span, shards: Shards) -> Iterator[tuple[s
         )
     for sample, body, mask in zip(found, bodies, masks, strict=False):
         begin = shards.add(sample["split"], key_of(sample["image_id"]), _members(sample, body, mask))
-        context.written.rows.update(counted(sample))
+        context.written.add_sample(sample, counted(sample))
         yield sample["file_name"], begin
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, ClassVar, Protocol
+from typing import IO, Any, ClassVar, Protocol
 
 import polars as pl
 
@@ -18,10 +18,16 @@ from oid_async.options.export import ExportOptions
 
 @dataclass(slots=True)
 class Written:
-    """Counts of what was written: images by split, rows by kind."""
+    """Counts of what was written: images by split, rows by kind; of samples objects by split and class."""
 
     images: Counter[str] = field(default_factory=Counter)
     rows: Counter[str] = field(default_factory=Counter)
+    objects: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add_sample(self, sample: Mapping[str, Any], rows: Mapping[str, int]) -> None:
+        """Count a sample with so many rows of each kind."""
+        self.rows.update(rows)
+        self.objects.update((sample["split"], name) for name in sample["objects"]["category"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,12 @@ from time import monotonic
 import polars as pl
 
 from oid_async.concurrency import in_thread
+from oid_async.dataset.manifest import licenses_in
+from oid_async.dataset.query_file import read_query_file
 from oid_async.errors import machine_error, storage_error
 from oid_async.events import Exported, Note
+from oid_async.formats.dataset_card import CARD, WEBDATASET, CardFacts, changes, dataset_card
+from oid_async.formats.hub_features import webdataset_features
 from oid_async.formats.packing import Packing, sample_classes
 from oid_async.formats.processes import Pool, process_pool
 from oid_async.formats.webdataset import pack
@@ -95,6 +99,8 @@ class SpanPacker:
                 names = [name for span in packing.spans() for name, _ in pack(export, span, packed.shards)]
             packed.images.update(export.written.images)
             packed.rows.update(export.written.rows)
+            if packed.objects is not None:
+                packed.objects.update(export.written.objects)
             # An image that is left out stays a file, and is asked for in the next run: it is counted in each.
             of_images = {reason for reason in source.planned.left_out if _is_of_images(reason)}
             packed.left_out.update({k: n for k, n in source.planned.left_out.items() if k not in of_images})
@@ -110,8 +116,9 @@ class SpanPacker:
 
     async def finish(self) -> ExportReport:
         """Close the shards, and return and say what they hold."""
-        await in_thread(self._packed.finish)
         packed = self._packed
+        if not await in_thread(lambda: packed.finish(self._card())):
+            self._context.note(f"{packed.out / CARD} is none that this download wrote: it stays as it is")
         report = ExportReport(
             format="webdataset",
             savepath=str(self._context.folder.path),
@@ -127,6 +134,27 @@ class SpanPacker:
             self._context.note(f"left out: {count} of {reason}")
         self._context.note(f"{report.images} images are packed in {report.out}; none of them is a file")
         return report
+
+    def _card(self) -> str:
+        """Return the card of the shards, of the tables that are written. Raises InputError."""
+        packed, options, folder = self._packed, self._context.options, self._context.folder
+        has_masks = self._tables.saves("segmentation")
+        features = webdataset_features(
+            self._classes.names,
+            has_roles=options.negatives is not None,
+            has_masks=has_masks and not options.no_masks,
+        )
+        facts = CardFacts(
+            WEBDATASET,
+            features,
+            packed.images,
+            packed.rows,
+            packed.objects,
+            licenses_in(folder.manifest),
+            read_query_file(folder.path),
+            changes(options, packed.left_out + self._not_packed),
+        )
+        return dataset_card(facts)
 
 
 def _is_of_images(reason: str) -> bool:

@@ -21,15 +21,17 @@ import polars as pl
 from oid_async.dataset.export_list import LIST_SCHEMA, write_list
 from oid_async.dataset.query_digest import shard_digests, typed_digest
 from oid_async.errors import LockedError, UsageError
+from oid_async.formats.dataset_card import CARD, is_own_card
 from oid_async.formats.shards import Shards
+from oid_async.formats.webdataset import objects_note, objects_of
 from oid_async.jobs.export_folder import check_place
 from oid_async.options.query import Options
 from oid_async.select.names import NameHashes
-from oid_async.store.atomic import own_bytes
-from oid_async.store.disk import is_plain, open_plain, plain_file
+from oid_async.store.atomic import own_bytes, write_text
+from oid_async.store.disk import is_plain, open_plain, plain_file, read_plain
 from oid_async.store.folder import Folder, note_packed
 from oid_async.store.lock import FileLock
-from oid_async.store.written_files import are_inside
+from oid_async.store.written_files import are_inside, size_and_md5
 
 
 def _names_in(folder: Path) -> list[str]:
@@ -53,7 +55,8 @@ def packed_names(out: Path) -> Iterator[str]:
 class PackedShards:
     """The shards of one SAVEPATH, locked for one run: what they hold, and how far they have come.
 
-    `images` counts the packed images of each split, `rows` the rows of each kind, `left_out` those left out by reason.
+    `images` counts the packed images of each split, `rows` the rows of each kind, `left_out` those left out by reason,
+    `objects` boxes and masks by split and class; None: they were begun by version 0.1.0, which did not count them.
     """
 
     def __init__(self, folder: Folder, options: Options, shards: Shards) -> None:
@@ -70,6 +73,7 @@ class PackedShards:
         self.images = Counter[str](notes.get("images", {}))
         self.rows = Counter[str](notes.get("rows", {}))
         self.left_out = Counter[str](notes.get("left_out", {}))
+        self.objects = objects_of(notes.get("objects", [])) if "objects" in notes or not notes else None
         self._cut_list(notes)
         if not notes:
             self._note(0, 0)
@@ -137,14 +141,29 @@ class PackedShards:
         self._packed = pl.concat([self._packed, pl.Series("hash", names, pl.String).hash()])
 
     def _note(self, before: int, listed: int) -> None:
-        counts = {"images": dict(self.images), "rows": dict(self.rows), "left_out": dict(self.left_out)}
+        counts: dict[str, Any] = {
+            "images": dict(self.images),
+            "rows": dict(self.rows),
+            "left_out": dict(self.left_out),
+        }
+        if self.objects is not None:
+            counts["objects"] = objects_note(self.objects)
         self.shards.note(query=self._query, before=before, listed=listed, **counts)
 
-    def finish(self) -> None:
-        """Close the shards that are open: the download is complete."""
+    def finish(self, card: str) -> bool:
+        """Close the shards that are open, and write their card: the download is complete. Raises OSError.
+
+        Return whether the card was written: a README.md of somebody else stays.
+        """
         self.shards.seal()
         self.shards.sweep()
         size = self._list.stat().st_size
         self._note(size, size)
         files = [(path.name, size, md5) for path, size, md5 in self.shards.files()]
+        path = self.out / CARD
+        is_ours = not os.path.lexists(path) or (is_plain(path) and is_own_card(read_plain(path)))
+        if is_ours:
+            write_text(path, card, part=self._list.with_name(CARD))
+            files.append((CARD, *size_and_md5(path)))
         write_list(self.out, pl.DataFrame(files, schema=LIST_SCHEMA, orient="row"))
+        return is_ours

@@ -233,7 +233,7 @@ async def test_shards_of_a_download_leave_other_files_alone(lookalike: Path, cac
     listed = read_list(out)
     assert listed is not None
     assert {path: digest for path, _, digest in listed[0].iter_rows()} == {
-        path.name: md5(path.read_bytes()) for path in out.glob("*.tar")
+        path.name: md5(path.read_bytes()) for path in (*out.glob("*.tar"), out / "README.md")
     }
     kept = [write(out / name, "mine") for name in ("backup.tar.gz", "test-000000.tar", "train-000009.tar")]
     await oid_async.download(**query, savepath=tmp_path / "d", out=out, splits=["validation", "train"])

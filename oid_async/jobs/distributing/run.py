@@ -15,6 +15,7 @@ from oid_async.cluster.finish import Totals, finish
 from oid_async.cluster.generations import parts_to_do, read_begun
 from oid_async.cluster.next_generation import Next
 from oid_async.cluster.part_shard import part_classes
+from oid_async.cluster.place_card import PlaceCard
 from oid_async.cluster.published import Generation, Part, PublishedQuery
 from oid_async.cluster.work import Engine, WorkSettings
 from oid_async.concurrency import CallsOnLoop, in_thread, until_stopped
@@ -90,7 +91,7 @@ class DistributedRun:
                 classes=await in_thread(part_classes, query, options),
             )
             if await self._go_through(query, generations, settings):
-                await self._finish(query, generations)
+                await self._finish(query, generations, settings)
 
     async def _go_through(self, query: PublishedQuery, generations: list[Generation], settings: WorkSettings) -> bool:
         """Carry out one generation after the other; return whether nothing is left, also for nobody else."""
@@ -154,15 +155,17 @@ class DistributedRun:
             "again tries once more"
         )
 
-    async def _finish(self, query: PublishedQuery, generations: Sequence[Generation]) -> None:
+    async def _finish(self, query: PublishedQuery, generations: Sequence[Generation], settings: WorkSettings) -> None:
         """Make the end of these generations, whose parts all have a record; another run may be at the next one."""
         self._sink(Stage("writing the result tables"))
         calls = CallsOnLoop(self._sink)
+        classes = settings.classes
+        card = None if classes is None else PlaceCard(self._objects, query, classes, settings.options).write
 
         def end(stopped: Callable[[], bool]) -> Totals:
             with scratch_folder("oid-async-end-") as scratch:
                 shared = not self._task.is_alone
-                return finish(self._objects, query, generations, scratch, calls, stopped, shared=shared)
+                return finish(self._objects, query, generations, scratch, calls, stopped, shared=shared, card=card)
 
         self._tally.finish(await until_stopped(end), str(self._objects.place))
         calls.check()
