@@ -73,6 +73,7 @@ async def export(
     no_masks: bool = False,
     class_map: str | os.PathLike[str] | None = None,
     shard_size: int | str = 1 << 30,
+    margin: str = "0%",
     no_files: bool = False,
     edited: bool = False,
     processes: int | str = 1,
@@ -82,13 +83,13 @@ async def export(
 ) -> ExportReport:
     """Write what a download has saved under `savepath` in a format that trainers read; docs/formats.md compares them.
 
-    `format` is coco, yolo, voc, webdataset, imagefolder, parquet, fiftyone, kitti or cvat; `splits` such as "80/10/10"
-    are shares of train, validation and test by a hash of ImageID; the rest as in `oid-async export --help`. The folder
-    `out` (default savepath/export/<format>) appears once it is whole; an earlier export there is replaced, anything
-    else is not. Tables that are not what the run wrote are an InputError; with `edited` they were changed on purpose.
-    Of a run that has not come to its end `cache_dir`, `label`, `annotation`, `image_url`, `image_ids`, `exclude_ids`
-    and `category_file` name what its tables are to be made of, as for `open`. Of a bucket `out` must be given; images
-    are brought from their shards, some hundred at a time.
+    `format` is coco, yolo, voc, webdataset, imagefolder, parquet, fiftyone, kitti, cvat, labelstudio, tfrecord or
+    crops; `splits` such as "80/10/10" are shares of train, validation and test by a hash of ImageID; the rest as in
+    `oid-async export --help`. The folder `out` (default savepath/export/<format>) appears once it is whole; an earlier
+    export there is replaced, anything else is not. Tables that are not what the run wrote are an InputError; with
+    `edited` they were changed on purpose. Of a run that has not come to its end `cache_dir`, `label`, `annotation`,
+    `image_url`, `image_ids`, `exclude_ids` and `category_file` name what its tables are to be made of, as for `open`.
+    Of a bucket `out` must be given; images are brought from their shards, some hundred at a time.
 
     Raises InputError for a folder that no download has filled, or whose images are not there, UsageError, LockedError
     while a run is on, StorageError. Cancelled it leaves nothing, but for webdataset what it goes on with.
@@ -97,7 +98,7 @@ async def export(
     """
     given: Any = {"export_splits": splits, "format": format, "out": out, "max_side": max_side, "copy": copy}
     given |= {"min_box_area": min_box_area, "group_boxes": group_boxes, "class_map": class_map}
-    given |= {"no_masks": no_masks}
+    given |= {"no_masks": no_masks, "margin": margin}
     options = ExportOptions(**given, shard_size=shard_size, no_files=no_files)  # type: ignore[arg-type]
     also = Options.of(savepath=savepath, processes=processes)
     check_keywords("export", read, PlaceOptions)

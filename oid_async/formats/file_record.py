@@ -24,7 +24,11 @@ class FileRecord:
 
     def hashed(self, path: Path, size: int, md5: str) -> None:
         """Note a file whose MD5 is known."""
-        self._frames.append(pl.DataFrame([(str(path), size, md5)], schema=LIST_SCHEMA, orient="row"))
+        self.hashed_files([(str(path), size, md5)])
+
+    def hashed_files(self, files: Sequence[tuple[str, int, str]]) -> None:
+        """Note files whose MD5s are known: path, bytes, MD5."""
+        self._frames.append(pl.DataFrame(files, schema=LIST_SCHEMA, orient="row"))
 
     def read(self, path: Path) -> None:
         """Read a file that was just written, while the system still has it in memory. Raises OSError."""

@@ -23,6 +23,8 @@ _MOST_PARTS = 1000
 _MOST_PAIRS_OF_PART, _MOST_PAIRS = 1 << 22, 1 << 25
 # Grey above this is the mask (FiftyOne's own threshold).
 _INSIDE = 122
+# So many digits of a number in base two are turned into bytes at once.
+_MOST_BITS = 4096
 # Large pictures are gone through in strips of so many pixels.
 STRIP_PIXELS = 1_000_000
 
@@ -184,12 +186,39 @@ def packed_runs(columns: Iterable[Any]) -> str:
     return text.decode()
 
 
-def _runs(columns: Iterable[Any]) -> Iterator[int]:
+def brush_mask(path: str, width: int, height: int) -> bytes:
+    """Return a mask as Label Studio's brush has it: run lengths of its red, green, blue and alpha, row by row.
+
+    A number of values of 32 bits, then how the rest is written: values of 8 bits, and four widths of a length, of which
+    two bits choose one. A run is a bit 1, those two bits, its length less one, and its value (decodeRLE of
+    https://github.com/HumanSignal/label-studio-sdk, converter/brush.py). It is 255 or 0 for all four of a pixel.
+    """
+    picture = _mask_picture(path, width, height)
+    widths = (3, 4, 8, 16)
+    bits = f"{4 * width * height:032b}{8 - 1:05b}" + "".join(f"{each - 1:04b}" for each in widths)
+    found, value = bytearray(), 0
+    for run in _runs(_rows(picture)):
+        left = 4 * run
+        while left:
+            part = min(left, 1 << widths[-1])
+            which = next(at for at, each in enumerate(widths) if part <= 1 << each)
+            bits += f"1{which:02b}{part - 1:0{widths[which]}b}{value:08b}"
+            left -= part
+        value ^= 255
+        if len(bits) > _MOST_BITS:
+            whole = len(bits) // 8 * 8
+            found += int(bits[:whole], 2).to_bytes(whole // 8)
+            bits = bits[whole:]
+    bits += "0" * (-len(bits) % 8)
+    return bytes(found) + int(bits, 2).to_bytes(len(bits) // 8)
+
+
+def _runs(strips: Iterable[Any]) -> Iterator[int]:
     """Yield the lengths of a mask's runs of outside and inside; the first, which may be 0, is outside."""
     import numpy as np
 
     run, is_inside = 0, False
-    for some in columns:
+    for some in strips:
         inside = some.ravel()
         if inside[0] != is_inside:
             yield run

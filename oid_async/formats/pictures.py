@@ -15,11 +15,13 @@ from oid_async.dataset.decoding import TooLargeError, jpeg_problem, open_jpeg, o
 from oid_async.dataset.image_store import missing_file
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import machine_error
+from oid_async.formats.cutting import Crop, cut_image
 from oid_async.formats.file_record import FileRecord
 from oid_async.formats.mask_shapes import (
     STRIP_PIXELS,
     CropRuns,
     MaskMap,
+    brush_mask,
     crop_runs,
     mask_body,
     mask_map,
@@ -41,6 +43,7 @@ _CHUNK, _HEADERS = 16, 256
 _MOST_METADATA_BYTES = {"exif": 65_533, "icc_profile": 4 << 20}
 # Why an image is left out where it is to be made smaller.
 NO_PICTURE, TOO_LARGE = "no picture that Pillow reads", "too many pixels to make it smaller"
+_TOO_LARGE_TO_CUT = "too many pixels to cut its boxes out"
 # Errors of a link that cannot be made: another disk, too many links of one file, no links at all.
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 
@@ -151,9 +154,41 @@ class Pictures:
         """Yield the run lengths of masks (MaskPath, width, height) within the smallest box around each."""
         return self.each(crop_runs, ((str(self._masks / name), *size) for name, *size in masks))
 
+    def brush_masks(self, masks: Sequence[tuple[str, int, int]]) -> Iterator[bytes]:
+        """Yield masks (MaskPath, width, height) as Label Studio's brush has them."""
+        return self.each(brush_mask, ((str(self._masks / name), *size) for name, *size in masks))
+
     def polygons(self, masks: Sequence[tuple[str, int, int]]) -> Iterator[list[float]]:
         """Yield the outlines of masks: x and y alternating, fractions; empty for an empty mask."""
         return self.each(polygon, ((str(self._masks / name), *size) for name, *size in masks))
+
+    def cut(self, crops: pl.DataFrame, folder: Path) -> dict[str, list[str]]:
+        """Write parts of images (columns of `formats.crops`) as files below a folder, by the paths in File.
+
+        Return the FileNames of the images that are no pictures, of which nothing is written, by the reason.
+        """
+        columns = ("File", "Left", "Top", "Right", "Bottom", "CropWidth", "CropHeight")
+        by_image = crops.partition_by("FileName", maintain_order=True)
+        calls = (
+            (
+                str(self._images / rows.item(0, "FileName")),
+                (rows.item(0, "OutWidth"), rows.item(0, "OutHeight")),
+                [
+                    Crop(f"{folder}{os.sep}{name}", (left, top, right, bottom), (width, height))
+                    for name, left, top, right, bottom, width, height in rows.select(columns).iter_rows()
+                ],
+            )
+            for rows in by_image
+        )
+        found: dict[str, list[str]] = {}
+        written: list[tuple[str, int, str]] = []
+        for rows, done in zip(by_image, self.each(_cut, calls), strict=True):
+            if isinstance(done, str):
+                found.setdefault(done, []).append(rows.item(0, "FileName"))
+            else:
+                written += done
+        self.record.hashed_files(written)
+        return found
 
     def _link_or_copy(self, source: str, target: str) -> None:
         try:
@@ -231,6 +266,16 @@ def _make_smaller(path: str, target: str, width: int, height: int) -> str | None
         return _refusal(error)
     Path(target).write_bytes(body)
     return None
+
+
+def _cut(path: str, size: tuple[int, int], crops: Sequence[Crop]) -> list[tuple[str, int, str]] | str:
+    """Write parts of an image; return path, bytes and MD5 of each, or why the image cannot be decoded."""
+    try:
+        return cut_image(path, size, crops, _QUALITY)
+    except (TooLargeError, MemoryError):
+        return _TOO_LARGE_TO_CUT
+    except Exception as error:
+        return _refusal(error)
 
 
 def _refusal(error: Exception) -> str:

@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from oid_async.formats.coco import Coco
+from oid_async.formats.crops import Crops
 from oid_async.formats.cvat import Cvat
 from oid_async.formats.fiftyone import FiftyOne
 from oid_async.formats.imagefolder import ImageFolder
 from oid_async.formats.kitti import Kitti
+from oid_async.formats.labelstudio import LabelStudio
 from oid_async.formats.parquet import Parquet
+from oid_async.formats.tfrecord import TFRecord
 from oid_async.formats.voc import Voc
 from oid_async.formats.webdataset import WebDataset
 from oid_async.formats.yolo import Yolo
@@ -31,4 +34,7 @@ WRITERS: "Mapping[Format, type[FormatWriter]]" = {
     "fiftyone": FiftyOne,
     "kitti": Kitti,
     "cvat": Cvat,
+    "labelstudio": LabelStudio,
+    "tfrecord": TFRecord,
+    "crops": Crops,
 }

@@ -49,11 +49,14 @@ _MILLIONTHS = 1e6
 _MARGIN = 0.01 + 1e-9
 _MISPLACED = "__misplaced"
 _TURNED, _OUTSIDE = "turned round", "outside the image"
+# Of a format that cuts boxes out.
+_NO_PIXEL = "less than 1 x 1 px"
+_DECIMALS = 6
 _NAMED = 5
 # In place of a size: there is no file.
 _NO_FILE = -1
 # Formats that hold the images themselves.
-_HOLDS_IMAGES = ("webdataset", "parquet")
+_HOLDS_IMAGES = ("webdataset", "parquet", "tfrecord")
 # They read each image as a whole; four times of what a download takes by default.
 _MOST_BYTES = 256 << 20
 
@@ -148,6 +151,8 @@ class ExportSource:
         for kind in self.kinds:
             for reason, count in self._copy_rows(kind).items():
                 (self.planned.left_out if reason else self.planned.rows)[reason or kind] += count
+                if reason == f"{kind}: {_NO_PIXEL}":
+                    self.planned.names[reason] = self._first_images(kind, reason)
 
     @property
     def has_shapes(self) -> bool:
@@ -335,7 +340,9 @@ class ExportSource:
         return split
 
     def _out_size(self) -> list[pl.Expr]:
-        sides = [side for side in (self._options.max_side, self.dataset.stored_side) if side is not None]
+        # Crops are made smaller themselves, not the images that they are cut from.
+        most = None if self._options.format == "crops" else self._options.max_side
+        sides = [side for side in (most, self.dataset.stored_side) if side is not None]
         width, height = self._scaled(min(sides, default=None))
         return [width.alias("OutWidth"), height.alias("OutHeight")]
 
@@ -373,6 +380,13 @@ class ExportSource:
             rows.sink_parquet(copy, row_group_size=size, compression="lz4", maintain_order=True)
             copied = pl.scan_parquet(copy, glob=False)
             return dict(copied.group_by(_REASON).len().sort(_REASON).collect(engine="streaming").iter_rows())
+
+    def _first_images(self, kind: KindName, reason: str) -> list[str]:
+        """Return the FileNames of the first rows that are left out for a reason."""
+        rows = pl.scan_parquet(self._copy(kind), glob=False).filter(pl.col(_REASON) == reason).head(_NAMED)
+        images = pl.scan_parquet(self._images, glob=False).select("ImageID", "FileName")
+        named = rows.select("ImageID").join(images, on="ImageID", how="left", maintain_order="left")
+        return named.select(pl.col("FileName").fill_null("?")).collect(engine="streaming").to_series().to_list()
 
     def _exported_rows(self, kind: KindName) -> pl.LazyFrame:
         """Return the copied rows that are not left out."""
@@ -416,6 +430,8 @@ class ExportSource:
             reasons["group"] = pl.col("IsGroupOf") == 1
         if self._options.min_box_area:
             reasons["area"] = self._too_small(self._options.min_box_area)
+        if self._options.format == "crops":
+            reasons[_NO_PIXEL] = self._covers_no_pixel()
         if kind == "segmentation":
             reasons["no mask"] = self._has_no_mask()
         return reasons
@@ -426,6 +442,12 @@ class ExportSource:
             return share * 100 < float(least.removesuffix("%"))
         width, height = self._out_size()
         return share * width * height < least
+
+    def _covers_no_pixel(self) -> pl.Expr:
+        """Return the condition that a box is narrower or lower than a pixel of its image."""
+        extents = (pl.col(f"{axis}Max") - pl.col(f"{axis}Min") for axis in "XY")
+        sizes = zip(extents, self._out_size(), strict=True)
+        return pl.any_horizontal((extent * size).round(_DECIMALS) < 1 for extent, size in sizes)
 
     def _has_no_mask(self) -> pl.Expr:
         """Return the condition that a mask is not there; of a place, whose shards have them, that none can be."""

@@ -51,7 +51,7 @@ _SLOW_SPAN_ROWS = 256
 # Reasons that a fresh copy of an image does not change.
 _TOO_LARGE = re.compile("too many pixels|more than")
 # Formats without a place for authors and licences that their readers keep: ATTRIBUTION.csv comes with them.
-_NEEDS_ATTRIBUTION = ("yolo", "fiftyone", "kitti", "cvat")
+_NEEDS_ATTRIBUTION = ("yolo", "fiftyone", "kitti", "cvat", "crops")
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +222,7 @@ class Export:
     def _notes(self, source: ExportSource) -> Iterator[str]:
         """Yield what is going to be exported and what is not, a line each."""
         planned = source.planned
-        if self._options.no_files and self.format in ("webdataset", "parquet"):
+        if self._options.no_files and self.format in ("webdataset", "parquet", "tfrecord"):
             yield f"--no-files changes nothing here: {self.format} holds the images itself"
         rows = ", ".join(f"{planned.rows[kind]} {KINDS[kind].what}" for kind in source.kinds)
         images = ", ".join(f"{split} {planned.images[split]}" for split in source.splits)
@@ -234,12 +234,15 @@ class Export:
     def _spans(self, source: ExportSource, pictures: Pictures, staging: Staging | None) -> Iterator[tuple[int, Span]]:
         """Yield each span without what is no picture, and how many images it had."""
         is_slow = self._options.max_side is not None or "segmentation" in source.kinds or staging is not None
+        is_slow |= self.format == "crops"
         for span in source.spans(_SLOW_SPAN_ROWS if is_slow else SPAN_ROWS):
             with nullcontext() if staging is None else staging.staged(span):
                 yield len(span.images), sieved(span, source, pictures)
 
     def _work(self, source: ExportSource) -> int:
         """Return how much there is to do, in pictures to read or to make smaller."""
+        if self.format == "crops":
+            return 0 if self._options.no_files else min(source.total, source.planned.rows.get("bbox", 0))
         masks = source.planned.rows.get("segmentation", 0)
         resized = source.count_resized() if self._options.max_side is not None else 0
         return masks + resized + source.total // IMAGES_OF_A_PICTURE

@@ -7,10 +7,23 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from oid_async.errors import UsageError
-from oid_async.options.readers import FILE, FOLDER, SIZE, SWITCH, Reader, one_of
+from oid_async.options.readers import FILE, FOLDER, MARGIN, SIZE, SWITCH, Reader, one_of
 from oid_async.options.table import option, read_values
 
-Format = Literal["coco", "yolo", "voc", "webdataset", "imagefolder", "parquet", "fiftyone", "kitti", "cvat"]
+Format = Literal[
+    "coco",
+    "yolo",
+    "voc",
+    "webdataset",
+    "imagefolder",
+    "parquet",
+    "fiftyone",
+    "kitti",
+    "cvat",
+    "labelstudio",
+    "tfrecord",
+    "crops",
+]
 GroupBoxes = Literal["mark", "drop"]
 
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -55,7 +68,8 @@ class ExportOptions:
         metavar="NAME",
         help="what to write: coco (Detectron2, MMDetection), yolo (Ultralytics), voc (Pascal VOC), webdataset "
         "(streaming from shards), imagefolder (Hugging Face datasets, as files), parquet (one table, images "
-        "inside), fiftyone (the FiftyOne app), kitti (KITTI's label files: NVIDIA TAO) or cvat (CVAT for images)",
+        "inside), fiftyone (the FiftyOne app), kitti (KITTI's label files: NVIDIA TAO), cvat (CVAT for images), "
+        "labelstudio (tasks for Label Studio), tfrecord (TensorFlow) or crops (a picture a box, a folder a class)",
     )
     out: Path | None = _option(
         None,
@@ -101,7 +115,14 @@ class ExportOptions:
         help="classes to keep, one a line, in the order of their numbers; 'Man,Person' has Man counted as Person",
     )
     shard_size: int = _option(
-        1 << 30, SIZE, "--shard-size", help="the most bytes of one shard of webdataset and parquet"
+        1 << 30, SIZE, "--shard-size", help="the most bytes of one shard of webdataset, parquet and tfrecord"
+    )
+    margin: str = _option(
+        "0%",
+        MARGIN,
+        "--margin",
+        help="of crops alone: cut out P% of the width of a box more on its left and right, and of its height above and "
+        "below, as far as the image goes",
     )
     no_files: bool = _option(
         False,
@@ -120,6 +141,8 @@ class ExportOptions:
         if self.copy and self.no_files:
             raise UsageError("--copy and --no-files contradict each other")
         if self.format is not None:
+            if self.format != "crops" and self.margin != ExportOptions.__dataclass_fields__["margin"].default:
+                raise UsageError(f"--margin is about crops, and --format is {self.format}: leave it out")
             return
         for name, field in ExportOptions.__dataclass_fields__.items():
             if getattr(self, name) != field.default:

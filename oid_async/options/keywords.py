@@ -91,6 +91,7 @@ class QueryOptions(SelectOptions, total=False):
     no_masks: bool
     class_map: str | os.PathLike[str] | None
     shard_size: int | str
+    margin: str
     no_files: bool
     cluster: str | None
     part_size: int | str

@@ -273,6 +273,13 @@ def _read_share(label: str, value: object) -> str:
     return value.strip()
 
 
+def _read_margin(label: str, value: object) -> str:
+    """Return a share as 'P%', which may be more than the whole."""
+    if not isinstance(value, str) or not _SHARE.fullmatch(value.strip()):
+        raise UsageError(f"{label} takes a share of the box such as 10%, not {value!r}")
+    return value.strip()
+
+
 def _read_negatives(label: str, value: object) -> int | str | None:
     """Return a number of images as such, a share as 'P%'; None for 0 images."""
     parts = _COUNT_OR_SHARE.fullmatch(str(value)) if isinstance(value, int | str) else None
@@ -391,6 +398,7 @@ ENDPOINT_URL = Reader(read_endpoint_url, "URL", "such as https://minio.example.o
 CACHE_DIR = replace(FOLDER, read=_or_default(read_folder), environment="OID_ASYNC_CACHE")
 SIZE = Reader(_read_size, "SIZE", "bytes, such as 500K, 64M or 1.5G (units of 1024)")
 COUNT_OR_SHARE = Reader(_read_count_or_share, "N|P%", "a count such as 5, or a share such as 2%, at most 100%")
+MARGIN = Reader(_read_margin, "P%", "a share of the box such as 10%, below 1000%")
 SHARE = Reader(_read_share, "P%", "a share such as 1% or 0.5%, at most 100%")
 NEGATIVES = Reader(
     _read_negatives, "N|P%", "a number of images such as 500, or their share of all, such as 10%, below 100%"

@@ -867,7 +867,8 @@ async def test_a_broken_image_holds_up_no_other(tmp_path: Path, name: str) -> No
     found = str(read_texts(Path(report.out)))
     assert not any(each.removesuffix(".jpg") in found for each in (missing, cut, unsized, refused, odd))
     full = await oid_async.export(savepath=path, format=name, out=tmp_path / "full")
-    assert full.images == 3
+    # Crops are decoded in any case.
+    assert full.images == (2 if name == "crops" else 3)
 
 
 def read_texts(folder: Path) -> list[str]:
@@ -912,8 +913,10 @@ async def test_boxes_are_clipped_to_their_image(tmp_path: Path, name: str) -> No
     }
     path = SavedFolder([SavedImage(ONE)], [SavedBox(ONE, sides=each) for each in sides.values()]).write(tmp_path / "d")
     report = await oid_async.export(savepath=path, format=name)
-    assert report.annotations == {"bbox": 2}
-    assert report.left_out == {"bbox: outside the image": 2, "bbox: turned round": 1}
+    # What has no area cannot be cut out.
+    empty = {"bbox: less than 1 x 1 px": 1} if name == "crops" else {}
+    assert report.annotations == {"bbox": 2 - len(empty)}
+    assert report.left_out == {"bbox: outside the image": 2, "bbox: turned round": 1, **empty}
     out, file_name = Path(report.out), SavedImage(ONE).file_name
     boxes: list[tuple[Any, ...]] = []
     if name == "coco":
@@ -1056,7 +1059,7 @@ def test_the_command_line_exports(tmp_path: Path) -> None:
     report = json.loads(done.stdout)
     assert (done.code, report["images"], report["annotations"]) == (0, 1, {"bbox": 1})
     assert Path(report["out"]) == path / "export" / "yolo"
-    wrong = typed("export", path, "--format", "tfrecord")
+    wrong = typed("export", path, "--format", "darknet")
     assert wrong.code == 2
     assert "coco, yolo, voc" in wrong.stderr
     none = typed("export", path, "--json")

@@ -251,6 +251,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "no_masks": False,
         "class_map": None,
         "shard_size": 1 << 30,
+        "margin": "0%",
         "no_files": False,
         "categories": (),
         "category_file": None,

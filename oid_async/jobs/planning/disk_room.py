@@ -9,7 +9,7 @@ from oid_async.report import size_text
 from oid_async.store.disk import existing_part
 
 # Formats that hold the bytes of the images; others link them, unless --copy is given.
-_HOLD_IMAGES = ("webdataset", "parquet")
+_HOLD_IMAGES = ("webdataset", "parquet", "tfrecord")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,49 @@
+"""Names of folders for classes that every file system takes, each another one whatever the system folds. Pure."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+# What Windows does not take in a name; its devices, with any ending (learn.microsoft.com, "Naming Files, Paths, and
+# Namespaces").
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*]')
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])(?:\..*)?", re.IGNORECASE)
+# Control and format characters, surrogates, what is of private use or not assigned, line and paragraph ends.
+_UNPRINTABLE = ("C", "Zl", "Zp")
+# An end that tells two classes apart goes behind it; 255 bytes is the longest name of a folder.
+_MOST_BYTES = 180
+
+
+def class_folders(names: Sequence[str]) -> list[str]:
+    """Return the folder of each class: its name, with `_` for what a file system may refuse.
+
+    No two are the same, not even where case or composed letters do not count: the later class has a number.
+
+    >>> class_folders(["Dog", "dog", "Sports/Ball", "Sports:Ball", "NUL", "..", "Café"])
+    ['Dog', 'dog_2', 'Sports_Ball', 'Sports_Ball_2', 'class_NUL', 'class', 'Café']
+    """
+    taken: set[str] = set()
+    found = []
+    for name in names:
+        folder = first = _safe(name)
+        number = 1
+        while (key := _folded(folder)) in taken:
+            number += 1
+            folder = f"{first}_{number}"
+        taken.add(key)
+        found.append(folder)
+    return found
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def _safe(name: str) -> str:
+    """Return a name without what may be refused, cut or hidden: datasets skips names that begin with `.` or `__`."""
+    plain = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", name))
+    printable = "".join("_" if unicodedata.category(each).startswith(_UNPRINTABLE) else each for each in plain)
+    short = printable.lstrip(" ._-").encode()[:_MOST_BYTES].decode(errors="ignore").rstrip(" .")
+    if not short:
+        return "class"
+    return f"class_{short}" if _DEVICE.fullmatch(short) else short
