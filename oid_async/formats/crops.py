@@ -23,6 +23,7 @@ from oid_async.formats.writer import ExportContext
 from oid_async.openimages.catalogue_tables import SIDES
 from oid_async.openimages.kinds import KindName
 from oid_async.options.readers import share
+from oid_async.store.changes import CHANGES, and_also
 
 # A number and `.jpg` come behind a stem; the longest name that every file system takes has 255 bytes.
 _MOST_STEM_BYTES = 230
@@ -57,9 +58,10 @@ class Crops:
             span = self._context.source.without(span, refused, {})
             crops = crops.join(span.images, on="ImageID", how="semi", maintain_order="left")
         if crops is not None and len(crops):
-            rows = crops.select(pl.col(column).alias(name) for name, column in _LABELS.items())
-            self._context.text_file("labels.csv").write(rows.write_csv(include_header=False))
-        self._context.wrote(span.images, {} if crops is None else {"bbox": len(crops)})
+            table = crops.select(pl.col(column).alias(name) for name, column in _LABELS.items())
+            self._context.text_file("labels.csv").write(table.write_csv(include_header=False))
+        rows = {} if crops is None else {"bbox": len(crops)}
+        self._context.wrote(span.images, rows, credited=self._cropped(span.images, crops))
 
     def finish(self) -> None:
         """Write classes.csv."""
@@ -69,6 +71,18 @@ class Crops:
             for label, number in self._context.source.classes.numbers.items():
                 table.writerow((self._folders[number], label, self._names[number]))
         self._context.files.close()
+
+    def _cropped(self, images: pl.DataFrame, crops: pl.DataFrame | None) -> pl.DataFrame:
+        """Return the images that have a crop; those of which one was made smaller, too, say so in their Changes."""
+        if crops is None:
+            return images.clear()
+        smaller = pl.col("CropWidth") < pl.col("Right") - pl.col("Left")
+        smaller |= pl.col("CropHeight") < pl.col("Bottom") - pl.col("Top")
+        found = images.join(
+            crops.group_by("ImageID").agg(smaller.any().alias("__smaller")), on="ImageID", maintain_order="left"
+        )
+        resized = pl.when("__smaller").then(pl.lit(f"resized to at most {self._context.options.max_side} px"))
+        return found.with_columns(and_also(pl.col(CHANGES), resized).alias(CHANGES))
 
     def _crops(self, span: Span) -> pl.DataFrame:
         """Return the boxes with File, Category, what is cut in pixels, and the size of the crop."""

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 
 import polars as pl
 
@@ -142,6 +143,8 @@ class ExportSource:
         self._images = scratch / "images.parquet"
         self.needs_pictures = not options.no_files or options.format in _HOLDS_IMAGES
         self.planned = ExportPlan(Counter(), Counter(), Counter())
+        # The next span is prepared while one is written, and both may leave out what is no picture.
+        self._planning = Lock()
         # FileName, __id: an id in two splits is two images, and one of them goes by another id in the export.
         self._renamed = self._twins()
         self.unusable = self._find_unusable()
@@ -163,6 +166,11 @@ class ExportSource:
     def has_roles(self) -> bool:
         """Whether the images have Role and VerifiedAbsent: the query had negatives."""
         return "Role" in self.dataset.images.collect_schema()
+
+    @property
+    def _max_side(self) -> int | None:
+        """The most pixels of a side of an exported image. Crops are made smaller themselves."""
+        return None if self._options.format == "crops" else self._options.max_side
 
     @property
     def draws_masks(self) -> bool:
@@ -306,9 +314,13 @@ class ExportSource:
 
     def without(self, span: Span, images: Mapping[str, Sequence[str]], masks: Mapping[str, Sequence[str]]) -> Span:
         """Return a span without these images (FileNames by reason), all their rows, and these masks; count them."""
-        plan, rows = self.planned, dict(span.rows)
         if not (any(images.values()) or any(masks.values())):
             return span
+        with self._planning:
+            return self._without(span, images, masks)
+
+    def _without(self, span: Span, images: Mapping[str, Sequence[str]], masks: Mapping[str, Sequence[str]]) -> Span:
+        plan, rows = self.planned, dict(span.rows)
         for kind, found in (("image", images), ("segmentation", masks)):
             for why, names in found.items():
                 plan.leave_out(f"{kind}: {why}", names)
@@ -340,15 +352,13 @@ class ExportSource:
         return split
 
     def _out_size(self) -> list[pl.Expr]:
-        # Crops are made smaller themselves, not the images that they are cut from.
-        most = None if self._options.format == "crops" else self._options.max_side
-        sides = [side for side in (most, self.dataset.stored_side) if side is not None]
+        sides = [side for side in (self._max_side, self.dataset.stored_side) if side is not None]
         width, height = self._scaled(min(sides, default=None))
         return [width.alias("OutWidth"), height.alias("OutHeight")]
 
     def _changes(self) -> pl.Expr:
         """Return what was done to an image that is in the export, or to the saved one where the export holds none."""
-        sides = [self.dataset.stored_side, self._options.max_side if self.needs_pictures else None]
+        sides = [self.dataset.stored_side, self._max_side if self.needs_pictures else None]
         return made_changes(min((side for side in sides if side is not None), default=None))
 
     @staticmethod

@@ -10,6 +10,7 @@ from typing import IO, Any, ClassVar, Protocol
 import polars as pl
 
 from oid_async.errors import InputError
+from oid_async.formats.attribution import ExportAttribution
 from oid_async.formats.pictures import Pictures
 from oid_async.formats.source import ExportPlan, ExportSource, Span
 from oid_async.openimages.kinds import KindName
@@ -34,7 +35,8 @@ class Written:
 class ExportContext:
     """One export under way: from `source` into the folder `stage`, which becomes the export when it is complete.
 
-    `stage` is empty at first. `files` closes the open files of a writer, however the export ends.
+    `stage` is empty at first. `files` closes the open files of a writer, however the export ends. `attribution` is the
+    table of who to credit, of formats that come with it.
     """
 
     source: ExportSource
@@ -42,6 +44,7 @@ class ExportContext:
     options: ExportOptions
     pictures: Pictures
     files: ExitStack
+    attribution: ExportAttribution | None = None
     written: Written = field(default_factory=Written)
     _open: dict[tuple[str, ...], IO[str]] = field(default_factory=dict)
 
@@ -58,8 +61,13 @@ class ExportContext:
             self._open[names] = self.files.enter_context(path.open("w", encoding="utf-8"))
         return self._open[names]
 
-    def wrote(self, images: pl.DataFrame, rows: Mapping[str, int]) -> None:
-        """Count these images as written, and so many rows of each kind."""
+    def wrote(self, images: pl.DataFrame, rows: Mapping[str, int], *, credited: pl.DataFrame | None = None) -> None:
+        """Count these images as written, and so many rows of each kind; `credited` are those to credit if not all are.
+
+        Raises OSError.
+        """
+        if self.attribution is not None:
+            self.attribution.write(images if credited is None else credited)
         for split, count in images.group_by("Split").len().iter_rows():
             self.written.images[split] += count
         self.written.rows.update(rows)

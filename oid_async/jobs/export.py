@@ -176,11 +176,11 @@ class Export:
         staging = _staging(source, scratch)
         with process_pool(self._processes, self._work(source), stopped) as pool, ExitStack() as files:
             pictures = Pictures(dataset, FileRecord(), scratch, copy=options.copy, pool=pool, staging=staging)
-            context = ExportContext(source, export, options, pictures, files)
-            writer = writer_class(context)
             attribution: ExportAttribution | None = None
             if self.format in _NEEDS_ATTRIBUTION:
                 attribution = files.enter_context(ExportAttribution(export, self.format))
+            context = ExportContext(source, export, options, pictures, files, attribution)
+            writer = writer_class(context)
             done = 0
             spans = self._spans(source, pictures, staging)
             # Of a place the pictures of one span at a time are files.
@@ -190,8 +190,6 @@ class Export:
                     if stopped():
                         raise InterruptedError("the export was stopped")
                     writer.write(readable)
-                    if attribution is not None:
-                        attribution.write(readable.images)
                     done += images
                     sink(Exported(done, source.total))
             writer.finish()
