@@ -169,7 +169,7 @@ class ImageShards:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._indexes: dict[Path, pl.DataFrame] = {}
 
     def open(self, image_id: str, file_name: str) -> StoredImage:
@@ -181,7 +181,7 @@ class ImageShards:
             row = keys.search_sorted(key)
             if row < len(keys) and keys[row] == key:
                 return StoredImage(OpenFile(plain_file(shard)), index["offset"][row], index["size"][row])
-        raise InputError(f"{self._folder}: no shard holds image {image_id}")
+        raise InputError(f"{self.folder}: no shard holds image {image_id}")
 
     def read(self, image_id: str, file_name: str) -> bytes:
         """Return the bytes of one image."""
@@ -196,17 +196,26 @@ class ImageShards:
         """Return the JSON of a sample: it is the member behind the image."""
         with self.open(image_id, "") as image:
             header = image.offset + -(-image.size // _BLOCK) * _BLOCK
-            members = members_of(image.source.read, header, self._folder)
+            members = members_of(image.source.read, header, self.folder)
             name, offset, size = next(members, ("", 0, 0))
             if name != f"{key_of(image_id)}.json" or size > MOST_SAMPLE_BYTES:
                 return None
             return image.source.read(offset, size)
 
+    def located(self) -> pl.DataFrame:
+        """Return where all images are: key, shard (its name), offset, size; of equal keys that of the first shard."""
+        found = [
+            self._index(shard).select("key", pl.lit(shard.name).alias("shard"), "offset", "size")
+            for _, shard in self._first_keys
+        ]
+        nowhere = pl.DataFrame(schema={"key": pl.String, "shard": pl.String, "offset": pl.Int64, "size": pl.Int64})
+        return pl.concat([nowhere, *found]).unique("key", keep="first", maintain_order=True)
+
     @cached_property
     def _first_keys(self) -> list[tuple[str, Path]]:
         """Return the first key of each shard, and the shard, in order; the shard that is being filled ends in .part."""
         shards = (
-            path for path in self._folder.glob("*.tar*") if path.name.endswith((".tar", ".tar.part")) and is_plain(path)
+            path for path in self.folder.glob("*.tar*") if path.name.endswith((".tar", ".tar.part")) and is_plain(path)
         )
         first = ((next(_members(path), None), path) for path in shards)
         return sorted((member[0].partition(".")[0], path) for member, path in first if member is not None)
@@ -234,6 +243,11 @@ class ImagesBeingPacked:
     def __init__(self, files: ImageFiles, shards: ImageShards) -> None:
         self._files = files
         self._shards = shards
+        self.folder = shards.folder
+
+    def located(self) -> pl.DataFrame:
+        """Return where the images are that are packed: see `ImageShards.located`."""
+        return self._shards.located()
 
     def open(self, image_id: str, file_name: str) -> StoredImage:
         """Open one image, to be closed."""

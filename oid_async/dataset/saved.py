@@ -125,7 +125,7 @@ class SavedDataset:
         self._check_manifest(purpose)
         self._images = _with_dtypes(pl.scan_parquet(manifest, glob=False))
         if purpose != "read":
-            self._check_file_names()
+            self.check_file_names()
 
     def __repr__(self) -> str:
         notes = "".join(f", note={note!r}" for note in self.notes)
@@ -393,7 +393,7 @@ class SavedDataset:
             if column not in present:
                 raise InputError(f"{name}: column {column!r} is missing; it is no manifest of this program's")
 
-    def _check_file_names(self) -> None:
+    def check_file_names(self) -> None:
         """Raise InputError if the name of a saved image leads out of the folder of images."""
         name = pl.col("FileName")
         with reading(self.manifest):

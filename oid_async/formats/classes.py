@@ -44,6 +44,18 @@ class ExportClasses:
             numbers[label] = names[name]
         return cls(tuple(names), numbers, tuple(labels))
 
+    @classmethod
+    def saved(cls, chosen: Iterable[tuple[str, str]], found: Iterable[tuple[str, str | None]]) -> Self:
+        """Number the `chosen` (MID, name) of label_data.csv in their order, then others that are `found` by MID.
+
+        >>> ExportClasses.saved([("/m/9", "Dog")], [("/m/2", "Cat"), ("/m/1", None), ("/m/9", "Dog")]).names
+        ('Dog', '/m/1', 'Cat')
+        """
+        chosen = list(chosen)
+        order = {label: place for place, (label, _) in enumerate(chosen)}
+        named = [(label, name or label) for label, name in (*chosen, *found)]
+        return cls.of(sorted(named, key=lambda row: (order.get(row[0], len(order)), row[0])))
+
     def mapped(self, path: Path) -> "ExportClasses":
         """Return the classes of a file, `NAME` or `NAME,NEW NAME` a line, numbered in its order.
 

@@ -22,7 +22,7 @@ _MOST_EDGES = 100_000
 _MOST_PARTS = 1000
 _MOST_PAIRS_OF_PART, _MOST_PAIRS = 1 << 22, 1 << 25
 # Grey above this is the mask (FiftyOne's own threshold).
-_INSIDE = 122
+INSIDE = 122
 # So many digits of a number in base two are turned into bytes at once.
 _MOST_BITS = 4096
 # Large pictures are gone through in strips of so many pixels.
@@ -49,7 +49,7 @@ def _inside(picture: Any, box: tuple[int, int, int, int]) -> Any:
     """Return a part of a mask as bool [height, width], true inside."""
     import numpy as np
 
-    return np.asarray(picture.crop(box).convert("L")) > _INSIDE
+    return np.asarray(picture.crop(box).convert("L")) > INSIDE
 
 
 def _rows(picture: Any) -> Iterator[Any]:

@@ -229,16 +229,13 @@ class ExportSource:
 
     def _saved_classes(self) -> ExportClasses:
         """Return the classes of label_data.csv, in the order of the categories, then the others by MID."""
-        chosen = self.dataset.chosen_classes()
-        frames = [chosen.unique().sort("LabelName")]
+        found: list[tuple[str, str]] = []
         for kind in (kind for kind in self.kinds if kind in _SHAPES):
             table = self.dataset.table(kind)
             with reading(table.file):
                 rows = table.as_text().select("LabelName", "Category")
-                frames.append(rows.unique().sort("LabelName").collect(engine="streaming"))
-        order = {label: place for place, label in enumerate(chosen.get_column("LabelName"))}
-        named = [(label, name or label) for frame in frames for label, name in frame.iter_rows()]
-        return ExportClasses.of(sorted(named, key=lambda row: order.get(row[0], len(order))))
+                found += rows.unique().sort("LabelName", "Category").collect(engine="streaming").rows()
+        return ExportClasses.saved(self.dataset.chosen_classes().rows(), found)
 
     def _with_class(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Add CLASS. Not while the table is copied: Polars maps no values while it streams."""

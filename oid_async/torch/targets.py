@@ -12,14 +12,17 @@ theirs: https://docs.pytorch.org/vision/stable/models.html, object detection (ch
 Polars, or a thread of PyTorch: workers of a DataLoader are often forked.
 """
 
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
-from oid_async.dataset.decoding import open_jpeg
+from oid_async.dataset.decoding import open_jpeg, open_png
 from oid_async.errors import InputError
+from oid_async.formats.mask_shapes import INSIDE
 
 Target = dict[str, Any]
 
@@ -71,11 +74,12 @@ def make_target(
     sides: np.ndarray[Any, Any],
     labels: Any,
     iscrowd: Any,
-    masks: torch.Tensor | None = None,
+    masks: np.ndarray[Any, Any] | None = None,
 ) -> Target:
     """Return the target of an image of this width and height, of columns with a row a box.
 
-    `sides` are XMin, XMax, YMin, YMax as fractions, float64 [N, 4], `labels` and `iscrowd` what arrays are made of.
+    `sides` are XMin, XMax, YMin, YMax as fractions, float64 [N, 4], `labels` and `iscrowd` what arrays are made of,
+    `masks` uint8 [N, H, W].
     """
     width, height = size
     left, right, top, bottom = np.clip(np.asarray(sides, np.float64).reshape(-1, 4), 0, 1).T
@@ -86,7 +90,19 @@ def make_target(
         "iscrowd": torch.from_numpy(np.array(iscrowd, np.uint8)),
         "image_id": image_id,
     }
-    return target if masks is None else target | {"masks": masks}
+    return target if masks is None else target | {"masks": torch.from_numpy(masks)}
+
+
+def mask_pixels(png: bytes, name: str, size: tuple[int, int]) -> np.ndarray[Any, Any]:
+    """Return a mask in the width and height of its image, bool [H, W], true inside. Raises InputError for no mask."""
+    try:
+        with open_png(io.BytesIO(png)) as mask:
+            picture = mask if mask.size == size else mask.resize(size, Image.Resampling.NEAREST)
+            return np.asarray(picture.convert("L")) > INSIDE
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged bytes raise any kind of exception in Pillow
+        raise InputError(f"{name}: no mask ({error}); remove it and run the download again") from error
 
 
 def target_of_rows(
