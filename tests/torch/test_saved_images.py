@@ -56,7 +56,7 @@ def as_lists(dataset: OpenImages) -> list[Any]:
     """Return all samples of a dataset as what can be compared."""
     return [
         (image.tolist(), {name: each if isinstance(each, str) else each.tolist() for name, each in target.items()})
-        for image, target in dataset  # type: ignore[attr-defined]
+        for image, target in dataset
     ]
 
 
@@ -81,15 +81,15 @@ def test_images_and_targets_are_those_of_the_tables(tmp_path: Path) -> None:
 def test_it_is_asked_as_any_dataset_is(tmp_path: Path) -> None:
     """Numbers outside end a loop over it, a slice is refused, a Subset works; `transform` returns what it likes."""
     dataset = OpenImages(saved(tmp_path / "d"), transform=lambda image, target: target["image_id"])
-    assert list(dataset) == IDS  # type: ignore[call-overload]
+    assert list(dataset) == IDS
     assert list(Subset(dataset, [2, 0])) == [IDS[2], IDS[0]]
     for wrong in (3, -4):
         with pytest.raises(IndexError, match=f"image {wrong} of 3 images"):
             dataset[wrong]
     with pytest.raises(TypeError, match="Subset"):
-        dataset[0:2]  # type: ignore[index]
+        dataset[0:2]
     with pytest.raises(UsageError, match="transform takes a function"):
-        OpenImages(tmp_path / "d", transform="train")  # type: ignore[arg-type]
+        OpenImages(tmp_path / "d", transform="train")
 
 
 def test_masks_belong_to_their_boxes(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_images_in_shards_are_the_same(files: Path, format: str) -> None:
     wanted, dataset = as_lists(OpenImages(files)), OpenImages(place)
     assert len(pickle.dumps(dataset)) < 1000
     loader = DataLoader(dataset, batch_size=None, num_workers=1, multiprocessing_context="fork")
-    assert as_lists(loader) == wanted  # type: ignore[arg-type]
+    assert as_lists(loader) == wanted
     assert sum(len(target["masks"]) for _, target in wanted) > 20
     shard = next((place / "shards").glob("train-*"))
     shard.rename(shard.with_suffix(".gone"))
