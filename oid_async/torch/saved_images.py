@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, SupportsIndex, Unpack
 
 import numpy as np
 import torch
@@ -98,7 +98,7 @@ class OpenImages(Dataset[Any]):
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: SupportsIndex) -> Any:
         row, here = self._row(index), self._here
         at = here.stored(row)
         body = here.pictures.image(at)
@@ -111,7 +111,7 @@ class OpenImages(Dataset[Any]):
         """The names of the classes by label; label 0 is `background`."""
         return ["background", *self._here.columns.notes["names"]]
 
-    def get_height_and_width(self, index: int) -> tuple[int, int]:
+    def get_height_and_width(self, index: SupportsIndex) -> tuple[int, int]:
         """Return height and width of an image in pixels, by the manifest: torchvision groups images by it."""
         row = self._row(index)
         size = self._here.size(row)
@@ -125,7 +125,7 @@ class OpenImages(Dataset[Any]):
         other.__dict__ |= self.__dict__ | {"transform": None}
         return other
 
-    def _row(self, index: int) -> int:
+    def _row(self, index: SupportsIndex) -> int:
         if isinstance(index, slice):
             raise TypeError("OpenImages takes one number at a time; torch.utils.data.Subset is a part of it")
         row = operator.index(index)

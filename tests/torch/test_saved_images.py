@@ -87,9 +87,9 @@ def test_it_is_asked_as_any_dataset_is(tmp_path: Path) -> None:
         with pytest.raises(IndexError, match=f"image {wrong} of 3 images"):
             dataset[wrong]
     with pytest.raises(TypeError, match="Subset"):
-        dataset[0:2]
+        dataset[0:2]  # type: ignore[index]
     with pytest.raises(UsageError, match="transform takes a function"):
-        OpenImages(tmp_path / "d", transform="train")
+        OpenImages(tmp_path / "d", transform="train")  # type: ignore[arg-type]
 
 
 def test_masks_belong_to_their_boxes(tmp_path: Path) -> None:
