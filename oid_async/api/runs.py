@@ -3,12 +3,14 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, Unpack
 
 from oid_async.concurrency import wait_until_done
 from oid_async.errors import UsageError
 from oid_async.events import Sink, ignore
+from oid_async.jobs.delivery import Delivery
 from oid_async.jobs.download import Run
 from oid_async.options.keywords import QueryOptions, RunOptions
 from oid_async.options.paths import read_path
@@ -18,7 +20,9 @@ from oid_async.options.signatures import check_switch, documented, signature
 from oid_async.report import Outcome, Plan, Report
 from oid_async.screen.progress import shown
 
+# What a slow consumer has not taken yet: so many outcomes, and of those with images so many bytes and one image more.
 _WAITING_OUTCOMES = 256
+_WAITING_BYTES = 32 << 20
 
 
 async def download(
@@ -69,28 +73,90 @@ def stream(
     query: Query | None = None,
     on_event: Sink | None = None,
     progress: bool = False,
+    annotations: bool = False,
+    keep_files: bool = True,
     **options: Unpack[RunOptions],
 ) -> "Stream":
     """Run `download` and hand out each image's Outcome as it lands; use as `async with stream(...) as outcomes`.
 
     A consumer that is slow slows the run down: nothing piles up. Leaving the block stops the run cleanly; the result
     tables are written when the outcomes were read to their end. Raises what `download` raises, from the iteration.
+
+    With `annotations` an outcome has the bytes of the JPEG (`image`) and the rows that the saved tables have of it:
+    `boxes`, `masks`, `relationships`, `narratives`, `labels`, `points`, lists of dicts by column, of those `kinds` that
+    are asked for; see Outcome. Pictures of masks, traces and recordings come into the folder at the end of a run.
+
+    With `keep_files=False` an outcome has the bytes and no file: nothing is saved, no table is written, and SAVEPATH,
+    where images that are there already are taken from, stays as it was but for the failures that are remembered. The
+    next run fetches the images again. What makes files is refused then: format, traces, voice. Either is done by one
+    process: `processes` above 1 is a UsageError.
     """
     check_switch("progress", progress)
-    read = options_of(query, options)
+    read = _handed_out(options_of(query, options), annotations=annotations, keep_files=keep_files)
     if read.is_distributed:
         where = f"savepath {read.savepath}" if read.cluster is None else f"cluster={read.cluster!r}"
         raise UsageError(f"stream hands out images of a folder of this machine; with {where} say download")
-    return Stream(read, on_event, progress=progress)
+    return Stream(read, on_event, progress=progress, annotations=annotations, keep_files=keep_files)
+
+
+def _handed_out(options: Options, *, annotations: bool, keep_files: bool) -> Options:
+    """Return the options of a stream that hands out bytes or rows. Raises UsageError for those it cannot have."""
+    check_switch("annotations", annotations)
+    check_switch("keep_files", keep_files)
+    if keep_files and not annotations:
+        return options
+    what = "keep_files=False" if not keep_files else "annotations=True"
+    if options.packs:
+        raise UsageError(f"no_files packs images into shards, and {what} hands them out: leave one out")
+    if not keep_files:
+        for name in ("format", "traces", "voice"):
+            if getattr(options, name):
+                raise UsageError(f"{name} makes files, and with {what} nothing is kept: leave one out")
+    if isinstance(options.processes, int) and options.processes > 1:
+        raise UsageError(f"processes={options.processes}: a stream with {what} is one process; leave it out")
+    return replace(options, processes=1)
+
+
+class _WaitingOutcomes(asyncio.Queue[Outcome | None]):
+    """The outcomes that the consumer has not taken yet, bounded in number and in the bytes of their images."""
+
+    def __init__(self) -> None:
+        super().__init__(_WAITING_OUTCOMES)
+        self._bytes = 0
+
+    def full(self) -> bool:
+        return super().full() or self._bytes >= _WAITING_BYTES
+
+    def _put(self, item: Outcome | None) -> None:
+        self._bytes += _image_bytes(item)
+        super()._put(item)
+
+    def _get(self) -> Outcome | None:
+        item = super()._get()
+        self._bytes -= _image_bytes(item)
+        return item
+
+
+def _image_bytes(outcome: Outcome | None) -> int:
+    return 0 if outcome is None or outcome.image is None else len(outcome.image)
 
 
 class Stream:
     """The outcomes of a run in progress, in order of landing. `report` is the run's, true at every moment."""
 
-    def __init__(self, options: Options, on_event: Sink | None, *, progress: bool) -> None:
-        self._queue: asyncio.Queue[Outcome | None] = asyncio.Queue(_WAITING_OUTCOMES)
+    def __init__(
+        self,
+        options: Options,
+        on_event: Sink | None,
+        *,
+        progress: bool,
+        annotations: bool = False,
+        keep_files: bool = True,
+    ) -> None:
+        self._queue = _WaitingOutcomes()
         self._on_event, self._progress = on_event, progress
-        self._run = Run(options, lambda event: self._sink(event), deliver=self._queue.put)
+        delivery = Delivery(self._queue.put, annotations, keep_files)
+        self._run = Run(options, lambda event: self._sink(event), delivery=delivery)
         self._sink: Sink = ignore
         self._task: asyncio.Task[None] | None = None
 

@@ -47,7 +47,8 @@ class RunContext:
     """The open resources of one run, and its options, in which lists that came by a pipe are files of SAVEPATH.
 
     `transfers` is how many may be on at once. A dry run has no `journal` and no `client`, and writes nothing to
-    SAVEPATH; `packed` are the shards that images go into when they are not to be files.
+    SAVEPATH; `packed` are the shards that images go into when they are not to be files. A run that hands its images out
+    and keeps no files (`keeps_files` is False) writes failures into the journal, and leaves SAVEPATH as it was.
     """
 
     options: Options
@@ -64,6 +65,7 @@ class RunContext:
     hosts: Hosts
     client: "Client | None"
     cache: MetadataCache
+    keeps_files: bool = True
 
     def note(self, text: str) -> None:
         """Tell the user something."""
@@ -95,10 +97,12 @@ async def open_run(
     serve: "Serve | None",
     site_name: str | None,
     dry_run: bool = False,
+    keeps_files: bool = True,
 ) -> AsyncIterator[RunContext]:
     """Open what a run needs. Raises LockedError, StorageError, UsageError.
 
-    `serve` plays the published objects from an embedded origin, whose site is known by the name `site_name`.
+    `serve` plays the published objects from an embedded origin, whose site is known by the name `site_name`. For
+    `keeps_files` see RunContext.
     """
     transfers = most_transfers(options.concurrency, options.limit_rate)
     async with AsyncExitStack() as stack:
@@ -110,7 +114,7 @@ async def open_run(
             folder = _looked_at(options, await stack.enter_async_context(_scratch()))
             await in_thread(lambda: folder.tmp.mkdir(parents=True, exist_ok=True))
         else:
-            folder = Folder(options.folder)
+            folder = _own_folder(options, keeps_files=keeps_files)
             journal, packed = await stack.enter_async_context(owned_folder(folder, options, sink))
         started = 0 if dry_run or options.packs else early_workers(options, available_processors())
         starter = await stack.enter_async_context(WorkerStarter(started))
@@ -162,6 +166,7 @@ async def open_run(
             hosts,
             client,
             cache,
+            keeps_files,
         )
 
 
@@ -209,6 +214,14 @@ async def open_cache(options: Options, sink: Sink) -> AsyncIterator[tuple["Clien
 def _report_wait(sink: Sink, name: str, seconds: float) -> None:
     """Tell the user that a table, or what is attached to images, waits for a host; or that it does no more."""
     sink(Holding((Hold("paused", name, until=float(round(time() + seconds))),) if seconds else ()))
+
+
+def _own_folder(options: Options, *, keeps_files: bool) -> Folder:
+    """Return the folder of a run. What keeps no files leaves the plan of an interrupted run to those who read it."""
+    folder = Folder(options.folder)
+    if not keeps_files:
+        folder.use_own_names()
+    return folder
 
 
 def _looked_at(options: Options, scratch: Path) -> Folder:

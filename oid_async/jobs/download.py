@@ -22,6 +22,7 @@ from oid_async.forks import refuse_forked_child
 from oid_async.http.retry import Limits
 from oid_async.jobs.attachments import Attachments
 from oid_async.jobs.context import RunContext, open_run, timed
+from oid_async.jobs.delivery import Delivery
 from oid_async.jobs.own_places import note_places
 from oid_async.jobs.planning.earlier_runs import note_run
 from oid_async.jobs.planning.plan import Decision, Planning, check_space, make_plan, tops_up
@@ -34,7 +35,6 @@ from oid_async.select.plan import plan_files
 from oid_async.store.folder import PLAN_NOTE
 from oid_async.store.named_file import check_place
 from oid_async.store.results import Results
-from oid_async.transfer.collector import Deliver
 
 if TYPE_CHECKING:
     from oid_async.jobs.pack import SpanPacker
@@ -48,7 +48,7 @@ _BARREN_IMAGES = 20
 class Run:
     """One query carried out. `report` is true at every moment, also after an interrupt.
 
-    `deliver` is awaited with each Outcome; `serve` plays the published objects from an embedded origin, whose site is
+    `delivery` says who gets each Outcome; `serve` plays the published objects from an embedded origin, whose site is
     then known by the name `site` over runs. With `own_loop` nothing else runs on the event loop.
     """
 
@@ -57,7 +57,7 @@ class Run:
         options: Options,
         sink: Sink,
         *,
-        deliver: Deliver | None = None,
+        delivery: Delivery | None = None,
         serve: "Serve | None" = None,
         site: str | None = None,
         limits: Limits | None = None,
@@ -67,7 +67,7 @@ class Run:
         self.options = options
         self.report = Report(savepath=str(options.savepath), shard=options.shard)
         self._sink = sink
-        self._deliver = deliver
+        self._delivery = delivery
         self._serve = serve
         self._site_name = site
         self._limits = limits or Limits.of(options)
@@ -114,7 +114,7 @@ class Run:
             async with self._open(dry_run=False) as context:
                 await self._check_export(context)
                 planning = await Planning.of(context)
-                download = _Download(context, planning, self._deliver, own_loop=self._own_loop, repeats=self.repeats)
+                download = _Download(context, planning, self._delivery, own_loop=self._own_loop, repeats=self.repeats)
                 await download.carry_out()
 
     async def _check_export(self, context: RunContext) -> None:
@@ -133,6 +133,7 @@ class Run:
             serve=self._serve,
             site_name=self._site_name,
             dry_run=dry_run,
+            keeps_files=self._delivery is None or self._delivery.keeps_files,
         )
 
 
@@ -146,14 +147,14 @@ class _Download:
         self,
         context: RunContext,
         planning: Planning,
-        deliver: Deliver | None,
+        delivery: Delivery | None,
         *,
         own_loop: bool,
         repeats: Mapping[str, Any] | None,
     ) -> None:
         self._context = context
         self._planning = planning
-        self._transfers = ImageTransfers(context, planning.planner.sources, deliver, own_loop=own_loop)
+        self._transfers = ImageTransfers(context, planning.planner.sources, delivery, own_loop=own_loop)
         self._repeats = repeats
 
     async def carry_out(self) -> None:
@@ -162,6 +163,9 @@ class _Download:
         decision = await self._planning.decide()
         context.sink(Planned(decision.plan))
         check_space(decision.plan, context.options)
+        if not context.keeps_files:
+            await self._hand_out(decision)
+            return
         await in_thread(self._note_start, decision)
         packer, group, started = None, decision.group, monotonic()
         if context.packed is not None:
@@ -178,6 +182,14 @@ class _Download:
             await in_thread(drop_replaced, context.folder, (), ())
         await Attachments(context, tables.ids).fetch(tables)
         await self._export(packer)
+
+    async def _hand_out(self, decision: Decision) -> None:
+        """Fetch the images for their consumer alone: they leave their failures in SAVEPATH, nothing else."""
+        group, started = decision.group, monotonic()
+        await self._transfer(decision)
+        if tops_up(self._context.options):
+            await self._top_up(decision)
+        await in_thread(self._note_speed, group, monotonic() - started)
 
     def _note_speed(self, group: str | None, seconds: float) -> None:
         """Note how fast this run fetched its images, which took so many seconds, for the plans of later ones."""
@@ -220,7 +232,8 @@ class _Download:
                 more = report.selected - before
                 self._context.note(f"{fresh} failed; {more or 'no'} more images take their place")
             check_space(decision.plan, self._context.options)
-            await in_thread(self._note_start, decision)
+            if self._context.keeps_files:
+                await in_thread(self._note_start, decision)
             await self._transfer(decision, given_out)
         return decision
 
@@ -228,8 +241,9 @@ class _Download:
         self, decision: Decision, given_out: pl.Series | None = None, files: Sequence[Path] | None = None
     ) -> None:
         """Fetch the images of the plan; see `ImageTransfers.run`."""
-        ids = self._planning.tables.ids
-        await self._transfers.run(decision.uncapped, ids, given_out=given_out, files=files)
+        tables = self._planning.tables
+        saved = tables.saved_annotations(all_boxes=self._context.options.all_boxes)
+        await self._transfers.run(decision.uncapped, tables.ids, saved=saved, given_out=given_out, files=files)
 
     async def _transfer_and_pack(self, decision: Decision) -> "SpanPacker":
         """Fetch span by span; while one is fetched the one before is packed."""

@@ -51,6 +51,8 @@ _transfer = partial(option, heading="transfer")
 _failures = partial(option, heading="failures")
 _output = partial(option, heading="output")
 
+# What `stream` takes in addition: how it hands images out.
+OF_STREAMS = frozenset(("annotations", "keep_files"))
 # The options that take a list, and the file in SAVEPATH that keeps one that came by a pipe or as a sequence.
 KEPT_LISTS = {"image_ids": "image_ids.txt", "exclude_ids": "exclude_ids.txt", "category_file": "categories.txt"}
 _STDIN = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
@@ -644,8 +646,13 @@ class Options(ExportOptions):
 
     @classmethod
     def of(cls, **query: Unpack[RunOptions]) -> Self:
-        """Make Options from keywords as `RunOptions` types them. Raises TypeError for an unknown keyword."""
+        """Make Options from keywords as `RunOptions` types them.
+
+        Raises UsageError for keywords of a stream alone, TypeError for an unknown one.
+        """
         for name in query:
+            if name in OF_STREAMS:
+                raise UsageError(f"{name} is of oid_async.stream, which hands images out; leave it out here")
             if name not in RunOptions.__annotations__:
                 near = difflib.get_close_matches(name, RunOptions.__annotations__, n=1)
                 raise TypeError(f"no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))

@@ -49,7 +49,8 @@ class FolderState:
     """The state of SAVEPATH for the plan: the journal, the names of existing files, and how to adopt a file.
 
     Final failures are `remembered_from` this line of the journal on; images that failed from line `run_from` on have
-    failed in this run, which does not request them again.
+    failed in this run, which does not request them again. `handed_out` are the keys of images that this run has handed
+    out and kept no file of.
     """
 
     index: JournalIndex
@@ -57,6 +58,7 @@ class FolderState:
     adopt: Adopt
     remembered_from: int = 0
     run_from: int | None = None
+    handed_out: pl.Series | None = None
 
 
 @dataclass(slots=True)
@@ -123,6 +125,8 @@ class Planner:
         for number, span in enumerate(spans(keys)):
             frame = self._span(rows, state, span, summary)
             frame, adopted = names.assign(frame, self.names, state.adopt)
+            if state.handed_out is not None:
+                frame = frame.with_columns(pl.col("present") | pl.col(KEY).is_in(state.handed_out.implode()))
             summary.adopted += adopted
             summary.present_bytes += sum(outcome.bytes or 0 for outcome in adopted) if self.weighs_present else 0
             frame = self._with_action(frame)

@@ -56,6 +56,7 @@ class Folder:
         self.new_index = work / "lines"
         self.token = secrets.token_hex(4)
         self._temporaries = f"{self.tmp}{os.sep}"
+        self.has_own_names = False
         self.journal = self.state / "journal.tsv"
         # What is about to get its name (store.intent_log): next to the journal.
         self.intents = self.state / "intents"
@@ -72,7 +73,10 @@ class Folder:
         return folder
 
     def use_own_names(self) -> None:
-        """Plan and write temporaries in folders that no other run has: nothing keeps other runs out."""
+        """Plan and write temporaries in folders that no other run has; nothing changes if they are so already."""
+        if self.has_own_names:
+            return
+        self.has_own_names = True
         self.plan /= self.token
         self.tmp /= self.token
         self._temporaries = f"{self.tmp}{os.sep}"
@@ -93,6 +97,14 @@ class Folder:
         shutil.rmtree(self.tmp, ignore_errors=True)
         if not (keep_plan and (self.plan / PLAN_NOTE).exists()):
             shutil.rmtree(self.plan, ignore_errors=True)
+
+    def sweep_own_names(self) -> None:
+        """Remove what killed runs with names of their own left. Only the owner may: a live run's are among them."""
+        for place in (self.plan.parent, self.tmp.parent):
+            for path in place.glob("*/"):
+                # A reader needs the plan of a run that has not come to its end.
+                if not (path / PLAN_NOTE).exists():
+                    shutil.rmtree(path, ignore_errors=True)
 
     def refuse_links(self) -> None:
         """Raise UsageError if a folder of ours is a link, or no folder: nothing below SAVEPATH may lead out of it.

@@ -129,6 +129,9 @@ class FolderLock:
 
     def _sweep_others(self) -> None:
         """Remove what killed runs left. Without a lock it may be a live run's: only what has not been touched goes."""
+        if self.is_held and self.folder.has_own_names:
+            self.folder.sweep_own_names()
+            return
         if self.is_held:
             self.folder.sweep()
             return

@@ -41,6 +41,10 @@ class ReceivedImage:
     subset: str | None = None
 
 
+# Width and height in pixels, and the MD5 if one was computed.
+_Facts = tuple[int | None, int | None, str | None]
+
+
 @dataclass(frozen=True, slots=True)
 class WriteResult:
     """The result of one write: the image's Outcome once it is stored, or the reason why it is refused."""
@@ -63,10 +67,20 @@ class OutcomeLog(Protocol):
 class ImageWriter:
     """Writes received images into one folder and their outcomes to the journal; from several threads at once.
 
-    Without `hashed` no MD5 is kept, and none is computed but to compare an original with its published one.
+    Without `hashed` no MD5 is kept, and none is computed but to compare an original with its published one. With
+    `hands_out` the outcomes carry the bytes of the images.
     """
 
-    def __init__(self, folder: Folder, journal: OutcomeLog, *, hashed: bool = True, opener: Opener = OPENER) -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        journal: OutcomeLog,
+        *,
+        hashed: bool = True,
+        opener: Opener = OPENER,
+        hands_out: bool = False,
+    ) -> None:
+        self.hands_out = hands_out
         self._folder = folder
         self._hashed = hashed
         self._opener = opener
@@ -125,25 +139,34 @@ class ImageWriter:
             reason, note = mismatch
         if reason is not None:
             return WriteResult(reason)
+        return WriteResult(None, self._keep(image, part, body, (header.width, header.height, md5)), note)
+
+    def _keep(self, image: ReceivedImage, part: str, body: ImageBytes, facts: _Facts) -> Outcome:
+        """Give an image that was checked its name, and return its Outcome. Raises OSError."""
         if not isinstance(body, FileBytes):
             self._write(part, body)
         final = self._free_name(image)
-        outcome = Outcome(
+        outcome = self._outcome(image, final, body, facts)
+        self._journal.intend(outcome)
+        os.rename(part, final)
+        return outcome
+
+    def _outcome(self, image: ReceivedImage, file: str | None, body: ImageBytes, facts: _Facts) -> Outcome:
+        width, height, md5 = facts
+        return Outcome(
             image.image_id,
             "downloaded",
-            final,
+            file,
             source=image.source,
             url=image.url,
             bytes=len(body),
             md5=md5 if self._hashed else None,
-            width=header.width,
-            height=header.height,
+            width=width,
+            height=height,
             attempts=image.attempts,
             subset=image.subset,
+            image=_held(body) if self.hands_out else None,
         )
-        self._journal.intend(outcome)
-        os.rename(part, final)
-        return WriteResult(None, outcome, note)
 
     def _free_name(self, image: ReceivedImage) -> str:
         """Return the final path of an image. A file that appeared there since the plan is somebody else's."""
@@ -159,3 +182,27 @@ class ImageWriter:
             write_all(file, body)
         finally:
             os.close(file)
+
+
+class MemoryWriter(ImageWriter):
+    """Checks received images as ImageWriter does, and stores none: their outcomes carry the bytes.
+
+    Failures alone are journalled: for an image that is no file there is nothing to go on from.
+    """
+
+    def __init__(self, folder: Folder, journal: OutcomeLog, *, hashed: bool = True) -> None:
+        super().__init__(folder, journal, hashed=hashed, hands_out=True)
+
+    def record(self, results: Iterable[WriteResult]) -> None:
+        """Journal the failed outcomes. Raises StorageError."""
+        super().record([each for each in results if each.outcome is not None and each.outcome.status == "failed"])
+
+    def _keep(self, image: ReceivedImage, part: str, body: ImageBytes, facts: _Facts) -> Outcome:
+        outcome = self._outcome(image, None, body, facts)
+        if image.spooled:
+            os.unlink(part)
+        return outcome
+
+
+def _held(body: ImageBytes) -> bytes:
+    return body[:] if isinstance(body, FileBytes) else bytes(body)

@@ -62,10 +62,14 @@ class Recipients:
 
 
 class _Inbox:
-    """The images that wait to be stored, bounded in number and bytes."""
+    """The images that wait to be stored, bounded in number and bytes.
 
-    def __init__(self, capacity: int) -> None:
+    With `counts_files` bodies in temporary files count, too: they come into memory when they are stored.
+    """
+
+    def __init__(self, capacity: int, *, counts_files: bool) -> None:
         self._capacity = min(capacity, _INBOX_IMAGES)
+        self._counts_files = counts_files
         self._entries: deque[_Entry] = deque()
         self._size = 0
         self._takers = WaitQueue()
@@ -88,7 +92,7 @@ class _Inbox:
     def put_now(self, entry: _Entry) -> None:
         """Put in an entry, however many there are."""
         self._entries.append(entry)
-        self._size += _size(entry)
+        self._size += self._size_of(entry)
         self._takers.wake_first()
 
     def fail(self, error: BaseException) -> None:
@@ -105,13 +109,17 @@ class _Inbox:
         size = 0
         while self._entries and len(batch) < _BATCH_IMAGES and size < _BATCH_BYTES:
             batch.append(self._entries.popleft())
-            size += _size(batch[-1])
+            size += self._size_of(batch[-1])
         self._size -= size
         if self._entries:
             self._takers.wake_first()
         for _ in batch:
             self._putters.wake_first()
         return batch
+
+    def _size_of(self, entry: _Entry) -> int:
+        content = entry[1]
+        return content.size if isinstance(content, ReceivedImage) and (self._counts_files or not content.spooled) else 0
 
 
 class Collector:
@@ -132,7 +140,7 @@ class Collector:
         self._sink = recipients.sink
         self._deliver = recipients.deliver
         self._finish = finish
-        self._inbox = _Inbox(capacity)
+        self._inbox = _Inbox(capacity, counts_files=writer.hands_out)
         self._unrecorded: list[tuple[ImageTransfer, WriteResult]] = []
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -260,8 +268,3 @@ class Collector:
             report.measures.landed.add(len(outcomes) - failed, report.bytes - downloaded_bytes, failed)
             self._sink(Landed(tuple(outcomes), report))
         return outcomes
-
-
-def _size(entry: _Entry) -> int:
-    content = entry[1]
-    return content.size if isinstance(content, ReceivedImage) and not content.spooled else 0

@@ -31,8 +31,8 @@ COMMANDS = ("download", "plan")
 # What only one of the doors has: how a program shows itself, and how a caller hears of events.
 SCREEN_FLAGS = {"--json", "--quiet", "--help", "-h"}
 PYTHON_ONLY = {"on_event", "progress", "query"}
-# What is no option of a query: where a plan's list of images goes.
-PLAN_ONLY = {"ids"}
+# What is no option of a query: where a plan's list of images goes, how a stream hands its images out.
+ALONE = {"plan": {"ids"}, "stream": {"annotations", "keep_files"}}
 # What is an option of a run that fetches images, and of no plan.
 RUN_ONLY = {"report"}
 
@@ -71,7 +71,7 @@ def test_doors_take_every_option_as_a_keyword(door: Any) -> None:
     """Each Python door shows every option, keyword-only, with the default that Options has, and nothing else."""
     shown = inspect.signature(door).parameters
     names = [option.name for option in options_of(door.__name__)]
-    assert set(shown) - PYTHON_ONLY == set(names) | (PLAN_ONLY if door is oid_async.plan else set())
+    assert set(shown) - PYTHON_ONLY == set(names) | ALONE.get(door.__name__, set())
     assert {parameter.kind for parameter in shown.values()} == {inspect.Parameter.KEYWORD_ONLY}
     # None is everything; an empty filter is refused.
     defaults = {option.name: option.default for option in option_fields()}

@@ -10,17 +10,16 @@ and leaves nothing out, whatever failed before it.
 """
 
 import asyncio
-import os
 from collections import Counter, deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import NoReturn, Self
 
 import polars as pl
 
 from oid_async.concurrency import in_thread, single_error, wait_until_done
 from oid_async.errors import UnavailableError
+from oid_async.jobs.delivery import Delivery
 from oid_async.jobs.feeding.boxes import SampleBoxes, SliceBoxes
 from oid_async.jobs.feeding.feed import Feed, Share
 from oid_async.jobs.feeding.places import Place
@@ -152,7 +151,8 @@ class Epoch:
             land=self._land,
             offline=context.options.offline,
         )
-        transfers = ImageTransfers(context, sources, self._land, own_loop=True)
+        delivery = Delivery(self._land, keeps_files=feed.keep_files)
+        transfers = ImageTransfers(context, sources, delivery, own_loop=True)
         context.hosts.forgive()
         try:
             with single_error():
@@ -228,8 +228,6 @@ class Epoch:
     async def _land(self, outcome: Outcome) -> None:
         """Take the outcome of an image that was let in."""
         position = self._under_way.pop((outcome.image_id, outcome.subset))
-        if outcome.status == "downloaded" and not self._feed.keep_files and outcome.image is None:
-            outcome = replace(outcome, image=await in_thread(_taken, outcome.file))
         self._held_bytes += len(outcome.image or b"")
         self._landed[position] = outcome
         if outcome.status == "failed":
@@ -272,10 +270,3 @@ class Epoch:
 
     def _kinds(self) -> str:
         return ", ".join(f"{kind} {count}" for kind, count in self._failures.most_common())
-
-
-def _taken(file: str | None) -> bytes:
-    assert file is not None
-    body = Path(file).read_bytes()
-    os.unlink(file)
-    return body

@@ -119,7 +119,15 @@ async def open_feed(
     options.check_filled()
     report = Report(savepath=str(options.savepath))
     with single_error():
-        async with open_run(options, sink, report, limits=Limits.of(options), serve=None, site_name=None) as context:
+        async with open_run(
+            options,
+            sink,
+            report,
+            limits=Limits.of(options),
+            serve=None,
+            site_name=None,
+            keeps_files=keep_files,
+        ) as context:
             feed = Feed(context, await Planning.of(context), share_of, keep_files=keep_files)
             await feed.decide()
             yield feed

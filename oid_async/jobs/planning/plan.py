@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -79,7 +79,7 @@ class Planning:
         options, folder = context.options, context.folder
         context.sink(Stage("reading the tables"))
         tables = await gather_tables(options, context.cache, context.sink, folder.tmp, context.lists)
-        if context.journal is not None:
+        if context.journal is not None and context.keeps_files:
             await in_thread(context.lists.keep, folder)
         sources, why = choose_sources(options, tables, mirrored=context.site.name is not None)
         context.note(why)
@@ -130,6 +130,8 @@ class Planning:
         missing = missing_of(summary, self.planner.bucket, sources, context.options)
         forecast = Forecast(context, self.tables, sources, free_bytes, missing)
         plan = await in_thread(forecast.plan, selected, summary)
+        if not context.keeps_files:
+            plan = replace(plan, disk_needed=0, too_little_disk=None)
         if given_out is None and missing is not None and (note := missing.note(plan.to_download, sources)) is not None:
             context.note(note)
         on_flickr = summary.on_flickr if context.options.rate is None else 0
@@ -177,8 +179,10 @@ class Planning:
                     top_up = TopUpState(failed, first if journal is not None and tops_up(options) else None)
                 selected = select_images(self.tables, options.all_boxes, top_up)
                 state = looking.result()
-            if journal is not None and options.retry_failed and not options.packs:
+            if journal is not None and options.retry_failed and context.keeps_files and not options.packs:
                 state = self._without_unreadable(state, selected.selection.keys)
+            if not context.keeps_files:
+                state = replace(state, handed_out=given_out)
             summary = planner.write(selected.selection.keys, state, selected.selection.negatives)
         except (OSError, pl.exceptions.PolarsError) as error:
             if machine_error(error) is None:

@@ -1,0 +1,132 @@
+"""Labels as they land: the rows and bytes that a stream hands out are those of the saved folder; no file is needed."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.published import tiny_jpeg
+from support.scripted import Scripted, http
+
+import oid_async
+from oid_async.report import Outcome
+
+KINDS = ("boxes", "masks", "relationships", "narratives", "labels", "points")
+EVERYTHING: dict[str, Any] = {"kinds": ["all"], "splits": ["test"]}
+
+
+async def streamed(**query: Any) -> list[Outcome]:
+    """Return the outcomes of a stream that is read to its end."""
+    async with oid_async.stream(**query) as outcomes:
+        return [outcome async for outcome in outcomes]
+
+
+def rows_of(outcome: Outcome) -> dict[str, Any]:
+    return {kind: getattr(outcome, kind) for kind in KINDS}
+
+
+def saved_rows(saved: oid_async.SavedDataset) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Return what a reader of the finished folder sees: the rows of each kind by image."""
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for kind in KINDS:
+        rows = found[kind] = {}
+        for row in getattr(saved, kind).collect().to_dicts():
+            rows.setdefault(row["image_id" if kind == "narratives" else "ImageID"], []).append(row)
+    return found
+
+
+def files_of(savepath: Path) -> Mapping[str, str]:
+    """Return the digest of each file that a user sees."""
+    files = [path for path in savepath.rglob("*") if path.is_file() and ".oid_async" not in path.parts]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def left_in(savepath: Path) -> list[Path]:
+    """Return the temporaries and plans that a stream has left."""
+    return [path for name in ("tmp", "plan") for path in (savepath / ".oid_async" / name).rglob("*")]
+
+
+async def test_a_stream_hands_out_what_the_folder_has(lookalike: Path, tmp_path: Path) -> None:
+    """Rows of every kind, bytes and sizes are those of the saved folder: of new images, those there, those not kept."""
+    query = {**EVERYTHING, "mirror": lookalike, "savepath": tmp_path / "d", "annotations": True}
+    unkept = await streamed(**{**query, "savepath": tmp_path / "unkept"}, keep_files=False)
+    assert not (tmp_path / "unkept").exists()
+    first, second = await streamed(**query), await streamed(**query)
+    assert [{each.status for each in some} for some in (first, second)] == [{"downloaded"}, {"present"}]
+    with oid_async.open(tmp_path / "d") as saved:
+        images = {row["ImageID"]: row for row in saved.images.collect().iter_rows(named=True)}
+        expected = saved_rows(saved)
+        assert len(first) == len(second) == len(unkept)
+        for outcome in (*first, *second, *unkept):
+            assert (outcome.file is None) == (outcome.path is None) == (outcome in unkept)
+            image = images[outcome.image_id]
+            # As text: so columns are in the same order, and 1 is not 1.0.
+            rows = {kind: expected[kind].get(outcome.image_id, []) for kind in KINDS}
+            assert repr(rows_of(outcome)) == repr(rows)
+            assert outcome.image == saved.image(outcome.image_id)
+            assert (outcome.width, outcome.height, outcome.bytes) == (image["Width"], image["Height"], image["Bytes"])
+        assert all(expected.values())
+
+
+async def test_a_finished_folder_stays_as_it_is(lookalike: Path, tmp_path: Path) -> None:
+    """Another query's stream without files takes what is there, and changes no file, no table and no list."""
+    query: dict[str, Any] = {"mirror": lookalike, "savepath": tmp_path / "d", "splits": ["validation"]}
+    report = await oid_async.download(**query, categories=["Person"], image_ids=all_ids(lookalike))
+    before = files_of(tmp_path / "d")
+    assert report.downloaded
+    assert "image_ids.txt" in {Path(name).name for name in before}
+    seen = await streamed(**query, keep_files=False, kinds=["none"], image_ids=all_ids(lookalike)[1:])
+    statuses = [outcome.status for outcome in seen]
+    assert abs(statuses.count("present") - report.downloaded) <= 1
+    assert statuses.count("downloaded")
+    assert all(outcome.image for outcome in seen)
+    assert files_of(tmp_path / "d") == before
+    assert left_in(tmp_path / "d") == []
+    assert (await oid_async.verify(savepath=tmp_path / "d")).clean
+
+
+def all_ids(mirror: Path) -> list[str]:
+    """Return the ids of the validation split."""
+    return sorted(path.stem for path in (mirror / "open-images-dataset" / "validation").iterdir())
+
+
+def own_tables(folder: Path, url: str, *, twins: bool) -> dict[str, Any]:
+    """Write tables of a user's own: ids that are no hex digits, or one id in two splits; rows in no order."""
+    ids = ["00000000000000a1", "00000000000000a1", "00000000000000b2"] if twins else ["zebra", "a b", "Ünal-7"]
+    splits = ["validation", "train", "train"]
+    images = [
+        f"{image_id},{split},{url}/{split}/{n}.jpg\n"
+        for n, (image_id, split) in enumerate(zip(ids, splits, strict=True))
+    ]
+    boxes = [f'{image_id},/m/01226z,0.{n},0.9,0.{n},0.5,,""\n' for n in range(3) for image_id in reversed(ids[1:])]
+    (folder / "classes.csv").write_text("/m/01226z,Football\n")
+    head = "ImageID,LabelName,XMin,XMax,YMin,YMax,IsOccluded,Width\n"
+    (folder / "boxes.csv").write_text(head + "".join(boxes))
+    (folder / "images.csv").write_text("ImageID,Subset,OriginalURL\n" + "".join(images))
+    return {name: folder / f"{file}.csv" for name, file in OWN.items()}
+
+
+OWN = {"label": "classes", "annotation": "boxes", "image_url": "images"}
+
+
+@pytest.mark.parametrize("twins", [False, True], ids=["own-ids", "twins"])
+async def test_tables_of_a_users_own_have_their_rows(tmp_path: Path, twins: bool) -> None:
+    """Ids of any form, one id in two splits, columns of a user's own and images without rows are as in the folder."""
+    paths = {
+        f"/{split}/{n}.jpg": tiny_jpeg(split, 8 * n + 8, 8) for n, split in enumerate(("validation", "train", "train"))
+    }
+    async with Scripted({path: [http(200, body)] for path, body in paths.items()}) as server:
+        query = {**own_tables(tmp_path, server.url, twins=twins), "source": ["original"], "splits": ["all"]}
+        query |= {"allow_hosts": [server.url.partition("//")[2]], "kinds": ["bbox"], "savepath": tmp_path / "d"}
+        without = await streamed(**query, annotations=True, keep_files=False)
+        seen = await streamed(**query, annotations=True)
+    with oid_async.open(tmp_path / "d") as saved:
+        boxes = saved.boxes.collect().to_dicts()
+    for some in (seen, without):
+        assert len(some) == 2 + twins
+        found = [row for outcome in some for row in outcome.boxes]
+        assert sorted(map(repr, found)) == sorted(map(repr, boxes))
+        for outcome in some:
+            assert outcome.image is not None
+            assert {row["Width"] for row in outcome.boxes} <= {outcome.width}
