@@ -17,6 +17,7 @@ import oid_async
 from oid_async.errors import StorageError
 from oid_async.formats.registry import WRITERS
 from oid_async.jobs import export as export_job
+from oid_async.jobs.export_folder import ExportFolder
 from oid_async.options.export import FORMATS
 
 SPANS = 3
@@ -89,7 +90,7 @@ def test_an_export_that_fails_first_is_not_there(moment: str, saved: Path, monke
         "first span": (WRITERS["coco"], "write"),
         "finish": (WRITERS["coco"], "finish"),
         "list": (export_job, "write_list"),
-        "rename": (export_job.ExportFolder, "take"),
+        "rename": (ExportFolder, "take"),
     }
     with monkeypatch.context() as patch:
         patch.setattr(*places[moment], full_disk)
