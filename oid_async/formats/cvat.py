@@ -18,13 +18,12 @@ from typing import ClassVar
 import polars as pl
 
 from oid_async.formats.source import CLASS, FLAG_NAMES, ExportSource, Span, count_objects, objects
+from oid_async.formats.texts import fixed_pixels
 from oid_async.formats.writer import ExportContext
 from oid_async.formats.xml_text import attribute_text, in_xml
 from oid_async.openimages.catalogue_tables import VOTES
 from oid_async.openimages.kinds import KindName
 
-# A published coordinate has six decimals, and an image may be one pixel wide.
-_DECIMALS = 6
 _YES, _NO = "yes", "no"
 # CVAT has an attribute of its own for this flag.
 _OCCLUDED = "IsOccluded"
@@ -282,7 +281,7 @@ def _declared(name: str) -> str:
 
 
 def _pixels(side: str, size: str) -> pl.Expr:
-    return (pl.col(side).cast(pl.Float64) * pl.col(size).cast(pl.Float64)).round(_DECIMALS)
+    return fixed_pixels(pl.col(side).cast(pl.Float64) * pl.col(size).cast(pl.Float64))
 
 
 def _attribute(name: str, value: pl.Expr, *, is_escaped: bool = False) -> pl.Expr:

@@ -11,7 +11,6 @@ A box around a group keeps its class: a `DontCare` region has none, and readers 
 """
 
 import csv
-import json
 from collections.abc import Sequence
 from typing import ClassVar
 from urllib.parse import quote
@@ -21,11 +20,10 @@ import polars as pl
 from oid_async.formats.classes import ExportClasses
 from oid_async.formats.label_files import NO_LABELS, joined_lines, write_label_files
 from oid_async.formats.source import CLASS, Span
+from oid_async.formats.texts import fixed_pixels, write_dataset_meta
 from oid_async.formats.writer import ExportContext
 from oid_async.openimages.kinds import KindName
 
-# A published coordinate has six decimals, and an image may be one pixel wide.
-_DECIMALS = 6
 _NO_ALPHA = "-10"
 _NO_SPACE = "-1 -1 -1 -1000 -1000 -1000 -10"
 
@@ -65,13 +63,13 @@ class Kitti:
             writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
             writer.writerow(("type", "name", "mid"))
             writer.writerows(zip(self._types, classes.names, classes.labels, strict=True))
-        (stage / "dataset_meta.json").write_text(json.dumps({"labels": self._types}) + "\n", encoding="utf-8")
+        write_dataset_meta(stage, self._types)
 
     def _labels(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return ImageID and `text`, the content of its label file."""
         types = pl.Series("type", self._types, dtype=pl.String).gather(rows.get_column(CLASS))
         sides = [
-            (pl.col(f"{axis}{which}") * pl.col(side).cast(pl.Float64)).round(_DECIMALS)
+            fixed_pixels(pl.col(f"{axis}{which}") * pl.col(side).cast(pl.Float64))
             for which in ("Min", "Max")
             for axis, side in (("X", "OutWidth"), ("Y", "OutHeight"))
         ]

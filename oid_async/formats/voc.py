@@ -1,4 +1,4 @@
-"""Pascal VOC: Annotations/<stem>.xml, JPEGImages/<FileName>, ImageSets/Main/<split>.txt.
+"""Pascal VOC: Annotations/<stem>.xml, JPEGImages/<FileName>, ImageSets/Main/<split>.txt, dataset_meta.json.
 
 Boxes are in whole pixels; the first pixel of a row is 1, and both ends belong to the box, so that no box is narrower
 than a pixel. `difficult` marks a box around a group: evaluation leaves these out. Depiction, inside, licence and
@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 import polars as pl
 
 from oid_async.formats.source import CLASS, FLAG_NAMES, Span
+from oid_async.formats.texts import write_dataset_meta
 from oid_async.formats.writer import ExportContext
-from oid_async.formats.xml_text import element_text
+from oid_async.formats.xml_text import element_text, in_xml
 from oid_async.openimages.kinds import KindName
 
 _PIXELS = ("xmin", "ymin", "xmax", "ymax")
@@ -49,8 +50,9 @@ class Voc:
         self._context.wrote(span.images, {"bbox": written})
 
     def finish(self) -> None:
-        """Close the files."""
+        """Close the files, and write the classes for datumaro, which knows those of VOC alone."""
         self._context.files.close()
+        write_dataset_meta(self._context.stage, map(in_xml, self._context.source.classes.names))
 
     def _object(self, row: dict[str, Any]) -> str:
         box = "".join(f"<{name}>{row[name]}</{name}>" for name in _PIXELS)

@@ -137,7 +137,7 @@ def test_cvat_tags_and_points_of_what_is_not_there(odd: Path, out: Path) -> None
     rows = read_csv(odd / "point" / "points.csv")
     points = [(*labels[point.attrib["label"]], inside(point)["answer"]) for point in image.findall("points")]
     assert points == [(row["EstimatedYesNo"], row["Category"], row["EstimatedYesNo"]) for row in rows]
-    assert {point.get("points") for point in image.findall("points")} == {"16.0,48.0"}
+    assert {point.get("points") for point in image.findall("points")} == {"16.000000,48.000000"}
     assert labels["no: Traffic light"] == ("yes", "no: Traffic light")
     assert labels["no: Traffic light (2)"] == ("no", "Traffic light")
 

@@ -194,3 +194,14 @@ def test_datumaro_reads_smaller_images(datumaro: Path, folders: Path, form: str)
     wide = [side / item["size"][at % 2] for item in items for box in item["boxes"] for at, side in enumerate(box[1:])]
     assert 0 <= min(wide) < 0.1
     assert 0.9 < max(wide) <= 1
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize(("form", "reader", "within"), [("voc", "voc_detection", 1.5001), ("yolo", "yolo", PIXELS)])
+def test_datumaro_reads_older_formats(
+    datumaro: Path, folders: Path, name: str, form: str, reader: str, within: float
+) -> None:
+    """VOC's classes are in dataset_meta.json, and its pixels whole and counted from 1; of YOLO it reads boxes alone."""
+    path = saved(folders, name)
+    found = read(datumaro, path, form, reader, no_masks=True, out=folders / form / name)
+    check_boxes(path, found, within=within)

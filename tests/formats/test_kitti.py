@@ -102,7 +102,9 @@ async def test_kitti_takes_the_options_of_an_export(tmp_path: Path) -> None:
     out = await exported(path, group_boxes="drop", max_side=32, class_map=str(tmp_path / "map"), splits="0/100")
     found = lines_of(out)
     stems = [f"validation/{SavedImage(each).file_name.removesuffix('.jpg')}" for each in (ONE, TWO)]
-    assert [[line[0], *line[4:8]] for line in found[stems[0]]] == [["DontCare", "8.0", "0.0", "24.0", "24.0"]]
+    assert [[line[0], *line[4:8]] for line in found[stems[0]]] == [
+        ["DontCare", "8.000000", "0.000000", "24.000000", "24.000000"]
+    ]
     assert found[stems[1]] == []
     with Image.open(out / "validation" / "image_2" / SavedImage(ONE).file_name) as image:
         assert image.size == (32, 24)
