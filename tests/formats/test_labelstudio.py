@@ -134,7 +134,7 @@ async def test_labelstudio_takes_the_options_of_an_export(tmp_path: Path) -> Non
     """Without files the addresses lead to the saved images; smaller ones say their size; captions and no boxes."""
     saved = SavedFolder([SavedImage(ONE), SavedImage(TWO, name="a b#?.jpg")], [SavedBox(ONE)]).write(tmp_path / "d")
     (saved / "narrative").mkdir()
-    lines = [
+    lines: list[dict[str, Any]] = [
         {"image_id": ONE, "annotator_id": 1, "caption": text, "dataset_id": "x", "timed_caption": [], "traces": []}
         for text in ("one <b>", 'two "é"')
     ]
