@@ -19,12 +19,15 @@ _Bytes = bytes
 # Rows of one kind of annotations: dicts by column.
 Rows = list[dict[str, Any]]
 
-# The closed set of failure kinds, each with what a person reads. The first group is final for the object and moves on
-# to the next source; the second passes, ends as failed and is asked for again by the next run.
+# The final kind that ends an image: no other source is asked.
+OPTED_OUT = "opted_out"
+# The closed set of failure kinds, each with what a person reads. The first group is final for the object and, but for
+# OPTED_OUT, moves on to the next source; the second passes, ends as failed and is asked for again by the next run.
 FINAL_KINDS: Mapping[str, str] = {
     "not_found": "404",
     "gone": "410",
     "forbidden": "401 or 403",
+    OPTED_OUT: "its host says that it is not for AI",
     "placeholder": "another picture in its place; only JPEG is saved",
     "not_image": "no JPEG that can be read",
     "checksum": "size or MD5 differ",

@@ -58,7 +58,13 @@ def subparsers() -> dict[str, argparse.ArgumentParser]:
 def group_of(parser: argparse.ArgumentParser, heading: str) -> list[argparse.Action]:
     """Return what a parser offers under a heading, --help excluded."""
     (group,) = [group for group in parser._action_groups if group.title == heading]
-    return [action for action in group._group_actions if action.dest != "help"]
+    # What switches an option off stands in the row of that option.
+    return [action for action in group._group_actions if action.dest != "help" and not is_negation(action)]
+
+
+def is_negation(action: argparse.Action) -> bool:
+    """Return whether this is the flag that switches an option off."""
+    return action.nargs == 0 and action.const is False
 
 
 def is_of_download(action: argparse.Action, download: argparse.ArgumentParser) -> bool:
@@ -97,7 +103,10 @@ def value_of(about: Any) -> str:
 
 def spelling(action: argparse.Action) -> str:
     """Return every spelling of an option, or the name of an argument."""
-    return ", ".join(f"`{flag}`" for flag in action.option_strings) or f"`{action.metavar}`".replace("|", "\\|")
+    flags = action.option_strings
+    if flags and action.dest in OPTIONS:
+        flags = OPTIONS[action.dest]["flags"]
+    return ", ".join(f"`{flag}`" for flag in flags) or f"`{action.metavar}`".replace("|", "\\|")
 
 
 def cell(text: str) -> str:

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Container, Sequence
+from dataclasses import Field
 from shlex import quote
 from typing import Any, NoReturn
 
@@ -39,11 +40,10 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Return the arguments; of a word too many say what it may be."""
-        found, extra = self.parse_known_args(args, namespace)
+        words = sys.argv[1:] if args is None else args
+        found, extra = self.parse_known_args(_without_loose_values(words), namespace)
         if extra:
-            self.error(
-                f"unrecognized arguments: {' '.join(extra)}{_advice(sys.argv[1:] if args is None else args, extra)}"
-            )
+            self.error(f"unrecognized arguments: {' '.join(extra)}{_advice(words, extra)}")
         return found
 
     def error(self, message: str) -> NoReturn:
@@ -53,6 +53,24 @@ class Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: object = None) -> None:
         # Help and version alone come here: what is wrong is raised.
         print_help(message.removesuffix("\n"))
+
+
+def _without_loose_values(words: Sequence[str]) -> list[str]:
+    """Return words so that an option whose value may be left out takes none that is not its own.
+
+    >>> _without_loose_values(["verify", "--respect-opt-out", "noindex"])
+    ['verify', '--respect-opt-out', 'noindex']
+    >>> _without_loose_values(["verify", "--respect-opt-out", "my_data"])
+    ['verify', '--respect-opt-out=yes', 'my_data']
+    """
+    own = {option.metadata["flags"][0]: option.metadata["reader"].words for option in option_fields()}
+    end = words.index("--") if "--" in words else len(words)
+    following = [*words[1:end], "--"]
+    taken = [
+        f"{word}={_YES}" if own.get(word) and following[at] not in own[word] else word
+        for at, word in enumerate(words[:end])
+    ]
+    return [*taken, *words[end:]]
 
 
 def _advice(words: Sequence[str], extra: Sequence[str]) -> str:
@@ -159,6 +177,8 @@ _COMMANDS = {
         "Run the real download against an embedded look-alike of Open Images, offline.",
     ),
 }
+# Stands for a value that was left out.
+_YES = "yes"
 _ABOUT_SAVEPATH = "a folder that a download has filled"
 
 
@@ -289,7 +309,23 @@ def _add_options(parser: Parser, only: Container[str] | None = None, *, heading:
             value = {"action": "append", "metavar": about["metavar"]}
         text = about["help"].replace("%", "%%")
         group = parser.under[heading or about["heading"]]
-        group.add_argument(*about["flags"], dest=option.name, help=text, default=argparse.SUPPRESS, **value)
+        if reader.words:
+            _add_with_negation(group, option, text)
+        else:
+            group.add_argument(*about["flags"], dest=option.name, help=text, default=argparse.SUPPRESS, **value)
+
+
+def _add_with_negation(group: "argparse._ActionsContainer", option: Field[Any], help: str) -> None:
+    """Add an option whose value may be left out, and the flag that switches it off."""
+    about = option.metadata
+    on, off = ([flag for flag in about["flags"] if flag.startswith("--no-") is no] for no in (False, True))
+    usual: dict[str, Any] = {"dest": option.name, "default": argparse.SUPPRESS}
+    group.add_argument(*on, nargs="?", const=True, type=_yes_or_word, metavar=about["metavar"], help=help, **usual)
+    group.add_argument(*off, action="store_const", const=False, help=f"the opposite of {on[0]}", **usual)
+
+
+def _yes_or_word(word: str) -> bool | str:
+    return True if word == _YES else word
 
 
 def _add_output(parser: Parser) -> None:

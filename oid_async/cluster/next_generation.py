@@ -27,11 +27,13 @@ from oid_async.cluster.generations import (
 )
 from oid_async.cluster.part_file import NEXT
 from oid_async.cluster.published import Begun, Cause, Generation, Part, PublishedQuery
+from oid_async.http.opt_out import lifted
 from oid_async.masks.archive import ArchiveState
 from oid_async.objects.store import Objects
 from oid_async.openimages.ids import KEY, among
 from oid_async.openimages.vocabulary import Source
-from oid_async.report import FINAL_KINDS, PASSING_KINDS
+from oid_async.options.readers import RespectOptOut
+from oid_async.report import FINAL_KINDS, OPTED_OUT, PASSING_KINDS
 
 _AT_ONCE = 8
 _PUTS_AT_ONCE = 4
@@ -49,8 +51,8 @@ class Next:
     """Makes the generation after `generations`, all of whose parts have records. Blocking.
 
     `rate` is --rate. With `retries` images that have failed are asked again: those by a passing kind, with
-    `retry_failed` all. `job` is the cluster's job that this run is part of: one that has published the last generation
-    retries nothing more.
+    `retry_failed` all; of those whose host has opted out the ones that `respect_opt_out` takes no notice of. `job` is
+    the cluster's job that this run is part of: one that has published the last generation retries nothing more.
     """
 
     objects: Objects
@@ -59,6 +61,7 @@ class Next:
     rate: float | None = None
     retries: bool = False
     retry_failed: bool = False
+    respect_opt_out: RespectOptOut = True
     job: str | None = None
     stopped: Callable[[], bool] = lambda: False
 
@@ -86,20 +89,21 @@ class Next:
             theirs = put_begun(self.objects, number, begun)
             if theirs != begun:
                 begun, candidates = theirs, None
-        parts = self._put_parts(number, begun, candidates or self._candidates(begun.cause))
+        parts = self._put_parts(number, begun, candidates or self._candidates(begun))
         return put_generation(self.objects, Generation(number, parts, begun.capped, self.job))
 
     def _decide(self) -> "tuple[Begun, list[_Candidates]] | None":
         """Return how the generation is to be made, and which images it has; None without any."""
-        if waiting := self._candidates("waiting"):
-            return Begun("waiting", self.rate, capped=True), waiting
+        begun = Begun("waiting", self.rate, capped=True, respect_opt_out=self.respect_opt_out)
+        if waiting := self._candidates(begun):
+            return begun, waiting
         if not self.retries or (self.job is not None and self.generations[-1].job == self.job):
             return None
         cause: Cause = "failed" if self.retry_failed else "passing"
-        failed = self._candidates(cause)
+        uncapped = replace(begun, cause=cause, capped=bool(self.rate))
+        failed = self._candidates(uncapped)
         if not failed:
             return None
-        uncapped = Begun(cause, self.rate, capped=bool(self.rate))
         if not self.rate and self.rate is None:
             asking = self._asking(uncapped)
             is_any_asked = any(
@@ -108,16 +112,16 @@ class Next:
             return replace(uncapped, capped=not is_any_asked), failed
         return uncapped, failed
 
-    def _candidates(self, cause: Cause) -> "list[_Candidates]":
+    def _candidates(self, begun: Begun) -> "list[_Candidates]":
         """Return which images of which parts the generation has: by their latest rows."""
         found: list[_Candidates] = []
         later = pl.Series(KEY, [], None)
-        generations = self.generations[-1:] if cause == "waiting" else self.generations
+        generations = self.generations[-1:] if begun.cause == "waiting" else self.generations
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             for generation in reversed(generations):
                 keys = [later]
                 chosen = []
-                rows = self._ahead(pool, lambda part: _states(self.objects, part, cause), generation.parts)
+                rows = self._ahead(pool, lambda part: _states(self.objects, part, begun), generation.parts)
                 for part, states in zip(generation.parts, rows, strict=True):
                     is_wanted = states.get_column("wanted")
                     if len(later):
@@ -188,7 +192,7 @@ class Next:
             images = images.filter(pl.col(KEY).is_in(each.keys.implode()))
             known = get_record(self.objects, each.part, [KEY, "Known", "Detail", NEXT])
             known = known.select(KEY, Remembered=pl.coalesce("Known", "Detail"), Waiting=NEXT)
-            return _asked_again(images, known, begun.cause, asking)
+            return _asked_again(images, known, begun, asking)
 
         for split in dict.fromkeys(each.part.split for each in candidates):
             of_split = [each for each in candidates if each.part.split == split]
@@ -211,22 +215,27 @@ class _Candidates:
     keys: pl.Series
 
 
-def _states(objects: Objects, part: Part, cause: Cause) -> pl.DataFrame:
+def _states(objects: Objects, part: Part, begun: Begun) -> pl.DataFrame:
     """Return KEY of the images of a part, and whether each is `wanted` as far as its record says."""
-    rows = get_record(objects, part, [KEY, "Status", "Reason", NEXT])
-    if cause == "waiting":
+    rows = get_record(objects, part, [KEY, "Status", "Reason", "Detail", NEXT])
+    if begun.cause == "waiting":
         wanted = (pl.col("Status") == "pending") & pl.col(NEXT).is_not_null()
     else:
         # Pending though a later generation was made: its part was made again since, and it waited for none before.
         wanted = pl.col("Status") == "pending"
-        is_wanted = pl.col("Reason").is_in(list(PASSING_KINDS)) if cause == "passing" else pl.lit(True)
+        is_wanted = pl.lit(True)
+        if begun.cause == "passing":
+            # What has ended an image is the last word of its Detail.
+            last = pl.col("Detail").str.extract(r"([^:]*)$")
+            is_lifted = _is_lifted(last, begun.respect_opt_out) & (pl.col("Reason") == OPTED_OUT)
+            is_wanted = pl.col("Reason").is_in(list(PASSING_KINDS)) | is_lifted
         wanted = wanted | ((pl.col("Status") == "failed") & is_wanted)
     return rows.select(KEY, wanted=wanted.fill_null(False))
 
 
-def _asked_again(images: pl.DataFrame, known: pl.DataFrame, cause: Cause, asking: Asking) -> pl.DataFrame:
+def _asked_again(images: pl.DataFrame, known: pl.DataFrame, begun: Begun, asking: Asking) -> pl.DataFrame:
     """Return images with what is remembered of them and whom they are asked of now; columns and order stay."""
-    columns = images.columns
+    columns, cause = images.columns, begun.cause
     images = images.join(known, on=KEY, how="left", maintain_order="left")
 
     def is_wanted(source: Source) -> pl.Expr:
@@ -234,22 +243,29 @@ def _asked_again(images: pl.DataFrame, known: pl.DataFrame, cause: Cause, asking
             return pl.lit(True)
         if cause == "waiting":
             return pl.col("Waiting").str.split(",").list.contains(source).fill_null(False)
-        return _final(source).is_null()
+        return _final(source, begun.respect_opt_out).is_null()
 
     images = asking.divide(images, is_wanted)
     nothing = pl.lit(None, pl.String)
     remembered = nothing
     if cause != "failed":
-        parts = [_final(source) for source in asking.sources]
+        parts = [_final(source, begun.respect_opt_out) for source in asking.sources]
         remembered = pl.concat_str(parts, separator="; ", ignore_nulls=True).replace("", None)
     values = dict.fromkeys(_KNOWN, nothing) | {"Known": remembered}
     return images.with_columns(**values).select(columns)
 
 
-def _final(source: Source) -> pl.Expr:
+def _final(source: Source, respect_opt_out: RespectOptOut) -> pl.Expr:
     """Return what a Detail says of a source if that is final for the object, else null."""
     said = pl.col("Remembered").str.extract(rf"(?:^|; )({source}:.*?)(?:; [a-z]+:|$)")
-    return pl.when(said.str.extract(":([a-z_]+)").is_in(list(FINAL_KINDS))).then(said)
+    is_final = said.str.extract(":([a-z_]+)").is_in(list(FINAL_KINDS))
+    return pl.when(is_final & ~_is_lifted(said.str.strip_prefix(f"{source}:"), respect_opt_out)).then(said)
+
+
+def _is_lifted(reason: pl.Expr, respect_opt_out: RespectOptOut) -> pl.Expr:
+    """Return whether a reason is an opt-out that is not respected any more."""
+    pattern = lifted(respect_opt_out)
+    return pl.lit(False) if pattern is None else reason.str.contains(pattern)
 
 
 def _merged(streams: Iterable[Iterator[pl.DataFrame]]) -> Iterator[pl.DataFrame]:

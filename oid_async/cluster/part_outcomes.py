@@ -8,7 +8,7 @@ from oid_async.cluster.published import Part
 from oid_async.cluster.record import RECORD_SCHEMA, Record, ShardNote
 from oid_async.masks.fetch import MaskReport
 from oid_async.openimages.ids import KEY
-from oid_async.report import FINAL_KINDS
+from oid_async.report import FINAL_KINDS, OPTED_OUT
 from oid_async.store.results import ROLE_SCHEMA
 
 _OF_BYTES = ("FileName", "Bytes", "MD5", "Width", "Height")
@@ -37,7 +37,9 @@ def part_outcomes(images: pl.DataFrame, shard: PartShard) -> pl.DataFrame:
         .otherwise("Detail"),
         **{name: pl.when(~is_refused).then(name) for name in _OF_BYTES},
     )
-    is_saved, is_final = pl.col("Status") == "ok", pl.col("Reason").is_in(list(FINAL_KINDS))
+    # After what ends an image no source is asked, a waiting one neither.
+    moves_on = [kind for kind in FINAL_KINDS if kind != OPTED_OUT]
+    is_saved, is_final = pl.col("Status") == "ok", pl.col("Reason").is_in(moves_on)
     frame = frame.with_columns(Known=pl.when(~is_saved).then(pl.coalesce("Detail", "Known")))
     # A passing failure is not the last word of its source: that is asked again, before any other.
     waits = pl.col(NEXT).is_not_null() & ((pl.col("Status") == "pending") | ((pl.col("Status") == "failed") & is_final))

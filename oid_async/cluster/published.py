@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from oid_async.cluster.layout import part_name, plan_key, record_key
 from oid_async.openimages.vocabulary import Source
+from oid_async.options.readers import RespectOptOut
 
 _FORM = 1
 
@@ -89,12 +90,13 @@ class Begun:
 
     `cause` says which images it has: those of the `query`; those that were `waiting` for it; those that have failed in
     a way that is `passing`, or in any (`failed`). `rate` is --rate, by which hosts are capped; `capped` is the
-    generation's.
+    generation's. `respect_opt_out` says which answers still end an image: those that do no more are passing ones.
     """
 
     cause: Cause
     rate: float | None
     capped: bool
+    respect_opt_out: RespectOptOut = True
 
     def to_json(self) -> bytes:
         """Return its file."""

@@ -15,7 +15,7 @@ from oid_async.redaction import is_http
 _WITHOUT_EFFECT = frozenset(
     """
     savepath mirror cache_dir offline concurrency rate period processes allow_hosts retries timeout max_wait limit_rate
-    retry_failed max_failures max_bad_rows out report cluster part_size endpoint_url
+    retry_failed respect_opt_out max_failures max_bad_rows out report cluster part_size endpoint_url
     """.split()  # noqa: SIM905 (as below)
 )
 # The options whose values version 0.1.0 hashed, all of them.

@@ -19,6 +19,7 @@ import aiohttp
 import httptools
 from multidict import CIMultiDict
 
+from oid_async.http.opt_out import is_opt_out_header
 from oid_async.http.retry import FetchError, Limits
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Connection(asyncio.BufferedProtocol):
         self.status = 0
         self.etag: str | None = None
         self.encoding = ""
+        self.opt_out_lines: tuple[tuple[bytes, bytes], ...] = ()
         self._lines: list[tuple[bytes, bytes]] = []
         self.length: int | None = None
         self.bytes_received = 0
@@ -129,8 +131,9 @@ class Connection(asyncio.BufferedProtocol):
     async def send(self, request: bytes, *, is_head: bool = False, handler: KeepAliveHandler | None = None) -> None:
         """Send a request and wait for the head of its response. Raises FetchError.
 
-        Then `status`, `length`, `etag`, `encoding` (Content-Encoding in lower case, "" for none) and `headers` are set:
-        with a `handler` those of the first response that it has not taken. `is_head`: the method is HEAD.
+        Then `status`, `length`, `etag`, `encoding` (Content-Encoding in lower case, "" for none), `headers` and
+        `opt_out_lines` (those that `http.opt_out` reads) are set: with a `handler` those of the first response that it
+        has not taken. `is_head`: the method is HEAD.
         """
         self._begin(is_head=is_head)
         self.is_busy = True
@@ -329,10 +332,12 @@ class Connection(asyncio.BufferedProtocol):
         """Set the attributes that come from headers; return whether the body is chunked, and whether it is coded."""
         in_chunks = is_coded = False
         for name, value in self._lines:
-            # By length first: of eight headers or so four matter.
+            # By length first: of eight headers or so four matter. (12 is Content-Type's, too.)
             match len(name):
                 case 4 if name.lower() == b"etag":
                     self.etag = _text(value)
+                case 12 | 15 if is_opt_out_header(name):
+                    self.opt_out_lines += ((name, value),)
                 case 14 if name.lower() == b"content-length":
                     self.length = int(value)
                 case 16 if name.lower() == b"content-encoding":

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from oid_async.options.defaults import MAX_IMAGE_BYTES, MAX_WAIT_S, RETRIES, TIMEOUT_S, UNANSWERED_S
+from oid_async.options.readers import RespectOptOut
 from oid_async.redaction import printable, redacted_text
 from oid_async.report import FINAL_KINDS
 
@@ -48,6 +49,8 @@ class Limits:
 
     Bodies above `memory_bytes` are streamed to disk; one that broke off beyond `resume_bytes` is resumed. All bodies
     together take at most `rate_bytes_s` (None: no limit).
+
+    `respect_opt_out` says by which rules of an answer an image is not taken (see `http.opt_out`).
     """
 
     retries: int = RETRIES
@@ -66,6 +69,7 @@ class Limits:
     resume_bytes: int = 8 << 20
     rate_bytes_s: float | None = None
     redirects: int = 5
+    respect_opt_out: RespectOptOut = True
 
     @classmethod
     def of(cls, options: "Options") -> Self:
@@ -78,6 +82,7 @@ class Limits:
             max_wait_s=options.max_wait,
             max_image_bytes=options.max_image_bytes,
             rate_bytes_s=options.limit_rate,
+            respect_opt_out=options.respect_opt_out,
         )
 
 
@@ -87,7 +92,8 @@ class FetchError(Exception):
     `retry_after_s` is how long the host asks us to wait, if it does; `hopeless`: no further try of this run can help;
     `status` is the HTTP status, if there was one. `unsent`: no connection was made, so that no request was sent;
     `exhausted`: this machine had no descriptor left for one, which is no fault of the image's; `unknown_name`: there is
-    no host of that name; `not_http`: what came is no HTTP.
+    no host of that name; `not_http`: what came is no HTTP. `reason` is what is written down: the kind, perhaps with
+    words behind it.
     """
 
     def __init__(
@@ -102,7 +108,7 @@ class FetchError(Exception):
         exhausted: bool = False,
     ) -> None:
         super().__init__(printable(message))  # it may quote what a server has said
-        self.kind = kind
+        self.kind = self.reason = kind
         self.status = status
         self.retry_after_s = retry_after_s
         self.hopeless = hopeless

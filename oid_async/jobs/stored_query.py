@@ -40,7 +40,7 @@ class Given:
     @classmethod
     def of(cls, savepath: Place, values: Mapping[str, Any], *, repairs: bool = False) -> "Given":
         """Check the values (VerifyOptions, or PlaceOptions of a call that repairs nothing). Raises UsageError."""
-        given = {name: value for name, value in values.items() if _is_given(value)}
+        given = {name: value for name, value in values.items() if _is_given(name, value)}
         if (of_repair := given.keys() - PlaceOptions.__annotations__.keys()) and not repairs:
             raise UsageError(f"{flag_of(min(of_repair))} says how to repair: it goes with --repair")
         options = Options(savepath=savepath, **given)
@@ -58,9 +58,12 @@ class Given:
         return replace(given, names=given.names | {"savepath"})
 
 
-def _is_given(value: Any) -> bool:
-    """Return whether a keyword says anything: 0 is a number, and does."""
-    return value is not None and value is not False and value not in ((), [])
+def _is_given(name: str, value: Any) -> bool:
+    """Return whether a keyword says anything: 0 is a number, and does, as does False where True is usual."""
+    if value is False:
+        field = Options.__dataclass_fields__.get(name)
+        return field is not None and field.default is True
+    return value is not None and value not in ((), [])
 
 
 def read_options(content: Mapping[str, Any], folder: Folder, given: Given) -> Options:

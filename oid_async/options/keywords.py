@@ -78,6 +78,7 @@ class QueryOptions(SelectOptions, total=False):
     max_image_bytes: int | str
     limit_rate: int | str | None
     retry_failed: bool
+    respect_opt_out: bool | str
     top_up: bool
     max_failures: int | str
     no_hash: bool
@@ -172,6 +173,7 @@ class RepeatOptions(TypedDict, total=False):
     cache_dir: str | os.PathLike[str] | None
     allow_hosts: Sequence[str]
     offline: bool
+    respect_opt_out: bool | str
     max_failures: int | str
     label: str | os.PathLike[str] | None
     annotation: str | os.PathLike[str] | None

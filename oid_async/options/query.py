@@ -446,6 +446,15 @@ class Options(ExportOptions):
     retry_failed: bool = _failures(
         False, read.SWITCH, "--retry-failed", help="request images again whose final failure is remembered"
     )
+    respect_opt_out: bool | Literal["noindex"] = _failures(
+        True,
+        read.OPT_OUT,
+        "--respect-opt-out",
+        "--no-respect-opt-out",
+        help="an image whose answer says noai, noimageai or tdm-reservation: 1 is not taken, and no other source of it "
+        "is asked; with noindex also one that is not to be indexed by search engines",
+        default_text="on",
+    )
     top_up: bool = _failures(
         False,
         read.SWITCH,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from oid_async.errors import UsageError
 from oid_async.openimages.vocabulary import SPLITS, Split
@@ -21,6 +21,8 @@ _COUNT_OR_SHARE = re.compile(r"([0-9]{1,18})|([0-9]{1,3}(?:\.[0-9]{1,18})?)%")
 _SHARE = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,18})?%")
 _CLUSTER = re.compile(r"(local):([0-9]{1,9})|(tcp|tls)://([^/?#@\s]+):([0-9]{1,5})/?|(array)")
 _MAX_PROCESSES = 256
+# Which rules of an answer are respected that an image is not for AI: the usual ones, none, those for indexing, too.
+RespectOptOut = bool | Literal["noindex"]
 # A shard goes into a bucket by one request, which S3 takes up to 5 GiB; a shard is a little larger than its images.
 _MAX_PART_BYTES = 4 << 30
 
@@ -33,7 +35,8 @@ class Reader:
     or raises UsageError. `metavar` stands for the value in the help, `accepts` describes it in docs/options.md, and
     `choices` lists the values of a closed set. `parse` converts the text of the command line; bool makes a switch
     without a value. `environment` is the variable that is read if the option is not given; empty it is as not set.
-    `is_path` is of what may be a path.
+    `is_path` is of what may be a path. Of an option with `words` the value, one of these, may be left out: then it is
+    True, and its flag that begins with --no- says False.
     """
 
     read: Callable[[str, Any], Any]
@@ -44,6 +47,7 @@ class Reader:
     is_repeatable: bool = False
     environment: str = ""
     is_path: bool = False
+    words: tuple[str, ...] = ()
 
 
 def read_member(label: str, word: object, allowed: Iterable[str]) -> str:
@@ -219,6 +223,14 @@ def _read_switch(label: str, value: object) -> bool:
     return value
 
 
+def _read_opt_out(label: str, value: object) -> RespectOptOut:
+    if isinstance(value, bool):
+        return value
+    if value == "noindex":
+        return "noindex"
+    raise UsageError(f"{label} takes no value, or noindex (in Python True, False or 'noindex'), not {value!r}")
+
+
 def _read_yes_or_no(label: str, value: object) -> bool:
     if not isinstance(value, str | bool) or value not in ("yes", "no", True, False):
         raise UsageError(f"{label} is yes or no, not {value!r}")
@@ -383,6 +395,7 @@ TEXT = Reader(_read_text)
 WORDS = Reader(read_words, "NAME", is_repeatable=True)
 COUNT = number(int, "takes a count, 0 or more", 0)
 SWITCH = Reader(_read_switch, parse=bool)
+OPT_OUT = Reader(_read_opt_out, "noindex", "no value, or noindex; in Python True, False, 'noindex'", words=("noindex",))
 YES_OR_NO = Reader(_read_yes_or_no, choices=("yes", "no"))
 FILE = Reader(read_path, "FILE", is_path=True)
 LIST = Reader(read_list, "FILE|-", "a file, - for stdin, a pipe; in Python also a sequence of lines", is_path=True)

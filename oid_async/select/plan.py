@@ -5,8 +5,8 @@ plan/00000.parquet, 00001.parquet, ...: spans of the selection in order of Image
 memory does not grow with the selection.
 
 Action is `fetch`, `present` (journalled or adopted, and the file exists) or `failed` (every source is known to fail for
-good). Known is the Detail of what is remembered for this run's addresses; where that is all of them, KnownSource and
-KnownURL are the last one.
+good, or one that comes first ends the image). Known is the Detail of what is remembered for this run's addresses; where
+that is enough, KnownSource and KnownURL are the last one.
 """
 
 import shutil
@@ -20,12 +20,13 @@ from oid_async.openimages.catalogue_tables import IMAGE_COLUMNS
 from oid_async.openimages.ids import KEY, ROW, IdForm, within
 from oid_async.openimages.vocabulary import Source, Split
 from oid_async.options.query import NameStyle
-from oid_async.report import FINAL_KINDS, Outcome, kind_of, parse_detail
+from oid_async.options.readers import RespectOptOut
+from oid_async.report import Outcome, parse_detail
 from oid_async.select.bucket import Bucket
 from oid_async.select.names import Adopt, NameAssigner, NameHashes
 from oid_async.select.negatives import Negatives
 from oid_async.select.query import in_splits
-from oid_async.select.remembered import FailureMemory
+from oid_async.select.remembered import FailureMemory, remembered_end
 from oid_async.store.journal_index import JournalIndex
 from oid_async.tables.reading import TableFile, reading, scan_keyed
 
@@ -96,7 +97,7 @@ class Planner:
     """Writes the plan of one selection into `folder`. Blocking: run it in a thread.
 
     A `dry` plan is only counted, and holds only the columns for that. `bucket` is what is known of the image bucket.
-    With `weighs_present` the bytes of the images that are there are counted, too.
+    With `weighs_present` the bytes of the images that are there are counted, too. `respect_opt_out` is the run's.
     """
 
     folder: Path
@@ -109,6 +110,7 @@ class Planner:
     dry: bool = False
     bucket: Bucket = Bucket()
     weighs_present: bool = False
+    respect_opt_out: RespectOptOut = True
 
     def write(self, keys: pl.Series, state: FolderState, negatives: Negatives | None = None) -> Summary:
         """Write the plan of these keys (sorted, unique), `negatives` among them, and return its counts."""
@@ -212,19 +214,21 @@ class Planner:
 
     @property
     def _memory(self) -> FailureMemory:
-        return FailureMemory(self.sources, self.mirror)
+        return FailureMemory(self.sources, self.mirror, self.respect_opt_out)
 
     def _with_action(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Add the Action for each image; Reason, source and URL of those that are known to fail."""
-        known, last = frame.get_column("Known"), self.sources[-1]
-        reasons = {text: remembered_reason(text, self.sources) for text in known.unique().drop_nulls()}
-        reason = known.replace_strict(reasons, default=None, return_dtype=pl.String).alias("Reason")
-        is_known = ~pl.col("present") & reason.is_not_null()
-        address = self._memory.address(last)
+        known = frame.get_column("Known")
+        ends = {text: remembered_end(parse_detail(text), self.sources) for text in known.unique().drop_nulls()}
+        reasons, last = ({text: end and end[at] for text, end in ends.items()} for at in (0, 1))
+        reason, source = (
+            known.replace_strict(values, default=None, return_dtype=pl.String) for values in (reasons, last)
+        )
+        asked = {end[1] for end in ends.values() if end is not None}
+        addresses = [pl.when(pl.col("KnownSource") == each).then(self._memory.address(each)) for each in sorted(asked)]
         return (
-            frame.with_columns(
-                KnownSource=pl.when(is_known).then(pl.lit(last)), KnownURL=pl.when(is_known).then(address)
-            )
+            frame.with_columns(KnownSource=pl.when(~pl.col("present")).then(source))
+            .with_columns(KnownURL=pl.coalesce(*addresses, pl.lit(None, pl.String)))
             .with_columns(Reason=pl.when(~pl.col("present")).then(pl.coalesce("Lost", reason)))
             .with_columns(
                 Action=pl.when("present")
@@ -252,18 +256,6 @@ def clear_plan(folder: Path) -> None:
     """Make an empty plan folder."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-
-
-def remembered_reason(known: str, sources: Sequence[str]) -> str | None:
-    """Return the failure kind of an image that needs no request: of the last source when all fail for good, else None.
-
-    >>> remembered_reason("cvdf:not_found; original:gone", ["cvdf", "original"])
-    'gone'
-    >>> remembered_reason("cvdf:not_found; original:timeout", ["cvdf", "original"])
-    """
-    kinds = parse_detail(known)
-    reasons = [kind_of(kinds.get(source, "")) for source in sources]
-    return reasons[-1] if all(reason in FINAL_KINDS for reason in reasons) else None
 
 
 def _failures(state: FolderState) -> tuple[pl.Expr, pl.Expr]:

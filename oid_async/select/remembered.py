@@ -1,28 +1,64 @@
 """The failures of earlier runs that are still true: of the addresses that this run would ask, and what it expects."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
+from oid_async.http.opt_out import lifted
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.openimages.vocabulary import SPLITS, Source
-from oid_async.report import FINAL_KINDS, kind_of, parse_detail
+from oid_async.options.readers import RespectOptOut
+from oid_async.report import FINAL_KINDS, OPTED_OUT, kind_of, parse_detail
 from oid_async.store.failure_memory import hashed
 
 # What a `forget` line cancels: it is written when a limit was raised, or a host allowed, that had refused an image.
 _FORGOTTEN = ("too_large", "blocked")
 
 
+def remembered_end(kinds: Mapping[str, str], sources: Sequence[Source]) -> tuple[str, Source] | None:
+    """Return how an image ends without a request, as failure kind and source; None if a source is to be asked.
+
+    `kinds` are what is remembered, by source. All `sources` have failed for good, or one of them ends the image when
+    its turn comes.
+
+    >>> remembered_end({"cvdf": "not_found", "original": "gone"}, ["cvdf", "original"])
+    ('gone', 'original')
+    >>> remembered_end({"cvdf": "opted_out (noai)"}, ["cvdf", "original"])
+    ('opted_out', 'cvdf')
+    >>> remembered_end({"cvdf": "timeout", "original": "opted_out (noai)"}, ["cvdf", "original"])
+    """
+    end = None
+    for source in sources:
+        kind = kind_of(kinds.get(source, ""))
+        if kind not in FINAL_KINDS:
+            return None
+        end = kind, source
+        if kind == OPTED_OUT:
+            break
+    return end
+
+
 def still_failed(
-    texts: Mapping[str, str], detail: str | None, asked: str | None, *, is_cancelled: bool
+    texts: Mapping[str, str],
+    detail: str | None,
+    asked: str | None,
+    *,
+    is_cancelled: bool,
+    respect_opt_out: RespectOptOut = True,
 ) -> dict[str, str]:
     """Return the final failures of one journal line that still count, by source.
 
     `texts` are the memory texts (`failure_memory.memory_text`) of the sources that the image would be asked of now;
     `is_cancelled`: a later line forgets what limits and the address guard have refused.
     """
-    kinds = {source: said for source, said in parse_detail(detail).items() if kind_of(said) in FINAL_KINDS}
+    pattern = lifted(respect_opt_out)
+    kinds = {
+        source: said
+        for source, said in parse_detail(detail).items()
+        if kind_of(said) in FINAL_KINDS and (pattern is None or re.match(pattern, said) is None)
+    }
     hashes = dict(part.partition(":")[::2] for part in (asked or "").split())
     return {
         source: kinds[source]
@@ -35,10 +71,14 @@ def still_failed(
 
 @dataclass(frozen=True, slots=True)
 class FailureMemory:
-    """Judges remembered failures for the sources of one run, whose mirror has this lasting name (None: none)."""
+    """Judges remembered failures for the sources of one run, whose mirror has this lasting name (None: none).
+
+    Images whose host has said that they are not for AI are remembered as far as `respect_opt_out` obeys that.
+    """
 
     sources: tuple[Source, ...]
     mirror: str | None
+    respect_opt_out: RespectOptOut = True
 
     def address(self, source: Source) -> pl.Expr:
         """Return where a source has an image of the plan, null if it has none."""
@@ -76,6 +116,8 @@ class FailureMemory:
         is_same = pl.when(is_old).then((pl.col("KnownSource") == source) & (pl.col("KnownURL") == url))
         is_kept = (pl.col("line") > last_forget) | (~is_old & ~kind.is_in(_FORGOTTEN))
         counts = kind.is_in(list(FINAL_KINDS)) & is_kept & is_same.otherwise(asked == pl.col("now"))
+        if (pattern := lifted(self.respect_opt_out)) is not None:
+            counts &= ~said.str.strip_prefix(f"{source}:").str.contains(pattern)
         return failed.with_columns(hashes).select(pl.when(counts).then(said)).to_series()
 
 

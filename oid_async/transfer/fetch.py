@@ -15,12 +15,19 @@ from oid_async.http.retry import Attempts, FetchError, is_final
 from oid_async.http.urls import Route, parse_url
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.openimages.vocabulary import Source
-from oid_async.report import Outcome, kind_of, parse_detail, write_detail
+from oid_async.report import OPTED_OUT, Outcome, kind_of, parse_detail, write_detail
 from oid_async.store.failure_memory import write_asked
 from oid_async.store.image_writer import ReceivedImage
 from oid_async.transfer.image_transfer import Failed, ImageTransfer, Retry, Target, parse_state
 from oid_async.transfer.keep_alive import KeepAliveChain
-from oid_async.transfer.response_body import LEAST_HELD_BYTES, LEAST_SPOOLED, BodyMemory, ResponseBody, remove_part
+from oid_async.transfer.response_body import (
+    LEAST_HELD_BYTES,
+    LEAST_SPOOLED,
+    BodyMemory,
+    ResponseBody,
+    opted_out,
+    remove_part,
+)
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client, Response
@@ -126,9 +133,9 @@ class Fetcher:
             if delay_s:
                 host.note_wait("retry_after" if asked_s else "backoff", now, now + delay_s)
             return Retry(delay_s)
-        transfer.history[transfer.source] = reason or error.kind
+        transfer.history[transfer.source] = reason or error.reason
         transfer.earlier_attempts += transfer.attempts.made
-        if not is_final(error.kind):
+        if not is_final(error.kind) or error.kind == OPTED_OUT:
             return self._failed(
                 transfer.target,
                 transfer.history,
@@ -148,11 +155,14 @@ class Fetcher:
         reason, last = "bad_url", sources[0]
         recorded_url = transfer.recorded_url if transfer is not None else None
         for source in sources:
+            recorded = target.url(source, self._recorded_mirror)
             if source in history and is_final(kind := kind_of(history[source])):
                 reason, last = kind, source
+                if kind == OPTED_OUT:
+                    recorded_url = recorded
+                    break
                 continue
             last = source
-            recorded = target.url(source, self._recorded_mirror)
             if recorded is None:
                 history[source] = reason = "bad_url"
                 continue
@@ -216,6 +226,8 @@ class Fetcher:
         if connection.status != 200 or connection.encoding or not length:
             return False
         limits = self.client.limits
+        if connection.opt_out_lines and opted_out(connection, limits) is not None:
+            return False
         if length > min(limits.max_image_bytes, limits.memory_bytes) or wanted not in (None, length):
             return False
         if memory.held + length > memory.most and length > LEAST_SPOOLED:

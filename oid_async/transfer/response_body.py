@@ -1,5 +1,6 @@
 """The body of one response: counted, bounded, in memory or in a temporary file that a later attempt continues."""
 
+import asyncio
 import errno
 import zlib
 from collections.abc import Iterator
@@ -13,13 +14,16 @@ import aiofiles.os
 
 from oid_async.concurrency import run_to_end
 from oid_async.errors import storage_error
+from oid_async.http.opt_out import opt_out, reason_for
 from oid_async.http.resume import complete_length, is_strong, request_rest
 from oid_async.http.retry import FetchError, Limits, is_final
+from oid_async.report import OPTED_OUT
 from oid_async.store.image_check import Expected, refuse_start
 from oid_async.transfer.image_transfer import PartialBody
 
 if TYPE_CHECKING:
     from oid_async.http.client import Response
+    from oid_async.http.connection import Connection
 
 _UNPACKED_AT_ONCE = 256 << 10  # a bomb then costs little memory, and no long stop of the event loop
 _START_BYTES = 16
@@ -27,6 +31,8 @@ _START_BYTES = 16
 # the disk early.
 LEAST_HELD_BYTES = 20 << 20
 LEAST_SPOOLED = 128 << 10
+_DRAINED_BYTES = 64 << 10
+_DRAINED_S = 1.0
 
 
 @dataclass(slots=True)
@@ -136,8 +142,14 @@ class ResponseBody:
             await remove_part(self._part)
 
     async def _check_start(self, response: "Response") -> None:
-        """Find out whether the response is the complete body or the rest of it. Raises FetchError if it is neither."""
+        """Find out whether the response is the complete body or the rest of it. Raises FetchError if it is neither.
+
+        So it does for an image that is not for us.
+        """
         partial = self._partial
+        if response.status in (200, 206) and (refusal := opted_out(response.connection, self._limits)) is not None:
+            await _drain(response)
+            raise refusal
         if response.status == 206 and partial is not None:
             length = complete_length(response.headers, have=partial.size, total=partial.total, etag=partial.etag)
             if length is not None and not response.connection.encoding:
@@ -198,6 +210,24 @@ class ResponseBody:
     def _release(self) -> None:
         self._memory.held -= self._held
         self.chunks, self._held = [], 0
+
+
+def opted_out(connection: "Connection", limits: Limits) -> FetchError | None:
+    """Return the error of an answer that says that its image is not for us, None if it does not."""
+    rule = opt_out(connection.opt_out_lines, limits.respect_opt_out) if connection.opt_out_lines else None
+    if rule is None:
+        return None
+    error = FetchError(OPTED_OUT, f"the answer says {rule}")
+    error.reason = reason_for(rule)
+    return error
+
+
+async def _drain(response: "Response") -> None:
+    """Read a short body that is not wanted, for the sake of its connection; a longer one costs more than a new one."""
+    if response.length is not None and response.length <= _DRAINED_BYTES:
+        with suppress(FetchError, TimeoutError):
+            async with asyncio.timeout(_DRAINED_S):
+                await response.read_whole()
 
 
 async def remove_part(part: str) -> None:

@@ -98,7 +98,10 @@ def test_command_line_offers_every_option(command: str) -> None:
     """The command line has every option of the Python doors, under the flags that Options names, and no other."""
     extra = SCREEN_FLAGS | {"--ids"} | ({"--dry-run"} if command == "download" else set())
     actions = parser_of(command)._actions
-    offered = {action.dest: set(action.option_strings) for action in actions if not set(action.option_strings) <= extra}
+    offered: dict[str, set[str]] = {}
+    for action in actions:
+        if not set(action.option_strings) <= extra:
+            offered.setdefault(action.dest, set()).update(action.option_strings)
     assert offered == {option.name: set(option.metadata["flags"]) for option in options_of(command)}
     assert all(flag.startswith("--") for flags in offered.values() for flag in flags)
 
@@ -314,6 +317,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "max_image_bytes": 64 << 20,
         "limit_rate": None,
         "retry_failed": False,
+        "respect_opt_out": True,
         "top_up": False,
         "max_failures": 0,
         "no_hash": False,

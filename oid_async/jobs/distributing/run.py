@@ -178,6 +178,7 @@ class DistributedRun:
             rate=self._options.rate,
             retries=retries,
             retry_failed=self._options.retry_failed,
+            respect_opt_out=self._options.respect_opt_out,
             job=self._task.job,
         )
 

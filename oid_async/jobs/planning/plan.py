@@ -95,6 +95,7 @@ class Planning:
             context.journal is None and not publishes,
             await known_bucket(context, tables, sources),
             exports_bytes(options),
+            options.respect_opt_out,
         )
         return cls(context, tables, planner)
 

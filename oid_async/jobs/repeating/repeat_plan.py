@@ -25,10 +25,10 @@ from oid_async.openimages.ids import KEY
 from oid_async.openimages.vocabulary import Source
 from oid_async.options.defaults import FLICKR_RATE
 from oid_async.options.query import NameStyle
-from oid_async.report import PASSING_KINDS, Outcome, Plan, kind_of, write_detail
+from oid_async.report import PASSING_KINDS, Outcome, Plan, write_detail
 from oid_async.select.names import NameAssigner, NameHashes, folded_hashes
 from oid_async.select.plan import PLAN_COLUMNS, clear_plan, spans
-from oid_async.select.remembered import still_failed
+from oid_async.select.remembered import remembered_end, still_failed
 from oid_async.store.disk import free_bytes, has_plain
 from oid_async.store.failure_memory import memory_text
 from oid_async.store.folder import Folder
@@ -279,6 +279,7 @@ class RepeatPlanning:
         """Mark what has failed for good in an earlier run of this repeat, at the same addresses."""
         failed = frame.filter(pl.col("Action") == "fetch", pl.col("Journalled") == "failed")
         mirror, rows = self._context.site.name, list[tuple[object, ...]]()
+        respected = self._context.options.respect_opt_out
         columns = ("ImageID", "FileName", "Subset", "OriginalURL", *AGAIN)
         for key, line, detail, asked, *fields in failed.select(KEY, "line", "Detail", "Asked", *columns).iter_rows():
             target = again_target(0, None, fields)
@@ -286,10 +287,10 @@ class RepeatPlanning:
             texts: dict[str, str] = {
                 source: memory_text(target.url(source, mirror), target.expected(source)) for source in sources
             }
-            known = still_failed(texts, detail, asked, is_cancelled=line <= last_forget)
-            if known.keys() == texts.keys():
-                last = sources[-1]
-                rows.append((key, write_detail(known), kind_of(known[last]), last, target.url(last, mirror)))
+            known = still_failed(texts, detail, asked, is_cancelled=line <= last_forget, respect_opt_out=respected)
+            if (end := remembered_end(known, sources)) is not None:
+                reason, last = end
+                rows.append((key, write_detail(known), reason, last, target.url(last, mirror)))
             elif known:
                 rows.append((key, write_detail(known), None, None, None))
         if not rows:
