@@ -7,14 +7,17 @@ from typing import Any
 import polars as pl
 import pytest
 from support.scripted import Answer, Scripted, http
-from transfer.test_faults import CVDF, IMAGE_ID, JPEG
 
 from oid_async.events import ignore
 from oid_async.http.retry import Limits
 from oid_async.jobs.download import Run
 from oid_async.options.query import Options
+from oid_async.origin.lookalike import Lookalike, with_comment
 from oid_async.report import Report
 
+IMAGE_ID = "00000000000000a1"
+CVDF = f"/open-images-dataset/train/{IMAGE_ID}.jpg"
+JPEG = with_comment(Lookalike().scenes[8][0], "tests")
 NOAI, NOINDEX = http(200, JPEG, X_Robots_Tag="noai"), http(200, JPEG, X_Robots_Tag="noindex")
 PLAIN = http(200, JPEG)
 
