@@ -83,6 +83,9 @@ class Connection:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        self._socket.close()
+
     def close(self) -> None:
         """Close it. Safe to call twice."""
         self._socket.close()

@@ -9,6 +9,7 @@ was handed out and what comes next the downloader alone decides.
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,6 +33,7 @@ _MAX_WAIT_S = 60.0
 _WINDOW = 256
 # Options of a run that ends in a folder or a report: a stream has no end.
 _NOT_STREAMED = ("format", "out", "cluster", "top_up", "report", "no_files", "traces", "voice")
+_SAMPLE = itemgetter(0)
 _STATE = ("seed", "epoch", "position", "given", "rank", "ranks", "query")
 
 
@@ -118,7 +120,8 @@ class Stream(IterableDataset):
 
     def __iter__(self) -> Iterator[Any]:
         """Return the samples of the next epoch, or from where `load_state_dict` says."""
-        return (sample for sample, _ in SampleIterator(self, self.batch_size))
+        # No generator, which would end with the first transform that raises.
+        return map(_SAMPLE, SampleIterator(self, self.batch_size))
 
     def loader(
         self, batch_size: int | None = 1, num_workers: int = 0, *, collate_fn: Any = None, **options: Any
