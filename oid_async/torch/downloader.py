@@ -46,6 +46,8 @@ class Downloader:
         self._next = Place()
         self._passes = 0
         self._pass: Pass | None = None
+        # Whether it was said since where to go on.
+        self._is_left = False
         self._turn = asyncio.Lock()
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -70,7 +72,7 @@ class Downloader:
         if asked["ask"] == "samples":
             await self._serve(Seat(*asked["seat"]), reader, writer)
         elif asked["ask"] == "go on":
-            self._seed, self._next = asked["seed"], Place(*asked["place"])
+            self._seed, self._next, self._is_left = asked["seed"], Place(*asked["place"]), True
             writer.write(frame({}))
         elif asked["ask"] == "place":
             writer.write(frame(self._place()))
@@ -79,26 +81,26 @@ class Downloader:
             writer.write(frame({"samples": feed.samples, "images": feed.count, "classes": feed.boxes.classes.names}))
 
     def _place(self) -> Head:
-        """Return the place behind all samples that were sent, of the current iteration if it is not over."""
+        """Return where it goes on: with workers, as long as they are not done, behind all that was sent to them."""
         now = self._pass
-        is_on = now is not None and not now.is_over
-        place = now.place if is_on and now is not None else self._next
+        is_on = now is not None and not now.is_over and not self._is_left
+        place = now.place if now is not None and is_on else self._next
         number = now.number if now is not None else 0
-        return {"pass": number, "is_on": is_on, "place": [place.epoch, place.position, place.given]}
+        is_ahead = now is not None and is_on and now.is_ahead
+        return {"pass": number, "is_ahead": is_ahead, "place": [place.epoch, place.position, place.given]}
 
     async def _serve(self, seat: Seat, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        feed = await asyncio.shield(self._feed)
         async with self._turn:
             if self._pass is None or not self._pass.takes(seat):
-                await self._begin(seat, feed)
+                await self._begin(seat)
         now = self._pass
         assert now is not None
-        start = now.start_place
-        writer.write(frame({"pass": now.number, "epoch": start.epoch, "classes": feed.boxes.classes.names}))
+        feed = await asyncio.shield(self._feed)
+        writer.write(frame({"pass": now.number, "epoch": now.start_place.epoch}))
         await now.serve(seat, writer, reader)
         writer.write(frame({"end": [feed.samples, now.repeats]}))
 
-    async def _begin(self, seat: Seat, feed: Feed) -> None:
+    async def _begin(self, seat: Seat) -> None:
         """Begin an iteration, of the next epoch or where a state says; one that is on stops."""
         if self._pass is not None:
             await self._pass.stop(
@@ -106,8 +108,8 @@ class Downloader:
             )
         self._passes += 1
         self._pass = Pass(self._passes, seat, self._next)
-        self._next = self._next.next_epoch
-        self._pass.start(feed, self._seed, self._settings.window)
+        self._next, self._is_left = self._next.next_epoch, False
+        self._pass.start(self._feed, self._seed, self._settings.window)
 
     async def stop(self) -> None:
         """Stop the iteration that is on."""

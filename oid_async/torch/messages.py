@@ -46,7 +46,7 @@ class DownloaderSettings:
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """Who takes samples of an iteration: worker `worker` of `workers` (0 of 1 without any), in blocks of `block`.
+    """Who takes samples of an iteration: worker `worker` of `workers` (0 of 0 without any), in blocks of `block`.
 
     `iteration` is the same for all workers of one iteration; `process` tells one worker process from the next.
     """

@@ -28,7 +28,7 @@ class _Worker:
 class Pass:
     """The samples of one epoch from a place on, for the workers of one iteration; `start` it, and `stop` it.
 
-    `place` is the one behind all samples that were sent, `is_over` says that every worker has had all of its own.
+    `place` is the one behind all samples that workers were sent, `is_over` says that each worker has had all of its.
     """
 
     def __init__(self, number: int, seat: Seat, place: Place) -> None:
@@ -37,6 +37,7 @@ class Pass:
         self.start_place = place
         self._iteration, self._block = seat.iteration, seat.block
         self._workers = [_Worker() for _ in range(max(1, seat.workers))]
+        self._has_workers = seat.workers > 0
         self._epoch: Epoch | None = None
         self._error: Exception | None = None
         self._has_ended = False
@@ -45,7 +46,7 @@ class Pass:
 
     def takes(self, seat: Seat) -> bool:
         """Return whether a worker belongs to this iteration: one that was broken off is joined by nobody."""
-        if seat.iteration != self._iteration or seat.workers > len(self._workers) or seat.block != self._block:
+        if seat.iteration != self._iteration or seat.worker >= len(self._workers) or seat.block != self._block:
             return False
         if any(worker.is_gone and not worker.has_all for worker in self._workers):
             return False
@@ -56,7 +57,12 @@ class Pass:
         """Whether every worker has had all of its samples."""
         return all(worker.has_all for worker in self._workers)
 
-    def start(self, feed: Feed, seed: int, window: int) -> None:
+    @property
+    def is_ahead(self) -> bool:
+        """Whether workers have been sent samples: how many of them the trainer has taken is not known here."""
+        return self.place != self.start_place
+
+    def start(self, feed: "asyncio.Future[Feed]", seed: int, window: int) -> None:
         """Begin to fetch and to deal."""
         self._task = asyncio.create_task(self._deal(feed, seed, window), name="oid_async.pass")
 
@@ -70,8 +76,9 @@ class Pass:
             if not self._task.cancelled():
                 self._task.exception()
 
-    async def _deal(self, feed: Feed, seed: int, window: int) -> None:
+    async def _deal(self, planned: "asyncio.Future[Feed]", seed: int, window: int) -> None:
         try:
+            feed = await asyncio.shield(planned)
             await feed.decide()
             share = await feed.share(seed, self.start_place.epoch)
             async with Epoch(feed, share, self.start_place, window=window) as self._epoch:
@@ -128,7 +135,8 @@ class Pass:
         finally:
             assert self._epoch is not None
             self._epoch.release(sample)
-        if sample.position >= self.place.position:
+        # Without workers the trainer knows better what it has taken.
+        if self._has_workers and sample.position >= self.place.position:
             self.place = Place(self.place.epoch, sample.position + 1, sample.number + 1)
 
     async def _watch(self, worker: _Worker, reader: asyncio.StreamReader) -> None:

@@ -113,7 +113,7 @@ def _seat(iterations: int, block: int) -> Seat:
     """Return who asks for the samples of a new iteration: this process, or the worker of a DataLoader that it is."""
     process, worker = os.getpid(), get_worker_info()
     if worker is None:
-        return Seat(f"{process} {iterations}", process, 0, 1, block)
+        return Seat(f"{process} {iterations}", process, 0, 0, block)
     # The same for all workers of one iteration, and for no other: torch draws a seed for each set of workers, and those
     # that persist ask in turn.
     iteration = f"{os.getppid()} {worker.seed - worker.id} {worker.num_workers} {iterations}"

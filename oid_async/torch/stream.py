@@ -211,7 +211,7 @@ class Stream(IterableDataset):
             return self._taken[1]
         if self._taken is not None and self._taken[0] == now["pass"]:
             return self._taken[1]
-        if now["is_on"]:
+        if now["is_ahead"]:
             warnings.warn(
                 "samples that workers have fetched ahead count as taken in this state_dict(), and will not be given "
                 "again; Stream.loader() makes a DataLoader with which it is exact",

@@ -50,8 +50,9 @@ class CountingOrigin:
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
-        if request.match_info["bucket"] == IMAGE_BUCKET:
-            self.asked[request.match_info["key"]] += 1
+        key = request.path.partition(f"{IMAGE_BUCKET}/")[2]
+        if key:
+            self.asked[key] += 1
             if self.is_down.is_set():
                 return web.Response(status=503)
         return await self._serve(request)

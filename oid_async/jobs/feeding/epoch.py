@@ -193,7 +193,9 @@ class Epoch:
             missing = total - self.given
             if missing <= 0:
                 return
-            again = own.filter(pl.Series(list(self._is_failed), dtype=pl.UInt8) == 0) if len(own) else self._share.others
+            again = (
+                own.filter(pl.Series(list(self._is_failed), dtype=pl.UInt8) == 0) if len(own) else self._share.others
+            )
             if not len(again):
                 self._raise_nothing()
             # Whoever goes on within the repeated ones goes on behind those that were given.

@@ -1,0 +1,122 @@
+"""A Stream goes on in the middle of an epoch where its state says, without repeats and without losses."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import streams
+from torch.utils.data import DataLoader
+
+from oid_async.errors import UsageError
+from oid_async.torch import Stream
+
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.filterwarnings("ignore:rank . of 2 has repeated"),
+]
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a mirror folder of 23 images, of which two answer 404."""
+    return streams.publish(tmp_path_factory.mktemp("mirror"))
+
+
+@pytest.fixture(scope="module")
+def ranks(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stream, Stream]]:
+    """Return two Streams of rank 1 of 2, as before and after a crash."""
+    options: Any = {"mirror": mirror, "cache_dir": tmp_path_factory.mktemp("cache"), "rank": 1, "ranks": 2}
+    with Stream(**options) as first, Stream(**options) as second:
+        yield first, second
+
+
+@pytest.fixture
+def two(ranks: tuple[Stream, Stream]) -> tuple[Stream, Stream]:
+    """Return the first one at the beginning of epoch 0, and the second one somewhere else."""
+    ranks[0].set_epoch(0)
+    ranks[1].set_epoch(7)
+    return ranks
+
+
+def batch_ids(batches: Any) -> list[str]:
+    return [target["image_id"] for _, targets in batches for target in targets]
+
+
+@pytest.mark.parametrize("taken", [0, 1, 5, 11, 12])
+def test_a_stream_goes_on_in_the_middle_of_an_epoch(two: tuple[Stream, Stream], taken: int) -> None:
+    """Whatever is taken before the state, and in its repeated end, comes never again; the epoch behind it is whole."""
+    first, second = two
+    whole = [sample[1]["image_id"] for sample in first]
+    after = [sample[1]["image_id"] for sample in first]
+    first.set_epoch(0)
+    samples = iter(first)
+    before = [next(samples)[1]["image_id"] for _ in range(taken)]
+    second.load_state_dict(first.state_dict())
+    assert second.state_dict() == first.state_dict()
+    rest = [sample[1]["image_id"] for sample in second]
+    assert before + rest == whole
+    assert [sample[1]["image_id"] for sample in second] == after
+
+
+def test_a_loader_knows_exactly_what_was_taken(two: tuple[Stream, Stream]) -> None:
+    """With workers, and another number of them afterwards: no repeats, no losses, whatever was fetched ahead."""
+    first, second = two
+    whole = batch_ids(first.loader(3))
+    first.set_epoch(0)
+    for workers, later in ((2, 0), (0, 2), (2, 1)):
+        first.set_epoch(0)
+        loader = first.loader(3, workers, **({"multiprocessing_context": "fork"} if workers else {}))
+        batches = iter(loader)
+        before = batch_ids([next(batches), next(batches)])
+        second.load_state_dict(loader.state_dict())
+        rest = batch_ids(second.loader(3, later, **({"multiprocessing_context": "fork"} if later else {})))
+        assert before + rest == whole, (workers, later)
+        assert second.state_dict()["epoch"] == 1
+        del batches
+
+
+def test_a_plain_loader_repeats_nothing_and_says_what_it_may_skip(two: tuple[Stream, Stream]) -> None:
+    """The state is behind all that workers have fetched ahead, and a warning names `loader`, which is exact."""
+    first, second = two
+    collate: Any = list
+    batches = iter(DataLoader(first, 2, num_workers=2, collate_fn=collate, multiprocessing_context="fork"))
+    before = [sample[1]["image_id"] for sample in next(batches)]
+    with pytest.warns(UserWarning, match=r"samples that workers have fetched ahead count as taken .* Stream\.loader"):
+        second.load_state_dict(first.state_dict())
+    del batches
+    assert not {*before} & {sample[1]["image_id"] for sample in second} - {*before[:1]}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ranks": 3}, "the state is of 3 ranks, this Stream is of 2"),
+        ({"query": "0"}, "the state is of another query"),
+        ({"position": -1}, "position takes a whole number from 0 on"),
+        ({"seed": "x"}, "seed takes a whole number"),
+    ],
+)
+def test_a_state_of_something_else_is_one_line(
+    two: tuple[Stream, Stream], change: dict[str, Any], message: str
+) -> None:
+    """Another number of ranks, another query, damaged values: UsageError, and the Stream stays where it was."""
+    before = two[0].state_dict()
+    with pytest.raises(UsageError, match=message) as raised:
+        two[0].load_state_dict(before | change)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(UsageError, match="no 'position'"):
+        two[0].load_state_dict({name: value for name, value in before.items() if name != "position"})
+    assert two[0].state_dict() == before
+
+
+def test_the_query_of_a_state_is_what_it_selects(mirror: Path, cache_dir: Path, two: tuple[Stream, Stream]) -> None:
+    """Another folder, cache or window is the same query; another limit is another one."""
+    state = two[0].state_dict()
+    with Stream(mirror=mirror, cache_dir=cache_dir, window=3, rank=0, ranks=2, keep_files=True) as same:
+        same.load_state_dict(state)
+    with (
+        Stream(mirror=mirror, cache_dir=cache_dir, rank=0, ranks=2, limit=5) as other,
+        pytest.raises(UsageError, match="another query"),
+    ):
+        other.load_state_dict(state)
