@@ -50,8 +50,8 @@ class FolderState:
     """The state of SAVEPATH for the plan: the journal, the names of existing files, and how to adopt a file.
 
     Final failures are `remembered_from` this line of the journal on; images that failed from line `run_from` on have
-    failed in this run, which does not request them again. `handed_out` are the keys of images that this run has handed
-    out and kept no file of.
+    failed in this run, which does not request them again. `handed_out` are the keys of images that this run has
+    planned before: one that has not failed was handed out, and no file was kept of it.
     """
 
     index: JournalIndex
@@ -127,11 +127,9 @@ class Planner:
         for number, span in enumerate(spans(keys)):
             frame = self._span(rows, state, span, summary)
             frame, adopted = names.assign(frame, self.names, state.adopt)
-            if state.handed_out is not None:
-                frame = frame.with_columns(pl.col("present") | pl.col(KEY).is_in(state.handed_out.implode()))
             summary.adopted += adopted
             summary.present_bytes += sum(outcome.bytes or 0 for outcome in adopted) if self.weighs_present else 0
-            frame = self._with_action(frame)
+            frame = self._with_action(frame, state.handed_out)
             _count(frame, self.sources, summary)
             if not self.dry:
                 part = self.folder / f"{number:05}.parquet"
@@ -216,8 +214,9 @@ class Planner:
     def _memory(self) -> FailureMemory:
         return FailureMemory(self.sources, self.mirror, self.respect_opt_out)
 
-    def _with_action(self, frame: pl.DataFrame) -> pl.DataFrame:
+    def _with_action(self, frame: pl.DataFrame, handed_out: pl.Series | None = None) -> pl.DataFrame:
         """Add the Action for each image; Reason, source and URL of those that are known to fail."""
+        is_handed_out = pl.lit(False) if handed_out is None else pl.col(KEY).is_in(handed_out.implode())
         known = frame.get_column("Known")
         ends = {text: remembered_end(parse_detail(text), self.sources) for text in known.unique().drop_nulls()}
         reasons, last = ({text: end and end[at] for text, end in ends.items()} for at in (0, 1))
@@ -235,6 +234,8 @@ class Planner:
                 .then(pl.lit("present"))
                 .when(pl.col("Reason").is_not_null())
                 .then(pl.lit("failed"))
+                .when(is_handed_out)
+                .then(pl.lit("present"))
                 .otherwise(pl.lit("fetch"))
             )
         )

@@ -1,5 +1,6 @@
 """Labels as they land: the rows and bytes that a stream hands out are those of the saved folder; no file is needed."""
 
+import asyncio
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,8 +9,13 @@ from typing import Any
 import pytest
 from support.published import tiny_jpeg
 from support.scripted import Scripted, http
+from support.slow_origin import Slow
 
 import oid_async
+from oid_async.api import runs
+from oid_async.errors import UsageError
+from oid_async.origin.lookalike import Lookalike
+from oid_async.origin.server import Origin
 from oid_async.report import Outcome
 
 KINDS = ("boxes", "masks", "relationships", "narratives", "labels", "points")
@@ -45,6 +51,12 @@ def files_of(savepath: Path) -> Mapping[str, str]:
 def left_in(savepath: Path) -> list[Path]:
     """Return the temporaries and plans that a stream has left."""
     return [path for name in ("tmp", "plan") for path in (savepath / ".oid_async" / name).rglob("*")]
+
+
+def journalled(savepath: Path) -> list[str]:
+    """Return the status in each line of the journal."""
+    lines = (savepath / ".oid_async" / "journal.tsv").read_text().splitlines()
+    return [line.split("\t")[1] for line in lines]
 
 
 async def test_a_stream_hands_out_what_the_folder_has(lookalike: Path, tmp_path: Path) -> None:
@@ -130,3 +142,94 @@ async def test_tables_of_a_users_own_have_their_rows(tmp_path: Path, twins: bool
         for outcome in some:
             assert outcome.image is not None
             assert {row["Width"] for row in outcome.boxes} <= {outcome.width}
+
+
+@pytest.mark.parametrize("keep_files", [True, False])
+async def test_a_stream_that_is_left_goes_on(tmp_path: Path, keep_files: bool) -> None:
+    """Leaving the block leaves no task and no temporary; what is there is handed out, with its labels, by the next."""
+    objects = Slow(staged=False)
+    objects.pause_s = 0.002
+    async with Origin(objects.serve) as origin:
+        query: dict[str, Any] = {
+            "mirror": origin.url,
+            "splits": ["validation"],
+            "savepath": tmp_path / "d",
+            "concurrency": 2,
+        }
+        query |= {"annotations": True, "keep_files": keep_files}
+        seen: list[Outcome] = []
+        async with oid_async.stream(**query) as outcomes:
+            async for outcome in outcomes:
+                seen.append(outcome)
+                if len(seen) == 5:
+                    break
+        assert [repr(task) for task in asyncio.all_tasks() if "oid_async." in task.get_name()] == []
+        kept = outcomes.report.downloaded if keep_files else 0
+        assert len(list((tmp_path / "d").glob("images/*"))) == kept
+        again = {outcome.image_id: outcome for outcome in await streamed(**query)}
+    assert sum(outcome.status == "present" for outcome in again.values()) == kept
+    assert len(again) == 40
+    for outcome in seen:
+        other = again[outcome.image_id]
+        assert (outcome.image, rows_of(outcome)) == (other.image, rows_of(other))
+
+
+async def test_failures_alone_are_remembered(tmp_path: Path) -> None:
+    """Without files what failed is journalled and not asked again, and is replaced; rows of it are not handed out."""
+    async with Origin(Lookalike().serve) as origin:
+        query: dict[str, Any] = {"mirror": origin.url, "splits": ["validation"], "savepath": tmp_path / "d"}
+        for _ in range(2):
+            seen = await streamed(**query, limit=30, top_up=True, annotations=True, keep_files=False)
+            failed = [outcome for outcome in seen if outcome.status == "failed"]
+            assert len(seen) == len({outcome.image_id for outcome in seen}) == 30 + len(failed)
+            assert failed
+            assert all((each.image, each.boxes) == (None, []) for each in failed)
+            assert set(journalled(tmp_path / "d")) == {"failed"}
+        assert {path.name for path in (tmp_path / "d").iterdir()} == {".oid_async", "images"}
+        assert left_in(tmp_path / "d") == []
+
+
+@pytest.mark.slow
+async def test_large_images_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bodies that go to the disk first are handed out whole, and few wait for who takes none."""
+    monkeypatch.setattr(runs, "_WAITING_BYTES", 5 << 20)
+    jpeg = tiny_jpeg("x" * 60_000)
+    bodies = {f"{n:016x}": jpeg * (80 if n % 10 == 1 else 10) for n in range(1, 41)}
+    paths = {f"/open-images-dataset/train/{n}.jpg": body for n, body in bodies.items()}
+    async with Scripted({path: [http(200, body)] for path, body in paths.items()}) as server:
+        query: dict[str, Any] = {"mirror": server.url, "kinds": ["none"], "savepath": tmp_path / "d"}
+        query["image_ids"] = [f"train/{image_id}" for image_id in bodies]
+        async with oid_async.stream(**query, keep_files=False, concurrency=4) as outcomes:
+            seen = [await anext(aiter(outcomes))]
+            await asyncio.sleep(0.3)
+            # The queue, two batches of two megabytes each, an image more in each of them.
+            assert outcomes.report.bytes < (5 + 2 * 2 + 3 * 5) << 20
+            seen += [outcome async for outcome in outcomes]
+    assert {outcome.image_id: outcome.image for outcome in seen} == bodies
+    assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"annotations": "yes"}, "annotations is True or False"),
+        ({"keep_files": 0}, "keep_files is True or False"),
+        ({"keep_files": False, "format": "coco"}, "format makes files"),
+        ({"keep_files": False, "kinds": ["narrative"], "traces": True}, "traces makes files"),
+        ({"annotations": True, "format": "webdataset", "no_files": True}, "no_files packs images"),
+        ({"annotations": True, "processes": 2}, "processes=2: a stream with annotations=True is one process"),
+    ],
+)
+def test_what_cannot_be_handed_out_is_refused(given: dict[str, Any], said: str) -> None:
+    """One line names the keyword and what to do, before anything is opened."""
+    with pytest.raises(UsageError, match=said):
+        oid_async.stream(**given)
+
+
+async def test_other_doors_hand_nothing_out() -> None:
+    """`download` and `plan` have no consumer, and an outcome of a plain stream has no rows to look at."""
+    for door in (oid_async.download, oid_async.plan):
+        with pytest.raises(UsageError, match="annotations is of oid_async"):
+            await door(annotations=True)  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match=r"outcome.boxes is of stream\(..., annotations=True\)"):
+        _ = Outcome("a", "present", "a.jpg").boxes
