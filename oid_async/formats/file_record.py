@@ -1,12 +1,18 @@
 """What is known of the files of an export while they are written: it becomes the list of the export."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import polars as pl
 
 from oid_async.dataset.export_list import LIST_SCHEMA, files_in
+from oid_async.store.disk import OPENER, write_all
 from oid_async.store.file_bytes import FileBytes
+from oid_async.store.image_check import md5_base64
+
+HashedFile = tuple[str, int, str]
+"""A file that was written: its path, bytes, MD5."""
 
 
 class FileRecord:
@@ -26,7 +32,7 @@ class FileRecord:
         """Note a file whose MD5 is known."""
         self.hashed_files([(str(path), size, md5)])
 
-    def hashed_files(self, files: Sequence[tuple[str, int, str]]) -> None:
+    def hashed_files(self, files: Sequence[HashedFile]) -> None:
         """Note files whose MD5s are known: path, bytes, MD5."""
         self._frames.append(pl.DataFrame(files, schema=LIST_SCHEMA, orient="row"))
 
@@ -48,6 +54,17 @@ class FileRecord:
             unknown.append((path, *_read(export / path)))
         read = pl.DataFrame(unknown, schema=LIST_SCHEMA, orient="row")
         return pl.concat([found.drop_nulls("bytes"), read])
+
+
+def write_hashed(path: str, body: bytes) -> HashedFile:
+    """Write a new file: of a million of them one after the other, so by the fewest calls. Raises OSError."""
+    file = OPENER(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    try:
+        if body:
+            write_all(file, body)
+    finally:
+        os.close(file)
+    return path, len(body), md5_base64(body)
 
 
 def _read(path: Path) -> tuple[int, str]:

@@ -4,9 +4,11 @@ https://huggingface.co/docs/datasets/image_dataset describes it. It cannot hold 
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar
 
+from oid_async.formats.classes import ExportClasses
 from oid_async.formats.samples import counted, samples
 from oid_async.formats.source import Span
 from oid_async.formats.writer import ExportContext
@@ -25,12 +27,11 @@ class ImageFolder:
 
     def write(self, span: Span) -> None:
         """Write a span."""
-        for sample in samples(span, self._context.source.classes):
-            split = sample.pop("split")
-            self._context.written.rows.update(counted(sample))
-            del sample["objects"]["mask"], sample["objects"]["has_box"]
-            lines = self._context.text_file(split, "metadata.jsonl")
-            lines.write(json.dumps(sample, ensure_ascii=False) + "\n")
+        calls = ((part, self._context.source.classes) for part in span.parts())
+        for text, counts in self._context.pictures.each(_lines, calls, 1):
+            self._context.written.rows.update(counts)
+            for split, lines in text.items():
+                self._context.text_file(split, "metadata.jsonl").write(lines)
         if not self._context.options.no_files:
             for (split,), images in span.images.group_by("Split", maintain_order=True):
                 self._context.pictures.place(images, self._context.folder(str(split)))
@@ -39,3 +40,15 @@ class ImageFolder:
     def finish(self) -> None:
         """Close the files."""
         self._context.files.close()
+
+
+def _lines(span: Span, classes: ExportClasses) -> tuple[dict[str, str], Counter[str]]:
+    """Return the lines of a span by split, and the number of its rows by kind."""
+    text: dict[str, list[str]] = {}
+    counts = Counter[str]()
+    for sample in samples(span, classes):
+        split = sample.pop("split")
+        counts.update(counted(sample))
+        del sample["objects"]["mask"], sample["objects"]["has_box"]
+        text.setdefault(split, []).append(json.dumps(sample, ensure_ascii=False) + "\n")
+    return {split: "".join(lines) for split, lines in text.items()}, counts

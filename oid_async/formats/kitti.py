@@ -50,7 +50,7 @@ class Kitti:
         labels = NO_LABELS if rows is None else self._labels(rows)
         images = span.images.join(labels, on="ImageID", how="left", maintain_order="left")
         for (split,), part in images.group_by("Split", maintain_order=True):
-            write_label_files(str(self._context.folder(str(split), "label_2")), part)
+            write_label_files(self._context, part, str(split), "label_2")
             if not self._context.options.no_files:
                 self._context.pictures.place(part, self._context.folder(str(split), "image_2"))
         written = 0 if rows is None else int(images.get_column("text").str.count_matches("\n").sum())

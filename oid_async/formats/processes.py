@@ -32,7 +32,7 @@ _CHUNK, _CHUNKS = 16, 3
 # Less work is done in this process: starting another takes half a second of a processor.
 _WORTH_A_POOL = 200
 # So many images without a picture to decode are as much work as one that has: a header is read, texts are made.
-IMAGES_OF_A_PICTURE = 20
+IMAGES_OF_A_PICTURE = 100
 
 
 class Pool:

@@ -39,6 +39,7 @@ FLAG_NAMES = {flag: option.removeprefix("is_") for option, flag in FLAGS.items()
 # The number of the class, from 0, in rows of boxes and masks.
 CLASS = "__class"
 SPAN_ROWS = 4096
+PART_ROWS = 256
 _ROW_GROUP = 4096
 # Why a row is left out, null for a row that is exported.
 _REASON = "__reason"
@@ -82,7 +83,14 @@ class Span:
 
     def split(self, name: str) -> "Span":
         """Return the images of one split, and their rows."""
-        images = self.images.filter(Split=name)
+        return self._of(self.images.filter(Split=name))
+
+    def parts(self, images: int = PART_ROWS) -> "Iterator[Span]":
+        """Yield so many images at a time with their rows: what a process takes of a span at once."""
+        for some in self.images.iter_slices(images):
+            yield self._of(some)
+
+    def _of(self, images: pl.DataFrame) -> "Span":
         ids = images.select("ImageID")
         rows = {
             kind: each.join(ids, on="ImageID", how="semi", maintain_order="left") for kind, each in self.rows.items()

@@ -6,11 +6,13 @@ rotation, which VOC does not know, are in elements that its readers ignore.
 http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html describes the format.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import polars as pl
 
+from oid_async.formats.file_record import HashedFile, write_hashed
 from oid_async.formats.source import CLASS, FLAG_NAMES, Span
 from oid_async.formats.texts import write_dataset_meta
 from oid_async.formats.writer import ExportContext
@@ -34,17 +36,13 @@ class Voc:
 
     def write(self, span: Span) -> None:
         """Write a span."""
-        found = _by_image(_with_pixels(span.of("bbox"))) if "bbox" in span.rows else {}
+        calls = ((part, self._names, str(self._annotations)) for part in span.parts())
         written = 0
-        for image in span.images.iter_rows(named=True):
-            stem = image["FileName"].rpartition(".")[0]
-            rows = found.get(image["ImageID"], [])
-            written += len(rows)
-            objects = "".join(map(self._object, rows))
-            about = "".join(f"  {line}\n" for line in _lines(image))
-            text = f"<annotation>\n{about}{objects}</annotation>\n"
-            (self._annotations / f"{stem}.xml").write_text(text, encoding="utf-8")
-            self._context.text_file("ImageSets", "Main", f"{image['Split']}.txt").write(f"{stem}\n")
+        for boxes, files in self._context.pictures.each(_write_documents, calls, 1):
+            written += boxes
+            self._context.pictures.record.hashed_files(files)
+        for name, split in span.images.select("FileName", "Split").iter_rows():
+            self._context.text_file("ImageSets", "Main", f"{split}.txt").write(f"{_stem(name)}\n")
         if not self._context.options.no_files:
             self._context.pictures.place(span.images, self._context.folder("JPEGImages"))
         self._context.wrote(span.images, {"bbox": written})
@@ -54,15 +52,31 @@ class Voc:
         self._context.files.close()
         write_dataset_meta(self._context.stage, map(in_xml, self._context.source.classes.names))
 
-    def _object(self, row: dict[str, Any]) -> str:
-        box = "".join(f"<{name}>{row[name]}</{name}>" for name in _PIXELS)
-        flags = {name: max(row[flag], 0) for flag, name in FLAG_NAMES.items()}
-        flags["difficult"] = flags.pop("group_of")
-        elements = "".join(f"<{name}>{value}</{name}>" for name, value in flags.items())
-        return (
-            f"  <object><name>{self._names[row[CLASS]]}</name><pose>Unspecified</pose>{elements}<bndbox>{box}</bndbox>"
-            "</object>\n"
-        )
+
+def _write_documents(span: Span, names: Sequence[str], folder: str) -> tuple[int, list[HashedFile]]:
+    """Write the documents of a span, and return the number of their boxes, and what was written."""
+    found = _by_image(_with_pixels(span.of("bbox"))) if "bbox" in span.rows else {}
+    files = []
+    for image in span.images.iter_rows(named=True):
+        objects = "".join(_object(row, names) for row in found.get(image["ImageID"], ()))
+        about = "".join(f"  {line}\n" for line in _lines(image))
+        text = f"<annotation>\n{about}{objects}</annotation>\n"
+        files.append(write_hashed(f"{folder}{os.sep}{_stem(image['FileName'])}.xml", text.encode()))
+    return sum(map(len, found.values())), files
+
+
+def _stem(file_name: str) -> str:
+    return file_name.rpartition(".")[0]
+
+
+def _object(row: dict[str, Any], names: Sequence[str]) -> str:
+    box = "".join(f"<{name}>{row[name]}</{name}>" for name in _PIXELS)
+    flags = {name: max(row[flag], 0) for flag, name in FLAG_NAMES.items()}
+    flags["difficult"] = flags.pop("group_of")
+    elements = "".join(f"<{name}>{value}</{name}>" for name, value in flags.items())
+    return (
+        f"  <object><name>{names[row[CLASS]]}</name><pose>Unspecified</pose>{elements}<bndbox>{box}</bndbox></object>\n"
+    )
 
 
 def _with_pixels(boxes: pl.DataFrame) -> pl.DataFrame:

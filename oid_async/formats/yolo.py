@@ -48,7 +48,7 @@ class Yolo:
         labels = self._labels(span, rows) if rows is not None else NO_LABELS
         images = span.images.join(labels, on="ImageID", how="left", maintain_order="left")
         for (split,), part in images.group_by("Split", maintain_order=True):
-            write_label_files(str(self._context.folder("labels", str(split))), part)
+            write_label_files(self._context, part, "labels", str(split))
             if not self._context.options.no_files:
                 self._context.pictures.place(part, self._context.folder("images", str(split)))
         written = 0 if rows is None else int(images.get_column("text").str.count_matches("\n").sum())
