@@ -8,15 +8,17 @@ cut by size.
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar
 
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from oid_async.formats.classes import ExportClasses
 from oid_async.formats.dataset_card import CARD, PARQUET, write_card
 from oid_async.formats.hub_features import Feature, parquet_features, parquet_metadata
+from oid_async.formats.mask_shapes import mask_body
 from oid_async.formats.samples import SAMPLE_KINDS, counted, samples, schema
 from oid_async.formats.source import Span
 from oid_async.formats.writer import ExportContext
@@ -28,6 +30,8 @@ _HELD_BYTES = 64 << 20
 _ROW_GROUP = 256
 # Of a file that is written as its rows come so many are handed over at once.
 _BATCH = 32
+# Rows that a process makes at once.
+_PART = 32
 # The key as Thrift's compact protocol has it: a text, of 12 bytes.
 _ARROW_KEY = b"\x18\x0cARROW:schema"
 
@@ -138,13 +142,23 @@ def _hide_arrow_types(path: Path) -> None:
 def _rows(context: ExportContext, span: Span) -> Iterator[dict[str, Any]]:
     """Yield the rows of a span, in its order, and count their annotations as written."""
     pictures = context.pictures
-    bodies = pictures.bodies(span.images)
-    for sample, body in zip(samples(span, context.source.classes), bodies, strict=True):
-        size, names = (sample["width"], sample["height"]), [name for name in sample["objects"]["mask"] if name]
-        pngs = pictures.mask_bodies([(name, *size) for name in names])
-        masks = [{"bytes": png, "path": name} for name, png in zip(names, pngs, strict=True)]
-        context.written.add_sample(sample, counted(sample))
+    calls = ((part, context.source.classes, str(pictures.masks)) for part in span.parts(_PART))
+    found = chain.from_iterable(pictures.each(_with_masks, calls, 1))
+    for (sample, masks, rows), body in zip(found, pictures.bodies(span.images), strict=True):
+        context.written.add_sample(sample["split"], sample["objects"]["category"], rows)
         yield {"image": {"bytes": body, "path": sample["file_name"]}, **sample, "masks": masks}
+
+
+def _with_masks(
+    span: Span, classes: ExportClasses, folder: str
+) -> list[tuple[dict[str, Any], list[dict[str, Any]], dict[str, int]]]:
+    """Return each sample of a span, its masks, whose files are in a folder, and the number of its rows by kind."""
+    found = []
+    for sample in samples(span, classes):
+        size, names = (sample["width"], sample["height"]), filter(None, sample["objects"]["mask"])
+        masks = [{"bytes": mask_body(os.path.join(folder, name), *size), "path": name} for name in names]
+        found.append((sample, masks, counted(sample)))
+    return found
 
 
 def _bytes_of(row: dict[str, Any]) -> int:

@@ -20,11 +20,9 @@ from oid_async.formats.file_record import FileRecord
 from oid_async.formats.mask_shapes import (
     STRIP_PIXELS,
     CropRuns,
-    MaskMap,
     brush_mask,
     crop_runs,
     mask_body,
-    mask_map,
     polygon,
     run_length,
 )
@@ -52,7 +50,7 @@ class Pictures:
     """The images and masks of a dataset, for an export. Raises InputError for a file that is missing or no picture.
 
     `record` is told which files hold the bytes that were saved. In `scratch` images wait in their smaller size; those
-    of a place are brought there a span at a time (`staging`).
+    of a place are brought there a span at a time (`staging`). `masks` is the folder of the masks.
     """
 
     def __init__(
@@ -69,7 +67,7 @@ class Pictures:
         self._smaller = scratch / "smaller"
         self._smaller.mkdir()
         self._images = dataset.image_files.folder if staging is None else staging.images
-        self._masks = dataset.masks_folder if staging is None else staging.masks
+        self.masks = dataset.masks_folder if staging is None else staging.masks
         # A staged file does not stay: a link that names it would lead nowhere.
         self._links = (os.link, os.symlink) if staging is None else (os.link,)
         self._copy = copy
@@ -113,7 +111,7 @@ class Pictures:
 
     def unreadable_masks(self, masks: Sequence[str]) -> list[str]:
         """Return the MaskPaths of those that are no pictures, or would take too much memory."""
-        found = self.each(_is_readable, ((str(self._masks / name),) for name in masks))
+        found = self.each(_is_readable, ((str(self.masks / name),) for name in masks))
         return [name for name, is_readable in zip(masks, found, strict=True) if not is_readable]
 
     def place_masks(self, masks: pl.DataFrame, target: Callable[[str], Path]) -> None:
@@ -121,9 +119,9 @@ class Pictures:
         resized = []
         for name, *size, is_smaller in masks.iter_rows():
             if is_smaller:
-                resized.append((str(self._masks / name), str(target(name)), *size))
+                resized.append((str(self.masks / name), str(target(name)), *size))
             else:
-                self._link_or_copy(str(self._masks / name), str(target(name)))
+                self._link_or_copy(str(self.masks / name), str(target(name)))
         for _ in self.each(_make_mask, resized):
             pass
 
@@ -138,29 +136,25 @@ class Pictures:
         # By this process: the way from another one takes longer than the reading.
         return (_body(*call) for call in calls)
 
-    def mask_maps(self, images: Iterable[tuple[Sequence[str | None], int, int]]) -> "Iterator[MaskMap]":
-        """Yield the masks of each image as one picture: MaskPath of each object (None: no mask), width, height."""
-        return self.each(mask_map, ((str(self._masks), *image) for image in images))
-
     def mask_bodies(self, masks: Sequence[tuple[str, int, int]]) -> Iterator[bytes]:
         """Yield masks as PNGs of these sizes in pixels."""
-        return self.each(mask_body, ((str(self._masks / name), *size) for name, *size in masks))
+        return self.each(mask_body, ((str(self.masks / name), *size) for name, *size in masks))
 
     def run_lengths(self, masks: Sequence[tuple[str, int, int]]) -> Iterator[tuple[str, int]]:
         """Yield COCO's compressed run lengths of masks (MaskPath, width, height) and their areas in pixels."""
-        return self.each(run_length, ((str(self._masks / name), *size) for name, *size in masks))
+        return self.each(run_length, ((str(self.masks / name), *size) for name, *size in masks))
 
     def crop_runs(self, masks: Sequence[tuple[str, int, int]]) -> "Iterator[CropRuns]":
         """Yield the run lengths of masks (MaskPath, width, height) within the smallest box around each."""
-        return self.each(crop_runs, ((str(self._masks / name), *size) for name, *size in masks))
+        return self.each(crop_runs, ((str(self.masks / name), *size) for name, *size in masks))
 
     def brush_masks(self, masks: Sequence[tuple[str, int, int]]) -> Iterator[bytes]:
         """Yield masks (MaskPath, width, height) as Label Studio's brush has them."""
-        return self.each(brush_mask, ((str(self._masks / name), *size) for name, *size in masks))
+        return self.each(brush_mask, ((str(self.masks / name), *size) for name, *size in masks))
 
     def polygons(self, masks: Sequence[tuple[str, int, int]]) -> Iterator[list[float]]:
         """Yield the outlines of masks: x and y alternating, fractions; empty for an empty mask."""
-        return self.each(polygon, ((str(self._masks / name), *size) for name, *size in masks))
+        return self.each(polygon, ((str(self.masks / name), *size) for name, *size in masks))
 
     def cut(self, crops: pl.DataFrame, folder: Path) -> dict[str, list[str]]:
         """Write parts of images (columns of `formats.crops`) as files below a folder, by the paths in File.

@@ -102,17 +102,13 @@ class Shards:
     def _part(self, split: str, number: int) -> Path:
         return self._folder / f"{split}-{number:06}.tar.part"
 
-    def add(self, split: str, key: str, members: Sequence[tuple[str, bytes]]) -> int:
+    def add(self, split: str, key: str, members: Sequence[tuple[str, bytes]], more: bytes = b"") -> int:
         """Write one sample into the shard of its split, or the next one if it would grow too large. Raises OSError.
 
-        Return where the bytes of its first member begin in the shard.
+        `more` are members that follow, as `member` returns them. Return where the bytes of its first member begin.
         """
-        parts: list[bytes] = []
-        for ending, body in members:
-            head = tarfile.TarInfo(f"{key}.{ending}")
-            head.size, head.mode = len(body), 0o644
-            parts += (head.tobuf(tarfile.GNU_FORMAT), body, bytes(-len(body) % _BLOCK))
-        sample = b"".join(parts)
+        parts = [part for ending, body in members for part in _member(key, ending, body)]
+        sample = b"".join((*parts, more))
         position = self._positions.setdefault(split, ShardPosition())
         if position.offset and _closed_size(position.offset + len(sample)) > self._max_bytes:
             self._close(split)
@@ -222,6 +218,17 @@ class Shards:
     def _sync(self, file: IO[Any]) -> None:
         if self._durable:
             os.fsync(file.fileno())
+
+
+def member(key: str, ending: str, body: bytes) -> bytes:
+    """Return a member of a sample as it stands in a shard."""
+    return b"".join(_member(key, ending, body))
+
+
+def _member(key: str, ending: str, body: bytes) -> tuple[bytes, bytes, bytes]:
+    head = tarfile.TarInfo(f"{key}.{ending}")
+    head.size, head.mode = len(body), 0o644
+    return head.tobuf(tarfile.GNU_FORMAT), body, bytes(-len(body) % _BLOCK)
 
 
 def open_shard(path: Path, mode: str) -> IO[bytes]:

@@ -4,21 +4,25 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import repeat
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar
 
 from oid_async.dataset.image_store import key_of
+from oid_async.formats.classes import ExportClasses
 from oid_async.formats.dataset_card import CARD, WEBDATASET, write_card
 from oid_async.formats.hub_features import Feature, webdataset_features
-from oid_async.formats.mask_shapes import MaskMap
+from oid_async.formats.mask_shapes import MaskMap, mask_map
 from oid_async.formats.samples import SAMPLE_KINDS, counted, samples
-from oid_async.formats.shards import Shards
+from oid_async.formats.shards import Shards, member
 from oid_async.formats.source import Span
 from oid_async.formats.writer import ExportContext
 from oid_async.openimages.kinds import KindName
 
 # Samples between two notes: at most so many are written twice after a kill.
 _BATCH = 32
+# Samples that a process makes at once.
+_PART = 32
 
 
 class WebDataset:
@@ -83,30 +87,51 @@ def objects_of(note: Sequence[Sequence[Any]]) -> Counter[tuple[str, str]]:
     return Counter({(split, name): count for split, name, count in note})
 
 
+@dataclass(frozen=True, slots=True)
+class PackedSample:
+    """A sample without its image: `members` are its other files as a shard holds them, `rows` counts by kind."""
+
+    split: str
+    image_id: str
+    file_name: str
+    categories: list[str]
+    rows: dict[str, int]
+    members: bytes
+
+
 def pack(context: ExportContext, span: Span, shards: Shards) -> Iterator[tuple[str, int]]:
     """Write the samples of a span into shards, and count their rows as written.
 
     Yield the FileName of each image, and where its bytes begin in the shard.
     """
-    found = list(samples(span, context.source.classes))
-    bodies = context.pictures.bodies(span.images)
-    masks: Iterator[MaskMap | None] = repeat(None)
-    if "segmentation" in context.source.kinds:
-        masks = context.pictures.mask_maps(
-            (sample["objects"]["mask"], sample["width"], sample["height"]) for sample in found
-        )
-    for sample, body, mask in zip(found, bodies, masks, strict=False):
-        begin = shards.add(sample["split"], key_of(sample["image_id"]), _members(sample, body, mask))
-        context.written.add_sample(sample, counted(sample))
-        yield sample["file_name"], begin
+    pictures = context.pictures
+    masks = str(pictures.masks) if "segmentation" in context.source.kinds else None
+    calls = ((part, context.source.classes, masks) for part in span.parts(_PART))
+    found = chain.from_iterable(pictures.each(_packed, calls, 1))
+    for sample, body in zip(found, pictures.bodies(span.images), strict=True):
+        begin = shards.add(sample.split, key_of(sample.image_id), [("jpg", body)], sample.members)
+        context.written.add_sample(sample.split, sample.categories, sample.rows)
+        yield sample.file_name, begin
 
 
-def _members(sample: dict[str, Any], body: bytes, masks: MaskMap | None) -> list[tuple[str, bytes]]:
-    """Return the members of one sample. The datasets library requires that all samples have the same ones."""
+def _packed(span: Span, classes: ExportClasses, masks: str | None) -> list[PackedSample]:
+    """Return the samples of a span; `masks` is the folder of their masks, None for an export without."""
+    found = []
+    for sample in samples(span, classes):
+        categories, rows, names = sample["objects"]["category"], counted(sample), sample["objects"]["mask"]
+        drawn = None if masks is None else mask_map(masks, names, sample["width"], sample["height"])
+        members = b"".join(member(key_of(sample["image_id"]), *each) for each in _members(sample, drawn))
+        about = (sample["split"], sample["image_id"], sample["file_name"])
+        found.append(PackedSample(*about, categories, rows, members))
+    return found
+
+
+def _members(sample: dict[str, Any], masks: MaskMap | None) -> list[tuple[str, bytes]]:
+    """Return the members of a sample but its image. The datasets library requires that all samples have the same."""
     objects = {name: values for name, values in sample["objects"].items() if name not in ("mask", "has_box")}
     if masks is not None:
         size = [sample["height"], sample["width"]]
         packed = [None if counts is None else {"size": size, "counts": counts} for counts in masks.run_lengths]
         objects["segmentation"] = packed
     text = json.dumps(sample | {"objects": objects}, ensure_ascii=False).encode()
-    return [("jpg", body), ("json", text), *([("png", masks.png)] if masks is not None else [])]
+    return [("json", text), *([("png", masks.png)] if masks is not None else [])]

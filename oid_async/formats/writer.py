@@ -1,11 +1,11 @@
 """The two methods of the writer of a format (FormatWriter), and what it is given (ExportContext)."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, ClassVar, Protocol
+from typing import IO, ClassVar, Protocol
 
 import polars as pl
 
@@ -25,10 +25,10 @@ class Written:
     rows: Counter[str] = field(default_factory=Counter)
     objects: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    def add_sample(self, sample: Mapping[str, Any], rows: Mapping[str, int]) -> None:
-        """Count a sample with so many rows of each kind."""
+    def add_sample(self, split: str, categories: Iterable[str], rows: Mapping[str, int]) -> None:
+        """Count a sample of a split with the class names of its objects, and so many rows of each kind."""
         self.rows.update(rows)
-        self.objects.update((sample["split"], name) for name in sample["objects"]["category"])
+        self.objects.update((split, name) for name in categories)
 
 
 @dataclass(frozen=True, slots=True)
