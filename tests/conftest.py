@@ -55,6 +55,24 @@ def datumaro(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return reader_python(tmp_path_factory.mktemp("datumaro"), "datumaro==1.13.12", "cvat-sdk[masks]==2.80.0")
 
 
+@pytest.fixture(scope="session")
+def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the Python of an environment with Label Studio's SDK, whose converter reads tasks."""
+    return reader_python(tmp_path_factory.mktemp("label_studio"), "label-studio-sdk==2.1.2")
+
+
+@pytest.fixture(scope="session")
+def tensorflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the Python of an environment with TensorFlow, 1 GB of it, and tfrecord."""
+    return reader_python(tmp_path_factory.mktemp("tensorflow"), "tensorflow-cpu==2.21.0", "tfrecord==1.14.6")
+
+
+@pytest.fixture(scope="session")
+def imagefolder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the Python of an environment with datasets, which loads folders of pictures."""
+    return reader_python(tmp_path_factory.mktemp("imagefolder"), "datasets>=5.2", "Pillow")
+
+
 _buckets = itertools.count()
 
 
