@@ -12,8 +12,9 @@ A tag or a point of a class that is not there, or of which people were unsure, h
 """
 
 import csv
+import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import polars as pl
 
@@ -23,6 +24,7 @@ from oid_async.formats.writer import ExportContext
 from oid_async.formats.xml_text import attribute_text, in_xml
 from oid_async.openimages.catalogue_tables import VOTES
 from oid_async.openimages.kinds import KindName
+from oid_async.store.changes import CHANGES
 
 _YES, _NO = "yes", "no"
 # CVAT has an attribute of its own for this flag.
@@ -43,6 +45,7 @@ _ABOUT = {
     "landing_url": "OriginalLandingURL",
     "original_url": "OriginalURL",
     "rotation": "Rotation",
+    "changes": CHANGES,
 }
 
 
@@ -50,7 +53,7 @@ class Cvat:
     """Writes the one file image by image."""
 
     kinds: ClassVar[Sequence[KindName]] = ("bbox", "segmentation", "label", "point")
-    names: ClassVar[Sequence[str]] = (r"annotations\.xml", r"labels\.csv", r"ATTRIBUTION\.csv")
+    names: ClassVar[Sequence[str]] = (r"annotations\.xml", r"labels\.(?:csv|json)", r"ATTRIBUTION\.csv")
     names_by_image: ClassVar[Sequence[str]] = (r"images/{split}/[^/]+\.(?i:jpg)",)
 
     def __init__(self, context: ExportContext) -> None:
@@ -94,6 +97,9 @@ class Cvat:
             writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
             writer.writerow(("label", "name", "answer", "mid"))
             writer.writerows(self._labels.known.select("label", "name", "answer", "mid").iter_rows())
+        labels = self._labels.known.select("label", "attributes").iter_rows()
+        text = json.dumps([{"name": label, "attributes": list(map(_declaration, each))} for label, each in labels])
+        (self._context.stage / "labels.json").write_text(f"{text}\n", encoding="utf-8")
 
     def _head(self) -> Iterator[str]:
         """Yield what stands before the images."""
@@ -269,15 +275,22 @@ def _distinct(texts: Iterable[str]) -> list[str]:
     return list(found)
 
 
+def _declaration(name: str) -> dict[str, Any]:
+    """Return an attribute as CVAT declares it: a flag is chosen of a list, all else is text."""
+    is_flag = name in _FLAGS.values()
+    return {
+        "name": name,
+        "mutable": False,
+        "input_type": "select" if is_flag else "text",
+        "default_value": _STATES[-1] if is_flag else "",
+        "values": list(_STATES.values()) if is_flag else [],
+    }
+
+
 def _declared(name: str) -> str:
-    """Return the declaration of an attribute: a flag is chosen of a list, all else is text."""
-    kind, default, values = "text", "", ""
-    if name in _FLAGS.values():
-        kind, default, values = "select", "unknown", "\n".join(_STATES.values())
-    return (
-        f"<attribute><name>{name}</name><mutable>False</mutable><input_type>{kind}</input_type>"
-        f"<default_value>{default}</default_value><values>{values}</values></attribute>"
-    )
+    """Return the declaration of an attribute in the file."""
+    elements = _declaration(name) | {"values": "\n".join(_declaration(name)["values"])}
+    return f"<attribute>{''.join(f'<{each}>{value}</{each}>' for each, value in elements.items())}</attribute>"
 
 
 def _pixels(side: str, size: str) -> pl.Expr:

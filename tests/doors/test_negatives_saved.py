@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,12 @@ async def test_every_format_keeps_images_without_boxes(mirror: Path, tmp_path: P
     assert [each["role"] for each in coco["images"]] == ["selected", "selected", "negative", "negative"]
     assert "<object>" not in (out / "voc/Annotations/3_o.xml").read_text()
     assert (out / "voc/ImageSets/Main/train.txt").read_text().split() == ["1_o", "2_o", "3_o", "4_o"]
+    assert [(out / f"kitti/train/label_2/{place}_o.txt").stat().st_size > 0 for place in (1, 2, 3, 4)] == [1, 1, 0, 0]
+    images = ET.parse(out / "cvat/annotations.xml").getroot().findall("image")
+    assert {
+        each.get("open_images_id"): each.get("verified_absent", "").split() for each in images if not len(each)
+    } == NEGATIVES
+    assert [each.get("role") for each in images] == ["selected", "selected", "negative", "negative"]
     rows = pl.read_parquet(out / "parquet/train-00000.parquet").filter(role="negative")
     assert dict(rows.select("image_id", "verified_absent").iter_rows()) == NEGATIVES
     lines = map(json.loads, (out / "imagefolder/train/metadata.jsonl").read_text().splitlines())

@@ -1,6 +1,7 @@
 """CVAT's annotations.xml, read back with Python's own parser and held against the saved tables."""
 
 import asyncio
+import json
 import xml.etree.ElementTree as ET
 from collections import Counter
 from itertools import cycle
@@ -101,6 +102,8 @@ def test_cvat_declares_what_it_uses(out: Path) -> None:
     assert list(declared)[: len(ODD_NAMES)] == list(ODD_NAMES.values())
     for shape in (*root.iter("box"), *root.iter("mask"), *root.iter("tag"), *root.iter("points")):
         assert set(inside(shape)) <= declared[shape.get("label")]
+    listed = json.loads((out / "labels.json").read_text(encoding="utf-8"))
+    assert {each["name"]: {inner["name"] for inner in each["attributes"]} for each in listed} == declared
     subsets = root.findtext("meta/project/subsets", "").split("\n")
     assert subsets == [each.text for each in root.iter("subset")] == ["train", "validation", "test"]
 

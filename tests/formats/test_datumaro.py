@@ -62,6 +62,15 @@ for image in ET.parse(sys.argv[1]).getroot().iter("image"):
         found.setdefault(image.get("name"), []).append(hashlib.md5(drawn.astype("uint8").tobytes()).hexdigest())
 print(json.dumps(found))
 """
+LABELS = """
+import json, sys
+from cvat_sdk import models
+
+task = models.TaskWriteRequest(name="images", labels=json.load(open(sys.argv[1], encoding="utf-8")))
+kinds = {each.input_type.value for label in task.labels for each in label.attributes}
+assert kinds <= {"select", "text"}, kinds
+print(json.dumps([label.name for label in task.labels]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +189,13 @@ def test_cvats_own_decoder_draws_the_masks(datumaro: Path, folders: Path, name: 
     found = {image: Counter(masks) for image, masks in answer(datumaro, DECODE, f"{out}/annotations.xml").items()}
     assert found == drawn_masks(path)
     assert sum(map(len, found.values())) > 0
+
+
+@pytest.mark.parametrize("name", ["demo", "odd"])
+def test_cvats_sdk_takes_the_labels(datumaro: Path, folders: Path, name: str) -> None:
+    """labels.json is what a request for a task may hold, with every label."""
+    out = Path(asyncio.run(oid_async.export(savepath=saved(folders, name), format="cvat", no_files=True)).out)
+    assert answer(datumaro, LABELS, out / "labels.json") == [row["label"] for row in read_csv(out / "labels.csv")]
 
 
 @pytest.mark.parametrize("form", ["kitti", "cvat"])
