@@ -14,6 +14,7 @@ from support.slow_origin import Slow
 import oid_async
 from oid_async.api import runs
 from oid_async.errors import UsageError
+from oid_async.jobs import landed_rows
 from oid_async.origin.lookalike import Lookalike
 from oid_async.origin.server import Origin
 from oid_async.report import Outcome
@@ -123,8 +124,12 @@ OWN = {"label": "classes", "annotation": "boxes", "image_url": "images"}
 
 
 @pytest.mark.parametrize("twins", [False, True], ids=["own-ids", "twins"])
-async def test_tables_of_a_users_own_have_their_rows(tmp_path: Path, twins: bool) -> None:
-    """Ids of any form, one id in two splits, columns of a user's own and images without rows are as in the folder."""
+async def test_tables_of_a_users_own_have_their_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, twins: bool
+) -> None:
+    """Ids of any form, one id in two splits, own columns: as in the folder, however few rows are held."""
+    monkeypatch.setattr(landed_rows, "SLICE_IMAGES", 1)
+    monkeypatch.setattr(landed_rows, "_MOST_HELD", 1)
     paths = {
         f"/{split}/{n}.jpg": tiny_jpeg(split, 8 * n + 8, 8) for n, split in enumerate(("validation", "train", "train"))
     }
