@@ -70,7 +70,7 @@ class Downloader:
 
     async def _answer(self, asked: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if asked["ask"] == "samples":
-            await self._serve(Seat(*asked["seat"]), reader, writer)
+            await self._serve(Seat.of(asked["seat"]), reader, writer)
         elif asked["ask"] == "go on":
             self._seed, self._next, self._is_left = asked["seed"], Place(*asked["place"]), True
             writer.write(frame({}))
@@ -93,6 +93,8 @@ class Downloader:
         async with self._turn:
             if self._pass is None or not self._pass.takes(seat):
                 await self._begin(seat)
+            assert self._pass is not None
+            self._pass.join(seat)
         now = self._pass
         assert now is not None
         feed = await asyncio.shield(self._feed)
@@ -107,8 +109,8 @@ class Downloader:
                 UsageError("another iteration over this Stream has begun, which ended this one: use one at a time")
             )
         self._passes += 1
-        self._pass = Pass(self._passes, seat, self._next)
-        self._next, self._is_left = self._next.next_epoch, False
+        self._pass = Pass(self._passes, seat, seat.start or self._next)
+        self._next, self._is_left = self._pass.start_place.next_epoch, False
         self._pass.start(self._feed, self._seed, self._settings.window)
 
     async def stop(self) -> None:

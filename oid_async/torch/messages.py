@@ -12,8 +12,9 @@ import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+from oid_async.jobs.feeding.places import Place
 from oid_async.options.query import Options
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class DownloaderSettings:
 class Seat:
     """Who takes samples of an iteration: worker `worker` of `workers` (0 of 0 without any), in blocks of `block`.
 
-    `iteration` is the same for all workers of one iteration; `process` tells one worker process from the next.
+    `iteration` is the same for all workers of one iteration; `process` tells one worker process from the next. `start`
+    is where a worker goes on that has a state of its own; then all of them have.
     """
 
     iteration: str
@@ -56,10 +58,19 @@ class Seat:
     worker: int
     workers: int
     block: int
+    start: Place | None
 
     def as_json(self) -> Head:
         """Return the question for its samples."""
-        return {"ask": "samples", "seat": [self.iteration, self.process, self.worker, self.workers, self.block]}
+        start = None if self.start is None else [self.start.epoch, self.start.position, self.start.given]
+        seat = [self.iteration, self.process, self.worker, self.workers, self.block, start]
+        return {"ask": "samples", "seat": seat}
+
+    @classmethod
+    def of(cls, seat: list[Any]) -> Self:
+        """Return the seat of a question."""
+        iteration, process, worker, workers, block, start = seat
+        return cls(iteration, process, worker, workers, block, None if start is None else Place(*start))
 
 
 def question(head: Head) -> bytes:

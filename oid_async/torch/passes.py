@@ -40,6 +40,7 @@ class Pass:
         self._has_workers = seat.workers > 0
         self._epoch: Epoch | None = None
         self._error: Exception | None = None
+        self._may_begin = asyncio.Event()
         self._has_ended = False
         self.repeats = 0
         self._task: asyncio.Task[None] | None = None
@@ -51,6 +52,14 @@ class Pass:
         if any(worker.is_gone and not worker.has_all for worker in self._workers):
             return False
         return self._workers[seat.worker].process is None
+
+    def join(self, seat: Seat) -> None:
+        """Take in a worker. Where they have states of their own, the one furthest behind says where to begin."""
+        self._workers[seat.worker].process = seat.process
+        if seat.start is not None and seat.start.position < self.start_place.position:
+            self.place = self.start_place = seat.start
+        if seat.start is None or all(worker.process is not None for worker in self._workers):
+            self._may_begin.set()
 
     @property
     def is_over(self) -> bool:
@@ -79,6 +88,7 @@ class Pass:
     async def _deal(self, planned: "asyncio.Future[Feed]", seed: int, window: int) -> None:
         try:
             feed = await asyncio.shield(planned)
+            await self._may_begin.wait()
             await feed.decide()
             share = await feed.share(seed, self.start_place.epoch)
             async with Epoch(feed, share, self.start_place, window=window) as self._epoch:
@@ -107,7 +117,6 @@ class Pass:
     async def serve(self, seat: Seat, writer: asyncio.StreamWriter, reader: asyncio.StreamReader) -> None:
         """Send a worker its samples until they are all sent, or it has gone. Raises the error of the iteration."""
         worker = self._workers[seat.worker]
-        worker.process = seat.process
         watching = asyncio.create_task(self._watch(worker, reader))
         try:
             while not worker.is_gone:

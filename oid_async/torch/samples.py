@@ -3,15 +3,17 @@
 import os
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
+import torch
 from torch.utils.data import get_worker_info
 
 from oid_async.errors import InputError
 from oid_async.jobs.feeding.places import Place
-from oid_async.torch.connection import Connection, StreamInputError
+from oid_async.torch.connection import Connection
 from oid_async.torch.messages import Seat, box_bytes
 from oid_async.torch.targets import decoded, have_place, make_target, size_of
 
@@ -24,6 +26,11 @@ class SampleSource(Protocol):
     transform: Transform | None
     rank: int
     ranks: int
+
+    @property
+    def worker_place(self) -> Place | None:
+        """Where a worker goes on that was given a state of its own."""
+        ...
 
     @property
     def address(self) -> str:
@@ -39,61 +46,95 @@ class SampleSource(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """A sample as it was received."""
+
+    body: bytearray
+    position: int
+    number: int
+    image_id: str
+    boxes: int
+    file: str | None
+
+    def image(self) -> torch.Tensor:
+        """Return the pixels. Raises InputError."""
+        jpeg = _read(self.file) if self.file is not None else bytes(memoryview(self.body)[box_bytes(self.boxes)[-1] :])
+        return decoded(jpeg, self.image_id)
+
+    def target(self, image: torch.Tensor) -> dict[str, Any]:
+        """Return the boxes that have a place in the image, and what they are."""
+        sides_end, labels_end, _ = box_bytes(self.boxes)
+        sides = np.frombuffer(self.body, np.float64, self.boxes * 4).reshape(-1, 4)
+        labels = np.frombuffer(self.body, np.int64, self.boxes, sides_end)
+        groups = np.frombuffer(self.body, np.uint8, self.boxes, labels_end)
+        kept = have_place(sides)
+        return make_target(self.image_id, size_of(image), sides[kept], labels[kept], groups[kept])
+
+
 class SampleIterator:
     """The samples of one iteration, each with (number of the iteration, place behind it).
 
-    It goes on behind a sample whose transform has raised.
+    It goes on behind a sample whose transform has raised. An image that cannot be decoded is left out with a warning;
+    of several ranks, which must give as many, another sample comes twice in its place.
     """
 
     def __init__(self, stream: SampleSource, block: int) -> None:
         self._stream = stream
-        self._is_worker = get_worker_info() is not None
-        self._connection = Connection(stream.address, _seat(stream.next_iteration(), block).as_json())
+        self._start = stream.worker_place
+        self._connection = Connection(stream.address, _seat(stream.next_iteration(), block, self._start).as_json())
         self._number: int | None = None
         self._epoch = 0
         self._has_ended = False
+        self._good: _Content | None = None
+        self._owed = 0
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> tuple[Any, tuple[int, Place]]:
-        if self._has_ended:
-            raise StopIteration
-        if self._number is None:
-            begun = self._connection.receive()[0]
-            self._number, self._epoch = begun["pass"], begun["epoch"]
-        head, body = self._connection.receive()
-        if "end" in head:
-            self._end(*head["end"])
-            raise StopIteration
-        position, number, *fields = head["sample"]
-        taken = self._number, Place(self._epoch, position + 1, number + 1)
-        sample = self._sample(body, *fields)
-        if not self._is_worker:
+        while (content := self._next()) is not None:
+            try:
+                image = content.image()
+            except InputError as error:
+                self._leave_out(error)
+                continue
+            self._good = content
+            transform, target = self._stream.transform, content.target(image)
+            assert self._number is not None
+            taken = self._number, Place(self._epoch, content.position + 1, content.number + 1)
             self._stream.note_taken(*taken)
-        return sample, taken
+            return (image, target) if transform is None else transform(image, target), taken
+        raise StopIteration
 
-    def _sample(self, body: bytearray, image_id: str, boxes: int, file: str | None) -> Any:
-        sides_end, labels_end, end = box_bytes(boxes)
-        sides = np.frombuffer(body, np.float64, boxes * 4).reshape(-1, 4)
-        labels = np.frombuffer(body, np.int64, boxes, sides_end)
-        groups = np.frombuffer(body, np.uint8, boxes, labels_end)
-        try:
-            image = decoded(_read(file) if file is not None else bytes(memoryview(body)[end:]), image_id)
-        except InputError as error:
-            raise StreamInputError(str(error)) from error
-        kept = have_place(sides)
-        target = make_target(image_id, size_of(image), sides[kept], labels[kept], groups[kept])
-        transform = self._stream.transform
-        return (image, target) if transform is None else transform(image, target)
+    def _next(self) -> "_Content | None":
+        """Return the content of the next sample, None at the end."""
+        if self._owed and self._good is not None:
+            self._owed -= 1
+            return self._good
+        while not self._has_ended:
+            if self._number is None:
+                begun = self._connection.receive()[0]
+                self._number, self._epoch = begun["pass"], begun["epoch"]
+            head, body = self._connection.receive()
+            if "end" in head:
+                self._end(*head["end"])
+            elif self._start is None or head["sample"][0] >= self._start.position:
+                return _Content(body, *head["sample"])
+        return None
+
+    def _leave_out(self, error: InputError) -> None:
+        """Say that an image is left out; the number of samples stays."""
+        if self._stream.ranks > 1:
+            self._owed += 1
+        warnings.warn(f"{error}: it is left out", stacklevel=4)
 
     def _end(self, samples: int, repeats: int) -> None:
         self._has_ended = True
         self._connection.close()
         stream, worker = self._stream, get_worker_info()
         assert self._number is not None
-        if worker is None:
-            stream.note_taken(self._number, Place(self._epoch).next_epoch)
+        stream.note_taken(self._number, Place(self._epoch).next_epoch)
         if repeats and (worker is None or worker.id == 0):
             warnings.warn(
                 f"rank {stream.rank} of {stream.ranks} has repeated {repeats} of its images at the end of epoch "
@@ -109,12 +150,12 @@ def _read(file: str) -> bytes:
         raise InputError(f"{file}: cannot be read ({error.strerror or error})") from error
 
 
-def _seat(iterations: int, block: int) -> Seat:
+def _seat(iterations: int, block: int, start: Place | None) -> Seat:
     """Return who asks for the samples of a new iteration: this process, or the worker of a DataLoader that it is."""
     process, worker = os.getpid(), get_worker_info()
     if worker is None:
-        return Seat(f"{process} {iterations}", process, 0, 0, block)
+        return Seat(f"{process} {iterations}", process, 0, 0, block, None)
     # The same for all workers of one iteration, and for no other: torch draws a seed for each set of workers, and those
     # that persist ask in turn.
     iteration = f"{os.getppid()} {worker.seed - worker.id} {worker.num_workers} {iterations}"
-    return Seat(iteration, process, worker.id, worker.num_workers, block)
+    return Seat(iteration, process, worker.id, worker.num_workers, block, start)

@@ -13,7 +13,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Self
 
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from oid_async.dataset.query_digest import query_digest
 from oid_async.errors import OidError, UsageError
@@ -98,6 +98,7 @@ class Stream(IterableDataset):
         self._iterations = 0
         # What this process knows to have been taken: the number of the iteration, and the place behind it.
         self._taken: tuple[int, Place] | None = None
+        self._worker_place: Place | None = None
 
     # What it has.
 
@@ -164,8 +165,14 @@ class Stream(IterableDataset):
             )
         if state["query"] != self._digest:
             raise UsageError("the state is of another query: make the Stream with the same one, or begin anew")
-        self._seed = _counted("seed", state["seed"], least=None)
-        self._go_on(Place(*(_counted(name, state[name], least=0) for name in ("epoch", "position", "given"))))
+        seed = _counted("seed", state["seed"], least=None)
+        place = Place(*(_counted(name, state[name], least=0) for name in ("epoch", "position", "given")))
+        self._seed = seed
+        if get_worker_info() is None:
+            self._go_on(place)
+        else:
+            self._worker_place = place
+            self._taken = None
 
     def close(self) -> None:
         """End the downloader, and what it has in temporary folders. Safe to call twice."""
@@ -192,6 +199,12 @@ class Stream(IterableDataset):
         return self._iterations
 
     @property
+    def worker_place(self) -> Place | None:
+        """Where a worker goes on that was given a state of its own, as torchdata's StatefulDataLoader does it, once."""
+        place, self._worker_place = self._worker_place, None
+        return place
+
+    @property
     def address(self) -> str:
         """Where the downloader listens."""
         return self._address
@@ -202,6 +215,9 @@ class Stream(IterableDataset):
         self._taken = None
 
     def _place(self) -> Place:
+        own = self._worker_place if self._worker_place is not None or self._taken is None else self._taken[1]
+        if own is not None and get_worker_info() is not None:
+            return own
         try:
             now = ask(self._address, {"ask": "place"})
         except OidError:

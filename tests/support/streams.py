@@ -40,6 +40,14 @@ def publish(root: Path) -> Path:
     return Dataset(_CLASSES, images, boxes).publish(root)
 
 
+def break_image(root: Path, number: int) -> None:
+    """Give an image a table that no decoder takes, behind a header that says nothing of it."""
+    path = root / IMAGE_BUCKET / "train" / f"{image_id(number)}.jpg"
+    body = bytearray(path.read_bytes())
+    body[body.index(b"\xff\xc4") + 5] = 0xFF
+    path.write_bytes(body)
+
+
 class CountingOrigin:
     """A mirror folder that counts the requests for images, by key, and can make the images of some keys wait."""
 

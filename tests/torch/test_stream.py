@@ -225,6 +225,26 @@ def test_images_that_are_kept_are_read_in_later_epochs(options: dict[str, Any], 
     assert not list((tmp_path / "none" / "rank-1-of-2" / "images").iterdir())
 
 
+@pytest.mark.filterwarnings("ignore:rank . of 2 has repeated")
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_an_image_that_cannot_be_decoded_is_left_out_with_a_warning(
+    tmp_path: Path, cache_dir: Path, ranks: int
+) -> None:
+    """A single rank has one sample less; one of several gives another one twice, so that all have as many."""
+    mirror = streams.publish(tmp_path)
+    numbers = range(3, streams.IMAGES + 1)
+    broken = [number for number in numbers if number % 3 == 0]
+    for number in broken:
+        streams.break_image(mirror, number)
+    found = []
+    for rank in range(ranks):
+        with Stream(mirror=mirror, cache_dir=cache_dir, rank=rank, ranks=ranks) as stream:
+            with pytest.warns(UserWarning, match=r"[0-9a-f]{16}: it cannot be decoded .* left out"):
+                found.append(ids(stream))
+            assert len(found[-1]) == (streams.THERE - len(broken) if ranks == 1 else 12)
+    assert {each for some in found for each in some} == {streams.image_id(each) for each in numbers if each % 3}
+
+
 def test_two_streams_in_one_process(options: dict[str, Any]) -> None:
     """Each has a downloader of its own, and they may be read in turn."""
     with Stream(**options) as first, Stream(seed=3, **options) as second:

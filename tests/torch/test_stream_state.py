@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from support import streams
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from oid_async.errors import UsageError
 from oid_async.torch import Stream
@@ -86,6 +86,38 @@ def test_a_plain_loader_repeats_nothing_and_says_what_it_may_skip(two: tuple[Str
         second.load_state_dict(first.state_dict())
     del batches
     assert not {*before} & {sample[1]["image_id"] for sample in second} - {*before[:1]}
+
+
+class _EachWorkersState(IterableDataset):  # type: ignore[type-arg]
+    """What torchdata's StatefulDataLoader does: in each worker it takes a state behind a sample, and gives it back."""
+
+    def __init__(self, stream: Stream, states: list[dict[str, Any]]) -> None:
+        self.stream = stream
+        self.states = states
+
+    def __iter__(self) -> Iterator[Any]:
+        worker = get_worker_info()
+        assert worker is not None
+        if self.states:
+            self.stream.load_state_dict(self.states[worker.id])
+        for _, target in self.stream:
+            yield target["image_id"], self.stream.state_dict()
+
+
+def test_states_of_workers_go_on_where_each_of_them_was(two: tuple[Stream, Stream]) -> None:
+    """Each worker's own state, of another moment, is taken: no repeats, no losses."""
+    first, second = two
+    whole = [sample[1]["image_id"] for sample in first]
+    first.set_epoch(0)
+    options: Any = {"num_workers": 2, "multiprocessing_context": "fork", "batch_size": None}
+    samples = iter(DataLoader(_EachWorkersState(first, []), **options))
+    before = [next(samples) for _ in range(5)]
+    del samples
+    states = [before[4][1], before[3][1]]
+    after = list(DataLoader(_EachWorkersState(second, states), **options))
+    assert sorted(image_id for image_id, _ in (*before, *after)) == sorted(whole)
+    assert [sample[1]["image_id"] for sample in second] != whole
+    assert second.state_dict()["epoch"] == 2
 
 
 @pytest.mark.parametrize(
