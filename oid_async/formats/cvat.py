@@ -75,7 +75,7 @@ class Cvat:
             lines.append(self._shapes(rows))
         if "label" in span.rows:
             counts["label"] = len(span.rows["label"])
-            lines.append(self._tags(span.rows["label"]))
+            lines.append(self._tags(span.of("label")))
         if "point" in span.rows:
             counts["point"] = len(span.rows["point"])
             lines.append(self._points(span.of("point")))
@@ -145,7 +145,7 @@ class Cvat:
         flags = dict(zip(FLAG_NAMES, state, strict=True))
         common = [
             _attribute("label", pl.col("__label"), is_escaped=True),
-            pl.lit(' source="manual"'),
+            pl.lit(' source="file"'),
             _attribute("occluded", flags[_OCCLUDED].clip(0, 1)),
         ]
         ends = [pl.lit(' z_order="0"'), _attribute("group_id", pl.col("__group"))]
@@ -185,7 +185,9 @@ class Cvat:
         start = [
             pl.lit("    <tag"),
             _attribute("label", pl.col("__label"), is_escaped=True),
-            pl.lit(' source="manual"'),
+            pl.lit(' source="file"'),
+            # Without it CVAT's reader of projects forgets the image's.
+            _attribute("subset", pl.col("Split")),
         ]
         return self._elements(named, start, _TAG_ATTRIBUTES, "tag")
 
@@ -195,7 +197,7 @@ class Cvat:
         start = [
             pl.lit("    <points"),
             _attribute("label", pl.col("__label"), is_escaped=True),
-            pl.lit(' source="manual" occluded="0"'),
+            pl.lit(' source="file" occluded="0"'),
             _attribute("points", xy),
             pl.lit(' z_order="0"'),
         ]

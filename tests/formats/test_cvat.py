@@ -135,6 +135,7 @@ def test_cvat_tags_and_points_of_what_is_not_there(odd: Path, out: Path) -> None
     image = next(image for image in images_of(out).values() if image.get("open_images_id") == TWIN)
     labels = {row["label"]: (row["answer"], row["name"]) for row in read_csv(out / "labels.csv")}
     rows = read_csv(odd / "label" / "labels.csv")
+    assert {tag.get("subset") for tag in image.findall("tag")} == {image.get("subset")}
     tags = [(*labels[tag.attrib["label"]], inside(tag)["confidence"]) for tag in image.findall("tag")]
     assert tags == [("yes" if row["Confidence"] == "1" else "no", row["Category"], row["Confidence"]) for row in rows]
     rows = read_csv(odd / "point" / "points.csv")
