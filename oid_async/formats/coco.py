@@ -20,6 +20,7 @@ from oid_async.formats.source import CLASS, FLAG_NAMES, Span, count_objects, obj
 from oid_async.formats.writer import ExportContext
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.kinds import KindName
+from oid_async.store.changes import CHANGES
 from oid_async.version import __version__
 
 # A published coordinate has six decimals, and an image may be one pixel wide.
@@ -105,6 +106,8 @@ class Coco:
             landing_url="OriginalLandingURL",
             rotation="Rotation",
         )
+        if self._context.options.max_side is not None:
+            image = image.struct.with_fields(changes=pl.col(CHANGES))
         if "Role" in images.columns:
             image = image.struct.with_fields(role=pl.col("Role"), verified_absent=pl.col("VerifiedAbsent"))
         return images.select("Split", json=image.struct.json_encode())

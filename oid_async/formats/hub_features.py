@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from oid_async.formats.samples import schema
+from oid_async.formats.samples import NOT_IN_SHARDS, schema
 
 Feature = dict[str, Any]
 # Longer lists of names make a card that nobody reads and the Hub may refuse; 601 classes have boxes.
@@ -47,7 +47,8 @@ def webdataset_features(names: Sequence[str], *, has_roles: bool, has_masks: boo
     if has_masks:
         size = {"_type": "List", "feature": {"_type": "Value", "dtype": "int32"}}
         objects["segmentation"] = {"_type": "List", "feature": {"size": size, "counts": _STRING}}
-    members: Feature = {"jpg": IMAGE, "json": sample | {"objects": objects}}
+    said = {name: each for name, each in sample.items() if name != NOT_IN_SHARDS}
+    members: Feature = {"jpg": IMAGE, "json": said | {"objects": objects}}
     if has_masks:
         members["png"] = IMAGE
     return {**members, "__key__": _STRING, "__url__": _STRING}

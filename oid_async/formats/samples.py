@@ -14,6 +14,7 @@ from oid_async.formats.classes import ExportClasses
 from oid_async.formats.source import CLASS, FLAG_NAMES, Span, objects
 from oid_async.openimages.catalogue_tables import PAIR_SIDES, SIDES, VOTES
 from oid_async.openimages.kinds import KindName
+from oid_async.store.changes import CHANGES
 
 SAMPLE_KINDS: Sequence[KindName] = ("bbox", "segmentation", "narrative", "label", "relationship", "point")
 # Sample field -> column of the images.
@@ -30,7 +31,10 @@ ABOUT = {
     "title": "Title",
     "original_url": "OriginalURL",
     "landing_url": "OriginalLandingURL",
+    "changes": CHANGES,
 }
+# Tar shards have all of these but this one: shards that version 0.1.0 has begun end in the bytes of a fresh run's.
+NOT_IN_SHARDS = "changes"
 # Further fields of a dataset with negatives, which alone has these columns.
 _ABOUT_ROLES = {"role": "Role", "verified_absent": "VerifiedAbsent"}
 _BOX = pl.List(pl.List(pl.Float64))

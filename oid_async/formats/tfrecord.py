@@ -36,6 +36,7 @@ _ABOUT = {
     "title": "title",
     "original_url": "original_url",
     "landing_url": "landing_url",
+    "changes": "changes",
     "role": "role",
 }
 _PAIR = ("subject", "object")

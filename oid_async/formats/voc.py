@@ -1,8 +1,8 @@
 """Pascal VOC: Annotations/<stem>.xml, JPEGImages/<FileName>, ImageSets/Main/<split>.txt, dataset_meta.json.
 
 Boxes are in whole pixels; the first pixel of a row is 1, and both ends belong to the box, so that no box is narrower
-than a pixel. `difficult` marks a box around a group: evaluation leaves these out. Depiction, inside, licence and
-rotation, which VOC does not know, are in elements that its readers ignore.
+than a pixel. `difficult` marks a box around a group: evaluation leaves these out. Depiction, inside, licence, changes
+and rotation, which VOC does not know, are in elements that its readers ignore.
 http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html describes the format.
 """
 
@@ -110,7 +110,7 @@ def _lines(image: dict[str, Any]) -> Iterator[str]:
     yield element("filename", image["FileName"])
     source = {"database": "Open Images", "annotation": "Google LLC, CC BY 4.0", "image": "flickr"}
     source |= {"image_id": image["ImageID"], "license": image["License"], "url": image["OriginalLandingURL"]}
-    source |= {"title": image["Title"], "rotation": image["Rotation"]}
+    source |= {"title": image["Title"], "changes": image["Changes"], "rotation": image["Rotation"]}
     yield f"<source>{''.join(element(name, value) for name, value in source.items())}</source>"
     yield f"<owner>{element('flickrid', image['AuthorProfileURL'])}{element('name', image['Author'])}</owner>"
     yield f"<size><width>{image['OutWidth']}</width><height>{image['OutHeight']}</height><depth>3</depth></size>"

@@ -13,7 +13,7 @@ from oid_async.formats.classes import ExportClasses
 from oid_async.formats.dataset_card import CARD, WEBDATASET, write_card
 from oid_async.formats.hub_features import Feature, webdataset_features
 from oid_async.formats.mask_shapes import MaskMap, mask_map
-from oid_async.formats.samples import SAMPLE_KINDS, counted, samples
+from oid_async.formats.samples import NOT_IN_SHARDS, SAMPLE_KINDS, counted, samples
 from oid_async.formats.shards import Shards, member
 from oid_async.formats.source import Span
 from oid_async.formats.writer import ExportContext
@@ -133,5 +133,6 @@ def _members(sample: dict[str, Any], masks: MaskMap | None) -> list[tuple[str, b
         size = [sample["height"], sample["width"]]
         packed = [None if counts is None else {"size": size, "counts": counts} for counts in masks.run_lengths]
         objects["segmentation"] = packed
-    text = json.dumps(sample | {"objects": objects}, ensure_ascii=False).encode()
+    said = {name: value for name, value in sample.items() if name != NOT_IN_SHARDS}
+    text = json.dumps(said | {"objects": objects}, ensure_ascii=False).encode()
     return [("json", text), *([("png", masks.png)] if masks is not None else [])]

@@ -13,6 +13,7 @@ from oid_async.gallery.image_page import classes_in
 from oid_async.gallery.snapshot import Snapshot
 from oid_async.openimages.kinds import KINDS
 from oid_async.store.annotation_table import IMAGE_FIELDS
+from oid_async.store.changes import CHANGES, made_changes
 from oid_async.store.disk import has_plain
 from oid_async.tables.reading import TableFile, reading
 
@@ -26,6 +27,7 @@ def image_detail(snapshot: Snapshot, image: dict[str, Any], *, is_first: bool) -
     `is_first`: rows that only name the ImageID, not the file, are of this image and not of one in another split.
     """
     detail: dict[str, Any] = {"image": {name: plain(value) for name, value in image.items()}}
+    detail["image"][CHANGES] = _changes(image, snapshot.dataset.stored_side)
     totals: dict[str, int] = {}
     classes: dict[str, list[str]] = {}
     for name, kind in KINDS.items():
@@ -46,6 +48,16 @@ def image_detail(snapshot: Snapshot, image: dict[str, Any], *, is_first: bool) -
     detail["failure"] = _failure(snapshot.dataset, image)
     detail["notes"] = list(snapshot.notes)
     return detail
+
+
+def _changes(image: dict[str, Any], side: int | None) -> str | None:
+    """Return what was done to a saved image, None for nothing."""
+    if image["Status"] != "ok":
+        return None
+    columns = {"Source": pl.String, "URL": pl.String, "Width": pl.Int32, "Height": pl.Int32}
+    row = pl.DataFrame({name: [image[name]] for name in columns}, schema=columns)
+    changes: str | None = row.select(made_changes(side)).item()
+    return changes
 
 
 def _of_image(rows: pl.DataFrame, file_name: str | None, *, is_first: bool) -> pl.DataFrame:

@@ -76,6 +76,7 @@ function attribution({ image, links = {} }) {
     ["Title", "Title", image.Title],
     ["Author", "Author", image.Author ? outside(links.author, image.Author, { "data-testid": "author" }) : null],
     ["License", "Licence", image.License ? outside(image.License, image.License, { "data-testid": "licence" }) : null],
+    ["Changes", "Changes", image.Changes],
     ["OriginalLandingURL", "Page", link("landing", "landing page")],
     ["OriginalURL", "Original", link("original", "original file")],
   ]));
