@@ -44,7 +44,6 @@ _ABOUT = {
     "title": "Title",
     "landing_url": "OriginalLandingURL",
     "original_url": "OriginalURL",
-    "changes": CHANGES,
     "rotation": "Rotation",
     "changes": CHANGES,
 }
