@@ -205,9 +205,13 @@ def test_400_megapixels_are_made_smaller(tmp_path: Path, format: str, max_side: 
     assert done.code == 0, done.stderr
     assert "Warning" not in done.stderr
     assert " images" in done.stderr
+    assert done.peak_mb < 250
+    if format == "crops" and max_side == 4000:
+        # It is a quarter of the image: that would be decoded to more than 100 megapixels.
+        assert "left out: 1 of image: too many pixels to cut its boxes out" in done.stderr
+        return
     assert "left out" not in done.stderr or "1 of segmentation: no mask that Pillow reads" in done.stderr
     assert "of image" not in done.stderr
-    assert done.peak_mb < 250
 
 
 def test_masks_that_were_there_before(tmp_path: Path) -> None:
