@@ -8,8 +8,8 @@ from collections.abc import Sequence
 # Namespaces").
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*]')
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])(?:\..*)?", re.IGNORECASE)
-# Control and format characters, surrogates, what is of private use or not assigned, line and paragraph ends.
-_UNPRINTABLE = ("C", "Zl", "Zp")
+# Control and format characters, surrogates, what is of private use or not assigned; blanks and ends of all kinds.
+_UNPRINTABLE = ("C", "Z")
 # An end that tells two classes apart goes behind it; 255 bytes is the longest name of a folder.
 _MOST_BYTES = 180
 
@@ -39,10 +39,14 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
+def _is_unprintable(character: str) -> bool:
+    return unicodedata.category(character).startswith(_UNPRINTABLE)
+
+
 def _safe(name: str) -> str:
     """Return a name without what may be refused, cut or hidden: datasets skips names that begin with `.` or `__`."""
     plain = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", name))
-    printable = "".join("_" if unicodedata.category(each).startswith(_UNPRINTABLE) else each for each in plain)
+    printable = "".join(each if each == " " or not _is_unprintable(each) else "_" for each in plain)
     short = printable.lstrip(" ._-").encode()[:_MOST_BYTES].decode(errors="ignore").rstrip(" .")
     if not short:
         return "class"

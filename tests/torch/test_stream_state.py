@@ -88,7 +88,7 @@ def test_a_plain_loader_repeats_nothing_and_says_what_it_may_skip(two: tuple[Str
     assert not {*before} & {sample[1]["image_id"] for sample in second} - {*before[:1]}
 
 
-class _EachWorkersState(IterableDataset):  # type: ignore[type-arg]
+class _EachWorkersState(IterableDataset):  # type: ignore[misc]
     """What torchdata's StatefulDataLoader does: in each worker it takes a state behind a sample, and gives it back."""
 
     def __init__(self, stream: Stream, states: list[dict[str, Any]]) -> None:
