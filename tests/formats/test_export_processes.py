@@ -1,0 +1,116 @@
+"""Exports by several processes: the same bytes, and an end in one line when one of them is killed."""
+
+import asyncio
+import hashlib
+import multiprocessing
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.saved import SavedBox, SavedFolder, SavedImage, picture, rectangle
+
+import oid_async
+from oid_async.errors import StorageError
+from oid_async.formats import processes
+from oid_async.formats.registry import WRITERS
+from oid_async.jobs import export as export_job
+from oid_async.options.export import FORMATS
+
+pytestmark = pytest.mark.cluster
+IMAGES = 40
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of two splits with boxes, every third with a mask; two that are no pictures, one broken mask."""
+    images, boxes, masks = [], [], []
+    for number in range(1, IMAGES + 1):
+        body = b"\xff\xd8\xff\xd9" if number in (7, 30) else picture(64, 48)
+        subset = "train" if number % 4 else "validation"
+        images.append(SavedImage(f"{number:08x}00000000", subset=subset, picture=body, name=f"{number}.jpg"))
+        boxes += [SavedBox(images[-1].image_id, label) for label in ("/m/01g317", "/m/0bt9lr")]
+        if not number % 3:
+            mask = rectangle(64, 48, (16, 12, 48, 36))
+            masks.append((boxes[-2], mask if number != 9 else mask[:60]))
+    return SavedFolder(images, boxes, masks).write(tmp_path_factory.mktemp("processes") / "d")
+
+
+@pytest.fixture(autouse=True)
+def shared_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small spans, and processes for however little work."""
+    monkeypatch.setattr(processes, "_WORTH_A_POOL", 0)
+    monkeypatch.setattr(export_job, "SPAN_ROWS", 16)
+    monkeypatch.setattr(export_job, "_SLOW_SPAN_ROWS", 16)
+
+
+def content(out: Path) -> dict[str, str]:
+    found = (path for path in out.rglob("*") if path.is_file() and not path.name.startswith(".oid_async"))
+    return {str(path.relative_to(out)): hashlib.md5(path.read_bytes()).hexdigest() for path in found}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_several_processes_write_what_one_writes(format: str, saved: Path, tmp_path: Path) -> None:
+    """Every file has the same bytes, and what is left out is the same, named in the same order."""
+    reports = [
+        asyncio.run(
+            oid_async.export(savepath=saved, format=format, max_side=40, processes=count, out=tmp_path / str(count))
+        )
+        for count in (1, 2)
+    ]
+    one, other = (report.as_json() | {"seconds": 0, "out": ""} for report in reports)
+    assert one == other
+    assert one["images"] == IMAGES - 2
+    assert content(tmp_path / "1") == content(tmp_path / "2")
+
+
+def killing(monkeypatch: pytest.MonkeyPatch, format: str, act: Any) -> None:
+    """Let something happen when the second span of a format is written."""
+    writer: Any = WRITERS[format]  # type: ignore[index]
+    write, spans = writer.write, []
+
+    def some(self: object, span: object) -> None:
+        write(self, span)
+        spans.append(span)
+        if len(spans) == 2:
+            act()
+
+    monkeypatch.setattr(writer, "write", some)
+
+
+@pytest.mark.parametrize("format", ["coco", "voc", "webdataset"])
+def test_a_process_that_is_killed_ends_the_export(format: str, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line says what to do, wherever the export is; there is no export."""
+
+    def kill() -> None:
+        for child in multiprocessing.active_children():
+            child.kill()
+            child.join()
+
+    killing(monkeypatch, format, kill)
+    with pytest.raises(StorageError, match=r"was killed.*--processes 1"):
+        asyncio.run(oid_async.export(savepath=saved, format=format, processes=2))
+    assert not (saved / "export" / format).exists()
+    assert not multiprocessing.active_children()
+
+
+async def test_an_export_by_several_processes_can_be_cancelled(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends within five seconds, with its processes, and nothing has the name."""
+    reached, go_on = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        reached.set()
+        go_on.wait(30)
+
+    killing(monkeypatch, "coco", wait)
+    task = asyncio.ensure_future(oid_async.export(savepath=saved, format="coco", processes=2))
+    await asyncio.to_thread(reached.wait, 60)
+    started = time.monotonic()
+    task.cancel()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert time.monotonic() - started < 5
+    assert not multiprocessing.active_children()
+    assert not (saved / "export" / "coco").exists()
