@@ -18,7 +18,7 @@ from oid_async.cluster.committed import Committed, read_records, record_listing,
 from oid_async.cluster.end_turn import EndTurn
 from oid_async.cluster.finished import FinishedEnd
 from oid_async.cluster.generations import read_generation
-from oid_async.cluster.layout import BAD_ROWS, MANIFEST, SHARD_LIST, UNKNOWN_IDS
+from oid_async.cluster.layout import BAD_ROWS, HIERARCHY, MANIFEST, SHARD_LIST, UNKNOWN_IDS
 from oid_async.cluster.local_copies import LocalCopies
 from oid_async.cluster.merged_tables import OPTIONAL, MergedTables
 from oid_async.cluster.published import Generation, PublishedQuery
@@ -27,6 +27,7 @@ from oid_async.cluster.totals import Totals
 from oid_async.errors import StorageError, machine_error, storage_error
 from oid_async.events import Event, Sink, Stage
 from oid_async.objects.store import MissingError, ObjectInfo, Objects, md5_of
+from oid_async.openimages.kinds import hierarchy_file
 from oid_async.store.results import query_text
 from oid_async.tables.damage import StoppedError
 
@@ -179,7 +180,10 @@ class _End:
 
     def _put_all(self, tables: MergedTables, totals: Totals) -> None:
         """Put everything but shards.json and the manifest; remove what an earlier end had to say, and this has not."""
-        for key, name in _COPIED.items():
+        copied = dict(_COPIED)
+        if (tree := hierarchy_file(self._query.kinds)) is not None:
+            copied[HIERARCHY] = tree
+        for key, name in copied.items():
             if text := self._copied(key):
                 tables.file(name).write_bytes(text)
         query = {name: value for name, value in self._query.query.items() if name != "unfinished"}

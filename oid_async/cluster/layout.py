@@ -8,6 +8,7 @@
     shards/train-000000.tar                             its images, if there are any; .parquet with --format parquet
     shards/train-000000~3f9a12c4.tar                    the same made by somebody else, until the end decides
     .oid_async/plan/bad_rows.csv, unknown_ids.txt       what the query's tables and lists have of them, if anything
+    .oid_async/plan/hierarchy.json                      the hierarchy of classes, if it is published
     .oid_async/finished.json                            what the end has written, of which records
     .oid_async/end/                                     which of many tasks writes it at the moment
 
@@ -20,6 +21,7 @@ RECORDS = ".oid_async/records"
 # Published before plan/00.json; the end copies them to the top of the place. Absent where there is none.
 BAD_ROWS = ".oid_async/plan/bad_rows.csv"
 UNKNOWN_IDS = ".oid_async/plan/unknown_ids.txt"
+HIERARCHY = ".oid_async/plan/hierarchy.json"
 FINISHED = ".oid_async/finished.json"
 ENDS = ".oid_async/end"
 SHARDS = "shards"

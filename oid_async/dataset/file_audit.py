@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from oid_async.dataset.audit import FINDINGS, FindingKind, examine, size_of
-from oid_async.openimages.kinds import KINDS
+from oid_async.openimages.kinds import HIERARCHY_FILES, KINDS
 from oid_async.store.attached_files import NAMES
 from oid_async.store.disk import is_plain
 from oid_async.store.folder import Folder, packed_in
@@ -31,7 +31,7 @@ from oid_async.store.written_files import (
 
 _TABLES = (
     *("manifest.parquet", "failures.csv", "bad_rows.csv", "unknown_ids.txt", "ATTRIBUTION.csv", "query.json"),
-    *("bbox/label_data.csv", *(kind.file for kind in KINDS.values()), *ATTACHED_FAILURES),
+    *("bbox/label_data.csv", *(kind.file for kind in KINDS.values()), *ATTACHED_FAILURES, *HIERARCHY_FILES),
 )
 _BATCH_ROWS = 256
 _NO_RECORD = "no record of it: --repair, or the next completed run, makes one"

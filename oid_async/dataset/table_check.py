@@ -18,6 +18,7 @@ from oid_async.store.written_files import RECORD_SCHEMA, read_record, size_and_m
 # So much of the end of a table is read to find its last line.
 _TAIL_BYTES = 1 << 20
 _HEAD_BYTES = 1 << 16
+_CARD = "README.md"
 _NAMES = (*(kind.file for kind in KINDS.values()), "bbox/label_data.csv", "manifest.parquet", "ATTRIBUTION.csv")
 
 
@@ -80,6 +81,8 @@ def _check_place(files: PlaceFiles) -> None:
     """
     advice = f"oid-async verify {files.place} says what else is wrong; export --edited takes what was meant"
     for name, (size, md5, etag) in written_tables(files).items():
+        if name == _CARD:
+            continue  # no table: it is there to be edited
         there = files.size(name)
         if there is None:
             raise InputError(f"{files.name(name)}: it is not there, though the download saved it; {advice}")

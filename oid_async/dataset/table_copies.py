@@ -13,7 +13,7 @@ from typing import cast
 import polars as pl
 
 from oid_async.openimages.ids import KEY
-from oid_async.openimages.kinds import KINDS
+from oid_async.openimages.kinds import HIERARCHY_FILES, KINDS
 from oid_async.store.atomic import replacing
 from oid_async.store.disk import has_plain, plain_file
 from oid_async.store.folder import Folder
@@ -21,7 +21,7 @@ from oid_async.store.results import KEPT, NEGATIVE
 from oid_async.store.written_files import NARRATIVES
 from oid_async.tables.reading import TableFile, reading, scan_lines
 
-_OTHERS = ("bbox/label_data.csv", "bad_rows.csv", "unknown_ids.txt")
+_OTHERS = ("bbox/label_data.csv", "bad_rows.csv", "unknown_ids.txt", *HIERARCHY_FILES)
 _CHANGES = {"ImageID": pl.String, "Saved": pl.String, "Now": pl.String}
 
 

@@ -6,17 +6,21 @@
 
 Pixels, from 0; categories from 1. An image's id is the first 53 bits of its ImageID, so that it is the same in every
 export and a number in every language; annotations are counted from 1 in order of ImageID. `segmentation` is the mask's
-run lengths, and empty where there is no mask. https://cocodataset.org/#format-data describes the format.
+run lengths, and empty where there is no mask. For evaluation images have `pos_category_ids` and `neg_category_ids`, as
+LVIS has them, if labels were saved, and `hierarchy` is the tree of the categories, if the download has kept one.
+https://cocodataset.org/#format-data describes the format.
 """
 
 import json
 import re
 from collections.abc import Sequence
-from typing import IO, ClassVar
+from typing import IO, Any, ClassVar
 
 import polars as pl
 
+from oid_async.formats.class_tree import class_tree
 from oid_async.formats.source import CLASS, FLAG_NAMES, Span, count_objects, objects
+from oid_async.formats.verified import NEGATIVE, POSITIVE, verified_classes
 from oid_async.formats.writer import ExportContext
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.kinds import KindName
@@ -32,6 +36,7 @@ class Coco:
     """Writes one JSON file per split; its images wait in a second file, which is appended at the end."""
 
     kinds: ClassVar[Sequence[KindName]] = ("bbox", "segmentation", "narrative")
+    side_kinds: ClassVar[Sequence[KindName]] = ("label",)
     names: ClassVar[Sequence[str]] = (r"annotations/(?:instances|captions)_{split}\.json",)
     names_by_image: ClassVar[Sequence[str]] = (r"images/{split}/[^/]+\.(?i:jpg)",)
 
@@ -46,7 +51,7 @@ class Coco:
 
     def write(self, span: Span) -> None:
         """Write a span."""
-        images = self._images(span.images)
+        images = self._images(self._with_verified(span))
         counts: dict[str, int] = {}
         annotations, captions = {}, {}
         if self._has_shapes:
@@ -85,9 +90,25 @@ class Coco:
                 "year": 2022,
                 "contributor": "Google LLC (annotations, CC BY 4.0); the images' authors, see author and license",
             }
-            head = {"info": info} if name.startswith("captions") else {"info": info, "categories": categories}
+            head: dict[str, Any] = {"info": info}
+            if not name.startswith("captions"):
+                head["categories"] = categories
+                if (hierarchy := self._context.source.dataset.hierarchy()) is not None:
+                    head["hierarchy"] = class_tree(classes, hierarchy)
             self._documents[name] = _Document(self._context, name, json.dumps(head, ensure_ascii=False)[:-1])
         return self._documents[name]
+
+    def _with_verified(self, span: Span) -> pl.DataFrame:
+        """Return the images with the numbers of the categories that a person has verified in them."""
+        has_labels, has_roles = "label" in span.rows, "VerifiedAbsent" in span.images.columns
+        if not (self._has_shapes and (has_labels or has_roles)):
+            return span.images
+        # Without labels nobody knows what else was verified as being there.
+        names = [*([POSITIVE] if has_labels else []), NEGATIVE]
+        numbers = {label: number + 1 for label, number in self._context.source.classes.numbers.items()}
+        found = verified_classes(span, numbers).select("ImageID", *names)
+        images = span.images.join(found, on="ImageID", how="left", maintain_order="left")
+        return images.with_columns(pl.col(name).fill_null(pl.lit([], pl.List(pl.Int64))) for name in names)
 
     def _images(self, images: pl.DataFrame) -> pl.DataFrame:
         image = pl.struct(
@@ -110,6 +131,9 @@ class Coco:
             image = image.struct.with_fields(changes=pl.col(CHANGES))
         if "Role" in images.columns:
             image = image.struct.with_fields(role=pl.col("Role"), verified_absent=pl.col("VerifiedAbsent"))
+        verified = {name: pl.col(name) for name in (POSITIVE, NEGATIVE) if name in images.columns}
+        if verified:
+            image = image.struct.with_fields(**verified)
         return images.select("Split", json=image.struct.json_encode())
 
     def _annotations(self, span: Span, rows: pl.DataFrame) -> dict[str, pl.Series]:

@@ -6,8 +6,8 @@
     metadata/classes.csv ...                  attributes, segmentation_classes, point_classes, hierarchy.json
     metadata/<split>.txt                      its ImageIDs, for the importer's option image_ids
 
-A missing file of a label type fails the import, so a file without rows has its header. A download does not save the
-hierarchy: it is written flat.
+A missing file of a label type fails the import, so a file without rows has its header. The hierarchy is that of the
+classes of boxes and masks; flat, where the download has kept none.
 """
 
 import csv
@@ -19,6 +19,7 @@ from typing import IO, ClassVar
 import polars as pl
 
 from oid_async.errors import InputError
+from oid_async.formats.class_tree import class_tree
 from oid_async.formats.source import FLAG_NAMES, Span
 from oid_async.formats.writer import ExportContext
 from oid_async.openimages.catalogue_tables import (
@@ -168,7 +169,7 @@ class FiftyOne:
         _write_pairs(metadata / "point_classes.csv", self._point_classes)
         lines = "".join(f"{label}\n" for label in sorted(self._mask_classes))
         (metadata / "segmentation_classes.csv").write_text(lines, encoding="utf-8")
-        tree = {"LabelName": "Entity", "Subcategory": [{"LabelName": name} for name in classes.names]}
+        tree = class_tree(classes, self._context.source.dataset.hierarchy())
         (metadata / "hierarchy.json").write_text(json.dumps(tree, ensure_ascii=False), encoding="utf-8")
 
 

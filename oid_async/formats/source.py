@@ -129,8 +129,8 @@ class ExportPlan:
 class ExportSource:
     """One saved dataset, prepared for one export. Needs a dataset opened to export; raises InputError.
 
-    `kinds` are the kinds that the format can hold; those of them that were saved are exported. `classes` replaces the
-    classes that the tables have.
+    `kinds` are the kinds that the format can hold; those of them that were saved are exported. Rows of `side_kinds` are
+    in the spans, too, and are not counted: they say something of images. `classes` replaces the classes of the tables.
     """
 
     def __init__(
@@ -141,6 +141,7 @@ class ExportSource:
         scratch: Path,
         *,
         classes: ExportClasses | None = None,
+        side_kinds: Sequence[KindName] = (),
     ) -> None:
         self.dataset = dataset
         self._options = options
@@ -148,6 +149,7 @@ class ExportSource:
         self._given_classes = classes
         wanted = [kind for kind in kinds if kind != "segmentation" or not options.no_masks]
         self.kinds = tuple(kind for kind in wanted if dataset.has(kind))
+        self.side_kinds = tuple(kind for kind in side_kinds if kind not in self.kinds and dataset.has(kind))
         self._images = scratch / "images.parquet"
         self.needs_pictures = not options.no_files or options.format in _HOLDS_IMAGES
         self.planned = ExportPlan(Counter(), Counter(), Counter())
@@ -164,6 +166,8 @@ class ExportSource:
                 (self.planned.left_out if reason else self.planned.rows)[reason or kind] += count
                 if reason == f"{kind}: {_NO_PIXEL}":
                     self.planned.names[reason] = self._first_images(kind, reason)
+        for kind in self.side_kinds:
+            self._copy_rows(kind)
 
     @property
     def has_shapes(self) -> bool:
@@ -211,7 +215,7 @@ class ExportSource:
     def spans(self, rows: int = SPAN_ROWS) -> Iterator[Span]:
         """Yield every image once, with its rows, so many images at a time."""
         images = pl.scan_parquet(self._images, glob=False)
-        tables = {kind: self._exported_rows(kind) for kind in self.kinds}
+        tables = {kind: self._exported_rows(kind) for kind in (*self.kinds, *self.side_kinds)}
         for start in range(0, self.total, rows):
             span = images.slice(start, rows).collect()
             ids = span.get_column("ImageID")
@@ -339,7 +343,7 @@ class ExportSource:
         ids = pl.col("ImageID").is_in(refused.get_column("ImageID").implode())
         for kind, before in rows.items():
             rows[kind] = before.filter(~ids)
-            if gone := len(before) - len(rows[kind]):
+            if (gone := len(before) - len(rows[kind])) and kind in self.kinds:
                 plan.left_out[f"{kind}: image left out"] += gone
                 plan.rows[kind] -= gone
         return Span(span.images.filter(~is_refused), rows)

@@ -23,6 +23,7 @@ from oid_async.http.retry import Limits
 from oid_async.jobs.attachments import Attachments
 from oid_async.jobs.context import RunContext, open_run, timed
 from oid_async.jobs.delivery import Delivery
+from oid_async.jobs.gathering.class_tree import kept_hierarchy
 from oid_async.jobs.own_places import note_places
 from oid_async.jobs.planning.earlier_runs import note_run
 from oid_async.jobs.planning.plan import Decision, Planning, check_space, make_plan, tops_up
@@ -176,7 +177,7 @@ class _Download:
             decision = await self._top_up(decision)
         await in_thread(self._note_speed, group, monotonic() - started)
         context.sink(Stage("writing the result tables"))
-        await in_thread(self._write_results, decision)
+        await in_thread(self._write_results, decision, await kept_hierarchy(context.options, context.cache, tables))
         if context.options.retry_failed:
             # What was set aside before the plan and has landed again.
             await in_thread(drop_replaced, context.folder, (), ())
@@ -267,7 +268,7 @@ class _Download:
             packed = self._context.packed
             note_places(self._context.folder, self._context.options, None if packed is None else packed.out)
 
-    def _write_results(self, decision: Decision) -> None:
+    def _write_results(self, decision: Decision, hierarchy: bytes | None) -> None:
         context, tables = self._context, self._planning.tables
         folder = context.folder
         side = context.options.max_side if context.packed is not None else None
@@ -275,7 +276,7 @@ class _Download:
         saved = tables.saved_annotations(all_boxes=context.options.all_boxes)
         with storage_errors(folder.path):
             context.lists.drop_unused(folder)
-        results.write(saved, self._query(decision), tables.bad_rows, decision.selected.unknown_ids)
+        results.write(saved, self._query(decision), tables.bad_rows, decision.selected.unknown_ids, hierarchy)
         (folder.plan / PLAN_NOTE).unlink(missing_ok=True)
 
     def _query(self, decision: Decision) -> dict[str, Any]:

@@ -8,7 +8,7 @@ thread.
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ from oid_async.formats.writer import ExportContext, check_counts
 from oid_async.jobs.export_folder import ExportFolder
 from oid_async.jobs.opening import open_bucket, open_folder
 from oid_async.jobs.stored_query import Given
-from oid_async.openimages.kinds import KINDS
+from oid_async.openimages.kinds import KINDS, KindName
 from oid_async.options.export import ExportOptions, Format
 from oid_async.options.places import Place
 from oid_async.store.atomic import write_text
@@ -170,7 +170,8 @@ class Export:
         _keep_or_clear(stage, export, identity, can_continue=self.format == "webdataset")
         scratch.mkdir()
         writer_class = WRITERS[self.format]
-        source = ExportSource(dataset, options, writer_class.kinds, scratch)
+        side_kinds: Sequence[KindName] = getattr(writer_class, "side_kinds", ())
+        source = ExportSource(dataset, options, writer_class.kinds, scratch, side_kinds=side_kinds)
         for note in (*dataset.notes, *self._notes(source)):
             sink(Note(note))
         staging = _staging(source, scratch)
@@ -225,7 +226,8 @@ class Export:
         rows = ", ".join(f"{planned.rows[kind]} {KINDS[kind].what}" for kind in source.kinds)
         images = ", ".join(f"{split} {planned.images[split]}" for split in source.splits)
         yield f"exporting {source.total} images ({images or 'none'}), {rows or 'no rows'}"
-        homeless = [KINDS[kind].what for kind in source.dataset.kinds if kind not in WRITERS[self.format].kinds]
+        at_home = (*WRITERS[self.format].kinds, *source.side_kinds)
+        homeless = [KINDS[kind].what for kind in source.dataset.kinds if kind not in at_home]
         if homeless:
             yield f"{self.format} has no place for what was saved of {', '.join(homeless)}"
 

@@ -4,7 +4,7 @@ One table for all code that fetches, selects, counts or saves annotations. A kin
 nature: a narrative is a JSON object, a mask has a picture.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -97,6 +97,20 @@ KINDS: dict[KindName, Kind] = {
     )
 }
 NAMES: tuple[KindName, ...] = get_args(KindName)
+
+
+# The kinds whose classes stand in the hierarchy: in the folder of the first one that is saved a download keeps it.
+_IN_HIERARCHY: tuple[KindName, ...] = ("bbox", "segmentation", "label")
+HIERARCHY_FILES = tuple(f"{KINDS[name].folder}/hierarchy.json" for name in _IN_HIERARCHY)
+
+
+def hierarchy_file(saved: Collection[str]) -> str | None:
+    """Return where the hierarchy of classes is kept by a download that saves these kinds, None: of them is none.
+
+    >>> hierarchy_file(["point", "segmentation"])
+    'segmentation/hierarchy.json'
+    """
+    return next((f"{KINDS[name].folder}/hierarchy.json" for name in _IN_HIERARCHY if name in saved), None)
 
 
 def named(words: Sequence[str]) -> tuple[Kind, ...]:

@@ -17,7 +17,7 @@ import polars as pl
 
 from oid_async.errors import machine_error, storage_error
 from oid_async.openimages.ids import KEY, IdForm
-from oid_async.openimages.kinds import KINDS
+from oid_async.openimages.kinds import HIERARCHY_FILES, KINDS, hierarchy_file
 from oid_async.store.annotation_rows import AnnotationRows, SavedAnnotations
 from oid_async.store.annotation_table import IMAGE_FIELDS, AnnotationTable, label_data
 from oid_async.store.atomic import rename_all, replacing
@@ -50,7 +50,11 @@ _DIGEST = "oid_async.query_digest"
 # What a plan that was made from a manifest says of its rows in addition: `WasOk`, and for an image that is not there
 # the rest, so that it can be asked for again as it was.
 KEPT = ("WasOk", "SavedName", "SavedSource", "SavedURL", "SavedBytes", "SavedMD5")
-_OPTIONAL = ("failures.csv", "bad_rows.csv", "unknown_ids.txt", LABEL_DATA, *(kind.file for kind in KINDS.values()))
+_OPTIONAL = (
+    *("failures.csv", "bad_rows.csv", "unknown_ids.txt", LABEL_DATA),
+    *(kind.file for kind in KINDS.values()),
+    *HIERARCHY_FILES,
+)
 
 
 class TableCopies(Protocol):
@@ -85,14 +89,19 @@ class Results:
         query: dict[str, Any],
         bad_rows: pl.DataFrame,
         unknown_ids: Iterable[str],
+        hierarchy: bytes | None = None,
     ) -> None:
         """Write every table, then rename all of them to their names. Raises StorageError or InputError.
 
         A kind that is not among `annotations` has no table; `bad_rows` has File, Line, Reason; `unknown_ids` are the
-        lines of an id list that name no image. Tables without a query, of a part of a run, have no record of files.
+        lines of an id list that name no image; `hierarchy` is that of the classes, as it is published. Tables without a
+        query, of a part of a run, have no record of files.
         """
         with self._published(query) as (stage, images):
             self._write_kinds(annotations, images, stage)
+            name = hierarchy_file([saved.source.kind.name for saved in annotations])
+            if hierarchy is not None and name is not None:
+                stage.file(name).write_bytes(hierarchy)
             if len(bad_rows):
                 bad_rows.write_csv(stage.file("bad_rows.csv"))
             if lines := list(unknown_ids):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from io import BytesIO
 
 from oid_async.cluster.generations import put_begun, put_generation, read_generation, read_query
-from oid_async.cluster.layout import BAD_ROWS, MANIFEST, PLAN, SHARDS, UNKNOWN_IDS
+from oid_async.cluster.layout import BAD_ROWS, HIERARCHY, MANIFEST, PLAN, SHARDS, UNKNOWN_IDS
 from oid_async.cluster.part_file import row_columns
 from oid_async.cluster.published import Begun, Generation, PublishedQuery
 from oid_async.concurrency import in_thread
@@ -19,6 +19,7 @@ from oid_async.errors import UsageError
 from oid_async.events import Stage
 from oid_async.jobs.context import RunContext
 from oid_async.jobs.distributing.part_writer import PartWriter
+from oid_async.jobs.gathering.class_tree import kept_hierarchy
 from oid_async.jobs.gathering.gather import GatheredTables
 from oid_async.jobs.planning.plan import Decision, Planning
 from oid_async.jobs.query_document import query_document
@@ -59,7 +60,9 @@ async def publish(context: RunContext, objects: Objects, *, part_size: int, job:
     query = await in_thread(publisher.put_query, decision)
     begun = await in_thread(put_begun, objects, 0, publisher.begun(decision))
     parts = await PartWriter(context, planning, query, objects, begun).write()
-    await in_thread(publisher.put_lists, decision)
+    await in_thread(
+        publisher.put_lists, decision, await kept_hierarchy(context.options, context.cache, planning.tables)
+    )
     first = await in_thread(put_generation, objects, Generation(0, parts, begun.capped, job))
     return Published(query, first, decision.plan)
 
@@ -154,8 +157,8 @@ class _Publisher:
         self._objects.check_creates(PLAN, query.to_json() + b"\n")
         return query
 
-    def put_lists(self, decision: Decision) -> None:
-        """Put what the end writes of damaged rows and unknown ids, and the lists that came by a pipe."""
+    def put_lists(self, decision: Decision, hierarchy: bytes | None) -> None:
+        """Put what the end writes of damaged rows, unknown ids and the hierarchy; and lists that came by a pipe."""
         bodies: dict[str, bytes] = {}
         if len(self._tables.bad_rows):
             file = BytesIO()
@@ -163,6 +166,8 @@ class _Publisher:
             bodies[BAD_ROWS] = file.getvalue()
         if lines := list(decision.selected.unknown_ids):
             bodies[UNKNOWN_IDS] = ("\n".join(lines) + "\n").encode()
+        if hierarchy is not None:
+            bodies[HIERARCHY] = hierarchy
         bodies |= {KEPT_LISTS[option]: copy.read_bytes() for option, copy in self._context.lists.copies.items()}
         for key, body in bodies.items():
             try:
