@@ -18,7 +18,7 @@ from oid_async.cluster.committed import Committed, read_records, record_listing,
 from oid_async.cluster.end_turn import EndTurn
 from oid_async.cluster.finished import FinishedEnd
 from oid_async.cluster.generations import read_generation
-from oid_async.cluster.layout import BAD_ROWS, HIERARCHY, MANIFEST, SHARD_LIST, UNKNOWN_IDS
+from oid_async.cluster.layout import MANIFEST, SHARD_LIST, copied_files
 from oid_async.cluster.local_copies import LocalCopies
 from oid_async.cluster.merged_tables import OPTIONAL, MergedTables
 from oid_async.cluster.published import Generation, PublishedQuery
@@ -27,14 +27,12 @@ from oid_async.cluster.totals import Totals
 from oid_async.errors import StorageError, machine_error, storage_error
 from oid_async.events import Event, Sink, Stage
 from oid_async.objects.store import MissingError, ObjectInfo, Objects, md5_of
-from oid_async.openimages.kinds import hierarchy_file
 from oid_async.store.results import query_text
 from oid_async.tables.damage import StoppedError
 
 __all__ = ["Totals", "finish"]
 
 WriteCard = Callable[[MergedTables, Totals], None]
-_COPIED = {BAD_ROWS: "bad_rows.csv", UNKNOWN_IDS: "unknown_ids.txt"}
 
 
 def finish(
@@ -104,6 +102,7 @@ class _End:
         self._scratch = scratch
         self._sink = sink
         self._card = card
+        self._copies = copied_files(query.kinds)
         self._files: dict[str, dict[str, Any]] = {}
         self._end = FinishedEnd(objects, query, record_listing(objects, generations))
 
@@ -151,7 +150,7 @@ class _End:
         records = [part.record for part in committed.parts]
         notes = [each.shard for each in shards if each.shard is not None]
         counts = tables.counts
-        lines = {name: self._copied(key).count(b"\n") for key, name in _COPIED.items()}
+        lines = {name: self._copied(key).count(b"\n") for key, name in self._copies.items()}
         return Totals(
             selected=len(committed.keys),
             ok=counts["ok"],
@@ -180,10 +179,7 @@ class _End:
 
     def _put_all(self, tables: MergedTables, totals: Totals) -> None:
         """Put everything but shards.json and the manifest; remove what an earlier end had to say, and this has not."""
-        copied = dict(_COPIED)
-        if (tree := hierarchy_file(self._query.kinds)) is not None:
-            copied[HIERARCHY] = tree
-        for key, name in copied.items():
+        for key, name in self._copies.items():
             if text := self._copied(key):
                 tables.file(name).write_bytes(text)
         query = {name: value for name, value in self._query.query.items() if name != "unfinished"}
@@ -196,7 +192,7 @@ class _End:
             self._sink(Stage(f"writing {name}"))
             self._put(name, path)
             path.unlink()
-        self._objects.delete(name for name in (*OPTIONAL, *_COPIED.values()) if name not in self._files)
+        self._objects.delete(name for name in (*OPTIONAL, *self._copies.values()) if name not in self._files)
 
     def _put(self, name: str, body: bytes | Path) -> None:
         info = self._objects.put(name, body)

@@ -15,6 +15,10 @@
 `GG` are two digits or more. The numbers of parts go on through the generations, each split by itself.
 """
 
+from collections.abc import Collection
+
+from oid_async.openimages.kinds import hierarchy_file
+
 PLAN = ".oid_async/plan.json"
 PLANS = ".oid_async/plan"
 RECORDS = ".oid_async/records"
@@ -27,6 +31,13 @@ ENDS = ".oid_async/end"
 SHARDS = "shards"
 MANIFEST = "manifest.parquet"
 SHARD_LIST = "shards.json"
+
+
+def copied_files(kinds: Collection[str]) -> dict[str, str]:
+    """Return which keys the end copies to which names, for a download that saves these kinds."""
+    tree = hierarchy_file(kinds)
+    copies = {BAD_ROWS: "bad_rows.csv", UNKNOWN_IDS: "unknown_ids.txt"}
+    return copies if tree is None else copies | {HIERARCHY: tree}
 
 
 def generation_key(generation: int) -> str:

@@ -18,15 +18,13 @@ from oid_async.dataset.query_file import read_query_file
 from oid_async.dataset.tables import SavedTable
 from oid_async.errors import InputError
 from oid_async.forks import refuse_forked_child
-from oid_async.openimages.hierarchy import Hierarchy
-from oid_async.openimages.kinds import HIERARCHY_FILES, KINDS, KindName
+from oid_async.openimages.kinds import KINDS, KindName
 from oid_async.openimages.vocabulary import OTHER_SPLITS, SPLITS
 from oid_async.options.places import Place
 from oid_async.report import Report
 from oid_async.store.disk import has_plain, plain_file
 from oid_async.store.folder import Folder, packed_in
 from oid_async.store.results import MANIFEST_SCHEMA, NEGATIVE, ROLE_SCHEMA, SELECTED
-from oid_async.tables.class_tables import read_hierarchy
 from oid_async.tables.reading import TableFile, reading
 
 # Why a folder is opened, and the words of messages for it. `read` takes images from files or shards, others need files.
@@ -367,14 +365,6 @@ class SavedDataset:
             return pl.DataFrame(schema={"LabelName": pl.String, "Category": pl.String})
         with reading(TableFile(path, str(path))):
             return pl.read_csv(path, infer_schema=False, glob=False).select("LabelName", "Category")
-
-    def hierarchy(self) -> Hierarchy | None:
-        """Return the hierarchy of classes that the download has kept, None without one. Raises InputError."""
-        for name in HIERARCHY_FILES:
-            path = self._file(name)
-            if has_plain(path):
-                return read_hierarchy(TableFile(path, str(path) if self.files is None else self.files.name(name)))
-        return None
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the SHA-256 of the manifest and the sizes of the tables: another query gives others."""

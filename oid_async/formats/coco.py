@@ -18,6 +18,7 @@ from typing import IO, Any, ClassVar
 
 import polars as pl
 
+from oid_async.dataset.kept_hierarchy import kept_hierarchy
 from oid_async.formats.class_tree import class_tree
 from oid_async.formats.source import CLASS, FLAG_NAMES, Span, count_objects, objects
 from oid_async.formats.verified import NEGATIVE, POSITIVE, verified_classes
@@ -93,7 +94,7 @@ class Coco:
             head: dict[str, Any] = {"info": info}
             if not name.startswith("captions"):
                 head["categories"] = categories
-                if (hierarchy := self._context.source.dataset.hierarchy()) is not None:
+                if (hierarchy := kept_hierarchy(self._context.source.dataset)) is not None:
                     head["hierarchy"] = class_tree(classes, hierarchy)
             self._documents[name] = _Document(self._context, name, json.dumps(head, ensure_ascii=False)[:-1])
         return self._documents[name]

@@ -18,6 +18,7 @@ from typing import IO, ClassVar
 
 import polars as pl
 
+from oid_async.dataset.kept_hierarchy import kept_hierarchy
 from oid_async.errors import InputError
 from oid_async.formats.class_tree import class_tree
 from oid_async.formats.source import FLAG_NAMES, Span
@@ -169,7 +170,7 @@ class FiftyOne:
         _write_pairs(metadata / "point_classes.csv", self._point_classes)
         lines = "".join(f"{label}\n" for label in sorted(self._mask_classes))
         (metadata / "segmentation_classes.csv").write_text(lines, encoding="utf-8")
-        tree = class_tree(classes, self._context.source.dataset.hierarchy())
+        tree = class_tree(classes, kept_hierarchy(self._context.source.dataset))
         (metadata / "hierarchy.json").write_text(json.dumps(tree, ensure_ascii=False), encoding="utf-8")
 
 

@@ -226,7 +226,7 @@ class Export:
         rows = ", ".join(f"{planned.rows[kind]} {KINDS[kind].what}" for kind in source.kinds)
         images = ", ".join(f"{split} {planned.images[split]}" for split in source.splits)
         yield f"exporting {source.total} images ({images or 'none'}), {rows or 'no rows'}"
-        at_home = (*WRITERS[self.format].kinds, *source.side_kinds)
+        at_home = (*WRITERS[self.format].kinds, *(source.side_kinds if source.has_shapes else ()))
         homeless = [KINDS[kind].what for kind in source.dataset.kinds if kind not in at_home]
         if homeless:
             yield f"{self.format} has no place for what was saved of {', '.join(homeless)}"

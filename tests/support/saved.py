@@ -19,6 +19,8 @@ BOX_COLUMNS = ("ImageID", "Source", "LabelName", "Confidence", *SIDES, *FLAGS)
 _MASK_SIDES = tuple(f"Box{side}" for side in SIDES)
 MASK_COLUMNS = ("MaskPath", "ImageID", "LabelName", "BoxID", *_MASK_SIDES, "PredictedIoU", "Clicks")
 NAMES = {"/m/01g317": "Person", "/m/01226z": "Football", "/m/0bt9lr": "Dog"}
+# What boxes may be of in addition.
+_MORE_NAMES = {"/m/04yx4": "Man", "/m/01yrx": "Cat"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +88,11 @@ class SavedFolder:
         (path / "ATTRIBUTION.csv").write_text("ImageID,FileName\n")
         sizes = {image.image_id: (image.file_name, "", image.width, image.height) for image in self.images}
         boxes = [
-            (box.image_id, "xclick", box.label, "1", *box.sides, *box.flags, NAMES[box.label], *sizes[box.image_id])
+            (box.image_id, "xclick", box.label, "1", *box.sides, *box.flags, _called(box.label), *sizes[box.image_id])
             for box in sorted(self.boxes, key=lambda box: box.image_id)
         ]
         _table(path / "bbox" / "bbox.csv", (*BOX_COLUMNS, "Category", *IMAGE_FIELDS), boxes)
-        labels = [(label, NAMES[label]) for label in self.labels]
+        labels = [(label, _called(label)) for label in self.labels]
         _table(path / "bbox" / "label_data.csv", ("LabelName", "Category"), labels)
         if self.masks:
             self._write_masks(path / "segmentation", sizes)
@@ -102,9 +104,13 @@ class SavedFolder:
         for number, (box, png) in enumerate(sorted(self.masks, key=lambda mask: mask[0].image_id)):
             name = f"{box.image_id}_{box.label[1:].replace('/', '')}_{number:08x}.png"
             (path / "masks" / name).write_bytes(png)
-            row = (name, box.image_id, box.label, f"{number:08x}", *box.sides, "0.9", "", NAMES[box.label])
+            row = (name, box.image_id, box.label, f"{number:08x}", *box.sides, "0.9", "", _called(box.label))
             rows.append((*row, *sizes[box.image_id]))
         _table(path / "segmentation.csv", (*MASK_COLUMNS, "Category", *IMAGE_FIELDS), rows)
+
+
+def _called(label: str) -> str:
+    return _MORE_NAMES.get(label) or NAMES[label]
 
 
 def rectangle(width: int, height: int, box: tuple[int, int, int, int], *, bits: bool = True) -> bytes:
