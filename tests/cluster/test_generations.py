@@ -2,11 +2,16 @@
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 from support.published_plans import MadePlan
 
+from oid_async.cluster.part_outcomes import part_outcomes
+from oid_async.cluster.part_shard import PartShard
 from oid_async.cluster.published import Begun, Generation
+from oid_async.cluster.record import RECORD_SCHEMA
 from oid_async.objects.store import Objects
+from oid_async.openimages.ids import KEY
 
 FLICKR, ELSEWHERE = "https://farm1.staticflickr.com/1/a.jpg", "https://example.org/a.jpg"
 Row = tuple[int, str, str | None, str | None]
@@ -97,6 +102,42 @@ def test_retry_failed_asks_everybody_of_everything(objects: Objects) -> None:
     assert asked(plan, again) == {"train-000003": [(1, "cvdf,original", None, None)]}
     plan.commit(2, {1: "cvdf:gone; original:gone"})
     assert plan.next(retries=True).publish() is None, "nobody is left to ask"
+
+
+def test_opt_outs_are_asked_again_once_they_are_not_respected(objects: Objects) -> None:
+    """Those of search engines by a usual run, all by one that respects none; no other source before them."""
+    plan = MadePlan(objects, {1: ELSEWHERE, 2: ELSEWHERE, 3: ELSEWHERE})
+    ends = {1: "cvdf:opted_out (noai)", 2: "cvdf:not_found; original:opted_out (noindex)", 3: "ok"}
+    plan.commit(0, ends)
+    assert plan.next(retries=True, respect_opt_out="noindex").publish() is None
+    again = plan.next(retries=True).publish()
+    assert asked(plan, again) == {"train-000002": [(2, "original", None, "cvdf:not_found")]}
+    plan.commit(1, {2: "ok"})
+    assert plan.next(retries=True).publish() is None
+    last = plan.next(retries=True, respect_opt_out=False).publish()
+    assert asked(plan, last) == {"train-000003": [(1, "cvdf,original", None, None)]}
+
+
+def test_an_opt_out_leaves_no_source_to_wait_for() -> None:
+    """An image that it ends has failed, also where a host with a cap would have been asked next."""
+    images = pl.DataFrame(
+        {
+            KEY: [1, 2],
+            "FileName": [None, None],
+            "Action": ["fetch"] * 2,
+            "Status": ["failed"] * 2,
+            "Reason": ["opted_out", "not_found"],
+            "Detail": ["cvdf:opted_out (noai)", "cvdf:not_found"],
+            "Next": ["original"] * 2,
+        }
+    )
+    missing = [pl.lit(None, dtype).alias(name) for name, dtype in RECORD_SCHEMA.items() if name not in images.columns]
+    images = images.with_columns(pl.col(KEY).cast(pl.UInt64), pl.col("FileName").cast(pl.String), *missing)
+    found = part_outcomes(images, PartShard())
+    assert found.select("Status", "Reason", "Next").rows() == [
+        ("failed", "opted_out", None),
+        ("pending", None, "original"),
+    ]
 
 
 def test_a_retry_of_capped_hosts_alone_is_capped(objects: Objects) -> None:

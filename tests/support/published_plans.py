@@ -23,7 +23,7 @@ from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.vocabulary import Source
 from oid_async.options.query import Options
-from oid_async.report import Report
+from oid_async.report import Report, kind_of
 from oid_async.select.plan import PLAN_COLUMNS
 
 PART_SIZE = 512 << 20
@@ -128,5 +128,5 @@ def _record_row(key: int, end: str) -> dict[str, Any]:
     row: dict[str, Any] = {KEY: key, "ImageID": f"{key:016x}", "Status": "pending" if waits else "failed"}
     if detail == "ok":
         return row | {"Status": "ok"}
-    reason = detail.rpartition(":")[2] or None
+    reason = kind_of(detail.rpartition(":")[2]) or None
     return row | {"Reason": reason, "Detail": detail or None, "Known": detail or None, "Next": waits or None}
