@@ -76,7 +76,7 @@ def test_the_program_trains_while_it_downloads(folder: Path) -> None:
 def test_the_lines_that_go_on_in_the_middle_of_an_epoch_run(folder: Path) -> None:
     """What a state was taken behind, and what comes after it, are an epoch between them."""
     out, err = started(folder, "resume.py").communicate(timeout=250)
-    assert out == "12 images, then 12 images\n", err
+    assert out == "12 images\n12 images\n", err
 
 
 @pytest.mark.parametrize(("program", "start"), [("train.py", "spawn"), ("stream.py", "fork")])
