@@ -1,6 +1,7 @@
 """What every test has: caches and mirrors of its own, never the user's."""
 
 import itertools
+import os
 from collections.abc import AsyncIterator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,9 @@ from oid_async.options.places import Bucket
 # Where PyTorch is not installed its tests are left out. Their folder has its name, too, and is found as a namespace.
 _torch = find_spec("torch")
 collect_ignore_glob = ["torch/*"] if _torch is None or _torch.origin is None else []
+# So does the datasets library, which would then look for tensors in it.
+if collect_ignore_glob:
+    os.environ.setdefault("USE_TORCH", "0")
 
 
 @pytest.fixture(autouse=True)
