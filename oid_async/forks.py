@@ -1,14 +1,19 @@
 """Forked children: what a fork does not copy are the threads of Polars, and a child that waits for them hangs.
 
 So each door asks here first. A child that was forked before Polars had begun to work can use everything; one that was
-forked later is told so at once. Importing the package is enough to have forks noticed, and it loads nothing.
+forked later is told so at once. A module that a thread is importing stays locked in the child for ever: so a fork waits
+until it is imported. Importing the package is enough to have forks noticed, and it loads nothing.
 """
 
 import os
 import sys
+import time
+from threading import get_ident
 
 from oid_async.errors import UsageError
 
+# Longer than any import takes.
+_MOST_WAIT_S = 10.0
 _THREADS = ("polars-0", "tokio-rt-worker", "async-executor")
 
 
@@ -20,7 +25,9 @@ class _Forks:
 
     def look(self) -> None:
         """Before a fork, in the parent."""
-        self._had_threads = any(each in sys.modules for each in ("polars", "obstore")) and _polars_has_begun()
+        _wait_for_imports()
+        is_loaded = any(each in sys.modules for each in ("polars", "obstore"))
+        self._had_threads = is_loaded and _polars_has_begun()
 
     def note(self) -> None:
         """After a fork, in the child."""
@@ -38,6 +45,20 @@ def _polars_has_begun() -> bool:
     except OSError:
         return True
     return False
+
+
+def _wait_for_imports() -> None:
+    """Wait, for some seconds at most, until no other thread imports anything: a child would wait for it for ever."""
+    end = time.monotonic() + _MOST_WAIT_S
+    while (owners := _importing()) and get_ident() not in owners and time.monotonic() < end:
+        time.sleep(0.002)
+
+
+def _importing() -> set[int]:
+    """Return the threads that import a module now. Python keeps a lock a module (importlib/_bootstrap.py, 3.11)."""
+    locks = getattr(sys.modules.get("_frozen_importlib"), "_module_locks", {})
+    owners = (getattr(lock(), "owner", None) for lock in list(locks.values()))
+    return {owner for owner in owners if isinstance(owner, int)}
 
 
 _forks = _Forks()

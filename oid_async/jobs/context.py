@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from oid_async.concurrency import acquired, available_processors, in_thread, single_error
 from oid_async.events import Hold, Holding, Note, Sink
+from oid_async.forks import refuse_forked_child
 from oid_async.http.descriptors import allowed, most_workers
 from oid_async.http.estimator import MOST
 from oid_async.http.hosts import Hosts, host_name
@@ -203,6 +204,7 @@ async def open_tables(
 @asynccontextmanager
 async def open_cache(options: Options, sink: Sink) -> AsyncIterator[tuple["Client | None", MetadataCache, Site]]:
     """Open what looking something up in tables needs: client, None offline, cache and site."""
+    refuse_forked_child()
     hosts = Hosts(None, 1.0, notify=lambda text: sink(Note(text)), on_wait=partial(_report_wait, sink))
     async with (
         open_site(options.mirror, offline=options.offline) as site,
