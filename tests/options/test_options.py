@@ -166,6 +166,9 @@ def test_every_format_is_explained_by_its_option() -> None:
 @pytest.mark.parametrize(
     ("words", "name", "value"),
     [
+        (["--respect-opt-out"], "respect_opt_out", True),
+        (["--respect-opt-out", "noindex"], "respect_opt_out", "noindex"),
+        (["--respect-opt-out=noindex", "--no-respect-opt-out"], "respect_opt_out", False),
         (["--category", "Football", "--category", "Person"], "categories", ("Football", "Person")),
         (["--category", "Lemon, lime and bitters"], "categories", ("Lemon, lime and bitters",)),
         (["--type", "inter", "--category", "a"], "match", "all"),
