@@ -55,7 +55,7 @@ _output = partial(option, heading="output")
 OF_STREAMS = frozenset(("annotations", "keep_files"))
 # The options that take a list, and the file in SAVEPATH that keeps one that came by a pipe or as a sequence.
 KEPT_LISTS = {"image_ids": "image_ids.txt", "exclude_ids": "exclude_ids.txt", "category_file": "categories.txt"}
-_STDIN = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
+STDIN = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 # What a download past one machine cannot do, and why or what does it instead.
 _NOT_DISTRIBUTED = {
     "shard": "parts share the selection already",
@@ -516,7 +516,7 @@ class Options(ExportOptions):
             raise UsageError(
                 "--images all is the published table of all images, --imageURL one of yours: leave one out"
             )
-        from_stdin = [name for name in KEPT_LISTS if getattr(self, name) in _STDIN]
+        from_stdin = [name for name in KEPT_LISTS if getattr(self, name) in STDIN]
         if len(from_stdin) > 1:
             flags = " and ".join(f"--{name.replace('_', '-')}" for name in from_stdin)
             raise UsageError(f"{flags} both read stdin, which can be read once; give one of them as a file")

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from oid_async.dataset.query_digest import query_digest
 from oid_async.errors import OidError, UsageError
 from oid_async.jobs.feeding.places import Place
-from oid_async.options.query import Options
+from oid_async.options.query import KEPT_LISTS, STDIN, Options
 from oid_async.options.selection import Query, options_of
 from oid_async.options.signatures import check_switch
 from oid_async.torch.connection import ask
@@ -245,6 +245,9 @@ def _read_options(query: Query | None, given: Mapping[str, Any]) -> Options:
     for name in _NOT_STREAMED:
         if getattr(read, name) != Options.__dataclass_fields__[name].default:
             raise UsageError(f"{name} is not for a Stream, which hands out samples and ends in no folder: leave it out")
+    for name in KEPT_LISTS:
+        if getattr(read, name) in STDIN:
+            raise UsageError(f"{name}: the downloader of a Stream has no stdin to read; give a file or a sequence")
     if read.is_distributed:
         raise UsageError(f"savepath of a Stream is a folder of this machine, not {read.savepath}")
     if read.processes not in (1, "auto"):
