@@ -13,6 +13,7 @@ from torch.utils.data import get_worker_info
 
 from oid_async.errors import InputError
 from oid_async.jobs.feeding.places import Place
+from oid_async.redaction import printable
 from oid_async.torch.connection import Connection
 from oid_async.torch.messages import Seat, box_bytes
 from oid_async.torch.targets import decoded, have_place, make_target, size_of
@@ -127,7 +128,7 @@ class SampleIterator:
         """Say that an image is left out; the number of samples stays."""
         if self._stream.ranks > 1:
             self._owed += 1
-        warnings.warn(f"{error}: it is left out", stacklevel=4)
+        warnings.warn(printable(f"{error}: it is left out"), stacklevel=4)
 
     def _end(self, samples: int, repeats: int) -> None:
         self._has_ended = True

@@ -22,6 +22,7 @@ from oid_async.options.keywords import PlaceOptions
 from oid_async.options.paths import read_path
 from oid_async.options.query import Options
 from oid_async.options.signatures import check_keywords
+from oid_async.redaction import printable
 from oid_async.store.scratch import ScratchFolder
 from oid_async.torch.columns import Array, Columns
 from oid_async.torch.index import write_index
@@ -86,7 +87,7 @@ class OpenImages(Dataset[Any]):
         self._length = self._here.length
         weakref.finalize(self, _remove, folder, os.getpid())
         for line in said:
-            warnings.warn(line, stacklevel=2)
+            warnings.warn(printable(line), stacklevel=2)
 
     def __getstate__(self) -> dict[str, Any]:
         # What is open in this process is opened anew in the other one.

@@ -293,6 +293,9 @@ def test_escapes_can_be_read(text: str, shown: str | None) -> None:
     assert printable(printable(text)) == printable(text)
 
 
+TORCH = ("downloader", "samples", "saved_images", "shard_reader", "stream")
+
+
 def test_lines_leave_at_one_place() -> None:
     """Nothing in the package writes to a stream by itself: the room `screen` does, by `stdio.py` and by rich."""
     package = Path(oid_async.__file__).parent
@@ -307,7 +310,10 @@ def test_lines_leave_at_one_place() -> None:
                 found.add(f"{name}: {ast.unparse(node)}")
             elif isinstance(node, ast.Attribute) and ast.unparse(node) in ("sys.stderr", "sys.__stderr__"):
                 found.add(name)
-    assert {each for each in found if not each.startswith("screen/")} == {
+    # Warnings of the datasets of PyTorch, and what a process of theirs says of a fault of its own.
+    torch = {each for each in found if each.startswith("torch/")}
+    assert {each.partition(":")[0] for each in torch} <= {f"torch/{name}.py" for name in TORCH}
+    assert {each for each in found - torch if not each.startswith("screen/")} == {
         "cli/main.py: sys.stdout.fileno()",
         "cluster/dask_cluster.py: logging.getLogger(name)",  # to be silenced
         "gallery/connections.py: logging.Logger('oid_async.gallery')",  # writes nothing

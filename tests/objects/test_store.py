@@ -133,17 +133,19 @@ def test_an_object_that_is_replaced_while_it_is_read_is_one_of_the_two(
     """Blocks of both never come together."""
     monkeypatch.setattr(buckets, "BLOCK_BYTES", 100)
     objects.put("a", b"1" * 1000)
-    stop = threading.Event()
+    stop, is_replaced = threading.Event(), threading.Event()
 
     def replace() -> None:
         for number in itertools.cycle(b"23"):
             if stop.wait(0.005):
                 return
             objects.put("a", bytes([number]) * (1000 + number))
+            is_replaced.set()
 
     writer = threading.Thread(target=replace)
     writer.start()
     try:
+        assert is_replaced.wait(60)
         for _ in range(20):
             try:
                 size = objects.get_file("a", tmp_path / "copy").size
