@@ -31,7 +31,7 @@ _ROW_GROUP = 256
 # Of a file that is written as its rows come so many are handed over at once.
 _BATCH = 32
 # Rows that a process makes at once.
-_PART = 32
+_PART = 64
 # The key as Thrift's compact protocol has it: a text, of 12 bytes.
 _ARROW_KEY = b"\x18\x0cARROW:schema"
 

@@ -22,7 +22,7 @@ from oid_async.openimages.kinds import KindName
 # Samples between two notes: at most so many are written twice after a kill.
 _BATCH = 32
 # Samples that a process makes at once.
-_PART = 32
+_PART = 64
 
 
 class WebDataset:
