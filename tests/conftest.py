@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 from playwright.async_api import Browser
 from support.browser import Windows, started_browser
 from support.gallery_folders import hostile_folder, pixel_folder
@@ -26,6 +27,11 @@ collect_ignore_glob = ["torch/*"] if _torch is None or _torch.origin is None els
 # So does the datasets library, which would then look for tensors in it.
 if collect_ignore_glob:
     os.environ.setdefault("USE_TORCH", "0")
+
+
+# On a machine with other work a test is slow, and no worse for that.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True)
