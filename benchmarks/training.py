@@ -88,6 +88,32 @@ def saved(options: dict[str, Any], batch: int, workers: int) -> int:
     return sum(len(images) for images, _ in DataLoader(dataset, batch, num_workers=workers, collate_fn=as_lists))
 
 
+class PlainFiles:
+    """What a few lines of one's own do with the files of a folder: open, decode, permute; no boxes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._paths = sorted(folder.iterdir())
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> Any:
+        import numpy as np
+        import torch
+        from PIL import Image
+
+        with Image.open(self._paths[index]) as image:
+            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
+def plain(options: dict[str, Any], batch: int, workers: int) -> int:
+    """Take an epoch of a saved folder by a loop of Pillow and PyTorch alone."""
+    from torch.utils.data import DataLoader
+
+    files: Any = PlainFiles(options["savepath"] / "images")
+    return sum(len(images) for images in DataLoader(files, batch, num_workers=workers, collate_fn=list))
+
+
 def measured(run: Callable[[], int], sender: Any) -> None:
     """Send images a second, and processor seconds for a thousand of them, of a process that does nothing else."""
     import oid_async.torch.stream  # noqa: F401 (it takes seconds to load)
@@ -110,7 +136,8 @@ class Run:
     def __call__(self) -> int:
         if self.kind.startswith("stream("):
             return asyncio.run(outcomes(self.options, decodes="decoded" in self.kind))
-        way = streamed if self.kind.startswith("Stream") else saved
+        ways = {"Stream": streamed, "OpenImages": saved, "plain loop": plain}
+        way = ways[self.kind.partition(",")[0]]
         return way(self.options, self.batch, self.workers)
 
 
@@ -130,7 +157,9 @@ def main() -> int:
         asyncio.run(oid_async.download(**options))
         kinds = [("stream(), bytes and rows", 0), ("stream(), decoded", 0)]
         kinds += [(f"Stream, {workers} workers", workers) for workers in (0, 2)]
-        kinds += [(f"OpenImages, {workers} workers", workers) for workers in (0, 2)]
+        kinds += [
+            (f"{way}, {workers} workers", workers) for way in ("OpenImages", "plain loop") for workers in (0, 1, 2)
+        ]
         for name, workers in kinds:
             found = []
             for _ in range(args.rounds):
