@@ -1,7 +1,6 @@
 """What every test has: caches and mirrors of its own, never the user's."""
 
 import itertools
-import os
 from collections.abc import AsyncIterator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,13 +20,8 @@ from oid_async.events import ignore
 from oid_async.jobs.demo import demo_run
 from oid_async.options.places import Bucket
 
-# Where PyTorch is not installed its tests are left out. Their folder has its name, too, and is found as a namespace.
-_torch = find_spec("torch")
-collect_ignore_glob = ["torch/*"] if _torch is None or _torch.origin is None else []
-# So does the datasets library, which would then look for tensors in it.
-if collect_ignore_glob:
-    os.environ.setdefault("USE_TORCH", "0")
-
+# Where PyTorch is not installed its tests are left out.
+collect_ignore_glob = [] if find_spec("torch") is not None else ["training/*"]
 
 # On a machine with other work a test is slow, and no worse for that.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -49,12 +49,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(root / "hf"), "FIFTYONE_DO_NOT_TRACK": "1"}
     os.environ |= {"FIFTYONE_DATABASE_VALIDATION": "false", "FIFTYONE_DATABASE_DIR": str(root / "db")}
     asyncio.run(demo_run(root / "demo_data", root / "cache", ignore).download())
-    with pytest.MonkeyPatch.context() as patch:
-        # The folder tests/torch is no PyTorch, which these libraries look for.
-        patch.setattr(sys, "path", [path for path in sys.path if Path(path) != PAGE_PATH.parents[1] / "tests"])
-        if getattr(sys.modules.get("torch"), "__file__", None) is None:
-            patch.delitem(sys.modules, "torch", raising=False)
-        yield root
+    yield root
     os.environ.clear()
     os.environ.update(before)
 
