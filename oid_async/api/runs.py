@@ -127,6 +127,12 @@ class _WaitingOutcomes(asyncio.Queue[Outcome | None]):
     def full(self) -> bool:
         return super().full() or self._bytes >= _WAITING_BYTES
 
+    def end(self) -> None:
+        """Drop what nobody has taken, and let who waits know that no more comes."""
+        while not self.empty():
+            self.get_nowait()
+        self.put_nowait(None)
+
     def _put(self, item: Outcome | None) -> None:
         self._bytes += _image_bytes(item)
         super()._put(item)
@@ -142,7 +148,10 @@ def _image_bytes(outcome: Outcome | None) -> int:
 
 
 class Stream:
-    """The outcomes of a run in progress, in order of landing. `report` is the run's, true at every moment."""
+    """The outcomes of a run in progress, in order of landing. `report` is the run's, true at every moment.
+
+    It runs once. Who still iterates when the block is left, or later, gets no more outcomes.
+    """
 
     def __init__(
         self,
@@ -166,6 +175,8 @@ class Stream:
         return self._run.report
 
     async def __aenter__(self) -> Self:
+        if self._task is not None:
+            raise RuntimeError("a stream runs once: make a new one with oid_async.stream(...)")
         self._task = asyncio.create_task(self._feed(), name="oid_async.stream")
         return self
 
@@ -183,6 +194,7 @@ class Stream:
         finally:
             if not task.cancelled():
                 task.exception()
+            self._queue.end()
 
     def __aiter__(self) -> AsyncIterator[Outcome]:
         return self
@@ -196,7 +208,7 @@ class Stream:
             return outcome
         self._queue.put_nowait(None)
         await asyncio.wait([task])
-        if (error := task.exception()) is not None:
+        if not task.cancelled() and (error := task.exception()) is not None:
             raise error
         raise StopAsyncIteration
 

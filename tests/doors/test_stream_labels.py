@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,15 @@ async def test_a_finished_folder_stays_as_it_is(lookalike: Path, tmp_path: Path)
     assert files_of(tmp_path / "d") == before
     assert left_in(tmp_path / "d") == []
     assert (await oid_async.verify(savepath=tmp_path / "d")).clean
+    shutil.rmtree(tmp_path / "d" / ".oid_async")
+    (tmp_path / "d" / "manifest.parquet").unlink()
+    before = files_of(tmp_path / "d")
+    seen = await streamed(**query, keep_files=False, kinds=["none"], image_ids=all_ids(lookalike)[1:])
+    assert sorted(outcome.status for outcome in seen) == sorted(statuses), (
+        "files that nothing speaks of are taken from there, too"
+    )
+    assert journalled(tmp_path / "d") == []
+    assert files_of(tmp_path / "d") == before
 
 
 def all_ids(mirror: Path) -> list[str]:
@@ -169,6 +179,9 @@ async def test_a_stream_that_is_left_goes_on(tmp_path: Path, keep_files: bool) -
                 if len(seen) == 5:
                     break
         assert [repr(task) for task in asyncio.all_tasks() if "oid_async." in task.get_name()] == []
+        assert [outcome async for outcome in outcomes] == [], "who iterates when the block is left is not left waiting"
+        with pytest.raises(RuntimeError, match="a stream runs once"):
+            await outcomes.__aenter__()
         kept = outcomes.report.downloaded if keep_files else 0
         assert len(list((tmp_path / "d").glob("images/*"))) == kept
         again = {outcome.image_id: outcome for outcome in await streamed(**query)}

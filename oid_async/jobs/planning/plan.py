@@ -189,7 +189,7 @@ class Planning:
             if machine_error(error) is None:
                 raise
             raise storage_error(error, folder.path) from error
-        if journal is not None:
+        if journal is not None and context.keeps_files:
             journal.append(credited(folder, summary.adopted))
         return selected, summary
 
