@@ -128,7 +128,7 @@ class Coco:
             landing_url="OriginalLandingURL",
             rotation="Rotation",
         )
-        if self._context.options.max_side is not None:
+        if self._context.source.made_smaller_to is not None:
             image = image.struct.with_fields(changes=pl.col(CHANGES))
         if "Role" in images.columns:
             image = image.struct.with_fields(role=pl.col("Role"), verified_absent=pl.col("VerifiedAbsent"))

@@ -102,7 +102,8 @@ def write_card(context: ExportContext, form: CardForm, features: Feature) -> Non
         query: Mapping[str, Any] = source.dataset.query
     except InputError:
         query = {}
-    said = changes(context.options, source.planned.left_out)
+    options = replace(context.options, max_side=source.made_smaller_to)
+    said = changes(options, source.planned.left_out)
     images = {split: written.images[split] for split in source.splits}
     facts = CardFacts(form, features, images, written.rows, written.objects, source.licenses(), query, said)
     (context.stage / CARD).write_text(dataset_card(facts), encoding="utf-8")

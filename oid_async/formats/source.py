@@ -185,6 +185,12 @@ class ExportSource:
         return None if self._options.format == "crops" else self._options.max_side
 
     @property
+    def made_smaller_to(self) -> int | None:
+        """The most pixels of a side of an exported image: by the export, or of a place when its shards were made."""
+        sides = [side for side in (self._max_side, self.dataset.stored_side) if side is not None]
+        return min(sides, default=None)
+
+    @property
     def draws_masks(self) -> bool:
         """Whether every image comes with a picture of its masks, in its size."""
         return self._options.format == "webdataset" and "segmentation" in self.kinds
@@ -361,14 +367,12 @@ class ExportSource:
         return split
 
     def _out_size(self) -> list[pl.Expr]:
-        sides = [side for side in (self._max_side, self.dataset.stored_side) if side is not None]
-        width, height = self._scaled(min(sides, default=None))
+        width, height = self._scaled(self.made_smaller_to)
         return [width.alias("OutWidth"), height.alias("OutHeight")]
 
     def _changes(self) -> pl.Expr:
         """Return what was done to an image that is in the export, or to the saved one where the export holds none."""
-        sides = [self.dataset.stored_side, self._max_side if self.needs_pictures else None]
-        return made_changes(min((side for side in sides if side is not None), default=None))
+        return made_changes(self.made_smaller_to if self.needs_pictures else self.dataset.stored_side)
 
     @staticmethod
     def _scaled(most: int | None) -> tuple[pl.Expr, pl.Expr]:

@@ -25,7 +25,8 @@ from oid_async.options.places import Bucket
 from oid_async.options.query import Options
 from oid_async.store.results import manifest_digest
 
-_COPIED = ("ATTRIBUTION.csv", "failures.csv", "bad_rows.csv", "bbox/label_data.csv", *(k.file for k in KINDS.values()))
+_LISTS = ("ATTRIBUTION.csv", "failures.csv", "bad_rows.csv", "bbox/label_data.csv", "bbox/hierarchy.json")
+_COPIED = (*_LISTS, *(kind.file for kind in KINDS.values()))
 _NO_TABLE = (".oid_async", "shards")
 
 
