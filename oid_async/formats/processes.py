@@ -33,6 +33,14 @@ _CHUNK, _CHUNKS = 16, 3
 _WORTH_A_POOL = 200
 # So many images without a picture to decode are as much work as one that has: a header is read, texts are made.
 IMAGES_OF_A_PICTURE = 100
+_KILLED = (
+    "a process that reads pictures was killed, by the system for want of memory as a rule; export again with "
+    "--processes 1"
+)
+_NOT_STARTED = (
+    "a process that reads pictures ended before its first one: a script that asks for processes does so under "
+    '`if __name__ == "__main__":`, and is a file; or export with --processes 1'
+)
 
 
 class Pool:
@@ -42,6 +50,7 @@ class Pool:
         self._executor = executor
         self._most = _CHUNKS * processes
         self._stopped = stopped
+        self.has_worked = False
 
     def each(
         self, function: Callable[..., Result], calls: Iterable[tuple[Any, ...]], chunk: int = _CHUNK
@@ -54,12 +63,15 @@ class Pool:
         try:
             while True:
                 while len(waiting) < self._most and (some := list(islice(remaining, chunk))):
-                    waiting.append(self._executor.submit(_apply, function, some))
+                    with _no_interrupt():
+                        waiting.append(self._executor.submit(_apply, function, some))
                 if not waiting:
                     return
                 if self._stopped():
                     raise InterruptedError("the export was stopped")
-                yield from waiting.popleft().result()
+                some_results = waiting.popleft().result()
+                self.has_worked = True
+                yield from some_results
         finally:
             for future in waiting:
                 future.cancel()
@@ -76,7 +88,7 @@ def each(
 def process_pool(processes: int | str, work: int, stopped: Callable[[], bool] = bool) -> Iterator[Pool | None]:
     """Yield processes for so much work, in pictures to decode; None if it is too little, or is for this process alone.
 
-    Raises StorageError if one of them is killed.
+    Raises StorageError if one of them is killed, or cannot start: each imports the script that is running.
     """
     wanted = available_processors() if processes == "auto" else int(processes)
     if wanted < 2 or work < _WORTH_A_POOL:
@@ -84,15 +96,23 @@ def process_pool(processes: int | str, work: int, stopped: Callable[[], bool] = 
         return
     spawn = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(wanted, mp_context=spawn, initializer=_start_worker)
+    pool = Pool(executor, wanted, stopped)
     try:
-        yield Pool(executor, wanted, stopped)
+        yield pool
     except BrokenProcessPool as error:
-        raise StorageError(
-            "a process that reads pictures was killed, by the system for want of memory as a rule; export again with "
-            "--processes 1"
-        ) from error
+        raise StorageError(_KILLED if pool.has_worked else _NOT_STARTED) from error
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Hold back an interrupt, which reaches all processes: one that starts in the block never sees it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -110,10 +130,9 @@ def one_ahead(items: Iterator[Item]) -> Iterator[Iterator[Item]]:
 
 
 def _start_worker() -> None:
-    """Ignore an interrupt, which reaches all processes: the program stops its workers. End when it was killed."""
+    """End when the program was killed; an interrupt is its own affair, it stops its workers (`_no_interrupt`)."""
     # Pillow warns of odd EXIF data, which is nothing that an export looks at.
     warnings.simplefilter("ignore")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # There is a process for each processor already. Polars reads this before it starts its threads.
     os.environ["POLARS_MAX_THREADS"] = "1"
     program = multiprocessing.parent_process()

@@ -3,6 +3,9 @@
 import asyncio
 import hashlib
 import multiprocessing
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -114,3 +117,28 @@ async def test_an_export_by_several_processes_can_be_cancelled(saved: Path, monk
     assert time.monotonic() - started < 5
     assert not multiprocessing.active_children()
     assert not (saved / "export" / "coco").exists()
+
+
+def test_an_interrupt_never_reaches_a_process_that_starts() -> None:
+    """Ctrl-C goes to all processes of a terminal: one that imports modules would write a traceback."""
+    with processes.process_pool(2, 1 << 20) as pool:
+        assert pool is not None
+        (blocked,) = pool.each(signal.pthread_sigmask, [(signal.SIG_BLOCK, ())])
+    assert signal.SIGINT in blocked
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
+    """Each process imports the script again, and would start processes of its own: one line says what to do."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from oid_async.formats.processes import process_pool\n"
+        "with process_pool(2, 1 << 20) as pool:\n"
+        "    print(list(pool.each(abs, [(-1,)])))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("oid_async.errors.StorageError: ")
+    assert 'under `if __name__ == "__main__":`' in last
+    assert not done.stdout
