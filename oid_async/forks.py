@@ -2,7 +2,8 @@
 
 So each door asks here first. A child that was forked before Polars had begun to work can use everything; one that was
 forked later is told so at once. A module that a thread is importing stays locked in the child for ever: so a fork waits
-until it is imported. Importing the package is enough to have forks noticed, and it loads nothing.
+until those of this package are imported, with all that they import. Importing the package is enough to have forks
+noticed, and it loads nothing.
 """
 
 import os
@@ -14,6 +15,7 @@ from oid_async.errors import UsageError
 
 # Longer than any import takes.
 _MOST_WAIT_S = 10.0
+_PACKAGE = "oid_async"
 _THREADS = ("polars-0", "tokio-rt-worker", "async-executor")
 
 
@@ -48,17 +50,25 @@ def _polars_has_begun() -> bool:
 
 
 def _wait_for_imports() -> None:
-    """Wait, for some seconds at most, until no other thread imports anything: a child would wait for it for ever."""
+    """Wait, for some seconds at most, until no other thread imports what doors need: a child would wait for ever."""
     end = time.monotonic() + _MOST_WAIT_S
-    while (owners := _importing()) and get_ident() not in owners and time.monotonic() < end:
+    while _is_importing() and time.monotonic() < end:
         time.sleep(0.002)
 
 
-def _importing() -> set[int]:
-    """Return the threads that import a module now. Python keeps a lock a module (importlib/_bootstrap.py, 3.11)."""
+def _is_importing() -> bool:
+    """Return whether another thread imports something of ours now, False where that cannot be seen.
+
+    Python keeps a lock a module (importlib/_bootstrap.py, 3.11 to 3.14). A thread that imports something itself goes
+    on: the other one may be waiting for it. So it does in a child whose parent was importing; those threads are not in
+    it.
+    """
     locks = getattr(sys.modules.get("_frozen_importlib"), "_module_locks", {})
-    owners = (getattr(lock(), "owner", None) for lock in list(locks.values()))
-    return {owner for owner in owners if isinstance(owner, int)}
+    owners: dict[str, object] = {name: getattr(lock(), "owner", None) for name, lock in list(locks.items())}
+    if get_ident() in owners.values():
+        return False
+    ours = {owner for name, owner in owners.items() if name.partition(".")[0] == _PACKAGE}
+    return bool(ours & sys._current_frames().keys())
 
 
 _forks = _Forks()

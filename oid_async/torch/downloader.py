@@ -86,7 +86,7 @@ class Downloader:
         is_on = now is not None and not now.is_over and not self._is_left
         place = now.place if now is not None and is_on else self._next
         number = now.number if now is not None else 0
-        is_ahead = now is not None and is_on and now.is_ahead
+        is_ahead = now is not None and not self._is_left and now.is_ahead
         return {"pass": number, "is_ahead": is_ahead, "place": [place.epoch, place.position, place.given]}
 
     async def _serve(self, seat: Seat, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -100,7 +100,11 @@ class Downloader:
         feed = await asyncio.shield(self._feed)
         writer.write(frame({"pass": now.number, "epoch": now.start_place.epoch}))
         await now.serve(seat, writer, reader)
-        writer.write(frame({"end": [feed.samples, now.repeats]}))
+        writer.write(frame({"end": [feed.samples, now.repeats, now.failures]}))
+        await writer.drain()
+        # Who has read that closes the connection.
+        await reader.read()
+        now.note_end(seat)
 
     async def _begin(self, seat: Seat) -> None:
         """Begin an iteration, of the next epoch or where a state says; one that is on stops."""

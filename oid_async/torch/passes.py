@@ -21,6 +21,7 @@ class _Worker:
         self.process: int | None = None
         self.is_gone = False
         self.has_all = False
+        self.has_read_all = False
         self.samples: deque[Sample] = deque()
         self.moved = asyncio.Event()
 
@@ -43,6 +44,7 @@ class Pass:
         self._may_begin = asyncio.Event()
         self._has_ended = False
         self.repeats = 0
+        self.failures: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
 
     def takes(self, seat: Seat) -> bool:
@@ -68,8 +70,15 @@ class Pass:
 
     @property
     def is_ahead(self) -> bool:
-        """Whether workers have been sent samples: how many of them the trainer has taken is not known here."""
-        return self.place != self.start_place
+        """Whether workers have been sent samples: how many of them the trainer has taken is not known here.
+
+        Not so once each of them has read all of its samples, and their end.
+        """
+        return self.place != self.start_place and not all(worker.has_read_all for worker in self._workers)
+
+    def note_end(self, seat: Seat) -> None:
+        """Note that a worker has read all of its samples, and their end."""
+        self._workers[seat.worker].has_read_all = True
 
     def start(self, feed: "asyncio.Future[Feed]", seed: int, window: int) -> None:
         """Begin to fetch and to deal."""
@@ -99,7 +108,7 @@ class Pass:
                     else:
                         worker.samples.append(sample)
                         worker.moved.set()
-                self.repeats = self._epoch.repeats
+                self.repeats, self.failures = self._epoch.repeats, dict(self._epoch.failures)
                 self._has_ended = True
                 self._wake()
                 # Samples that were dealt are released until the last one was sent.

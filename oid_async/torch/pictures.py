@@ -29,8 +29,10 @@ from oid_async.store.disk import read_plain
 from oid_async.store.folder import Folder
 from oid_async.store.written_files import MASKS
 from oid_async.tables.reading import TableFile
+from oid_async.torch.process import search_path
 
 _NO_SHARD = -1
+_LAST_S = 5.0
 
 
 class Stored(NamedTuple):
@@ -163,14 +165,13 @@ class ProcessPictures:
 
     def _started(self) -> "subprocess.Popen[bytes]":
         if self._process is None:
-            path = os.pathsep.join(each or os.getcwd() for each in sys.path)
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "oid_async.torch.shard_reader"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 # Signals from a terminal are for the trainer; this process ends with it.
                 start_new_session=True,
-                env=os.environ | {"PYTHONPATH": path},
+                env=os.environ | {"PYTHONPATH": search_path()},
             )
             weakref.finalize(self, _end, self._process, os.getpid())
             assert self._process.stdin is not None
@@ -180,11 +181,21 @@ class ProcessPictures:
 
 def _end(process: "subprocess.Popen[bytes]", started_by: int) -> None:
     """End a reader: nothing more is asked of it. In a forked child it is another's."""
-    if os.getpid() == started_by:
-        for pipe in (process.stdin, process.stdout):
-            with suppress(OSError):
-                assert pipe is not None
-                pipe.close()
+    if os.getpid() != started_by:
+        return
+    assert process.stdin is not None
+    assert process.stdout is not None
+    # Workers that were forked hold the pipe, too: its end would not come.
+    with suppress(OSError):
+        pickle.dump(None, process.stdin)
+        process.stdin.flush()
+    for pipe in (process.stdin, process.stdout):
+        with suppress(OSError):
+            pipe.close()
+    try:
+        process.wait(_LAST_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
         process.wait()
 
 

@@ -61,7 +61,7 @@ def _start(settings: DownloaderSettings, descriptor: int) -> "subprocess.Popen[b
             pass_fds=[descriptor],
             # An interrupt from the terminal is for the trainer.
             process_group=0,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+            env=os.environ | {"PYTHONPATH": search_path()},
         )
     except OSError as error:
         raise StorageError(f"{sys.executable}: the downloader cannot be started ({error.strerror or error})") from error
@@ -71,6 +71,11 @@ def _start(settings: DownloaderSettings, descriptor: int) -> "subprocess.Popen[b
         process.stdin.write(pickle.dumps(settings))
         process.stdin.flush()
     return process
+
+
+def search_path() -> str:
+    """Return where this process finds modules, for another one. Some programs put a Path there."""
+    return os.pathsep.join(path or os.getcwd() for path in map(str, sys.path))
 
 
 def _end(process: "subprocess.Popen[bytes]", folder: Path, owner: int) -> None:

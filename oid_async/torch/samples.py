@@ -130,13 +130,23 @@ class SampleIterator:
             self._owed += 1
         warnings.warn(printable(f"{error}: it is left out"), stacklevel=4)
 
-    def _end(self, samples: int, repeats: int) -> None:
+    def _end(self, samples: int, repeats: int, failures: dict[str, int]) -> None:
+        """Say, once for all workers, what an epoch lacked and what was given twice."""
         self._has_ended = True
         self._connection.close()
         stream, worker = self._stream, get_worker_info()
         assert self._number is not None
         stream.note_taken(self._number, Place(self._epoch).next_epoch)
-        if repeats and (worker is None or worker.id == 0):
+        if worker is not None and worker.id:
+            return
+        if failures:
+            kinds = ", ".join(f"{kind} {count}" for kind, count in failures.items())
+            # The same words in each epoch: Python shows them once.
+            warnings.warn(
+                f"{sum(failures.values())} images of an epoch could not be had ({kinds}) and have no sample",
+                stacklevel=4,
+            )
+        if repeats:
             warnings.warn(
                 f"rank {stream.rank} of {stream.ranks} has repeated {repeats} of its images at the end of epoch "
                 f"{self._epoch}, so that each rank gives {samples} samples",

@@ -1,8 +1,8 @@
 """The process that reads Parquet shards, and shards in a bucket, for one worker of a DataLoader.
 
 `python -m oid_async.torch.shard_reader` takes pickled requests from its standard input, each a call of `ShardPictures`,
-and answers with the value or the error; the first one says which place it is to read. It ends when its input does. No
-PyTorch here.
+and answers with the value or the error; the first one says which place it is to read. It ends with a request that is
+None, or when its input does. No PyTorch here.
 """
 
 import os
@@ -28,8 +28,8 @@ def main() -> int:
     files: PlaceFiles | None = None
     try:
         place, endpoint_url = pickle.load(requests)
-        while True:
-            what, *rest = pickle.load(requests)
+        while (request := pickle.load(requests)) is not None:
+            what, *rest = request
             try:
                 if files is None:
                     files = _files_of(place, endpoint_url)
@@ -41,6 +41,7 @@ def main() -> int:
                 answer = InputError(f"{place}: its shards cannot be read ({type(error).__name__}: {error})")
             pickle.dump(answer, answers)
             answers.flush()
+        return 0
     except (EOFError, BrokenPipeError):
         return 0
     finally:

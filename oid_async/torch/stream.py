@@ -35,6 +35,7 @@ _WINDOW = 256
 _NOT_STREAMED = ("format", "out", "cluster", "top_up", "report", "no_files", "traces", "voice")
 _SAMPLE = itemgetter(0)
 _STATE = ("seed", "epoch", "position", "given", "rank", "ranks", "query")
+_NEEDED = ("seed", "epoch", "position", "ranks")
 
 
 class Stream(IterableDataset):
@@ -153,20 +154,24 @@ class Stream(IterableDataset):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Let the next iteration go on where a state was taken, with its seed, whatever the number of workers.
 
-        Raises UsageError for a state of another number of ranks or another query. The state of one rank is good for
-        all of them as long as no image has failed: each rank had better load its own.
+        `seed`, `epoch`, `position` and `ranks` are enough; without `given`, as many samples were given as `position`
+        says. Raises UsageError for a state of another number of ranks or another query. The state of one rank is good
+        for all of them as long as no image has failed: each rank had better load its own.
         """
-        if missing := [name for name in _STATE if name not in state]:
+        if not isinstance(state, Mapping):
+            raise UsageError(f"load_state_dict takes what state_dict() returns, not {state!r:.80}")
+        if missing := [name for name in _NEEDED if name not in state]:
             raise UsageError(f"this is no state of a Stream: it has no {missing[0]!r}")
         if state["ranks"] != self.ranks:
             raise UsageError(
                 f"the state is of {state['ranks']} ranks, this Stream is of {self.ranks}: the images of an epoch are "
                 "divided otherwise; go on with as many ranks, or begin the next epoch with set_epoch"
             )
-        if state["query"] != self._digest:
+        if state.get("query", self._digest) != self._digest:
             raise UsageError("the state is of another query: make the Stream with the same one, or begin anew")
         seed = _counted("seed", state["seed"], least=None)
-        place = Place(*(_counted(name, state[name], least=0) for name in ("epoch", "position", "given")))
+        read = {"given": state["position"], **state}
+        place = Place(*(_counted(name, read[name], least=0) for name in ("epoch", "position", "given")))
         self._seed = seed
         if get_worker_info() is None:
             self._go_on(place)

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 from oid_async.errors import UsageError
 from oid_async.torch import Stream
 
-pytestmark = pytest.mark.torch
+# Of the dataset of these tests two images answer 404.
+pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore:.* could not be had")]
 
 
 @pytest.fixture(scope="module")

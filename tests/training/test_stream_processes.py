@@ -15,7 +15,8 @@ from support.slow_origin import origin_in_a_thread
 from oid_async.errors import UnavailableError, UsageError
 from oid_async.torch import Stream
 
-pytestmark = pytest.mark.torch
+# Of the dataset of these tests two images answer 404.
+pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore:.* could not be had")]
 
 _TRAIN = """
 import os, sys, time

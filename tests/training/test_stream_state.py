@@ -14,6 +14,7 @@ from oid_async.torch import Stream
 pytestmark = [
     pytest.mark.torch,
     pytest.mark.filterwarnings("ignore:rank . of 2 has repeated"),
+    pytest.mark.filterwarnings("ignore:.* could not be had"),
 ]
 
 
@@ -37,6 +38,10 @@ def two(ranks: tuple[Stream, Stream]) -> tuple[Stream, Stream]:
     ranks[0].set_epoch(0)
     ranks[1].set_epoch(7)
     return ranks
+
+
+def _id_of(_: Any, target: dict[str, Any]) -> str:
+    return str(target["image_id"])
 
 
 def batch_ids(batches: Any) -> list[str]:
@@ -76,16 +81,28 @@ def test_a_loader_knows_exactly_what_was_taken(two: tuple[Stream, Stream]) -> No
         del batches
 
 
-def test_a_plain_loader_repeats_nothing_and_says_what_it_may_skip(two: tuple[Stream, Stream]) -> None:
+def test_a_plain_loader_repeats_nothing_and_says_what_it_may_skip(lookalike: Path, cache_dir: Path) -> None:
     """The state is behind all that workers have fetched ahead, and a warning names `loader`, which is exact."""
-    first, second = two
+    with Stream(mirror=lookalike, cache_dir=cache_dir, window=4, transform=_id_of) as stream:
+        # More than fits into two sockets, so that the epoch is still on.
+        batches = iter(DataLoader(stream, 2, num_workers=2, multiprocessing_context="fork"))
+        before = next(batches)
+        with pytest.warns(UserWarning, match=r"that workers have fetched ahead count as taken .* Stream\.loader"):
+            state = stream.state_dict()
+        assert state["epoch"] == 0
+        del batches
+        stream.load_state_dict(state)
+        assert not {*before} & {*stream}
+
+
+def test_a_plain_loader_that_has_sent_all_says_it_as_well(two: tuple[Stream, Stream]) -> None:
+    """A short epoch fits into the sockets: its state is the next epoch's beginning, with the warning."""
+    first, _ = two
     collate: Any = list
     batches = iter(DataLoader(first, 2, num_workers=2, collate_fn=collate, multiprocessing_context="fork"))
-    before = [sample[1]["image_id"] for sample in next(batches)]
-    with pytest.warns(UserWarning, match=r"samples that workers have fetched ahead count as taken .* Stream\.loader"):
-        second.load_state_dict(first.state_dict())
-    del batches
-    assert not {*before} & {sample[1]["image_id"] for sample in second} - {*before[:1]}
+    next(batches)
+    with pytest.warns(UserWarning, match=r"fetched ahead count as taken"):
+        assert first.state_dict()["epoch"] in (0, 1)
 
 
 class _EachWorkersState(IterableDataset):  # type: ignore[misc]
@@ -140,6 +157,17 @@ def test_a_state_of_something_else_is_one_line(
     with pytest.raises(UsageError, match="no 'position'"):
         two[0].load_state_dict({name: value for name, value in before.items() if name != "position"})
     assert two[0].state_dict() == before
+
+
+def test_seed_epoch_position_and_ranks_are_enough(two: tuple[Stream, Stream]) -> None:
+    """A state of no more than that, as somebody writes it down, goes on there."""
+    first, second = two
+    whole = [sample[1]["image_id"] for sample in first]
+    second.load_state_dict({"seed": 0, "epoch": 0, "position": 5, "ranks": 2})
+    assert second.state_dict() == first.state_dict() | {"epoch": 0, "position": 5, "given": 5}
+    rest = [sample[1]["image_id"] for sample in second]
+    assert set(rest) <= set(whole)
+    assert len(rest) == len(whole) - 5
 
 
 def test_the_query_of_a_state_is_what_it_selects(mirror: Path, cache_dir: Path, two: tuple[Stream, Stream]) -> None:

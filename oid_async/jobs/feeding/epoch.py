@@ -72,7 +72,7 @@ class Epoch:
     """The samples of one epoch from a place on; use as `async with`, then `next` and `release`.
 
     Leaving the block stops what is under way. `repeats` says, once the end was reached, how many samples were given
-    twice, so that all ranks give as many.
+    twice, so that all ranks give as many, and `failures` how many images failed, by kind: those have no sample.
     """
 
     def __init__(self, feed: Feed, share: Share, start: Place, *, window: int) -> None:
@@ -90,7 +90,7 @@ class Epoch:
         self._unreleased = 0
         self._held_bytes = 0
         self._is_failed = bytearray(len(share.places))
-        self._failures: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
         self._barren = 0
         self._moved = asyncio.Event()
         self._opened = asyncio.Event()
@@ -122,6 +122,7 @@ class Epoch:
                     continue
                 self._barren = 0
                 self.given += 1
+                self.repeats += position >= len(self._share.places)
                 return self._sample(position, outcome)
             if self._has_ended and self._head == self._end:
                 if not self.given and len(self._share.places):
@@ -200,7 +201,6 @@ class Epoch:
                 self._raise_nothing()
             # Whoever goes on within the repeated ones goes on behind those that were given.
             begin = max(0, self._end - len(own)) % len(again)
-            self.repeats += missing
             yield again.slice(begin, missing)
 
     async def _all_passed(self) -> None:
@@ -254,7 +254,7 @@ class Epoch:
 
     def _note_failure(self, position: int, outcome: Outcome) -> None:
         reason = outcome.reason or "network"
-        self._failures[reason] += 1
+        self.failures[reason] += 1
         if position < len(self._is_failed):
             self._is_failed[position] = 1
         if reason in FINAL_KINDS or self._feed.context.options.offline:
@@ -271,4 +271,4 @@ class Epoch:
         raise UnavailableError(f"none of the {images} images of this rank can be had ({self._kinds()})")
 
     def _kinds(self) -> str:
-        return ", ".join(f"{kind} {count}" for kind, count in self._failures.most_common())
+        return ", ".join(f"{kind} {count}" for kind, count in self.failures.most_common())
