@@ -43,6 +43,8 @@ class Parser(argparse.ArgumentParser):
         words = sys.argv[1:] if args is None else args
         found, extra = self.parse_known_args(_without_loose_values(words), namespace)
         if extra:
+            # As they were typed.
+            extra = [word if word in words else word.removesuffix(f"={_YES}") for word in extra]
             self.error(f"unrecognized arguments: {' '.join(extra)}{_advice(words, extra)}")
         return found
 
@@ -63,7 +65,7 @@ def _without_loose_values(words: Sequence[str]) -> list[str]:
     >>> _without_loose_values(["verify", "--respect-opt-out", "my_data"])
     ['verify', '--respect-opt-out=yes', 'my_data']
     """
-    own = {option.metadata["flags"][0]: option.metadata["reader"].words for option in option_fields()}
+    own = _own_values()
     end = words.index("--") if "--" in words else len(words)
     following = [*words[1:end], "--"]
     taken = [
@@ -73,11 +75,18 @@ def _without_loose_values(words: Sequence[str]) -> list[str]:
     return [*taken, *words[end:]]
 
 
+def _own_values() -> dict[str, tuple[str, ...]]:
+    """Return the values that an option may have behind it, of those whose value may be left out; of others none."""
+    return {option.metadata["flags"][0]: option.metadata["reader"].words for option in option_fields()}
+
+
 def _advice(words: Sequence[str], extra: Sequence[str]) -> str:
     """Return what to do with words too many behind a repeatable option, of which each takes one; else nothing.
 
     >>> _advice(["plan", "--category", "Dog", "Cat"], ["Cat"])
     "; repeat the option: --category Dog --category Cat (one name of several words stands in quotes: 'Dog Cat')"
+    >>> _advice(["plan", "--respect-opt-out", "noai"], ["noai"])
+    '; behind --respect-opt-out stands nothing, or noindex'
     """
     repeatable = {
         flag: option
@@ -92,7 +101,11 @@ def _advice(words: Sequence[str], extra: Sequence[str]) -> str:
         return f"; a class is named by --category {quote(' '.join(extra))}" if of_query else ""
     name, _, value = words[flag].partition("=")
     # Behind an option that the command does not know nothing is too much.
-    if name not in repeatable or words[flag] in extra:
+    if words[flag] in extra:
+        return ""
+    if own := _own_values().get(name):
+        return f"; behind {name} stands nothing, or {' or '.join(own)}"
+    if name not in repeatable:
         return ""
     end = next((place for place in range(at, len(words)) if words[place].startswith("-")), len(words))
     values = [*([value] if value else []), *words[flag + 1 : end]]
