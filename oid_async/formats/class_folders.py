@@ -8,6 +8,11 @@ from collections.abc import Sequence
 # Namespaces").
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*]')
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])(?:\..*)?", re.IGNORECASE)
+# The imagefolder of datasets takes a folder for a split if one of these words is in its name, as it is written here
+# (data_files.py of datasets 5: SPLIT_KEYWORDS, KEYWORDS_IN_DIR_NAME_BASE_PATTERNS).
+_SPLIT_WORD = re.compile(
+    r"(?<![^-._ 0-9])(?:train|training|validation|valid|dev|val|test|testing|eval|evaluation)(?![^-._ 0-9])"
+)
 # Control and format characters, surrogates, what is of private use or not assigned; blanks and ends of all kinds.
 _UNPRINTABLE = ("C", "Z")
 # An end that tells two classes apart goes behind it; 255 bytes is the longest name of a folder.
@@ -17,10 +22,11 @@ _MOST_BYTES = 180
 def class_folders(names: Sequence[str]) -> list[str]:
     """Return the folder of each class: its name, with `_` for what a file system may refuse.
 
-    No two are the same, not even where case or composed letters do not count: the later class has a number.
+    No two are the same, not even where case or composed letters do not count: the later class has a number. A word that
+    is a split to readers begins with a capital letter.
 
-    >>> class_folders(["Dog", "dog", "Sports/Ball", "Sports:Ball", "NUL", "..", "Café"])
-    ['Dog', 'dog_2', 'Sports_Ball', 'Sports_Ball_2', 'class_NUL', 'class', 'Café']
+    >>> class_folders(["Dog", "dog", "Sports/Ball", "Sports:Ball", "NUL", "..", "Café", "train"])
+    ['Dog', 'dog_2', 'Sports_Ball', 'Sports_Ball_2', 'class_NUL', 'class', 'Café', 'Train']
     """
     taken: set[str] = set()
     found = []
@@ -50,4 +56,6 @@ def _safe(name: str) -> str:
     short = printable.lstrip(" ._-").encode()[:_MOST_BYTES].decode(errors="ignore").rstrip(" .")
     if not short:
         return "class"
-    return f"class_{short}" if _DEVICE.fullmatch(short) else short
+    if _DEVICE.fullmatch(short):
+        return f"class_{short}"
+    return _SPLIT_WORD.sub(lambda word: word[0].capitalize(), short)
