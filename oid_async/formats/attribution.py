@@ -11,6 +11,7 @@ from typing import Self
 
 import polars as pl
 
+from oid_async.options.export import ExportOptions
 from oid_async.store.changes import CHANGES, and_also
 from oid_async.store.image_tables import ATTRIBUTION, ATTRIBUTION_COLUMNS
 
@@ -19,10 +20,10 @@ _MADE_BY = {"crops": "cropped"}
 
 
 class ExportAttribution:
-    """Writes the table into the folder of an export, span by span; `format` is that of the export."""
+    """Writes the table into the folder of an export, span by span, by the format and options of the export."""
 
-    def __init__(self, export: Path, format: str) -> None:
-        self._made = _MADE_BY.get(format)
+    def __init__(self, export: Path, options: ExportOptions) -> None:
+        self._made = None if options.no_files else _MADE_BY.get(options.format or "")
         self._file = (export / ATTRIBUTION).open("wb")
         pl.DataFrame(schema=dict.fromkeys(ATTRIBUTION_COLUMNS, pl.String)).write_csv(self._file)
 

@@ -67,8 +67,7 @@ class Coco:
                 self._document(f"instances_{split}").add(rows.get_column("json"), annotations.get(str(split)))
             if self._has_captions:
                 self._document(f"captions_{split}").add(rows.get_column("json"), captions.get(str(split)))
-            if not self._context.options.no_files:
-                self._context.pictures.place(span.split(str(split)).images, self._context.folder("images", str(split)))
+        self._context.place(span.images, "images", "{split}")
         self._context.wrote(images, counts)
 
     def finish(self) -> None:
@@ -143,20 +142,13 @@ class Coco:
         width, height = pl.col("OutWidth").cast(pl.Float64), pl.col("OutHeight").cast(pl.Float64)
         x, y = pl.col("XMin") * width, pl.col("YMin") * height
         across, down = (pl.col("XMax") - pl.col("XMin")) * width, (pl.col("YMax") - pl.col("YMin")) * height
-        # Masks alone have no flags.
-        has_flags = set(FLAG_NAMES) <= set(rows.columns)
-        group = pl.col("IsGroupOf").fill_null(0) if has_flags else pl.lit(0)
-        flags = [
-            (pl.col(flag).fill_null(-1) if has_flags else pl.lit(-1, pl.Int8)).alias(name)
-            for flag, name in FLAG_NAMES.items()
-        ]
         annotation = pl.struct(
             image_id=self._number,
             category_id=pl.col(CLASS) + 1,
             bbox=pl.concat_list(value.round(_DECIMALS) for value in (x, y, across, down)),
             area=pl.coalesce(pl.col("mask_area").cast(pl.Float64), across * down).round(_DECIMALS),
-            iscrowd=(group == 1).cast(pl.Int8),
-            attributes=pl.struct(flags),
+            iscrowd=(pl.col("IsGroupOf") == 1).cast(pl.Int8),
+            attributes=pl.struct(pl.col(flag).alias(name) for flag, name in FLAG_NAMES.items()),
         )
         rows = rows.with_columns(json=annotation.struct.json_encode())
         found = {}

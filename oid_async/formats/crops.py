@@ -10,7 +10,6 @@ are rounded to whole pixels, halves up; `margin` widens a box on each side by it
 With `max_side` the crops are made smaller, not the images they are cut from.
 """
 
-import csv
 import hashlib
 from collections.abc import Sequence
 from typing import ClassVar
@@ -65,17 +64,18 @@ class Crops:
 
     def finish(self) -> None:
         """Write classes.csv."""
-        table = csv.writer(self._context.text_file("classes.csv"), lineterminator="\n")
-        table.writerow(("Folder", "LabelName", "Category"))
-        if self._names:
-            for label, number in self._context.source.classes.numbers.items():
-                table.writerow((self._folders[number], label, self._names[number]))
+        numbers = self._context.source.classes.numbers if self._names else {}
+        rows = [(self._folders[number], label, self._names[number]) for label, number in numbers.items()]
+        table = pl.DataFrame(rows, schema=dict.fromkeys(("Folder", "LabelName", "Category"), pl.String), orient="row")
+        table.write_csv(self._context.stage / "classes.csv")
         self._context.files.close()
 
     def _cropped(self, images: pl.DataFrame, crops: pl.DataFrame | None) -> pl.DataFrame:
         """Return the images that have a crop; those of which one was made smaller, too, say so in their Changes."""
         if crops is None:
             return images.clear()
+        if self._context.options.no_files:
+            return images.join(crops, on="ImageID", how="semi", maintain_order="left")
         smaller = pl.col("CropWidth") < pl.col("Right") - pl.col("Left")
         smaller |= pl.col("CropHeight") < pl.col("Bottom") - pl.col("Top")
         found = images.join(
@@ -91,8 +91,6 @@ class Crops:
         number = boxes.get_column(CLASS)
         nth = pl.int_range(1, pl.len() + 1).over("ImageID").cast(pl.String)
         boxes = boxes.with_columns(
-            pl.lit(-1, pl.Int8).alias(flag) for flag in FLAG_NAMES if flag not in boxes.columns
-        ).with_columns(
             *_edges("X", "OutWidth", ("Left", "Right"), self._margin),
             *_edges("Y", "OutHeight", ("Top", "Bottom"), self._margin),
             Category=names.gather(number),

@@ -11,17 +11,17 @@ A tag or a point of a class that is not there, or of which people were unsure, h
 `unsure: Dog`): a reader that looks at nothing but labels would take it for a dog.
 """
 
-import csv
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import polars as pl
 
 from oid_async.formats.source import CLASS, FLAG_NAMES, ExportSource, Span, count_objects, objects
 from oid_async.formats.texts import fixed_pixels
+from oid_async.formats.verified import confidence
 from oid_async.formats.writer import ExportContext
-from oid_async.formats.xml_text import attribute_text, in_xml
+from oid_async.formats.xml_text import attribute_text, distinct_in_xml
 from oid_async.openimages.catalogue_tables import VOTES
 from oid_async.openimages.kinds import KindName
 from oid_async.store.changes import CHANGES
@@ -84,21 +84,20 @@ class Cvat:
         text = images.select(pl.concat_str(self._image(images), pl.col("line").fill_null(""), pl.lit("  </image>\n")))
         self._file.write("".join(text.to_series()))
         self._images += len(images)
-        for (split,), part in images.group_by("Split", maintain_order=True):
-            if not self._context.options.no_files:
-                self._context.pictures.place(part, self._context.folder("images", str(split)))
+        self._context.place(images, "images", "{split}")
         self._context.wrote(images, counts)
 
     def finish(self) -> None:
         """Close the file, and write which label is what."""
         self._file.write("</annotations>\n")
         self._context.files.close()
-        with (self._context.stage / "labels.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-            writer.writerow(("label", "name", "answer", "mid"))
-            writer.writerows(self._labels.known.select("label", "name", "answer", "mid").iter_rows())
-        labels = self._labels.known.select("label", "attributes").iter_rows()
-        text = json.dumps([{"name": label, "attributes": list(map(_declaration, each))} for label, each in labels])
+        known = self._labels.known
+        known.select("label", "name", "answer", "mid").write_csv(self._context.stage / "labels.csv")
+        labels = [
+            {"name": label, "attributes": list(map(_declaration, each))}
+            for label, each in known.select("label", "attributes").iter_rows()
+        ]
+        text = json.dumps(labels)
         (self._context.stage / "labels.json").write_text(f"{text}\n", encoding="utf-8")
 
     def _head(self) -> Iterator[str]:
@@ -141,18 +140,16 @@ class Cvat:
             __label=self._labels.of_classes.gather(rows.get_column(CLASS)),
         )
         self._groups += rows.get_column("__group").count()
-        state = [pl.col(flag).fill_null(-1) if flag in rows.columns else pl.lit(-1) for flag in FLAG_NAMES]
-        flags = dict(zip(FLAG_NAMES, state, strict=True))
         common = [
             _attribute("label", pl.col("__label"), is_escaped=True),
             pl.lit(' source="file"'),
-            _attribute("occluded", flags[_OCCLUDED].clip(0, 1)),
+            _attribute("occluded", pl.col(_OCCLUDED).clip(0, 1)),
         ]
         ends = [pl.lit(' z_order="0"'), _attribute("group_id", pl.col("__group"))]
         sides = {"xtl": ("XMin", "OutWidth"), "ytl": ("YMin", "OutHeight")}
         sides |= {"xbr": ("XMax", "OutWidth"), "ybr": ("YMax", "OutHeight")}
         attributes = [
-            _inner(name, flags[flag].replace_strict(_STATES, default="unknown", return_dtype=pl.String))
+            _inner(name, pl.col(flag).replace_strict(_STATES, default="unknown", return_dtype=pl.String))
             for flag, name in _FLAGS.items()
         ]
         box = pl.concat_str(
@@ -236,7 +233,7 @@ class _Labels:
         texts = [
             name if answer == _YES else f"{answer}: {name}" for name, answer in merged.select("name", "answer").rows()
         ]
-        self.known = merged.with_columns(label=pl.Series(_distinct(texts), dtype=pl.String))
+        self.known = merged.with_columns(label=pl.Series(distinct_in_xml(texts), dtype=pl.String))
         count = len(frames[0])
         self.of_classes = self.known.head(count).select(attribute_text(pl.col("label"))).to_series()
 
@@ -253,8 +250,7 @@ def _classes(source: ExportSource) -> pl.DataFrame:
 
 def _tag_label(columns: Sequence[str]) -> dict[str, pl.Expr]:
     """Return name, answer and mid of an image-level label: of Confidence 0 a person has verified that it is absent."""
-    is_absent = pl.col("Confidence").cast(pl.Float64, strict=False) == 0 if "Confidence" in columns else pl.lit(False)
-    answer = pl.when(is_absent.fill_null(False)).then(pl.lit(_NO)).otherwise(pl.lit(_YES))
+    answer = pl.when(confidence(columns) == 0).then(pl.lit(_NO)).otherwise(pl.lit(_YES))
     return {"name": pl.coalesce("Category", "LabelName"), "answer": answer, "mid": pl.col("LabelName")}
 
 
@@ -262,19 +258,6 @@ def _point_label(columns: Sequence[str]) -> dict[str, pl.Expr]:
     """Return name, answer and mid of a point."""
     answer = pl.col(_POINT_ATTRIBUTES["answer"]).fill_null(_YES) if "EstimatedYesNo" in columns else pl.lit(_YES)
     return {"name": pl.coalesce("Category", "Label"), "answer": answer, "mid": pl.col("Label")}
-
-
-def _distinct(texts: Iterable[str]) -> list[str]:
-    """Return texts without what XML cannot hold, no two the same, none empty: readers know a label by its text."""
-    found: dict[str, None] = {}
-    for text in texts:
-        plain = label = in_xml(text) or "class"
-        number = 1
-        while label in found:
-            number += 1
-            label = f"{plain} ({number})"
-        found[label] = None
-    return list(found)
 
 
 def _declaration(name: str) -> dict[str, Any]:

@@ -32,9 +32,7 @@ class ImageFolder:
             self._context.written.rows.update(counts)
             for split, lines in text.items():
                 self._context.text_file(split, "metadata.jsonl").write(lines)
-        if not self._context.options.no_files:
-            for (split,), images in span.images.group_by("Split", maintain_order=True):
-                self._context.pictures.place(images, self._context.folder(str(split)))
+        self._context.place(span.images, "{split}")
         self._context.wrote(span.images, {})
 
     def finish(self) -> None:

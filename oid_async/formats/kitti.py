@@ -10,7 +10,6 @@ Blanks separate fields, so that a class is written as its `type`, as KITTI itsel
 A box around a group keeps its class: a `DontCare` region has none, and readers drop it.
 """
 
-import csv
 from collections.abc import Sequence
 from typing import ClassVar
 from urllib.parse import quote
@@ -51,18 +50,15 @@ class Kitti:
         images = span.images.join(labels, on="ImageID", how="left", maintain_order="left")
         for (split,), part in images.group_by("Split", maintain_order=True):
             write_label_files(self._context, part, str(split), "label_2")
-            if not self._context.options.no_files:
-                self._context.pictures.place(part, self._context.folder(str(split), "image_2"))
+        self._context.place(images, "{split}", "image_2")
         written = 0 if rows is None else int(images.get_column("text").str.count_matches("\n").sum())
         self._context.wrote(images, {} if rows is None else {"bbox": written})
 
     def finish(self) -> None:
         """Write which type is which class, for people and, in the order of the classes, for datumaro."""
         stage, classes = self._context.stage, self._classes
-        with (stage / "classes.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-            writer.writerow(("type", "name", "mid"))
-            writer.writerows(zip(self._types, classes.names, classes.labels, strict=True))
+        columns = {"type": self._types, "name": classes.names, "mid": classes.labels}
+        pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)).write_csv(stage / "classes.csv")
         write_dataset_meta(stage, self._types)
 
     def _labels(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -75,7 +71,8 @@ class Kitti:
         ]
         fields = [
             types,
-            *(pl.col(flag).fill_null(-1) for flag in ("IsTruncated", "IsOccluded")),
+            "IsTruncated",
+            "IsOccluded",
             pl.lit(_NO_ALPHA),
             *sides,
             pl.lit(_NO_SPACE),

@@ -21,11 +21,13 @@ import polars as pl
 
 from oid_async.formats.samples import ABOUT
 from oid_async.formats.source import CLASS, FLAG_NAMES, Span, objects
+from oid_async.formats.verified import confidence
 from oid_async.formats.writer import ExportContext
-from oid_async.formats.xml_text import in_xml
+from oid_async.formats.xml_text import distinct_in_xml
 from oid_async.openimages.kinds import KindName
 
 _DECIMALS = 6
+_LABEL_NAME = pl.coalesce("Category", "LabelName")
 _LOCAL_FILES = "/data/local-files/?d="
 _IMAGE = "image"
 _FLAG_WORDS = {flag: name.replace("_", " ") for flag, name in FLAG_NAMES.items()}
@@ -41,9 +43,13 @@ class LabelStudio:
 
     def __init__(self, context: ExportContext) -> None:
         self._context = context
-        self._names = _distinct(context.source.classes.names) if context.source.has_shapes else []
-        # The classes that labels of images name, in the order they come in.
+        source = context.source
+        self._names = distinct_in_xml(source.classes.names) if source.has_shapes else []
+        # Name of a class that labels of images have -> what it is in the configuration.
         self._image_names: dict[str, str] = {}
+        if "label" in source.kinds:
+            names = source.distinct("label", name=_LABEL_NAME).to_series().to_list()
+            self._image_names = dict(zip(names, distinct_in_xml(names), strict=True))
         self._begun: set[str] = set()
         self._count = 0
 
@@ -62,9 +68,7 @@ class LabelStudio:
             ]
             task = {"data": {_IMAGE: self._address(image), **image}, "annotations": [{"result": found}]}
             self._write(image["split"], task)
-        if not self._context.options.no_files:
-            for (split,), part in span.images.group_by("Split", maintain_order=True):
-                self._context.pictures.place(part, self._context.folder("images", str(split)))
+        self._context.place(span.images, "images", "{split}")
         self._context.wrote(span.images, {kind: len(span.of(kind)) for kind in span.rows})
 
     def finish(self) -> None:
@@ -91,8 +95,6 @@ class LabelStudio:
         if not {"bbox", "segmentation"} & span.rows.keys():
             return {}
         rows = objects(span)
-        rows = rows.with_columns(pl.lit(-1, pl.Int8).alias(flag) for flag in FLAG_NAMES if flag not in rows.columns)
-        rows = rows.with_columns(pl.col(flag).fill_null(-1) for flag in FLAG_NAMES)
         rows = rows.with_columns(nth=pl.int_range(1, pl.len() + 1).over("ImageID"))
         shown = rows.drop_nulls("MaskPath").select("MaskPath", "OutWidth", "OutHeight").rows()
         masks = self._context.pictures.brush_masks(shown)
@@ -114,22 +116,16 @@ class LabelStudio:
         if "label" not in span.rows:
             return found
         rows = span.of("label")
-        confidence = (
-            pl.col("Confidence").cast(pl.Float64, strict=False) if "Confidence" in rows.columns else pl.lit(1.0)
-        )
-        rows = rows.with_columns(is_absent=(confidence == 0).fill_null(False))
-        rows = rows.with_columns(name=pl.coalesce("Category", "LabelName"))
+        is_absent = (confidence(rows.columns) == 0).fill_null(False)
+        rows = rows.with_columns(is_absent=is_absent, name=_LABEL_NAME)
         grouped = rows.group_by("ImageID", "is_absent", maintain_order=True).agg(
             pl.col("name").unique(maintain_order=True)
         )
         for image_id, is_absent, names in grouped.iter_rows():
             which = "absent" if is_absent else "labels"
-            value = {"taxonomy": [[self._label(name)] for name in names]}
+            value = {"taxonomy": [[self._image_names[name]] for name in names]}
             found.setdefault(image_id, []).append(_result(which, which, "taxonomy", value))
         return found
-
-    def _label(self, name: str) -> str:
-        return self._image_names.setdefault(name, in_xml(name))
 
     def _captions(self, span: Span) -> dict[str, list[dict[str, Any]]]:
         """Return ImageID -> its captions, as one text area."""
@@ -154,7 +150,7 @@ class LabelStudio:
                 "Choices", 'name="flags" choice="multiple" perRegion="true"', "Choice", _FLAG_WORDS.values()
             )
         for name in ("labels", "absent") if self._image_names else ():
-            yield from _control("Taxonomy", f'name="{name}"', "Choice", sorted({*self._image_names.values()}))
+            yield from _control("Taxonomy", f'name="{name}"', "Choice", self._image_names.values())
         yield f'  <TextArea name="caption" toName="{_IMAGE}" editable="true"/>'
         yield "</View>"
 
@@ -187,17 +183,3 @@ def _control(tag: str, attributes: str, item: str, values: Iterable[str]) -> Ite
     for value in values:
         yield f"    <{item} value={quoteattr(value)}/>"
     yield f"  </{tag}>"
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    """Return names as XML can hold them, each another one."""
-    taken: set[str] = set()
-    found = []
-    for name in map(in_xml, names):
-        plain, number = name, 1
-        while plain in taken:
-            number += 1
-            plain = f"{name} ({number})"
-        taken.add(plain)
-        found.append(plain)
-    return found

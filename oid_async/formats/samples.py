@@ -143,8 +143,6 @@ def _objects(span: Span, classes: ExportClasses) -> dict[str, Any]:
     rows = objects(span)
     names = pl.Series(classes.names, dtype=pl.String)
     rows = rows.with_columns(name=names.gather(rows.get_column(CLASS)), bbox=_pixels(*SIDES))
-    rows = rows.with_columns(pl.lit(-1, pl.Int8).alias(flag) for flag in FLAG_NAMES if flag not in rows.columns)
-    flags = {name: pl.col(flag).fill_null(-1) for flag, name in FLAG_NAMES.items()}
     return _grouped(
         rows,
         "objects",
@@ -152,7 +150,7 @@ def _objects(span: Span, classes: ExportClasses) -> dict[str, Any]:
         category=pl.col("name"),
         category_id=pl.col(CLASS).cast(pl.Int64),
         label=pl.col("LabelName"),
-        **flags,
+        **{name: pl.col(flag) for flag, name in FLAG_NAMES.items()},
         mask=pl.col("MaskPath"),
         has_box=pl.col("has_box"),
     )

@@ -25,7 +25,7 @@ from oid_async.errors import InputError
 from oid_async.formats.classes import ExportClasses
 from oid_async.openimages.catalogue_tables import PAIR_SIDES, SIDES
 from oid_async.openimages.ids import HEX_ID, KEY, export_number
-from oid_async.openimages.kinds import KindName
+from oid_async.openimages.kinds import KINDS, KindName
 from oid_async.openimages.vocabulary import FLAGS, SPLITS
 from oid_async.options.export import ExportOptions, shares
 from oid_async.select.limits import shuffled
@@ -51,6 +51,8 @@ _MILLIONTHS = 1e6
 _MARGIN = 0.01 + 1e-9
 _MISPLACED = "__misplaced"
 _TURNED, _OUTSIDE = "turned round", "outside the image"
+# Of a table that was changed on purpose.
+_NO_CLASS, _NO_NUMBERS = "no class", "no numbers"
 # Of a format that cuts boxes out.
 _NO_PIXEL = "less than 1 x 1 px"
 _DECIMALS = 6
@@ -70,7 +72,8 @@ class Span:
     `images` has the columns of SavedDataset.images but Status, Reason and Source, and of the export: KEY (u64, the id
     as a number), Place (i64, from 1), Split, OutWidth and OutHeight in pixels, Changes (what was done to it as text,
     null for nothing); of a query with negatives also Role and VerifiedAbsent. Rows of boxes and masks have ImageID,
-    CLASS (u32), XMin, XMax, YMin, YMax (f64, fractions) and own columns; other kinds are as published, as text.
+    CLASS (u32), XMin, XMax, YMin, YMax (f64, fractions), the flags (i8, -1 for unknown, as of every mask) and own
+    columns; other kinds are as published, as text.
     """
 
     images: pl.DataFrame
@@ -251,7 +254,7 @@ class ExportSource:
         for kind in (kind for kind in self.kinds if kind in _SHAPES):
             table = self.dataset.table(kind)
             with reading(table.file):
-                rows = table.as_text().select("LabelName", "Category")
+                rows = table.as_text().select("LabelName", "Category").drop_nulls("LabelName")
                 found += rows.unique().sort("LabelName", "Category").collect(engine="streaming").rows()
         return ExportClasses.saved(self.dataset.chosen_classes().rows(), found)
 
@@ -393,8 +396,10 @@ class ExportSource:
                 rows = self._shapes(kind)
             elif table.kind.is_json:
                 rows = table.typed().select(pl.col("image_id").alias("ImageID"), "annotator_id", "caption")
+                has_none = pl.col("caption").is_null()
+                rows = rows.with_columns(pl.when(has_none).then(pl.lit(f"{kind}: no caption")).alias(_REASON))
             else:
-                rows = _clipped(kind, self._with_own_ids(table.as_text()), table.columns())
+                rows = _checked(kind, self._with_own_ids(table.as_text()), table.columns())
             reason = pl.col(_REASON) if _REASON in rows.collect_schema() else pl.lit(None, pl.String)
             has_no_image = pl.col("ImageID").is_in(self.unusable.get_column("ImageID").implode())
             reason = pl.when(has_no_image).then(pl.lit(f"{kind}: image left out")).otherwise(reason)
@@ -405,10 +410,11 @@ class ExportSource:
             return dict(copied.group_by(_REASON).len().sort(_REASON).collect(engine="streaming").iter_rows())
 
     def _first_images(self, kind: KindName, reason: str) -> list[str]:
-        """Return the FileNames of the first rows that are left out for a reason."""
-        rows = pl.scan_parquet(self._copy(kind), glob=False).filter(pl.col(_REASON) == reason).head(_NAMED)
+        """Return the FileNames of the first images that have a row which is left out for a reason."""
+        rows = pl.scan_parquet(self._copy(kind), glob=False).filter(pl.col(_REASON) == reason)
+        rows = rows.select(pl.col("ImageID").unique(maintain_order=True)).head(_NAMED)
         images = pl.scan_parquet(self._images, glob=False).select("ImageID", "FileName")
-        named = rows.select("ImageID").join(images, on="ImageID", how="left", maintain_order="left")
+        named = rows.join(images, on="ImageID", how="left", maintain_order="left")
         return named.select(pl.col("FileName").fill_null("?")).collect(engine="streaming").to_series().to_list()
 
     def _exported_rows(self, kind: KindName) -> pl.LazyFrame:
@@ -431,21 +437,19 @@ class ExportSource:
             "LabelName",
             *(column(name, pl.Float64, present).alias(side) for side, name in sides),
             *(pl.col(name) for name in own if name in present),
-            *(column(flag, pl.Int8, present) for flag in (FLAG_NAMES if kind == "bbox" else ())),
+            *(column(flag, pl.Int8, present) for flag in FLAG_NAMES),
             *(column(name, pl.Int32, present) for name in _SIZES if name in present),
         )
         rows = rows.with_columns(_misplaced(*map(pl.col, SIDES)).alias(_MISPLACED))
         rows = rows.with_columns(pl.col(side).clip(0, 1) for side in SIDES)
-        reason = pl.lit(None, pl.String)
-        for name, is_left_out in reversed(self._reasons(kind).items()):
-            reason = pl.when(is_left_out).then(pl.lit(f"{kind}: {name}")).otherwise(reason)
-        return rows.with_columns(reason.alias(_REASON)).drop(_MISPLACED)
+        return rows.with_columns(_first_reason(kind, self._reasons(kind))).drop(_MISPLACED)
 
     def _reasons(self, kind: KindName) -> dict[str, pl.Expr]:
         """Return the conditions under which a box or mask is left out, the first one that holds first."""
         reasons = {
+            _NO_CLASS: pl.col("LabelName").is_null(),
             "class": ~pl.col("LabelName").is_in(list(self.classes.numbers)),
-            "no numbers": pl.any_horizontal(pl.col(side).is_null() | ~pl.col(side).is_finite() for side in SIDES),
+            _NO_NUMBERS: pl.any_horizontal(pl.col(side).is_null() | ~pl.col(side).is_finite() for side in SIDES),
             _TURNED: pl.col(_MISPLACED) == _TURNED,
             _OUTSIDE: pl.col(_MISPLACED) == _OUTSIDE,
         }
@@ -515,19 +519,29 @@ def _misplaced(*sides: pl.Expr) -> pl.Expr:
     return pl.when(turned).then(pl.lit(_TURNED)).when(outside).then(pl.lit(_OUTSIDE))
 
 
-def _clipped(kind: KindName, rows: pl.LazyFrame, present: Sequence[str]) -> pl.LazyFrame:
-    """Return rows as text with their boxes or points clipped to the image, and _REASON for those outside of it."""
-    names = {"relationship": PAIR_SIDES, "point": ("X", "Y")}.get(kind, ())
-    if not names or not set(names) <= set(present):
-        return rows
-    numbers = {name: pl.col(name).cast(pl.Float64, strict=False) for name in names}
-    far = pl.any_horizontal((number < -_MARGIN) | (number > 1 + _MARGIN) for number in numbers.values())
-    misplaced = pl.when(far).then(pl.lit(_OUTSIDE))
+def _checked(kind: KindName, rows: pl.LazyFrame, present: Sequence[str]) -> pl.LazyFrame:
+    """Return rows as text, with their boxes or points clipped to the image, and _REASON for what has no place in it."""
+    words = [name for name in (*KINDS[kind].labels, "RelationshipLabel") if name in present]
+    is_nameless = pl.any_horizontal(pl.col(name).is_null() for name in words)
+    reasons = {_NO_CLASS: is_nameless}
+    places = {"relationship": PAIR_SIDES, "point": ("X", "Y")}.get(kind, ())
+    numbers = {name: pl.col(name).cast(pl.Float64, strict=False) for name in places if set(places) <= set(present)}
+    if numbers:
+        reasons[_NO_NUMBERS] = pl.any_horizontal(each.is_null() | ~each.is_finite() for each in numbers.values())
+        reasons[_OUTSIDE] = pl.any_horizontal((each < -_MARGIN) | (each > 1 + _MARGIN) for each in numbers.values())
     texts = [
         pl.when(number < 0).then(pl.lit("0")).when(number > 1).then(pl.lit("1")).otherwise(name).alias(name)
         for name, number in numbers.items()
     ]
-    return rows.with_columns((pl.lit(f"{kind}: ") + misplaced).alias(_REASON)).with_columns(texts)
+    return rows.with_columns(_first_reason(kind, reasons)).with_columns(texts)
+
+
+def _first_reason(kind: KindName, reasons: dict[str, pl.Expr]) -> pl.Expr:
+    """Return _REASON: the first of these conditions that holds, null if none does."""
+    found = pl.lit(None, pl.String)
+    for name, is_left_out in reversed(reasons.items()):
+        found = pl.when(is_left_out).then(pl.lit(f"{kind}: {name}")).otherwise(found)
+    return found.alias(_REASON)
 
 
 def _number(saved: pl.LazyFrame) -> pl.Expr:

@@ -27,18 +27,8 @@ from oid_async.formats.writer import ExportContext
 from oid_async.openimages.catalogue_tables import SIDES
 from oid_async.openimages.kinds import KindName
 
-# Sample field -> the last part of its key.
-_ABOUT = {
-    "split": "split",
-    "license": "license",
-    "author": "author",
-    "author_url": "author_url",
-    "title": "title",
-    "original_url": "original_url",
-    "landing_url": "landing_url",
-    "changes": "changes",
-    "role": "role",
-}
+# Fields of a sample that are texts under keys of their own names.
+_ABOUT = ("split", "license", "author", "author_url", "title", "original_url", "landing_url", "changes", "role")
 _PAIR = ("subject", "object")
 _NOT_PRINTABLE = re.compile("[^!-~]")
 
@@ -54,11 +44,9 @@ class TFRecord:
         self._context = context
         self._shards: dict[str, _Shards] = {}
         self._has_masks = "segmentation" in context.source.kinds
-        self._labels = (
-            {name: number + 1 for number, name in enumerate(context.source.classes.names)}
-            if context.source.has_shapes
-            else {}
-        )
+        # MID -> the id of its class in the label map.
+        numbers = context.source.classes.numbers if context.source.has_shapes else {}
+        self._labels = {mid: number + 1 for mid, number in numbers.items()}
 
     def write(self, span: Span) -> None:
         """Write a span."""
@@ -78,8 +66,8 @@ class TFRecord:
         for shards in self._shards.values():
             for path, size, md5 in shards.close():
                 self._context.pictures.record.hashed(path, size, md5)
-        numbers = self._context.source.classes.numbers if self._labels else {}
-        text = "".join(_item(name, label, numbers) for name, label in self._labels.items())
+        names = self._context.source.classes.names if self._labels else ()
+        text = "".join(_item(name, label, self._labels) for label, name in enumerate(names, 1))
         (self._context.stage / "label_map.pbtxt").write_text(text, encoding="utf-8")
 
     def _write(self, split: str, body: bytes) -> None:
@@ -109,9 +97,9 @@ class TFRecord:
         labels, points = sample["labels"], sample["points"]
         width, height = sample["width"], sample["height"]
         found = {
-            "image/class/text": texts(labels["category"]),
+            "image/class/text": texts(_names(labels["category"], labels["label"])),
             "image/class/mid": texts(labels["label"]),
-            "image/class/label": integers(self._labels.get(name, 0) for name in labels["category"]),
+            "image/class/label": integers(self._labels.get(mid, 0) for mid in labels["label"]),
             "image/class/confidence": floats(_known(labels["confidence"])),
             "image/class/source": texts(each or "" for each in labels["source"]),
             "image/caption": texts(sample["captions"]),
@@ -120,7 +108,7 @@ class TFRecord:
             found |= {
                 "image/point/x": floats(x / width for x, _ in points["xy"]),
                 "image/point/y": floats(y / height for _, y in points["xy"]),
-                "image/point/text": texts(each or "" for each in points["category"]),
+                "image/point/text": texts(_names(points["category"], points["label"])),
                 "image/point/mid": texts(points["label"]),
                 "image/point/answer": texts(each or "" for each in points["answer"]),
                 **{f"image/point/{name}": floats(_known(points[name])) for name in ("yes", "no", "unsure")},
@@ -202,9 +190,9 @@ def _image(sample: dict[str, Any], body: bytes) -> dict[str, bytes]:
     }
     if sample["rotation"] is not None:
         found["image/rotation"] = floats([sample["rotation"]])
-    for field, key in _ABOUT.items():
+    for field in _ABOUT:
         if sample.get(field) is not None:
-            found[f"image/{key}"] = texts([sample[field]])
+            found[f"image/{field}"] = texts([sample[field]])
     if sample.get("verified_absent") is not None:
         found["image/verified_absent"] = texts(sample["verified_absent"])
     return found
@@ -218,6 +206,11 @@ def _sides(span: Span) -> dict[str, dict[str, list[float]]]:
     return dict(zip(grouped.get_column("ImageID"), grouped.select(SIDES).to_struct("sides").to_list(), strict=True))
 
 
+def _names(names: Sequence[str | None], mids: Sequence[str]) -> Iterator[str]:
+    """Yield names of classes; that of a class without one is its MID."""
+    return (name or mid for name, mid in zip(names, mids, strict=True))
+
+
 def _known(values: Sequence[float | None]) -> Iterator[float]:
     """Yield numbers; one that is not known is not a number."""
     return (math.nan if each is None else each for each in values)
@@ -226,7 +219,7 @@ def _known(values: Sequence[float | None]) -> Iterator[float]:
 def _relationships(rows: dict[str, Any], width: int, height: int) -> dict[str, bytes]:
     found = {"image/relationship/predicate": texts(rows["predicate"])}
     for side in _PAIR:
-        found[f"image/relationship/{side}/text"] = texts(each or "" for each in rows[side])
+        found[f"image/relationship/{side}/text"] = texts(_names(rows[side], rows[f"{side}_label"]))
         found[f"image/relationship/{side}/mid"] = texts(rows[f"{side}_label"])
         boxes = rows[f"{side}_bbox"]
         edges = {
@@ -248,9 +241,9 @@ def _blank(width: int, height: int) -> bytes:
     return out.getvalue()
 
 
-def _item(name: str, label: int, numbers: Mapping[str, int]) -> str:
+def _item(name: str, label: int, labels: Mapping[str, int]) -> str:
     """Return one class of a label map in protobuf's text form, with its MIDs in a comment."""
-    mids = " ".join(_NOT_PRINTABLE.sub("_", mid) for mid, number in numbers.items() if number == label - 1)
+    mids = " ".join(_NOT_PRINTABLE.sub("_", mid) for mid, its_label in labels.items() if its_label == label)
     quoted = _quoted(name)
     return f"item {{  # {mids}\n  id: {label}\n  name: {quoted}\n  display_name: {quoted}\n}}\n"
 

@@ -4,7 +4,7 @@ Evaluation counts a detection of a class that nobody has verified in its image n
 verified unless a machine has made it; Confidence 0 says that the class is not there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
@@ -24,7 +24,7 @@ def verified_classes(span: Span, numbers: Mapping[str, int]) -> pl.DataFrame:
     if "label" in span.rows:
         rows = span.rows["label"]
         source = pl.col("Source") if "Source" in rows.columns else pl.lit(None, pl.String)
-        rows = rows.filter(source.ne_missing(_MACHINE)).with_columns(confidence=_confidence(rows))
+        rows = rows.filter(source.ne_missing(_MACHINE)).with_columns(confidence=confidence(rows.columns))
         rows = rows.drop_nulls("confidence")
         frames.append(rows.select("ImageID", _number("LabelName", numbers), __there=pl.col("confidence") > 0))
     if "VerifiedAbsent" in span.images.columns:
@@ -37,9 +37,9 @@ def verified_classes(span: Span, numbers: Mapping[str, int]) -> pl.DataFrame:
     )
 
 
-def _confidence(rows: pl.DataFrame) -> pl.Expr:
-    """Return the Confidence as a number; a table of a user's own without it says what is there."""
-    return pl.col("Confidence").cast(pl.Float64, strict=False) if "Confidence" in rows.columns else pl.lit(1.0)
+def confidence(columns: Sequence[str]) -> pl.Expr:
+    """Return the Confidence of labels as a number; a table of a user's own without it says what is there."""
+    return pl.col("Confidence").cast(pl.Float64, strict=False) if "Confidence" in columns else pl.lit(1.0)
 
 
 def _number(label: str, numbers: Mapping[str, int]) -> pl.Expr:

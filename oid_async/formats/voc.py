@@ -16,7 +16,7 @@ from oid_async.formats.file_record import HashedFile, write_hashed
 from oid_async.formats.source import CLASS, FLAG_NAMES, Span
 from oid_async.formats.texts import write_dataset_meta
 from oid_async.formats.writer import ExportContext
-from oid_async.formats.xml_text import element_text, in_xml
+from oid_async.formats.xml_text import distinct_in_xml, element_text
 from oid_async.openimages.kinds import KindName
 
 _PIXELS = ("xmin", "ymin", "xmax", "ymax")
@@ -32,7 +32,8 @@ class Voc:
     def __init__(self, context: ExportContext) -> None:
         self._context = context
         self._annotations = context.folder("Annotations")
-        self._names = [element_text(name) for name in context.source.classes.names]
+        self._classes = distinct_in_xml(context.source.classes.names)
+        self._names = list(map(element_text, self._classes))
 
     def write(self, span: Span) -> None:
         """Write a span."""
@@ -50,7 +51,7 @@ class Voc:
     def finish(self) -> None:
         """Close the files, and write the classes for datumaro, which knows those of VOC alone."""
         self._context.files.close()
-        write_dataset_meta(self._context.stage, map(in_xml, self._context.source.classes.names))
+        write_dataset_meta(self._context.stage, self._classes)
 
 
 def _write_documents(span: Span, names: Sequence[str], folder: str) -> tuple[int, list[HashedFile]]:

@@ -61,6 +61,16 @@ class ExportContext:
             self._open[names] = self.files.enter_context(path.open("w", encoding="utf-8"))
         return self._open[names]
 
+    def place(self, images: pl.DataFrame, *folder: str) -> None:
+        """Put images into the folder of their split, whose names have `{split}`; not in an export without files.
+
+        Raises OSError, InputError.
+        """
+        if self.options.no_files:
+            return
+        for (split,), part in images.group_by("Split", maintain_order=True):
+            self.pictures.place(part, self.folder(*(name.format(split=split) for name in folder)))
+
     def wrote(self, images: pl.DataFrame, rows: Mapping[str, int], *, credited: pl.DataFrame | None = None) -> None:
         """Count these images as written, and so many rows of each kind; `credited` are those to credit if not all are.
 

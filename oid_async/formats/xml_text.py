@@ -4,6 +4,7 @@ Titles and names have control characters. https://www.w3.org/TR/xml/#charsets
 """
 
 import re
+from collections.abc import Iterable
 from xml.sax.saxutils import escape
 
 import polars as pl
@@ -17,6 +18,23 @@ _ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "\t": "&#9;",
 def in_xml(value: str) -> str:
     """Return what XML can hold of a text, not escaped."""
     return _NOT_XML_TEXT.sub("", value)
+
+
+def distinct_in_xml(names: Iterable[str]) -> list[str]:
+    """Return what XML can hold of names, no two the same, none empty: readers know a class by its name.
+
+    >>> distinct_in_xml(["Dog", "Do\\x07g", "\\x07"])
+    ['Dog', 'Dog (2)', 'class']
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        plain = each = in_xml(name) or "class"
+        number = 1
+        while each in found:
+            number += 1
+            each = f"{plain} ({number})"
+        found[each] = None
+    return list(found)
 
 
 def element_text(value: str) -> str:

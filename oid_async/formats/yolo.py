@@ -49,8 +49,7 @@ class Yolo:
         images = span.images.join(labels, on="ImageID", how="left", maintain_order="left")
         for (split,), part in images.group_by("Split", maintain_order=True):
             write_label_files(self._context, part, "labels", str(split))
-            if not self._context.options.no_files:
-                self._context.pictures.place(part, self._context.folder("images", str(split)))
+        self._context.place(images, "images", "{split}")
         written = 0 if rows is None else int(images.get_column("text").str.count_matches("\n").sum())
         counts = {} if rows is None or written != len(rows) else count_objects(rows)
         self._context.wrote(images, counts)

@@ -179,7 +179,7 @@ class Export:
             pictures = Pictures(dataset, FileRecord(), scratch, copy=options.copy, pool=pool, staging=staging)
             attribution: ExportAttribution | None = None
             if self.format in _NEEDS_ATTRIBUTION:
-                attribution = files.enter_context(ExportAttribution(export, self.format))
+                attribution = files.enter_context(ExportAttribution(export, options))
             context = ExportContext(source, export, options, pictures, files, attribution)
             writer = writer_class(context)
             done = 0

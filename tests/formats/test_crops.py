@@ -116,6 +116,7 @@ async def test_crops_take_the_options_of_an_export(tmp_path: Path) -> None:
     assert [path.rpartition("/")[0] for path in found_in(out)] == ["validation/Animal"]
     out = await exported(saved, no_files=True)
     assert (found_in(out), len(read_csv(out / "labels.csv"))) == (set(), 3)
+    assert {"cropped" in row["Changes"] for row in read_csv(out / "ATTRIBUTION.csv")} == {False}
     for margin in ("10", "-1%", "x%", 10, "1e3%"):
         with pytest.raises(UsageError, match="--margin"):
             await exported(saved, margin=margin)
@@ -159,3 +160,10 @@ def test_stems_of_crops_fit() -> None:
     assert max(len(each.encode()) for each in (one, two)) < 240
     assert _stem("a.b.jpg") == "a.b"
     assert max(len(each.encode()) for each in class_folders(["é" * 300, "é" * 299 + "a"])) < 200
+
+
+def test_no_folder_is_a_split_to_datasets() -> None:
+    """Its imagefolder would put `validation/train/1.jpg` into train, and into validation: it looks at small letters."""
+    names = ["train", "my test-set", "val_9", "dev", "Training", "Test tube", "evaluate", "Train", "contest"]
+    found = ["Train", "my Test-set", "Val_9", "Dev", "Training", "Test tube", "evaluate", "Train_2", "contest"]
+    assert class_folders(names) == found

@@ -331,12 +331,16 @@ async def test_class_names_with_control_characters(tmp_path: Path, monkeypatch: 
     """Every format takes them and keeps them; VOC leaves out what XML cannot hold, and YAML has escapes."""
     name = "Dog\x1b[31m\x7f\x85\x9b\u2028\u202e\r\n\ufffe <é🐶>"
     monkeypatch.setitem(NAMES, "/m/0bt9lr", name)
-    path = SavedFolder([SavedImage(ONE)], [SavedBox(ONE, "/m/0bt9lr")]).write(tmp_path / "d")
+    monkeypatch.setitem(NAMES, "/m/01226z", f"{name}\x1b")
+    path = SavedFolder([SavedImage(ONE)], [SavedBox(ONE, "/m/0bt9lr"), SavedBox(ONE, "/m/01226z")]).write(
+        tmp_path / "d"
+    )
     out = {form: await exported(path, form) for form in FORMATS}
     document = json.loads((out["coco"] / "annotations" / "instances_train.json").read_text())
     assert name in [category["name"] for category in document["categories"]]
     root = ET.parse(next((out["voc"] / "Annotations").iterdir())).getroot()
-    assert root.findtext("object/name") == name.replace("\x1b", "").replace("\ufffe", "")
+    plain = name.replace("\x1b", "").replace("\ufffe", "")
+    assert {each.text for each in root.iterfind("object/name")} == {plain, f"{plain} (2)"}
     text = (out["yolo"] / "data.yaml").read_bytes().decode()
     assert name in yolo_names(out["yolo"])
     assert re.fullmatch(r"[\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]+", text)
@@ -954,6 +958,56 @@ async def test_points_and_pairs_are_clipped_too(tmp_path: Path) -> None:
     report = await oid_async.export(savepath=path, format="fiftyone")
     points = read_csv(Path(report.out) / "labels" / "points.csv")
     assert [(row["X"], row["Y"]) for row in points if row["ImageId"] == ONE] == [("0", "1"), ("0.3", "0.25")]
+
+
+async def test_rows_that_name_no_class_or_place_are_left_out(tmp_path: Path) -> None:
+    """Of tables that a user has changed: counted, and in no format an error; a class without a name has its MID."""
+    path = SavedFolder([SavedImage(ONE)], [SavedBox(ONE), SavedBox(ONE, "/m/0bt9lr")]).write(tmp_path / "d")
+    boxes = path / "bbox" / "bbox.csv"
+    boxes.write_text(boxes.read_text().replace(",/m/01g317,", ",,"))
+    pair = ",".join(("ImageID", *LABELS_OF_PAIR, *PAIR_SIDES, "RelationshipLabel", "Category1", "Category2"))
+    tables = {
+        "label/labels.csv": (
+            "ImageID,Source,LabelName,Confidence,Category",
+            *("verification,/m/1,x,", "verification,,1,A", ",/m/2,0,B"),
+        ),
+        "point/points.csv": (
+            "ImageID,X,Y,Label,EstimatedYesNo,Source,YesVotes,NoVotes,UnsureVotes,Category",
+            *("0.5,0.5,/m/1,,ih,,x,0,", "0.5,0.5,,yes,ih,1,0,0,A", "0.5,?,/m/1,yes,ih,1,0,0,A"),
+        ),
+        "relationship/relationship.csv": (
+            pair,
+            *(
+                "/m/1,/m/2,0,1,0,1,0,1,0,1,at,,",
+                "/m/1,,0,1,0,1,0,1,0,1,at,A,B",
+                "/m/1,/m/2,0,1,0,1,0,1,0,1,,A,B",
+                "/m/1,/m/2,nan,1,0,1,0,1,0,1,at,A,B",
+            ),
+        ),
+    }
+    for name, (head, *rows) in tables.items():
+        (path / name).parent.mkdir()
+        (path / name).write_text("\n".join((head, *(f"{ONE},{row}" for row in rows), "")))
+    (path / "narrative").mkdir()
+    captions = "".join(json.dumps({"image_id": ONE, "caption": caption}) + "\n" for caption in (None, "A dog."))
+    (path / "narrative" / "narratives.jsonl").write_text(captions)
+    left = {
+        "bbox: no class": 1,
+        "label: no class": 1,
+        "narrative: no caption": 1,
+        "point: no class": 1,
+        "point: no numbers": 1,
+        "relationship: no class": 2,
+        "relationship: no numbers": 1,
+    }
+    for form in FORMATS:
+        report = await oid_async.export(savepath=path, format=form)
+        kept = {"bbox": 1, "label": 2, "narrative": 1, "point": 1, "relationship": 1}
+        assert report.annotations.items() <= kept.items(), form
+        known = {reason: count for reason, count in left.items() if reason.partition(":")[0] in report.annotations}
+        assert report.left_out == known, form
+    record = (path / "export" / "tfrecord" / "train-00000-of-00001.tfrecord").read_bytes()
+    assert b"image/point/text\x12\x08\x0a\x06\x0a\x04/m/1" in record
 
 
 @pytest.mark.parametrize("name", FORMATS)

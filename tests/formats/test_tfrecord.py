@@ -201,3 +201,16 @@ async def test_shards_of_tfrecord_know_their_number(tmp_path: Path) -> None:
     (path,) = shards(Path(dropped.out))
     assert path.name == "train-00000-of-00001.tfrecord"
     assert {key for each in map(features, records(path)) for key in each if each["image/object/class/text"]} == set()
+
+
+async def test_labels_of_images_have_the_numbers_of_the_label_map(tmp_path: Path) -> None:
+    """By MID: a class that counts as another one has the number of that one, others have 0."""
+    saved = SavedFolder([SavedImage(ONE)], [SavedBox(ONE, "/m/0bt9lr"), SavedBox(ONE)]).write(tmp_path / "d")
+    (saved / "label").mkdir()
+    rows = "".join(f"{ONE},{mid},1,{name}\n" for mid, name in (("/m/0bt9lr", "Dog"), ("/m/1", "Being")))
+    (saved / "label" / "labels.csv").write_text(f"ImageID,LabelName,Confidence,Category\n{rows}")
+    (tmp_path / "map").write_text("Person\nDog,Being\n")
+    report = await oid_async.export(savepath=saved, format="tfrecord", class_map=tmp_path / "map")
+    (found,) = map(features, records(shards(Path(report.out))[0]))
+    assert found["image/class/text"] == [b"Dog", b"Being"]
+    assert found["image/class/label"] == [2, 0]
