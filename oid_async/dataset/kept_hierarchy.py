@@ -1,6 +1,7 @@
 """The hierarchy of classes that a download has kept beside its tables."""
 
 from oid_async.dataset.saved import SavedDataset
+from oid_async.errors import InputError
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.kinds import HIERARCHY_FILES
 from oid_async.store.disk import has_plain
@@ -13,5 +14,9 @@ def kept_hierarchy(dataset: SavedDataset) -> Hierarchy | None:
     for name in HIERARCHY_FILES:
         path = dataset.folder.path / name if dataset.files is None else dataset.files.fetch(name)
         if has_plain(path):
-            return read_hierarchy(TableFile(path, str(path) if dataset.files is None else dataset.files.name(name)))
+            shown = str(path) if dataset.files is None else dataset.files.name(name)
+            try:
+                return read_hierarchy(TableFile(path, shown))
+            except InputError as error:
+                raise InputError(f"{shown}: damaged; run the same download again, which writes it anew") from error
     return None

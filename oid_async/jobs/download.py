@@ -177,7 +177,8 @@ class _Download:
             decision = await self._top_up(decision)
         await in_thread(self._note_speed, group, monotonic() - started)
         context.sink(Stage("writing the result tables"))
-        await in_thread(self._write_results, decision, await kept_hierarchy(context.options, context.cache, tables))
+        hierarchy = await kept_hierarchy(context.options, context.cache, tables, context.folder)
+        await in_thread(self._write_results, decision, hierarchy)
         if context.options.retry_failed:
             # What was set aside before the plan and has landed again.
             await in_thread(drop_replaced, context.folder, (), ())

@@ -6,7 +6,9 @@ What is not installed is skipped by name.
 
 import importlib
 import json
+import os
 import re
+import shutil
 import sys
 import types
 from collections import defaultdict
@@ -18,6 +20,7 @@ import pytest
 from support.saved import SavedBox, SavedFolder, SavedImage, picture
 
 import oid_async
+from oid_async.errors import InputError
 from oid_async.formats.class_tree import class_tree
 from oid_async.formats.classes import ExportClasses
 from oid_async.openimages.hierarchy import Hierarchy
@@ -132,8 +135,17 @@ async def test_a_download_keeps_the_hierarchy(lookalike: Path, cache_dir: Path, 
     (published,) = (lookalike / "openimages").rglob("*hierarchy.json")
     assert (out / "bbox" / "hierarchy.json").read_bytes() == published.read_bytes()
     (out / "bbox" / "hierarchy.json").write_text("{}")
+    with pytest.raises(InputError, match=r"hierarchy\.json: damaged; run the same download again"):
+        await oid_async.export(savepath=out, format="coco", edited=True)
     found = await oid_async.verify(savepath=out)
     assert [finding.path for finding in found.findings()] == ["bbox/hierarchy.json"]
+    await oid_async.download(kinds=["bbox", "label"], savepath=out, **query)
+    # A later run that cannot have it takes nothing away.
+    less = tmp_path / "mirror"
+    shutil.copytree(lookalike, less, copy_function=os.link)
+    (less / published.relative_to(lookalike)).unlink()
+    await oid_async.download(kinds=["label"], savepath=out, cache_dir=tmp_path / "c", **query | {"mirror": less})
+    assert (out / "label" / "hierarchy.json").read_bytes() == published.read_bytes()
     await oid_async.download(kinds=["point"], savepath=out, **query)
     assert not list(out.glob("*/hierarchy.json"))
 
