@@ -142,8 +142,9 @@ class Pass:
         except ConnectionError:
             pass
         finally:
-            watching.cancel()
             await self._leave(worker)
+            watching.cancel()
+            await asyncio.wait([watching])
 
     async def _send(self, worker: _Worker, writer: asyncio.StreamWriter) -> None:
         sample = worker.samples.popleft()
