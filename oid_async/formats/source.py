@@ -21,11 +21,21 @@ import polars as pl
 
 from oid_async.dataset.saved import SavedDataset
 from oid_async.dataset.tables import column
-from oid_async.errors import InputError
 from oid_async.formats.classes import ExportClasses
-from oid_async.openimages.catalogue_tables import PAIR_SIDES, SIDES
+from oid_async.formats.row_checks import (
+    NO_CLASS,
+    NO_NUMBERS,
+    OUTSIDE,
+    REASON,
+    TURNED,
+    checked,
+    first_reason,
+    misplaced,
+    rows_as_text,
+)
+from oid_async.openimages.catalogue_tables import SIDES
 from oid_async.openimages.ids import HEX_ID, KEY, export_number
-from oid_async.openimages.kinds import KINDS, KindName
+from oid_async.openimages.kinds import KindName
 from oid_async.openimages.vocabulary import FLAGS, SPLITS
 from oid_async.options.export import ExportOptions, shares
 from oid_async.select.limits import shuffled
@@ -41,18 +51,11 @@ CLASS = "__class"
 SPAN_ROWS = 4096
 PART_ROWS = 256
 _ROW_GROUP = 4096
-# Why a row is left out, null for a row that is exported.
-_REASON = "__reason"
 _SHAPES = ("bbox", "segmentation")
 _SIZES = ("Width", "Height")
 # Published coordinates have six decimals; a table that went through binary numbers spells them differently.
 _MILLIONTHS = 1e6
-# A published side may be so far outside of its image; it is clipped. What is further out is no box of this image.
-_MARGIN = 0.01 + 1e-9
 _MISPLACED = "__misplaced"
-_TURNED, _OUTSIDE = "turned round", "outside the image"
-# Of a table that was changed on purpose.
-_NO_CLASS, _NO_NUMBERS = "no class", "no numbers"
 # Of a format that cuts boxes out.
 _NO_PIXEL = "less than 1 x 1 px"
 _DECIMALS = 6
@@ -254,7 +257,7 @@ class ExportSource:
         for kind in (kind for kind in self.kinds if kind in _SHAPES):
             table = self.dataset.table(kind)
             with reading(table.file):
-                rows = table.as_text().select("LabelName", "Category").drop_nulls("LabelName")
+                rows = rows_as_text(table).select("LabelName", "Category").drop_nulls("LabelName")
                 found += rows.unique().sort("LabelName", "Category").collect(engine="streaming").rows()
         return ExportClasses.saved(self.dataset.chosen_classes().rows(), found)
 
@@ -397,21 +400,21 @@ class ExportSource:
             elif table.kind.is_json:
                 rows = table.typed().select(pl.col("image_id").alias("ImageID"), "annotator_id", "caption")
                 has_none = pl.col("caption").is_null()
-                rows = rows.with_columns(pl.when(has_none).then(pl.lit(f"{kind}: no caption")).alias(_REASON))
+                rows = rows.with_columns(pl.when(has_none).then(pl.lit(f"{kind}: no caption")).alias(REASON))
             else:
-                rows = _checked(kind, self._with_own_ids(table.as_text()), table.columns())
-            reason = pl.col(_REASON) if _REASON in rows.collect_schema() else pl.lit(None, pl.String)
+                rows = checked(kind, self._with_own_ids(rows_as_text(table)))
+            reason = pl.col(REASON) if REASON in rows.collect_schema() else pl.lit(None, pl.String)
             has_no_image = pl.col("ImageID").is_in(self.unusable.get_column("ImageID").implode())
             reason = pl.when(has_no_image).then(pl.lit(f"{kind}: image left out")).otherwise(reason)
-            rows = rows.with_columns(reason.alias(_REASON))
+            rows = rows.with_columns(reason.alias(REASON))
             size = _ROW_GROUP if table.kind.is_json else _ROW_GROUP * 4
             rows.sink_parquet(copy, row_group_size=size, compression="lz4", maintain_order=True)
             copied = pl.scan_parquet(copy, glob=False)
-            return dict(copied.group_by(_REASON).len().sort(_REASON).collect(engine="streaming").iter_rows())
+            return dict(copied.group_by(REASON).len().sort(REASON).collect(engine="streaming").iter_rows())
 
     def _first_images(self, kind: KindName, reason: str) -> list[str]:
         """Return the FileNames of the first images that have a row which is left out for a reason."""
-        rows = pl.scan_parquet(self._copy(kind), glob=False).filter(pl.col(_REASON) == reason)
+        rows = pl.scan_parquet(self._copy(kind), glob=False).filter(pl.col(REASON) == reason)
         rows = rows.select(pl.col("ImageID").unique(maintain_order=True)).head(_NAMED)
         images = pl.scan_parquet(self._images, glob=False).select("ImageID", "FileName")
         named = rows.join(images, on="ImageID", how="left", maintain_order="left")
@@ -421,18 +424,15 @@ class ExportSource:
         """Return the copied rows that are not left out."""
         rows = pl.scan_parquet(self._copy(kind), glob=False)
         sizes = [name for name in _SIZES if kind in _SHAPES and name in rows.collect_schema()]
-        return rows.filter(pl.col(_REASON).is_null()).drop(_REASON, *sizes)
+        return rows.filter(pl.col(REASON).is_null()).drop(REASON, *sizes)
 
     def _shapes(self, kind: KindName) -> pl.LazyFrame:
         """Return the boxes or masks with XMin, XMax, YMin, YMax, the flags, and the reason to leave a row out."""
         table = self.dataset.table(kind)
         present = table.columns()
-        for name in ("ImageID", "LabelName", *table.kind.numbers):
-            if name not in present:
-                raise InputError(f"{table.file.name}: column {name!r} is missing: there are no boxes to export")
         own = ["MaskPath", "BoxID", "PredictedIoU", "Clicks"] if kind == "segmentation" else ["Source", "Confidence"]
         sides = zip(SIDES, table.kind.numbers, strict=True)
-        rows = self._with_own_ids(table.as_text()).select(
+        rows = self._with_own_ids(rows_as_text(table)).select(
             "ImageID",
             "LabelName",
             *(column(name, pl.Float64, present).alias(side) for side, name in sides),
@@ -440,18 +440,18 @@ class ExportSource:
             *(column(flag, pl.Int8, present) for flag in FLAG_NAMES),
             *(column(name, pl.Int32, present) for name in _SIZES if name in present),
         )
-        rows = rows.with_columns(_misplaced(*map(pl.col, SIDES)).alias(_MISPLACED))
+        rows = rows.with_columns(misplaced(*map(pl.col, SIDES)).alias(_MISPLACED))
         rows = rows.with_columns(pl.col(side).clip(0, 1) for side in SIDES)
-        return rows.with_columns(_first_reason(kind, self._reasons(kind))).drop(_MISPLACED)
+        return rows.with_columns(first_reason(kind, self._reasons(kind))).drop(_MISPLACED)
 
     def _reasons(self, kind: KindName) -> dict[str, pl.Expr]:
         """Return the conditions under which a box or mask is left out, the first one that holds first."""
         reasons = {
-            _NO_CLASS: pl.col("LabelName").is_null(),
+            NO_CLASS: pl.col("LabelName").is_null(),
             "class": ~pl.col("LabelName").is_in(list(self.classes.numbers)),
-            _NO_NUMBERS: pl.any_horizontal(pl.col(side).is_null() | ~pl.col(side).is_finite() for side in SIDES),
-            _TURNED: pl.col(_MISPLACED) == _TURNED,
-            _OUTSIDE: pl.col(_MISPLACED) == _OUTSIDE,
+            NO_NUMBERS: pl.any_horizontal(pl.col(side).is_null() | ~pl.col(side).is_finite() for side in SIDES),
+            TURNED: pl.col(_MISPLACED) == TURNED,
+            OUTSIDE: pl.col(_MISPLACED) == OUTSIDE,
         }
         if kind == "bbox" and self._options.group_boxes == "drop":
             reasons["group"] = pl.col("IsGroupOf") == 1
@@ -498,50 +498,6 @@ def _size(path: str) -> int | None:
     except OSError:
         return None
     return found.st_size if stat.S_ISREG(found.st_mode) else _NO_FILE
-
-
-def _misplaced(*sides: pl.Expr) -> pl.Expr:
-    """Return why a box (XMin, XMax, YMin, YMax) has no place in its image, null if it has one.
-
-    A box of no area has one, unless all of it is outside.
-    """
-    axes = (sides[:2], sides[2:])
-    turned = pl.any_horizontal(high < low for low, high in axes)
-    outside = pl.any_horizontal(
-        (low < -_MARGIN)
-        | (high > 1 + _MARGIN)
-        | (low > 1)
-        | (high < 0)
-        | ((low == 1) & (high > 1))
-        | ((high == 0) & (low < 0))
-        for low, high in axes
-    )
-    return pl.when(turned).then(pl.lit(_TURNED)).when(outside).then(pl.lit(_OUTSIDE))
-
-
-def _checked(kind: KindName, rows: pl.LazyFrame, present: Sequence[str]) -> pl.LazyFrame:
-    """Return rows as text, with their boxes or points clipped to the image, and _REASON for what has no place in it."""
-    words = [name for name in (*KINDS[kind].labels, "RelationshipLabel") if name in present]
-    is_nameless = pl.any_horizontal(pl.col(name).is_null() for name in words)
-    reasons = {_NO_CLASS: is_nameless}
-    places = {"relationship": PAIR_SIDES, "point": ("X", "Y")}.get(kind, ())
-    numbers = {name: pl.col(name).cast(pl.Float64, strict=False) for name in places if set(places) <= set(present)}
-    if numbers:
-        reasons[_NO_NUMBERS] = pl.any_horizontal(each.is_null() | ~each.is_finite() for each in numbers.values())
-        reasons[_OUTSIDE] = pl.any_horizontal((each < -_MARGIN) | (each > 1 + _MARGIN) for each in numbers.values())
-    texts = [
-        pl.when(number < 0).then(pl.lit("0")).when(number > 1).then(pl.lit("1")).otherwise(name).alias(name)
-        for name, number in numbers.items()
-    ]
-    return rows.with_columns(_first_reason(kind, reasons)).with_columns(texts)
-
-
-def _first_reason(kind: KindName, reasons: dict[str, pl.Expr]) -> pl.Expr:
-    """Return _REASON: the first of these conditions that holds, null if none does."""
-    found = pl.lit(None, pl.String)
-    for name, is_left_out in reversed(reasons.items()):
-        found = pl.when(is_left_out).then(pl.lit(f"{kind}: {name}")).otherwise(found)
-    return found.alias(_REASON)
 
 
 def _number(saved: pl.LazyFrame) -> pl.Expr:

@@ -1010,6 +1010,26 @@ async def test_rows_that_name_no_class_or_place_are_left_out(tmp_path: Path) -> 
     assert b"image/point/text\x12\x08\x0a\x06\x0a\x04/m/1" in record
 
 
+async def test_columns_that_a_user_has_removed(tmp_path: Path) -> None:
+    """A class without names has its MIDs; without a column that says what or where it is, the table is named."""
+    path = SavedFolder([SavedImage(ONE)], [SavedBox(ONE)], labels=[]).write(tmp_path / "d")
+    (path / "label").mkdir()
+    (path / "label" / "labels.csv").write_text(f"ImageID,LabelName\n{ONE},/m/1\n")
+    boxes = pl.read_csv(path / "bbox" / "bbox.csv", infer_schema=False).drop("Category")
+    boxes.write_csv(path / "bbox" / "bbox.csv")
+    out = await exported(path, "cvat")
+    assert [row["label"] for row in read_csv(out / "labels.csv")] == ["/m/01g317", "/m/1"]
+    line = json.loads((await exported(path, "imagefolder") / "train" / "metadata.jsonl").read_text())
+    assert (line["objects"]["category"], line["labels"]["category"]) == (["/m/01g317"], [None])
+    (path / "point").mkdir()
+    (path / "point" / "points.csv").write_text(f"ImageID,X,Label\n{ONE},0.5,/m/1\n")
+    with pytest.raises(InputError, match=r"points\.csv: column 'Y' is missing: its points cannot be exported"):
+        await exported(path, "cvat")
+    boxes.drop("XMax").write_csv(path / "bbox" / "bbox.csv")
+    with pytest.raises(InputError, match=r"bbox\.csv: column 'XMax' is missing: its boxes cannot be exported"):
+        await exported(path, "kitti")
+
+
 @pytest.mark.parametrize("name", FORMATS)
 async def test_rows_that_do_not_fit_are_an_error(tmp_path: Path, name: str) -> None:
     """A table with rows of an image that the manifest does not have is no half export."""
