@@ -73,6 +73,10 @@ class NotPlainError(OSError):
     def __init__(self, what: str, path: str | os.PathLike[str]) -> None:
         super().__init__(errno.ELOOP, what, os.fspath(path))
 
+    def __reduce__(self) -> tuple[type["NotPlainError"], tuple[str | None, str]]:
+        # Processes raise it in each other.
+        return type(self), (self.strerror, self.filename)
+
     @property
     def advice(self) -> str:
         """What it is and what to do about it, a line."""

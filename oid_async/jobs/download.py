@@ -23,7 +23,7 @@ from oid_async.http.retry import Limits
 from oid_async.jobs.attachments import Attachments
 from oid_async.jobs.context import RunContext, open_run, timed
 from oid_async.jobs.delivery import Delivery
-from oid_async.jobs.gathering.class_tree import kept_hierarchy
+from oid_async.jobs.hierarchy import kept_hierarchy
 from oid_async.jobs.own_places import note_places
 from oid_async.jobs.planning.earlier_runs import note_run
 from oid_async.jobs.planning.plan import Decision, Planning, check_space, make_plan, tops_up
@@ -177,7 +177,7 @@ class _Download:
             decision = await self._top_up(decision)
         await in_thread(self._note_speed, group, monotonic() - started)
         context.sink(Stage("writing the result tables"))
-        hierarchy = await kept_hierarchy(context.options, context.cache, tables, context.folder)
+        hierarchy = await kept_hierarchy(context, tables)
         await in_thread(self._write_results, decision, hierarchy)
         if context.options.retry_failed:
             # What was set aside before the plan and has landed again.

@@ -146,6 +146,14 @@ async def test_a_download_keeps_the_hierarchy(lookalike: Path, cache_dir: Path, 
     (less / published.relative_to(lookalike)).unlink()
     await oid_async.download(kinds=["label"], savepath=out, cache_dir=tmp_path / "c", **query | {"mirror": less})
     assert (out / "label" / "hierarchy.json").read_bytes() == published.read_bytes()
+    # But what is damaged is nothing to keep.
+    (out / "label" / "hierarchy.json").write_text('{"LabelName": "x"}')
+    events: list[object] = []
+    again = query | {"mirror": less, "cache_dir": tmp_path / "c"}
+    await oid_async.download(kinds=["label"], savepath=out, on_event=events.append, **again)
+    assert "label/hierarchy.json is damaged" in str(events)
+    assert not list(out.glob("*/hierarchy.json"))
+    await oid_async.download(kinds=["label"], savepath=out, **query)
     await oid_async.download(kinds=["point"], savepath=out, **query)
     assert not list(out.glob("*/hierarchy.json"))
 

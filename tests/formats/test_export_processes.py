@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import multiprocessing
+import pickle
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import pytest
 from support.saved import SavedBox, SavedFolder, SavedImage, picture, rectangle
 
 import oid_async
-from oid_async.errors import StorageError
+from oid_async.dataset.image_store import missing_file
+from oid_async.errors import NotPlainError, StorageError
 from oid_async.formats import processes
 from oid_async.formats.registry import WRITERS
 from oid_async.jobs import export as export_job
@@ -142,3 +144,10 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
     assert last.startswith("oid_async.errors.StorageError: ")
     assert 'under `if __name__ == "__main__":`' in last
     assert not done.stdout
+
+
+def test_errors_of_a_process_are_errors_of_the_program() -> None:
+    """An error that cannot be sent would end the pool, as if a process had been killed."""
+    for error in (NotPlainError("a pipe", "p.png"), StorageError("full"), missing_file("p.png")):
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again)) == (type(error), str(error))

@@ -19,8 +19,8 @@ from oid_async.errors import UsageError
 from oid_async.events import Stage
 from oid_async.jobs.context import RunContext
 from oid_async.jobs.distributing.part_writer import PartWriter
-from oid_async.jobs.gathering.class_tree import kept_hierarchy
 from oid_async.jobs.gathering.gather import GatheredTables
+from oid_async.jobs.hierarchy import kept_hierarchy
 from oid_async.jobs.planning.plan import Decision, Planning
 from oid_async.jobs.query_document import query_document
 from oid_async.objects.store import ExistsError, Objects
@@ -60,9 +60,7 @@ async def publish(context: RunContext, objects: Objects, *, part_size: int, job:
     query = await in_thread(publisher.put_query, decision)
     begun = await in_thread(put_begun, objects, 0, publisher.begun(decision))
     parts = await PartWriter(context, planning, query, objects, begun).write()
-    await in_thread(
-        publisher.put_lists, decision, await kept_hierarchy(context.options, context.cache, planning.tables)
-    )
+    await in_thread(publisher.put_lists, decision, await kept_hierarchy(context, planning.tables))
     first = await in_thread(put_generation, objects, Generation(0, parts, begun.capped, job))
     return Published(query, first, decision.plan)
 
