@@ -51,6 +51,8 @@ class RowSlice:
 
     keys: pl.Series
     kinds: Mapping[KindName, _KindRows]
+    size: int
+    """The bytes of its rows."""
 
     def of(
         self, key: int | str, *, width: int | None, height: int | None, file_name: str | None = None
@@ -82,9 +84,9 @@ class RowSliceReader:
     def read(self, images: pl.DataFrame) -> RowSlice:
         """Return the rows of images: KEY (unique, in any order), FileName, OriginalURL. Raises InputError, ..."""
         images = images.select(KEY, "FileName", "OriginalURL").sort(KEY)
-        return RowSlice(
-            images.get_column(KEY), {rows.source.kind.name: self._read(rows, images) for rows in self._rows}
-        )
+        kinds = {rows.source.kind.name: self._read(rows, images) for rows in self._rows}
+        size = sum(rows.frame.estimated_size() for rows in kinds.values())
+        return RowSlice(images.get_column(KEY), kinds, int(size))
 
     def _read(self, rows: AnnotationRows, images: pl.DataFrame) -> _KindRows:
         keys = images.get_column(KEY)

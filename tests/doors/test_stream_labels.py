@@ -139,7 +139,8 @@ async def test_tables_of_a_users_own_have_their_rows(
 ) -> None:
     """Ids of any form, one id in two splits, own columns: as in the folder, however few rows are held."""
     monkeypatch.setattr(landed_rows, "SLICE_IMAGES", 1)
-    monkeypatch.setattr(landed_rows, "_MOST_HELD", 1)
+    for most in ("_LEAST_HELD", "_MOST_HELD"):
+        monkeypatch.setattr(landed_rows, most, 1)
     paths = {
         f"/{split}/{n}.jpg": tiny_jpeg(split, 8 * n + 8, 8) for n, split in enumerate(("validation", "train", "train"))
     }
