@@ -88,10 +88,11 @@ def each(
 def process_pool(processes: int | str, work: int, stopped: Callable[[], bool] = bool) -> Iterator[Pool | None]:
     """Yield processes for so much work, in pictures to decode; None if it is too little, or is for this process alone.
 
-    Raises StorageError if one of them is killed, or cannot start: each imports the script that is running.
+    A daemon, such as a process of a user's own pool, may start none. Raises StorageError if one of them is killed, or
+    cannot start: each imports the script that is running.
     """
     wanted = available_processors() if processes == "auto" else int(processes)
-    if wanted < 2 or work < _WORTH_A_POOL:
+    if wanted < 2 or work < _WORTH_A_POOL or multiprocessing.current_process().daemon:
         yield None
         return
     spawn = multiprocessing.get_context("spawn")

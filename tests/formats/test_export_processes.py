@@ -151,3 +151,10 @@ def test_errors_of_a_process_are_errors_of_the_program() -> None:
     for error in (NotPlainError("a pipe", "p.png"), StorageError("full"), missing_file("p.png")):
         again = pickle.loads(pickle.dumps(error))
         assert (type(again), str(again)) == (type(error), str(error))
+
+
+def test_a_daemon_does_the_work_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process of a user's own pool may start no others."""
+    monkeypatch.setitem(multiprocessing.current_process().__dict__["_config"], "daemon", True)
+    with processes.process_pool(2, 1 << 20) as pool:
+        assert pool is None
