@@ -1,7 +1,8 @@
 """One iteration over a Stream: the samples of an epoch, dealt to the workers of a DataLoader.
 
-Block k of `block` samples goes to worker k mod W. DataLoader takes a batch from one worker after the other, so that
-with blocks of its batch size the batches are in the order of the epoch, however many workers there are.
+Block k of `block` samples, counted from where the iteration begins, goes to worker k mod W. DataLoader takes a batch
+from one worker after the other: with blocks of its batch size the batches are in the order of the epoch, however
+many workers there are.
 """
 
 import asyncio
@@ -37,6 +38,8 @@ class Pass:
         self.place = place
         self.start_place = place
         self._iteration, self._block = seat.iteration, seat.block
+        # Workers with states of their own had their samples dealt from the beginning of the epoch on.
+        self._first = place.given if seat.start is None else 0
         self._workers = [_Worker() for _ in range(max(1, seat.workers))]
         self._has_workers = seat.workers > 0
         self._epoch: Epoch | None = None
@@ -102,7 +105,7 @@ class Pass:
             share = await feed.share(seed, self.start_place.epoch)
             async with Epoch(feed, share, self.start_place, window=window) as self._epoch:
                 while (sample := await self._epoch.next()) is not None:
-                    worker = self._workers[sample.number // self._block % len(self._workers)]
+                    worker = self._workers[(sample.number - self._first) // self._block % len(self._workers)]
                     if worker.is_gone:
                         self._epoch.release(sample)
                     else:

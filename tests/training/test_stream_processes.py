@@ -243,3 +243,4 @@ def test_a_program_without_a_main_guard_after_polars(mirror: Path, cache_dir: Pa
     """Forked workers of a plain script, whose parent has used Polars: nothing hangs, everything comes."""
     code, out, err = streams.run(_NO_GUARD, mirror, cache_dir)
     assert (code, out) == (0, f"{streams.THERE}\n"), err
+    assert "Traceback" not in err
