@@ -63,6 +63,9 @@ class Downloader:
             await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
+        except asyncio.CancelledError:
+            # At the end of the program, whose answer nobody reads any more.
+            pass
         finally:
             writer.close()
             with suppress(ConnectionError):

@@ -68,8 +68,8 @@ class Pass:
 
     @property
     def is_over(self) -> bool:
-        """Whether every worker has had all of its samples."""
-        return all(worker.has_all for worker in self._workers)
+        """Whether every worker has had all of its samples; without workers the trainer knows better what it has."""
+        return self._has_workers and all(worker.has_all for worker in self._workers)
 
     @property
     def is_ahead(self) -> bool:

@@ -1,5 +1,6 @@
 """A Stream goes on in the middle of an epoch where its state says, without repeats and without losses."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,17 @@ def test_a_stream_goes_on_in_the_middle_of_an_epoch(two: tuple[Stream, Stream], 
     rest = [sample[1]["image_id"] for sample in second]
     assert before + rest == whole
     assert [sample[1]["image_id"] for sample in second] == after
+
+
+def test_what_lies_in_the_socket_is_not_taken(two: tuple[Stream, Stream]) -> None:
+    """All samples of a short epoch were sent, and none was taken: the state is the beginning of that epoch."""
+    first, _ = two
+    samples = iter(first)
+    asked = time.monotonic()
+    while time.monotonic() < asked + 0.3:
+        assert first.state_dict()["epoch"] == 0
+    assert len(list(samples)) == 12
+    assert first.state_dict()["epoch"] == 1
 
 
 def test_a_loader_knows_exactly_what_was_taken(two: tuple[Stream, Stream]) -> None:
