@@ -246,7 +246,10 @@ def _text(facts: CardFacts) -> Iterator[str]:
     if facts.form.column != "image":
         yield f'images = images.rename_column("{facts.form.column}", "image")'
     yield 'images[0]["image"]'
-    yield from ("```", "", "`objects.bbox` is [x, y, width, height] in pixels; a flag is 1, 0, or -1 for unknown.")
+    yield from ("```", "")
+    if facts.form.column != "image":
+        yield from ("All but the pictures, such as `objects` and `author`, is in the column `json`.", "")
+    yield "`objects.bbox` is [x, y, width, height] in pixels; a flag is 1, 0, or -1 for unknown."
     yield from ("", "## What was selected", "")
     yield from _selected(facts.query)
     yield from ("", "## Counts", "")

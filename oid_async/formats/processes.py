@@ -34,12 +34,12 @@ _WORTH_A_POOL = 200
 # So many images without a picture to decode are as much work as one that has: a header is read, texts are made.
 IMAGES_OF_A_PICTURE = 100
 _KILLED = (
-    "a process that reads pictures was killed, by the system for want of memory as a rule; export again with "
+    "a process that reads pictures was killed, by the system for want of memory as a rule; run the same again with "
     "--processes 1"
 )
 _NOT_STARTED = (
     "a process that reads pictures ended before its first one: a script that asks for processes does so under "
-    '`if __name__ == "__main__":`, and is a file; or export with --processes 1'
+    '`if __name__ == "__main__":`, and is a file; or give it --processes 1, in Python processes=1'
 )
 
 
@@ -50,14 +50,15 @@ class Pool:
         self._executor = executor
         self._most = _CHUNKS * processes
         self._stopped = stopped
-        self.has_worked = False
+        self._has_worked = False
 
     def each(
         self, function: Callable[..., Result], calls: Iterable[tuple[Any, ...]], chunk: int = _CHUNK
     ) -> Iterator[Result]:
         """Yield the results of a function in the order of the calls, so many of them at once for a process.
 
-        Three times that is held for each process. Raises what the function raises, InterruptedError when stopped.
+        Three times that is held for each process. Raises what the function raises, InterruptedError when stopped, and
+        StorageError if a process is killed or cannot start: each imports the script that is running.
         """
         remaining, waiting = iter(calls), deque[Future[list[Result]]]()
         try:
@@ -69,9 +70,11 @@ class Pool:
                     return
                 if self._stopped():
                     raise InterruptedError("the export was stopped")
-                some_results = waiting.popleft().result()
-                self.has_worked = True
-                yield from some_results
+                results = waiting.popleft().result()
+                self._has_worked = True
+                yield from results
+        except BrokenProcessPool as error:
+            raise StorageError(_KILLED if self._has_worked else _NOT_STARTED) from error
         finally:
             for future in waiting:
                 future.cancel()
@@ -88,8 +91,7 @@ def each(
 def process_pool(processes: int | str, work: int, stopped: Callable[[], bool] = bool) -> Iterator[Pool | None]:
     """Yield processes for so much work, in pictures to decode; None if it is too little, or is for this process alone.
 
-    A daemon, such as a process of a user's own pool, may start none. Raises StorageError if one of them is killed, or
-    cannot start: each imports the script that is running.
+    A daemon, such as a process of a user's own pool, may start none.
     """
     wanted = available_processors() if processes == "auto" else int(processes)
     if wanted < 2 or work < _WORTH_A_POOL or multiprocessing.current_process().daemon:
@@ -97,11 +99,8 @@ def process_pool(processes: int | str, work: int, stopped: Callable[[], bool] = 
         return
     spawn = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(wanted, mp_context=spawn, initializer=_start_worker)
-    pool = Pool(executor, wanted, stopped)
     try:
-        yield pool
-    except BrokenProcessPool as error:
-        raise StorageError(_KILLED if pool.has_worked else _NOT_STARTED) from error
+        yield Pool(executor, wanted, stopped)
     finally:
         executor.shutdown(cancel_futures=True)
 

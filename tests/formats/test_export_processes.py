@@ -158,3 +158,15 @@ def test_a_daemon_does_the_work_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(multiprocessing.current_process().__dict__["_config"], "daemon", True)
     with processes.process_pool(2, 1 << 20) as pool:
         assert pool is None
+
+
+def test_whoever_waits_for_a_killed_process_is_told() -> None:
+    """Where the work is asked for, in whatever thread or task: a download that packs shards shares it, too."""
+    with processes.process_pool(2, 1 << 20) as pool:
+        assert pool is not None
+        assert list(pool.each(abs, [(-1,)])) == [1]
+        for child in multiprocessing.active_children():
+            child.kill()
+            child.join()
+        with pytest.raises(StorageError, match=r"was killed.*--processes 1"):
+            list(pool.each(abs, [(-1,)]))
