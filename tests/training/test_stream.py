@@ -79,7 +79,7 @@ def test_a_sample_is_an_image_with_its_boxes(stream: Stream) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
-@pytest.mark.parametrize(("workers", "context"), [(1, "fork"), (2, "fork"), (3, "fork"), (2, "spawn")])
+@pytest.mark.parametrize(("workers", "context"), [(2, "fork"), (3, "fork"), (2, "spawn")])
 def test_the_order_does_not_depend_on_workers(stream: Stream, workers: int, context: str) -> None:
     """A loader's batches are those without workers, forked or spawned, and in the order of the seed."""
     alone = ids(stream)

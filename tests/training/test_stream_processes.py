@@ -99,7 +99,7 @@ def test_who_waits_for_a_killed_downloader_is_told_at_once(lookalike: Path, cach
         assert loader.state_dict()["position"] >= state["position"]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_downloader_ends_with_its_trainer(lookalike: Path, cache_dir: Path, temporary: Path, workers: int) -> None:
     """However it is ended: the downloader is gone soon after, and its temporary folders with it."""
     with streams.start(_TRAIN, lookalike, cache_dir, workers) as trainer:

@@ -49,7 +49,7 @@ def batch_ids(batches: Any) -> list[str]:
     return [target["image_id"] for _, targets in batches for target in targets]
 
 
-@pytest.mark.parametrize("taken", [0, 1, 5, 11, 12])
+@pytest.mark.parametrize("taken", [0, 5, 12])
 def test_a_stream_goes_on_in_the_middle_of_an_epoch(two: tuple[Stream, Stream], taken: int) -> None:
     """Whatever is taken before the state, and in its repeated end, comes never again; the epoch behind it is whole."""
     first, second = two
