@@ -186,7 +186,7 @@ def _end(process: "subprocess.Popen[bytes]", started_by: int) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
     # Workers that were forked hold the pipe, too: its end would not come.
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         pickle.dump(None, process.stdin)
         process.stdin.flush()
     for pipe in (process.stdin, process.stdout):
