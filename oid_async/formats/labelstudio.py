@@ -27,6 +27,8 @@ from oid_async.formats.xml_text import distinct_in_xml
 from oid_async.openimages.kinds import KindName
 
 _DECIMALS = 6
+# Images whose regions are held at once: those of a mask of noise take megabytes.
+_PART = 16
 _LABEL_NAME = pl.coalesce("Category", "LabelName")
 _LOCAL_FILES = "/data/local-files/?d="
 _IMAGE = "image"
@@ -55,6 +57,12 @@ class LabelStudio:
 
     def write(self, span: Span) -> None:
         """Write a span."""
+        for part in span.parts(_PART):
+            self._write_tasks(part)
+        self._context.place(span.images, "images", "{split}")
+        self._context.wrote(span.images, {kind: len(span.of(kind)) for kind in span.rows})
+
+    def _write_tasks(self, span: Span) -> None:
         regions, labels, captions = self._regions(span), self._labels(span), self._captions(span)
         about = ABOUT | {name: column for name, column in _ROLES.items() if column in span.images.columns}
         columns = (pl.col(column).alias(name) for name, column in about.items())
@@ -68,8 +76,6 @@ class LabelStudio:
             ]
             task = {"data": {_IMAGE: self._address(image), **image}, "annotations": [{"result": found}]}
             self._write(image["split"], task)
-        self._context.place(span.images, "images", "{split}")
-        self._context.wrote(span.images, {kind: len(span.of(kind)) for kind in span.rows})
 
     def finish(self) -> None:
         """End the lists of tasks, and write label_config.xml."""
