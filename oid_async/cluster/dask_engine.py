@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from distributed import KilledWorker
 from distributed.client import FutureCancelledError
+from distributed.comm.core import CommClosedError
 
 from oid_async.cluster.dask_cluster import check_versions, joined_cluster, local_cluster, part_workers, silenced
 from oid_async.cluster.dask_tasks import MakeWorker, carry_out, read_progress, wait_for_worker
@@ -264,6 +265,9 @@ class _Work:
             if self._client.status != "running":
                 self._error = self._error or self._lost()
             self.dispatcher.lost(each.run, 0)
+        except CommClosedError:
+            # The scheduler went while it handed out this result.
+            self._error = self._error or self._lost()
         except KilledWorker:
             # Dask counts by itself, up to the number that its configuration allows.
             self.dispatcher.lost(each.run, MOST_LOSSES if self._client.status == "running" else 0)

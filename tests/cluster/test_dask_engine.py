@@ -15,6 +15,8 @@ from typing import Any
 
 import psutil
 import pytest
+from distributed import Client
+from distributed.comm.core import CommClosedError
 from support.fake_parts import FakeWorker, fake_parts, fake_settings
 
 from oid_async.cluster import dask_engine
@@ -230,6 +232,19 @@ async def test_a_cluster_that_is_up_is_joined_and_left_as_it_was(tmp_path: Path)
             assert given_up == []
             assert len(done(values)) == 10
         assert [process.poll() for process in (scheduler, *workers)] == [None] * 3
+
+
+async def test_a_scheduler_that_goes_while_a_result_comes_is_lost_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection breaks within the answer: the same line, no fault of the program."""
+
+    async def broken(self: Client, *_: object, **__: object) -> None:
+        raise CommClosedError("connection reset by peer")
+
+    monkeypatch.setattr(Client, "_gather", broken)
+    with pytest.raises(StorageError, match=r"scheduler is lost.*run the same command again"):
+        await carried_out("local:1", tmp_path, fake_parts(1))
 
 
 async def test_a_lost_scheduler_ends_the_run_with_a_line(tmp_path: Path) -> None:
