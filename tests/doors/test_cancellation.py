@@ -27,6 +27,8 @@ from oid_async.cli import running
 from oid_async.origin.lookalike import Lookalike
 from oid_async.origin.server import Origin, folder
 
+pytestmark = pytest.mark.programs
+
 SPLITS = ["train", "validation", "test"]
 
 

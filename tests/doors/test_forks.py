@@ -4,6 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.programs
+
 PROGRAM = """
 import asyncio, os, sys, oid_async
 saved, used = sys.argv[1], sys.argv[2] == "used"

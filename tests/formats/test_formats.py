@@ -459,6 +459,7 @@ asyncio.run(oid_async.export(savepath=sys.argv[1], format="webdataset", out=sys.
 """
 
 
+@pytest.mark.programs
 def test_a_killed_export_ends_in_the_same_shards(demo: Path, tmp_path: Path) -> None:
     """Killed in the middle of samples and run again, an export has the bytes of one that nobody disturbed."""
     whole = asyncio.run(exported(demo, "webdataset", out=tmp_path / "whole", shard_size="300K"))
@@ -657,6 +658,7 @@ asyncio.run(oid_async.export(savepath=sys.argv[1], format="coco", processes=2))
 """
 
 
+@pytest.mark.programs
 def test_a_killed_export_takes_its_processes_along(demo: Path) -> None:
     """After SIGKILL no process that made pictures is left."""
     script = [sys.executable, "-c", ORPHANS, str(demo)]

@@ -108,6 +108,7 @@ asyncio.run(oid_async.download(**query))
 """
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
 def test_killed_anywhere_it_ends_in_the_same_shards(
     lookalike: Path, cache_dir: Path, tmp_path: Path, seed: int

@@ -85,6 +85,7 @@ def check_against_journal(savepath: Path) -> int:
     return len(landed)
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     "number",
     [signal.SIGINT, *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGTERM, signal.SIGKILL))],
@@ -140,6 +141,7 @@ def test_an_interrupted_run_can_be_read(tmp_path: Path, number: signal.Signals) 
     assert not (out / ".oid_async" / "plan").exists()
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("moments", [(1, 12), pytest.param((0, 1, 2, 12, 30), marks=pytest.mark.slow)], ids=len)
 def test_a_run_killed_at_any_moment_can_be_read(tmp_path: Path, moments: tuple[int, ...]) -> None:
     """From the first moment on there is no manifest and no query, an error that says so, or all that has landed."""

@@ -440,6 +440,7 @@ async def test_what_a_failed_run_has_got_the_next_one_does_not_ask_for(cache_dir
         assert not entry.raw.exists()
 
 
+@pytest.mark.programs
 async def test_a_run_that_is_killed_in_the_middle_of_a_table_leaves_its_blocks_to_the_next(
     cache_dir: Path, tmp_path: Path
 ) -> None:

@@ -405,6 +405,7 @@ async def kill_when_made(path: Path, process: "subprocess.Popen[bytes]", began: 
     return await asyncio.to_thread(process.wait)
 
 
+@pytest.mark.programs
 @pytest.mark.slow
 async def test_a_conversion_that_is_killed_is_made_again_from_what_was_fetched(
     large: Path, cache_dir: Path, tmp_path: Path

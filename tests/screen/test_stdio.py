@@ -31,7 +31,10 @@ def run(redirection: str, *args: object) -> Finished:
 
 
 BROKEN = ["/dev/full", "&-"]
-pytestmark = pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's")
+pytestmark = [
+    pytest.mark.programs,
+    pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's"),
+]
 
 
 @pytest.mark.parametrize("where", BROKEN)

@@ -151,6 +151,7 @@ asyncio.run(oid_async.download(**json.loads(sys.argv[1])))
 IMAGES = [Image(f"{number:016x}", f"{number:02}_o.jpg") for number in range(1, 41)]
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 async def test_after_a_kill_the_manifest_says_what_was_asked(tmp_path: Path, processes: int) -> None:
     """An image that the bucket lacks came from its original's address: killed or not, the tables are the same."""
