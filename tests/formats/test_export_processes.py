@@ -21,7 +21,7 @@ from oid_async.errors import NotPlainError, StorageError
 from oid_async.formats import processes
 from oid_async.formats.registry import WRITERS
 from oid_async.jobs import export as export_job
-from oid_async.options.export import FORMATS
+from oid_async.options.export import FORMATS, Format
 
 pytestmark = pytest.mark.cluster
 IMAGES = 40
@@ -56,7 +56,7 @@ def content(out: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_several_processes_write_what_one_writes(format: str, saved: Path, tmp_path: Path) -> None:
+def test_several_processes_write_what_one_writes(format: Format, saved: Path, tmp_path: Path) -> None:
     """Every file has the same bytes, and what is left out is the same, named in the same order."""
     reports = [
         asyncio.run(
@@ -70,9 +70,9 @@ def test_several_processes_write_what_one_writes(format: str, saved: Path, tmp_p
     assert content(tmp_path / "1") == content(tmp_path / "2")
 
 
-def killing(monkeypatch: pytest.MonkeyPatch, format: str, act: Any) -> None:
+def killing(monkeypatch: pytest.MonkeyPatch, format: Format, act: Any) -> None:
     """Let something happen when the second span of a format is written."""
-    writer: Any = WRITERS[format]  # type: ignore[index]
+    writer: Any = WRITERS[format]
     write, spans = writer.write, []
 
     def some(self: object, span: object) -> None:
@@ -85,7 +85,7 @@ def killing(monkeypatch: pytest.MonkeyPatch, format: str, act: Any) -> None:
 
 
 @pytest.mark.parametrize("format", ["coco", "voc", "webdataset"])
-def test_a_process_that_is_killed_ends_the_export(format: str, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_is_killed_ends_the_export(format: Format, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line says what to do, wherever the export is; there is no export."""
 
     def kill() -> None:

@@ -18,7 +18,7 @@ from oid_async.errors import StorageError
 from oid_async.formats.registry import WRITERS
 from oid_async.jobs import export as export_job
 from oid_async.jobs.export_folder import ExportFolder
-from oid_async.options.export import FORMATS
+from oid_async.options.export import FORMATS, Format
 
 SPANS = 3
 
@@ -32,7 +32,7 @@ def saved(tmp_path: Path) -> Path:
     return SavedFolder(images, boxes, masks).write(tmp_path / "d")
 
 
-def exported(saved: Path, format: str) -> Path:
+def exported(saved: Path, format: Format) -> Path:
     report = asyncio.run(oid_async.export(savepath=saved, format=format))
     assert report.images == SPANS
     return Path(report.out)
@@ -55,12 +55,12 @@ def full_disk(*_: object) -> None:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_an_export_that_fails_leaves_the_earlier_one_as_it_was(
-    format: str, saved: Path, monkeypatch: pytest.MonkeyPatch
+    format: Format, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk is full in the second span: the earlier export is whole, and the next one takes its place."""
     out = exported(saved, format)
     before = content(out)
-    writer: Any = WRITERS[format]  # type: ignore[index]
+    writer: Any = WRITERS[format]
     write, spans = writer.write, []
 
     def some(self: object, span: object) -> None:
@@ -144,7 +144,7 @@ asyncio.run(oid_async.export(savepath=savepath, format=format, processes=int(sys
 MOMENTS = ["finish", "before renames", "between renames", "after renames"]
 
 
-def kill_at(moment: str, saved: Path, format: str, processes: int = 1) -> None:
+def kill_at(moment: str, saved: Path, format: Format, processes: int = 1) -> None:
     """Export until a moment has come, then end the program by SIGKILL, and see that its processes go, too."""
     script = [sys.executable, "-c", KILLED, str(saved), format, moment, str(processes)]
     with subprocess.Popen(script, stdout=subprocess.PIPE, text=True) as process:
@@ -170,7 +170,7 @@ def _wait_until(is_so: Callable[[], bool]) -> None:
 @pytest.mark.parametrize(
     ("format", "processes"), [*((format, 1) for format in FORMATS), ("coco", 2), ("webdataset", 2)]
 )
-def test_a_killed_export_is_not_there(format: str, processes: int, saved: Path) -> None:
+def test_a_killed_export_is_not_there(format: Format, processes: int, saved: Path) -> None:
     """SIGKILL within a span: nothing has the name; the next export is the one that would have been made at once."""
     out = exported(saved, format)
     whole = content(out)

@@ -10,14 +10,13 @@ from urllib.parse import quote
 
 import pytest
 from PIL import Image
-from support.odd_folder import odd_folder, table_boxes
+from support.named_folders import saved
+from support.odd_folder import table_boxes
 from support.published import read_csv, read_manifest
 from support.reader_environments import answer
-from support.real_folder import needs_real, real_folder
+from support.real_folder import needs_real
 
 import oid_async
-from oid_async.events import ignore
-from oid_async.jobs.demo import demo_run
 
 pytestmark = pytest.mark.slow
 
@@ -125,16 +124,6 @@ print(json.dumps(found))
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder in which the saved folders are made when they are first asked for."""
     return tmp_path_factory.mktemp("saved")
-
-
-def saved(folders: Path, name: str) -> Path:
-    path = folders / name
-    if not path.exists():
-        if name == "demo":
-            asyncio.run(demo_run(path, folders / "cache", ignore).download())
-        else:
-            (odd_folder if name == "odd" else real_folder)(path)
-    return path
 
 
 def read(python: Path, program: str, path: Path, form: str, *words: object, **options: Any) -> dict[str, Any]:
