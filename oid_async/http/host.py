@@ -119,6 +119,11 @@ class Host:
         """Return whether one more image may be started; of a host that was given up each one may fail at once."""
         return self.gave_up is not None or (now >= self.not_before and self.in_flight - self.hanging < self.window)
 
+    @property
+    def is_busy(self) -> bool:
+        """Return whether nothing may be started before something has ended, or its window has grown."""
+        return self.gave_up is None and self.in_flight - self.hanging >= self.window
+
     def is_closed(self, now: float) -> bool:
         """Return whether no request may be sent to it just now, however few are in flight."""
         return self.gave_up is None and now < self.not_before

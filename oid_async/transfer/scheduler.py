@@ -158,7 +158,9 @@ class HostScheduler(Generic[Item]):
             return
         self._objects += 1
         queue.ready.append(item)
-        self._add_candidate(queue)
+        # To wake a task for a busy host would be in vain, and that for nearly every image of a plan.
+        if not item.host.is_busy:
+            self._add_candidate(queue)
 
     def add_external(self) -> None:
         """Count an image of the plan that is handled elsewhere, until `finish_external` or `return_external`."""

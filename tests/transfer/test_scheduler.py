@@ -123,6 +123,10 @@ class World:
         assert self.finished == Counter(task.place for task in self.tasks)
 
 
+async def no_load(places: Sequence[tuple[int, str]]) -> list[Task]:
+    raise AssertionError(places)
+
+
 def test_every_image_is_finished_once() -> None:
     """Images of one host pass through in order, as many at a time as there are workers."""
     a = host("a")
@@ -132,6 +136,40 @@ def test_every_image_is_finished_once() -> None:
     assert [place for _, _, place in world.asked] == list(range(500))
     assert seconds < 500 / 8 * 0.01 * 1.5
     assert a.in_flight == 0
+
+
+@dataclass(eq=False)
+class CountingHost(Host):
+    """A host that counts how often a task asks whether it may take one more."""
+
+    asked: int = 0
+
+    def may_take(self, now: float) -> bool:
+        self.asked += 1
+        return super().may_take(now)
+
+
+def test_no_task_is_woken_for_a_busy_host() -> None:
+    """Images that are put for a host with as many transfers as it may have wake no task, until one has ended."""
+
+    async def scenario() -> None:
+        busy = CountingHost("a", None, EtagTrust("a"), most=4.0)
+        scheduler = HostScheduler[Task](no_load, capacity=99, clock=asyncio.get_running_loop().time)
+        taking = [asyncio.create_task(scheduler.take_next()) for _ in range(20)]
+        for place in range(60):
+            await scheduler.put(Task(place, busy))
+            await asyncio.sleep(0)
+            if place == 20:
+                asked = busy.asked
+        assert busy.asked == asked
+        assert sum(task.done() for task in taking) == 4
+        scheduler.release_host(busy)
+        await asyncio.sleep(0.001)
+        assert sum(task.done() for task in taking) == 5
+        for task in taking:
+            task.cancel()
+
+    run_fast(scenario())
 
 
 def test_a_closed_host_holds_nobody_up() -> None:
