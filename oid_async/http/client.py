@@ -291,11 +291,8 @@ class Client:
         failed: FetchError
         try:
             async with asyncio.timeout(limit_s) as timer:
-                loop = asyncio.get_running_loop()
-                request = aiohttp.ClientRequest("GET", access.site, loop=loop, proxy=proxy)
-                timeout = aiohttp.ClientTimeout(total=None, sock_connect=limit_s)
                 with self._pool.connecting():
-                    connection = self._pool.add(await self._connector.connect(request, [], timeout))
+                    connection = await self._make_connection(access)
                 host.measures.connected(attempt.connecting_s, of_image=of_image)
                 return connection
         except FetchError as error:
@@ -315,6 +312,27 @@ class Client:
         finally:
             if attempt.look_up_s is not None and of_image:
                 host.measures.dns.add(attempt.look_up_s)
+
+    async def _make_connection(self, access: "_OriginAccess") -> Connection:
+        """Let aiohttp connect, and speak TLS on it; to a proxy, or where that fails, aiohttp does both.
+
+        Then it tries all addresses of a name, and its errors say what is wrong.
+        """
+        site, limit_s = access.site, self.limits.connect_s
+        timeout, loop = aiohttp.ClientTimeout(total=None, sock_connect=limit_s), asyncio.get_running_loop()
+        if site.scheme == "https" and access.proxy is None:
+            plain = aiohttp.ClientRequest("GET", site.with_scheme("http").with_port(site.port), loop=loop)
+            made = await self._connector.connect(plain, [], timeout)
+            try:
+                tls = await self._pool.start_tls(made, (site.raw_host or "").rstrip("."))
+                return self._pool.add(made, tls)
+            except (OSError, ValueError):
+                made.close()
+            except BaseException:
+                made.close()
+                raise
+        request = aiohttp.ClientRequest("GET", site, loop=loop, proxy=access.proxy)
+        return self._pool.add(await self._connector.connect(request, [], timeout))
 
     def _record_failure(
         self, error: FetchError, host: Host, target: Endpoint, began: float, *, of_image: bool, retried: bool = False

@@ -2,10 +2,10 @@
 
     idle ──send──▶ head ──▶ body ──▶ complete ──done──▶ idle
 
-aiohttp makes the connection (names, addresses, TLS, proxies); llhttp, through httptools, parses the bytes. Only the
-exchange itself is our own, because every image costs one: aiohttp's takes four times as much of a processor for a
-small image, twice as much for a usual one (`benchmarks/README.md`). A body of known length is received straight into
-the memory that it is stored from.
+aiohttp makes the connection (names, addresses, proxies), `http/tls.py` speaks TLS on it; llhttp, through httptools,
+parses the bytes. Only the exchange itself is our own, because every image costs one: aiohttp's takes four times as
+much of a processor for a small image, twice as much for a usual one (`benchmarks/README.md`). A body of known length
+is received straight into the memory that it is stored from.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from multidict import CIMultiDict
 
 from oid_async.http.opt_out import is_opt_out_header
 from oid_async.http.retry import FetchError, Limits
+from oid_async.http.tls import TlsTransport
 
 if TYPE_CHECKING:
     from oid_async.http.host import Host
@@ -40,6 +41,18 @@ _SILENT_S = 5.0
 _NO_BODY = frozenset({204, 304})
 
 
+class _Transport(Protocol):
+    """What is used of a transport: asyncio's, or `TlsTransport`."""
+
+    def set_protocol(self, protocol: "Connection", /) -> None: ...
+    def write(self, data: bytes, /) -> None: ...
+    def abort(self) -> None: ...
+    def is_closing(self) -> bool: ...
+    def is_reading(self) -> bool: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+
 class KeepAliveHandler(Protocol):
     """Takes plain responses and continues with the next request. Called in the loop's callbacks: it must not wait."""
 
@@ -53,6 +66,7 @@ class KeepAliveHandler(Protocol):
 class Connection(asyncio.BufferedProtocol):
     """Requests and responses on one connection. `scratch` is shared with the other connections of the loop.
 
+    `connection` is aiohttp's, `tls` what is spoken on it, unless aiohttp has agreed on TLS itself or there is none.
     Its owner calls `check_limits` now and then while `is_busy`: that enforces the limits on a response's head and body.
     `bytes_received` counts the bytes of the current response, its head included, `body_bytes` those of its body.
     `counted_for` is the host whose window the transfer counts against, if any; `is_hanging` is kept by `HangingWatch`.
@@ -65,13 +79,14 @@ class Connection(asyncio.BufferedProtocol):
         limits: Limits,
         scratch: memoryview,
         clock: Callable[[], float] = monotonic,
+        tls: TlsTransport | None = None,
     ) -> None:
         transport, protocol = connection.transport, connection.protocol
         if transport is None or protocol is None:
             raise FetchError("network", "the connection was closed as soon as it was made", unsent=True)
         self._connection = connection
         self._connected = protocol
-        self._transport = transport
+        self._transport: _Transport = transport if tls is None else tls
         self._limits = limits
         self._scratch = scratch
         self._clock = clock
@@ -85,7 +100,7 @@ class Connection(asyncio.BufferedProtocol):
         self.idle_since = 0.0
         self.counted_for: Host | None = None
         self._begin(is_head=False)
-        transport.set_protocol(self)
+        self._transport.set_protocol(self)
 
     def _begin(self, *, is_head: bool) -> None:
         self.status = 0

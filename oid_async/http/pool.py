@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +13,11 @@ from time import monotonic
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from oid_async.concurrency import in_thread
 from oid_async.http.address_guard import note_look_up
 from oid_async.http.connection import SCRATCH_BYTES, Connection
 from oid_async.http.retry import Limits
+from oid_async.http.tls import TlsTransport, make_context
 
 _IDLE_S = 4.0  # one idle connection of each of a thousand hosts would leave no descriptor for the next
 _CHECKS_A_LIMIT = 8  # how often within the shortest limit the busy connections are checked
@@ -38,6 +41,7 @@ class ConnectionPool:
         shortest_s = min(limits.first_byte_s, limits.silence_s, limits.slow_s / 4, limits.attempt_s)
         self._check_s = min(max(shortest_s / _CHECKS_A_LIMIT, _CHECK_S[0]), _CHECK_S[1])
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
+        self._tls_context: ssl.SSLContext | None = None
         self._loop = asyncio.get_running_loop()
         self._checked_at = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
@@ -73,11 +77,21 @@ class ConnectionPool:
         finally:
             self._pending -= 1
 
-    def add(self, transport: aiohttp.connector.Connection) -> Connection:
-        """Return the connection on a new transport. Raises FetchError for one that is closed already."""
-        connection = Connection(transport, self._limits, self._scratch, self._clock)
+    def add(self, made: aiohttp.connector.Connection, tls: TlsTransport | None = None) -> Connection:
+        """Return the connection on what aiohttp has made. Raises FetchError for one that is closed already."""
+        connection = Connection(made, self._limits, self._scratch, self._clock, tls)
         self._all.add(connection)
         return connection
+
+    async def start_tls(self, made: aiohttp.connector.Connection, server_hostname: str) -> TlsTransport:
+        """Return TLS on a plain connection, after its handshake. Raises OSError; it is closed then."""
+        if self._tls_context is None:
+            self._tls_context = await in_thread(make_context)
+        if made.transport is None:
+            raise ConnectionResetError("the connection was closed as soon as it was made")
+        tls = TlsTransport(made.transport, self._tls_context, server_hostname, self._scratch)
+        await tls.handshake()
+        return tls
 
     def take(self, origin: Hashable) -> Connection | None:
         """Return the idle connection to an origin that was used last, None if there is none."""
