@@ -46,21 +46,29 @@ class FileBytes:
     def __getitem__(self, key: int | slice) -> int | bytes:
         if isinstance(key, slice):
             start, stop, step = key.indices(self._size)
+            if 0 < stop - start <= _BLOCK_BYTES:
+                return self._read(start, stop)[::step]
             return b"".join(self._blocks(start, stop))[::step]
         if not 0 <= key < self._size:
             raise IndexError(key)
-        if not self._start <= key < self._start + len(self._block):
-            self._start, self._block = key, self._read(key, min(key + _BLOCK_BYTES, self._size))
-        return self._block[key - self._start]
+        block, low = self.block_of(key, key + 1)
+        return block[key - low]
+
+    def block_of(self, start: int, stop: int) -> tuple[bytes, int]:
+        """Return some bytes with this span of the file among them, and where they begin. The last ones are kept."""
+        if not self._start <= start <= stop <= self._start + len(self._block):
+            high = min(max(stop, start + _BLOCK_BYTES), self._size)
+            self._start, self._block = start, self._read(start, high)
+        return self._block, self._start
 
     def endswith(self, tail: bytes) -> bool:
         """Return whether these are the last bytes."""
         return self[max(0, self._size - len(tail)) :] == tail
 
-    def count(self, wanted: bytes) -> int:
-        """Return how often it occurs, occurrences that overlap counted once, from the start."""
+    def count(self, wanted: bytes, start: int = 0, stop: int | None = None) -> int:
+        """Return how often it occurs in a span, occurrences that overlap counted once, from the start."""
         found, rest = 0, b""
-        for block in self._blocks(0, self._size):
+        for block in self._blocks(start, self._size if stop is None else min(stop, self._size)):
             data = rest + block
             here = data.count(wanted)
             found += here
@@ -73,22 +81,26 @@ class FileBytes:
 
     def find(self, wanted: bytes, start: int = 0) -> int:
         """Return where one byte occurs first, at `start` or behind it; -1 if it does not."""
-        low = start
-        for block in self._blocks(start, self._size):
-            at = block.find(wanted)
+        while start < self._size:
+            block, low = self.block_of(start, start + 1)
+            at = block.find(wanted, start - low)
             if at >= 0:
                 return low + at
-            low += len(block)
+            start = low + len(block)
         return -1
 
-    def rfind(self, wanted: bytes, start: int = 0) -> int:
-        """Return where it occurs last, at `start` or behind it; -1 if it does not."""
-        stop, block = self._size, max(_BLOCK_BYTES, len(wanted))
+    def rfind(self, wanted: bytes, start: int = 0, stop: int | None = None) -> int:
+        """Return where it occurs last in a span; -1 if it does not."""
+        stop = self._size if stop is None else min(stop, self._size)
+        size = max(_BLOCK_BYTES, len(wanted))
         while stop - start >= len(wanted):
-            low = max(start, stop - block)
-            at = self._read(low, stop).rfind(wanted)
+            # First in what is kept: who looks for one after the other looks through the same bytes.
+            is_kept = self._start + len(wanted) <= stop <= self._start + len(self._block)
+            low = max(start, self._start if is_kept else stop - size)
+            block, block_at = self.block_of(low, stop)
+            at = block.rfind(wanted, low - block_at, stop - block_at)
             if at >= 0:
-                return low + at
+                return block_at + at
             if low == start:
                 break
             stop = low + len(wanted) - 1
@@ -106,8 +118,10 @@ class FileBytes:
             yield self._read(low, min(low + _BLOCK_BYTES, stop))
 
     def _read(self, start: int, stop: int) -> bytes:
-        """Read all of a span; less only where the file was cut after it was opened."""
+        """Return all of a span. A file that was cut after it was opened reads as zeros from there on."""
+        if self._start <= start <= stop <= self._start + len(self._block):
+            return self._block[start - self._start : stop - self._start]
         data = os.pread(self._file, stop - start, start)
         while len(data) < stop - start and (more := os.pread(self._file, stop - start - len(data), start + len(data))):
             data += more
-        return data
+        return data.ljust(stop - start, b"\0")

@@ -13,6 +13,7 @@ from support.hostile_jpegs import EOI, SOI, segment
 
 from oid_async.http.etag import EtagTrust, etag_md5
 from oid_async.report import kind_of
+from oid_async.store.file_bytes import FileBytes
 from oid_async.store.image_check import Expected, JpegHeader, is_complete, md5_base64, read_header, refuse, refuse_start
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
@@ -331,3 +332,83 @@ def test_real_images_are_read() -> None:
         assert refuse(body, header, row["md5_base64"], Expected()) is None
         for cut in (body[: len(body) // 2], body[: len(body) * 99 // 100], body[:-2]):
             assert refuse(cut, read_header(cut), md5_base64(cut), Expected()) == "truncated", row["path"]
+
+
+def plain_header(body: bytes) -> tuple[int | None, int | None, int | None, int | None]:
+    """Walk a header as it is defined: one byte, marker or segment a step, 4,000 steps at the most."""
+    width = height = frame_at = None
+    at = 2
+    for _ in range(4000):
+        if at > len(body) - 4:
+            break
+        marker = body[at + 1]
+        if body[at] != 0xFF:
+            at = body.find(b"\xff", at)
+            if at < 0:
+                break
+        elif marker == 0xFF:
+            at += 1
+        elif marker in (0, 1) or 0xD0 <= marker <= 0xD8:
+            at += 2
+        elif marker == 0xD9:
+            break
+        elif marker == 0xDA:
+            data_at = at + 2 + int.from_bytes(body[at + 2 : at + 4])
+            has_data = body[data_at : data_at + 2] != EOI
+            return width, height, at if width is not None and has_data else None, frame_at
+        else:
+            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and width is None and at <= len(body) - 9:
+                height, width = int.from_bytes(body[at + 5 : at + 7]), int.from_bytes(body[at + 7 : at + 9])
+                frame_at = at
+            at += 2 + int.from_bytes(body[at + 2 : at + 4])
+    return width, height, None, frame_at
+
+
+def plainly_complete(body: bytes, scan_at: int | None) -> bool:
+    """Return whether there is an end marker in the scan; without a scan as many ends as starts, and one at the end."""
+    if scan_at is None:
+        return body.endswith(EOI) and body.count(b"\xff\xd8\xff") <= body.count(EOI)
+    return EOI in body[scan_at:]
+
+
+_MARKS = [
+    b"\xff\xd8\xff",
+    EOI,
+    SOI,
+    b"\xff",
+    b"\xd8",
+    b"\xd9",
+    b"\0",
+    b"\xff\xd0",
+    b"\xff\x01",
+    b"ab",
+    segment(0xE1, b""),
+]
+_MARKS += [segment(0xFE, b"abc"), frame(3, 4), frame(0, 9), frame(5, 6)[:6], segment(0xDA, b"\1"), b"\xff\xda"]
+PIECES = st.lists(
+    st.tuples(st.sampled_from(_MARKS) | st.binary(max_size=9), st.sampled_from([1] * 9 + [70, 2100])), max_size=12
+)
+
+
+@settings(derandomize=True, deadline=None, max_examples=120)
+@given(PIECES.map(lambda pieces: SOI + b"".join(mark * times for mark, times in pieces)), st.sampled_from([b"", EOI]))
+def test_quick_ways_judge_as_the_plain_ones(tmp_path_factory: pytest.TempPathFactory, start: bytes, end: bytes) -> None:
+    """Runs at once and counts from the end say what single steps and counts say, of a file in small blocks, too."""
+    body = start + end
+    width, height, scan_at, frame_at = plain_header(body)
+    path = tmp_path_factory.getbasetemp() / "judged"
+    path.write_bytes(body)
+    no_scan = JpegHeader(None, None, None)
+    for block_bytes in (7, 1 << 18) if len(body) < 1000 else (1 << 18,):
+        with pytest.MonkeyPatch.context() as patch, FileBytes(path) as file:
+            patch.setattr("oid_async.store.file_bytes._BLOCK_BYTES", block_bytes)
+            for either in (body, bytearray(body), file):
+                header = read_header(either)
+                assert (header.width, header.height, header.scan_at, header.frame_at) == (
+                    width,
+                    height,
+                    scan_at,
+                    frame_at,
+                )
+                assert is_complete(either, header) == plainly_complete(body, scan_at)
+                assert is_complete(either, no_scan) == plainly_complete(body, None)

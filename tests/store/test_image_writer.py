@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.hostile_jpegs import HEADLESS
 from support.published import tiny_jpeg
 from support.received import IMAGE_ID, JPEG, MD5, StoredImages, received
 
@@ -168,3 +169,13 @@ def test_an_image_waits_for_a_descriptor(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "open", starved)
     [result] = place.write(received())
     assert (result.reason, pauses) == (None, [0.1, 0.1])
+
+
+def test_a_body_without_a_picture_is_not_hashed(place: StoredImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What no decoder opens is refused without its MD5; where one is published it is compared."""
+    monkeypatch.setattr("oid_async.store.image_writer.md5_base64", lambda _: 1 / 0)
+    bodies = [*HEADLESS.values(), JPEG[:20]]
+    results = place.write(*(received(body, image_id=str(number)) for number, body in enumerate(bodies)))
+    assert {result.reason for result in results} == {"not_image", "placeholder", "truncated"}
+    with pytest.raises(ZeroDivisionError):
+        place.write(received(bodies[0], expected=Expected(len(bodies[0]), MD5)))
