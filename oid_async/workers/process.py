@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from oid_async.concurrency import WaitQueue, leaf_errors
+from oid_async.concurrency import WaitQueue, collect_garbage_seldom, leaf_errors
 from oid_async.errors import OidError
 from oid_async.http.client import Client
 from oid_async.http.hosts import Hosts
@@ -288,6 +288,7 @@ def run() -> NoReturn:
     """Run as a program of its own. It ignores signals: the run handles them and then ends the stream."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    collect_garbage_seldom()
     asyncio.run(_run())
     os._exit(0)
 
