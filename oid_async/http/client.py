@@ -25,6 +25,7 @@ from oid_async.http.host import ClosedHostError, Host
 from oid_async.http.hosts import LEAST_WAIT_S, Hosts
 from oid_async.http.pool import ConnectionPool, Resolver
 from oid_async.http.retry import FetchError, Limits, connection_error, status_error
+from oid_async.http.spare_bodies import SpareBodies
 from oid_async.http.urls import Origin, Route, next_hop, parse_url
 from oid_async.redaction import redacted
 from oid_async.version import __version__
@@ -129,6 +130,11 @@ class Client:
         await self._resolver.close()
         # Closing a TLS transport takes one more iteration of the loop; without it Python warns of an open socket.
         await asyncio.sleep(0)
+
+    @property
+    def spare_bodies(self) -> SpareBodies:
+        """Return where the memory of a body goes once it is stored."""
+        return self._pool.spare_bodies
 
     @property
     def is_throttled(self) -> bool:

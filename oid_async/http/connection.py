@@ -21,6 +21,7 @@ from multidict import CIMultiDict
 
 from oid_async.http.opt_out import is_opt_out_header
 from oid_async.http.retry import FetchError, Limits
+from oid_async.http.spare_bodies import SpareBodies
 from oid_async.http.tls import TlsTransport
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ class KeepAliveHandler(Protocol):
 class Connection(asyncio.BufferedProtocol):
     """Requests and responses on one connection. `scratch` is shared with the other connections of the loop.
 
-    `connection` is aiohttp's, `tls` what is spoken on it, unless aiohttp has agreed on TLS itself or there is none.
+    `connection` is aiohttp's, `tls` what is spoken on it, unless aiohttp has agreed on TLS itself or there is none;
+    whole bodies are received into memory from `spare`.
     Its owner calls `check_limits` now and then while `is_busy`: that enforces the limits on a response's head and body.
     `bytes_received` counts the bytes of the current response, its head included, `body_bytes` those of its body.
     `counted_for` is the host whose window the transfer counts against, if any; `is_hanging` is kept by `HangingWatch`.
@@ -79,7 +81,9 @@ class Connection(asyncio.BufferedProtocol):
         limits: Limits,
         scratch: memoryview,
         clock: Callable[[], float] = monotonic,
+        *,
         tls: TlsTransport | None = None,
+        spare: SpareBodies | None = None,
     ) -> None:
         transport, protocol = connection.transport, connection.protocol
         if transport is None or protocol is None:
@@ -88,6 +92,7 @@ class Connection(asyncio.BufferedProtocol):
         self._connected = protocol
         self._transport: _Transport = transport if tls is None else tls
         self._limits = limits
+        self._spare = spare or SpareBodies()
         self._scratch = scratch
         self._clock = clock
         self.sent_at = self.head_at = 0.0
@@ -186,7 +191,7 @@ class Connection(asyncio.BufferedProtocol):
         """Allocate the body, whose length is known."""
         assert self.length is not None
         # One more byte than stated: what a server sends behind the body must not pass for its next response.
-        body = self._body = bytearray(self.length + 1)
+        body = self._body = self._spare.take(self.length + 1)
         at = 0
         for piece in self._pieces:
             body[at : at + len(piece)] = piece

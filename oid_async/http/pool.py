@@ -17,6 +17,7 @@ from oid_async.concurrency import in_thread
 from oid_async.http.address_guard import note_look_up
 from oid_async.http.connection import SCRATCH_BYTES, Connection
 from oid_async.http.retry import Limits
+from oid_async.http.spare_bodies import SpareBodies
 from oid_async.http.tls import TlsTransport, make_context
 
 _IDLE_S = 4.0  # one idle connection of each of a thousand hosts would leave no descriptor for the next
@@ -41,6 +42,7 @@ class ConnectionPool:
         shortest_s = min(limits.first_byte_s, limits.silence_s, limits.slow_s / 4, limits.attempt_s)
         self._check_s = min(max(shortest_s / _CHECKS_A_LIMIT, _CHECK_S[0]), _CHECK_S[1])
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
+        self.spare_bodies = SpareBodies()
         self._tls_context: ssl.SSLContext | None = None
         self._loop = asyncio.get_running_loop()
         self._checked_at = self._loop.time()
@@ -79,7 +81,7 @@ class ConnectionPool:
 
     def add(self, made: aiohttp.connector.Connection, tls: TlsTransport | None = None) -> Connection:
         """Return the connection on what aiohttp has made. Raises FetchError for one that is closed already."""
-        connection = Connection(made, self._limits, self._scratch, self._clock, tls)
+        connection = Connection(made, self._limits, self._scratch, self._clock, tls=tls, spare=self.spare_bodies)
         self._all.add(connection)
         return connection
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from oid_async.errors import storage_error
 from oid_async.http.etag import EtagTrust
+from oid_async.http.spare_bodies import SpareBodies
 from oid_async.report import Outcome
 from oid_async.store.disk import OPENER, PLAIN, Opener, discard, write_all
 from oid_async.store.file_bytes import FileBytes
@@ -25,7 +26,10 @@ _FRESH = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | PLAIN
 
 @dataclass(slots=True)
 class ReceivedImage:
-    """A body that is complete as far as HTTP can tell: in `chunks`, or `spooled` to its temporary file."""
+    """A body that is complete as far as HTTP can tell: in `chunks`, or `spooled` to its temporary file.
+
+    Once it is stored its memory goes to `spare`, if any.
+    """
 
     image_id: str
     file_name: str
@@ -39,6 +43,7 @@ class ReceivedImage:
     etags: EtagTrust
     attempts: int = 0
     subset: str | None = None
+    spare: SpareBodies | None = None
 
 
 # Width and height in pixels, and the MD5 if one was computed.
@@ -126,7 +131,11 @@ class ImageWriter:
             with FileBytes(part) as file:
                 return self._store_body(image, part, file)
         chunks, image.chunks = image.chunks, ()
-        return self._store_body(image, part, chunks[0] if len(chunks) == 1 else b"".join(chunks))
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        result = self._store_body(image, part, body)
+        if image.spare is not None:
+            image.spare.give(body)
+        return result
 
     def _store_body(self, image: ReceivedImage, part: str, body: ImageBytes) -> WriteResult:
         if len(body) != image.size:

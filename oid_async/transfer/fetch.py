@@ -309,4 +309,5 @@ class Fetcher:
             etags,
             transfer.earlier_attempts + transfer.attempts.made,
             target.subset,
+            self.client.spare_bodies,
         )
