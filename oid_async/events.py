@@ -6,6 +6,7 @@ raises stops the run.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from oid_async.redaction import printable
@@ -48,12 +49,26 @@ class Planned:
     plan: Plan
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Landed:
     """Some images reached their outcome. One event a batch, so that a million images cost thousands of calls."""
 
     outcomes: tuple[Outcome, ...]
     report: Report
+
+
+class LandedElsewhere(Landed):
+    """Some images reached their outcome in another process; `make` is called once somebody asks for the outcomes."""
+
+    _make: Callable[[], tuple[Outcome, ...]]
+
+    def __init__(self, make: Callable[[], tuple[Outcome, ...]], report: Report) -> None:
+        vars(self).update(_make=make, report=report)
+
+    @cached_property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """The outcomes."""
+        return self._make()
 
 
 HoldCause = Literal[

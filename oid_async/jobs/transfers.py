@@ -82,7 +82,10 @@ class ImageTransfers:
         transfers = context.transfers - (pool.max_transfers if pool is not None else 0)
         if deliver is None and self._delivery is not None:
             deliver = self._delivery.deliver
-        writer, recipients = self._writer(journal), Recipients(context.report, context.sink, deliver)
+        writer, recipients = (
+            self._writer(journal),
+            Recipients(context.report, context.sink, deliver, journal.append_lines),
+        )
         fetcher = Fetcher(
             client,
             sources=self._sources,

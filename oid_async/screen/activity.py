@@ -120,7 +120,7 @@ class Activity:
                 self._note_progress("export", "exported", done, total, finished=done >= total)
             case Planned(plan):
                 self._begin_images(plan)
-            case Landed(_, report):
+            case Landed(report=report):
                 self._report = report
             case Stage(name):
                 self.close_images()

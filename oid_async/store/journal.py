@@ -98,6 +98,10 @@ class Journal:
         for outcome, _ in known:
             intended.pop(id(outcome), None)
 
+    def append_lines(self, lines: bytes) -> None:
+        """Write lines that `line_of` has made in another process, all of them or none. Raises StorageError."""
+        self._write(lines)
+
     def forget_failures(self) -> None:
         """Cancel the failures remembered so far: their sources are requested again."""
         self._write(line_of_fields("", FORGET, *[""] * (FIELDS - 3)))

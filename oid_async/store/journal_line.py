@@ -3,7 +3,11 @@
 The last field is the CRC-32 of all bytes before it, in 8 hex digits: a byte that has flipped costs the line it is in.
 """
 
+import os
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from zlib import crc32
 
 from oid_async.report import Outcome
@@ -39,11 +43,52 @@ def line_of(outcome: Outcome) -> bytes:
     return b"%b%08x\n" % (text, crc32(text))
 
 
+def _outcome_of(line: bytes, image_id: str, folder: str) -> Outcome:
+    """Return the Outcome of an image of this id that was stored below `folder`, which ends with a separator.
+
+    `line`, without its LF, was made by `line_of`, where control characters would have become spaces.
+    """
+    fields = line.decode().split("\t")
+    source, name, size, md5, width, height, _, _, attempts, url, subset = fields[2:13]
+    return Outcome(
+        image_id,
+        "downloaded",
+        f"{folder}{name}",
+        source=source,
+        url=url,
+        bytes=int(size),
+        md5=md5 or None,
+        width=int(width) if width else None,
+        height=int(height) if height else None,
+        attempts=int(attempts),
+        subset=subset or None,
+    )
+
+
 def line_of_fields(*fields: object) -> bytes:
     """Return the line of these fields, all but the checksum, with its LF; None is an empty one."""
     texts = ["" if field is None else str(field).translate(_NO_CONTROLS) for field in fields]
     line = "\t".join([*texts, ""]).encode("utf-8", "replace")
     return b"%b%08x\n" % (line, crc32(line))
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCopies:
+    """Copies of the bucket that another process has stored below `images`: `size` bytes, and the lines of the journal.
+
+    These the process has made already, for its intent log. Outcomes would take longer than all else that the run has to
+    do for such an image: they are made where somebody asks for them.
+    """
+
+    image_ids: Sequence[str]
+    size: int
+    lines: bytes
+    images: Path
+
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """Return the outcome of each."""
+        folder, lines = f"{self.images}{os.sep}", self.lines.split(b"\n")[:-1]
+        return tuple(_outcome_of(line, image_id, folder) for line, image_id in zip(lines, self.image_ids, strict=True))
 
 
 def is_checked(line: bytes) -> bool:

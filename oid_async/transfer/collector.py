@@ -19,9 +19,10 @@ from time import perf_counter
 import aiofiles.os
 
 from oid_async.concurrency import WaitQueue, run_to_end
-from oid_async.events import Landed, Note, Sink
+from oid_async.events import Landed, LandedElsewhere, Note, Sink
 from oid_async.report import Outcome, Report
 from oid_async.store.image_writer import ImageWriter, ReceivedImage, WriteResult
+from oid_async.store.journal_line import StoredCopies
 from oid_async.transfer.holding import Stores
 from oid_async.transfer.image_transfer import ImageTransfer
 
@@ -54,11 +55,15 @@ _Entry = tuple[ImageTransfer | None, ReceivedImage | Outcome]
 
 @dataclass(frozen=True, slots=True)
 class Recipients:
-    """Where results go: `report` counts them, `sink` gets the events, `deliver` is awaited with each Outcome."""
+    """Where results go: `report` counts them, `sink` gets the events, `deliver` is awaited with each Outcome.
+
+    `append_lines` journals what another process has stored, where there is one. It raises StorageError.
+    """
 
     report: Report
     sink: Sink
     deliver: Deliver | None = None
+    append_lines: Callable[[bytes], None] | None = None
 
 
 class _Inbox:
@@ -139,6 +144,7 @@ class Collector:
         self._report = recipients.report
         self._sink = recipients.sink
         self._deliver = recipients.deliver
+        self._append_lines = recipients.append_lines
         self._finish = finish
         self._inbox = _Inbox(capacity, counts_files=writer.hands_out)
         self._unrecorded: list[tuple[ImageTransfer, WriteResult]] = []
@@ -228,6 +234,22 @@ class Collector:
         else:
             await self._store(outcomes)
 
+    async def record_copies(self, copies: StoredCopies) -> None:
+        """Journal and count copies that another process has stored."""
+        assert self._append_lines is not None
+        if self._is_quick:
+            self._append_lines(copies.lines)
+            self._count_copies(copies)
+        else:
+            appended = asyncio.to_thread(self._append_lines, copies.lines)
+            await run_to_end(appended, release=lambda _: self._count_copies(copies))
+            self._count_copies(copies)
+
+    @property
+    def delivers(self) -> bool:
+        """Return whether there is a consumer for `deliver`."""
+        return self._deliver is not None
+
     async def deliver(self, outcomes: Sequence[Outcome]) -> None:
         """Pass outcomes to the consumer that wants each of them, as fast as it takes them."""
         if self._deliver is not None:
@@ -242,6 +264,15 @@ class Collector:
         # When cancelled: the thread cannot be stopped half-way, and what it has stored and journalled counts.
         results = await run_to_end(self._store_batch(contents), release=self._count)
         return results, self._count(results)
+
+    def _count_copies(self, copies: StoredCopies) -> None:
+        report, count = self._report, len(copies.image_ids)
+        report.pending -= count
+        report.downloaded += count
+        report.bytes += copies.size
+        report.sources["cvdf"] = report.sources.get("cvdf", 0) + count
+        report.measures.landed.add(count, copies.size, 0)
+        self._sink(LandedElsewhere(copies.outcomes, report))
 
     def _count(self, results: Sequence[WriteResult]) -> list[Outcome]:
         report, outcomes = self._report, []

@@ -5,7 +5,7 @@
                     ["host", name, not_before, is_md5, gave_up]  the state of a host
     end of stream   stop: store what was received, send the results, and end
     from a worker   ["ready"]
-                    ["results", requests, [outcome, ...]]      stored, or failed for good; to be journalled
+                    ["results", requests, copies, [outcome, ...]]  stored, or failed for good; to be journalled
                     ["returned", requests, image_id, state, made, seen, partial, delay_s]   the attempt was not the last
                     ["trouble", host, method, error, asked, began, silent, has_answered]   changes the state of a host
                     ["measures", hosts]                        measured since the last such message, for the report
@@ -13,6 +13,7 @@
                     ["note", text]
                     ["stopped", kind, text]                    an error of the machine, or a bug
 
+`copies` are those of the bucket that were stored, which nearly all images are: ids, bytes together, journal lines.
 `requests` counts all that this worker has sent so far. Times are on the monotonic clock, which is one for all processes
 of a machine. JSON, because a worker that reads it can be made to do nothing else.
 """
@@ -20,7 +21,7 @@ of a machine. JSON, because a worker that reads it can be made to do nothing els
 import asyncio
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -31,6 +32,7 @@ from oid_async.http.retry import FetchError, Limits
 from oid_async.openimages.vocabulary import Source
 from oid_async.report import Outcome
 from oid_async.store.image_check import Expected
+from oid_async.store.journal_line import StoredCopies
 from oid_async.transfer.image_transfer import Target
 
 # Longer than any message: images come a few dozen at a time, and a URL is limited to far less.
@@ -108,18 +110,52 @@ def unpack_target(fields: Fields) -> Target:
     return Target(0, image_id, file_name, subset, url, original, thumbnail, known, copy_bytes, sources)
 
 
-def pack_outcomes(outcomes: Iterable[Outcome]) -> list[Fields]:
-    """Return the fields of outcomes, with the name of a file instead of its path."""
-    return [_outcome_fields(outcome) for outcome in outcomes]
+class UnsentResults:
+    """What has become of images, until it is sent."""
+
+    def __init__(self) -> None:
+        self._copies: list[str] = []
+        self._size = 0
+        self._lines: list[bytes] = []
+        self._outcomes: list[Fields] = []
+
+    def __len__(self) -> int:
+        return len(self._copies) + len(self._outcomes)
+
+    def add(self, outcome: Outcome, line: bytes | None) -> None:
+        """Add an outcome, with its line if one was written to the intent log."""
+        # Of an address of a table the line may have other characters than the outcome.
+        if line is None or outcome.source != "cvdf":
+            self._outcomes.append(_outcome_fields(outcome))
+            return
+        self._copies.append(outcome.image_id)
+        self._size += outcome.bytes or 0
+        self._lines.append(line)
+
+    def pack(self) -> tuple[Fields, list[Fields]]:
+        """Return the copies and the outcomes of the others as fields."""
+        return [self._copies, self._size, b"".join(self._lines).decode()], self._outcomes
 
 
-def unpack_outcomes(packed: Sequence[Fields], images: Path) -> list[Outcome]:
-    """Return the outcomes of these fields, for a run that stores them under `images`."""
-    folder = f"{images}{os.sep}"
-    return [
-        Outcome(image_id, status, f"{folder}{name}" if name is not None else None, *rest)
-        for image_id, status, name, *rest in packed
-    ]
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What has become of some images: copies of the bucket that were stored, and the outcomes of all others."""
+
+    copies: StoredCopies
+    outcomes: Sequence[Outcome]
+
+    @classmethod
+    def unpack(cls, copies: Fields, outcomes: Sequence[Fields], images: Path) -> Self:
+        """Return the results of these fields, for a run that stores under `images`."""
+        image_ids, size, lines = copies
+        folder = f"{images}{os.sep}"
+        return cls(
+            StoredCopies(image_ids, size, lines.encode(), images),
+            [
+                Outcome(image_id, status, f"{folder}{name}" if name is not None else None, *rest)
+                for image_id, status, name, *rest in outcomes
+            ],
+        )
 
 
 def pack_error(error: FetchError) -> Fields:

@@ -41,12 +41,12 @@ from oid_async.workers.heartbeat import reason_to_end
 from oid_async.workers.messages import (
     LINE_BYTES,
     Fields,
+    Results,
     WorkerSettings,
     encode,
     pack_target,
     read_line,
     unpack_error,
-    unpack_outcomes,
 )
 from oid_async.workers.starter import WorkerStarter, kill, wait_for_end
 
@@ -191,7 +191,7 @@ class _Worker:
         self._requests = 0
         self._earlier_requests = 0
         # Bounded by what is assigned.
-        self._results: asyncio.Queue[list[Fields] | StorageError | None] = asyncio.Queue()
+        self._results: asyncio.Queue[Results | StorageError | None] = asyncio.Queue()
 
     @property
     def requests(self) -> int:
@@ -340,7 +340,7 @@ class _Worker:
                 self._send_end()
         elif kind == "results":
             self._requests = content[0]
-            self._results.put_nowait(content[1])
+            self._results.put_nowait(Results.unpack(content[1], content[2], self._pool.images))
         elif kind == "returned":
             self._take_back(*content)
         elif kind == "trouble":
@@ -358,15 +358,26 @@ class _Worker:
             else:
                 self._pool.notify(f"a worker process has failed, which is a bug: {text}")
 
-    async def _record(self, packed: list[Fields]) -> None:
-        outcomes = unpack_outcomes(packed, self._pool.images)
-        await self._collector.record(outcomes)
+    async def _record(self, results: Results) -> None:
+        await self._journal(results)
+        copies, outcomes = results.copies, results.outcomes
+        stored = [outcome.image_id for outcome in outcomes if outcome.status == "downloaded"]
+        for image_id in (*copies.image_ids, *stored):
+            _, host, began = self._assigned.pop(image_id)
+            host.served(began)
         for outcome in outcomes:
-            _, host, began = self._assigned.pop(outcome.image_id)
-            if outcome.status == "downloaded":
-                host.served(began)
-        self._scheduler.finish_external(len(outcomes))
-        await self._collector.deliver(outcomes)
+            if outcome.status == "failed":
+                del self._assigned[outcome.image_id]
+        self._scheduler.finish_external(len(copies.image_ids) + len(outcomes))
+        if self._collector.delivers:
+            await self._collector.deliver([*copies.outcomes(), *outcomes])
+
+    async def _journal(self, results: Results) -> None:
+        """Journal and count what the process has stored, or given up."""
+        if results.copies.image_ids:
+            await self._collector.record_copies(results.copies)
+        if results.outcomes:
+            await self._collector.record(results.outcomes)
 
     def _take_back(
         self,
@@ -453,14 +464,14 @@ class _Worker:
         self._send_end()
         with suppress(TimeoutError, OidError):
             while not self._results.empty():
-                if isinstance(results := self._results.get_nowait(), list):
-                    await self._collector.record(unpack_outcomes(results, self._pool.images))
+                if isinstance(results := self._results.get_nowait(), Results):
+                    await self._journal(results)
             async with asyncio.timeout(_STOP_S):
                 while line := await read_line(reader):
                     kind, *content = json.loads(line)
                     if kind == "results":
                         self._requests = content[0]
-                        await self._collector.record(unpack_outcomes(content[1], self._pool.images))
+                        await self._journal(Results.unpack(content[1], content[2], self._pool.images))
                     elif kind == "measures":
                         self._pool.hosts.measures.add_packed(content[0])
 

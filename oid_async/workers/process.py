@@ -35,11 +35,10 @@ from oid_async.transfer.keep_alive import KeepAliveChain
 from oid_async.workers.heartbeat import Heartbeat
 from oid_async.workers.messages import (
     LINE_BYTES,
-    Fields,
+    UnsentResults,
     WorkerSettings,
     encode,
     pack_error,
-    pack_outcomes,
     read_line,
     unpack_target,
 )
@@ -64,7 +63,8 @@ class WorkerProcess:
         self._max_transfers = settings.max_transfers
         self._run_pid = os.getppid()
         self._waiting = WaitQueue()
-        self._unsent: list[Fields] = []
+        self._unsent = UnsentResults()
+        self._intended: tuple[Outcome, bytes] | None = None
         self._hanging: dict[str, int] = {}
         limits = settings.limits
         self._hosts = Hosts(
@@ -96,15 +96,19 @@ class WorkerProcess:
 
     def intend(self, outcome: Outcome) -> None:
         """Write the line that the run will journal into the intent log of this process. Raises OSError."""
-        self._intents.add(outcome)
+        self._intended = outcome, self._intents.add(outcome)
 
     def append(self, outcomes: Iterable[Outcome]) -> None:
         """Send outcomes to the run, some dozens at a time, to be journalled there."""
-        packed = pack_outcomes(outcomes)
-        if packed and not self._unsent:
+        for outcome in outcomes:
+            self._append(outcome)
+
+    def _append(self, outcome: Outcome) -> None:
+        unsent, intended = self._unsent, self._intended
+        if not unsent:
             self._loop.call_later(_SEND_AFTER_S, self._send_results)
-        self._unsent += packed
-        if len(self._unsent) >= _SEND_AT_ONCE:
+        unsent.add(outcome, intended[1] if intended is not None and intended[0] is outcome else None)
+        if len(unsent) >= _SEND_AT_ONCE:
             self._send_results()
 
     async def run(self, reader: asyncio.StreamReader) -> None:
@@ -141,7 +145,7 @@ class WorkerProcess:
                     if isinstance(transfer, ImageTransfer):
                         self._todo.put_nowait(transfer)
                     else:
-                        self._image_writer.write_batch([transfer.outcome])
+                        self._append(transfer.outcome)
             else:
                 self._apply_host(*content)
 
@@ -201,22 +205,24 @@ class WorkerProcess:
             os._exit(1)  # the run has died: another one may be at work in its folder now
         self._fetcher.release_memory(transfer)
         if isinstance(end, Failed):
-            self._image_writer.write_batch([end.outcome])
+            self._append(end.outcome)
             return
-        [result] = self._image_writer.write_batch([end])
+        result = self._image_writer.write_one(end)
+        if result.outcome is not None:
+            self._append(result.outcome)
         if result.note is not None:
             self._send("note", result.note)
         if result.reason is not None:
             refused = self._fetcher.handle_refusal(transfer, result.reason)
             if isinstance(refused, Failed):
-                self._image_writer.write_batch([refused.outcome])
+                self._append(refused.outcome)
             else:
                 self._give_back(transfer, refused.delay_s)
 
     def _send_results(self, *, at_last: bool = False) -> None:
         if self._unsent or at_last:
-            self._send("results", self._client.requests, self._unsent)
-            self._unsent = []
+            self._send("results", self._client.requests, *self._unsent.pack())
+            self._unsent = UnsentResults()
 
     def _send_measures(self) -> None:
         if packed := self._hosts.measures.pack():

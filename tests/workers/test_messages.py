@@ -12,17 +12,18 @@ import pytest
 from oid_async.http.retry import FetchError, Limits
 from oid_async.report import Outcome
 from oid_async.store.image_check import Expected
+from oid_async.store.journal_line import line_of
 from oid_async.transfer.image_transfer import Target
 from oid_async.workers.messages import (
     LINE_BYTES,
+    Results,
+    UnsentResults,
     WorkerSettings,
     encode,
     pack_error,
-    pack_outcomes,
     pack_target,
     read_line,
     unpack_error,
-    unpack_outcomes,
     unpack_target,
 )
 
@@ -98,17 +99,44 @@ async def test_images_arrive_as_they_were_but_for_their_place(image_id: str) -> 
 
 @pytest.mark.parametrize("image_id", ODD, ids=range(len(ODD)))
 async def test_results_arrive_as_they_were_in_the_folder_of_the_run(image_id: str) -> None:
-    """Stored and failed outcomes come back equal; a file is sent by its name and found under the run's images."""
+    """Stored and failed outcomes come back equal; a file is sent by its name and found under the run's images.
+
+    Of copies of the bucket the lines arrive, from which their outcomes are made; of other sources, or without a line,
+    the outcomes.
+    """
     images = Path("/data/out/images")
     stored = Outcome(
-        image_id, "downloaded", str(images / "b.jpg"), None, None, "cvdf", "http://x/b.jpg", 10, "bWQ1", 4, 3, 2
+        image_id,
+        "downloaded",
+        str(images / "b.jpg"),
+        None,
+        None,
+        "cvdf",
+        "http://x/b.jpg",
+        10,
+        "bWQ1",
+        4,
+        3,
+        2,
+        "train",
     )
+    unhashed = replace(stored, md5=None, subset=None)
+    original = replace(stored, source="original", url=f"http://x/{image_id}")
     failed = Outcome(image_id, "failed", None, "not_found", "cvdf:not_found", "cvdf", None, attempts=3)
-    elsewhere = replace(stored, file="/other/mount/images/b.jpg")
-    [line] = await through_a_socket(encode("results", 17, pack_outcomes([elsewhere, failed])))
-    kind, requests, packed = content(line)
-    assert (kind, requests) == ("results", 17)
-    assert unpack_outcomes(packed, images) == [stored, failed]
+    unsent, elsewhere = UnsentResults(), "/other/mount/images/b.jpg"
+    for outcome in (stored, failed, original, unhashed):
+        there = replace(outcome, file=elsewhere) if outcome.file is not None else outcome
+        unsent.add(there, line_of(there) if outcome.file is not None else None)
+    unsent.add(replace(stored, file=elsewhere), None)
+    assert len(unsent) == 5
+    [line] = await through_a_socket(encode("results", 17, *unsent.pack()))
+    kind, requests, packed, others = content(line)
+    results = Results.unpack(packed, others, images)
+    copies = results.copies
+    assert (kind, requests, copies.image_ids, copies.size) == ("results", 17, [image_id] * 2, 20)
+    assert copies.lines == line_of(stored) + line_of(unhashed)
+    assert copies.outcomes() == (stored, unhashed)
+    assert results.outcomes == [failed, original, stored]
 
 
 @pytest.mark.parametrize(
@@ -171,7 +199,12 @@ async def test_no_message_is_longer_than_a_line_may_be() -> None:
     url = "\u2028" * 8000
     target = Target(0, "\u2028" * 500, "\u2028" * 255, "train", url, Expected(1, "x" * 24), url, "x" * 100, 1)
     outcome = Outcome("\u2028" * 500, "downloaded", "\u2028" * 255, "x" * 20, "x" * 100, "cvdf", url, 1, "x" * 24)
-    lines = [encode("images", [pack_target(target)] * 32), encode("results", 1, pack_outcomes([outcome] * 64))]
+    copies, others = UnsentResults(), UnsentResults()
+    for _ in range(64):
+        copies.add(outcome, line_of(outcome))
+        others.add(outcome, None)
+    lines = [encode("results", 1, *each.pack()) for each in (copies, others)]
+    lines.append(encode("images", [pack_target(target)] * 32))
     assert all(len(line) < LINE_BYTES / 4 for line in lines)
     assert await through_a_socket(*lines) == lines
     with pytest.raises(ValueError, match="limit"):

@@ -78,9 +78,9 @@ class Watched:
         self.workers: Sequence[Any] = ()
         record, run = pools._Worker._record, Pipeline.run
 
-        async def count(worker: Any, packed: list[Any]) -> None:
-            self.results += len(packed)
-            await record(worker, packed)
+        async def count(worker: Any, results: Any) -> None:
+            self.results += len(results.copies.image_ids) + len(results.outcomes)
+            await record(worker, results)
 
         async def wait(pipeline: Any) -> None:
             pipeline._targets = HeldBack(pipeline._targets, pipeline._pool, self)
