@@ -6,6 +6,7 @@ column (`tables.text_lists`). `.jpg` behind an id, upper-case digits, `val` and 
 folder of a user's own may well be called train. Any other entry names an unknown image: it is counted and listed.
 """
 
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +14,14 @@ from pathlib import Path
 import polars as pl
 
 from oid_async.errors import InputError
-from oid_async.openimages.ids import KEY, IdForm, hexadecimal, id_of_key, split_key
+from oid_async.openimages.ids import KEY, ROW, IdForm, hexadecimal, id_of_key, split_key
 from oid_async.openimages.vocabulary import OTHER_SPLITS, SPLITS, Split
 from oid_async.tables.reading import TableFile
 from oid_async.tables.text_lists import ListColumns, read_entries, what_it_seems, without_comment
 
 _COLUMNS = ListColumns(("imageid", "id"), ("subset", "split"))
+_PART_ROWS = 1 << 17
+_ROW_GROUP = 4096
 _SPLIT_WORDS: dict[str, int] = {split: code for code, split in enumerate(SPLITS)}
 _SPLIT_WORDS |= {word: SPLITS.index(split) for word, split in OTHER_SPLITS.items()}
 # What is before the last slash, what is behind it, and a suffix; a fragment (`#...`) is none of either.
@@ -167,13 +170,19 @@ def _own_path(entries: pl.DataFrame) -> pl.DataFrame:
     return entries.with_columns(ImageID=name, split="said").filter(name.is_not_null())
 
 
-def as_image_rows(images: IdList, splits: Iterable[Split]) -> pl.LazyFrame:
-    """Return ImageID and Subset of a complete list of Open Images ids: the least columns of an image table.
+def write_image_rows(images: IdList, splits: Iterable[Split], folder: Path) -> TableFile:
+    """Write an image table of a complete list of Open Images ids in the cache's own form, into a new folder.
 
-    An id that the list names in two splits has two rows; they are in order of ImageID, then of the splits.
+    It has the least columns, ImageID and Subset. An id that the list names in two splits has two rows; they are in
+    order of ImageID, then of the splits, in several parts, so that whoever reads some of them reads no others.
     """
     codes = [SPLITS.index(split) for split in splits] or list(range(len(SPLITS)))
-    rows = images.rows.filter(pl.col("split").is_in(codes)).sort(KEY, "split")
+    rows = images.rows.filter(pl.col("split").is_in(codes)).select(KEY, "split").sort(KEY, "split").with_row_index(ROW)
     subset = pl.col("split").replace_strict(range(len(SPLITS)), list(SPLITS), return_dtype=pl.String)
-    # Lazily: a number in hex is made of sixteen texts of one digit, 250 bytes an image.
-    return rows.lazy().select(ImageID=hexadecimal(), Subset=subset)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for number, part in enumerate(list(rows.iter_slices(_PART_ROWS)) or [rows]):
+        # Lazily: the texts of all of them would take several times the memory of their keys.
+        table = part.lazy().select(KEY, ROW, ImageID=hexadecimal(), Subset=subset)
+        table.sink_parquet(folder / f"part-{number:05}.parquet", row_group_size=_ROW_GROUP, compression="lz4")
+    return TableFile(folder, images.name, columns=("ImageID", "Subset"))

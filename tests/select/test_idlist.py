@@ -15,8 +15,9 @@ from oid_async.errors import InputError
 from oid_async.openimages.ids import HEX_ID, KEY, IdForm, hexadecimal
 from oid_async.openimages.vocabulary import SPLITS, Split
 from oid_async.select.choose import choose
-from oid_async.select.idlist import IdList, as_image_rows, read_ids
+from oid_async.select.idlist import IdList, read_ids, write_image_rows
 from oid_async.select.query import ResolvedQuery, no_label_counts
+from oid_async.tables.reading import scan_keyed
 
 ID = "0000048549557964"
 OTHER = "00e4060885034751"
@@ -214,7 +215,7 @@ def test_an_empty_list_names_nothing(text: str, tmp_path: Path) -> None:
     assert found.rows.schema == {KEY: pl.UInt64, "split": pl.UInt8, "line": pl.UInt32}
     assert meet(found, images((ID, "train"))) == Met([], [], [])
     assert meet(found, images()) == Met([], [], [])
-    assert as_image_rows(found, ()).collect().is_empty()
+    assert image_rows(found, (), tmp_path).is_empty()
 
 
 HEADS = ["ImageID", "imageid", "IMAGEID", "image_id", "id", "ID", " ImageID \r", "\ufeffImageID"]
@@ -411,6 +412,12 @@ def test_a_long_list_is_read_quickly(tmp_path: Path) -> None:
     assert time.perf_counter() - began < 10
 
 
+def image_rows(found: IdList, splits: tuple[Split, ...], folder: Path) -> pl.DataFrame:
+    """ImageID and Subset of the image table that a list stands for."""
+    table = write_image_rows(found, splits, folder / "listed")
+    return scan_keyed(table, IdForm(), ["ImageID"], ["Subset"]).collect().drop(KEY)
+
+
 @pytest.mark.parametrize(
     ("splits", "expected"),
     [
@@ -424,7 +431,7 @@ def test_a_complete_list_stands_for_an_image_table(
 ) -> None:
     """A list with a split on every line is an image table of ImageID and Subset; one id in two splits is two images."""
     text = f"test/{HIGH}\ntrain/{ID}\nkitten\ntrain/{HIGH}\nvalidation/{OTHER}.jpg\ntest/{HIGH}\n"
-    rows = as_image_rows(read(tmp_path, text), splits).collect()
+    rows = image_rows(read(tmp_path, text), splits, tmp_path)
     assert rows.schema == {"ImageID": pl.String, "Subset": pl.String}
     assert sorted(rows.rows()) == sorted(expected)
 

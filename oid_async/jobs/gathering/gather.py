@@ -31,7 +31,7 @@ from oid_async.openimages.vocabulary import SPLITS, Source, Split
 from oid_async.options import readers as read
 from oid_async.options.paths import shown
 from oid_async.options.query import Options
-from oid_async.select.idlist import IdList, as_image_rows, read_ids
+from oid_async.select.idlist import IdList, read_ids, write_image_rows
 from oid_async.select.image_where import ImageCondition, read_image_condition
 from oid_async.select.negatives import NegativeRule
 from oid_async.select.query import Part, ResolvedQuery, Term, names_twice, read_image_keys
@@ -41,8 +41,6 @@ from oid_async.tables.damage import looks_hexadecimal
 from oid_async.tables.reading import TableFile, columns_of, reading, scan
 from oid_async.tables.rows import RowSource, require_known_labels
 from oid_async.tables.text_lists import read_words
-
-_ROW_GROUP = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,9 +310,8 @@ class TableGatherer:
     async def _from_list(self, query: ResolvedQuery) -> GatheredTables:
         """Make an image table of the list itself: nothing is fetched to know more."""
         assert query.image_ids is not None
-        table = TableFile(self._scratch / "listed.parquet", query.image_ids.name)
-        rows = await asyncio.to_thread(as_image_rows, query.image_ids, self._options.splits)
-        await asyncio.to_thread(rows.sink_parquet, table.path, row_group_size=_ROW_GROUP)
+        folder = self._scratch / "listed"
+        table = await asyncio.to_thread(write_image_rows, query.image_ids, self._options.splits, folder)
         return GatheredTables(
             query=query,
             selecting=None,
