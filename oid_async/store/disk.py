@@ -125,9 +125,9 @@ def odd_kind(path: str | Path) -> str | None:
 
 def write_all(file: int, data: bytes | bytearray | memoryview) -> None:
     """Write all of it: one call takes less when the disk is nearly full."""
-    left = memoryview(data)
-    while left:
-        left = left[os.write(file, left) :]
+    written = os.write(file, data)
+    while written < len(data):
+        written += os.write(file, memoryview(data)[written:])
 
 
 def sync_file(path: Path) -> None:

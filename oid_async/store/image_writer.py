@@ -14,7 +14,7 @@ from typing import Protocol
 from oid_async.errors import storage_error
 from oid_async.http.etag import EtagTrust
 from oid_async.http.spare_bodies import SpareBodies
-from oid_async.report import Outcome
+from oid_async.report import Outcome, outcome_of
 from oid_async.store.disk import OPENER, PLAIN, Opener, discard, write_all
 from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder
@@ -50,7 +50,7 @@ class ReceivedImage:
 _Facts = tuple[int | None, int | None, str | None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WriteResult:
     """The result of one write: the image's Outcome once it is stored, or the reason why it is refused."""
 
@@ -163,19 +163,12 @@ class ImageWriter:
 
     def _outcome(self, image: ReceivedImage, file: str | None, body: ImageBytes, facts: _Facts) -> Outcome:
         width, height, md5 = facts
-        return Outcome(
-            image.image_id,
-            "downloaded",
-            file,
-            source=image.source,
-            url=image.url,
-            bytes=len(body),
-            md5=md5 if self._hashed else None,
-            width=width,
-            height=height,
-            attempts=image.attempts,
-            subset=image.subset,
-            image=_held(body) if self.hands_out else None,
+        md5 = md5 if self._hashed else None
+        held = _held(body) if self.hands_out else None
+        reason = detail = asked = rows = None
+        return outcome_of(
+            *(image.image_id, "downloaded", file, reason, detail, image.source, image.url, len(body)),
+            *(md5, width, height, image.attempts, image.subset, asked, held, rows),
         )
 
     def _free_name(self, image: ReceivedImage) -> str:

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import pickle
+from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,19 @@ def test_an_image_is_written_renamed_and_then_journalled(place: StoredImages) ->
     assert place.journal.outcomes == [wanted]
     assert place.journal.stored == [{f"{IMAGE_ID}.jpg"}]
     assert image.chunks == ()  # its memory is free
+
+
+def test_the_outcome_of_a_stored_image_is_one_like_any_other(place: StoredImages) -> None:
+    """However it was made, it is hashed, copied with changes, pickled and shown as an Outcome, and never changed."""
+    [result] = place.write(received())
+    outcome = result.outcome
+    assert type(outcome) is Outcome
+    by_hand = Outcome(*(getattr(outcome, each.name) for each in fields(Outcome)))
+    assert (outcome, hash(outcome), repr(outcome)) == (by_hand, hash(by_hand), repr(by_hand))
+    assert pickle.loads(pickle.dumps(outcome)) == outcome
+    assert replace(outcome, attempts=5).attempts == 5
+    with pytest.raises(FrozenInstanceError):
+        outcome.attempts = 5  # type: ignore[misc]
 
 
 def test_a_batch_is_journalled_at_once_with_its_failures(place: StoredImages) -> None:
