@@ -7,12 +7,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import harness
-from corpus import Corpus
+from corpus import IMAGE_FOLDER, Corpus
 from harness import BenchError, Cost
 
 OURS = "oid-async"
@@ -36,17 +36,32 @@ sys.exit(str(errors[:3]) if errors else 0)
 
 @dataclass(frozen=True)
 class Job:
-    """One run: what to fetch from where, whom to trust, and the new folder to work in; files belong under its out/."""
+    """One run: what to fetch from where, whom to trust, and the new folder to work in; files belong under its out/.
+
+    `kept` is a folder that stays from one run of a profile to the next.
+    """
 
     url: str
     corpus: Corpus
     folder: Path
+    kept: Path
     connections: int
     authority: Path | None = None
 
     @property
     def out(self) -> Path:
         return self.folder / "out"
+
+    def first(self, images: int) -> Job:
+        """The same with only the first so many images."""
+        return replace(self, corpus=self.corpus.first(images))
+
+    def id_list(self) -> str:
+        """A new file with one split/image_id a line."""
+        file = self.folder / "ids.txt"
+        split = Path(IMAGE_FOLDER).name
+        file.write_text("".join(f"{split}/{image_id}\n" for image_id in self.corpus.sizes), encoding="utf-8")
+        return str(file)
 
     def url_list(self) -> str:
         """A new file with one address a line."""
@@ -67,13 +82,17 @@ def in_out(job: Job) -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class Contestant:
-    """A downloader: its command for a job, and the files it left there by image id; `variables` are set for it."""
+    """A downloader: its command for a job, and the files it left there by image id; `variables` are set for it.
+
+    `is_refusing`: it is given images that it must not save, none of them.
+    """
 
     name: str
     version: str
     command: Callable[[Job], list[str]]
     images: Callable[[Job], dict[str, Path]] = in_out
     variables: Callable[[Job], Mapping[str, str]] = field(default=lambda _job: {})
+    is_refusing: bool = False
 
     @property
     def is_ours(self) -> bool:
@@ -175,41 +194,56 @@ def offered_options(program: Path) -> str:
     return done.stdout
 
 
-def our_command(program: Path, mirror: str, folder: Path, *options: str) -> list[str]:
-    """Download everything the mirror has into folder/out, with an empty cache."""
-    fixed = {
-        "--mirror": mirror,
-        "--split": "validation",
-        "--savepath": str(folder / "out"),
-        "--cache-dir": str(folder / "cache"),
-        "--names": "id",
-    }
+def our_command(program: Path, job: Job, cache: Path, *options: str) -> list[str]:
+    """Download into the job's folder; `options` say which images."""
+    fixed = {"--mirror": job.url, "--savepath": str(job.out), "--cache-dir": str(cache), "--names": "id"}
     return [str(program), "download", *(word for option in fixed.items() for word in option), *options, "--json"]
 
 
-def ours(program: Path, name: str, *options: str, connections: bool = True) -> Contestant:
-    """Our program with more options; as many connections as the job says, or without a word about them."""
+def trusting(job: Job) -> Mapping[str, str]:
+    return {"SSL_CERT_FILE": str(job.authority)} if job.authority else {}
+
+
+def our_images(job: Job) -> dict[str, Path]:
+    folder = job.out / "images"
+    return named_by_id(folder) if folder.exists() else {}
+
+
+def ours(program: Path, name: str, *options: str, connections: bool = True, is_refusing: bool = False) -> Contestant:
+    """Our program with a list of ids and more options; as many connections as the job says, or none said."""
 
     def command(job: Job) -> list[str]:
         said = ("--concurrency", str(job.connections)) if connections else ()
-        return our_command(program, job.url, job.folder, *said, *options)
+        ids = ("--image-ids", job.id_list(), "--kind", "none")
+        return our_command(program, job, job.folder / "cache", *ids, *said, *options)
 
-    def images(job: Job) -> dict[str, Path]:
-        return named_by_id(job.out / "images")
-
-    def variables(job: Job) -> Mapping[str, str]:
-        return {"SSL_CERT_FILE": str(job.authority)} if job.authority else {}
-
-    return Contestant(name, harness.tool_version(program), command, images, variables)
+    return Contestant(name, harness.tool_version(program), command, our_images, trusting, is_refusing)
 
 
-def our_summary(cost: Cost, images: int) -> dict[str, Any]:
-    """The program's own JSON summary, after checking that it claims every image."""
+def ours_from_tables(
+    program: Path, name: str, *options: str, category: str | None = None, is_cached: bool = False
+) -> Contestant:
+    """Our program with the tables to select from: as many images, and their boxes, as the job has.
+
+    Tables are fetched and converted by each run, or only by the first of the profile.
+    """
+
+    def command(job: Job) -> list[str]:
+        query = ("--split", Path(IMAGE_FOLDER).name, "--limit", str(len(job.corpus.sizes)))
+        chosen = ("--category", category) if category else ()
+        cache = (job.kept if is_cached else job.folder) / "cache"
+        return our_command(program, job, cache, *query, *chosen, "--concurrency", str(job.connections), *options)
+
+    return Contestant(name, harness.tool_version(program), command, our_images, trusting)
+
+
+def our_summary(cost: Cost, images: int, *, is_refusing: bool = False) -> dict[str, Any]:
+    """The program's own JSON summary, after checking that it claims every image, or the refusal of every one."""
     try:
         summary: dict[str, Any] = json.loads(cost.stdout)
-        complete = summary["downloaded"] == images and summary["failed"] == 0
+        came_to = (summary["downloaded"], summary["failures"])
     except (ValueError, TypeError, KeyError) as error:
         raise BenchError(f"unexpected output of the program ({error!r}): {cost.stdout[-500:]!r}") from error
-    if not complete:
-        raise BenchError(f"the program did not download {images} images: {summary}")
+    if came_to != ((0, {"not_image": images}) if is_refusing else (images, {})):
+        raise BenchError(f"the program did not {'refuse' if is_refusing else 'download'} {images} images: {summary}")
     return summary

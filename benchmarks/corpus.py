@@ -1,7 +1,7 @@
 """Make a folder laid out like the published Open Images validation split.
 
 Usage:
-    python benchmarks/corpus.py [FOLDER] [--images N] [--size BYTES] [--seed S]
+    python benchmarks/corpus.py [FOLDER] [--images N] [--size BYTES] [--bodies N] [--form FORM] [--seed S]
 
 The folder can be served as it is: the first path component is the bucket, the rest the key.  The same arguments
 always make the same bytes.
@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Literal, get_args
 
 CLASS_TABLE = "openimages/v7/oidv7-class-descriptions-boxable.csv"
 BOX_TABLE = "openimages/v5/validation-annotations-bbox.csv"
@@ -72,6 +73,16 @@ TITLE_WORDS = [
     "7",
 ]
 
+Form = Literal["usual", "long-header", "early-end", "no-scan", "endless-header"]
+"""What a program that checks images has to read of one.
+
+`long-header`: 3,900 empty segments before the frame, which decoders skip.  `early-end`: the end marker right behind the
+picture and before the padding, which decoders ignore.  The other two are not to be saved: `no-scan` has no picture,
+`endless-header` 5,000 empty segments before the frame, more than a program that is careful follows.
+"""
+REFUSED_FORMS: tuple[Form, ...] = ("no-scan", "endless-header")
+SEGMENTS_BEFORE_FRAME: dict[Form, int] = {"long-header": 3_900, "endless-header": 5_000}
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -87,6 +98,13 @@ class Corpus:
     def first(self, images: int) -> Corpus:
         """The same folder, of its images only the first so many by id."""
         return Corpus(self.root, dict(islice(self.sizes.items(), images)))
+
+    def of_class(self, name: str) -> Corpus:
+        """The same folder, of its images only those that have a box of the class."""
+        label = next(label for label, class_name in CLASSES.items() if class_name == name)
+        with (self.root / BOX_TABLE).open(encoding="utf-8", newline="") as rows:
+            having = {row["ImageID"] for row in csv.DictReader(rows) if row["LabelName"] == label}
+        return Corpus(self.root, {image_id: size for image_id, size in self.sizes.items() if image_id in having})
 
     def image(self, image_id: str) -> Path:
         return self.root / IMAGE_FOLDER / f"{image_id}.jpg"
@@ -121,13 +139,19 @@ def jpeg_head() -> bytes:
     )
 
 
-def jpeg(image_id: str, size: int, rng: random.Random) -> bytes:
+def jpeg(image_id: str, size: int, rng: random.Random, form: Form = "usual") -> bytes:
     """A JPEG of exactly `size` bytes; the id inside keeps all bodies different whatever the random bytes are."""
-    start = jpeg_head() + image_id.encode()
+    head = jpeg_head()
+    if form == "no-scan":
+        head = head[: head.index(b"\xff\xda")]
+    head = head[:2] + segment(0xFE, b"") * SEGMENTS_BEFORE_FRAME.get(form, 0) + head[2:]
+    is_early = form in ("early-end", "no-scan")
+    start = head + (b"\xff\xd9" if is_early else b"") + image_id.encode()
     padding = size - len(start) - 2
     if padding < 0:
         raise ValueError(f"an image needs at least {len(start) + 2} bytes, not {size}")
-    return start + rng.randbytes(padding).replace(b"\xff", b"\x7f") + b"\xff\xd9"
+    end = b"\x7f\x7f" if form == "early-end" else b"\xff\xd9"
+    return start + rng.randbytes(padding).replace(b"\xff", b"\x7f") + end
 
 
 def csv_line(fields: list[str]) -> str:
@@ -183,18 +207,30 @@ def write_tables(root: Path, image_ids: list[str], rng: random.Random) -> None:
         images.writelines(image_row(image_id, rng) for image_id in image_ids)
 
 
-def make_corpus(root: Path, images: int, size: int, seed: int = 1) -> Corpus:
-    """Write tables and images under `root`; every image has a box, sizes vary by a tenth around `size`."""
+def make_corpus(
+    root: Path, images: int, size: int, seed: int = 1, *, bodies: int | None = None, form: Form = "usual"
+) -> Corpus:
+    """Write tables and images under `root`; every image has a box, sizes vary by a tenth around `size`.
+
+    With `bodies` there are only so many different files, each under many names as a hard link: a folder of many images
+    that takes little room, and that stays in memory while it is served.
+    """
     rng = random.Random(seed)
     sizes: dict[str, int] = {}
     while len(sizes) < images:
         sizes[rng.randbytes(8).hex()] = rng.randint(size - size // 10, size + size // 10)
     sizes = dict(sorted(sizes.items()))
+    written = list(sizes)[:bodies]
+    first_name = {image_id: written[place % len(written)] for place, image_id in enumerate(sizes)}
+    sizes = {image_id: sizes[first_name[image_id]] for image_id in sizes}
     write_tables(root, list(sizes), rng)
     corpus = Corpus(root, sizes)
     (root / IMAGE_FOLDER).mkdir(parents=True)
-    for image_id, exact in sizes.items():
-        corpus.image(image_id).write_bytes(jpeg(image_id, exact, rng))
+    for image_id, first in first_name.items():
+        if image_id == first:
+            corpus.image(image_id).write_bytes(jpeg(image_id, sizes[image_id], rng, form))
+        else:
+            corpus.image(image_id).hardlink_to(corpus.image(first))
     return corpus
 
 
@@ -218,11 +254,13 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, help="default: a new folder, on the RAM disk if there is one")
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--size", type=int, default=300_000, help="bytes per image, within a tenth")
+    parser.add_argument("--bodies", type=int, help="only so many different files, each under many names")
+    parser.add_argument("--form", choices=get_args(Form), default="usual", help="how the images are to be read")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     start = time.perf_counter()
     folder = args.folder or Path(tempfile.mkdtemp(prefix="corpus-", dir=roomy_folder(args.images * args.size)))
-    corpus = make_corpus(folder, args.images, args.size, args.seed)
+    corpus = make_corpus(folder, args.images, args.size, args.seed, bodies=args.bodies, form=args.form)
     seconds = time.perf_counter() - start
     print(f"{folder}: {len(corpus.sizes)} images, {corpus.image_bytes / 1e6:.0f} MB, made in {seconds:.1f} s")
 

@@ -201,10 +201,12 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
 
 
-def measure(command: list[str], scratch: Path, timeout: float, more: Mapping[str, str] | None = None) -> Cost:
+def measure(
+    command: list[str], scratch: Path, timeout: float, more: Mapping[str, str] | None = None, *, status: int = 0
+) -> Cost:
     """Run a command to its end, from spawn to exit; its output goes to files in `scratch`.
 
-    `more` are variables set besides those of the environment.
+    `more` are variables set besides those of the environment.  `status` is the exit status that must come.
     """
     report, stdout, stderr = (scratch / name for name in ("report", "stdout", "stderr"))
     launcher = [sys.executable, "-I", "-S", str(Path(__file__).with_name("launch.py"))]
@@ -224,7 +226,7 @@ def measure(command: list[str], scratch: Path, timeout: float, more: Mapping[str
     if process.returncode:
         raise BenchError(f"{name} could not be started")
     code, wall, user, system, peak_kib = report.read_text().split()
-    if code != "0":
+    if int(code) != status:
         raise BenchError(f"{name} ended with status {code}: {tail(stderr)}")
     return Cost(float(wall), float(user) + float(system), int(peak_kib) / 1024, stdout.read_text(errors="replace"))
 
