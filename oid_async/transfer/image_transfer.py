@@ -7,11 +7,12 @@ from oid_async.http.retry import Attempts
 from oid_async.http.urls import Route
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.openimages.vocabulary import SPLITS, Source
+from oid_async.quick_values import maker_of
 from oid_async.report import Outcome, parse_detail, write_detail
 from oid_async.store.image_check import Expected
 
 _RETURNED = "+"
-_NOTHING = Expected()
+NOTHING = Expected()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,10 @@ class Target:
         """Return what is known of a source's bytes: of an original, or the size of the bucket's copy, if listed."""
         if source == "original" or self.is_again:
             return self.original
-        return _NOTHING if source != "cvdf" or self.copy_bytes is None else Expected(self.copy_bytes, None)
+        return NOTHING if source != "cvdf" or self.copy_bytes is None else Expected(self.copy_bytes, None)
+
+
+target_of = maker_of(Target)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from oid_async.openimages.vocabulary import Source
 from oid_async.report import Outcome
 from oid_async.store.image_check import Expected
 from oid_async.store.journal_line import StoredCopies
-from oid_async.transfer.image_transfer import Target
+from oid_async.transfer.image_transfer import NOTHING, Target, target_of
 
 # Longer than any message: images come a few dozen at a time, and a URL is limited to far less.
 LINE_BYTES = 16 << 20
@@ -105,9 +105,9 @@ async def read_line(reader: asyncio.StreamReader) -> bytes:
 def unpack_target(fields: Fields) -> Target:
     """Return the target of these fields."""
     image_id, file_name, subset, url, size, md5, saved_bytes, thumbnail, known, copy_bytes, sources = fields
-    original = Expected(size, md5, saved_bytes)
+    original = NOTHING if size is None and md5 is None and saved_bytes is None else Expected(size, md5, saved_bytes)
     sources = tuple(sources) if sources is not None else None
-    return Target(0, image_id, file_name, subset, url, original, thumbnail, known, copy_bytes, sources)
+    return target_of(0, image_id, file_name, subset, url, original, thumbnail, known, copy_bytes, sources, False)
 
 
 class UnsentResults:

@@ -16,7 +16,6 @@ A worker is started with `python -m`, never forked, and ends with its run: it se
 
 import asyncio
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
@@ -126,9 +125,8 @@ class WorkerPool:
         return is_new and self._assign(transfer.target, transfer.host)
 
     def _assign(self, target: Target, host: Host) -> bool:
-        worker = min(self._workers, key=attrgetter("load"))
-        now = self.hosts.clock()
-        if not worker.has_space or not host.is_healthy(now):
+        worker = max(self._workers, key=_space)
+        if worker.space <= 0 or not host.is_healthy(now := self.hosts.clock()):
             return False
         worker.assign(target, host, now)
         return True
@@ -202,12 +200,8 @@ class _Worker:
         return self._process is not None and self._may_send and not self._is_ready
 
     @property
-    def load(self) -> int:
-        return len(self._assigned) if self._is_ready else sys.maxsize
-
-    @property
-    def has_space(self) -> bool:
-        return self._is_ready and len(self._assigned) < self._capacity
+    def space(self) -> int:
+        return self._capacity - len(self._assigned) if self._is_ready else 0
 
     def in_hand(self) -> list[InHand]:
         """Return what is being fetched; nothing while there are results to be recorded."""
@@ -505,3 +499,6 @@ class _Worker:
     def _send(self, *message: Any) -> None:
         if self._may_send and self._writer is not None and not self._writer.is_closing():
             self._writer.write(encode(*message))
+
+
+_space = attrgetter("space")

@@ -60,7 +60,7 @@ class HeldBack:
         async for target in self._targets:
             if passed == BY_HAND and pool is not None:
                 workers = self._watched.workers = pool._workers
-                while not all(worker.has_space for worker in workers) or not hosts_are_well(pool):  # noqa: ASYNC110 - no event
+                while not all(worker.space > 0 for worker in workers) or not hosts_are_well(pool):  # noqa: ASYNC110 - no event
                     await asyncio.sleep(0.01)
             passed += 1
             yield target
