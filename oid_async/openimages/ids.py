@@ -50,6 +50,11 @@ def among(some: pl.Series, keys: pl.Series) -> pl.Series:
     return keys.gather(keys.search_sorted(some).clip(upper_bound=len(keys) - 1)) == some
 
 
+def is_among(keys: pl.Series) -> pl.Expr:
+    """Return the condition that a key is one of `keys`, which are sorted; see `among`."""
+    return pl.col(KEY).map_batches(lambda some: among(some, keys), return_dtype=pl.Boolean, is_elementwise=True)
+
+
 def hexadecimal() -> pl.Expr:
     """Return the expression key -> ImageID of 16 hex digits."""
     # A byte at a time: by its sixteen digits it takes three times as long, and twice the memory (measured).
