@@ -7,8 +7,8 @@
 
 A table of up to a million rows is one part in published order: any query reads it in an instant, and converting it
 takes little memory. Larger ones are sorted: box rows by LabelName, KEY, ROW (a class is then a few row groups, found
-by their statistics), image rows by KEY, ROW. Their rows are copied once as they come, then sorted a slice at a time:
-one sort of all train boxes needs 2.7 GB.
+by their statistics), image rows by KEY, ROW. They are divided once, then sorted a slice at a time (see
+`metadata.slices`): one sort of all train boxes needs 2.7 GB.
 
 Nothing here is atomic; the caller publishes FOLDER when it is complete.
 """
@@ -19,6 +19,7 @@ from pathlib import Path
 import polars as pl
 
 from oid_async.errors import InputError
+from oid_async.metadata.slices import PART_GROUP, SlicedTable, Slices, count_rows
 from oid_async.openimages.ids import KEY, ROW, IdForm, id_column
 from oid_async.openimages.kinds import Kind
 from oid_async.openimages.vocabulary import FLAGS
@@ -30,6 +31,7 @@ from oid_async.tables.reading import (
     columns_of,
     reading,
     require,
+    scan,
     scan_keyed,
     scan_lines,
 )
@@ -42,7 +44,6 @@ _SMALL_GROUP = 1 << 12
 _LARGE_GROUP = 1 << 16
 _LARGE_BYTES = 256 << 20
 _SLICE_LINES = 200_000
-_SORTED_GROUP = 1 << 15
 
 
 def convert(
@@ -61,8 +62,7 @@ def convert(
     if kind is not None and kind.is_json:
         return _convert_lines(raw, folder, progress=progress, stopped=stopped)
     by_label = kind is not None and kind.is_sorted
-    copy, ids = folder / "rows.parquet", IdForm()
-    group = _LARGE_GROUP if raw.path.stat().st_size > _LARGE_BYTES else _SMALL_GROUP
+    ids = IdForm()
     with reading(raw, into=folder):
         columns = columns_of(raw)
         require(raw, [id_column(columns), *(kind.labels if kind is not None else ())])
@@ -72,19 +72,31 @@ def convert(
             form = RowRules.of_kind(kind, columns, ids, FLAGS.values())
         undamaged = without_damage(raw, form, folder, stopped=stopped)
         require_usable(undamaged)
-        frame = scan_keyed(undamaged, ids, [], numbered=True)
-        frame.sink_parquet(copy, row_group_size=group, compression="lz4")
-        if undamaged.path != raw.path:
-            undamaged.path.unlink()
-        rows = pl.scan_parquet(copy, glob=False)
-        count = int(rows.select(pl.len()).collect(engine="streaming").item())
-        if count > _SORTED_FROM_ROWS:
-            slices = _label_slices(rows) if by_label else _key_ranges(-(-count // _SLICE_ROWS))
-            _sort(rows, list(slices) or [pl.lit(True)], folder, by_label=by_label, progress=progress, stopped=stopped)
-            copy.unlink()
+        if (slices := _slices(undamaged, by_label=by_label)) is not None:
+            sliced = SlicedTable(undamaged, folder, slices, stopped)
+            sliced.divide()
+            _forget_copy(undamaged, raw)
+            sliced.make_parts(progress)
         else:
-            copy.replace(folder / "part-00000.parquet")
+            group = _LARGE_GROUP if raw.path.stat().st_size > _LARGE_BYTES else _SMALL_GROUP
+            frame = scan_keyed(undamaged, ids, [], numbered=True)
+            frame.sink_parquet(folder / "part-00000.parquet", row_group_size=group, compression="lz4")
+            _forget_copy(undamaged, raw)
     return tuple(columns)
+
+
+def _slices(table: TableFile, *, by_label: bool) -> Slices | None:
+    """Return how the rows of a large table are divided, None for one that stays as it is."""
+    if not by_label:
+        rows = count_rows(table)
+        return Slices.by_key(rows, _SLICE_ROWS) if rows > _SORTED_FROM_ROWS else None
+    counts = scan(table, ["LabelName"], []).group_by("LabelName").len().collect(engine="streaming")
+    return Slices.by_label(counts, _SLICE_ROWS) if int(counts["len"].sum()) > _SORTED_FROM_ROWS else None
+
+
+def _forget_copy(undamaged: TableFile, raw: TableFile) -> None:
+    if undamaged.path != raw.path:
+        undamaged.path.unlink()
 
 
 def _convert_lines(
@@ -113,7 +125,7 @@ def _convert_lines(
                 f"{raw.name}: {len(bad)} of {len(bad) + count} lines are no narratives, the first is line {bad[0, 0]}"
             )
         ranges = list(_key_ranges(-(-count // _SLICE_LINES)))
-        _sort(parts, ranges, folder, by_label=False, progress=progress, stopped=stopped)
+        _sort(parts, ranges, folder, progress=progress, stopped=stopped)
         copy.unlink()
     return LINE_COLUMNS
 
@@ -123,42 +135,16 @@ def _sort(
     slices: Sequence[pl.Expr],
     folder: Path,
     *,
-    by_label: bool,
     progress: Callable[[int, int], None],
     stopped: Callable[[], bool],
 ) -> None:
     """Write the rows of each slice as a sorted part; the slices themselves are in order."""
-    order = ["LabelName", KEY, ROW] if by_label else [KEY, ROW]
     for number, condition in enumerate(slices):
         if stopped():
             raise StoppedError
-        part = rows.filter(condition).collect(engine="streaming").sort(order)
-        part.write_parquet(folder / f"part-{number:05}.parquet", row_group_size=_SORTED_GROUP, compression="lz4")
-        if by_label:
-            pairs = part.group_by("LabelName", KEY, maintain_order=True).agg(boxes=pl.len().cast(pl.UInt32))
-            pairs.write_parquet(folder / f"pairs-{number:05}.parquet", row_group_size=_SORTED_GROUP, compression="lz4")
+        part = rows.filter(condition).collect(engine="streaming").sort(KEY, ROW)
+        part.write_parquet(folder / f"part-{number:05}.parquet", row_group_size=PART_GROUP, compression="lz4")
         progress(number + 1, len(slices))
-
-
-def _label_slices(rows: pl.LazyFrame) -> Iterator[pl.Expr]:
-    """Yield conditions that divide the rows into runs of neighbouring labels; a large label is divided by its keys."""
-    counts = rows.group_by("LabelName").len().collect(engine="streaming").sort("LabelName")
-    label = pl.col("LabelName")
-    if counts.get_column("LabelName").null_count():
-        yield label.is_null()
-    run: list[str] = []
-    total = 0
-    for name, count in counts.drop_nulls("LabelName").iter_rows():
-        if run and total + count > _SLICE_ROWS:
-            yield label.is_between(pl.lit(run[0]), pl.lit(run[-1]))
-            run, total = [], 0
-        if count > _SLICE_ROWS:
-            yield from ((label == name) & keys for keys in _key_ranges(-(-count // _SLICE_ROWS)))
-        else:
-            run.append(name)
-            total += count
-    if run:
-        yield label.is_between(pl.lit(run[0]), pl.lit(run[-1]))
 
 
 def _key_ranges(count: int) -> Iterator[pl.Expr]:

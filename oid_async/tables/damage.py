@@ -25,7 +25,7 @@ from oid_async.errors import InputError
 from oid_async.openimages.ids import ANY_HEX, ID_COLUMNS, ROW
 from oid_async.openimages.vocabulary import OTHER_SPLITS
 from oid_async.tables.csv_records import Lines, Record, rows_and_records, split, take_header
-from oid_async.tables.reading import TableFile, columns_of, open_bytes, reading, scan
+from oid_async.tables.reading import TableFile, columns_of, open_bytes, reading, scan, scan_csv_lines
 from oid_async.tables.row_rules import BLANKS, NOTHING, RowRules, Rule
 
 BAD_ROWS_SCHEMA = {"Line": pl.Int64, "Reason": pl.String}
@@ -37,8 +37,6 @@ _NOTED_BYTES = 16 << 20
 _SETTLED_S = 2.0
 _FLUSH_ROWS = 10_000
 _LOOK_UP_LINES = 1 << 14
-# A character that no table holds, so that Polars takes a line for a field; a line with it is read more closely.
-_NEVER = "\x01"
 # What a whole table of damaged rows may be, by a part of the first reason.
 _HINTS = {
     "outside the image": "are these pixels? The sides of a box are shares of the image's width and height, 0 to 1",
@@ -160,20 +158,10 @@ def _note(table: TableFile, rules: RowRules, notes: Path) -> Path | None:
 
 def _all_lines_are_valid(table: TableFile, rules: RowRules) -> bool:
     """Return whether every line but a header is a valid row. A line that Polars cannot read is not."""
-    lines = pl.scan_csv(
-        table.path,
-        has_header=False,
-        skip_rows=0 if table.header is not None else 1,
-        separator=_NEVER,
-        quote_char=None,
-        infer_schema=False,
-        new_columns=["line"],
-        glob=False,
-    )
     # A blank line is null, and no row.
     is_valid = pl.col("line").str.contains(f"^{rules.line}$").fill_null(False).all()
     try:
-        return bool(lines.select(is_valid).collect(engine="streaming").item())
+        return bool(scan_csv_lines(table).select(is_valid).collect(engine="streaming").item())
     except pl.exceptions.NoDataError:
         return True
     except pl.exceptions.PolarsError:

@@ -24,6 +24,8 @@ from oid_async.openimages.vocabulary import SPLITS, Split
 from oid_async.tables.file_type import other_separator, other_type
 
 _SNIFF_BYTES = 1 << 20
+# A character that hardly any table holds, and no JSON text as it is, so that Polars takes a line for a field.
+NO_SEPARATOR = "\x01"
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +227,24 @@ def _scan_by_split(
     return keyed.select(kept)
 
 
+def scan_csv_lines(table: TableFile, *, row: str | None = None) -> pl.LazyFrame:
+    """Scan the lines below the header of a CSV file as `line`, null for a blank one; `row` as in `scan`.
+
+    One that holds NO_SEPARATOR cannot be read so.
+    """
+    return pl.scan_csv(
+        table.path,
+        has_header=False,
+        skip_rows=0 if table.header is not None else 1,
+        separator=NO_SEPARATOR,
+        quote_char=None,
+        infer_schema=False,
+        new_columns=["line"],
+        row_index_name=row,
+        glob=False,
+    )
+
+
 @contextmanager
 def reading(table: TableFile, *, into: Path | None = None) -> Iterator[None]:
     """Raise errors of Polars and of the disk as one InputError that names the table.
@@ -314,8 +334,6 @@ def open_bytes(path: Path) -> IO[bytes]:
 
 LINE_COLUMNS = ("image_id", "caption", "line")
 NO_NARRATIVE = "no JSON object with an image_id of 16 lower-case hex digits and a caption"
-# A character that no JSON text holds as it is, so that Polars takes a line for a field.
-_NEVER = "\x01"
 
 
 def scan_lines(table: TableFile) -> pl.LazyFrame:
@@ -323,7 +341,7 @@ def scan_lines(table: TableFile) -> pl.LazyFrame:
     lines = pl.scan_csv(
         table.path,
         has_header=False,
-        separator=_NEVER,
+        separator=NO_SEPARATOR,
         quote_char=None,
         infer_schema=False,
         new_columns=["line"],

@@ -417,7 +417,7 @@ async def test_a_conversion_that_is_killed_is_made_again_from_what_was_fetched(
         assert calm["selected"] > 100
         answers.clear()
         entry = Cache(cache_dir, url).entry(BOXES)
-        for name in ("", "rows.parquet", "part-00000.parquet", "pairs-00004.parquet"):
+        for name in ("", "rows-00000.csv", "part-00000.parquet", "pairs-00004.parquet"):
             # What the run before has left in `building` is for this one to remove.
             began = time.time()
             process = start_plan(IN_SLICES, url, cache_dir, out)
