@@ -68,8 +68,9 @@ class Listings:
         uses = uses_of_kinds(self._options.kinds, self._options.label_source)
         require_published(uses, splits, self._options.release, self._sink)
         async with self._open() as (cache, _, _):
-            rows = []
-            for table in self._wanted(splits, self._options.kinds):
+            rows, wanted = [], list(self._wanted(splits, self._options.kinds))
+            cache.coming(wanted, thorough=True)
+            for table in wanted:
                 self._sink(Stage(f"reading {table.name}"))
                 try:
                     await cache.published(table, thorough=True)

@@ -8,14 +8,14 @@ import asyncio
 import errno
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from oid_async.concurrency import CallsOnLoop, acquired, in_thread, until_stopped
+from oid_async.concurrency import CallsOnLoop, acquired, in_thread, until_stopped, wait_until_done
 from oid_async.errors import InputError, StorageError, UnavailableError, storage_error, storage_errors
 from oid_async.events import Note, Sink, TableProgress
 from oid_async.http.retry import FetchError
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from oid_async.http.client import Client
 
 _WORTH_A_NOTE_BYTES = 256 << 20
+# A smaller table is converted in a second.
+_WORTH_FETCHING_BESIDE = 64 << 20
 _RETRY_LOCK_S = 0.1
 _NOTE_WAITING_S = 1.0
 
@@ -80,11 +82,23 @@ class MetadataCache:
         self._mirror = mirror
         self.site = site
         self._pins: list[FileLock] = []
+        self._coming: list[tuple[PublishedTable, bool]] = []
+        self._ahead: dict[PublishedTable, asyncio.Task[tuple[TableFile, Identity]]] = {}
+        # Two conversions at a time would take the memory of two.
+        self._converting = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        self._coming.clear()
+        for task in self._ahead.values():
+            task.cancel()
+        for task in self._ahead.values():
+            await wait_until_done(task)
+            # Looking at the error keeps asyncio from logging it.
+            if not task.cancelled():
+                task.exception()
         for pin in self._pins:
             pin.release()
 
@@ -108,6 +122,22 @@ class MetadataCache:
 
         With `thorough` every byte of a cached one is checked, not only whether its files have changed.
         """
+        if (task := self._ahead.pop(table, None)) is not None:
+            return await task
+        self._coming = [(each, how) for each, how in self._coming if each != table]
+        return await self._published(table, patient=patient, thorough=thorough)
+
+    def coming(self, tables: Iterable[PublishedTable], *, thorough: bool = False) -> None:
+        """Say which tables are asked for next, in order: while a large one is converted the next one is fetched."""
+        self._coming = [(table, thorough) for table in tables]
+
+    def _begin_next(self) -> None:
+        """Begin with the next table that is asked for."""
+        if self._coming:
+            table, thorough = self._coming.pop(0)
+            self._ahead[table] = asyncio.create_task(self._published(table, patient=True, thorough=thorough))
+
+    async def _published(self, table: PublishedTable, *, patient: bool, thorough: bool) -> tuple[TableFile, Identity]:
         url = object_url(table.bucket, table.key, self._mirror)
         written = object_url(table.bucket, table.key, self.site)
         wanted = Wanted(self.cache.entry(table), url, written, table, patient=patient)
@@ -231,6 +261,12 @@ class MetadataCache:
 
         It must be as good as a cached version that it is to replace. Raises InputError, UnavailableError.
         """
+        if identity.bytes > _WORTH_FETCHING_BESIDE and wanted.is_converted:
+            self._begin_next()
+        async with self._converting:
+            return await self._convert(wanted, identity, cached)
+
+    async def _convert(self, wanted: Wanted, identity: Identity, cached: CachedVersion | None) -> CachedVersion:
         entry = wanted.entry
         if identity.bytes > _WORTH_A_NOTE_BYTES and wanted.is_converted:
             self._sink(Note(f"{entry.name}: turning it into Parquet, once"))

@@ -39,6 +39,7 @@ from oid_async.http.retry import Limits
 from oid_async.jobs.download import Run
 from oid_async.jobs.listed import TableRow
 from oid_async.jobs.listings import Listings
+from oid_async.metadata import cache as cache_module
 from oid_async.metadata import convert, fetch
 from oid_async.metadata.cache import Cache, MetadataCache
 from oid_async.metadata.entry import CacheEntry, Identity
@@ -819,6 +820,72 @@ async def test_a_run_that_waits_says_so(cache_dir: Path) -> None:
         await fetching
         assert notes == [Note(f"{CLASSES.name}: another run is fetching it; waiting for that")]
         assert len(store.log) == 1
+
+
+# The next table beside a conversion -----------------------------------------------------------------------------------
+
+
+def conversion_that_waits(monkeypatch: pytest.MonkeyPatch, goes_on: Callable[[], bool]) -> list[str]:
+    """Let the conversion of the image table go on once something is so; return the tables whose conversion began."""
+    began: list[str] = []
+    monkeypatch.setattr(cache_module, "_WORTH_FETCHING_BESIDE", 0)
+
+    def convert_when(raw: TableFile, *args: Any, **how: Any) -> tuple[str, ...]:
+        began.append(raw.name)
+        stop = time.monotonic() + 30
+        while raw.name == IMAGES.name and not goes_on() and not how["stopped"]() and time.monotonic() < stop:
+            time.sleep(0.002)
+        return convert.convert(raw, *args, **how)
+
+    monkeypatch.setattr("oid_async.metadata.wanted.convert", convert_when)
+    return began
+
+
+async def test_the_next_table_is_fetched_while_a_large_one_is_converted(
+    cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The boxes come while image rows become Parquet; they are converted after them, and the plan is the same."""
+    async with lookalike_store() as store:
+        expected = await plan(store.url, cache_dir=cache_dir / "calm")
+        store.log.clear()
+        began = conversion_that_waits(monkeypatch, lambda: place_of(store.url, cache_dir, BOXES).raw.exists())
+        assert await plan(store.url, cache_dir=cache_dir) == expected
+        assert began == [IMAGES.name, BOXES.name]
+        assert store.bodies == {path_of(table): 1 for table in READ}
+
+
+async def test_a_run_that_ends_in_a_conversion_ends_the_fetch_beside_it(
+    cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When cancelled, no thread, no task and no lock of either table is left, and the next run has both."""
+    async with lookalike_store() as store:
+        expected = await plan(store.url, cache_dir=cache_dir / "calm")
+        store.log.clear()
+        store.objects[path_of(BOXES)].hold = 100
+        began = conversion_that_waits(monkeypatch, lambda: False)
+        task = asyncio.create_task(plan(store.url, cache_dir=cache_dir))
+        await until(lambda: bool(store.of(BOXES)) and bool(began))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert at_work() == []
+        assert open_below(cache_dir) == []
+        monkeypatch.undo()
+        store.gate.set()
+        assert await plan(store.url, cache_dir=cache_dir) == expected
+
+
+async def test_a_table_beside_a_conversion_that_cannot_be_had_is_said_once(
+    cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image table is converted and kept though the boxes fail meanwhile; then the run ends as it does otherwise."""
+    async with lookalike_store() as store:
+        del store.objects[path_of(BOXES)]
+        conversion_that_waits(monkeypatch, lambda: bool(store.of(BOXES)))
+        with pytest.raises(UnavailableError, match=f"^{BOXES.name}: not published at"):
+            await plan(store.url, cache_dir=cache_dir)
+        assert len(store.of(BOXES)) == 1
+        assert place_of(store.url, cache_dir, IMAGES).current_version() is not None
 
 
 # Offline --------------------------------------------------------------------------------------------------------------

@@ -145,6 +145,8 @@ class TableGatherer:
         needed = self._needed(selecting if selects_rows else None, kinds, where) - missing
         needed |= await self._telling_negatives(query)
         await asyncio.to_thread(self._files.announce, everywhere, needed)
+        if options.image_url is None:
+            self._files.expect(needed, everywhere)
         asked = tuple(use for use in uses if use.table in needed) if needs_rows else ()
         images, ids = await self._images(everywhere, query.image_condition, asked)
         has_subset, splits = True, everywhere

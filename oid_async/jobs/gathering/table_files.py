@@ -1,7 +1,7 @@
 """The table files of one run: given or published, all on this disk, each without its damaged rows."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
@@ -20,7 +20,7 @@ from oid_async.metadata.entry import Identity
 from oid_async.metadata.given import local_table
 from oid_async.metadata.paths import WHOLE
 from oid_async.openimages.catalogue import published
-from oid_async.openimages.catalogue_tables import SIDES, TableKind
+from oid_async.openimages.catalogue_tables import SIDES, PublishedTable, TableKind
 from oid_async.openimages.classes import Classes
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.ids import IdForm
@@ -99,12 +99,21 @@ class TableFiles:
             return (self._local[kind],)
         if given is not None:
             return (self._fetched[kind],)
-        release, source = self._options.release, self._options.image_tables if kind == "images" else kind
         tables = [
             replace(self._note_identity(kind, *await self._cache.published(table)), split=table.split)
-            for table in published(source, splits, release)
+            for table in self._published(kind, splits)
         ]
         return tuple(tables)
+
+    def expect(self, needed: Collection[TableKind], splits: Sequence[Split]) -> None:
+        """Say which tables are asked for next: those of images, then those of the annotations needed, in this order."""
+        kinds: list[TableKind] = ["images", *(kind for kind in get_args(TableKind) if kind in needed)]
+        asked = [kind for kind in kinds if self._given.get(kind) is None]
+        self._cache.coming(chain.from_iterable(self._published(kind, splits) for kind in asked))
+
+    def _published(self, kind: TableKind, splits: Sequence[Split]) -> list[PublishedTable]:
+        source = self._options.image_tables if kind == "images" else kind
+        return list(published(source, splits, self._options.release))
 
     async def without_damage(self, kind: TableKind, tables: Sequence[TableFile], ids: IdForm) -> tuple[TableFile, ...]:
         """Return the tables without their damaged rows, which are noted. Raises InputError when there are too many."""
