@@ -181,7 +181,7 @@ def refuse(body: ImageBytes, header: JpegHeader, md5: str | None, expected: Expe
     is nothing in its place: the kind is followed by what it is, in brackets (see `report.kind_of`).
     """
     is_expected = bool(expected.md5) and md5 == expected.md5
-    if reason := refuse_start(body[:16]):
+    if body[: len(_SOI)] != _SOI and (reason := refuse_start(body[:16])):
         is_named = reason != "empty" and (is_expected or (not expected.md5 and expected.size == len(body)))
         return f"not_image ({_format(body[:16])}; only JPEG is saved)" if is_named else reason
     is_whole = is_expected or is_complete(body, header)
@@ -193,9 +193,8 @@ def refuse(body: ImageBytes, header: JpegHeader, md5: str | None, expected: Expe
         return "too_large"
     if not is_whole:
         return "truncated"
-    if expected.md5 or any(size not in (None, len(body)) for size in (expected.size, expected.saved_bytes)):
-        return "checksum"
-    return None
+    is_other = expected.size not in (None, len(body)) or expected.saved_bytes not in (None, len(body))
+    return "checksum" if expected.md5 or is_other else None
 
 
 def _format(start: bytes | bytearray) -> str:
