@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # stores images to take it. It would wait 5 ms for its turn instead; this makes runs a tenth faster (measured).
     sys.setswitchinterval(_SWITCH_S)
     try:
-        arguments = make_parser().parse_args(words)
+        arguments = make_parser(words).parse_args(words)
         return COMMANDS[arguments.name](arguments)
     except OutputError as error:
         print_message(f"oid-async: error: {error}")

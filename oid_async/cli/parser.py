@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import Field
 from shlex import quote
 from typing import Any, NoReturn
@@ -35,8 +35,14 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**(settings | {"allow_abbrev": False, "add_help": False, "formatter_class": _help_formatter}))
+        super().__init__(**(settings | {"allow_abbrev": False, "add_help": False}))
         self.under = {heading: self.add_argument_group(heading) for heading in HEADINGS}
+
+    def format_help(self) -> str:
+        """Return the help text."""
+        # Only here: argparse makes a formatter for every argument that is added, and rich takes a while to import.
+        self.formatter_class = _help_formatter
+        return super().format_help()
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Return the arguments; of a word too many say what it may be."""
@@ -195,8 +201,11 @@ _YES = "yes"
 _ABOUT_SAVEPATH = "a folder that a download has filled"
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands; `name` is the command that was typed."""
+def make_parser(words: Container[str] | None = None) -> argparse.ArgumentParser:
+    """Return the parser of all commands; `name` is the command that was typed.
+
+    With `words` it parses these alone: commands that are not among them have no options.
+    """
     parser = Parser(
         prog="oid-async",
         usage="oid-async COMMAND [OPTIONS]",
@@ -205,59 +214,82 @@ def make_parser() -> argparse.ArgumentParser:
     _add_help(parser)
     parser.add_argument("--version", action="version", version=f"oid-async {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="name", prog="oid-async")
-    made = {
-        name: commands.add_parser(name, usage=f"oid-async {name} {usage}", help=about, description=description)
-        for name, (usage, about, description) in _COMMANDS.items()
-    }
-    download, plan, classes, metadata, resolve, verify, export, prune, view, stats, repeat, demo = made.values()
+    for name, (usage, about, description) in _COMMANDS.items():
+        command = commands.add_parser(name, usage=f"oid-async {name} {usage}", help=about, description=description)
+        if words is None or name in words:
+            _FILLED_BY[name](command)
+    return parser
+
+
+def _add_download(download: Parser) -> None:
+    """Add the options of `download`."""
     _add_query(download)
     about = "say what it would take, fetch no image: as plan"
     download.under["output"].add_argument("--dry-run", action="store_true", help=about)
+    _add_ids(download, "; with --dry-run")
+
+
+def _add_plan(plan: Parser) -> None:
+    """Add the options of `plan`."""
     _add_query(plan, QueryOptions.__annotations__)
-    for planning in (download, plan):
-        about = (
-            "write the selected images, a split/ImageID a line, as --image-ids takes them; -: to stdout, nothing else"
-        )
-        also = "; with --dry-run" if planning is download else ""
-        planning.under["output"].add_argument("--ids", metavar="FILE|-", help=about + also)
-    _add_lookups(classes, metadata, resolve)
-    verify.add_argument("savepath", metavar="SAVEPATH", help=_ABOUT_SAVEPATH)
-    _add_verify(verify)
+    _add_ids(plan)
+
+
+def _add_ids(parser: Parser, when: str = "") -> None:
+    about = "write the selected images, a split/ImageID a line, as --image-ids takes them; -: to stdout, nothing else"
+    parser.under["output"].add_argument("--ids", metavar="FILE|-", help=about + when)
+
+
+def _add_classes(classes: Parser) -> None:
+    """Add the arguments and options of `classes`."""
+    classes.add_argument("pattern", nargs="?", metavar="PATTERN", help="only names that hold this, or this MID")
+    about = "as a tree, with every class below what PATTERN finds"
+    classes.under["output"].add_argument("--tree", action="store_true", help=about)
+    _add_query(classes, ClassesOptions.__annotations__)
+
+
+def _add_metadata(metadata: Parser) -> None:
+    """Add the arguments and options of `metadata`."""
+    metadata.add_argument("action", choices=("list", "pull", "clear"), metavar="list|pull|clear", help="what to do")
+    about = "list: ask for the published sizes; pull: list the image bucket, so that plans are exact"
+    metadata.under["tables and sources"].add_argument("--sizes", action="store_true", help=about)
+    _add_query(metadata, MetadataOptions.__annotations__)
+
+
+def _add_resolve(resolve: Parser) -> None:
+    """Add the arguments and options of `resolve`."""
+    about = "a list, a line each or as --image-ids takes it; -: from stdin; or one http(s) address"
+    resolve.add_argument("given", metavar="FILE|-", help=about)
+    _add_query(resolve, ResolveOptions.__annotations__)
+
+
+def _add_export(export: Parser) -> None:
+    """Add the arguments and options of `export`."""
     export.add_argument("savepath", metavar="SAVEPATH", help=_ABOUT_SAVEPATH)
     about = "tables that are not what the run wrote were changed on purpose: take them as they are"
     export.under["export"].add_argument("--edited", action="store_true", help=about)
     _add_query(export, (*ExportOptions.__dataclass_fields__, "processes"), heading="export")
     # Of a run that has not come to its end: what is not taken from query.json.
     _add_options(export, PlaceOptions.__annotations__)
+
+
+def _add_prune(prune: Parser) -> None:
+    """Add the arguments and options of `prune`."""
     prune.add_argument("savepath", metavar="SAVEPATH", help=_ABOUT_SAVEPATH)
     about = "say what would be removed, remove nothing"
     prune.under["output"].add_argument("--dry-run", action="store_true", help=about)
     _add_output(prune)
-    _add_view(view)
-    _add_stats(stats)
-    _add_repeat(repeat)
+
+
+def _add_demo(demo: Parser) -> None:
+    """Add the arguments and options of `demo`."""
     demo.add_argument("savepath", nargs="?", default="demo_data", metavar="SAVEPATH", help="default demo_data")
     _add_output(demo)
-    return parser
-
-
-def _add_lookups(classes: Parser, metadata: Parser, resolve: Parser) -> None:
-    """Add the arguments and options of what looks things up."""
-    classes.add_argument("pattern", nargs="?", metavar="PATTERN", help="only names that hold this, or this MID")
-    about = "as a tree, with every class below what PATTERN finds"
-    classes.under["output"].add_argument("--tree", action="store_true", help=about)
-    _add_query(classes, ClassesOptions.__annotations__)
-    metadata.add_argument("action", choices=("list", "pull", "clear"), metavar="list|pull|clear", help="what to do")
-    about = "list: ask for the published sizes; pull: list the image bucket, so that plans are exact"
-    metadata.under["tables and sources"].add_argument("--sizes", action="store_true", help=about)
-    _add_query(metadata, MetadataOptions.__annotations__)
-    about = "a list, a line each or as --image-ids takes it; -: from stdin; or one http(s) address"
-    resolve.add_argument("given", metavar="FILE|-", help=about)
-    _add_query(resolve, ResolveOptions.__annotations__)
 
 
 def _add_verify(verify: Parser) -> None:
-    """Add the options of `verify`."""
+    """Add the arguments and options of `verify`."""
+    verify.add_argument("savepath", metavar="SAVEPATH", help=_ABOUT_SAVEPATH)
     for flag, about in (
         ("--repair", "fetch or make again what is not as it was written, then check once more"),
         ("--deep", "decode every image and mask as well"),
@@ -350,3 +382,19 @@ def _add_output(parser: Parser) -> None:
 
 def _add_help(group: "argparse._ActionsContainer") -> None:
     group.add_argument("-h", "--help", action="help", help="show this help message and exit")
+
+
+_FILLED_BY: dict[str, Callable[[Parser], None]] = {
+    "download": _add_download,
+    "plan": _add_plan,
+    "classes": _add_classes,
+    "metadata": _add_metadata,
+    "resolve": _add_resolve,
+    "verify": _add_verify,
+    "export": _add_export,
+    "prune": _add_prune,
+    "view": _add_view,
+    "stats": _add_stats,
+    "repeat": _add_repeat,
+    "demo": _add_demo,
+}
