@@ -7,12 +7,14 @@ import io
 from collections import deque
 from collections.abc import Iterable
 from importlib import import_module
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from oid_async.redaction import printable
+from oid_async.screen.activity import Activity
+from oid_async.screen.bars import Bars
 
 _COLUMNS = 100
 _MOST_LINES = 20
@@ -25,18 +27,31 @@ _PAGE = (
 class NotebookDisplay:
     """The output of a cell: the last lines that were said, and what goes on under them. Made in the cell's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, activity: Activity) -> None:
+        self._activity = activity
         display: Any = import_module("IPython.display").display
         self._lines: deque[str] = deque(maxlen=_MOST_LINES)
         self._drawn = self._rendered(Text())
         self._handle = display(self._drawn, raw=True, display_id=True)
 
+    @classmethod
+    def of_cell(cls, activity: Activity) -> Self | None:
+        """Return the display of the cell that this runs in, None if it runs in no notebook."""
+        return cls(activity) if Console().is_jupyter else None
+
     def say(self, lines: Iterable[str]) -> None:
         """Add lines, to be seen with the next drawing."""
         self._lines += map(printable, lines)
 
-    def draw(self, below: RenderableType) -> None:
+    def draw(self) -> None:
         """Replace the output, if anything has changed."""
+        self._show(Bars(self._activity))
+
+    def clear(self) -> None:
+        """Leave nothing but the lines."""
+        self._show(Text())
+
+    def _show(self, below: RenderableType) -> None:
         rendered = self._rendered(below)
         if rendered != self._drawn:
             self._drawn = rendered

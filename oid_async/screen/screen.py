@@ -10,21 +10,17 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from time import monotonic
-from typing import Self
-
-from rich.console import Console
-from rich.file_proxy import FileProxy
-from rich.live import Live
-from rich.text import Text
+from typing import TYPE_CHECKING, Self
 
 from oid_async.events import Event, Note, Planned, TableProgress
-from oid_async.redaction import printable
 from oid_async.report import size_text
 from oid_async.screen.activity import Activity
-from oid_async.screen.bars import Bars
-from oid_async.screen.notebook import NotebookDisplay
 from oid_async.screen.plan_text import announce
 from oid_async.screen.stdio import forgiving, guard_stderr, print_message
+
+if TYPE_CHECKING:
+    from oid_async.screen.notebook import NotebookDisplay
+    from oid_async.screen.terminal import TerminalBars
 
 LINE_EVERY_S = 30.0
 _DRAW_EVERY_S = 0.25
@@ -45,23 +41,11 @@ class Screen:
         self._quiet = quiet
         self._is_guest = is_guest
         self._clock = clock
-        # Names and messages are text, never rich's markup or names of its pictures.
-        self._console = Console(file=forgiving(sys.stderr), highlight=False, soft_wrap=True, markup=False, emoji=False)
         self._activity = Activity()
         self._lock = threading.Lock()
-        self._bars: Live | None = None
-        self._notebook: NotebookDisplay | None = None
-        if is_guest and not quiet and self._console.is_jupyter:
-            self._notebook = NotebookDisplay()
-        elif not quiet and self._console.is_interactive and _is_free_terminal():
-            self._bars = Live(
-                console=self._console,
-                get_renderable=lambda: Bars(self._activity),
-                auto_refresh=False,
-                transient=True,
-                # What is written to a file goes there, whatever the terminal shows.
-                redirect_stdout=forgiving(sys.stdout).isatty(),
-            )
+        # rich, which draws both, takes a tenth as long to import as a hundred images take; in a pipe nobody draws.
+        self._notebook = _open_notebook(self._activity) if is_guest and not quiet else None
+        self._bars = _open_bars(self._activity) if self._notebook is None and not quiet else None
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._said_at = self._line_at = clock()
@@ -94,7 +78,7 @@ class Screen:
             if self._activity.closing:
                 self.say([self._activity.closing])
         if self._notebook is not None:
-            self._notebook.draw(Text())
+            self._notebook.clear()
 
     def show(self, event: Event) -> None:
         """Show one event; this is the run's sink."""
@@ -120,7 +104,7 @@ class Screen:
         if self._notebook is not None:
             self._notebook.say(lines)
         elif self._bars is not None:
-            self._console.print("\n".join(map(printable, lines)))
+            self._bars.say(lines)
         else:
             print_message(*lines)
 
@@ -148,10 +132,21 @@ class Screen:
             if bars is not None:
                 bars.refresh()
             elif notebook is not None:
-                notebook.draw(Bars(self._activity))
+                notebook.draw()
             self._closed.wait(_DRAW_EVERY_S if bars is not None else 2 * _DRAW_EVERY_S)
 
 
-def _is_free_terminal() -> bool:
-    """Return whether stderr is a terminal on which nobody has bars: of two runs at once the second says lines."""
-    return forgiving(sys.stderr).isatty() and not isinstance(sys.stderr, FileProxy)
+def _open_notebook(activity: Activity) -> "NotebookDisplay | None":
+    """Return the display of the notebook that this runs in, None if it runs in none."""
+    from oid_async.screen.notebook import NotebookDisplay
+
+    return NotebookDisplay.of_cell(activity)
+
+
+def _open_bars(activity: Activity) -> "TerminalBars | None":
+    """Return bars on the terminal that stderr is, None if it is none, or others have bars there."""
+    if not forgiving(sys.stderr).isatty():
+        return None
+    from oid_async.screen.terminal import TerminalBars
+
+    return TerminalBars.on_stderr(activity)
