@@ -117,8 +117,8 @@ async def open_run(
         else:
             folder = _own_folder(options, keeps_files=keeps_files)
             journal, packed = await stack.enter_async_context(owned_folder(folder, options, sink))
-        started = 0 if dry_run or options.packs else early_workers(options, available_processors())
-        starter = await stack.enter_async_context(WorkerStarter(started))
+        early = 0 if dry_run else early_workers(options, available_processors(), lists.most_listed())
+        starter = await stack.enter_async_context(WorkerStarter(early))
         site = await stack.enter_async_context(
             open_site(options.mirror, offline=options.offline, serve=serve, name=site_name)
         )

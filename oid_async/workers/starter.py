@@ -127,21 +127,25 @@ async def _spawn(other: socket.socket) -> Process:
         raise
 
 
-def early_workers(options: Options, processors: int) -> int:
+def early_workers(options: Options, processors: int, listed: int | None = None) -> int:
     """Return how many workers to start before the images are known: one, if many images are likely.
+
+    A list names `listed` images at most.
 
     >>> early_workers(Options(processes="auto"), 8), early_workers(Options(processes="auto", limit=100), 8)
     (1, 0)
+    >>> early_workers(Options(processes="auto"), 8, 100), early_workers(Options(processes="auto"), 8, 100_000)
+    (0, 1)
     >>> early_workers(Options(), 8)
     0
     """
-    if options.rate or options.limit_rate is not None or options.offline or processors < 2:
+    if options.rate or options.limit_rate is not None or options.offline or options.packs or processors < 2:
         return 0
     # How many images a share is, or one split's -1, is not known before they are selected.
     counts = amount(options.limit)
     numbers = counts.values() if isinstance(counts, Mapping) else (counts,)
     most = sum(number if isinstance(number, int) else _IMAGES_EACH for number in numbers)
-    few = most < _IMAGES_EACH
+    few = most < _IMAGES_EACH or (listed is not None and listed < _IMAGES_EACH)
     return int(options.processes == "auto" and not few)
 
 

@@ -32,6 +32,7 @@ from oid_async.tables.reading import TableFile
 _CHUNK = 1 << 16
 _WAIT_MS = 100
 _NOTE = "lists.json"
+_LINE_BYTES = 17  # an ImageID and the end of its line; hardly a list has shorter lines
 # Reading these moves on in what somebody else has opened, also where it is a file.
 _OPENED = ("/dev/", "/proc/")
 
@@ -53,6 +54,13 @@ class GivenLists:
             return TableFile(self.copies[option], self.names[option])
         given = getattr(self.options, option)
         return None if given is None else TableFile(local_file(given), shown(given))
+
+    def most_listed(self) -> int | None:
+        """Return how many images --image-ids may list, by its size, None without a list whose size can be told."""
+        with suppress(InputError, OSError):
+            listed = self.file("image_ids")
+            return None if listed is None else listed.path.stat().st_size // _LINE_BYTES + 1
+        return None
 
     def keep(self, folder: Folder) -> None:
         """Write the lists that came by a pipe or sequence into an owned folder. Raises UsageError, StorageError.
