@@ -1,4 +1,4 @@
-"""The HTTP client of one run: aiohttp makes connections, every request is admitted and counted, redirects are followed.
+"""The HTTP client of one run: connections are made and kept, every request is admitted and counted, redirects followed.
 
 Every attempt ends: each of its phases has a limit (see `Limits`). Connecting has a timer of its own; for what follows
 one timer checks all connections that are busy, so that an image costs none.
@@ -10,25 +10,27 @@ import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
-import aiohttp
-from aiolimiter import AsyncLimiter
 from multidict import CIMultiDict
 from yarl import URL
 
 from oid_async.errors import UsageError
 from oid_async.http.address_guard import AddressGuard, Endpoint, endpoint, literal, refused_for
+from oid_async.http.connecting import Connector, NotConnectedError
 from oid_async.http.connection import Connection, KeepAliveHandler
 from oid_async.http.hanging import HangingWatch
 from oid_async.http.host import ClosedHostError, Host
 from oid_async.http.hosts import LEAST_WAIT_S, Hosts
-from oid_async.http.pool import ConnectionPool, Resolver
-from oid_async.http.retry import FetchError, Limits, connection_error, status_error
+from oid_async.http.pool import ConnectionPool
+from oid_async.http.retry import FetchError, Limits, status_error
 from oid_async.http.spare_bodies import SpareBodies
 from oid_async.http.urls import Origin, Route, next_hop, parse_url
 from oid_async.redaction import redacted
 from oid_async.version import __version__
+
+if TYPE_CHECKING:
+    from aiolimiter import AsyncLimiter
 
 _WITH_OBJECT = (200, 206)
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -110,13 +112,7 @@ class Client:
         self._pool = ConnectionPool(connections, limits, hosts.clock)
         self._hanging = HangingWatch(hosts, self._pool.busy)
         self._accesses: dict[tuple[str, Endpoint], _OriginAccess] = {}
-        self._resolver = Resolver()
-        self._connector = aiohttp.TCPConnector(
-            limit=0,  # the pool limits connections
-            ttl_dns_cache=300,
-            resolver=self._resolver,
-            socket_factory=self._guard.make_socket,
-        )
+        self._connector = Connector(self._guard.make_socket)
 
     async def __aenter__(self) -> Self:
         self._pool.watch()
@@ -127,7 +123,6 @@ class Client:
         self._hanging.close()
         self._pool.close()
         await self._connector.close()
-        await self._resolver.close()
         # Closing a TLS transport takes one more iteration of the loop; without it Python warns of an open socket.
         await asyncio.sleep(0)
 
@@ -294,7 +289,6 @@ class Client:
             endpoint(proxy) if proxy is not None else target, trusted=proxy is not None
         )
         began, limit_s = self.hosts.clock(), self.limits.connect_s
-        failed: FetchError
         try:
             async with asyncio.timeout(limit_s) as timer:
                 with self._pool.connecting():
@@ -304,12 +298,11 @@ class Client:
         except FetchError as error:
             self._record_failure(error, host, target, began, of_image=of_image)
             raise
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            if timer.expired():
+        except (NotConnectedError, TimeoutError) as error:
+            if timer.expired() or isinstance(error, TimeoutError):
                 failed = FetchError("timeout", f"no connection within {limit_s:.0f} s", unsent=True)
             else:
-                via = f"{proxy.host}:{proxy.port} ({access.site.scheme}_proxy)" if proxy is not None else None
-                failed = connection_error(error, via)
+                failed = error.failure
             if refusal := refused_for(attempt):
                 self._notify_refusal(refusal)
                 failed = FetchError("blocked", refusal, unsent=True)
@@ -320,15 +313,13 @@ class Client:
                 host.measures.dns.add(attempt.look_up_s)
 
     async def _make_connection(self, access: "_OriginAccess") -> Connection:
-        """Let aiohttp connect, and speak TLS on it; to a proxy, or where that fails, aiohttp does both.
+        """Connect and speak TLS on it; to a proxy, or where that fails, aiohttp does both.
 
         Then it tries all addresses of a name, and its errors say what is wrong.
         """
         site, limit_s = access.site, self.limits.connect_s
-        timeout, loop = aiohttp.ClientTimeout(total=None, sock_connect=limit_s), asyncio.get_running_loop()
         if site.scheme == "https" and access.proxy is None:
-            plain = aiohttp.ClientRequest("GET", site.with_scheme("http").with_port(site.port), loop=loop)
-            made = await self._connector.connect(plain, [], timeout)
+            made = await self._connector.connect(site.with_scheme("http").with_port(site.port), None, limit_s)
             try:
                 tls = await self._pool.start_tls(made, (site.raw_host or "").rstrip("."))
                 return self._pool.add(made, tls)
@@ -337,8 +328,7 @@ class Client:
             except BaseException:
                 made.close()
                 raise
-        request = aiohttp.ClientRequest("GET", site, loop=loop, proxy=access.proxy)
-        return self._pool.add(await self._connector.connect(request, [], timeout))
+        return self._pool.add(await self._connector.connect(site, access.proxy, limit_s))
 
     def _record_failure(
         self, error: FetchError, host: Host, target: Endpoint, began: float, *, of_image: bool, retried: bool = False
@@ -491,17 +481,21 @@ def _encode_request(method: str, route: Route, headers: Mapping[str, str], proxy
     if proxy is not None and route.origin.scheme == "http":
         path = str(route.url())
         if proxy.user is not None:
-            login = aiohttp.encode_basic_auth(proxy.user, proxy.password or "")
+            from aiohttp import encode_basic_auth  # what asks a proxy has imported it
+
+            login = encode_basic_auth(proxy.user, proxy.password or "")
             more = {**headers, "Proxy-Authorization": login}
     lines = "".join(f"{name}: {value}\r\n" for name, value in more.items())
     text = f"{method} {path} HTTP/1.1\r\nHost: {route.origin.header}\r\n{_COMMON_HEADERS}{lines}\r\n"
     return text.encode("latin-1", "replace")
 
 
-def _make_throttle(rate: float | None) -> AsyncLimiter | None:
+def _make_throttle(rate: float | None) -> "AsyncLimiter | None":
     """Return a limiter of `rate` bytes a second, in portions of at most a tenth of a second; None for no limit."""
     if rate is None:
         return None
+    from aiolimiter import AsyncLimiter
+
     portion = min(_PORTION_BYTES, max(1024.0, rate / 10))
     return AsyncLimiter(portion, portion / rate)
 

@@ -2,10 +2,10 @@
 
     idle ──send──▶ head ──▶ body ──▶ complete ──done──▶ idle
 
-aiohttp makes the connection (names, addresses, proxies), `http/tls.py` speaks TLS on it; llhttp, through httptools,
-parses the bytes. Only the exchange itself is our own, because every image costs one: aiohttp's takes four times as
-much of a processor for a small image, twice as much for a usual one (`benchmarks/README.md`). A body of known length
-is received straight into the memory that it is stored from.
+`http/connecting.py` makes the connection, `http/tls.py` speaks TLS on it; llhttp, through httptools, parses the bytes.
+The exchange itself is our own, because every image costs one: aiohttp's takes four times as much of a processor for a
+small image, twice as much for a usual one (`benchmarks/README.md`). A body of known length is received straight into
+the memory that it is stored from.
 """
 
 import asyncio
@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
-import aiohttp
 import httptools
 from multidict import CIMultiDict
 
+from oid_async.http.connecting import MadeConnection
 from oid_async.http.opt_out import is_opt_out_header
 from oid_async.http.retry import FetchError, Limits
 from oid_async.http.spare_bodies import SpareBodies
@@ -67,7 +67,7 @@ class KeepAliveHandler(Protocol):
 class Connection(asyncio.BufferedProtocol):
     """Requests and responses on one connection. `scratch` is shared with the other connections of the loop.
 
-    `connection` is aiohttp's, `tls` what is spoken on it, unless aiohttp has agreed on TLS itself or there is none;
+    `connection` is what was made, `tls` what is spoken on it, unless aiohttp has agreed on TLS itself or there is none;
     whole bodies are received into memory from `spare`.
     Its owner calls `check_limits` now and then while `is_busy`: that enforces the limits on a response's head and body.
     `bytes_received` counts the bytes of the current response, its head included, `body_bytes` those of its body.
@@ -77,7 +77,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(
         self,
-        connection: aiohttp.connector.Connection,
+        connection: MadeConnection,
         limits: Limits,
         scratch: memoryview,
         clock: Callable[[], float] = monotonic,
@@ -294,7 +294,7 @@ class Connection(asyncio.BufferedProtocol):
             self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Pass the end on to the waiting task, and to aiohttp, which made the connection."""
+        """Pass the end on to the waiting task, and to what made the connection."""
         self._fail(self._lost(exc))
         self._connected.connection_lost(exc)
 
@@ -426,7 +426,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._error is None:
             self._error = error
             self._transport.abort()
-            # aiohttp's book-keeping; the transport itself closes in the loop's next iteration.
+            # Book-keeping of what made it; the transport itself closes in the loop's next iteration.
             self._connection.close()
         self._wake()
 

@@ -21,8 +21,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-
-from aiolimiter import AsyncLimiter
+from typing import TYPE_CHECKING
 
 from oid_async.http.address_guard import Endpoint
 from oid_async.http.estimator import ConcurrencyEstimator
@@ -31,6 +30,9 @@ from oid_async.http.retry import FetchError
 from oid_async.http.wait_text import asked_until
 from oid_async.measures.host import HostMeasures, WaitReason
 from oid_async.options.defaults import MAX_WAIT_S, TIMEOUT_S
+
+if TYPE_CHECKING:
+    from aiolimiter import AsyncLimiter
 
 FLICKR = "staticflickr.com"
 _START = 8.0  # a dead host costs this many connections at most, and a live one doubles it with each round trip
@@ -74,7 +76,7 @@ class Host:
     """
 
     name: str
-    limiter: AsyncLimiter | None
+    limiter: "AsyncLimiter | None"
     etags: EtagTrust
     most: float = 64.0
     max_wait_s: float = MAX_WAIT_S

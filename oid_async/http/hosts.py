@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import TYPE_CHECKING
 
-from aiolimiter import AsyncLimiter
 from yarl import URL
 
 from oid_async.http.address_guard import Endpoint
@@ -15,6 +15,9 @@ from oid_async.http.host import FLICKR, LEAST_WINDOW, MOST_KNOWN, PAUSE_WORTH_A_
 from oid_async.http.wait_text import asked_until
 from oid_async.measures.run import RunMeasures
 from oid_async.options.defaults import FLICKR_RATE, MAX_WAIT_S, TIMEOUT_S, UNANSWERED_S
+
+if TYPE_CHECKING:
+    from aiolimiter import AsyncLimiter
 
 _LOOK_S = 1.0  # how often who waits for a host that has never answered looks whether it was given up
 # How many seconds' worth of a capped host's requests may be in flight or wait for the cap.
@@ -245,7 +248,7 @@ def host_name(url: URL) -> str:
     return f"{host}:{url.port}"
 
 
-def make_limiter(rate: float, period: float) -> AsyncLimiter | None:
+def make_limiter(rate: float, period: float) -> "AsyncLimiter | None":
     """Return a limiter of at most `rate` requests in any window of `period` seconds, None for no cap.
 
     A leaky bucket of size b that drains at r lets b + r x period through in its worst window, and AsyncLimiter(R, 1)
@@ -254,6 +257,8 @@ def make_limiter(rate: float, period: float) -> AsyncLimiter | None:
     """
     if not rate:
         return None
+    from aiolimiter import AsyncLimiter
+
     if rate < 1:
         return AsyncLimiter(1, period / rate)
     bucket = max(1.0, 0.03 * rate)

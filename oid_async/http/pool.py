@@ -1,20 +1,14 @@
 """The connections of one client: how many there are, which are idle, and that none of them hangs."""
 
 import asyncio
-import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from time import monotonic
 
-import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-
 from oid_async.concurrency import in_thread
-from oid_async.http.address_guard import note_look_up
+from oid_async.http.connecting import MadeConnection
 from oid_async.http.connection import SCRATCH_BYTES, Connection
 from oid_async.http.retry import Limits
 from oid_async.http.spare_bodies import SpareBodies
@@ -79,13 +73,13 @@ class ConnectionPool:
         finally:
             self._pending -= 1
 
-    def add(self, made: aiohttp.connector.Connection, tls: TlsTransport | None = None) -> Connection:
-        """Return the connection on what aiohttp has made. Raises FetchError for one that is closed already."""
+    def add(self, made: MadeConnection, tls: TlsTransport | None = None) -> Connection:
+        """Return the connection on what was just made. Raises FetchError for one that is closed already."""
         connection = Connection(made, self._limits, self._scratch, self._clock, tls=tls, spare=self.spare_bodies)
         self._all.add(connection)
         return connection
 
-    async def start_tls(self, made: aiohttp.connector.Connection, server_hostname: str) -> TlsTransport:
+    async def start_tls(self, made: MadeConnection, server_hostname: str) -> TlsTransport:
         """Return TLS on a plain connection, after its handshake. Raises OSError; it is closed then."""
         if self._tls_context is None:
             self._tls_context = await in_thread(make_context)
@@ -131,44 +125,3 @@ class ConnectionPool:
             if not connections:
                 del self._idle[origin]
         self._timer = self._loop.call_later(self._check_s, self._check)
-
-
-_LOOK_UPS_AT_ONCE = 32
-
-
-class Resolver(AbstractResolver):
-    """Resolves names. A look-up that hangs delays neither the disk, which has other threads, nor soon other names."""
-
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_LOOK_UPS_AT_ONCE, thread_name_prefix="oid_async-names")
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """Return the addresses of a name. Raises OSError."""
-        look_up = partial(
-            socket.getaddrinfo, host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
-        )
-        began = monotonic()
-        try:
-            found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
-        finally:
-            note_look_up(monotonic() - began)
-        results = []
-        for kind, _, protocol, _, address in found:
-            scope = f"%{address[3]}" if kind == socket.AF_INET6 and len(address) > 3 and address[3] else ""
-            results.append(
-                ResolveResult(
-                    hostname=host,
-                    host=f"{address[0]}{scope}",
-                    port=int(address[1]),
-                    family=kind,
-                    proto=protocol,
-                    flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-                )
-            )
-        return results
-
-    async def close(self) -> None:
-        """Close without waiting for look-ups: one that hangs ends by itself."""
-        self._threads.shutdown(wait=False, cancel_futures=True)

@@ -243,6 +243,7 @@ def _instant(text: str) -> float | None:
 
 # OpenSSL's reasons for an answer that is no TLS.
 _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"})
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 # A resolver's errors for a name that does not exist; its other errors may pass.
 _NO_SUCH_NAME = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 
@@ -278,9 +279,8 @@ def _no_connection(error: "aiohttp.ClientConnectorError", proxy: str | None) -> 
     import aiohttp
 
     where, cause = f"{error.host}:{error.port}", error.os_error
-    number = cause.errno
-    if number in (errno.EMFILE, errno.ENFILE):
-        return FetchError("network", "no descriptor left for a connection", unsent=True, exhausted=True)
+    if cause.errno in _NO_DESCRIPTOR:
+        return cannot_connect(where, cause)
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         text = " ".join(str(error.certificate_error).split())[:200]
         text = f"{where} has a certificate that cannot be trusted: {text} (SSL_CERT_FILE names others to trust)"
@@ -288,8 +288,16 @@ def _no_connection(error: "aiohttp.ClientConnectorError", proxy: str | None) -> 
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         whom = f"the proxy {proxy}" if proxy is not None else error.host
         failed = FetchError("network", f"cannot find {whom}: {cause.strerror or cause}", unsent=True)
-        failed.unknown_name = number in _NO_SUCH_NAME
+        failed.unknown_name = cause.errno in _NO_SUCH_NAME
         return failed
+    return cannot_connect(where, cause, proxy)
+
+
+def cannot_connect(where: str, cause: OSError, proxy: str | None = None) -> FetchError:
+    """Return the failure of a connection to HOST:PORT, made by a proxy if one is named, which the system refuses."""
+    number = cause.errno
+    if number in _NO_DESCRIPTOR:
+        return FetchError("network", "no descriptor left for a connection", unsent=True, exhausted=True)
     # The number of a TLS error is OpenSSL's, not the system's.
     is_system = number and number > 0 and not isinstance(cause, ssl.SSLError)
     reason = os.strerror(number) if number and is_system else " ".join(str(cause).split())[:200]

@@ -20,6 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+import aiohttp  # noqa: F401 (most connections need it: now, while there is nothing to do yet)
+
 from oid_async.concurrency import WaitQueue, collect_garbage_seldom, leaf_errors
 from oid_async.errors import OidError
 from oid_async.http.client import Client

@@ -49,7 +49,7 @@ class Made:
 
 
 def on_connection(made: Made) -> Connection:
-    return Connection(made, LIMITS, memoryview(bytearray(SCRATCH_BYTES)))  # type: ignore[arg-type]
+    return Connection(made, LIMITS, memoryview(bytearray(SCRATCH_BYTES)))
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 import trustme
 import uvloop
-from support.scripted import Answer, Scripted, http
+from support.scripted import Answer, Scripted, ends_seen, http
 
 from oid_async.http.client import Client
 from oid_async.http.hosts import Hosts
@@ -182,8 +182,11 @@ async def ask_by_tls(
     """Ask a server for an image by TLS, which it does not speak itself."""
     async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        async with make_client(port, limits) as client:
-            await whole(client, f"https://127.0.0.1:{port}/a")
+        try:
+            async with make_client(port, limits) as client:
+                await whole(client, f"https://127.0.0.1:{port}/a")
+        finally:
+            await ends_seen()
 
 
 async def whole(client: Client, url: str) -> bytes:

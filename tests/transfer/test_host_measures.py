@@ -140,7 +140,7 @@ async def test_a_look_up_and_a_connection_have_times_of_their_own(
         time.sleep(0.1)
         return look_up("127.0.0.1" if host == "slow.test" else host, *args, **kwargs)
 
-    monkeypatch.setattr("oid_async.http.pool.socket.getaddrinfo", slowly)
+    monkeypatch.setattr("oid_async.http.resolver.socket.getaddrinfo", slowly)
     rows = tables(tmp_path, ["https://nowhere.invalid/a.jpg"])
     boxes = rows.pop("annotation").read_bytes()
     async with Scripted({in_train("0" * 15 + "1"): [http(200, JPEG)], "/boxes.csv": [http(200, boxes)]}) as server:
