@@ -166,17 +166,17 @@ class Collector:
         return Stores(self._inbox.waiting, not self._inbox.has_space, self._delivering > 0)
 
     @property
-    def _is_quick(self) -> bool:
+    def is_quick(self) -> bool:
         """Return whether images may be stored in the event loop: neither disk nor consumer have to be waited for."""
         return self._may_wait and self._loop.time() >= self._slow_until
 
     def has_space(self, size: int) -> bool:
         """Return whether `add` would take a body of so many bytes without waiting."""
-        return self._inbox.has_space or (size <= _QUICK_BYTES and self._is_quick)
+        return self._inbox.has_space or (size <= _QUICK_BYTES and self.is_quick)
 
     def add_now(self, transfer: ImageTransfer, image: ReceivedImage) -> None:
         """Take a body for which there is space. Raises StorageError."""
-        if image.size > _QUICK_BYTES or image.spooled or not self._is_quick:
+        if image.size > _QUICK_BYTES or image.spooled or not self.is_quick:
             self._inbox.put_now((transfer, image))
             return
         began = perf_counter()
@@ -229,17 +229,22 @@ class Collector:
 
     async def record(self, outcomes: Sequence[Outcome]) -> None:
         """Journal and count what another process has stored."""
-        if self._is_quick:
+        if self.is_quick:
             self._count(self._image_writer.write_batch(outcomes))
         else:
             await self._store(outcomes)
 
+    def record_copies_now(self, copies: StoredCopies) -> None:
+        """Journal and count copies that another process has stored, while the disk is quick. Raises StorageError."""
+        assert self._append_lines is not None
+        self._append_lines(copies.lines)
+        self._count_copies(copies)
+
     async def record_copies(self, copies: StoredCopies) -> None:
         """Journal and count copies that another process has stored."""
         assert self._append_lines is not None
-        if self._is_quick:
-            self._append_lines(copies.lines)
-            self._count_copies(copies)
+        if self.is_quick:
+            self.record_copies_now(copies)
         else:
             appended = asyncio.to_thread(self._append_lines, copies.lines)
             await run_to_end(appended, release=lambda _: self._count_copies(copies))

@@ -334,7 +334,7 @@ class _Worker:
                 self._send_end()
         elif kind == "results":
             self._requests = content[0]
-            self._results.put_nowait(Results.unpack(content[1], content[2], self._pool.images))
+            self._take_results(Results.unpack(content[1], content[2], self._pool.images))
         elif kind == "returned":
             self._take_back(*content)
         elif kind == "trouble":
@@ -352,8 +352,25 @@ class _Worker:
             else:
                 self._pool.notify(f"a worker process has failed, which is a bug: {text}")
 
+    def _take_results(self, results: Results) -> None:
+        """Record copies here and now if nothing has to be waited for.
+
+        By a task it would be a turn of the loop later, some 8 ms where it stores images as well, and the process would
+        have run out of images before it gets the next ones.
+        """
+        if results.outcomes or not self._results.empty() or not self._collector.is_quick:
+            self._results.put_nowait(results)
+            return
+        self._collector.record_copies_now(results.copies)
+        self._finish(results)
+
     async def _record(self, results: Results) -> None:
         await self._journal(results)
+        self._finish(results)
+        if self._collector.delivers:
+            await self._collector.deliver([*results.copies.outcomes(), *results.outcomes])
+
+    def _finish(self, results: Results) -> None:
         copies, outcomes = results.copies, results.outcomes
         stored = [outcome.image_id for outcome in outcomes if outcome.status == "downloaded"]
         for image_id in (*copies.image_ids, *stored):
@@ -363,8 +380,6 @@ class _Worker:
             if outcome.status == "failed":
                 del self._assigned[outcome.image_id]
         self._scheduler.finish_external(len(copies.image_ids) + len(outcomes))
-        if self._collector.delivers:
-            await self._collector.deliver([*copies.outcomes(), *outcomes])
 
     async def _journal(self, results: Results) -> None:
         """Journal and count what the process has stored, or given up."""

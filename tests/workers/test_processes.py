@@ -76,17 +76,17 @@ class Watched:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.results = 0
         self.workers: Sequence[Any] = ()
-        record, run = pools._Worker._record, Pipeline.run
+        finish, run = pools._Worker._finish, Pipeline.run
 
-        async def count(worker: Any, results: Any) -> None:
+        def count(worker: Any, results: Any) -> None:
             self.results += len(results.copies.image_ids) + len(results.outcomes)
-            await record(worker, results)
+            finish(worker, results)
 
         async def wait(pipeline: Any) -> None:
             pipeline._targets = HeldBack(pipeline._targets, pipeline._pool, self)
             await run(pipeline)
 
-        monkeypatch.setattr(pools._Worker, "_record", count)
+        monkeypatch.setattr(pools._Worker, "_finish", count)
         monkeypatch.setattr(Pipeline, "run", wait)
 
     def pids(self) -> list[int]:
