@@ -20,18 +20,27 @@ _PICTURE_STARTS = tuple(_PICTURES)
 # A marker and the length of its segment; the height and width of a frame.
 _TWO_NUMBERS = struct.Struct(">HH").unpack_from
 _SOS, _END = 0xFFDA, 0xFFD9
-# Markers without a segment, and fill bytes: any number of FF before a marker. Each FF among them is one step.
-_STANDALONE = frozenset({0xFF00, 0xFF01, *range(0xFFD0, 0xFFD9), 0xFFFF})
-_STANDALONE_RUN = re.compile(rb"(?:\xff++[\x00\x01\xd0-\xd8])*+(?:\xff+(?=\xff))?")
 # Start-of-frame markers carry the size; C4, C8 and CC share their range but are tables.
 _SOF = frozenset(range(0xFFC0, 0xFFD0)) - {0xFFC4, 0xFFC8, 0xFFCC}
+# Markers without a segment, and fill bytes: any number of FF before a marker.
+_STANDALONE = frozenset({0xFF00, 0xFF01, *range(0xFFD0, 0xFFD9), 0xFFFF})
 _TABLES = frozenset(range(0xFF00, 0x10000)) - _STANDALONE - _SOF - {_SOS, _END}
+# The length of a segment that counts itself: the usual ones are longer than this.
+_SHORT = 9
+# A run of short segments without FF in them, markers without a segment, and fill bytes: each FF is one step.
+_RUN = re.compile(
+    rb"(?:(?:\xff[\xc4\xc8\xcc\xdb-\xfe]\x00\x02)++|(?:\xff++[\x00\x01\xd0-\xd8])++"
+    rb"|(?:\xff[\xc4\xc8\xcc\xdb-\xfe]\x00(?:%s))++)*+(?:\xff+(?=\xff))?"
+    % b"|".join(rb"\x%02x[^\xff]{%d}" % (length, length - 2) for length in range(3, _SHORT + 1))
+)
 # libjpeg's JPEG_MAX_DIMENSION (jmorecfg.h): the marker could say more, no decoder takes it.
 _MOST_PIXELS = 65_500
 # A header has some dozens of segments. One of millions, of fill bytes or empty segments, is an attack.
 _MOST_STEPS = 4_000
 # So many occurrences are counted one by one, from the end of a body: see `_occurrences`.
 _FEW = 64
+# How far behind the start of the scan a picture of a few pixels ends, in bytes.
+_NEAR = 4096
 _HEX_MD5 = re.compile("[0-9a-fA-F]{32}")
 
 
@@ -111,7 +120,7 @@ def read_header(body: ImageBytes) -> JpegHeader:
             block, low = body.block_of(at, at + 4)
             high = low + len(block) - 4
         marker, length = _TWO_NUMBERS(block, at - low)
-        if marker in _TABLES:
+        if length > _SHORT and marker in _TABLES:
             at += 2 + length
         elif marker < 0xFF00:
             at = body.find(b"\xff", at)
@@ -125,13 +134,14 @@ def read_header(body: ImageBytes) -> JpegHeader:
         elif marker == _SOS:
             has_data = body[at + 2 + length : at + 4 + length] != _EOI
             return JpegHeader(width, height, at if width is not None and has_data else None, frame_at)
-        elif marker in _STANDALONE:
+        elif marker != _END:
             # A run at once: thousands of them, one by one, would take longer than to receive a usual image.
-            run = _STANDALONE_RUN.match(block, at - low, at - low + 2 * _MOST_STEPS)[0]  # type: ignore[index]
-            at += len(run)
+            run = _RUN.match(block, at - low, at - low + 2 * _MOST_STEPS)[0]  # type: ignore[index]
+            at += len(run) or 2 + length
             others = run.count(b"\xff") - 1
-            next(islice(steps, others, others), None)
-        elif marker == _END:
+            if others > 0:
+                next(islice(steps, others, others), None)
+        else:
             break
     return JpegHeader(width, height, None, frame_at)
 
@@ -141,8 +151,10 @@ def is_complete(body: ImageBytes, header: JpegHeader) -> bool:
 
     Bytes after the end marker are tolerated: some cameras pad their files, and every decoder ignores it.
     """
-    if header.scan_at is not None:
-        return body.rfind(_EOI, header.scan_at) != -1
+    scan_at = header.scan_at
+    if scan_at is not None:
+        # Where it usually is, near the scan of a small picture in much padding, anywhere.
+        return body.endswith(_EOI) or body.rfind(_EOI, scan_at, scan_at + _NEAR) >= 0 or body.rfind(_EOI, scan_at) >= 0
     if not body.endswith(_EOI):
         return False
     # A header that cannot be walked to its end: the last end marker must be the picture's, not its thumbnail's.

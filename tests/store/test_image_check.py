@@ -384,6 +384,7 @@ _MARKS = [
     b"ab",
     segment(0xE1, b""),
 ]
+_MARKS += [segment(0xE2, b"\xff"), segment(0xDB, bytes(7)), segment(0xDB, bytes(8)), b"\xff\xe0\x00\x01"]
 _MARKS += [segment(0xFE, b"abc"), frame(3, 4), frame(0, 9), frame(5, 6)[:6], segment(0xDA, b"\1"), b"\xff\xda"]
 PIECES = st.lists(
     st.tuples(st.sampled_from(_MARKS) | st.binary(max_size=9), st.sampled_from([1] * 9 + [70, 2100])), max_size=12
