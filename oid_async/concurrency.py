@@ -113,11 +113,16 @@ async def set_within(event: asyncio.Event, seconds: float) -> None:
 
 
 class WaitQueue(deque["asyncio.Future[None]"]):
-    """Tasks that wait to be woken, in order of arrival. True while any wait."""
+    """Tasks of one event loop that wait to be woken, in order of arrival. True while any wait."""
+
+    # Looked up once: until Python 3.12 each time is a system call, and a task may wait for every image.
+    _loop: asyncio.AbstractEventLoop | None = None
 
     async def wait(self) -> None:
         """Wait to be woken. A task that is cancelled when it was woken already wakes the next one instead."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = self._loop.create_future()
         self.append(waiter)
         try:
             await waiter
