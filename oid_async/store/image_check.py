@@ -5,7 +5,6 @@ import re
 import struct
 from base64 import b64encode
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Self
 
 from oid_async.store.file_bytes import FileBytes
@@ -110,15 +109,16 @@ def read_header(body: ImageBytes) -> JpegHeader:
     only behind the frame, if anything but the end marker follows its header.
     """
     width = height = frame_at = None
-    at, end, steps = 2, len(body) - 4, iter(range(_MOST_STEPS))
+    at, end, steps = 2, len(body) - 4, _MOST_STEPS
     # A file is walked block by block; a body in memory is one block.
     block, low, high = (b"", 0, 0) if isinstance(body, FileBytes) else (body, 0, end)
-    for _ in steps:
+    while steps > 0:
         if at > high:
             if at > end or not isinstance(body, FileBytes):
                 break
             block, low = body.block_of(at, at + 4)
             high = low + len(block) - 4
+        steps -= 1
         marker, length = _TWO_NUMBERS(block, at - low)
         if length > _SHORT and marker in _TABLES:
             at += 2 + length
@@ -134,15 +134,13 @@ def read_header(body: ImageBytes) -> JpegHeader:
         elif marker == _SOS:
             has_data = body[at + 2 + length : at + 4 + length] != _EOI
             return JpegHeader(width, height, at if width is not None and has_data else None, frame_at)
-        elif marker != _END:
+        elif marker == _END:
+            break
+        else:
             # A run at once: thousands of them, one by one, would take longer than to receive a usual image.
             run = _RUN.match(block, at - low, at - low + 2 * _MOST_STEPS)[0]  # type: ignore[index]
             at += len(run) or 2 + length
-            others = run.count(b"\xff") - 1
-            if others > 0:
-                next(islice(steps, others, others), None)
-        else:
-            break
+            steps -= (run.count(b"\xff") or 1) - 1
     return JpegHeader(width, height, None, frame_at)
 
 
