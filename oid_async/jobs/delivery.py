@@ -9,17 +9,20 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from oid_async.concurrency import in_thread
-from oid_async.dataset.image_store import ImageFiles
 from oid_async.errors import storage_errors
-from oid_async.jobs.landed_rows import LandedRows
 from oid_async.openimages.ids import IdForm
 from oid_async.report import Outcome
 from oid_async.store.annotation_rows import SavedAnnotations
 from oid_async.store.folder import Folder
 from oid_async.store.image_check import read_header
 from oid_async.transfer.collector import Deliver
+
+if TYPE_CHECKING:
+    from oid_async.dataset.image_store import ImageFiles
+    from oid_async.jobs.landed_rows import LandedRows
 
 _SCRATCH = "landing"
 
@@ -52,6 +55,9 @@ async def completed(
     if delivery is None or not delivery.hands_out_bytes:
         yield None if delivery is None else delivery.deliver
         return
+    from oid_async.dataset.image_store import ImageFiles
+    from oid_async.jobs.landed_rows import LandedRows
+
     rows = None
     if delivery.annotations:
         # Of its own: the tables that are written in the end have copies of the same names.
@@ -68,7 +74,7 @@ async def completed(
 class _Completion:
     """Hands out each image with its bytes, and with its rows if there are any to be had."""
 
-    def __init__(self, deliver: Deliver, files: ImageFiles, rows: LandedRows | None) -> None:
+    def __init__(self, deliver: Deliver, files: "ImageFiles", rows: "LandedRows | None") -> None:
         self._deliver = deliver
         self._files = files
         self._rows = rows

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import polars as pl
 
 from oid_async.concurrency import in_thread
-from oid_async.dataset.audit import drop_replaced
 from oid_async.errors import storage_errors
 from oid_async.events import Finished, Planned, Sink, Stage
 from oid_async.forks import refuse_forked_child
@@ -180,6 +179,8 @@ class _Download:
         hierarchy = await kept_hierarchy(context, tables)
         await in_thread(self._write_results, decision, hierarchy)
         if context.options.retry_failed:
+            from oid_async.dataset.audit import drop_replaced
+
             # What was set aside before the plan and has landed again.
             await in_thread(drop_replaced, context.folder, (), ())
         await Attachments(context, tables.ids).fetch(tables)

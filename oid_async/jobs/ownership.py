@@ -9,7 +9,6 @@ import polars as pl
 
 from oid_async.cluster.layout import PLAN
 from oid_async.concurrency import in_thread
-from oid_async.dataset.audit import set_aside
 from oid_async.errors import InputError, StorageError, UsageError, storage_errors
 from oid_async.events import Note, Sink
 from oid_async.openimages.ids import KEY
@@ -131,7 +130,11 @@ def set_aside_unreadable(folder: Folder, index: JournalIndex, keys: pl.Series) -
         return 0
     lines = index.latest(suspects).filter(pl.col(KEY).is_in(suspects.implode()))
     names = [name for name in lines.get_column("FileName").drop_nulls() if _is_unreadable(folder.images / name)]
-    return set_aside(folder, names) if names else 0
+    if not names:
+        return 0
+    from oid_async.dataset.audit import set_aside
+
+    return set_aside(folder, names)
 
 
 def _is_unreadable(path: Path) -> bool:

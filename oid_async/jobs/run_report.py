@@ -18,7 +18,6 @@ from typing import Any
 from oid_async.concurrency import in_thread
 from oid_async.errors import OidError, StorageError, UsageError, storage_errors
 from oid_async.events import Note, Sink
-from oid_async.jobs.plot_library import PlotLibrary
 from oid_async.jobs.query_document import chosen_options
 from oid_async.openimages.kinds import KINDS
 from oid_async.options.paths import shown
@@ -47,6 +46,8 @@ async def reporting(options: Options, report: Report, sink: Sink) -> AsyncIterat
     if path is None:
         yield
         return
+    from oid_async.jobs.plot_library import PlotLibrary
+
     await in_thread(check_place, path, options)
     is_page = path.suffix.lower() == ".html"
     if is_page and not has_library():

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_plus
-from xml.etree import ElementTree
 
 import polars as pl
 
@@ -184,6 +183,8 @@ class Sizes:
 
 def read_page(body: bytes | bytearray, split: Split) -> Page:
     """Parse a page of the listing; other objects are ignored. Raises FetchError if it is no complete listing."""
+    from xml.etree import ElementTree
+
     try:
         root = ElementTree.fromstring(body)
     except ElementTree.ParseError as error:

@@ -4,7 +4,6 @@ The command line builds its parser from this table, docs/options.md is generated
 the field names as keywords; `options.keywords` repeats these for type checkers, and a test keeps the two together.
 """
 
-import difflib
 import math
 import os
 import re
@@ -663,6 +662,8 @@ class Options(ExportOptions):
             if name in OF_STREAMS:
                 raise UsageError(f"{name} is of oid_async.stream, which hands images out; leave it out here")
             if name not in RunOptions.__annotations__:
+                import difflib
+
                 near = difflib.get_close_matches(name, RunOptions.__annotations__, n=1)
                 raise TypeError(f"no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         given: dict[str, Any] = dict(query)

@@ -1,6 +1,5 @@
 """`Query`: what to select and which annotations to save, as a value of its own. Light to import."""
 
-import difflib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -149,6 +148,8 @@ def _check_names(given: Mapping[str, Any]) -> None:
             continue
         if name in QueryOptions.__annotations__:
             raise TypeError(f"Query() takes no {name!r}: it is no part of what is selected; give it beside query=")
+        import difflib
+
         near = difflib.get_close_matches(name, SELECTING, n=1)
         raise TypeError(f"no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
 
