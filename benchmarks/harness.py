@@ -38,13 +38,15 @@ class Cost:
     """What one command took, all its waited-for children included.
 
     `peak_mb` (MiB) is the peak RSS of the largest process or, if that is more, the most that all processes together
-    were seen to hold, shared pages counted once.
+    were seen to hold, shared pages counted once.  `anonymous_mb` is the most that they were seen to hold together
+    without pages of mapped files, 0 for what ends before the first look.
     """
 
     wall: float
     cpu: float
     peak_mb: float
     stdout: str
+    anonymous_mb: float = 0.0
 
 
 # --- tools ---------------------------------------------------------------------------------------------------
@@ -225,10 +227,11 @@ def measure(
         stop_group(process)
     if process.returncode:
         raise BenchError(f"{name} could not be started")
-    code, wall, user, system, peak_kib = report.read_text().split()
+    code, wall, user, system, peak_kib, anonymous_kib = report.read_text().split()
     if int(code) != status:
         raise BenchError(f"{name} ended with status {code}: {tail(stderr)}")
-    return Cost(float(wall), float(user) + float(system), int(peak_kib) / 1024, stdout.read_text(errors="replace"))
+    cpu, peak_mb, anonymous_mb = float(user) + float(system), int(peak_kib) / 1024, int(anonymous_kib) / 1024
+    return Cost(float(wall), cpu, peak_mb, stdout.read_text(errors="replace"), anonymous_mb)
 
 
 def tail(file: Path, characters: int = 2000) -> str:
