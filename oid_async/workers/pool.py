@@ -361,7 +361,8 @@ class _Worker:
         if results.outcomes or not self._results.empty() or not self._collector.is_quick:
             self._results.put_nowait(results)
             return
-        self._collector.record_copies_now(results.copies)
+        if results.copies.image_ids:
+            self._collector.record_copies_now(results.copies)
         self._finish(results)
 
     async def _record(self, results: Results) -> None:

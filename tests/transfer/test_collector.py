@@ -16,6 +16,7 @@ from oid_async.events import Event, Landed, Note
 from oid_async.http.etag import EtagTrust
 from oid_async.report import Outcome, Report
 from oid_async.store.image_writer import WriteResult
+from oid_async.store.journal_line import StoredCopies, line_of
 from oid_async.transfer import collector as collectors
 from oid_async.transfer.collector import BATCHES_AT_ONCE, Collector, Recipients
 
@@ -37,8 +38,10 @@ class Results:
         self.events: list[Event] = []
         self.finished: list[tuple[Any, WriteResult]] = []
         self.delivered: list[str] = []
+        self.lines: list[bytes] = []
         self.refused_as: Outcome | None = None
-        recipients = Recipients(self.report, self.events.append, self._deliver if delivers else None)
+        deliver = self._deliver if delivers else None
+        recipients = Recipients(self.report, self.events.append, deliver, self.lines.append)
         self.collector = Collector(self.place.writer, recipients, self._finish, capacity=capacity, own_loop=own_loop)
 
     async def _deliver(self, outcome: Outcome) -> None:
@@ -226,6 +229,28 @@ async def test_results_of_another_process_are_recorded(tmp_path: Path) -> None:
         await results.collector.deliver([Outcome("a", "downloaded", "/a.jpg")])
         assert results.journalled == results.landed == results.delivered == ["a"]
         assert (results.report.downloaded, results.report.bytes, results.finished) == (1, 5, [])
+
+
+async def test_copies_of_another_process_are_recorded_by_their_lines(tmp_path: Path) -> None:
+    """The lines are journalled as they came, the copies counted; the event has an Outcome of each, made when asked."""
+    copies = [
+        Outcome(name, "downloaded", str(tmp_path / f"{name}.jpg"), None, None, "cvdf", "http://x/a", 5, "bWQ1", 4, 3, 1)
+        for name in "ab"
+    ]
+    stored = StoredCopies("ab", 10, b"".join(map(line_of, copies)), tmp_path)
+    for own_loop in (True, False):
+        results = Results(tmp_path / str(own_loop), own_loop=own_loop)
+        await results.collector.record_copies(stored)
+        assert results.lines == [stored.lines]
+        report = results.report
+        assert (report.downloaded, report.pending, report.bytes, report.sources) == (2, 998, 10, {"cvdf": 2})
+        [event] = results.events
+        match event:
+            case Landed(outcomes, counted):
+                assert (outcomes, counted) == (tuple(copies), report)
+            case _:
+                pytest.fail("no Landed")
+        assert event.outcomes is event.outcomes
 
 
 async def test_a_note_of_the_writer_becomes_an_event(tmp_path: Path) -> None:
