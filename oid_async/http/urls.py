@@ -7,6 +7,7 @@ from yarl import URL
 from oid_async.http.address_guard import Endpoint, endpoint
 from oid_async.http.hosts import host_name
 from oid_async.http.retry import FetchError
+from oid_async.quick_values import value
 from oid_async.redaction import redacted_text_of_url
 
 # What yarl 1.25 raises for text that is no URL; the IndexError is of "http://[::f[a:3]2%@//", found by fuzzing.
@@ -27,7 +28,7 @@ class Origin:
     header: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Route:
     """Where one request goes: its origin, and its path, escaped and with its query.
 

@@ -7,6 +7,7 @@ from base64 import b64encode
 from dataclasses import dataclass, field
 from typing import Self
 
+from oid_async.quick_values import value
 from oid_async.store.file_bytes import FileBytes
 
 ImageBytes = bytes | bytearray | FileBytes
@@ -62,7 +63,7 @@ class JpegHeader:
         return self.scan_at is not None and has_size(self.width, self.height)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Expected:
     """The published size in bytes and MD5 in base64 of the original; None where the image table has none.
 

@@ -7,7 +7,7 @@ from oid_async.http.retry import Attempts
 from oid_async.http.urls import Route
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.openimages.vocabulary import SPLITS, Source
-from oid_async.quick_values import maker_of
+from oid_async.quick_values import value
 from oid_async.report import Outcome, parse_detail, write_detail
 from oid_async.store.image_check import Expected
 
@@ -15,7 +15,7 @@ _RETURNED = "+"
 NOTHING = Expected()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Target:
     """One image to fetch: a row of the plan, and its `place` there. `known` holds the failures of earlier runs.
 
@@ -50,9 +50,6 @@ class Target:
         if source == "original" or self.is_again:
             return self.original
         return NOTHING if source != "cvdf" or self.copy_bytes is None else Expected(self.copy_bytes, None)
-
-
-target_of = maker_of(Target)
 
 
 @dataclass(frozen=True, slots=True)

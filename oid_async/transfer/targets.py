@@ -10,7 +10,7 @@ from oid_async.concurrency import in_thread
 from oid_async.openimages.ids import KEY
 from oid_async.report import Outcome
 from oid_async.store.image_check import Expected
-from oid_async.transfer.image_transfer import NOTHING, Target, target_of
+from oid_async.transfer.image_transfer import NOTHING, Target
 
 _ORIGINAL = ("OriginalURL", "OriginalSize", "OriginalMD5")
 _COLUMNS = ("ImageID", "FileName", "Subset", *_ORIGINAL, "Thumbnail300KURL", "CopyBytes")
@@ -132,7 +132,7 @@ def target_at(place: int, fields: Sequence[Any]) -> Target:
         return again_target(place, known, [image_id, name, subset, url, *again])
     original = NOTHING if size is None and md5 is None else Expected.published(size, md5)
     sources = tuple(again[0].split(",")) if again else None
-    return target_of(place, image_id, name, subset, url, original, thumbnail, known, copy_bytes, sources, False)
+    return Target(place, image_id, name, subset, url, original, thumbnail, known, copy_bytes, sources)
 
 
 def again_target(place: int, known: str | None, fields: Sequence[Any]) -> Target:

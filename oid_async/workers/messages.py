@@ -33,7 +33,7 @@ from oid_async.openimages.vocabulary import Source
 from oid_async.report import Outcome
 from oid_async.store.image_check import Expected
 from oid_async.store.journal_line import StoredCopies
-from oid_async.transfer.image_transfer import NOTHING, Target, target_of
+from oid_async.transfer.image_transfer import NOTHING, Target
 
 # Longer than any message: images come a few dozen at a time, and a URL is limited to far less.
 LINE_BYTES = 16 << 20
@@ -107,7 +107,7 @@ def unpack_target(fields: Fields) -> Target:
     image_id, file_name, subset, url, size, md5, saved_bytes, thumbnail, known, copy_bytes, sources = fields
     original = NOTHING if size is None and md5 is None and saved_bytes is None else Expected(size, md5, saved_bytes)
     sources = tuple(sources) if sources is not None else None
-    return target_of(0, image_id, file_name, subset, url, original, thumbnail, known, copy_bytes, sources, False)
+    return Target(0, image_id, file_name, subset, url, original, thumbnail, known, copy_bytes, sources)
 
 
 class UnsentResults:
