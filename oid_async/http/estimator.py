@@ -42,8 +42,11 @@ class ConcurrencyEstimator:
         self.floor = min(self.floor, self.most)
         self.limit = self.floor
 
-    def delivered(self, size: int, seconds: float, now: float) -> None:
-        """Note an image of so many bytes that was received, and how long it took since its request."""
+    def delivered(self, size: int, seconds: float, now: float) -> bool:
+        """Note an image of so many bytes that was received, and how long it took since its request.
+
+        Return whether `limit` may be another one now.
+        """
         if self._began is None:
             self._began = now - seconds
         self._images += 1
@@ -51,14 +54,16 @@ class ConcurrencyEstimator:
         self._few += 1
         self._few_s += seconds
         if self._few < _FEW:
-            return
+            return False
         mean_s = self._few_s / self._few
         self._few, self._few_s = 0, 0.0
         self._shortest_s = min(self._shortest_s, mean_s)
         passed_s = now - self._began
-        if passed_s >= max(_LEAST_S, mean_s):
-            self._rates.append(self._images / passed_s)
-            wanted = _GAIN * max(self._rates) * self._shortest_s
-            by_bytes = BYTES_UNDER_WAY * self._images / max(1, self._bytes)
-            self.limit = max(self.floor, min(wanted, by_bytes, self.most))
-            self._began, self._images, self._bytes = now, 0, 0
+        if passed_s < max(_LEAST_S, mean_s):
+            return False
+        self._rates.append(self._images / passed_s)
+        wanted = _GAIN * max(self._rates) * self._shortest_s
+        by_bytes = BYTES_UNDER_WAY * self._images / max(1, self._bytes)
+        self.limit = max(self.floor, min(wanted, by_bytes, self.most))
+        self._began, self._images, self._bytes = now, 0, 0
+        return True

@@ -188,14 +188,16 @@ class Host:
             self._asks -= 1
         self._note_alive()
         # One more for each response doubles the window with each round trip; above the threshold it grows by one.
-        self.window = min(self.most, self.window + (1.0 if self.window < self._threshold else 1.0 / self.window))
+        window = self.window
+        if window != self.most:
+            self.window = min(self.most, window + (1.0 if window < self._threshold else 1.0 / window))
 
     def delivered(self, size: int, began: float, now: float) -> None:
         """Note a body of so many bytes that has been received."""
-        self._took(now - began)
-        if self.estimator is not None:
-            self.estimator.delivered(size, now - began, now)
-            self.most = self.estimator.limit
+        seconds, estimator = now - began, self.estimator
+        self._took(seconds)
+        if estimator is not None and estimator.delivered(size, seconds, now):
+            self.most = estimator.limit
             self.window = min(self.window, self.most)
 
     def served(self, began: float) -> None:
@@ -332,7 +334,8 @@ class Host:
         """Note that the host responds: counts of failures in a row start again."""
         self.has_answered, self.is_said = True, False
         self._unreached = self._silent = self._downs = 0
-        self._unreached_endpoints.clear()
+        if self._unreached_endpoints:
+            self._unreached_endpoints.clear()
 
     def _note_unanswered(self, now: float) -> None:
         if self.unanswered_since is None:

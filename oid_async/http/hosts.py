@@ -116,10 +116,11 @@ class Hosts:
 
     def named(self, name: str) -> Host:
         """Return the host of this name, as `host_name` returns it."""
-        if name not in self._known:
+        host = self._known.get(name)
+        if host is None:
             self._forget_idle()
-            self._known[name] = self._make(name)
-        return self._known[name]
+            host = self._known[name] = self._make(name)
+        return host
 
     def hanging(self) -> dict[str, int]:
         """Return how many transfers hang, by the name of their host."""

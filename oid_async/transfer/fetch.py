@@ -6,15 +6,16 @@ holds the `ImageTransfer` between attempts.
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from oid_async.http.estimator import BYTES_UNDER_WAY
 from oid_async.http.etag import EtagTrust
 from oid_async.http.host import ClosedHostError, Host
 from oid_async.http.retry import Attempts, FetchError, is_final
-from oid_async.http.urls import Route, parse_url
+from oid_async.http.urls import Origin, Route, parse_url
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
-from oid_async.openimages.vocabulary import Source
+from oid_async.openimages.vocabulary import SPLITS, Source
 from oid_async.report import OPTED_OUT, Outcome, kind_of, parse_detail, write_detail
 from oid_async.store.failure_memory import write_asked
 from oid_async.store.image_writer import ReceivedImage
@@ -35,6 +36,18 @@ if TYPE_CHECKING:
 
 _HELD_EACH = 320 << 10
 _NO_DESCRIPTOR_WAIT_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class _Bucket:
+    """The bucket of the images, or a mirror's copy: `path` and `url` go before the key of an image.
+
+    `url` is what is written down.
+    """
+
+    origin: Origin
+    path: str
+    url: str
 
 
 class Fetcher:
@@ -61,12 +74,20 @@ class Fetcher:
         self._part = part
         self._jitter = jitter
         self._memory = BodyMemory()
-        self._bucket: Route | None = None
+        self._bucket: _Bucket | None = None
+        self._limits = client.limits
+        self._window = 0.0  # for which `_memory.most` is right
         self.clock = client.hosts.clock
 
     def start(self, target: Target) -> ImageTransfer | Failed:
         """Return the transfer of an image of the plan; Failed if no source can be requested."""
-        return self._choose_source(target, parse_detail(target.known), 0, None)
+        bucket, sources = self._bucket, target.sources or self._sources
+        if bucket is None or sources[0] != "cvdf" or target.known is not None or not _has_plain_key(target):
+            return self._choose_source(target, parse_detail(target.known), 0, None)
+        # So it is for a million images of one bucket: its URL is parsed once, and what each needs is joined to it.
+        key, host = f"{target.subset}/{target.image_id}.jpg", self.client.hosts.named(bucket.origin.host)
+        route, url = Route(bucket.origin, bucket.path + key), bucket.url + key
+        return ImageTransfer(target, {}, 0, Attempts(self._limits), "cvdf", route, url, host)
 
     def restore(self, target: Target, state: str) -> ImageTransfer | Failed:
         """Return the transfer that had this `saved_state`."""
@@ -199,10 +220,10 @@ class Fetcher:
 
     def _route(self, target: Target, source: Source) -> Route:
         """Return where a source has this image. Raises FetchError."""
-        if source == "cvdf" and target.image_id.isalnum() and target.image_id.isascii():
-            # For a million images of one bucket its URL is parsed once.
+        if source == "cvdf" and _has_plain_key(target):
             if self._bucket is None:
-                self._bucket = Route.of(parse_url(object_url(IMAGE_BUCKET, "", self._mirror)))
+                route = Route.of(parse_url(object_url(IMAGE_BUCKET, "", self._mirror)))
+                self._bucket = _Bucket(route.origin, route.path, object_url(IMAGE_BUCKET, "", self._recorded_mirror))
             return Route(self._bucket.origin, f"{self._bucket.path}{target.subset}/{target.image_id}.jpg")
         return Route.of(parse_url(target.url(source, self._mirror) or ""))
 
@@ -222,13 +243,14 @@ class Fetcher:
 
     def accepts_plain(self, transfer: ImageTransfer, connection: "Connection") -> bool:
         """Return whether a response is plain as nearly all are: status 200, all of a body that fits into memory."""
-        length, wanted, memory = connection.length, transfer.target.expected(transfer.source).size, self._memory
+        length, limits, memory = connection.length, self._limits, self._memory
         if connection.status != 200 or connection.encoding or not length:
             return False
-        limits = self.client.limits
         if connection.opt_out_lines and opted_out(connection, limits) is not None:
             return False
-        if length > min(limits.max_image_bytes, limits.memory_bytes) or wanted not in (None, length):
+        if length > limits.max_image_bytes or length > limits.memory_bytes:
+            return False
+        if transfer.target.expected(transfer.source).size not in (None, length):
             return False
         if memory.held + length > memory.most and length > LEAST_SPOOLED:
             return False
@@ -248,7 +270,9 @@ class Fetcher:
 
     def _count_body(self, host: Host, size: int, began: float, now: float) -> None:
         host.delivered(size, began, now)
-        self._memory.most = max(LEAST_HELD_BYTES, min(BYTES_UNDER_WAY, int(host.window) * _HELD_EACH))
+        if host.window != self._window:
+            self._window = host.window
+            self._memory.most = max(LEAST_HELD_BYTES, min(BYTES_UNDER_WAY, int(host.window) * _HELD_EACH))
 
     async def _receive(self, transfer: ImageTransfer, response: "Response | None" = None) -> ReceivedImage:
         """Make one request, if there is no response yet; return the body, in memory or spooled to a temporary file."""
@@ -311,3 +335,8 @@ class Fetcher:
             target.subset,
             self.client.spare_bodies,
         )
+
+
+def _has_plain_key(target: Target) -> bool:
+    """Return whether the bucket has the image under a name that needs no escapes."""
+    return target.subset in SPLITS and target.image_id.isalnum() and target.image_id.isascii()

@@ -95,7 +95,8 @@ class KeepAliveChain:
         self.transfer, self.route, self.began, self.has_advanced = transfer, transfer.route, began, True
         self._store(done, image)
         transfer.attempts.made += 1
-        transfer.host.requests += 1
-        transfer.host.measures.requests += 1
+        host = transfer.host
+        host.requests += 1
+        host.measures.requests += 1
         client.requests += 1
         return client.encode_request(transfer.route)

@@ -109,7 +109,7 @@ class HostScheduler(Generic[Item]):
         delegate: Callable[[Item], bool] | None = None,
     ) -> None:
         self._load = load
-        self._delegate = delegate or (lambda _: False)
+        self._delegate = delegate
         self._capacity = capacity
         self._max_objects = max(_MIN_OBJECTS, 2 * capacity)
         self._clock = clock
@@ -134,9 +134,10 @@ class HostScheduler(Generic[Item]):
     async def put(self, item: Item) -> None:
         """Add an item from the plan. Waits while the queues hold enough."""
         self._unfinished += 1
-        while not self._delegate(item):
-            queue = self._queue(item.host)
-            if item.host.is_closed(self._clock()) and item.saved_state is not None:
+        host = item.host
+        while self._delegate is None or not self._delegate(item):
+            queue = self._queue(host)
+            if host.is_closed(self._clock()) and item.saved_state is not None:
                 if queue.has_places or len(queue.ready) >= self._capacity or self._objects >= self._max_objects:
                     self._keep_place(queue, item)
                     self._puts += 1
@@ -159,7 +160,7 @@ class HostScheduler(Generic[Item]):
         self._objects += 1
         queue.ready.append(item)
         # To wake a task for a busy host would be in vain, and that for nearly every image of a plan.
-        if not item.host.is_busy:
+        if not host.is_busy:
             self._add_candidate(queue)
 
     def add_external(self) -> None:
@@ -267,7 +268,8 @@ class HostScheduler(Generic[Item]):
         """Count an item as finished whose host was released."""
         self._objects -= 1
         self._unfinished -= 1
-        self._wake_all_if_done()
+        if not self._unfinished:
+            self._wake_all_if_done()
 
     def left(self, *, rests: bool = False) -> tuple[list[Left], int] | None:
         """Return what is left once the whole plan was put, by host, and how many images are neither there nor done.
@@ -361,7 +363,7 @@ class HostScheduler(Generic[Item]):
         finally:
             queue.is_loading = False
         for item in items:
-            if self._delegate(item):
+            if self._delegate is not None and self._delegate(item):
                 continue
             self._objects += 1
             own_queue = self._queue(item.host)

@@ -14,6 +14,7 @@ from oid_async.transfer.image_transfer import NOTHING, Target
 
 _ORIGINAL = ("OriginalURL", "OriginalSize", "OriginalMD5")
 _COLUMNS = ("ImageID", "FileName", "Subset", *_ORIGINAL, "Thumbnail300KURL", "CopyBytes")
+_OF_ANY = 1 + len(_COLUMNS)  # with Known
 # Which sources an image is asked of, a comma between them: a plan without this column asks those of the run.
 SOURCES = "Sources"
 # Of a set that is fetched again in addition: its URL at a source that is not the bucket, and the size and MD5 of the
@@ -50,11 +51,12 @@ class Targets:
         """Yield what is to be fetched, in order of ImageID."""
         for number, path in enumerate(self._files):
             rows = await in_thread(self._read_file, path)
-            for action, reason, row, *fields in rows.iter_rows():
+            for row in rows.iter_rows():
+                action, reason, at = row[:3]
                 if action == "fetch":
-                    yield target_at(_place(number, row), fields)
+                    yield target_at(number << _ROW_BITS | at, row[3:])
                 elif self._deliver is not None and action != PENDING:
-                    known, image_id, name, subset = fields[:4]
+                    known, image_id, name, subset = row[3:7]
                     file = str(self._images / name) if action == "present" else None
                     await self._deliver(Outcome(image_id, action, file, reason, known, subset=subset))
 
@@ -80,7 +82,7 @@ class Targets:
                 pl.col(_ROW).is_in(rows)
             )
             for row, *fields in plan.select(_ROW, "Known", *_COLUMNS, *_again(plan)).collect().iter_rows():
-                target = target_at(_place(number, row), fields)
+                target = target_at(number << _ROW_BITS | row, fields)
                 found[target.place] = target
         return [found[place] for place in places]
 
@@ -121,17 +123,15 @@ def read_places(files: Sequence[Path]) -> pl.DataFrame:
     return pl.concat(pl.collect_all(scans))
 
 
-def _place(number: int, row: int) -> int:
-    return number << _ROW_BITS | row
-
-
 def target_at(place: int, fields: Sequence[Any]) -> Target:
     """Return the target at a place; `fields` are Known, `_COLUMNS` and what the plan has of AGAIN."""
-    known, image_id, name, subset, url, size, md5, thumbnail, copy_bytes, *again = fields
-    if len(again) > 1:
-        return again_target(place, known, [image_id, name, subset, url, *again])
+    known, image_id, name, subset, url, size, md5, thumbnail, copy_bytes = fields[:_OF_ANY]
+    again, sources = fields[_OF_ANY:], None
+    if again:
+        if len(again) > 1:
+            return again_target(place, known, [image_id, name, subset, url, *again])
+        sources = tuple(again[0].split(","))
     original = NOTHING if size is None and md5 is None else Expected.published(size, md5)
-    sources = tuple(again[0].split(",")) if again else None
     return Target(place, image_id, name, subset, url, original, thumbnail, known, copy_bytes, sources)
 
 
