@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -16,6 +17,44 @@ from corpus import IMAGE_FOLDER, Corpus
 from harness import BenchError, Cost
 
 OURS = "oid-async"
+
+# As little as a loop in Python can do for an image: no checks, no journal, no retries, one connection that blocks.
+BARE_LOOP = """\
+import hashlib
+import os
+import socket
+import sys
+from urllib.parse import urlsplit
+
+urls, out, hashes = sys.argv[1:]
+with open(urls, encoding="utf-8") as lines:
+    addresses = [urlsplit(line.strip()) for line in lines]
+host = addresses[0].netloc
+name, port = host.split(":")
+connection = socket.create_connection((name, int(port)))
+buffer = memoryview(bytearray(1 << 20))
+for address in addresses:
+    connection.sendall(f"GET {address.path} HTTP/1.1\\r\\nHost: {host}\\r\\n\\r\\n".encode())
+    have = connection.recv_into(buffer)
+    head, _, body = bytes(buffer[:2048]).partition(b"\\r\\n\\r\\n")
+    if not head.startswith(b"HTTP/1.1 200 "):
+        sys.exit(f"{address.path}: {head!r}")
+    length = head.lower().partition(b"content-length:")[2].split(b"\\r", 1)[0]
+    start = len(head) + 4
+    end = start + int(length)
+    while have < end:
+        got = connection.recv_into(buffer[have:])
+        if not got:
+            sys.exit(f"{address.path}: ended early")
+        have += got
+    if hashes == "hash":
+        hashlib.md5(buffer[start:end], usedforsecurity=False).hexdigest()
+    file = os.path.join(out, os.path.basename(address.path))
+    part = os.open(file + ".part", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    os.write(part, buffer[start:end])
+    os.close(part)
+    os.rename(file + ".part", file)
+"""
 
 # parfive's default is up to five connections for one file, which small files only lose by.
 PARFIVE = """\
@@ -149,6 +188,9 @@ def img2dataset() -> Contestant:
     processes = 2
 
     def command(job: Job) -> list[str]:
+        # Shards are what the processes share out: at most 1,000 images each, and as many for the one as for the other.
+        images = len(job.corpus.sizes)
+        shards = processes * -(-images // (processes * 1000))
         options = {
             "--url_list": job.url_list(),
             "--output_folder": str(job.out),
@@ -157,8 +199,7 @@ def img2dataset() -> Contestant:
             "--compute_hash": "md5",
             "--processes_count": str(processes),
             "--thread_count": str(max(1, job.connections // processes)),
-            # Shards are what the processes share out; with the default of 10,000 one would stand idle.
-            "--number_sample_per_shard": str(min(1000, -(-len(job.corpus.sizes) // processes))),
+            "--number_sample_per_shard": str(-(-images // shards)),
         }
         return [str(python.with_name("img2dataset")), *(word for option in options.items() for word in option)]
 
@@ -170,7 +211,25 @@ def img2dataset() -> Contestant:
     return Contestant("img2dataset", version, command, images, lambda _job: {"NO_ALBUMENTATIONS_UPDATE": "1"})
 
 
-PEERS = {"curl": curl, "aria2c": aria2c, "parfive": parfive, "img2dataset": img2dataset}
+def bare_loop(name: str, hashes: str) -> Contestant:
+    """The least that a download costs in Python, for http alone: what ours is measured by."""
+
+    def command(job: Job) -> list[str]:
+        script = job.folder / "fetch.py"
+        script.write_text(BARE_LOOP, encoding="utf-8")
+        return [sys.executable, str(script), job.url_list(), str(job.out), hashes]
+
+    return Contestant(name, f"Python {platform.python_version()}", command)
+
+
+PEERS: dict[str, Callable[[], Contestant]] = {
+    "curl": curl,
+    "aria2c": aria2c,
+    "parfive": parfive,
+    "img2dataset": img2dataset,
+    "bare-loop": lambda: bare_loop("bare-loop", "hash"),
+    "bare-loop --no-hash": lambda: bare_loop("bare-loop --no-hash", "none"),
+}
 
 
 def find_peers(names: list[str]) -> dict[str, Contestant]:

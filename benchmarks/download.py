@@ -209,7 +209,7 @@ def heading(finding: Finding) -> str:
         names_of.setdefault(sizes, []).append(name)
     words = {sizes: " and ".join(f"{images:,}" for images in sizes) for sizes in names_of}
     usual, *others = sorted(names_of, key=lambda sizes: -len(names_of[sizes]))
-    fewer = "".join(f"; {words[sizes]} for {', '.join(names_of[sizes])}" for sizes in others)
+    fewer = "".join(f"; {words[sizes]} for {' and '.join(names_of[sizes])}" for sizes in others)
     return f"#### {finding.profile.name}: {words[usual]} images of {finding.profile.title}{fewer}"
 
 

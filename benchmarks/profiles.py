@@ -22,13 +22,16 @@ DELAYS_MS = (50, 200)
 LATENCY_FEW = 1_500
 SMALL_JOB = 100
 CATEGORY = "Person"
+# Not rivals but the goal: what an image costs a loop in Python that does nothing but fetch, hash or not, and store it.
+BARE_LOOPS = ("bare-loop", "bare-loop --no-hash")
 # They take minutes for what the others fetch in seconds, so they get a quarter of the images.
 SLOW_PEERS, SLOWER = ("parfive", "img2dataset"), 4
 # What is no image might be a broken proxy's doing: the program asks once more before it gives up an image.
 ANSWERS_REFUSED = 2
 
 # The profiles, and the peers of each; where there are none, our program is compared with itself.
-OVER_HTTP, OVER_HTTPS = ("curl", "aria2c", *SLOW_PEERS), ("curl", "aria2c")
+OVER_HTTPS = ("curl", "aria2c")
+OVER_HTTP = (*OVER_HTTPS, *SLOW_PEERS, *BARE_LOOPS)
 PROCESS_PROFILES = ("processes-300k", "processes-24k", "small-jobs")
 PEERS_IN: dict[str, tuple[str, ...]] = {
     "300k": OVER_HTTP,
@@ -118,9 +121,10 @@ class Profile:
 
 
 def against_peers(name: str, title: str, kind: Kind, contestants: list[Contestant], *, https: bool = False) -> Profile:
-    """Each of ours against each peer."""
+    """Each of ours against each peer; the bare loops are there for their CPU time."""
     own = [one.name for one in contestants if one.is_ours and one.name != TABLES]
-    pairs = [(our_name, (one.name,)) for our_name in own for one in contestants if not one.is_ours]
+    rivals = [one.name for one in contestants if not one.is_ours and one.name not in BARE_LOOPS]
+    pairs = [(our_name, (rival,)) for our_name in own for rival in rivals]
     pairs += [(other, (OURS,)) for other in (NO_HASH, TABLES) if other in [one.name for one in contestants]]
     return Profile(name, title, kind, contestants, pairs, kind.few, https=https)
 
