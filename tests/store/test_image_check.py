@@ -3,8 +3,10 @@
 import csv
 import hashlib
 import json
+import os
 from importlib.resources import files
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -317,6 +319,22 @@ def test_other_etags_say_nothing(etag: str | None) -> None:
         assert trust.is_md5 is known
 
 
+@pytest.mark.parametrize(
+    "unit",
+    [segment(0xE1, b""), segment(0xE1, bytes(40)), segment(0xE1, b"") + b"junk", b"\xff", b"\xff\xd0", b"\xff\xd8\xff"],
+    ids=["empty", "long", "with bytes between", "fill bytes", "standalone", "starts"],
+)
+def test_a_hostile_file_is_read_a_few_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: bytes) -> None:
+    """A header of thousands of segments, and a body of start markers, cost a file a few reads and not one for each."""
+    path = tmp_path / "body"
+    path.write_bytes(SOI + unit * 5000 + EOI)
+    pread = Mock(side_effect=os.pread)
+    monkeypatch.setattr(os, "pread", pread)
+    with FileBytes(path) as file:
+        assert refuse(file, read_header(file), None, Expected()) in ("not_image", "truncated")
+    assert pread.call_count <= 8
+
+
 def test_real_images_are_read() -> None:
     """Real photos of the dataset: size and MD5 as listed, complete when whole, incomplete when cut."""
     if not (REAL / "images").is_dir():
@@ -391,7 +409,7 @@ PIECES = st.lists(
 )
 
 
-@settings(derandomize=True, deadline=None, max_examples=120)
+@settings(derandomize=True, deadline=None, max_examples=60)
 @given(PIECES.map(lambda pieces: SOI + b"".join(mark * times for mark, times in pieces)), st.sampled_from([b"", EOI]))
 def test_quick_ways_judge_as_the_plain_ones(tmp_path_factory: pytest.TempPathFactory, start: bytes, end: bytes) -> None:
     """Runs at once and counts from the end say what single steps and counts say, of a file in small blocks, too."""
