@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -70,6 +70,7 @@ class GatheredTables:
     given: bool
     identities: tuple[dict[str, Any], ...]
     bad_rows: pl.DataFrame
+    _read: list[pl.DataFrame] = field(default_factory=list, compare=False, repr=False)
 
     def has_twins(self) -> bool:
         """Return whether an id occurs in two splits: they are two images. Tables of one split are not read for it."""
@@ -77,7 +78,15 @@ class GatheredTables:
             return self.query.image_ids is not None and names_twice(self.query.image_ids.rows.select(KEY, "split"))
         if not self.has_subset or len(self.splits) == 1 or (len(self.images) == 1 and self.images[0].split):
             return False
-        return names_twice(read_image_keys(self.images, self.ids, self.splits))
+        images = self.image_keys()
+        self._read.append(images)
+        return names_twice(images.select(KEY, "split"))
+
+    def image_keys(self) -> pl.DataFrame:
+        """Return what `read_image_keys` does of the images; a table of gigabytes was read by `has_twins` already."""
+        if self._read:
+            return self._read.pop()
+        return read_image_keys(self.images, self.ids, self.splits, self.query.image_condition)
 
     def by_split(self) -> "GatheredTables":
         """Return the tables for keys that name the split."""
@@ -86,7 +95,7 @@ class GatheredTables:
             image_ids=self.query.image_ids.by_split() if self.query.image_ids is not None else None,
             exclude_ids=self.query.exclude_ids.by_split() if self.query.exclude_ids is not None else None,
         )
-        return replace(self, query=query, ids=replace(self.ids, by_split=True))
+        return replace(self, query=query, ids=replace(self.ids, by_split=True), _read=[])
 
     def saved_labels(self, source: RowSource, *, all_boxes: bool) -> tuple[str, ...] | None:
         """Return the labels whose rows of a kind are saved, None for every class."""

@@ -55,7 +55,7 @@ def select_images(tables: GatheredTables, all_boxes: bool, top_up: TopUpState = 
     if tables.selecting is not None and query.counts_every_label:
         query = replace(query, every_label=tuple(all_labels(tables.selecting)))
     annotations: dict[str, int] = {}
-    images = read_image_keys(tables.images, ids, tables.splits, query.image_condition)
+    images = tables.image_keys()
     pairs = no_label_counts(ids) if tables.selecting is None else read_label_counts(tables.selecting, ids, query)
     among = restricted_images(query.restriction, ids) if query.restriction is not None else None
     evidence = _read_evidence(tables, images, pairs)
