@@ -1,8 +1,10 @@
 """`--ndata`, `--balanced` and `--limit-per-class` on small tables: how many images of what, and what is said of it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from support.published import Box, Dataset, Image, write_table
 from support.random_queries import MirrorTables, written
@@ -10,10 +12,13 @@ from support.random_queries import MirrorTables, written
 import oid_async
 from oid_async.errors import InputError, UsageError
 from oid_async.events import ignore
+from oid_async.jobs.gathering import gather
 from oid_async.jobs.gathering.gather import gather_tables
 from oid_async.jobs.planning.selection import remarks, select_images
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.options.query import Options
+from oid_async.select.query import read_image_keys
+from oid_async.tables.reading import TableFile
 
 CLASSES = [("/m/0", "Ball"), ("/m/1", "Cat"), ("/m/2", "Dog"), ("/m/3", "Axe")]
 # Images 1 to 12, four of each split in turn. Ball is frequent, Axe rare.
@@ -88,6 +93,28 @@ async def test_splits_are_not_counted_without_subset(tmp_path: Path) -> None:
     table = write_table(tmp_path / "images.csv", ["ImageID", "OriginalURL"], rows)
     with pytest.raises(InputError, match=r"images\.csv: column 'Subset' is missing, by which --ndata train=1"):
         await selected(tmp_path, image_url=table, limit="train=1", splits=None)
+
+
+async def test_a_given_image_table_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether an id is in two splits and which images there are come of one reading; then nothing of it is kept."""
+    read: list[str] = []
+
+    def counted(tables: Sequence[TableFile], *args: Any) -> pl.DataFrame:
+        read.extend(table.name for table in tables)
+        return read_image_keys(tables, *args)
+
+    monkeypatch.setattr(gather, "read_image_keys", counted)
+    rows = [
+        {"ImageID": f"{number:016x}", "Subset": split, "OriginalURL": "http://a.example/a.jpg"}
+        for number, split in ((1, "train"), (2, "test"))
+    ]
+    table = write_table(tmp_path / "images.csv", ["ImageID", "Subset", "OriginalURL"], rows)
+    options = Options.of(savepath=tmp_path / "d", image_url=table, kinds=["none"])
+    tables = await gather_tables(options, MirrorTables(DATASET.publish(tmp_path / "m"), None), ignore, tmp_path)
+    assert select_images(tables, options.all_boxes).selection.keys.to_list() == [1, 2]
+    assert len(read) == 1
+    assert tables.image_keys().height == 2
+    assert len(read) == 2
 
 
 @pytest.mark.parametrize(
