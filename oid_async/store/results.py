@@ -43,6 +43,7 @@ Schema = dict[str, pl.DataType | type[pl.DataType]]
 ROLE_SCHEMA: Schema = {"Role": pl.String, "VerifiedAbsent": pl.List(pl.String)}
 SELECTED, NEGATIVE = "selected", "negative"
 _ROW_GROUP = 4096
+_WRITTEN_ROWS = 1 << 14
 _MANIFEST = "manifest.parquet"
 LABEL_DATA = "bbox/label_data.csv"
 # The key under which the manifest holds the digest of its query, in the metadata of the Parquet file.
@@ -215,10 +216,13 @@ class Results:
                 written: Future[None] | None = None
                 for part in parts:
                     with reading(rows.read_from, into=self.folder.path):
-                        joined = _join(rows, part, annotations)
-                    if written is not None:
-                        written.result()
-                    written = writer.submit(annotations.write_rows, joined, file)
+                        found, saved_images = _found(rows, part, annotations)
+                    # Complete rows take twice the memory.
+                    for some in found.iter_slices(_WRITTEN_ROWS):
+                        complete = annotations.completed(some.lazy(), saved_images.lazy()).collect()
+                        if written is not None:
+                            written.result()
+                        written = writer.submit(annotations.write_rows, complete, file)
                 if written is not None:
                     written.result()
 
@@ -311,12 +315,12 @@ def _saved_keys(parts: Sequence[Path]) -> pl.Series:
     return pl.scan_parquet(list(parts), glob=False).filter(Status="ok").select(KEY).collect().to_series()
 
 
-def _join(rows: AnnotationRows, part: Path, annotations: AnnotationTable) -> pl.DataFrame:
-    """Return the complete rows of the saved images of one span, sorted."""
+def _found(rows: AnnotationRows, part: Path, annotations: AnnotationTable) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the rows, sorted, of the saved images of one span, and these images."""
     images = pl.read_parquet(part, columns=[KEY, "Status", *IMAGE_FIELDS], glob=False)
     saved = images.filter(Status="ok").drop("Status")
     found = rows.of(images.get_column(KEY), saved.get_column(KEY), annotations.renamed)
-    return annotations.completed(found, saved.lazy()).collect(engine="streaming")
+    return found.collect(engine="streaming"), saved
 
 
 def write_failures(path: Path, rows: Sequence[tuple[str, str, str, str]], *, column: str, scratch: Path) -> None:
