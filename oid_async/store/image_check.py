@@ -121,7 +121,7 @@ def read_header(body: ImageBytes) -> JpegHeader:
             high = low + len(block) - 4
         steps -= 1
         marker, length = _TWO_NUMBERS(block, at - low)
-        if length > _SHORT and marker in _TABLES:
+        if marker in _TABLES and (length > _SHORT or block[at - low + 2 + length : at - low + 3 + length] != b"\xff"):
             at += 2 + length
         elif marker < 0xFF00:
             at = body.find(b"\xff", at)
