@@ -43,6 +43,7 @@ Schema = dict[str, pl.DataType | type[pl.DataType]]
 ROLE_SCHEMA: Schema = {"Role": pl.String, "VerifiedAbsent": pl.List(pl.String)}
 SELECTED, NEGATIVE = "selected", "negative"
 _ROW_GROUP = 4096
+_SPAN_IMAGES = 1 << 13
 _WRITTEN_ROWS = 1 << 14
 _MANIFEST = "manifest.parquet"
 LABEL_DATA = "bbox/label_data.csv"
@@ -214,11 +215,13 @@ class Results:
             # The next span is read and sorted while one is written: of two processors neither waits.
             with ThreadPoolExecutor(1) as writer:
                 written: Future[None] | None = None
-                for part in parts:
+                for span in _spans(parts):
                     with reading(rows.read_from, into=self.folder.path):
-                        found, saved_images = _found(rows, part, annotations)
+                        saved_images = span.filter(Status="ok").drop("Status")
+                        found = rows.of(span.get_column(KEY), saved_images.get_column(KEY), annotations.renamed)
+                        ordered = found.collect(engine="streaming")
                     # Complete rows take twice the memory.
-                    for some in found.iter_slices(_WRITTEN_ROWS):
+                    for some in ordered.iter_slices(_WRITTEN_ROWS):
                         complete = annotations.completed(some.lazy(), saved_images.lazy()).collect()
                         if written is not None:
                             written.result()
@@ -315,12 +318,11 @@ def _saved_keys(parts: Sequence[Path]) -> pl.Series:
     return pl.scan_parquet(list(parts), glob=False).filter(Status="ok").select(KEY).collect().to_series()
 
 
-def _found(rows: AnnotationRows, part: Path, annotations: AnnotationTable) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the rows, sorted, of the saved images of one span, and these images."""
-    images = pl.read_parquet(part, columns=[KEY, "Status", *IMAGE_FIELDS], glob=False)
-    saved = images.filter(Status="ok").drop("Status")
-    found = rows.of(images.get_column(KEY), saved.get_column(KEY), annotations.renamed)
-    return found.collect(engine="streaming"), saved
+def _spans(parts: Sequence[Path]) -> Iterator[pl.DataFrame]:
+    """Yield the images of a manifest's parts, some thousand at a time: each brings some ten rows to be sorted."""
+    for part in parts:
+        images = pl.read_parquet(part, columns=[KEY, "Status", *IMAGE_FIELDS], glob=False)
+        yield from images.iter_slices(_SPAN_IMAGES)
 
 
 def write_failures(path: Path, rows: Sequence[tuple[str, str, str, str]], *, column: str, scratch: Path) -> None:
