@@ -1,5 +1,7 @@
 """Memory that is used again: of the right size, by one body at a time, and not without bounds."""
 
+import threading
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,3 +39,30 @@ def test_memory_is_used_again_by_bodies_of_about_the_size() -> None:
         spare.give(body)
     assert spare.take(90_000) is not first
     assert spare.take(900_000) is not first
+
+
+def test_a_thread_that_gives_a_body_back_does_not_change_which_one_is_taken() -> None:
+    """While one is chosen another thread gives more back than are kept: the chosen one is taken all the same."""
+    spare = SpareBodies()
+    began = threading.Event()
+
+    def give() -> None:
+        began.set()
+        spare.give(bytearray(100))
+
+    giving = threading.Thread(target=give)
+
+    class Chosen(bytearray):
+        def __sizeof__(self) -> int:
+            giving.start()
+            began.wait()
+            giving.join(0.01)
+            return super().__sizeof__()
+
+    chosen = Chosen(300_000)
+    spare.give(bytearray(100))
+    spare.give(chosen)
+    for _ in range(14):
+        spare.give(bytearray(100))
+    assert spare.take(299_999) is chosen
+    giving.join()
