@@ -38,6 +38,7 @@ class ConnectionPool:
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self.spare_bodies = SpareBodies()
         self._tls_context: ssl.SSLContext | None = None
+        self._tls_lock = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._checked_at = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
@@ -81,8 +82,9 @@ class ConnectionPool:
 
     async def start_tls(self, made: MadeConnection, server_hostname: str) -> TlsTransport:
         """Return TLS on a plain connection, after its handshake. Raises OSError; it is closed then."""
-        if self._tls_context is None:
-            self._tls_context = await in_thread(make_context)
+        async with self._tls_lock:  # the first connections of a run are made at once
+            if self._tls_context is None:
+                self._tls_context = await in_thread(make_context)
         if made.transport is None:
             raise ConnectionResetError("the connection was closed as soon as it was made")
         tls = TlsTransport(made.transport, self._tls_context, server_hostname, self._scratch)

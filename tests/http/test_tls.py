@@ -15,7 +15,7 @@ from support.scripted import Answer, Scripted, ends_seen, http
 from oid_async.http.client import Client
 from oid_async.http.hosts import Hosts
 from oid_async.http.retry import FetchError, Limits
-from oid_async.http.tls import TlsTransport
+from oid_async.http.tls import TlsTransport, make_context
 
 BODY = random.Random(1).randbytes(300_000)
 AUTHORITY = trustme.CA()
@@ -217,6 +217,20 @@ def test_images_come_over_tls_on_either_event_loop() -> None:
     for loop in (asyncio.SelectorEventLoop, uvloop.new_event_loop):
         with asyncio.Runner(loop_factory=loop) as runner:
             runner.run(check())
+
+
+async def test_certificates_are_read_once_for_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections that are made at the same time share what is read from files for the first of them."""
+    made: list[ssl.SSLContext] = []
+
+    def make() -> ssl.SSLContext:
+        made.append(make_context())
+        return made[-1]
+
+    monkeypatch.setattr("oid_async.http.pool.make_context", make)
+    async with Scripted({"/a": [http(200, BODY)]}, tls=SERVER) as server, make_client(server.port) as client:
+        await asyncio.gather(*(whole(client, f"{server.url}/a") for _ in range(4)))
+        assert (server.connections, len(made)) == (4, 1)
 
 
 @pytest.mark.parametrize("is_said", [True, False])
