@@ -240,15 +240,19 @@ class Collector:
         self._append_lines(copies.lines)
         self._count_copies(copies)
 
-    async def record_copies(self, copies: StoredCopies) -> None:
-        """Journal and count copies that another process has stored."""
-        assert self._append_lines is not None
-        if self.is_quick:
+    async def record_results(self, copies: StoredCopies, outcomes: Sequence[Outcome]) -> None:
+        """Journal and count what another process has stored, or given up; all of it, also when cancelled meanwhile."""
+        await run_to_end(self._record_results(copies, outcomes))
+
+    async def _record_results(self, copies: StoredCopies, outcomes: Sequence[Outcome]) -> None:
+        if copies.image_ids and self.is_quick:
             self.record_copies_now(copies)
-        else:
-            appended = asyncio.to_thread(self._append_lines, copies.lines)
-            await run_to_end(appended, release=lambda _: self._count_copies(copies))
+        elif copies.image_ids:
+            assert self._append_lines is not None
+            await asyncio.to_thread(self._append_lines, copies.lines)
             self._count_copies(copies)
+        if outcomes:
+            await self.record(outcomes)
 
     @property
     def delivers(self) -> bool:

@@ -366,7 +366,7 @@ class _Worker:
         self._finish(results)
 
     async def _record(self, results: Results) -> None:
-        await self._journal(results)
+        await self._collector.record_results(results.copies, results.outcomes)
         self._finish(results)
         if self._collector.delivers:
             await self._collector.deliver([*results.copies.outcomes(), *results.outcomes])
@@ -381,13 +381,6 @@ class _Worker:
             if outcome.status == "failed":
                 del self._assigned[outcome.image_id]
         self._scheduler.finish_external(len(copies.image_ids) + len(outcomes))
-
-    async def _journal(self, results: Results) -> None:
-        """Journal and count what the process has stored, or given up."""
-        if results.copies.image_ids:
-            await self._collector.record_copies(results.copies)
-        if results.outcomes:
-            await self._collector.record(results.outcomes)
 
     def _take_back(
         self,
@@ -475,13 +468,14 @@ class _Worker:
         with suppress(TimeoutError, OidError):
             while not self._results.empty():
                 if isinstance(results := self._results.get_nowait(), Results):
-                    await self._journal(results)
+                    await self._collector.record_results(results.copies, results.outcomes)
             async with asyncio.timeout(_STOP_S):
                 while line := await read_line(reader):
                     kind, *content = json.loads(line)
                     if kind == "results":
                         self._requests = content[0]
-                        await self._journal(Results.unpack(content[1], content[2], self._pool.images))
+                        results = Results.unpack(content[1], content[2], self._pool.images)
+                        await self._collector.record_results(results.copies, results.outcomes)
                     elif kind == "measures":
                         self._pool.hosts.measures.add_packed(content[0])
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -39,10 +39,15 @@ class Results:
         self.finished: list[tuple[Any, WriteResult]] = []
         self.delivered: list[str] = []
         self.lines: list[bytes] = []
+        self.wait_for_disk: Callable[[], object] = bool
         self.refused_as: Outcome | None = None
         deliver = self._deliver if delivers else None
-        recipients = Recipients(self.report, self.events.append, deliver, self.lines.append)
+        recipients = Recipients(self.report, self.events.append, deliver, self._append_lines)
         self.collector = Collector(self.place.writer, recipients, self._finish, capacity=capacity, own_loop=own_loop)
+
+    def _append_lines(self, lines: bytes) -> None:
+        self.wait_for_disk()
+        self.lines.append(lines)
 
     async def _deliver(self, outcome: Outcome) -> None:
         self.delivered.append(outcome.image_id)
@@ -240,7 +245,7 @@ async def test_copies_of_another_process_are_recorded_by_their_lines(tmp_path: P
     stored = StoredCopies("ab", 10, b"".join(map(line_of, copies)), tmp_path)
     for own_loop in (True, False):
         results = Results(tmp_path / str(own_loop), own_loop=own_loop)
-        await results.collector.record_copies(stored)
+        await results.collector.record_results(stored, [])
         assert results.lines == [stored.lines]
         report = results.report
         assert (report.downloaded, report.pending, report.bytes, report.sources) == (2, 998, 10, {"cvdf": 2})
@@ -286,6 +291,32 @@ async def test_a_cancelled_batch_counts_once_it_is_stored(tmp_path: Path) -> Non
     assert task.cancelled()
     assert results.journalled == results.landed == ["a"]
     assert (results.report.downloaded, results.finished) == (1, [])
+
+
+async def test_cancelled_results_of_another_process_count_all_of_them(tmp_path: Path) -> None:
+    """Copies and the outcomes of others that came in one message are journalled both, whatever is cancelled meanwhile.
+
+    Their process takes them for sent: nobody else knows of them.
+    """
+    results = Results(tmp_path / "out", own_loop=False)
+    begun, may_end = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        assert may_end.wait(30)
+
+    results.wait_for_disk = wait
+    copy = Outcome("a", "downloaded", "/a.jpg", None, None, "cvdf", "http://x/a", 5, "bWQ1", 4, 3, 1)
+    other = Outcome("b", "downloaded", "/b.jpg", source="original", bytes=7)
+    stored = StoredCopies(["a"], 5, line_of(copy), tmp_path)
+    task = asyncio.create_task(results.collector.record_results(stored, [other]))
+    await asyncio.to_thread(begun.wait, 30)
+    task.cancel()
+    await asyncio.sleep(0.01)
+    may_end.set()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert (results.landed, results.journalled, results.report.bytes) == (["a", "b"], ["b"], 12)
 
 
 async def test_an_error_while_recording_ends_the_run(tmp_path: Path) -> None:
