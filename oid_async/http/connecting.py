@@ -1,7 +1,8 @@
-"""Making connections: in clear text to an address at once, all others (names, TLS, proxies) by aiohttp.
+"""Making connections: in clear text to an address at once, all others by aiohttp.
 
-A mirror on this machine or in its network is mostly the former, and then nobody needs aiohttp: with the certificates
-that it reads it takes a sixth of the processor time of a run of a hundred images to import (measured).
+The others are those to names and by proxies, and TLS where our own (`http/tls.py`), on a connection in clear text, has
+failed. A mirror on this machine or in its network mostly has an address, and then nobody needs aiohttp: with the
+certificates that it reads it takes a sixth of the processor time of a run of a hundred images to import (measured).
 """
 
 import asyncio
