@@ -6,8 +6,7 @@ raises stops the run.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal
+from typing import Literal, Self
 
 from oid_async.redaction import printable
 from oid_async.report import Outcome, Plan, Report
@@ -56,19 +55,19 @@ class Landed:
     outcomes: tuple[Outcome, ...]
     report: Report
 
+    @classmethod
+    def elsewhere(cls, make: Callable[[], tuple[Outcome, ...]], report: Report) -> Self:
+        """Return the event of images of another process; `make` is called once somebody asks for the outcomes."""
+        event = cls.__new__(cls)
+        vars(event).update(_make=make, report=report)
+        return event
 
-class LandedElsewhere(Landed):
-    """Some images reached their outcome in another process; `make` is called once somebody asks for the outcomes."""
-
-    _make: Callable[[], tuple[Outcome, ...]]
-
-    def __init__(self, make: Callable[[], tuple[Outcome, ...]], report: Report) -> None:
-        vars(self).update(_make=make, report=report)
-
-    @cached_property
-    def outcomes(self) -> tuple[Outcome, ...]:
-        """The outcomes."""
-        return self._make()
+    def __getattr__(self, name: str) -> tuple[Outcome, ...]:
+        """Make the outcomes that are not there yet."""
+        if name != "outcomes" or "_make" not in vars(self):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        made: tuple[Outcome, ...] = vars(self).setdefault(name, vars(self)["_make"]())
+        return made
 
 
 HoldCause = Literal[

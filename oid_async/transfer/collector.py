@@ -19,7 +19,7 @@ from time import perf_counter
 import aiofiles.os
 
 from oid_async.concurrency import WaitQueue, run_to_end
-from oid_async.events import Landed, LandedElsewhere, Note, Sink
+from oid_async.events import Landed, Note, Sink
 from oid_async.report import Outcome, Report
 from oid_async.store.image_writer import ImageWriter, ReceivedImage, WriteResult
 from oid_async.store.journal_line import StoredCopies
@@ -281,7 +281,7 @@ class Collector:
         report.bytes += copies.size
         report.sources["cvdf"] = report.sources.get("cvdf", 0) + count
         report.measures.landed.add(count, copies.size, 0)
-        self._sink(LandedElsewhere(copies.outcomes, report))
+        self._sink(Landed.elsewhere(copies.outcomes, report))
 
     def _count(self, results: Sequence[WriteResult]) -> list[Outcome]:
         report, outcomes = self._report, []
