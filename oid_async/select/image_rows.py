@@ -37,7 +37,8 @@ class ImageRows:
     _copied: list[pl.LazyFrame] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for number, table in enumerate(self.tables):
+        # Where all images are there already, nothing is read.
+        for number, table in enumerate(self.tables if len(self.keys) else ()):
             if table.is_sorted:
                 self._sorted.append(
                     self._rows(number, scan_keyed(table, self.ids, ["ImageID"], self.wanted, numbered=True))

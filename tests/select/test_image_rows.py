@@ -54,6 +54,13 @@ def test_spans_have_the_selected_rows_in_order(name: str, tmp_path: Path, monkey
     assert not list(tmp_path.glob("rows-*.parquet"))
 
 
+def test_without_images_no_table_is_read(tmp_path: Path) -> None:
+    """A run again that finds every image there does not read through a table of gigabytes, which may be gone."""
+    gone = TableFile(tmp_path / "gone.csv", "gone.csv")
+    ImageRows([gone], IdForm(), (), pl.Series(KEY, [], pl.UInt64), ("Subset",), tmp_path).close()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_list_of_ids_is_read_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The image table that a list of ids stands for is in parts, in order, and nothing of it is copied."""
     monkeypatch.setattr(idlist, "_PART_ROWS", 40)
