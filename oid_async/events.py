@@ -6,7 +6,7 @@ raises stops the run.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from oid_async.redaction import printable
 from oid_async.report import Outcome, Plan, Report
@@ -62,12 +62,14 @@ class Landed:
         vars(event).update(_make=make, report=report)
         return event
 
-    def __getattr__(self, name: str) -> tuple[Outcome, ...]:
-        """Make the outcomes that are not there yet."""
-        if name != "outcomes" or "_make" not in vars(self):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        made: tuple[Outcome, ...] = vars(self).setdefault(name, vars(self)["_make"]())
-        return made
+    if not TYPE_CHECKING:  # a type checker would take any attribute to be there
+
+        def __getattr__(self, name: str) -> tuple[Outcome, ...]:
+            """Make the outcomes that are not there yet."""
+            if name != "outcomes" or "_make" not in vars(self):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            made: tuple[Outcome, ...] = vars(self).setdefault(name, vars(self)["_make"]())
+            return made
 
 
 HoldCause = Literal[
