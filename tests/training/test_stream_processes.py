@@ -121,8 +121,8 @@ def test_an_interrupt_is_the_trainers_alone(lookalike: Path, cache_dir: Path, te
         assert trainer.stdout.readline() == "training\n"
         os.killpg(trainer.pid, signal.SIGINT)
         err = trainer.communicate(timeout=60)[1]
-    assert err.count("Traceback") == 1
-    assert err.endswith("KeyboardInterrupt\n")
+    assert err.count("Traceback") == 1, err
+    assert err.endswith("KeyboardInterrupt\n"), err
     streams.wait_until(lambda: not streams.is_alive(pid), "the downloader goes on")
     assert not list(temporary.glob("oid_async*"))
 
