@@ -323,12 +323,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    args = parse_arguments()
-    harness.exit_on_signals()
-    try:
-        run(args)
-    except BenchError as error:
-        sys.exit(f"error: {error}")
+    harness.carry_out(run, parse_arguments())
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.util
 import os
@@ -11,7 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -182,6 +183,15 @@ def exit_on_signals() -> None:
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, leave)
+
+
+def carry_out(run: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+    """Run a benchmark to its end; what goes wrong is one line, and exit status 1."""
+    exit_on_signals()
+    try:
+        run(args)
+    except BenchError as error:
+        sys.exit(f"error: {error}")
 
 
 def stop_group(process: subprocess.Popen[bytes]) -> None:
