@@ -52,23 +52,19 @@ class Downloader:
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one connection: one question, then frames until it is closed."""
-        try:
-            asked = json.loads(await reader.readuntil(b"\n"))
+        # Cancelled at the end of the program, whose answer nobody reads any more; that may come while it closes, too.
+        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             try:
-                await self._answer(asked, reader, writer)
-            except ConnectionError:
-                raise
-            except Exception as error:
-                writer.write(frame({"error": _told(error)}))
-            await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        except asyncio.CancelledError:
-            # At the end of the program, whose answer nobody reads any more.
-            pass
-        finally:
-            writer.close()
-            with suppress(ConnectionError):
+                asked = json.loads(await reader.readuntil(b"\n"))
+                try:
+                    await self._answer(asked, reader, writer)
+                except ConnectionError:
+                    raise
+                except Exception as error:
+                    writer.write(frame({"error": _told(error)}))
+                await writer.drain()
+            finally:
+                writer.close()
                 await writer.wait_closed()
 
     async def _answer(self, asked: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

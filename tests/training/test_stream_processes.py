@@ -27,7 +27,9 @@ loader = stream.loader(2, int(sys.argv[3]), **({"multiprocessing_context": "fork
 batches = iter(loader)
 next(batches)
 print("training", flush=True)
-time.sleep(600)
+# One long sleep would miss an interrupt that another thread of the process gets.
+for _ in range(12_000):
+    time.sleep(0.05)
 """
 _RANK = """
 import os, sys, warnings
