@@ -18,7 +18,8 @@ from pathlib import Path
 
 from oid_async.dataset.query_digest import TABLES
 from oid_async.metadata.paths import cache_root
-from oid_async.options.query import KEPT_LISTS, Options
+from oid_async.options.query import Options
+from oid_async.options.query_table import KEPT_LISTS
 from oid_async.redaction import is_http
 from oid_async.store.atomic import write_text
 from oid_async.store.disk import discard, open_plain, read_plain

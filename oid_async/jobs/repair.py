@@ -17,7 +17,7 @@ from oid_async.dataset.export_audit import EXPORTS
 from oid_async.dataset.export_list import LIST, MARKER, kept_marker, read_list
 from oid_async.errors import InputError, UsageError, storage_errors
 from oid_async.options.export import ExportOptions
-from oid_async.options.query import KEPT_LISTS
+from oid_async.options.query_table import KEPT_LISTS
 from oid_async.store.atomic import replacing, write_text
 from oid_async.store.attached_files import NAMES
 from oid_async.store.disk import read_plain

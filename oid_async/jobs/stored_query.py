@@ -19,7 +19,8 @@ from oid_async.jobs.own_places import own_places
 from oid_async.jobs.query_document import is_taken
 from oid_async.options.keywords import PlaceOptions
 from oid_async.options.places import Place
-from oid_async.options.query import KEPT_LISTS, Options
+from oid_async.options.query import Options
+from oid_async.options.query_table import KEPT_LISTS
 from oid_async.redaction import is_http, is_redacted, redacted
 from oid_async.store.disk import is_plain
 from oid_async.store.folder import Folder, packed_in

@@ -16,7 +16,7 @@ from oid_async.events import Sink
 from oid_async.masks.fetch import BUCKET, MaskFetcher, MaskReport
 from oid_async.openimages.ids import IdForm
 from oid_async.openimages.kinds import KINDS
-from oid_async.options.query import MaskSize
+from oid_async.options.query_table import MaskSize
 from oid_async.store.atomic import read_json, write_json
 from oid_async.store.attached_files import AttachedFiles
 from oid_async.store.folder import Folder

@@ -134,9 +134,9 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         read_values(self)
-        self._check_export()
+        self.check_export()
 
-    def _check_export(self) -> None:
+    def check_export(self) -> None:
         """Refuse options of an export that contradict each other, or that are given without a format."""
         if self.copy and self.no_files:
             raise UsageError("--copy and --no-files contradict each other")

@@ -10,7 +10,8 @@ from typing import Any, Self, Unpack, cast
 from oid_async.errors import InputError, UsageError
 from oid_async.options.keywords import QueryOptions, SelectOptions
 from oid_async.options.paths import read_path
-from oid_async.options.query import FILTERS, KEPT_LISTS, Options
+from oid_async.options.query import Options
+from oid_async.options.query_table import FILTERS, KEPT_LISTS
 from oid_async.options.signatures import documented, signature
 from oid_async.redaction import redacted
 from oid_async.version import __version__

@@ -8,7 +8,8 @@ from typing import Any
 
 from oid_async.errors import UsageError
 from oid_async.options.keywords import RunOptions
-from oid_async.options.query import FILTERS, option_fields
+from oid_async.options.query import option_fields
+from oid_async.options.query_table import FILTERS
 
 
 def check_keywords(function: str, given: Mapping[str, Any], known: type) -> None:

@@ -10,7 +10,7 @@ from itertools import islice
 import polars as pl
 
 from oid_async.openimages.ids import HEX_ID, KEY
-from oid_async.options.query import NameStyle
+from oid_async.options.query_table import NameStyle
 from oid_async.report import Outcome
 from oid_async.store.journal_index import JournalIndex
 from oid_async.store.naming import PLAIN_NAME, clash_name, fold, id_name, url_name

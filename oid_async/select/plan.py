@@ -19,7 +19,7 @@ import polars as pl
 from oid_async.openimages.catalogue_tables import IMAGE_COLUMNS
 from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.vocabulary import Source, Split
-from oid_async.options.query import NameStyle
+from oid_async.options.query_table import NameStyle
 from oid_async.options.readers import RespectOptOut
 from oid_async.report import Outcome, parse_detail
 from oid_async.select.bucket import Bucket

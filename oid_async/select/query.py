@@ -14,7 +14,7 @@ import polars as pl
 from oid_async.openimages.classes import Category
 from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.vocabulary import SPLITS, Split
-from oid_async.options.query import Match
+from oid_async.options.query_table import Match
 from oid_async.select.idlist import IdList
 from oid_async.select.image_where import ImageCondition
 from oid_async.select.negatives import NegativeRule

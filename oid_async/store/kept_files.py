@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from oid_async.options.query import KEPT_LISTS
+from oid_async.options.query_table import KEPT_LISTS
 from oid_async.store.atomic import replacing
 from oid_async.store.disk import is_plain, read_plain
 from oid_async.store.folder import Folder

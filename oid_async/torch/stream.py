@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from oid_async.dataset.query_digest import query_digest
 from oid_async.errors import OidError, UsageError
 from oid_async.jobs.feeding.places import Place
-from oid_async.options.query import KEPT_LISTS, STDIN, Options
+from oid_async.options.query import Options
+from oid_async.options.query_table import KEPT_LISTS, STDIN
 from oid_async.options.selection import Query, options_of
 from oid_async.options.signatures import check_switch
 from oid_async.torch.connection import ask

@@ -22,7 +22,8 @@ from oid_async.errors import UsageError
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.options.export import FORMATS, ExportOptions
 from oid_async.options.keywords import RunOptions
-from oid_async.options.query import FILTERS, Options, option_fields
+from oid_async.options.query import Options, option_fields
+from oid_async.options.query_table import FILTERS
 from oid_async.options.table import HEADINGS
 
 FIELDS = [option.name for option in option_fields()]

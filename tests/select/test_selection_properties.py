@@ -46,7 +46,8 @@ from oid_async.openimages.catalogue_tables import BOX_COLUMNS, CLICK_COLUMNS, Ta
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.vocabulary import FLAGS, SPLITS, Split
 from oid_async.options.keywords import QueryOptions
-from oid_async.options.query import Match, Options
+from oid_async.options.query import Options
+from oid_async.options.query_table import Match
 from oid_async.select.limits import shuffled
 
 _Row = TypeVar("_Row", Image, Box)

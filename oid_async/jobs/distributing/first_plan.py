@@ -13,7 +13,8 @@ from oid_async.events import Note, Sink, Stage
 from oid_async.jobs.context import RunContext
 from oid_async.jobs.distributing.publish import check_same, publish, query_there
 from oid_async.objects.store import Objects
-from oid_async.options.query import KEPT_LISTS, Options
+from oid_async.options.query import Options
+from oid_async.options.query_table import KEPT_LISTS
 from oid_async.report import size_text
 
 # The tables of the user's own, and lists: what is in them is a part of the query.

@@ -24,7 +24,7 @@ from oid_async.jobs.hierarchy import kept_hierarchy
 from oid_async.jobs.planning.plan import Decision, Planning
 from oid_async.jobs.query_document import query_document
 from oid_async.objects.store import ExistsError, Objects
-from oid_async.options.query import KEPT_LISTS
+from oid_async.options.query_table import KEPT_LISTS
 from oid_async.report import Plan, size_text
 from oid_async.tables.reading import columns_of
 

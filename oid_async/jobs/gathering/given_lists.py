@@ -23,7 +23,8 @@ from oid_async.errors import InputError, UsageError, storage_errors
 from oid_async.metadata.given import local_file
 from oid_async.options.paths import shown
 from oid_async.options.places import Bucket
-from oid_async.options.query import KEPT_LISTS, Options
+from oid_async.options.query import Options
+from oid_async.options.query_table import KEPT_LISTS
 from oid_async.store.atomic import read_json, replacing, write_json
 from oid_async.store.disk import md5_of, plain_file
 from oid_async.store.folder import Folder

@@ -40,7 +40,8 @@ from oid_async.jobs.repeating.repeat_source import RepeatSource, is_same
 from oid_async.jobs.run_report import reporting
 from oid_async.jobs.stored_query import Given, flag_of, must_be_named
 from oid_async.jobs.transfers import ImageTransfers
-from oid_async.options.query import KEPT_LISTS, Options
+from oid_async.options.query import Options
+from oid_async.options.query_table import KEPT_LISTS
 from oid_async.redaction import printable
 from oid_async.report import Report, counted, size_text
 from oid_async.select.plan import plan_files

@@ -24,7 +24,7 @@ from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.vocabulary import Source
 from oid_async.options.defaults import FLICKR_RATE
-from oid_async.options.query import NameStyle
+from oid_async.options.query_table import NameStyle
 from oid_async.report import PASSING_KINDS, Outcome, Plan, write_detail
 from oid_async.select.names import NameAssigner, NameHashes, folded_hashes
 from oid_async.select.plan import PLAN_COLUMNS, clear_plan, spans

@@ -24,7 +24,8 @@ from oid_async.jobs.repeating.repeat_plan import SavedSet
 from oid_async.jobs.repeating.repeat_source import RepeatSource, is_same
 from oid_async.jobs.repeating.repeated import repeated_run
 from oid_async.jobs.stored_query import Given, is_kept
-from oid_async.options.query import KEPT_LISTS, Options
+from oid_async.options.query import Options
+from oid_async.options.query_table import KEPT_LISTS
 from oid_async.store.disk import is_plain, md5_of, plain_file
 from oid_async.store.folder import Folder
 from oid_async.store.journal import scan_journal
