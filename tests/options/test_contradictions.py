@@ -10,7 +10,7 @@ from oid_async.options.query import Options
 
 # One contradiction of each check, in the order in which they are looked for, and a word of what is said of it.
 CONTRADICTIONS: tuple[tuple[dict[str, Any], str], ...] = (
-    ({"annotation": "https://x.org/boxes.csv?...REDACTED"}, "was not stored"),
+    ({"annotation": "https://x.org/boxes.csv?REDACTED"}, "was not stored"),
     ({"negatives": 5}, "--negatives"),
     ({"balanced": 2, "limit_per_class": 3}, "--balanced"),
     ({"min_boxes": 5, "max_boxes": 2}, "--min-boxes"),
@@ -20,7 +20,7 @@ CONTRADICTIONS: tuple[tuple[dict[str, Any], str], ...] = (
 )
 
 
-@pytest.mark.parametrize(("first", "second"), pairwise(CONTRADICTIONS), ids=lambda each: each[1])
+@pytest.mark.parametrize(("first", "second"), list(pairwise(CONTRADICTIONS)), ids=lambda each: each[1])
 def test_the_first_of_two_contradictions_is_named(
     first: tuple[dict[str, Any], str], second: tuple[dict[str, Any], str]
 ) -> None:
