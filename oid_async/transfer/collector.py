@@ -30,7 +30,9 @@ from oid_async.transfer.image_transfer import ImageTransfer
 _QUICK_BYTES = 1 << 20
 _QUICK_S = 0.004
 # The mean of about so many images decides whether the disk is quick; a slow one is tried again after this time.
+# One wait of some dozen milliseconds is rather this process waiting for a processor, and counts for no more than this.
 _MEAN_IMAGES = 8
+_WAIT_S, _STALL_S = 0.016, 0.1
 _SLOW_FOR_S = 1.0
 # What was stored in the loop is journalled after so many images or seconds.
 _RECORD_IMAGES = 32
@@ -181,7 +183,8 @@ class Collector:
             return
         began = perf_counter()
         self._unrecorded.append((transfer, self._image_writer.write_one(image)))
-        self._mean_s += (perf_counter() - began - self._mean_s) / _MEAN_IMAGES
+        took = perf_counter() - began
+        self._mean_s += ((took if took >= _STALL_S else min(took, _WAIT_S)) - self._mean_s) / _MEAN_IMAGES
         if self._mean_s > _QUICK_S:
             self._mean_s, self._slow_until = 0.0, self._loop.time() + _SLOW_FOR_S
         if len(self._unrecorded) >= _RECORD_IMAGES:

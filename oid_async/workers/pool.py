@@ -49,14 +49,37 @@ from oid_async.workers.messages import (
 )
 from oid_async.workers.starter import WorkerStarter, kill, wait_for_end
 
-# How many images a worker is given in addition to those that it transfers: enough while the run is busy.
 _AHEAD = 192
+_AHEAD_S = 0.08
+_MOST_AHEAD = 512
+_LOOK_S = 0.25
 _SEND_AT_ONCE = 32
 _STOP_S = 2.0
 _SILENT_S = 60.0  # beyond the longest attempt
 _GRACE_S = 0.3
 # A worker that died is replaced once: what ended it may end the next one, too.
 _STARTS = 2
+
+
+class Lookahead:
+    """How many images a worker is given in addition to those that it transfers: `images`.
+
+    As many as it fetches while this process is at something else, such as its own images or the disk; no more, as in
+    the end the other processes have nothing to do while it finishes these.
+    """
+
+    def __init__(self, transfers: int) -> None:
+        self._least = min(_AHEAD, transfers)
+        self._finished = 0
+        self._since = 0.0
+        self.images = self._least
+
+    def note_finished(self, count: int, now: float) -> None:
+        """Count images that it has finished; every quarter of a second its speed is looked at."""
+        self._finished += count
+        if (took := now - self._since) >= _LOOK_S:
+            self.images = max(self._least, min(round(self._finished / took * _AHEAD_S), _MOST_AHEAD))
+            self._finished, self._since = 0, now
 
 
 class WorkerPool:
@@ -173,9 +196,7 @@ class _Worker:
         self._fetcher = fetcher
         self._collector = collector
         self._scheduler = scheduler
-        # Twice what it transfers at most: at the end the other processes have nothing to do while it finishes these.
-        transfers = pool.settings.max_transfers
-        self._capacity = transfers + min(_AHEAD, transfers)
+        self._ahead = Lookahead(pool.settings.max_transfers)
         self._assigned: dict[str, tuple[Target, Host, float]] = {}
         self._unsent: list[Fields] = []
         self._known_hosts: set[str] = set()
@@ -201,7 +222,9 @@ class _Worker:
 
     @property
     def space(self) -> int:
-        return self._capacity - len(self._assigned) if self._is_ready else 0
+        if not self._is_ready:
+            return 0
+        return self._pool.settings.max_transfers + self._ahead.images - len(self._assigned)
 
     def in_hand(self) -> list[InHand]:
         """Return what is being fetched; nothing while there are results to be recorded."""
@@ -380,7 +403,9 @@ class _Worker:
         for outcome in outcomes:
             if outcome.status == "failed":
                 del self._assigned[outcome.image_id]
-        self._scheduler.finish_external(len(copies.image_ids) + len(outcomes))
+        count = len(copies.image_ids) + len(outcomes)
+        self._ahead.note_finished(count, self._pool.hosts.clock())
+        self._scheduler.finish_external(count)
 
     def _take_back(
         self,

@@ -106,6 +106,21 @@ async def test_an_image_is_stored_in_the_loop_and_recorded_a_moment_later(tmp_pa
     assert report.sources == {"cvdf": 1}
 
 
+@pytest.mark.parametrize(("took", "is_quick"), [((0.06,), True), ((0.06, 0.06, 0.06), False), ((0.11,), False)])
+async def test_one_short_wait_makes_no_slow_disk(
+    tmp_path: Path, took: tuple[float, ...], is_quick: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that waited for its turn once still stores in the loop; several waits, or a stall, are the disk's."""
+    results = Results(tmp_path / "out")
+    ticks = iter([tick for number, wait in enumerate(took) for tick in (number, number + wait)])
+    with monkeypatch.context() as patch:
+        patch.setattr(collectors, "perf_counter", lambda: next(ticks))
+        for number in range(len(took)):
+            results.add_now(f"{number}")
+    assert results.collector.is_quick is is_quick
+    results.collector.close()
+
+
 async def test_some_dozens_are_recorded_without_waiting(tmp_path: Path) -> None:
     """The 32nd image has all of them journalled in one append."""
     results = Results(tmp_path / "out")
