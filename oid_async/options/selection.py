@@ -25,11 +25,12 @@ _DERIVED = "only_matching"
 class Query:
     """What to select and which annotations to save: a frozen value that `download`, `plan`, `stats`, `stream` take.
 
-    >>> dogs = Query(categories=["Dog"], splits=["validation"], limit=100)
-    >>> dogs
-    Query(categories=('Dog',), limit=100, splits=('validation',))
-    >>> dogs.replace(limit=10).limit, dogs == Query.from_json(dogs.to_json())
-    (10, True)
+    Example:
+        >>> dogs = Query(categories=["Dog"], splits=["validation"], limit=100)
+        >>> dogs
+        Query(categories=('Dog',), limit=100, splits=('validation',))
+        >>> dogs.replace(limit=10).limit, dogs == Query.from_json(dogs.to_json())
+        (10, True)
 
     The keywords are those of `download` that say which images, which annotations and from which tables; how to fetch
     them, and where to, is said beside `query=`. Each is checked when the value is made: UsageError names the option.

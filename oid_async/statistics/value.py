@@ -138,23 +138,26 @@ class Statistics:
     Boxes are clipped to their image first; the tables keep the published numbers. What a source has not is empty: of a
     query nothing is fetched but tables, so bytes, sizes in pixels and the aspect of boxes are unknown.
 
-    of: what the numbers are of, `folder`, `query` or `export`.
-    savepath: the folder, None for a query.
-    images: the images by status.
-    splits, roles, sources, reasons: selected images by split; by role (selected, negative); saved images by where they
-        came from; failed ones by the kind of failure.
-    kinds: rows of annotations by kind (bbox, segmentation, ...); kinds that are not saved are not in it.
-    classes: the counts of each class, most images first, then by name and MID.
-    boxes_per_image: how many boxes an image has.
-    box_share: the share of its image that a box covers, from 0 to 1.
-    box_aspect: width / height of boxes in pixels, where the size of the image is known and neither side is 0.
-    box_positions: where the centres of boxes are, in 24 x 24 fields.
-    cooccurrence: which classes are in an image together.
-    image_sizes: widths, heights, megapixels.
-    flags: the flags of boxes (IsOccluded, ...) by their value.
-    licenses: selected images by the URL of their licence; "" is unknown.
-    authors: who made the selected images.
-    notes: what a reader should know, a line each.
+    Attributes:
+        of: what the numbers are of, `folder`, `query` or `export`.
+        savepath: the folder, None for a query.
+        images: the images by status.
+        splits: selected images by split.
+        roles: selected images by role (selected, negative).
+        sources: saved images by where they came from.
+        reasons: failed images by the kind of failure.
+        kinds: rows of annotations by kind (bbox, segmentation, ...); kinds that are not saved are not in it.
+        classes: the counts of each class, most images first, then by name and MID.
+        boxes_per_image: how many boxes an image has.
+        box_share: the share of its image that a box covers, from 0 to 1.
+        box_aspect: width / height of boxes in pixels, where the size of the image is known and neither side is 0.
+        box_positions: where the centres of boxes are, in 24 x 24 fields.
+        cooccurrence: which classes are in an image together.
+        image_sizes: widths, heights, megapixels.
+        flags: the flags of boxes (IsOccluded, ...) by their value.
+        licenses: selected images by the URL of their licence; "" is unknown.
+        authors: who made the selected images.
+        notes: what a reader should know, a line each.
     """
 
     of: Subject

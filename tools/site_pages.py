@@ -1,0 +1,86 @@
+"""What is on the site and not in docs/: the changelog, the benchmarks, how to contribute; and the table of keywords.
+
+A hook of MkDocs, named in mkdocs.yml. Links are written for who reads the files in a checkout; on the site they lead to
+the page that a file has become. A linked file that is no page, such as an example, is put on the site as it is.
+"""
+
+import inspect
+import posixpath
+import re
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+import oid_async
+from oid_async.options.query import option_fields
+
+ROOT = Path(__file__).resolve().parent.parent
+# The page of the site for each file outside of docs/.
+PAGES = {
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "README.md": "index.md",
+    "benchmarks/README.md": "benchmarks.md",
+}
+SOURCES = {page: source for source, page in PAGES.items() if page != "index.md"}
+LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
+ROW, CODE = re.compile(r"^\|.*$", re.MULTILINE), re.compile(r"`[^`\n]+`")
+KEYWORDS = "<!-- keywords -->"
+
+
+def on_files(files: Files, *, config: MkDocsConfig) -> Files:
+    """Add the pages from outside of docs/, and every other file there that a page links."""
+    for page, source in SOURCES.items():
+        files.append(File.generated(config, page, abs_src_path=str(ROOT / source)))
+    for file in files.documentation_pages():
+        for target in LINK.findall(file.content_string):
+            path = repository_path(source_of(file.src_uri), target)
+            if not path.startswith("docs/") and path not in PAGES and (ROOT / path).is_file():
+                files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
+    return files
+
+
+def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Lead links to files of the repository to what they are on the site; write the table of keywords."""
+    source = source_of(page.file.src_uri)
+    here = posixpath.dirname(page.file.src_uri) or "."
+    text = LINK.sub(lambda link: posixpath.relpath(site_path(repository_path(source, link[1])), here), markdown)
+    if KEYWORDS in text:
+        text = text.replace(KEYWORDS, keywords())
+    # Readers of repositories want a pipe escaped in the code of a table; Python-Markdown shows the backslash.
+    return ROW.sub(lambda row: CODE.sub(lambda code: code[0].replace(r"\|", "|"), row[0]), text)
+
+
+def source_of(page: str) -> str:
+    """Return the file of the repository that a page of the site is made of."""
+    return SOURCES.get(page, f"docs/{page}")
+
+
+def repository_path(source: str, target: str) -> str:
+    """Return the path in the repository that a link of a file means: `docs/looking.md`, `../LICENSE` -> `LICENSE`."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
+
+
+def site_path(path: str) -> str:
+    """Return where a file of the repository is on the site: `docs/choosing.md` -> `choosing.md`."""
+    return PAGES.get(path, path.removeprefix("docs/"))
+
+
+def keywords() -> str:
+    """Return the table of keywords: the type and default of each, and what takes it."""
+    takers: dict[str, list[str]] = {}
+    parameters: dict[str, inspect.Parameter] = {}
+    for name in oid_async.__all__:
+        if inspect.isfunction(getattr(oid_async, name)) or name == "Query":
+            for parameter in inspect.signature(getattr(oid_async, name)).parameters.values():
+                takers.setdefault(parameter.name, []).append(f"`{name}`")
+                parameters[parameter.name] = parameter
+    rows = ["| keyword | type | default | taken by |", "|---|---|---|---|"]
+    for name in (option.name for option in option_fields() if option.name in takers):
+        parameter = parameters[name]
+        annotation = re.sub(r"\b[a-z_.]+\.(?=[A-Z])", "", inspect.formatannotation(parameter.annotation))
+        kind = f"`{annotation}`".replace("|", r"\|")
+        rows.append(f"| `{name}` | {kind} | `{parameter.default!r}` | {', '.join(takers[name])} |")
+    return "\n".join(rows)
