@@ -59,6 +59,15 @@ def test_the_first_page_links_every_page() -> None:
     assert pages | {"../CHANGELOG.md", "../CONTRIBUTING.md", "../benchmarks/README.md"} == linked
 
 
+def test_pictures_are_small_and_shown() -> None:
+    """Each picture of docs/pictures is on a page; none has more than 250 kB, all of them 1.5 MB at most."""
+    pictures = {path.name: path.stat().st_size for path in (ROOT / "docs" / "pictures").iterdir()}
+    shown = {name for page in PAGES for name in re.findall(r"!\[[^]]+\]\((?:docs/)?pictures/([^)]+)\)", text_of(page))}
+    assert shown == pictures.keys()
+    assert max(pictures.values()) <= 250_000
+    assert sum(pictures.values()) <= 1_500_000
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if commands_of(page)], ids=lambda page: page.name)
 def test_commands_are_accepted_as_typed(page: Path) -> None:
     """Each command in a page's code is accepted by the parser of the command line."""
