@@ -15,6 +15,7 @@ from support.gallery_server import Served, served
 from support.published import publish_lookalike
 from support.reader_environments import reader_python
 from support.seaweed import Seaweed, s3_environment, seaweed
+from support.shown_examples import example
 
 from oid_async.events import ignore
 from oid_async.jobs.demo import demo_run
@@ -44,6 +45,14 @@ def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def lookalike(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a mirror folder of the look-alike in which nothing fails and box rows stand in no order. Only read it."""
     return publish_lookalike(tmp_path_factory.mktemp("lookalike"))
+
+
+@pytest.fixture(scope="session")
+def demo_mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the mirror folder that examples/ run offline with; some images are missing. Only read it."""
+    folder = tmp_path_factory.mktemp("examples") / "demo_mirror"
+    example("demo_mirror").write_mirror(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

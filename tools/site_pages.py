@@ -1,4 +1,4 @@
-"""What is on the site and not in docs/: the changelog, the benchmarks, how to contribute; and the table of keywords.
+"""What is on the site and not in docs/: changelog, benchmarks, examples, how to contribute; and the table of keywords.
 
 A hook of MkDocs, named in mkdocs.yml. Links are written for who reads the files in a checkout; on the site they lead to
 the page that a file has become. A linked file that is no page, such as an example, is put on the site as it is.
@@ -23,6 +23,7 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "README.md": "index.md",
     "benchmarks/README.md": "benchmarks.md",
+    "examples/README.md": "examples.md",
 }
 SOURCES = {page: source for source, page in PAGES.items() if page != "index.md"}
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")

@@ -83,6 +83,8 @@ _HARD_IDS = ("0000048549557964", "00e4060885034751", "0012e45111111111")
 # The failure kinds of the objects that fail on purpose, as a run reports them. The last in order of ImageID gets the
 # wrong checksum: by then the run has seen that this host's ETags are MD5s.
 STAGED_FAILURES = ("not_found", "not_found", "forbidden", "gone", "placeholder", "not_image", "empty", "checksum")
+# Those of them that a folder can have, too: by a file that is not there.
+_MISSING = ("not_found", "gone", "forbidden")
 # The faults of objects that fail once and are right at the second request.
 STAGED_HICCUPS = ("busy", "cut", "reset")
 _PNG = base64.b64decode(
@@ -145,6 +147,18 @@ class Lookalike:
         folder = files("oid_async.origin") / "scenes"
         listing = json.loads((folder / "scenes.json").read_text(encoding="utf-8"))
         return [((folder / scene["file"]).read_bytes(), scene["objects"]) for scene in listing]
+
+    def objects(self) -> Iterator[tuple[str, bytes]]:
+        """Yield each object as a mirror folder has it: <bucket>/<key>, bytes. Photos staged as missing are left out."""
+        for table in TABLES:
+            yield f"{table.bucket}/{table.key}", self.tables[table.key]
+        for key, photo in self.photos.items():
+            if photo.staged not in _MISSING:
+                yield f"{IMAGE_BUCKET}/{key}", self.body(photo)
+        for key, body in self.archives.items():
+            yield f"openimages/{key}", body
+        for key, body in self.narratives.items():
+            yield f"{NARRATIVES_BUCKET}/{key}", body
 
     def body(self, photo: Photo) -> bytes:
         """Return a photo's bytes: its scene with the ImageID in a comment segment."""

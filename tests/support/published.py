@@ -20,7 +20,7 @@ from aiohttp import web
 
 from oid_async.cli.main import main
 from oid_async.openimages.catalogue import IMAGE_BUCKET
-from oid_async.openimages.catalogue_tables import NARRATIVES_BUCKET, TABLES
+from oid_async.openimages.catalogue_tables import TABLES
 from oid_async.openimages.vocabulary import Split
 from oid_async.origin.lookalike import Lookalike, with_comment
 from oid_async.origin.server import Origin, folder
@@ -138,18 +138,11 @@ def publish_lookalike(root: Path) -> Path:
 
     No field of them holds a line break, so that lines are rows.
     """
-    source = Lookalike(staged=False)
-    for table in TABLES:
-        lines = source.tables[table.key].splitlines(keepends=True)
-        if table.kind == "boxes":
-            lines[1:] = random.Random(table.key).sample(lines[1:], len(lines) - 1)
-        write_bytes(root / table.bucket / table.key, b"".join(lines))
-    for key, photo in source.photos.items():
-        write_bytes(root / IMAGE_BUCKET / key, source.body(photo))
-    for key, body in source.archives.items():
-        write_bytes(root / "openimages" / key, body)
-    for key, body in source.narratives.items():
-        write_bytes(root / NARRATIVES_BUCKET / key, body)
+    boxes = {f"{table.bucket}/{table.key}" for table in TABLES if table.kind == "boxes"}
+    for place, body in Lookalike(staged=False).objects():
+        lines = body.splitlines(keepends=True) if place in boxes else [body]
+        lines[1:] = random.Random(place.partition("/")[2]).sample(lines[1:], len(lines) - 1)
+        write_bytes(root / place, b"".join(lines))
     return root
 
 
