@@ -1,6 +1,8 @@
 """Check an installation without extras: none of their libraries, and one line that names the extra that is missing.
 
 python3 -m venv plain && plain/bin/pip install . && plain/bin/python -P tools/check_plain_install.py
+
+`tools/check_packages.py` runs it with what was built.
 """
 
 import subprocess
