@@ -8,8 +8,8 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import psutil
 import pytest
 from distributed import Client
 from distributed.comm.core import CommClosedError
+from support.dask_cluster import dask
 from support.fake_parts import FakeWorker, fake_parts, fake_settings
 
 from oid_async.cluster import dask_engine
@@ -167,46 +168,6 @@ async def test_an_interrupt_ends_within_five_seconds(tmp_path: Path) -> None:
     assert time.monotonic() - began < 5
     assert len(notes(tmp_path, "closed.*")) == 2
     assert children() == []
-
-
-def _wait_for(port: int) -> None:
-    """Wait until something listens there."""
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.1)
-
-
-@contextmanager
-def dask(*words: str) -> Iterator[tuple[str, subprocess.Popen[bytes], list[subprocess.Popen[bytes]]]]:
-    """Play a cluster that somebody has started: yield address, scheduler and workers."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    every = ["timeout", "-k", "2", "100", sys.executable, "-m", "distributed.cli."]
-
-    def start(program: str, *more: str) -> subprocess.Popen[bytes]:
-        command = [*every[:-1], every[-1] + program, *more]
-        return subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment)
-
-    port = address.rpartition(":")[2]
-    host = ("--host", "127.0.0.1", "--no-dashboard", "--dashboard-address", "127.0.0.1:0")
-    scheduler = start("dask_scheduler", "--port", port, *host)
-    worker = ("--nthreads", "2", "--no-nanny", *host)
-    workers = [start("dask_worker", address, "--name", name, *worker) for name in words]
-    try:
-        _wait_for(int(port))
-        yield address, scheduler, workers
-    finally:
-        for process in (*workers, scheduler):
-            # Of timeout itself; its child is in its group.
-            process.terminate()
-        for process in (*workers, scheduler):
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(5)
-            process.kill()
-            process.wait()
 
 
 async def test_a_worker_that_has_not_joined_ends_with_its_run(tmp_path: Path) -> None:

@@ -9,13 +9,12 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from html import escape
 from pathlib import Path
-from urllib.parse import quote
 
 import polars as pl
 import pytest
 from aiohttp import web
+from support.bucket_listing import Lister, page_of
 from support.published import read_csv, typed
 
 from oid_async.errors import UnavailableError
@@ -26,46 +25,6 @@ from oid_async.http.retry import FetchError, Limits
 from oid_async.metadata.sizes import Sizes, read_page
 from oid_async.openimages.ids import KEY
 from oid_async.origin.server import Origin
-
-
-class Lister:
-    """Lists objects as S3 does, `page` keys an answer; `troubles` are answers to come first."""
-
-    def __init__(self, objects: dict[str, int], page: int = 7) -> None:
-        self.objects, self.page = dict(sorted(objects.items())), page
-        self.troubles: list[web.Response] = []
-        self.asked: Counter[str] = Counter()
-        self.stop_after: int | None = None
-        self.stopped = asyncio.Event()
-
-    async def serve(self, request: web.Request) -> web.StreamResponse:
-        query = request.query
-        if query.get("list-type") != "2":
-            raise web.HTTPNotFound
-        self.asked[query["prefix"]] += 1
-        if self.troubles:
-            return self.troubles.pop()
-        if self.stop_after is not None and sum(self.asked.values()) > self.stop_after:
-            self.stopped.set()
-            await asyncio.sleep(0.3)
-        keys = [key for key in self.objects if key.startswith(query["prefix"])]
-        after = query.get("continuation-token", "").removeprefix("after/+ ")
-        keys = [key for key in keys if key > after]
-        here, more = keys[: self.page], len(keys) > self.page
-        return web.Response(body=page_of({key: self.objects[key] for key in here}, more=more))
-
-
-def page_of(objects: dict[str, int], *, more: bool) -> bytes:
-    entries = "".join(
-        f"<Contents><Key>{escape(quote(key))}</Key><Size>{size}</Size><ETag>&quot;{'ab' * 16}&quot;</ETag></Contents>"
-        for key, size in objects.items()
-    )
-    token = f"<NextContinuationToken>after/+ {escape(list(objects)[-1])}</NextContinuationToken>" if more else ""
-    space = "http://s3.amazonaws.com/doc/2006-03-01/"
-    return (
-        f'<?xml version="1.0"?><ListBucketResult xmlns="{space}"><EncodingType>url</EncodingType>'
-        f"<IsTruncated>{str(more).lower()}</IsTruncated>{entries}{token}</ListBucketResult>"
-    ).encode()
 
 
 def images(count: int) -> dict[str, int]:
