@@ -24,9 +24,9 @@ import polars as pl
 from harness import BenchError, Cost
 from tables import PUBLISHED_IMAGES, Tables, make_tables
 
-from oid_async.store.boot import boot_id
 from oid_async.store.folder import Folder
 from oid_async.store.folder_lock import FolderLock
+from oid_async.system.boots import boot_id
 
 IMAGE_URL = "https://open-images-dataset.s3.amazonaws.com/train/"
 # Images land side by side: neighbours in the journal are not quite in order.

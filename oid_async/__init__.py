@@ -13,7 +13,7 @@ Importing this package loads neither aiohttp nor polars nor rich: names are reso
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from oid_async import forks as _forks  # noqa: F401 (it notices forks from now on)
+from oid_async.system import forks as _forks  # noqa: F401 (it notices forks from now on)
 from oid_async.version import __version__
 
 if TYPE_CHECKING:

@@ -1,11 +1,10 @@
-"""Blocking work in threads, tasks that wait in order, the one error of a task group, the available processors.
+"""Blocking work in threads, tasks that wait in order, the one error of a task group.
 
 Work in a thread cannot be cancelled once it runs, only waited for.
 """
 
 import asyncio
 import gc
-import os
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
@@ -162,13 +161,6 @@ def leaf_errors(group: BaseExceptionGroup[BaseException]) -> list[BaseException]
     for error in group.exceptions:
         leaves += leaf_errors(error) if isinstance(error, BaseExceptionGroup) else [error]
     return leaves
-
-
-def available_processors() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def collect_garbage_seldom() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from oid_async.concurrency import available_processors
+from oid_async.system.processes import available_processors
 
 _PROGRAM = "oid_async.cluster.local_worker"
 _LAST_S = 2.0

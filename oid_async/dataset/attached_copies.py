@@ -14,6 +14,7 @@ from oid_async.store.disk import discard, is_plain, read_plain
 from oid_async.store.folder import Folder, packed_in
 from oid_async.store.image_check import md5_base64
 from oid_async.store.written_files import MASKS, RECORDINGS, is_attached, read_record
+from oid_async.system.links import hard_link
 from oid_async.tables.reading import scan_lines
 
 _SLICE_ROWS = 8192
@@ -78,7 +79,7 @@ def _bring(source: Folder, folder: Folder, name: str, md5: str | None) -> bool:
     part = folder.tmp / path.name
     discard(part)
     try:
-        os.link(source.path / name, part, follow_symlinks=False)
+        hard_link(source.path / name, part)
     except OSError:
         part.write_bytes(read_plain(source.path / name))
     if not _is_right(part, md5):

@@ -6,7 +6,6 @@ What is checked is the temporary, which nobody else has. An image that is there 
 that is none of ours keeps its name, and the image gets one with its id. Blocking; from several threads at once.
 """
 
-import errno
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -17,17 +16,17 @@ from oid_async.dataset.audit import set_aside
 from oid_async.dataset.image_store import ImageStore
 from oid_async.errors import InputError, storage_error
 from oid_async.report import Outcome
-from oid_async.store.disk import OPENER, PLAIN, discard, is_plain, plain_file, write_all
+from oid_async.store.disk import OPENER, discard, is_plain, plain_file, write_all
 from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder
 from oid_async.store.image_check import is_complete, md5_base64, read_header, refuse_start
 from oid_async.store.journal import Journal
 from oid_async.store.naming import clash_name
+from oid_async.system.links import are_no_links, hard_link
+from oid_async.system.opening import PLAIN
 
 _BLOCK_BYTES = 1 << 20
 _FRESH = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | PLAIN
-# After these every other link would fail, too.
-_NO_LINKS = (errno.EXDEV, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +125,9 @@ class ImageCopies:
         discard(part)
         if self.may_link:
             try:
-                os.link(path, part, follow_symlinks=False)
+                hard_link(path, part)
             except OSError as error:
-                self.may_link = error.errno not in _NO_LINKS
+                self.may_link = not are_no_links(error)
             else:
                 return True
         self._write(part, _blocks(path))

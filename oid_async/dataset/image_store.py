@@ -13,6 +13,8 @@ import polars as pl
 
 from oid_async.errors import InputError, NotPlainError
 from oid_async.store.disk import is_plain, plain_file
+from oid_async.system.file_names import NOT_IN_FOLDER
+from oid_async.system.positions import pread
 
 _BLOCK = 512
 # The JSON of a sample with a thousand masks has some hundred kilobytes.
@@ -54,9 +56,9 @@ class OpenFile:
 
     def read(self, offset: int, size: int) -> bytes:
         """Return bytes from `offset` on, fewer at the end of the file. Raises OSError."""
-        data = os.pread(self.file.fileno(), size, offset)
+        data = pread(self.file.fileno(), size, offset)
         # One call gives two gigabytes at the most.
-        while len(data) < size and (more := os.pread(self.file.fileno(), size - len(data), offset + len(data))):
+        while len(data) < size and (more := pread(self.file.fileno(), size - len(data), offset + len(data))):
             data += more
         return data
 
@@ -278,6 +280,11 @@ def key_of(image_id: str) -> str:
     ('0000048549557964', 'my%2Ephoto%2F1')
     """
     return image_id.replace("%", "%25").replace(".", "%2E").replace("/", "%2F")
+
+
+def leads_out(name: pl.Expr) -> pl.Expr:
+    """Return whether the name of an image, from a table, would lead out of the folder of images."""
+    return name.str.contains(NOT_IN_FOLDER)
 
 
 def missing_file(path: str | Path) -> InputError:

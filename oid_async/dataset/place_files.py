@@ -20,6 +20,7 @@ from oid_async.options.places import Place
 from oid_async.store.atomic import read_json
 from oid_async.store.disk import is_plain, plain_file
 from oid_async.store.folder import Folder
+from oid_async.system.positions import pread
 
 _FINISHED = ".oid_async/finished.json"
 
@@ -132,7 +133,7 @@ class FolderFiles:
             if path.parent.is_symlink():
                 raise NotPlainError("a link, not a folder", path.parent)
             with plain_file(path) as file:
-                return [os.pread(file.fileno(), size, start) for start, size in zip(starts, sizes, strict=True)]
+                return [pread(file.fileno(), size, start) for start, size in zip(starts, sizes, strict=True)]
         except FileNotFoundError as error:
             raise missing_object(self, key) from error
         except NotPlainError as error:
@@ -217,7 +218,7 @@ class BucketFiles:
         fetched = self.folder.path / key
         if fetched.exists():
             with fetched.open("rb") as file:
-                return [os.pread(file.fileno(), size, start) for start, size in zip(starts, sizes, strict=True)]
+                return [pread(file.fileno(), size, start) for start, size in zip(starts, sizes, strict=True)]
         try:
             return self._objects.get_ranges(key, starts, sizes)
         except MissingError as error:

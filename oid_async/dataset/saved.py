@@ -11,13 +11,12 @@ from typing import Any, Literal, Protocol, Self
 
 import polars as pl
 
-from oid_async.dataset.image_store import ImageFiles, ImagesBeingPacked, ImageShards, ImageStore
+from oid_async.dataset.image_store import ImageFiles, ImagesBeingPacked, ImageShards, ImageStore, leads_out
 from oid_async.dataset.packed_images import SHARD_SCHEMA, PackedImages
 from oid_async.dataset.place_files import PlaceFiles, counted_masks, stored_side
 from oid_async.dataset.query_file import read_query_file
 from oid_async.dataset.tables import SavedTable
 from oid_async.errors import InputError
-from oid_async.forks import refuse_forked_child
 from oid_async.openimages.kinds import KINDS, KindName
 from oid_async.openimages.vocabulary import OTHER_SPLITS, SPLITS
 from oid_async.options.places import Place
@@ -25,6 +24,7 @@ from oid_async.report import Report
 from oid_async.store.disk import has_plain, plain_file
 from oid_async.store.folder import Folder, packed_in
 from oid_async.store.results import MANIFEST_SCHEMA, NEGATIVE, ROLE_SCHEMA, SELECTED
+from oid_async.system.forks import refuse_forked_child
 from oid_async.tables.reading import TableFile, reading
 
 # Why a folder is opened, and the words of messages for it. `read` takes images from files or shards, others need files.
@@ -397,7 +397,7 @@ class SavedDataset:
         """Raise InputError if the name of a saved image leads out of the folder of images."""
         name = pl.col("FileName")
         with reading(self.manifest):
-            odd = self.images.filter(pl.col("Status") == "ok", name.is_null() | name.str.contains(_NO_NAME))
+            odd = self.images.filter(pl.col("Status") == "ok", name.is_null() | leads_out(name))
             found = odd.select(name.fill_null("")).head(1).collect(engine="streaming")
         if len(found):
             raise _outside(self.manifest, found.item())
@@ -415,11 +415,10 @@ def _with_dtypes(images: pl.LazyFrame) -> pl.LazyFrame:
 
 
 _NO_ROLE = {"Role": pl.lit(SELECTED), "VerifiedAbsent": pl.lit([], pl.List(pl.String))}
-_NO_NAME = r"[/\x00]|^\.{0,2}$"
 
 
 def _is_name(name: str | None) -> bool:
-    return name is not None and not pl.Series([name]).str.contains(_NO_NAME).item()
+    return name is not None and not pl.select(leads_out(pl.lit(name))).item()
 
 
 def _outside(manifest: TableFile, name: str | None) -> InputError:

@@ -4,10 +4,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-# What Windows does not take in a name; its devices, with any ending (learn.microsoft.com, "Naming Files, Paths, and
-# Namespaces").
-_FORBIDDEN = re.compile(r'[<>:"/\\|?*]')
-_DEVICE = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])(?:\..*)?", re.IGNORECASE)
+from oid_async.system.file_names import FORBIDDEN, is_device
+
 # The imagefolder of datasets takes a folder for a split if one of these words is in its name, as it is written here
 # (data_files.py of datasets 5: SPLIT_KEYWORDS, KEYWORDS_IN_DIR_NAME_BASE_PATTERNS).
 _SPLIT_WORD = re.compile(
@@ -51,11 +49,11 @@ def _is_unprintable(character: str) -> bool:
 
 def _safe(name: str) -> str:
     """Return a name without what may be refused, cut or hidden: datasets skips names that begin with `.` or `__`."""
-    plain = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", name))
+    plain = FORBIDDEN.sub("_", unicodedata.normalize("NFC", name))
     printable = "".join(each if each == " " or not _is_unprintable(each) else "_" for each in plain)
     short = printable.lstrip(" ._-").encode()[:_MOST_BYTES].decode(errors="ignore").rstrip(" .")
     if not short:
         return "class"
-    if _DEVICE.fullmatch(short):
+    if is_device(short):
         return f"class_{short}"
     return _SPLIT_WORD.sub(lambda word: word[0].capitalize(), short)

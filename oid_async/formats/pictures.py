@@ -1,6 +1,5 @@
 """Pictures for an export: linked, copied, made smaller, or as `formats.mask_shapes` has them; by several processes."""
 
-import errno
 import io
 import os
 import shutil
@@ -29,6 +28,7 @@ from oid_async.formats.mask_shapes import (
 from oid_async.formats.processes import Pool, each
 from oid_async.formats.staging import Staging
 from oid_async.store.disk import read_plain
+from oid_async.system.links import is_no_link, ways
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -42,8 +42,6 @@ _MOST_METADATA_BYTES = {"exif": 65_533, "icc_profile": 4 << 20}
 # Why an image is left out where it is to be made smaller.
 NO_PICTURE, TOO_LARGE = "no picture that Pillow reads", "too many pixels to make it smaller"
 _TOO_LARGE_TO_CUT = "too many pixels to cut its boxes out"
-# Errors of a link that cannot be made: another disk, too many links of one file, no links at all.
-_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 
 
 class Pictures:
@@ -69,7 +67,7 @@ class Pictures:
         self._images = dataset.image_files.folder if staging is None else staging.images
         self.masks = dataset.masks_folder if staging is None else staging.masks
         # A staged file does not stay: a link that names it would lead nowhere.
-        self._links = (os.link, os.symlink) if staging is None else (os.link,)
+        self._links = ways(symbolic=staging is None)
         self._copy = copy
         self._pool = pool
 
@@ -192,7 +190,7 @@ class Pictures:
                         link(os.path.abspath(source), target)
                         return
                     except OSError as error:
-                        if error.errno not in _NO_LINK:
+                        if not is_no_link(error):
                             raise
             shutil.copyfile(source, target)
         except FileNotFoundError as error:

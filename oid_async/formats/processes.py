@@ -10,7 +10,6 @@ an export has the same bytes whoever does the work.
 
 import multiprocessing
 import os
-import signal
 import threading
 import warnings
 from collections import deque
@@ -21,8 +20,9 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
-from oid_async.concurrency import available_processors
 from oid_async.errors import StorageError
+from oid_async.system.interrupts import no_interrupt
+from oid_async.system.processes import available_processors
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -64,7 +64,7 @@ class Pool:
         try:
             while True:
                 while len(waiting) < self._most and (some := list(islice(remaining, chunk))):
-                    with _no_interrupt():
+                    with no_interrupt():
                         waiting.append(self._executor.submit(_apply, function, some))
                 if not waiting:
                     return
@@ -106,16 +106,6 @@ def process_pool(processes: int | str, work: int, stopped: Callable[[], bool] = 
 
 
 @contextmanager
-def _no_interrupt() -> Iterator[None]:
-    """Hold back an interrupt, which reaches all processes: one that starts in the block never sees it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
 def one_ahead(items: Iterator[Item]) -> Iterator[Iterator[Item]]:
     """Yield the same items, the next one made in a thread while this one is used."""
 
@@ -130,7 +120,7 @@ def one_ahead(items: Iterator[Item]) -> Iterator[Iterator[Item]]:
 
 
 def _start_worker() -> None:
-    """End when the program was killed; an interrupt is its own affair, it stops its workers (`_no_interrupt`)."""
+    """End when the program was killed; an interrupt is its own affair, it stops its workers (`no_interrupt`)."""
     # Pillow warns of odd EXIF data, which is nothing that an export looks at.
     warnings.simplefilter("ignore")
     # There is a process for each processor already. Polars reads this before it starts its threads.

@@ -24,6 +24,7 @@ from oid_async.errors import UsageError
 from oid_async.store.atomic import own_bytes, read_json, write_json
 from oid_async.store.disk import discard, is_plain, open_plain
 from oid_async.store.file_bytes import FileBytes
+from oid_async.system.syncing import sync
 
 _BLOCK = tarfile.BLOCKSIZE
 _RECORD = tarfile.RECORDSIZE
@@ -217,7 +218,7 @@ class Shards:
 
     def _sync(self, file: IO[Any]) -> None:
         if self._durable:
-            os.fsync(file.fileno())
+            sync(file.fileno())
 
 
 def member(key: str, ending: str, body: bytes) -> bytes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from oid_async.errors import UsageError
+from oid_async.system.sockets import take_port_alone
 
 _BACKLOG, _MOST_PORT = 128, 65_535
 # What "every address of this machine" is, and how this machine itself calls on it.
@@ -48,7 +49,7 @@ def listen(host: str, port: int) -> socket.socket:
         raise UsageError(f"--host {host}: no address of this machine has this name") from error
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        take_port_alone(listening)
         listening.bind(address)
         listening.listen(_BACKLOG)
         listening.setblocking(False)

@@ -21,9 +21,10 @@ from oid_async.store.disk import plain_file
 from oid_async.store.image_check import read_header
 from oid_async.store.mask_check import HEAD_BYTES, refuse_mask
 from oid_async.store.written_files import MASKS
+from oid_async.system.file_names import NOT_IN_FOLDER
 
 # What stands in a path where a name should be, as in `dataset.saved`.
-_NO_NAME = re.compile(r"[/\x00]|^\.{0,2}$")
+_NO_NAME = re.compile(NOT_IN_FOLDER)
 _NO_MASK = "there is no mask of this name"
 # A browser decodes the whole picture, four bytes a pixel: this is 1 GB.
 _MOST_PIXELS = 250_000_000

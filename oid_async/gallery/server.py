@@ -23,7 +23,6 @@ from urllib.parse import parse_qsl, unquote
 from aiohttp import web
 from polars.exceptions import PanicException
 
-from oid_async.concurrency import available_processors
 from oid_async.dataset.image_store import StoredImage
 from oid_async.errors import UsageError
 from oid_async.gallery import answers
@@ -35,6 +34,7 @@ from oid_async.gallery.pictures import Pictures
 from oid_async.gallery.state import State, read_number
 from oid_async.gallery.threads import Threads
 from oid_async.redaction import redacted_text
+from oid_async.system.processes import available_processors
 
 _MOST_AT_ONCE = 64
 # How long a client may take to receive one block.

@@ -20,6 +20,7 @@ from oid_async.dataset.tables import SCHEMAS, SavedTable, column
 from oid_async.errors import input_errors
 from oid_async.openimages.ids import ID_COLUMNS, id_column
 from oid_async.store.disk import plain_file
+from oid_async.system.positions import pread
 from oid_async.tables.reading import reading, scan_lines
 
 _BLOCK_BYTES = 1 << 13
@@ -139,7 +140,7 @@ class TableRows:
                 begin = end
                 continue
             with input_errors(self.table.path):
-                more = os.pread(self._descriptor, block, base + len(data))
+                more = pread(self._descriptor, block, base + len(data))
             if not more:
                 if data[begin:].strip():
                     yield base + begin, base + len(data), data[begin:]
@@ -174,7 +175,7 @@ class TableRows:
             at, block = place - 1, _BLOCK_BYTES // 2
             while True:
                 with input_errors(self.table.path):
-                    data = os.pread(self._descriptor, block, at)
+                    data = pread(self._descriptor, block, at)
                 if not data:
                     return None
                 if (found := data.find(b"\n")) >= 0:

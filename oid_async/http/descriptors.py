@@ -1,7 +1,6 @@
 """The limit on open files and connections of this process, and how many transfers it allows."""
 
-import resource
-from contextlib import suppress
+from oid_async.system.processes import open_files_limit, raise_open_files_limit
 
 # What a run has open in addition to connections: the interpreter, the loop, tables, the journal, files being stored.
 _OWN = 64
@@ -12,8 +11,7 @@ _FEWEST = 2
 
 def allowed() -> int | None:
     """Return how many descriptors this process may have, None for no limit."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return None if soft == resource.RLIM_INFINITY else soft
+    return open_files_limit()
 
 
 def most_workers(wanted: int, limit: int | None) -> int:
@@ -29,8 +27,4 @@ def most_workers(wanted: int, limit: int | None) -> int:
 
 def raise_limit() -> None:
     """Raise the limit as far as the system allows. For the command line alone: it is global state."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        # Some systems report a hard limit that they do not grant; then the soft one stays.
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_open_files_limit()

@@ -13,9 +13,8 @@ from pathlib import Path
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
-from oid_async.concurrency import acquired, available_processors, in_thread, single_error
+from oid_async.concurrency import acquired, in_thread, single_error
 from oid_async.events import Hold, Holding, Note, Sink
-from oid_async.forks import refuse_forked_child
 from oid_async.http.descriptors import allowed, most_workers
 from oid_async.http.estimator import MOST
 from oid_async.http.hosts import Hosts, host_name
@@ -31,6 +30,8 @@ from oid_async.report import Report
 from oid_async.store.folder import Folder
 from oid_async.store.journal import Journal
 from oid_async.store.scratch import ScratchFolder
+from oid_async.system.forks import refuse_forked_child
+from oid_async.system.processes import available_processors
 from oid_async.workers.starter import WorkerStarter, early_workers
 
 if TYPE_CHECKING:

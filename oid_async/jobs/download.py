@@ -17,7 +17,6 @@ import polars as pl
 from oid_async.concurrency import in_thread
 from oid_async.errors import storage_errors
 from oid_async.events import Finished, Planned, Sink, Stage
-from oid_async.forks import refuse_forked_child
 from oid_async.http.retry import Limits
 from oid_async.jobs.attachments import Attachments
 from oid_async.jobs.context import RunContext, open_run, timed
@@ -35,6 +34,7 @@ from oid_async.select.plan import plan_files
 from oid_async.store.folder import PLAN_NOTE
 from oid_async.store.named_file import check_place
 from oid_async.store.results import Results
+from oid_async.system.forks import refuse_forked_child
 
 if TYPE_CHECKING:
     from oid_async.jobs.pack import SpanPacker

@@ -25,7 +25,6 @@ from oid_async.dataset.saved import SavedDataset
 from oid_async.dataset.table_check import check_tables
 from oid_async.errors import InputError, UsageError, machine_error, storage_error
 from oid_async.events import Exported, Note, Sink, Stage
-from oid_async.forks import refuse_forked_child
 from oid_async.formats.attribution import ExportAttribution
 from oid_async.formats.file_record import FileRecord
 from oid_async.formats.pictures import Pictures
@@ -44,6 +43,7 @@ from oid_async.options.places import Place
 from oid_async.store.atomic import write_text
 from oid_async.store.disk import read_plain
 from oid_async.store.folder import Folder
+from oid_async.system.forks import refuse_forked_child
 from oid_async.version import __version__
 
 # Where pictures are made smaller or masks are read, a span takes seconds: smaller spans let a stop take effect.

@@ -29,6 +29,7 @@ from oid_async.store.disk import read_plain
 from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder
 from oid_async.store.lock import FileLock
+from oid_async.system.file_names import refuse_long_path
 
 _OURS = (MARKER, LIST)
 # What a download writes into SAVEPATH: no export may have one of these names.
@@ -67,6 +68,7 @@ class ExportFolder:
     def check(self) -> None:
         """Raise UsageError if the folder may not be taken: what is there is not, or not only, an earlier export."""
         check_place(self.out, self._folder)
+        refuse_long_path(self._path)
         if not os.path.lexists(self._path):
             return
         if not self._path.is_dir():

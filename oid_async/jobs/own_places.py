@@ -24,6 +24,7 @@ from oid_async.redaction import is_http
 from oid_async.store.atomic import write_text
 from oid_async.store.disk import discard, open_plain, read_plain
 from oid_async.store.folder import Folder
+from oid_async.system.users import is_mine
 
 _NOTE, _STAMP = "places.json", "places.stamp"
 
@@ -47,7 +48,7 @@ def own_places(folder: Folder) -> Mapping[str, str]:
         file = open_plain(folder.state / _NOTE)
         with os.fdopen(file, "rb") as note:
             found = os.fstat(file)
-            if found.st_uid == os.geteuid() and read_plain(folder.state / _STAMP).decode() == _stamp_of(found):
+            if is_mine(found) and read_plain(folder.state / _STAMP).decode() == _stamp_of(found):
                 places = json.loads(note.read())
                 if isinstance(places, dict) and all(isinstance(place, str) for place in places.values()):
                     return places

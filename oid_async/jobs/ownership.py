@@ -15,7 +15,6 @@ from oid_async.openimages.ids import KEY
 from oid_async.options.query import Options
 from oid_async.store.adoption import from_manifest, take_over
 from oid_async.store.atomic import read_json, write_json
-from oid_async.store.boot import boot_id
 from oid_async.store.disk import is_plain
 from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder, packed_in
@@ -24,6 +23,7 @@ from oid_async.store.image_check import read_header
 from oid_async.store.journal import Journal, has_failed
 from oid_async.store.journal_index import JournalIndex
 from oid_async.store.recovery import recover_after_boot
+from oid_async.system.boots import boot_id
 
 if TYPE_CHECKING:
     from oid_async.jobs.packed_shards import PackedShards

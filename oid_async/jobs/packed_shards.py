@@ -30,8 +30,9 @@ from oid_async.select.names import NameHashes
 from oid_async.store.atomic import own_bytes, write_text
 from oid_async.store.disk import is_plain, open_plain, plain_file, read_plain
 from oid_async.store.folder import Folder, note_packed
-from oid_async.store.lock import FileLock
+from oid_async.store.lock import BESIDE, FileLock
 from oid_async.store.written_files import are_inside, size_and_md5
+from oid_async.system.syncing import sync
 
 
 def _names_in(folder: Path) -> list[str]:
@@ -89,7 +90,11 @@ class PackedShards:
         progress = state / "progress.json"
         is_ours = is_plain(progress)
         check_place(out, folder)
-        foreign = None if is_ours else next((name for name in _names_in(out) if name != state.name), None)
+        foreign = (
+            None
+            if is_ours
+            else next((name for name in _names_in(out) if name.removesuffix(BESIDE) != state.name), None)
+        )
         if foreign is not None:
             raise UsageError(f"--out {out} holds {foreign}, which is none of this download's: name another")
         if not is_ours and next(folder.names(), None) is not None:
@@ -133,7 +138,7 @@ class PackedShards:
             before = file.seek(0, os.SEEK_END)
             file.write("".join(f"{name}\n" for name in names).encode())
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
             listed = file.tell()
         self._note(before, listed)
         for name in names:

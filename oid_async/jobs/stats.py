@@ -16,7 +16,6 @@ from oid_async.dataset.table_check import table_faults
 from oid_async.dataset.tables import SCHEMAS, column
 from oid_async.errors import UsageError, storage_errors
 from oid_async.events import Note, Sink, Stage
-from oid_async.forks import refuse_forked_child
 from oid_async.http.retry import Limits
 from oid_async.jobs.context import open_run
 from oid_async.jobs.gathering.gather import GatheredTables, gather_tables
@@ -43,6 +42,7 @@ from oid_async.statistics.value import Statistics
 from oid_async.store.folder import Folder
 from oid_async.store.named_file import check_place, write_named
 from oid_async.store.results import NEGATIVE, SELECTED
+from oid_async.system.forks import refuse_forked_child
 from oid_async.tables.reading import TableFile, scan_keyed
 from oid_async.tables.rows import RowSource, rows_of
 

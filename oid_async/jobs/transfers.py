@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from oid_async.concurrency import available_processors
 from oid_async.events import Note
 from oid_async.http.estimator import FLOOR
 from oid_async.jobs.context import RunContext
@@ -20,6 +19,7 @@ from oid_async.store.adoption import Adopter
 from oid_async.store.annotation_rows import SavedAnnotations
 from oid_async.store.image_writer import ImageWriter, MemoryWriter
 from oid_async.store.journal import Journal
+from oid_async.system.processes import available_processors
 from oid_async.transfer.collector import Deliver, Recipients
 from oid_async.transfer.fetch import Fetcher
 from oid_async.transfer.pipeline import Pipeline, TargetSource

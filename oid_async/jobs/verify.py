@@ -39,7 +39,6 @@ from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import InputError, UsageError, storage_errors
 from oid_async.events import Note, Sink, Stage
-from oid_async.forks import refuse_forked_child
 from oid_async.jobs.export import Export
 from oid_async.jobs.opening import is_place, open_folder
 from oid_async.jobs.repair import clear_damage, export_options, restore_inputs
@@ -52,6 +51,7 @@ from oid_async.jobs.verify_place import PlaceVerify, refuse_repair
 from oid_async.objects.store import Objects
 from oid_async.report import Report
 from oid_async.store.folder import Folder
+from oid_async.system.forks import refuse_forked_child
 
 # Hashing does not hold the interpreter; more threads than this make a disk seek, not read.
 _THREADS = 2

@@ -17,11 +17,11 @@ from oid_async.dataset.place_files import BucketFiles, PlaceFiles
 from oid_async.dataset.saved import SavedDataset
 from oid_async.errors import InputError, UsageError
 from oid_async.events import Note, Sink, Stage
-from oid_async.forks import refuse_forked_child
 from oid_async.jobs.opening import check_finished
 from oid_async.jobs.place_audit import PlaceAudit, finding, reads_all
 from oid_async.jobs.place_images import ImageAudit
 from oid_async.jobs.verification import Mending, Verification, check_batches
+from oid_async.system.forks import refuse_forked_child
 
 # Of a bucket each may have a shard on this disk.
 _THREADS, _BUCKET_THREADS = 2, 4

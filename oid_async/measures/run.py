@@ -1,7 +1,5 @@
 """What is measured of one run: each host, how much landed when, and the CPU time of its processes."""
 
-import os
-import resource
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from time import monotonic
@@ -9,6 +7,7 @@ from typing import Any
 
 from oid_async.measures.host import HostMeasures
 from oid_async.measures.series import Series
+from oid_async.system.processes import cpu_with_children_s
 
 MOST_HOSTS = 100
 OTHERS = "others"
@@ -30,7 +29,7 @@ class RunMeasures:
         """Begin to count time: the run has started."""
         self.landed = Series(("images", "bytes", "failed"), self.clock)
         self._started = datetime.now(UTC)
-        self._cpu_before = _cpu_s()
+        self._cpu_before = cpu_with_children_s()
 
     def of_host(self, name: str) -> HostMeasures:
         """Return the measures of a host, made when it is first asked for; those of `others` once there are many."""
@@ -47,7 +46,7 @@ class RunMeasures:
 
     def as_json(self, without_cpu_s: tuple[float, float] = (0.0, 0.0)) -> dict[str, Any]:
         """Return all of it, as the report of a run shows it; `without_cpu_s` was used for something else."""
-        spent = zip(_cpu_s(), self._cpu_before, without_cpu_s, strict=True)
+        spent = zip(cpu_with_children_s(), self._cpu_before, without_cpu_s, strict=True)
         user, system = (round(max(0.0, now - before - other), 3) for now, before, other in spent)
         return {
             "started": self._started.isoformat(timespec="milliseconds"),
@@ -67,9 +66,3 @@ class RunMeasures:
         """Add what another process has measured of hosts."""
         for name, host in packed.items():
             self.of_host(name).add_packed(host)
-
-
-def _cpu_s() -> tuple[float, float]:
-    """Return the CPU time, user and system, of this process and of its children that have ended."""
-    own, children = os.times(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own.user + children.ru_utime, own.system + children.ru_stime

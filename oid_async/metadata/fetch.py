@@ -21,8 +21,8 @@ from oid_async.metadata.entry import CacheEntry, Identity
 from oid_async.metadata.integrity import is_header_text
 from oid_async.metadata.paths import recorded_url
 from oid_async.store.atomic import read_json, write_json
-from oid_async.store.boot import boot_id
 from oid_async.store.disk import md5_of, open_plain, plain_file
+from oid_async.system.boots import boot_id
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client, Response

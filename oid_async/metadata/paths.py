@@ -21,6 +21,7 @@ from oid_async.errors import UsageError
 from oid_async.openimages.catalogue_tables import PublishedTable
 from oid_async.options.paths import file_url_path
 from oid_async.redaction import is_http, redacted
+from oid_async.system.users import is_for_others, is_mine, user_mark
 
 SUFFIX = ".table"
 WHOLE = "whole"
@@ -47,10 +48,10 @@ def default_cache() -> tuple[Path, str | None]:
             return usual, None
         reason = f"{usual} cannot be made or read"
     try:
-        folder = Path(tempfile.gettempdir(), f"oid-async-cache-{os.getuid()}")
+        folder = Path(tempfile.gettempdir(), f"oid-async-cache-{user_mark()}")
         folder.mkdir(mode=0o700, exist_ok=True)
         state = folder.lstat()
-        is_own = stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid() and not state.st_mode & 0o022
+        is_own = stat.S_ISDIR(state.st_mode) and is_mine(state) is not False and not is_for_others(state)
     except OSError:
         is_own = False
     if not is_own:

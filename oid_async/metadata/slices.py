@@ -15,8 +15,8 @@ from typing import Self
 
 import polars as pl
 
-from oid_async.concurrency import available_processors
 from oid_async.openimages.ids import KEY, ROW, IdForm, id_column
+from oid_async.system.processes import available_processors
 from oid_async.tables.damage import StoppedError
 from oid_async.tables.reading import NO_SEPARATOR, TableFile, columns_of, scan, scan_csv_lines
 

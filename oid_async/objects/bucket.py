@@ -16,12 +16,12 @@ from threading import Event, Lock
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from oid_async.errors import OidError, StorageError, UsageError, storage_errors
-from oid_async.forks import refuse_forked_child
 from oid_async.objects.aws import bucket_region
 from oid_async.objects.opening import Patience, configured_url, open_store
 from oid_async.objects.refusals import is_object_missing, is_passing, refusal
 from oid_async.objects.values import BLOCK_BYTES, ExistsError, MissingError, ObjectInfo, size_of
 from oid_async.options.places import Bucket
+from oid_async.system.forks import refuse_forked_child
 
 if TYPE_CHECKING:
     from obstore import GetOptions

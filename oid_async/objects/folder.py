@@ -7,7 +7,6 @@ obstore's LocalStore would do the same without syncing, and follows links out of
 """
 
 import errno
-import fcntl
 import os
 import re
 import secrets
@@ -22,11 +21,16 @@ from typing import BinaryIO
 
 from oid_async.errors import NotPlainError, StorageError, UsageError, storage_error
 from oid_async.objects.values import BLOCK_BYTES, ExistsError, MissingError, ObjectInfo, md5_of_file
+from oid_async.system.links import is_no_link
+from oid_async.system.locks import lock
+from oid_async.system.opening import FOLDER, NAMES_BY_FOLDER, PLAIN, USUAL
+from oid_async.system.positions import pread
+from oid_async.system.syncing import cannot_sync_folders, sync
 
 _LEFTOVER = re.compile(r".+#[0-9a-f]{16}")
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_FOLDER = FOLDER | USUAL
+_FILE = os.O_RDONLY | PLAIN | USUAL
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 class FolderStorage:
@@ -40,6 +44,11 @@ class FolderStorage:
 
     def check(self) -> None:
         """Raise UsageError for a path that is no folder, StorageError for one that cannot be read or written to."""
+        if not NAMES_BY_FOLDER:
+            raise UsageError(
+                f"{self._folder}: this system cannot open a folder and keep to it, as workers that share one need; "
+                "name a bucket, or leave --cluster out"
+            )
         try:
             if not stat.S_ISDIR(os.stat(self._folder).st_mode):
                 raise UsageError(f"{self._folder}: it is no folder; name another one with --savepath")
@@ -63,7 +72,7 @@ class FolderStorage:
                     raise NotPlainError(what, self._folder / key) from error
                 raise ExistsError(key) from error
             except OSError as error:
-                if error.errno in _NO_LINKS:
+                if is_no_link(error):
                     raise StorageError(
                         f"{self._folder}: its file system has no hard links, by which a name is given once; choose a "
                         "folder on another one"
@@ -91,7 +100,7 @@ class FolderStorage:
     def get_ranges(self, key: str, starts: Sequence[int], sizes: Sequence[int]) -> list[bytes]:
         """Return ranges of an object. Raises MissingError."""
         with self._reading(key) as file:
-            return [os.pread(file.fileno(), size, start) for start, size in zip(starts, sizes, strict=True)]
+            return [pread(file.fileno(), size, start) for start, size in zip(starts, sizes, strict=True)]
 
     def head(self, key: str) -> ObjectInfo | None:
         """Return what is known of an object, None if there is none."""
@@ -147,7 +156,7 @@ class FolderStorage:
             with file:
                 try:
                     _write(file, body)
-                    os.fsync(file.fileno())
+                    sync(file.fileno())
                     yield folder, part, name
                 finally:
                     with suppress(FileNotFoundError):
@@ -159,8 +168,7 @@ class FolderStorage:
         with self._errors():
             try:
                 with self._at(key) as (folder, name):
-                    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-                    file = os.fdopen(os.open(name, flags, dir_fd=folder), "rb")
+                    file = os.fdopen(os.open(name, _FILE, dir_fd=folder), "rb")
             except IsADirectoryError as error:
                 raise MissingError(key) from error
             except OSError as error:
@@ -197,7 +205,7 @@ class FolderStorage:
                     with suppress(FileExistsError):
                         os.mkdir(name, dir_fd=above)
                         _sync_folder(above)
-                folder = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=above)
+                folder = os.open(name, _FOLDER | PLAIN, dir_fd=above)
             except OSError as error:
                 if error.errno in (errno.ENOTDIR, errno.ELOOP) and _odd_kind(name, above) is not None:
                     raise NotPlainError("a link, not a folder", self._folder.joinpath(*names)) from error
@@ -244,12 +252,12 @@ def _part_name(name: str) -> str:
 
 def _new_file(name: str, folder: int) -> tuple[str, BinaryIO]:
     """Return the temporary name of an object's file, and the file, which is locked as long as it is open."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | PLAIN | USUAL
     while True:
         part = _part_name(name)
         file = os.fdopen(os.open(part, flags, 0o644, dir_fd=folder), "wb")
         with suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file.fileno(), shared=False)
         if os.fstat(file.fileno()).st_nlink:
             return part, file
         file.close()  # before it was locked it was taken for a leftover
@@ -278,11 +286,11 @@ def _odd_kind(name: str, folder: int) -> str | None:
 def _is_free(name: str, folder: int) -> bool:
     """Return whether nobody writes to a temporary file any more."""
     try:
-        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        file = os.open(name, _FILE, dir_fd=folder)
     except OSError:
         return False
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        lock(file, shared=True)
     except OSError as error:
         return error.errno not in (errno.EWOULDBLOCK, errno.EACCES) and _is_old(file)
     else:
@@ -303,7 +311,7 @@ def _raise_unless_absent(error: OSError) -> None:
 
 def _sync_folder(folder: int) -> None:
     try:
-        os.fsync(folder)
+        sync(folder)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):
+        if not cannot_sync_folders(error):
             raise

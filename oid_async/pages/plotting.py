@@ -1,11 +1,11 @@
 """The plotting library, Altair with Vega: there only with the extra `view`."""
 
 import json
-import resource
 import sys
 from importlib.util import find_spec
 
 from oid_async.errors import UsageError
+from oid_async.system.processes import cpu_s
 
 INSTALL = 'pip install "oid-async[view]"'
 
@@ -52,8 +52,7 @@ def keep_bundle(text: str) -> None:
 
 def _write_bundle() -> None:
     text = bundle()
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    sys.stdout.buffer.write(json.dumps([used.ru_utime, used.ru_stime]).encode() + b"\n" + text.encode())
+    sys.stdout.buffer.write(json.dumps(cpu_s()).encode() + b"\n" + text.encode())
 
 
 if __name__ == "__main__":

@@ -15,11 +15,12 @@ from oid_async.store.folder import Folder
 from oid_async.store.image_check import md5_base64
 from oid_async.store.mask_check import MOST_BYTES, refuse_mask
 from oid_async.store.written_files import MASKS, RECORD_SCHEMA, RECORDINGS, read_record
+from oid_async.system.file_names import DEVICE
 
 # Names as published: ImageID, label without slashes, BoxID of a mask. No name leads out of its folder.
 NAMES = {
     MASKS: re.compile(r"[0-9a-f]{16}_[0-9A-Za-z_-]{1,60}\.png"),
-    RECORDINGS: re.compile(r"[0-9A-Za-z_-]{1,150}\.ogg"),
+    RECORDINGS: re.compile(rf"(?!(?i:{DEVICE}))[0-9A-Za-z_-]{{1,150}}\.ogg"),
 }
 _PNG_END = b"IEND\xaeB`\x82"
 OGG = b"OggS"

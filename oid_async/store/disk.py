@@ -29,6 +29,8 @@ from io import BufferedReader
 from pathlib import Path
 
 from oid_async.errors import NO_DESCRIPTORS, InputError, NotPlainError
+from oid_async.system.opening import OPENS_FOLDERS, PLAIN, REFUSES_LINKS, USUAL
+from oid_async.system.syncing import TO_BE_SYNCED, cannot_sync_folders, sync
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Opener:
         give_up = None
         while True:
             try:
-                return os.open(path, flags | os.O_CLOEXEC, 0o644)
+                return os.open(path, flags | USUAL, 0o644)
             except OSError as error:
                 now = self.clock()
                 give_up = now + self.wait_s if give_up is None else give_up
@@ -55,12 +57,12 @@ class Opener:
 
 
 OPENER = Opener()
-# A link is not followed (ELOOP), a pipe without a writer not waited for; on a plain file neither has an effect.
-PLAIN = os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def open_plain(path: str | Path, flags: int = os.O_RDONLY) -> int:
     """Return a descriptor of a plain file. Raises NotPlainError for a link, folder, pipe or device, OSError."""
+    if not REFUSES_LINKS and (what := odd_kind(path)) is not None:
+        raise NotPlainError(what, path)
     try:
         file = OPENER(path, flags | PLAIN)
     except OSError as error:
@@ -132,19 +134,21 @@ def write_all(file: int, data: bytes | bytearray | memoryview) -> None:
 
 def sync_file(path: Path) -> None:
     """Wait until a file's bytes are on the disk. Raises OSError."""
-    file = OPENER(path, os.O_RDONLY)
+    file = OPENER(path, TO_BE_SYNCED)
     try:
-        os.fsync(file)
+        sync(file)
     finally:
         os.close(file)
 
 
 def sync_folder(path: Path) -> None:
     """Wait until the names in a folder are on the disk, where the file system can sync folders."""
+    if not OPENS_FOLDERS:
+        return
     try:
         sync_file(path)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES):
+        if not cannot_sync_folders(error):
             raise
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self, overload
 
 from oid_async.store.disk import OPENER, open_plain
+from oid_async.system.positions import pread
 
 _BLOCK_BYTES = 1 << 18
 
@@ -121,7 +122,7 @@ class FileBytes:
         """Return all of a span. A file that was cut after it was opened reads as zeros from there on."""
         if self._start <= start <= stop <= self._start + len(self._block):
             return self._block[start - self._start : stop - self._start]
-        data = os.pread(self._file, stop - start, start)
-        while len(data) < stop - start and (more := os.pread(self._file, stop - start - len(data), start + len(data))):
+        data = pread(self._file, stop - start, start)
+        while len(data) < stop - start and (more := pread(self._file, stop - start - len(data), start + len(data))):
             data += more
         return data.ljust(stop - start, b"\0")

@@ -21,9 +21,12 @@ from typing import Self
 
 from oid_async.errors import LockedError, storage_errors
 from oid_async.store.atomic import replacing
-from oid_async.store.disk import OPENER, PLAIN, discard, open_plain, plain_file, write_all
+from oid_async.store.disk import OPENER, discard, open_plain, plain_file, write_all
 from oid_async.store.folder import Folder
 from oid_async.store.lock import FileLock
+from oid_async.system.file_names import refuse_long_path
+from oid_async.system.opening import PLAIN
+from oid_async.system.positions import pread, pwrite
 
 _PROBE = ".oid_async-probe"
 _NOTE_BYTES = 400
@@ -71,6 +74,7 @@ class FolderLock:
         was not there before.
         """
         folder.refuse_links()
+        refuse_long_path(folder.path)
         with storage_errors(folder.path):
             own = cls(folder, *_lock_folder(folder))
             try:
@@ -106,7 +110,7 @@ class FolderLock:
         """Write the note over the old one: at no moment is it empty while a run is on."""
         self._note = (who, boot)
         text = f"{who}\nboot {boot}\n".encode()
-        os.pwrite(self._file, text, 0)
+        pwrite(self._file, text, 0)
         os.ftruncate(self._file, len(text))
 
     def _probe(self) -> None:
@@ -224,7 +228,7 @@ def lock_owner(path: Path) -> str:
 def _read_note(file: int) -> tuple[str, str]:
     """Return the two lines of a lock's note, empty where there is none."""
     try:
-        lines = os.pread(file, _NOTE_BYTES, 0).decode("utf-8", "replace").split("\n")
+        lines = pread(file, _NOTE_BYTES, 0).decode("utf-8", "replace").split("\n")
     except OSError:
         return "", ""
     return lines[0].strip(" \0"), lines[1].strip() if len(lines) > 2 else ""

@@ -15,11 +15,12 @@ from oid_async.errors import storage_error
 from oid_async.http.etag import EtagTrust
 from oid_async.http.spare_bodies import SpareBodies
 from oid_async.report import Outcome, outcome_of
-from oid_async.store.disk import OPENER, PLAIN, Opener, discard, write_all
+from oid_async.store.disk import OPENER, Opener, discard, write_all
 from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder
 from oid_async.store.image_check import Expected, ImageBytes, md5_base64, read_header, refuse
 from oid_async.store.naming import clash_name
+from oid_async.system.opening import PLAIN
 
 _FRESH = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | PLAIN
 

@@ -44,6 +44,7 @@ from oid_async.store.journal_line import (
     line_of_fields,
     without_damaged,
 )
+from oid_async.system.syncing import sync
 
 _NUMBERS = ("Bytes", "Width", "Height", "Attempts")
 SCHEMA: dict[str, type[pl.DataType]] = {
@@ -132,7 +133,7 @@ class Journal:
     def sync(self) -> None:
         """Wait until the lines are on the disk. Raises StorageError."""
         with storage_errors(self._path.parent):
-            os.fsync(self._file)
+            sync(self._file)
 
     def close(self) -> None:
         """Sync the lines to the disk and close the file. Raises StorageError; the file is closed all the same."""

@@ -1,20 +1,24 @@
-"""Locks on files and folders: flock, which the system gives back however a process ends.
+"""Locks on files and folders, which the system gives back however a process ends (`oid_async.system.locks`).
 
 Used for the folder of a run, shards and exports that are being written, entries of the metadata cache, and, shared, for
-a folder that is only read. Some file systems know no flock (some NFS, some FUSE): there a lock holds nothing, `is_held`
-is False, and a run that must not meet another uses file names of its own.
+a folder that is only read. Some file systems know no locks (some NFS, some FUSE): there a lock holds nothing, `is_held`
+is False, and a run that must not meet another uses file names of its own. Where a folder cannot be opened, a file next
+to it is locked in its place: `NAME.lock`, which goes when the lock is released.
 """
 
 import errno
-import fcntl
 import os
 from pathlib import Path
 from typing import Self
 
-from oid_async.store.disk import OPENER, PLAIN, open_plain
+from oid_async.store.disk import OPENER, discard, open_plain
+from oid_async.system.locks import lock
+from oid_async.system.opening import OPENS_FOLDERS, PLAIN
 
-# What flock fails with where it is not known or no lock server answers.
-_NO_FLOCK = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS)
+# What a lock fails with where there are none or no lock server answers.
+_NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS)
+# Behind the name of a folder: the file that is locked for it where folders cannot be opened.
+BESIDE = ".lock"
 
 
 class FileLock:
@@ -23,9 +27,10 @@ class FileLock:
     `descriptor` is open on the file, None for a lock on nothing; `is_held` is False where there are no locks.
     """
 
-    def __init__(self, descriptor: int | None, *, is_held: bool = True) -> None:
+    def __init__(self, descriptor: int | None, *, is_held: bool = True, beside: Path | None = None) -> None:
         self.descriptor = descriptor
         self.is_held = is_held
+        self._beside = beside
 
     @classmethod
     def nothing(cls) -> Self:
@@ -38,21 +43,26 @@ class FileLock:
 
         Raises NotPlainError for a link, pipe or device, which is not opened.
         """
+        beside = None
         if path.is_dir() and not path.is_symlink():
-            descriptor = OPENER(path, os.O_RDONLY | PLAIN)
+            if OPENS_FOLDERS:
+                descriptor = OPENER(path, os.O_RDONLY | PLAIN)
+            else:
+                beside = path.with_name(f"{path.name}{BESIDE}")
+                descriptor = open_plain(beside, os.O_RDWR | os.O_CREAT)
         else:
             descriptor = open_plain(path, os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT)
         try:
-            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            lock(descriptor, shared=shared)
         except BlockingIOError:
             os.close(descriptor)
             return None
         except OSError as error:
-            if error.errno in _NO_FLOCK:
-                return cls(descriptor, is_held=False)
+            if error.errno in _NO_LOCKS:
+                return cls(descriptor, is_held=False, beside=beside)
             os.close(descriptor)
             raise
-        return cls(descriptor)
+        return cls(descriptor, beside=beside)
 
     def release(self) -> None:
         """Give it back. Safe to call twice."""
@@ -60,6 +70,8 @@ class FileLock:
             os.close(self.descriptor)
             self.descriptor = None
             self.is_held = False
+            if self._beside is not None:
+                discard(self._beside)
 
     def __enter__(self) -> Self:
         return self

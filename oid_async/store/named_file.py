@@ -4,22 +4,18 @@ A file appears whole or not at all, and replaces one of its name; what is no fil
 as /dev/stdout) is written to.
 """
 
-import errno
 import os
 import re
 import secrets
-import select
 import stat
-import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import takewhile
 from pathlib import Path
 
 from oid_async.errors import StorageError, UsageError, storage_error
 from oid_async.store.atomic import replacing
-from oid_async.store.disk import write_all
+from oid_async.system.pipes import open_writer, write_blocks
 
-_WAIT_MS = 100
 _DESCRIPTOR = re.compile(r"/dev/fd/([0-9]{1,6})|/proc/self/fd/([0-9]{1,6})")
 _STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 
@@ -80,36 +76,13 @@ def write_named(path: Path, blocks: Iterable[bytes], stopped: Callable[[], bool]
 
 def _write_stream(path: Path, number: int | None, blocks: Iterator[bytes], stopped: Callable[[], bool]) -> None:
     """Write to a pipe, a device or an open descriptor, and wait for its reader unless `stopped`. Raises OSError."""
-    file = os.dup(number) if number is not None else _open_stream(path, stopped)
+    file = os.dup(number) if number is not None else open_writer(path, stopped)
     if file is None:
         return
     try:
-        ready = select.poll()
-        ready.register(file, select.POLLOUT)
-        for block in blocks:
-            # A write of no more bytes than this does not block where some can be written.
-            for start in range(0, len(block), select.PIPE_BUF):
-                while not ready.poll(_WAIT_MS):
-                    if stopped():
-                        return
-                write_all(file, memoryview(block)[start : start + select.PIPE_BUF])
+        write_blocks(file, blocks, stopped)
     finally:
         os.close(file)
-
-
-def _open_stream(path: Path, stopped: Callable[[], bool]) -> int | None:
-    """Return a descriptor of a pipe once somebody reads it, None if `stopped` before. Raises OSError."""
-    while not stopped():
-        try:
-            file = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
-            time.sleep(_WAIT_MS / 1000)
-        else:
-            os.set_blocking(file, True)
-            return file
-    return None
 
 
 def _is_stream(path: Path) -> bool:

@@ -1,12 +1,11 @@
 """File names from URLs and ids: safe on every file system, unique without regard to case. Pure."""
 
 import hashlib
-import re
 import unicodedata
 from urllib.parse import unquote
 
-_UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
-_RESERVED = re.compile(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])$", re.IGNORECASE)
+from oid_async.system.file_names import FORBIDDEN, is_device
+
 _MOST_BYTES = 240  # file systems allow 255 with the suffix
 _MARK_BYTES = 40  # a clash may add so many: an underscore and an id
 _LONG_MARK = _MARK_BYTES - 1
@@ -43,12 +42,12 @@ def id_name(image_id: str) -> str:
 def safe_name(name: str) -> str:
     """Return a name that stays in its folder on any file system, with `.jpg`; empty when nothing usable is left."""
     name = unicodedata.normalize("NFC", name).encode("utf-8", "replace").decode()
-    name = _UNSAFE.sub("_", name).lstrip(". ").rstrip(". ")
+    name = FORBIDDEN.sub("_", name).lstrip(". ").rstrip(". ")
     stem = name[:-4] if name.lower().endswith(".jpg") else name
     suffix = name[len(stem) :] or ".jpg"
     if not stem.strip(". "):
         return ""
-    if _RESERVED.match(stem.split(".", 1)[0]):
+    if is_device(stem):
         stem = f"_{stem}"
     return _cut(stem, _MOST_BYTES - _MARK_BYTES) + suffix
 

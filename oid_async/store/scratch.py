@@ -15,6 +15,7 @@ from typing import Self
 from oid_async.errors import storage_errors
 from oid_async.store.disk import is_plain
 from oid_async.store.lock import FileLock
+from oid_async.system.users import is_mine
 
 _LOCK = "lock"
 
@@ -44,6 +45,8 @@ class ScratchFolder:
         """Remove it with all that is in it, as far as that can be done."""
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock.release()
+        # A file that is open, as that of the lock was, some systems do not remove.
+        shutil.rmtree(self.path, ignore_errors=True)
 
 
 @contextmanager
@@ -60,7 +63,7 @@ def _sweep(root: Path, prefix: str) -> None:
     """Remove the folders of processes that have ended without. Those of other users are not touched."""
     for path in root.glob(f"{prefix}*"):
         with suppress(OSError):
-            if path.is_symlink() or not path.is_dir() or path.stat().st_uid != os.getuid():
+            if path.is_symlink() or not path.is_dir() or is_mine(path.stat()) is False:
                 continue
             if (path / _LOCK).exists() and not is_plain(path / _LOCK):
                 continue

@@ -26,6 +26,7 @@ from oid_async.events import ignore
 from oid_async.jobs.feeding.feed import Feed, open_feed
 from oid_async.jobs.feeding.places import Place
 from oid_async.store.scratch import ScratchFolder
+from oid_async.system.interrupts import call_at_signal
 from oid_async.torch.messages import DownloaderSettings, Head, Seat, frame
 from oid_async.torch.passes import Pass
 
@@ -134,7 +135,7 @@ async def _run(settings: DownloaderSettings) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_reader(0, lambda: None if os.read(0, 64) else stop.set())
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    call_at_signal(loop, signal.SIGTERM, stop.set)
     feed: asyncio.Future[Feed] = loop.create_future()
     downloader = Downloader(settings, feed)
     serving = asyncio.create_task(_hold_feed(settings, feed, stop))

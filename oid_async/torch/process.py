@@ -12,7 +12,8 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from oid_async.errors import StorageError, storage_errors
+from oid_async.errors import StorageError, UsageError, storage_errors
+from oid_async.system.sockets import can_share_sockets
 from oid_async.torch.messages import DownloaderSettings
 
 _PROGRAM = "oid_async.torch.downloader"
@@ -33,6 +34,11 @@ class DownloaderProcess:
     """
 
     def __init__(self, settings: DownloaderSettings) -> None:
+        if not can_share_sockets():
+            raise UsageError(
+                "a Stream needs sockets in files, which this system does not have: download first, and train from "
+                "the folder with oid_async.torch.OpenImages"
+            )
         folder = Path(_short_folder())
         try:
             self.address = str(folder / _SOCKET)

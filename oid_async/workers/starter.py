@@ -17,6 +17,7 @@ from typing import Self
 from oid_async.concurrency import run_to_end, wait_until_done
 from oid_async.options.query import Options
 from oid_async.options.readers import amount
+from oid_async.system.sockets import can_share_sockets
 
 _PROGRAM = "oid_async.workers.process"
 # Starting a worker takes half a second of one core's time. Of images of the usual 300 KB, 4,000 take two thirds of the
@@ -141,6 +142,8 @@ def early_workers(options: Options, processors: int, listed: int | None = None) 
     """
     if options.rate or options.limit_rate is not None or options.offline or options.packs or processors < 2:
         return 0
+    if not can_share_sockets():
+        return 0
     # How many images a share is, or one split's -1, is not known before they are selected.
     counts = amount(options.limit)
     numbers = counts.values() if isinstance(counts, Mapping) else (counts,)
@@ -160,7 +163,7 @@ def process_count(options: Options, uncapped: int, max_transfers: int, processor
     (2, 1)
     """
     # A cap, on requests or bytes, is counted by one process, and one can do all that a cap allows.
-    if not uncapped or options.rate or options.limit_rate is not None or options.offline:
+    if not uncapped or options.rate or options.limit_rate is not None or options.offline or not can_share_sockets():
         return 1
     if isinstance(options.processes, int):
         return min(options.processes, max_transfers)

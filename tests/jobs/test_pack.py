@@ -104,6 +104,7 @@ class System:
         os.fsync(file)
 shards.open_shard = lambda path, mode: Torn(path, mode)
 packing.os = shards.os = System()
+packing.sync = shards.sync = shards.os.fsync
 asyncio.run(oid_async.download(**query))
 """
 

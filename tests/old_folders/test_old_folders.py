@@ -144,7 +144,7 @@ async def test_half_packed_shards_are_finished(
     monkeypatch.setattr("oid_async.select.plan._SPAN_ROWS", SPAN_ROWS)
     folder = folders / "half_packed"
     if boot == "this":
-        from oid_async.store.boot import boot_id
+        from oid_async.system.boots import boot_id
 
         lock = folder / ".oid_async" / "lock"
         lock.write_text(f"{lock.read_text().splitlines()[0]}\nboot {boot_id()}\n")

@@ -36,7 +36,6 @@ from oid_async.jobs.download import Run
 from oid_async.options.query import Options
 from oid_async.origin.server import Origin
 from oid_async.report import Outcome, Report
-from oid_async.store.boot import boot_id
 from oid_async.store.disk import Opener
 from oid_async.store.file_bytes import FileBytes
 from oid_async.store.folder import Folder
@@ -45,6 +44,7 @@ from oid_async.store.image_check import Expected, JpegHeader, is_complete, md5_b
 from oid_async.store.image_writer import ImageWriter, ReceivedImage
 from oid_async.store.journal import Journal, scan_journal
 from oid_async.store.recovery import RecoveryReport, recover_after_boot
+from oid_async.system.boots import boot_id
 
 # Notes of what a run used outside of SAVEPATH.
 PLACES = ("places.json", "places.stamp")

@@ -1,7 +1,6 @@
 """Work in threads that is waited for, tasks that wait in order, and the one error of a group."""
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable
 
@@ -10,7 +9,6 @@ import pytest
 from oid_async.concurrency import (
     WaitQueue,
     acquired,
-    available_processors,
     in_thread,
     leaf_errors,
     most_telling,
@@ -237,14 +235,3 @@ async def _run_tasks() -> None:
 
 def _raise(error: Exception) -> None:
     raise error
-
-
-def test_available_processors_are_those_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system knows which processors a process may use they are counted, elsewhere all of the machine's."""
-    if hasattr(os, "sched_getaffinity"):
-        assert available_processors() == len(os.sched_getaffinity(0))
-        monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: 7)
-    assert available_processors() == 7
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert available_processors() == 1

@@ -7,7 +7,6 @@ copy, and kept in SAVEPATH once it was of use, where query.json names it, so tha
 import errno
 import json
 import os
-import select
 import shutil
 import stat
 import sys
@@ -28,10 +27,9 @@ from oid_async.options.query_table import KEPT_LISTS
 from oid_async.store.atomic import read_json, replacing, write_json
 from oid_async.store.disk import md5_of, plain_file
 from oid_async.store.folder import Folder
+from oid_async.system.pipes import open_reader, read_blocks
 from oid_async.tables.reading import TableFile
 
-_CHUNK = 1 << 16
-_WAIT_MS = 100
 _NOTE = "lists.json"
 _LINE_BYTES = 17  # an ImageID and the end of its line; hardly a list has shorter lines
 # Reading these moves on in what somebody else has opened, also where it is a file.
@@ -170,7 +168,7 @@ def _opened(given: str, name: str) -> Iterator[int]:
                 raise ValueError("closed")
             descriptor = sys.stdin.fileno()
         else:
-            descriptor = os.open(given, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+            descriptor = open_reader(given)
     except (OSError, ValueError) as error:
         raise _unreadable(name, error) from error
     try:
@@ -181,20 +179,9 @@ def _opened(given: str, name: str) -> Iterator[int]:
 
 
 def _chunks(descriptor: int, name: str, stopped: Callable[[], bool]) -> Iterator[bytes]:
-    """Yield what comes until its end, or until `stopped`. Waits at most _WAIT_MS without looking at that."""
+    """Yield what comes until its end, or until `stopped`. Raises InputError."""
     try:
-        ready = select.poll() if hasattr(select, "poll") else None
-        if ready is not None:
-            ready.register(descriptor, select.POLLIN)
-        while not stopped():
-            if ready is None or ready.poll(_WAIT_MS):
-                try:
-                    chunk = os.read(descriptor, _CHUNK)
-                except BlockingIOError:
-                    continue
-                if not chunk:
-                    return
-                yield chunk
+        yield from read_blocks(descriptor, stopped)
     except OSError as error:
         raise _unreadable(name, error) from error
 

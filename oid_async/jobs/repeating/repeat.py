@@ -25,7 +25,6 @@ from oid_async.dataset.read_lock import read_lock
 from oid_async.dataset.table_copies import CopiedTables
 from oid_async.errors import StorageError, UsageError, machine_error, storage_error, storage_errors
 from oid_async.events import Finished, Planned, Sink, Stage
-from oid_async.forks import refuse_forked_child
 from oid_async.http.retry import Limits
 from oid_async.jobs.attachments import Attachments
 from oid_async.jobs.context import RunContext, open_run, timed
@@ -48,6 +47,7 @@ from oid_async.select.plan import plan_files
 from oid_async.store.folder import PLAN_NOTE, Folder, packed_in
 from oid_async.store.results import Results
 from oid_async.store.written_files import ATTACHED_FAILURES
+from oid_async.system.forks import refuse_forked_child
 
 if TYPE_CHECKING:
     from oid_async.jobs.download import Run
