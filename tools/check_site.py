@@ -39,7 +39,7 @@ def main(site: Path) -> int:
     """Print a line for each fault; return 1 if there is one."""
     pages = {path.resolve(): Links(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")}
     faults = [fault for path, links in pages.items() for fault in faults_of(path, links, pages)]
-    styled = [*site.rglob("*.css"), *pages]
+    styled = [*site.rglob("*.css"), *site.rglob("*.svg"), *pages]
     faults += [f"{path}: loads {url}" for path in styled for url in STYLE.findall(path.read_text(encoding="utf-8"))]
     for fault in faults:
         print(fault, file=sys.stderr)

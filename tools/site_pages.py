@@ -26,6 +26,8 @@ PAGES = {
     "examples/README.md": "examples.md",
 }
 SOURCES = {page: source for source, page in PAGES.items() if page != "index.md"}
+# A link whose text is the name of its file: `[choosing.md](choosing.md)`.
+NAMED = re.compile(r"\[(?:[\w-]+/)*[\w-]+\.md\]\((?!\w+:)([^)#\s]+)")
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
 ROW, CODE = re.compile(r"^\|.*$", re.MULTILINE), re.compile(r"`[^`\n]+`")
 KEYWORDS = "<!-- keywords -->"
@@ -44,9 +46,10 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Lead links to files of the repository to what they are on the site; write the table of keywords."""
+    """Lead links to files to what they are on the site, under its title; write the table of keywords."""
     source = source_of(page.file.src_uri)
     here = posixpath.dirname(page.file.src_uri) or "."
+    markdown = NAMED.sub(lambda link: f"[{title(repository_path(source, link[1]))}]({link[1]}", markdown)
     text = LINK.sub(lambda link: posixpath.relpath(site_path(repository_path(source, link[1])), here), markdown)
     if KEYWORDS in text:
         text = text.replace(KEYWORDS, keywords())
@@ -67,6 +70,12 @@ def repository_path(source: str, target: str) -> str:
 def site_path(path: str) -> str:
     """Return where a file of the repository is on the site: `docs/choosing.md` -> `choosing.md`."""
     return PAGES.get(path, path.removeprefix("docs/"))
+
+
+def title(path: str) -> str:
+    """Return the heading of a page of the repository: what its link is called on the site."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    return text.partition("# ")[2].partition("\n")[0] if text.startswith("# ") else path
 
 
 def keywords() -> str:

@@ -25,7 +25,7 @@ _DERIVED = "only_matching"
 class Query:
     """What to select and which annotations to save: a frozen value that `download`, `plan`, `stats`, `stream` take.
 
-    Example:
+    Examples:
         >>> dogs = Query(categories=["Dog"], splits=["validation"], limit=100)
         >>> dogs
         Query(categories=('Dog',), limit=100, splits=('validation',))
