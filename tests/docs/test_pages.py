@@ -1,6 +1,5 @@
-"""The README and the pages: links lead somewhere, commands and options exist, examples run."""
+"""The README and the pages: links lead somewhere, commands and options exist. test_blocks.py runs them."""
 
-import asyncio
 import re
 import shlex
 from pathlib import Path
@@ -8,8 +7,6 @@ from pathlib import Path
 import pytest
 
 from oid_async.cli.parser import make_parser
-from oid_async.events import ignore
-from oid_async.jobs.demo import demo_run
 from oid_async.options.query import option_fields
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,15 +105,3 @@ def test_python_on_a_page_is_valid(page: Path) -> None:
     """Each block of Python compiles."""
     for block in code_of(page, "python"):
         compile(block, page.name, "exec")
-
-
-def test_the_example_of_reading_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What docs/python.md shows of `oid_async.open` runs as it is, next to the folder of the demo."""
-    asyncio.run(demo_run(tmp_path / "demo_data", tmp_path / "cache", ignore).download())
-    monkeypatch.chdir(tmp_path)
-    (block,) = [block for block in code_of(ROOT / "docs" / "python.md", "python") if "oid_async.open" in block]
-    names: dict[str, object] = {}
-    exec(block, names)
-    first = names["first"]
-    assert isinstance(first, bytes)
-    assert first.startswith(b"\xff\xd8")
