@@ -1,10 +1,10 @@
 #!/bin/bash
-# A Slurm array that brings one selection into shards in one folder, without Dask: docs/clusters.md, "A Slurm array".
+# A Slurm array that brings one selection into shards in one folder, without Dask; docs/clusters.md says more.
 #
 #   sbatch examples/cluster/download.sh                                   # the real dataset, into /shared/person
-#   SAVEPATH=s3://my-bucket/person sbatch examples/cluster/download.sh    # or into a bucket: pip install "oid-async[s3]"
+#   SAVEPATH=s3://my-bucket/person sbatch examples/cluster/download.sh    # a bucket: pip install "oid-async[s3]"
 #
-# Offline and without Slurm, as two tasks of an array. Tasks ask a server, not a folder; so write the mirror, and serve it:
+# Offline and without Slurm, as two tasks of an array. Tasks ask a server, not a folder, so the mirror is served:
 #
 #   python examples/demo_mirror.py demo_mirror
 #   python -m http.server 8765 --bind 127.0.0.1 --directory demo_mirror &
