@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support.page_blocks import Block, blocks_of
 from support.page_layouts import assert_layout, is_layout
-from support.page_runs import PageRun, assert_shown
+from support.page_runs import PageRun, assert_shown, is_plain
 
 
 def check_text(run: PageRun, block: Block) -> None:
@@ -94,3 +94,19 @@ failures.csv         what failed; absent when there is none
   ```
 """
     assert wrong_in(text, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "plain"),
+    [
+        ("oid-async plan --where 'Dog | Cat'", True),
+        ("oid-async plan --image-where \"Author <> 'X'\"", True),
+        ("oid-async plan --ids - | wc -l", False),
+        ("oid-async plan > plan.txt", False),
+        ('oid-async plan --shard "$TASK/8"', False),
+        ("cd demo_data", False),
+    ],
+)
+def test_a_shell_runs_what_needs_one(command: str, plain: bool) -> None:
+    """Signs in quotes are arguments."""
+    assert is_plain(command) is plain

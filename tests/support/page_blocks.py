@@ -66,8 +66,8 @@ class Block:
 
     @property
     def is_drawing(self) -> bool:
-        """Whether it is a picture made of characters."""
-        return self.kind == "text" and any(mark in self.text for mark in "─▶▲▼◀│")
+        """Whether it is a picture made of characters, with arrows."""
+        return self.kind == "text" and any(mark in self.text for mark in "▶▲▼◀")
 
     @property
     def needs_torch(self) -> bool:

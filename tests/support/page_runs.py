@@ -24,8 +24,6 @@ from support.page_blocks import Block
 from support.published import Finished, typed
 
 yaml: Any = importlib.import_module("yaml")
-# A plain command of the program, which is run in this process: no pipe, no variable, no other program.
-_PLAIN = re.compile(r"oid-async [^|&;<>$`]*")
 # Of a command in shell syntax: everything has to go well, also at the front of a pipe.
 _SHELL = ("bash", "-euo", "pipefail", "-c")
 # Sizes, speeds, durations, times of day, ports and tokens are others each time; counts are not.
@@ -39,9 +37,8 @@ class PageRun:
     """What a page's blocks do in a folder. `wrong` collects what went wrong, each with its place.
 
     `said` is what the last block of commands or Python has said; `check_text` compares blocks that show something with
-    it. `not_run` holds what is left out: commands, or first lines of other blocks. `codes` has other exit codes than 0.
-    `stands_for` replaces what cannot be here, such as an address. Programs are started where `as_program` says so, in
-    this process otherwise.
+    it. `not_run` holds what is left out: commands, or first lines of other blocks. `stands_for`
+    replaces what cannot be here, such as an address. With `as_program` a command is a process of its own.
     """
 
     def __init__(
@@ -50,13 +47,12 @@ class PageRun:
         check_text: "Callable[[PageRun, Block], None]",
         *,
         not_run: frozenset[str] = frozenset(),
-        codes: dict[str, int] | None = None,
         stands_for: dict[str, str] | None = None,
         as_program: bool = False,
     ) -> None:
         self.folder, self.wrong, self.said = folder, list[str](), ""
         self._check_text = check_text
-        self._not_run, self._codes, self._stands_for = not_run, codes or {}, stands_for or {}
+        self._not_run, self._stands_for = not_run, stands_for or {}
         self._as_program = as_program
         self._names: dict[str, Any] = {"__name__": "page"}
 
@@ -90,7 +86,7 @@ class PageRun:
     def _run_commands(self, block: Block) -> None:
         self.said = ""
         commands = [command for command in block.commands if command not in self._not_run]
-        if all(_PLAIN.fullmatch(command) for command in commands):
+        if all(is_plain(command) for command in commands):
             for command in commands:
                 self._check(command, self.program(*shlex.split(self._placed(command))[1:]))
         else:
@@ -101,7 +97,7 @@ class PageRun:
 
     def _check(self, command: str, done: Finished) -> None:
         self.said = done.stdout + done.stderr
-        assert done.code == self._codes.get(command, 0), f"{command}\nended with {done.code}:\n{self.said[-2000:]}"
+        assert done.code == 0, f"{command}\nended with {done.code}:\n{self.said[-2000:]}"
         assert not re.search(r"^0 images selected", self.said, re.MULTILINE), f"{command}\nselects nothing"
 
     def program(self, *words: str) -> Finished:
@@ -144,6 +140,18 @@ class PageRun:
             found = database.sql(self._placed(block.text))
             self.said = str(found)
             assert found.shape[0] > 0, "finds no row"
+
+
+def is_plain(command: str) -> bool:
+    """Return whether a command calls the program and no more: without variables, pipes and redirections."""
+    words = shlex.shlex(command, punctuation_chars=True)
+    words.whitespace_split, words.commenters = True, ""
+    syntax = set("|&;<>()")
+    return (
+        command.startswith("oid-async ")
+        and not set("$`") & set(command)
+        and not any(set(word) <= syntax for word in words)
+    )
 
 
 def run_python(text: str, name: str, names: dict[str, Any]) -> None:
