@@ -44,6 +44,9 @@ _MOST_LINKS = 4 * _MOST_JOINTS
 _COPIED = re.compile(r"(?i)\b(?:between|nullif|right|split_part|case(?!\s+when\b)|in\s*\([^()]*[a-z_])")
 _MOST_COPIED = 12
 _MOST_SIGNS = 1 << 20
+# Nodes within each other: Python 3.11 reads JSON of some 490, later ones of more, and all shall refuse the same.
+_DEEPEST = 400
+_TOO_DEEP = "it is nested too deeply"
 _LONGEST_REASON = 200
 
 # What the nodes of Polars' expressions are called that work row by row, and their parts that are expressions.
@@ -173,9 +176,12 @@ def _columns(tree: Any) -> Iterator[str]:
     `tree` is the expression as Polars writes it in JSON: {"BinaryExpr": {"left": {"Column": "Author"}, ...}}. What it
     does not know, such as a node of a later version of Polars, is refused.
     """
-    todo = [tree]
+    todo = [(tree, 1)]
     while todo:
-        node = todo.pop()
+        node, depth = todo.pop()
+        if depth > _DEEPEST:
+            raise UsageError(f"--image-where: {_TOO_DEEP}")
+        inner: list[Any] = []
         parts: Any
         name, parts = next(iter(node.items())) if isinstance(node, dict) and node else (str(node), None)
         if name == "Column":
@@ -183,14 +189,15 @@ def _columns(tree: Any) -> Iterator[str]:
         elif name == "Literal":
             continue
         elif name == "Alias":
-            todo.append(parts[0])
+            inner = [parts[0]]
         elif name == "Function" and _is_by_row(parts["function"]):
-            todo += parts["input"]
+            inner = parts["input"]
         elif name in _NODES:
             _refuse_misread(name, parts)
-            todo += [parts[each] for each in _NODES[name]]
+            inner = [parts[each] for each in _NODES[name]]
         else:
             raise _not_by_row(f"{_what(name, parts)} in it")
+        todo += [(each, depth + 1) for each in inner]
 
 
 def _is_by_row(function: Any) -> bool:
@@ -248,7 +255,7 @@ def _refusing() -> Iterator[None]:
 def _reason(error: BaseException) -> str:
     """Return the reason of an error of Polars in one line."""
     if isinstance(error, RecursionError):
-        return "it is nested too deeply"
+        return _TOO_DEEP
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
     if isinstance(error, pl.exceptions.PanicException):
         return f"Polars cannot evaluate it ({_short(lines[0])})"
