@@ -253,7 +253,7 @@ class _Stage:
         """
         last = [self._folder.manifest, self._folder.path / "query.json"]
         if lists is not None:
-            tables = {str(path.relative_to(self._folder.path)): part for part, path in self._names.items()}
+            tables = {path.relative_to(self._folder.path).as_posix(): part for part, path in self._names.items()}
             tables |= lists
             for part, name in stage_record(self._folder.tmp, record_of_tables(self._folder, tables)).items():
                 self._names[part] = self._folder.path / name

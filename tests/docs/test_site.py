@@ -12,7 +12,7 @@ import oid_async.torch
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
 # The pages that tools/site_pages.py adds.
-ADDED = {"benchmarks.md", "changelog.md", "contributing.md"}
+ADDED = {"benchmarks.md", "changelog.md", "contributing.md", "examples.md"}
 PAGE = '<html><head>{head}</head><body><h2 id="here">Here</h2>{body}</body></html>'
 
 
