@@ -239,6 +239,9 @@ def followed(page: Path, blocks: Sequence[Block], mirror: str) -> list[str]:
     folder = Path.cwd()
     for name, make in GIVEN.get(page.name, {}).items():
         make(folder / name)
+    if any("examples/" in block.text for block in blocks):
+        # The page is followed in a checkout.
+        (folder / "examples").symlink_to(ROOT / "examples")
     here = {"http://mirror.lab:8080": mirror, "/srv/open-images-cache": str(folder / "cache_of_all")}
     run = PageRun(folder, check_text, not_run=not_run_of(page), stands_for=here)
     for block in blocks:
