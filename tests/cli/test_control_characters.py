@@ -319,6 +319,5 @@ def test_lines_leave_at_one_place() -> None:
         "gallery/connections.py: logging.Logger('oid_async.gallery')",  # writes nothing
         "jobs/opening.py: warnings.warn(printable(dataset.made.note), stacklevel=3)",
         # To the process that has started this one.
-        "pages/plotting.py: sys.stdout.buffer.write("
-        "json.dumps([used.ru_utime, used.ru_stime]).encode() + b'\\n' + text.encode())",
+        "pages/plotting.py: sys.stdout.buffer.write(json.dumps(cpu_s()).encode() + b'\\n' + text.encode())",
     }
