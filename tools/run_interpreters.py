@@ -18,13 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# Command line and its texts, examples in docstrings, whole runs, forks, own worker processes, conditions, exports.
+# Command line and its texts, examples in docstrings, whole runs, forks, own worker processes, conditions.
 QUICK = (
     "tests/cli",
     "tests/docs/test_examples.py",
     "tests/doors/test_end_to_end.py",
     "tests/doors/test_forks.py",
-    "tests/formats/test_formats.py",
     "tests/options",
     "tests/select/test_image_where.py",
     "tests/workers",
