@@ -6,36 +6,18 @@ Nothing heavy is imported before a command really runs.
 """
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping
 
+from oid_async.cli.help_commands import run_completion, run_help
 from oid_async.cli.listing_commands import run_classes, run_metadata, run_resolve
 from oid_async.cli.looking_commands import run_stats, run_view
 from oid_async.cli.polars_settings import set_up_polars
-from oid_async.cli.query_commands import run_download, run_plan, run_repeat
-from oid_async.cli.running import open_screen, print_answer, print_report, run_to_end, say_interrupted
+from oid_async.cli.query_commands import run_demo, run_download, run_plan, run_repeat
+from oid_async.cli.running import open_screen, print_answer, run_to_end, say_interrupted
 from oid_async.options.export import ExportOptions
 from oid_async.options.keywords import PlaceOptions, VerifyOptions
 from oid_async.options.query import Options
-from oid_async.screen.stdio import print_json, print_message, print_row
-
-
-def run_demo(arguments: argparse.Namespace) -> int:
-    """Run `oid-async demo`."""
-    options = Options(savepath=arguments.savepath)
-    set_up_polars(None)
-    from oid_async.jobs.demo import closing_words, demo_run, went_as_staged
-
-    with open_screen(arguments) as screen:
-        run = demo_run(options.folder_for("demo"), options.cache_dir, screen.show)
-        _, code = run_to_end(run.download)
-        run.report.interrupted |= code != 0
-    if arguments.json:
-        print_report(run.report.as_json(), code)
-    elif not arguments.quiet:
-        program = sys.argv[0] if sys.argv[0].endswith("oid-async") else "oid-async"
-        print_message(*closing_words(run.report, program))
-    return code or (0 if went_as_staged(run.report) else 1)
+from oid_async.screen.stdio import print_json, print_row
 
 
 def run_verify(arguments: argparse.Namespace) -> int:
@@ -126,4 +108,6 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "view": run_view,
     "stats": run_stats,
     "demo": run_demo,
+    "help": run_help,
+    "completion": run_completion,
 }

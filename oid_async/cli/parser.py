@@ -2,11 +2,11 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from dataclasses import Field
-from shlex import quote
 from typing import Any, NoReturn
 
+from oid_async.cli.advice import advice, meant_by, own_values, unknown_command, unknown_option
 from oid_async.errors import UsageError
 from oid_async.options.export import ExportOptions
 from oid_async.options.keywords import (
@@ -21,7 +21,6 @@ from oid_async.options.keywords import (
     VerifyOptions,
 )
 from oid_async.options.query import option_fields
-from oid_async.options.readers import WORDS
 from oid_async.options.table import HEADINGS, Heading
 from oid_async.redaction import redacted_text
 from oid_async.screen.stdio import forgiving, print_help
@@ -33,6 +32,9 @@ class Parser(argparse.ArgumentParser):
 
     Options are added under the headings of the option table; a heading without options is not shown.
     """
+
+    # Of the parser of the program alone.
+    commands: "argparse._SubParsersAction[Parser]"
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**(settings | {"allow_abbrev": False, "add_help": False}))
@@ -47,16 +49,44 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Return the arguments; of a word too many say what it may be."""
         words = sys.argv[1:] if args is None else args
-        found, extra = self.parse_known_args(_without_loose_values(words), namespace)
+        try:
+            found, extra = self.parse_known_args(_without_loose_values(words), namespace)
+        except UsageError:
+            # What is missing or too much may come of an option that is none: that is the better thing to say.
+            self._refuse_unknown_option(words)
+            raise
         if extra:
+            self._refuse_unknown_option(words)
             # As they were typed.
             extra = [word if word in words else word.removesuffix(f"={_YES}") for word in extra]
-            self.error(f"unrecognized arguments: {' '.join(extra)}{_advice(words, extra)}")
+            command = self.commands.choices[found.name]
+            command.error(f"unrecognized arguments: {' '.join(extra)}{advice(words, extra)}")
         return found
+
+    def _refuse_unknown_option(self, words: Sequence[str]) -> None:
+        """Raise UsageError if a word is an option that the command does not know, with the nearest one."""
+        at = next((at for at, word in enumerate(words) if word in self.commands.choices), len(words))
+        if (early := unknown_option(words[:at], self._option_string_actions)) is not None:
+            takers = [name for name, options in _options_of_all().items() if early in options]
+            if takers:
+                self.error(f"{early} stands before a command; options stand behind it: oid-async {takers[0]} {early}")
+            self.error(f"unknown option {early}{meant_by(early, self._option_string_actions, {})}")
+        if at == len(words):
+            return
+        command = self.commands.choices[words[at]]
+        known = command._option_string_actions
+        if (option := unknown_option(words[at + 1 :], known)) is not None:
+            command.error(f"unknown option {option}{meant_by(option, known, _options_of_all())}")
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print."""
         raise UsageError(f"{redacted_text(message)} (see {self.prog} --help)")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        # Commands alone have their names listed as choices, here and behind `help`.
+        if action.dest in _COMMAND_NAMES and action.choices is not None and value not in action.choices:
+            raise UsageError(redacted_text(unknown_command(str(value), tuple(action.choices))))
+        super()._check_value(action, value)
 
     def _print_message(self, message: str, file: object = None) -> None:
         # Help and version alone come here: what is wrong is raised.
@@ -71,7 +101,7 @@ def _without_loose_values(words: Sequence[str]) -> list[str]:
     >>> _without_loose_values(["verify", "--respect-opt-out", "my_data"])
     ['verify', '--respect-opt-out=yes', 'my_data']
     """
-    own = _own_values()
+    own = own_values()
     end = words.index("--") if "--" in words else len(words)
     following = [*words[1:end], "--"]
     taken = [
@@ -79,46 +109,6 @@ def _without_loose_values(words: Sequence[str]) -> list[str]:
         for at, word in enumerate(words[:end])
     ]
     return [*taken, *words[end:]]
-
-
-def _own_values() -> dict[str, tuple[str, ...]]:
-    """Return the values that an option may have behind it, of those whose value may be left out; of others none."""
-    return {option.metadata["flags"][0]: option.metadata["reader"].words for option in option_fields()}
-
-
-def _advice(words: Sequence[str], extra: Sequence[str]) -> str:
-    """Return what to do with words too many behind a repeatable option, of which each takes one; else nothing.
-
-    >>> _advice(["plan", "--category", "Dog", "Cat"], ["Cat"])
-    "; repeat the option: --category Dog --category Cat (one name of several words stands in quotes: 'Dog Cat')"
-    >>> _advice(["plan", "--respect-opt-out", "noai"], ["noai"])
-    '; behind --respect-opt-out stands nothing, or noindex'
-    """
-    repeatable = {
-        flag: option
-        for option in option_fields()
-        for flag in option.metadata["flags"]
-        if option.metadata["reader"].is_repeatable
-    }
-    at = next((place for place, word in enumerate(words) if word in extra and not word.startswith("-")), 0)
-    flag = next((place for place in reversed(range(at)) if words[place].startswith("-")), None)
-    if flag is None:
-        of_query = words[0] in ("download", "plan") and at
-        return f"; a class is named by --category {quote(' '.join(extra))}" if of_query else ""
-    name, _, value = words[flag].partition("=")
-    # Behind an option that the command does not know nothing is too much.
-    if words[flag] in extra:
-        return ""
-    if own := _own_values().get(name):
-        return f"; behind {name} stands nothing, or {' or '.join(own)}"
-    if name not in repeatable:
-        return ""
-    end = next((place for place in range(at, len(words)) if words[place].startswith("-")), len(words))
-    values = [*([value] if value else []), *words[flag + 1 : end]]
-    again = f"; repeat the option: {' '.join(f'{name} {quote(value)}' for value in values)}"
-    if repeatable[name].metadata["reader"] is not WORDS:
-        return again
-    return f"{again} (one name of several words stands in quotes: {quote(' '.join(values))})"
 
 
 def _help_formatter(prog: str) -> argparse.HelpFormatter:
@@ -195,13 +185,28 @@ _COMMANDS = {
         "the main job, offline, against a small look-alike",
         "Run the real download against an embedded look-alike of Open Images, offline.",
     ),
+    "help": (
+        "[COMMAND]",
+        "what a command does and takes",
+        "Print what COMMAND --help prints; without COMMAND the list of commands.",
+    ),
+    "completion": (
+        "bash|zsh|fish",
+        "a script by which a shell completes commands, options and class names",
+        "Print a script by which a shell completes commands, options, values, folders and the names of cached classes: "
+        'eval "$(oid-async completion bash)"; docs/shell.md says where it is kept for good.',
+    ),
 }
+# Where the name of a command is typed: first, and behind `help`.
+_COMMAND_NAMES = ("name", "topic")
 # Stands for a value that was left out.
 _YES = "yes"
+# The shells that `completion` knows.
+SHELLS = ("bash", "zsh", "fish")
 _ABOUT_SAVEPATH = "a folder that a download has filled"
 
 
-def make_parser(words: Container[str] | None = None) -> argparse.ArgumentParser:
+def make_parser(words: Container[str] | None = None) -> Parser:
     """Return the parser of all commands; `name` is the command that was typed.
 
     With `words` it parses these alone: commands that are not among them have no options.
@@ -213,7 +218,9 @@ def make_parser(words: Container[str] | None = None) -> argparse.ArgumentParser:
     )
     _add_help(parser)
     parser.add_argument("--version", action="version", version=f"oid-async {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="name", prog="oid-async")
+    commands = parser.commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, dest="name", prog="oid-async"
+    )
     for name, (usage, about, description) in _COMMANDS.items():
         command = commands.add_parser(name, usage=f"oid-async {name} {usage}", help=about, description=description)
         if words is None or name in words:
@@ -285,6 +292,19 @@ def _add_demo(demo: Parser) -> None:
     """Add the arguments and options of `demo`."""
     demo.add_argument("savepath", nargs="?", default="demo_data", metavar="SAVEPATH", help="default demo_data")
     _add_output(demo)
+
+
+def _add_help_command(command: Parser) -> None:
+    """Add the argument of `help`."""
+    about = "the command that is meant"
+    command.add_argument("topic", nargs="?", choices=tuple(_COMMANDS), metavar="COMMAND", help=about)
+    _add_help(command)
+
+
+def _add_completion(completion: Parser) -> None:
+    """Add the argument of `completion`."""
+    completion.add_argument("shell", choices=SHELLS, metavar="|".join(SHELLS), help="the shell that will read it")
+    _add_help(completion)
 
 
 def _add_verify(verify: Parser) -> None:
@@ -384,6 +404,11 @@ def _add_help(group: "argparse._ActionsContainer") -> None:
     group.add_argument("-h", "--help", action="help", help="show this help message and exit")
 
 
+def _options_of_all() -> dict[str, Collection[str]]:
+    """Return the options of each command."""
+    return {name: command._option_string_actions for name, command in make_parser().commands.choices.items()}
+
+
 _FILLED_BY: dict[str, Callable[[Parser], None]] = {
     "download": _add_download,
     "plan": _add_plan,
@@ -397,4 +422,6 @@ _FILLED_BY: dict[str, Callable[[Parser], None]] = {
     "stats": _add_stats,
     "repeat": _add_repeat,
     "demo": _add_demo,
+    "help": _add_help_command,
+    "completion": _add_completion,
 }

@@ -1,6 +1,7 @@
-"""The commands that fetch what a query, or a set, selects: `download`, `plan`, `repeat`."""
+"""The commands that fetch what a query, or a set, selects: `download`, `plan`, `repeat`, `demo`."""
 
 import argparse
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from time import monotonic
@@ -123,3 +124,21 @@ def run_plan(arguments: argparse.Namespace) -> int:
     elif not arguments.quiet:
         print_message(*plan_lines(plan))
     return 0 if options.allows(plan.unknown_ids, plan.selected + plan.unknown_ids) else 1
+
+
+def run_demo(arguments: argparse.Namespace) -> int:
+    """Run `oid-async demo`."""
+    options = Options(savepath=arguments.savepath)
+    set_up_polars(None)
+    from oid_async.jobs.demo import closing_words, demo_run, went_as_staged
+
+    with open_screen(arguments) as screen:
+        run = demo_run(options.folder_for("demo"), options.cache_dir, screen.show)
+        _, code = run_to_end(run.download)
+        run.report.interrupted |= code != 0
+    if arguments.json:
+        print_report(run.report.as_json(), code)
+    elif not arguments.quiet:
+        program = sys.argv[0] if sys.argv[0].endswith("oid-async") else "oid-async"
+        print_message(*closing_words(run.report, program))
+    return code or (0 if went_as_staged(run.report) else 1)

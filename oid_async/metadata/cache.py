@@ -20,6 +20,7 @@ from oid_async.errors import InputError, StorageError, UnavailableError, storage
 from oid_async.events import Note, Sink, TableProgress
 from oid_async.http.retry import FetchError
 from oid_async.metadata.entry import CachedVersion, CacheEntry, Identity, check_space, needed_bytes
+from oid_async.metadata.name_list import NAMED, keep_names
 from oid_async.metadata.paths import SUFFIX, given_folder, published_folder, recorded_url, site_folder
 from oid_async.metadata.wanted import CONVERTED, Check, Wanted
 from oid_async.openimages.catalogue import object_url
@@ -142,6 +143,8 @@ class MetadataCache:
         written = object_url(table.bucket, table.key, self.site)
         wanted = Wanted(self.cache.entry(table), url, written, table, patient=patient)
         file, identity = await self._fetch(wanted, thorough=thorough)
+        if table.kind in NAMED:
+            await in_thread(keep_names, wanted.entry.folder, file)
         return file, replace(identity, url=written)
 
     async def given(self, url: str, check: Check | None = None) -> tuple[TableFile, Identity]:

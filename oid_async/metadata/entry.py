@@ -6,6 +6,7 @@
     FOLDER/<version>/     a complete version: the file as published, or its converted form
     FOLDER/current.json   the current version, its files, and where it came from; written last, by renaming
     FOLDER/verified.json  in which state its files were last found to be as stored (see `metadata.integrity`)
+    FOLDER/names.txt      of a class table: its names, for completion (see `metadata.name_list`)
 
 A version that a run reads from is pinned by a shared lock on its `in_use`: a newer version does not remove it.
 """
@@ -32,6 +33,7 @@ from oid_async.metadata.integrity import (
     states,
     stored_files,
 )
+from oid_async.metadata.name_list import NAMES
 from oid_async.openimages.ids import KEY, ROW
 from oid_async.report import size_text
 from oid_async.store.atomic import read_json, replacing, write_json
@@ -270,6 +272,7 @@ class CacheEntry:
                 return False
             self._current.unlink(missing_ok=True)
             self._verified.unlink(missing_ok=True)
+            (self.folder / NAMES).unlink(missing_ok=True)
             self.forget_raw()
             return self.sweep(None) == 0
 

@@ -35,8 +35,8 @@ class Reader:
     or raises UsageError. `metavar` stands for the value in the help, `accepts` describes it in docs/options.md, and
     `choices` lists the values of a closed set. `parse` converts the text of the command line; bool makes a switch
     without a value. `environment` is the variable that is read if the option is not given; empty it is as not set.
-    `is_path` is of what may be a path. Of an option with `words` the value, one of these, may be left out: then it is
-    True, and its flag that begins with --no- says False.
+    `is_path` is of what may be a path; `is_comma_list` of several choices with commas between. Of an option with
+    `words` the value, one of these, may be left out: then it is True, and its flag that begins with --no- says False.
     """
 
     read: Callable[[str, Any], Any]
@@ -45,6 +45,7 @@ class Reader:
     parse: Callable[[str], Any] = str
     choices: tuple[str, ...] = ()
     is_repeatable: bool = False
+    is_comma_list: bool = False
     environment: str = ""
     is_path: bool = False
     words: tuple[str, ...] = ()
@@ -140,7 +141,7 @@ def comma_list_of(choices: tuple[str, ...], noun: str) -> Reader:
             raise UsageError(f"{label} names a {noun} twice: {','.join(words)}")
         return words
 
-    return Reader(read, choices=choices, is_repeatable=True)
+    return Reader(read, choices=choices, is_repeatable=True, is_comma_list=True)
 
 
 def number(parse: type, rule: str, least: float = -math.inf, most: float = math.inf) -> Reader:
