@@ -22,6 +22,8 @@ LEFT_OUT = {".gitignore"}
 # What setuptools adds to a source archive.
 ADDED = {"PKG-INFO", "setup.cfg"}
 EGG_INFO = "oid_async.egg-info"
+# Where a wheel has the files that are installed beside the package, such as the manual.
+_BESIDE = ".data/data/"
 
 
 def main(dist: Path) -> int:
@@ -33,6 +35,7 @@ def main(dist: Path) -> int:
     tracked = tracked_files()
     if tracked is not None:
         package = {name for name in tracked if name.startswith("oid_async/")}
+        package |= {f"share/man/man1/{PurePosixPath(name).name}" for name in tracked if name.startswith("man/")}
         faults += differences(wheel.name, files_of_wheel(wheel), package)
         faults += differences(archive.name, files_of_archive(archive), tracked - LEFT_OUT)
     with tempfile.TemporaryDirectory() as folder:
@@ -59,9 +62,10 @@ def tracked_files() -> set[str] | None:
 
 
 def files_of_wheel(wheel: Path) -> set[str]:
-    """Return the files in a wheel but for its own records."""
+    """Return the files in a wheel but for its own records; those beside the package from its environment on."""
     with zipfile.ZipFile(wheel) as opened:
-        return {name for name in opened.namelist() if not PurePosixPath(name).parts[0].endswith(".dist-info")}
+        names = {name for name in opened.namelist() if not PurePosixPath(name).parts[0].endswith(".dist-info")}
+    return {name.partition(_BESIDE)[2] or name for name in names}
 
 
 def files_of_archive(archive: Path) -> set[str]:
