@@ -268,13 +268,12 @@ def our_images(job: Job) -> dict[str, Path]:
     return named_by_id(folder) if folder.exists() else {}
 
 
-def ours(program: Path, name: str, *options: str, connections: bool = True, is_refusing: bool = False) -> Contestant:
-    """Our program with a list of ids and more options; as many connections as the job says, or none said."""
+def ours(program: Path, name: str, *options: str, is_refusing: bool = False) -> Contestant:
+    """Our program with a list of ids and more options; it chooses the number of connections itself."""
 
     def command(job: Job) -> list[str]:
-        said = ("--concurrency", str(job.connections)) if connections else ()
         ids = ("--image-ids", job.id_list(), "--kind", "none")
-        return our_command(program, job, job.folder / "cache", *ids, *said, *options)
+        return our_command(program, job, job.folder / "cache", *ids, *options)
 
     return Contestant(name, harness.tool_version(program), command, our_images, trusting, is_refusing)
 
@@ -291,7 +290,7 @@ def ours_from_tables(
         query = ("--split", Path(IMAGE_FOLDER).name, "--limit", str(len(job.corpus.sizes)))
         chosen = ("--category", category) if category else ()
         cache = (job.kept if is_cached else job.folder) / "cache"
-        return our_command(program, job, cache, *query, *chosen, "--concurrency", str(job.connections), *options)
+        return our_command(program, job, cache, *query, *chosen, *options)
 
     return Contestant(name, harness.tool_version(program), command, our_images, trusting)
 

@@ -198,7 +198,7 @@ def preamble(profiles: list[Profile], nginx: Path, args: argparse.Namespace) -> 
     return (
         f"{time.strftime('%Y-%m-%d')}; {harness.machine()}; load average at the start {harness.load_average():.1f}; "
         f"{', '.join([harness.tool_version(nginx, '-v'), *versions])}.\n"
-        f"{args.rounds} rounds, {args.connections} connections unless said, all checks on unless said.\n"
+        f"{args.rounds} rounds, {args.connections} connections, ours as it chooses, all checks on unless said.\n"
     )
 
 

@@ -130,8 +130,8 @@ def against_peers(name: str, title: str, kind: Kind, contestants: list[Contestan
 
 
 def latency_profile(program: Path, delay_ms: int, kind: Kind, few: int) -> Profile:
-    fixed = [ours(program, f"{OURS}, {n} at once", "--concurrency", str(n), connections=False) for n in SWEEP]
-    auto = ours(program, AUTO, connections=False)
+    fixed = [ours(program, f"{OURS}, {n} at once", "--concurrency", str(n)) for n in SWEEP]
+    auto = ours(program, AUTO)
     pairs = [(AUTO, tuple(one.name for one in fixed))]
     title = f"24 KB, every answer {delay_ms} ms late"
     return Profile(f"latency-{delay_ms}", title, kind, [*fixed, auto], pairs, few, delay_ms=delay_ms)
