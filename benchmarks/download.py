@@ -272,7 +272,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """What is fetched by which tools, from where and under which limits."""
     parser.add_argument("--tools", metavar="NAME,...", help="these contestants alone, such as curl,oid-async")
     parser.add_argument("--scale", type=float, default=1.0, help="so many times the images, to try things out")
-    parser.add_argument("--connections", type=int, default=64, help="connections at a time, for every tool")
+    parser.add_argument("--connections", type=int, default=64, help="connections at a time, for every tool but ours")
     parser.add_argument("--large", type=Path, metavar="FOLDER", help="serve this folder made by corpus.py for 300 KB")
     parser.add_argument("--small", type=Path, metavar="FOLDER", help="serve this folder made by corpus.py for 24 KB")
     parser.add_argument("--program", type=Path, default=harness.default_program(), help="the oid-async to measure")
