@@ -107,7 +107,10 @@ def __getattr__(name: str) -> Any:
     if name in ("errors", "events"):
         return import_module(f"oid_async.{name}")
     if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
+        from oid_async.system.interrupts import kept_interrupt_handler
+
+        with kept_interrupt_handler():
+            return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'oid_async' has no attribute {name!r}")
 
 
