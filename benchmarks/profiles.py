@@ -28,6 +28,8 @@ BARE_LOOPS = ("bare-loop", "bare-loop --no-hash")
 SLOW_PEERS, SLOWER = ("parfive", "img2dataset"), 4
 # What is no image might be a broken proxy's doing: the program asks once more before it gives up an image.
 ANSWERS_REFUSED = 2
+# Of one host oid-async asks for 500 images anew as soon as may be, and spaces further retries out.
+FEW_REFUSED = 120
 
 # The profiles, and the peers of each; where there are none, our program is compared with itself.
 OVER_HTTPS = ("curl", "aria2c")
@@ -104,8 +106,9 @@ class Profile:
         """Images of each run in a round, of at most so many that are there; where they take long, fewer."""
         if not self.few:
             return (min(SMALL_JOB, there),)
-        is_slow = contestant.name in SLOW_PEERS or contestant.is_refusing
-        few = min(self.few, there // FACTOR) // (SLOWER if is_slow else 1)
+        few = min(self.few, there // FACTOR) // (SLOWER if contestant.name in SLOW_PEERS else 1)
+        if contestant.is_refusing:
+            few = min(few, FEW_REFUSED)
         return (few, FACTOR * few)
 
     def answers(self, name: str) -> int:

@@ -7,10 +7,10 @@
     curl -N http://127.0.0.1:8080/downloads/balls/outcomes    # from now on a line an image; the last line is the state
     curl -X DELETE http://127.0.0.1:8080/downloads/balls      # stop it; what is saved stays, and the same POST goes on
 
-As it stands this asks for the real dataset; offline, run `examples/demo_mirror.py` first and set the variables that it
-names. It shows: one download a folder at a time (409), some downloads at once while the others wait, a limit of images
-and of waiting downloads (429), a follower that is slow or gone, and an end by Ctrl-C or SIGTERM that lets go of every
-folder. There are no users and no passwords: keep it on loopback, or put both in front of it.
+As it stands this asks for the real dataset; offline, run `oid-async demo --write-mirror demo_mirror` first and set the
+variables that it names. It shows: one download a folder at a time (409), some downloads at once while the others wait,
+a limit of images and of waiting downloads (429), a follower that is slow or gone, and an end by Ctrl-C or SIGTERM that
+lets go of every folder. There are no users and no passwords: keep it on loopback, or put both in front of it.
 """
 
 import argparse

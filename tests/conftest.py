@@ -15,10 +15,9 @@ from support.gallery_server import Served, served
 from support.published import publish_lookalike
 from support.reader_environments import reader_python
 from support.seaweed import Seaweed, s3_environment, seaweed
-from support.shown_examples import example
 
 from oid_async.events import ignore
-from oid_async.jobs.demo import demo_run
+from oid_async.jobs.demo import demo_run, write_mirror
 from oid_async.options.places import Bucket
 
 # Where PyTorch is not installed its tests are left out.
@@ -51,7 +50,7 @@ def lookalike(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def demo_mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the mirror folder that examples/ run offline with; some images are missing. Only read it."""
     folder = tmp_path_factory.mktemp("examples") / "demo_mirror"
-    example("demo_mirror").write_mirror(folder)
+    write_mirror(str(folder))
     return folder
 
 

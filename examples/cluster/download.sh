@@ -6,7 +6,7 @@
 #
 # Offline and without Slurm, as two tasks of an array. Tasks ask a server, not a folder, so the mirror is served:
 #
-#   python examples/demo_mirror.py demo_mirror
+#   oid-async demo --write-mirror demo_mirror
 #   python -m http.server 8765 --bind 127.0.0.1 --directory demo_mirror &
 #   export OID_ASYNC_MIRROR=http://127.0.0.1:8765 OID_ASYNC_CACHE="$PWD/demo_cache" SAVEPATH=person
 #   export SLURM_ARRAY_TASK_COUNT=2 SLURM_ARRAY_TASK_MIN=0

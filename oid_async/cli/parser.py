@@ -181,9 +181,10 @@ _COMMANDS = {
         "Have the set of a folder, a query.json or a manifest.parquet again: the same images, names, bytes and rows.",
     ),
     "demo": (
-        "[SAVEPATH]",
+        "[SAVEPATH] | --write-mirror DIR",
         "the main job, offline, against a small look-alike",
-        "Run the real download against an embedded look-alike of Open Images, offline.",
+        "Run the real download against an embedded look-alike of Open Images, offline; or write the look-alike as a "
+        "mirror, with which every other command works offline.",
     ),
     "help": (
         "[COMMAND]",
@@ -290,7 +291,9 @@ def _add_prune(prune: Parser) -> None:
 
 def _add_demo(demo: Parser) -> None:
     """Add the arguments and options of `demo`."""
-    demo.add_argument("savepath", nargs="?", default="demo_data", metavar="SAVEPATH", help="default demo_data")
+    demo.add_argument("savepath", nargs="?", metavar="SAVEPATH", help="default demo_data")
+    about = "download nothing: write the look-alike as a mirror into a new folder, for OID_ASYNC_MIRROR or --mirror"
+    demo.under["tables and sources"].add_argument("--write-mirror", metavar="DIR", help=about)
     _add_output(demo)
 
 

@@ -128,7 +128,9 @@ def run_plan(arguments: argparse.Namespace) -> int:
 
 def run_demo(arguments: argparse.Namespace) -> int:
     """Run `oid-async demo`."""
-    options = Options(savepath=arguments.savepath)
+    if arguments.write_mirror is not None:
+        return _write_mirror(arguments)
+    options = Options(savepath=Path(arguments.savepath or "demo_data"))
     set_up_polars(None)
     from oid_async.jobs.demo import closing_words, demo_run, went_as_staged
 
@@ -142,3 +144,12 @@ def run_demo(arguments: argparse.Namespace) -> int:
         program = sys.argv[0] if sys.argv[0].endswith("oid-async") else "oid-async"
         print_message(*closing_words(run.report, program))
     return code or (0 if went_as_staged(run.report) else 1)
+
+
+def _write_mirror(arguments: argparse.Namespace) -> int:
+    if arguments.savepath is not None:
+        raise UsageError("--write-mirror downloads nothing: leave out SAVEPATH")
+    from oid_async.jobs.demo import mirror_words, write_mirror
+
+    made = write_mirror(arguments.write_mirror)
+    return print_answer(arguments, made, mirror_words(made))

@@ -3,11 +3,14 @@
 from collections import Counter
 from pathlib import Path
 from shlex import quote
+from tempfile import TemporaryDirectory
+from typing import Any
 
+from oid_async.errors import UsageError, storage_errors
 from oid_async.events import Sink
 from oid_async.jobs.download import Run
 from oid_async.openimages.vocabulary import SPLITS
-from oid_async.options.paths import shown
+from oid_async.options.paths import read_path, shown
 from oid_async.options.query import Options
 from oid_async.report import Report
 
@@ -27,6 +30,45 @@ def look_alike_run(options: Options, sink: Sink) -> Run:
     from oid_async.origin.lookalike import Lookalike
 
     return Run(options, sink, serve=Lookalike().serve, site=SITE)
+
+
+def write_mirror(folder: str) -> dict[str, Any]:
+    """Write the look-alike as a mirror, <bucket>/<key> in a new folder; return what `--json` says of it.
+
+    The folder appears whole or not at all. Images that are staged as missing are missing; the others are whole. Raises
+    UsageError if there is something of this name, StorageError.
+    """
+    from oid_async.origin.lookalike import Lookalike
+
+    root = Path(read_path("--write-mirror", folder))
+    if root.is_symlink() or root.exists():
+        raise UsageError(f"{shown(root)}: there is something of this name; --write-mirror makes a new folder")
+    with storage_errors(root):
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as beside:
+            mirror, count = Path(beside, "mirror"), 0
+            for place, body in Lookalike().objects():
+                path = mirror / place
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(body)
+                count += 1
+            mirror.rename(root)
+    return {
+        "mirror": str(root),
+        "objects": count,
+        "environment": {"OID_ASYNC_MIRROR": str(root), "OID_ASYNC_CACHE": f"{root}_cache"},
+    }
+
+
+def mirror_words(made: dict[str, Any]) -> list[str]:
+    """Return what a user should read of the mirror that `write_mirror` has made, and what to type next."""
+    variables = made["environment"]
+    settings = " ".join(f"{name}={quote(value)}" for name, value in variables.items())
+    return [
+        f"{made['objects']} objects in {shown(made['mirror'])}, a look-alike of the public buckets",
+        f"to read from it in this terminal, with a cache of its own:  export {settings}",
+        f"to go back to the real dataset:  unset {' '.join(variables)}",
+    ]
 
 
 def went_as_staged(report: Report) -> bool:

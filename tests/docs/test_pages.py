@@ -92,6 +92,7 @@ def test_options_on_a_page_exist(page: Path) -> None:
         "--deep",
         "--exports",
         "--port",
+        "--write-mirror",
         "--host",
         "--no-open",
         "--html",

@@ -812,6 +812,32 @@ def test_demo_default_folder(lookalike: Path, tmp_path: Path) -> None:
             assert (tmp_path / "demo_data/images" / row["FileName"]).read_bytes() == original.read_bytes()
 
 
+def test_a_mirror_of_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written whole into a new folder, from which a download reads; images that are missing there fail."""
+    made = run_cli("demo", "--write-mirror", "mirrors/demo", "--json", cwd=tmp_path)
+    assert (made.code, made.stderr) == (0, "")
+    said = json.loads(made.stdout)
+    mirror = tmp_path / "mirrors/demo"
+    assert (Path(said["mirror"]), said["objects"]) == (
+        mirror,
+        len([path for path in mirror.rglob("*") if path.is_file()]),
+    )
+    assert [path.name for path in mirror.parent.iterdir()] == ["demo"]
+    missing = [kind for kind in STAGED_FAILURES if kind in ("not_found", "gone", "forbidden")]
+    for name, value in said["environment"].items():
+        monkeypatch.setenv(name, value)
+    done = run_cli("download", "--split", "all", "--savepath", "all", "--json", cwd=tmp_path)
+    report = json.loads(done.stdout)
+    assert (report["selected"], report["failures"]) == (320, {"not_found": len(missing)})
+    before = tree(mirror)
+    again = run_cli("demo", "--write-mirror", "mirrors/demo", cwd=tmp_path)
+    assert (again.code, tree(mirror)) == (2, before)
+    assert "mirrors/demo: there is something of this name" in again.stderr
+    both = run_cli("demo", "there", "--write-mirror", "other", cwd=tmp_path)
+    assert both.code == 2
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(("there", "other"))) == []
+
+
 def _spelled(path: Path, form: str, origin: str) -> str:
     if form == "file-url":
         return path.as_uri()

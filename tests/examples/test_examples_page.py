@@ -22,5 +22,5 @@ def test_the_page_names_every_example() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_says_how_it_runs_offline(name: str) -> None:
-    """It names the program that writes the mirror, which goes before it."""
-    assert "examples/demo_mirror.py" in (EXAMPLES / name).read_text(encoding="utf-8")
+    """It names the command that writes the mirror, which goes before it."""
+    assert "oid-async demo --write-mirror" in (EXAMPLES / name).read_text(encoding="utf-8")
