@@ -98,9 +98,9 @@ def test_a_refused_image_counts_each_time_it_is_sent(load: Any) -> None:
     profile = profiles.Profile("unwalkable", "300 KB", profiles.LARGE, field, few=400)
     sizes = {"oid-async": profile.sizes(field[0], 2000)}
     found = download.Finding(profile, sizes, {"oid-async": [(cost(1.0, 0.1, 1.0, ""), cost(2.2, 0.4, 1.0, ""))]})
-    assert sizes == {"oid-async": (100, 400)}
-    assert found.images == {"oid-async": 800}
-    assert found.slopes["oid-async"][0].seconds == pytest.approx(0.002)
+    assert sizes == {"oid-async": (120, 480)}
+    assert found.images == {"oid-async": 960}
+    assert found.slopes["oid-async"][0].seconds == pytest.approx(1.2 / 720)
 
 
 def test_the_picture_shows_each_median_once(load: Any, finding: Any) -> None:
