@@ -31,6 +31,8 @@ NAMED = re.compile(r"\[(?:[\w-]+/)*[\w-]+\.md\]\((?!\w+:)([^)#\s]+)")
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
 ROW, CODE = re.compile(r"^\|.*$", re.MULTILINE), re.compile(r"`[^`\n]+`")
 KEYWORDS = "<!-- keywords -->"
+# Keywords of functions that are called as an option and are another one, or none.
+OTHER_MEANING = {("export", "splits"): "export_splits", ("repeat", "source"): ""}
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
@@ -79,18 +81,29 @@ def title(path: str) -> str:
 
 
 def keywords() -> str:
-    """Return the table of keywords: the type and default of each, and what takes it."""
-    takers: dict[str, list[str]] = {}
-    parameters: dict[str, inspect.Parameter] = {}
+    """Return the table of keywords: a row for each type and default that a keyword has, and what takes it so."""
+    takers: dict[tuple[str, str, str], list[str]] = {}
     for name in oid_async.__all__:
         if inspect.isfunction(getattr(oid_async, name)) or name == "Query":
             for parameter in inspect.signature(getattr(oid_async, name)).parameters.values():
-                takers.setdefault(parameter.name, []).append(f"`{name}`")
-                parameters[parameter.name] = parameter
+                option = OTHER_MEANING.get((name, parameter.name), parameter.name)
+                as_spelled = "" if option == parameter.name else f" (as `{parameter.name}`)"
+                takers.setdefault((option, *shown(parameter)), []).append(f"`{name}`{as_spelled}")
+    order = {option.name: at for at, option in enumerate(option_fields())}
     rows = ["| keyword | type | default | taken by |", "|---|---|---|---|"]
-    for name in (option.name for option in option_fields() if option.name in takers):
-        parameter = parameters[name]
-        annotation = re.sub(r"\b[a-z_.]+\.(?=[A-Z])", "", inspect.formatannotation(parameter.annotation))
-        kind = f"`{annotation}`".replace("|", r"\|")
-        rows.append(f"| `{name}` | {kind} | `{parameter.default!r}` | {', '.join(takers[name])} |")
+    for option, kind, default in sorted((row for row in takers if row[0] in order), key=lambda row: order[row[0]]):
+        names = ", ".join(takers[option, kind, default])
+        rows.append(f"| `{option}` | {kind} | {default} | {names} |")
     return "\n".join(rows)
+
+
+def shown(parameter: inspect.Parameter) -> tuple[str, str]:
+    """Return the type of a keyword and its default as cells of a table. Raises ValueError for one without a type."""
+    if parameter.annotation is inspect.Parameter.empty or parameter.kind is inspect.Parameter.VAR_KEYWORD:
+        raise ValueError(f"{parameter} has no type that the reference could show")
+    annotation = re.sub(r"\b[a-z_.]+\.(?=[A-Z])", "", inspect.formatannotation(parameter.annotation))
+    if parameter.default is inspect.Parameter.empty:
+        default = "to be given"
+    else:
+        default = f"`{str(parameter.default) if isinstance(parameter.default, Path) else parameter.default!r}`"
+    return f"`{annotation}`".replace("|", r"\|"), default

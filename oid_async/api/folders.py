@@ -9,7 +9,7 @@ from oid_async.jobs.repeating.repeat import Repeat
 from oid_async.jobs.stored_query import Given
 from oid_async.options.keywords import FetchAgainOptions
 from oid_async.options.query import Options
-from oid_async.options.signatures import check_keywords, check_switch
+from oid_async.options.signatures import check_keywords, check_switch, document
 from oid_async.report import Report
 from oid_async.screen.progress import shown
 
@@ -55,3 +55,6 @@ async def prune(
     check_switch("dry_run", dry_run)
     with shown(on_event, progress=progress) as sink:
         return await Prune(path, sink, dry_run=dry_run).run()
+
+
+document(repeat, FetchAgainOptions, Report)

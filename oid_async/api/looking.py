@@ -10,7 +10,7 @@ from oid_async.jobs.stats import Stats
 from oid_async.options.keywords import StatsOptions
 from oid_async.options.paths import read_path
 from oid_async.options.selection import Query
-from oid_async.options.signatures import check_keywords, documented, signature
+from oid_async.options.signatures import check_keywords, document
 from oid_async.screen.progress import shown
 from oid_async.statistics.value import Statistics
 
@@ -49,5 +49,4 @@ async def stats(
         return await Stats(savepath, query, options, sink, html=place).run()
 
 
-stats.__signature__ = signature(stats, StatsOptions.__annotations__, Statistics)  # type: ignore[attr-defined]
-stats.__doc__ = documented(stats.__doc__, StatsOptions.__annotations__)
+document(stats, StatsOptions, Statistics)

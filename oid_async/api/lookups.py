@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any, Unpack
+from typing import Unpack
 
 from oid_async.errors import UsageError
 from oid_async.events import Sink
@@ -11,7 +11,7 @@ from oid_async.jobs.listings import Listings
 from oid_async.jobs.resolve import Resolution, Resolve
 from oid_async.options.keywords import ClassesOptions, MetadataOptions, ResolveOptions
 from oid_async.options.query import Options
-from oid_async.options.signatures import check_keywords, check_switch, documented, signature
+from oid_async.options.signatures import check_keywords, check_switch, document
 from oid_async.screen.progress import shown
 
 
@@ -107,13 +107,7 @@ def _listings(function: str, sizes: bool, sink: Sink, options: MetadataOptions) 
     return Listings(Options.of(**options), sink)
 
 
-def _document(function: Any, options: type, returns: Any) -> None:
-    """Add the signature and the meaning of each keyword to a public function from the option table."""
-    function.__signature__ = signature(function, options.__annotations__, returns)
-    function.__doc__ = documented(function.__doc__, options.__annotations__)
-
-
-_document(classes, ClassesOptions, ClassList)
-_document(resolve, ResolveOptions, Resolution)
-_document(metadata_list, MetadataOptions, TableList)
-_document(metadata_pull, MetadataOptions, TableList)
+document(classes, ClassesOptions, ClassList)
+document(resolve, ResolveOptions, Resolution)
+document(metadata_list, MetadataOptions, TableList)
+document(metadata_pull, MetadataOptions, TableList)

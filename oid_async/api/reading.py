@@ -15,7 +15,7 @@ from oid_async.options.export import ExportOptions
 from oid_async.options.keywords import PlaceOptions, VerifyOptions
 from oid_async.options.paths import read_path
 from oid_async.options.query import Options
-from oid_async.options.signatures import check_keywords, check_switch
+from oid_async.options.signatures import check_keywords, check_switch, document
 from oid_async.screen.progress import shown
 
 
@@ -134,3 +134,10 @@ def open(
     check_keywords("open", read, PlaceOptions)
     these = Given.of(Options.of(savepath=savepath).savepath, read)
     return open_for_user(these, None if out is None else Path(read_path("out", out)))
+
+
+# Keywords of `export` itself that are options, by the option.
+_OF_EXPORT = ("processes", *ExportOptions.__dataclass_fields__)
+document(verify, VerifyOptions, Verification)
+document(export, PlaceOptions, ExportReport, own=_OF_EXPORT, called={"export_splits": "splits"})
+document(open, PlaceOptions, SavedDataset)

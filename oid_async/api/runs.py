@@ -5,7 +5,7 @@ import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, Unpack
+from typing import Self, Unpack
 
 from oid_async.concurrency import wait_until_done
 from oid_async.errors import UsageError
@@ -16,7 +16,7 @@ from oid_async.options.keywords import QueryOptions, RunOptions
 from oid_async.options.paths import read_path
 from oid_async.options.query import Options
 from oid_async.options.selection import Query, options_of
-from oid_async.options.signatures import check_switch, documented, signature
+from oid_async.options.signatures import check_switch, document
 from oid_async.report import Outcome, Plan, Report
 from oid_async.screen.progress import shown
 
@@ -221,13 +221,6 @@ class Stream:
                 await self._queue.put(None)
 
 
-def _document(function: Any, keywords: type, returns: Any) -> None:
-    """Add the signature and the meaning of each keyword, by heading, to a public function from the option table."""
-    names = keywords.__annotations__
-    function.__signature__ = signature(function, names, returns)
-    function.__doc__ = documented(function.__doc__, names)
-
-
-_document(download, RunOptions, Report)
-_document(plan, QueryOptions, Plan)
-_document(stream, RunOptions, Stream)
+document(download, RunOptions, Report)
+document(plan, QueryOptions, Plan)
+document(stream, RunOptions, Stream)

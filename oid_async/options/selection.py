@@ -12,7 +12,7 @@ from oid_async.options.keywords import QueryOptions, SelectOptions
 from oid_async.options.paths import read_path
 from oid_async.options.query import Options
 from oid_async.options.query_table import FILTERS, KEPT_LISTS
-from oid_async.options.signatures import documented, signature
+from oid_async.options.signatures import document
 from oid_async.redaction import redacted
 from oid_async.version import __version__
 
@@ -120,8 +120,7 @@ class Query:
             raise InputError(f"{where}: its query cannot be used ({error})") from error
 
 
-Query.__signature__ = signature(Query, SELECTING, None)  # type: ignore[attr-defined]
-Query.__doc__ = documented(Query.__doc__, SELECTING)
+document(Query, SelectOptions, None)
 
 
 def options_of(query: Query | None, given: QueryOptions) -> Options:

@@ -4,10 +4,10 @@ import inspect
 from collections.abc import Collection, Mapping
 from dataclasses import Field
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any
 
 from oid_async.errors import UsageError
-from oid_async.options.keywords import RunOptions
 from oid_async.options.query import option_fields
 from oid_async.options.query_table import FILTERS
 
@@ -19,17 +19,41 @@ def check_keywords(function: str, given: Mapping[str, Any], known: type) -> None
             raise TypeError(f"{function}() got an unexpected keyword argument {keyword!r}")
 
 
-def signature(function: Any, names: Collection[str], returns: Any) -> inspect.Signature:
-    """Return the signature that help() shows: these options with their defaults, then the function's own keywords."""
-    hints, keyword = RunOptions.__annotations__, inspect.Parameter.KEYWORD_ONLY
-    parameters = [
+def document(
+    function: Any,
+    options: type,
+    returns: Any,
+    *,
+    own: Collection[str] = (),
+    called: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Add what help() shows of options to a public function: its signature, and the meaning of each, by heading.
+
+    `options` is a TypedDict of those it takes; `own` are options that are written as keywords of the function itself,
+    `called` says which of these have another name there.
+    """
+    hints = options.__annotations__
+    function.__signature__ = signature(function, hints, returns)
+    function.__doc__ = documented(function.__doc__, {name: called.get(name, name) for name in (*hints, *own)})
+
+
+def signature(function: Any, hints: Mapping[str, Any], returns: Any) -> inspect.Signature:
+    """Return the signature that help() shows: these options with their defaults, then the function's own keywords.
+
+    What must be given stands first.
+    """
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    options = [
         inspect.Parameter(option.name, keyword, default=_default(option), annotation=hints[option.name])
-        for option in _options(names)
+        for option in option_fields()
+        if option.name in hints
     ]
-    own = inspect.signature(function).parameters.values()
-    first = [parameter for parameter in own if parameter.kind == inspect.Parameter.POSITIONAL_OR_KEYWORD]
-    parameters = [*first, *parameters, *(parameter for parameter in own if parameter.kind == keyword)]
-    return inspect.Signature(parameters, return_annotation=returns)
+    given = inspect.signature(function).parameters.values()
+    first = [parameter for parameter in given if parameter.kind == inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    own = [parameter for parameter in given if parameter.kind == keyword]
+    needed = [parameter for parameter in own if parameter.default is inspect.Parameter.empty]
+    others = [parameter for parameter in own if parameter not in needed]
+    return inspect.Signature([*first, *needed, *options, *others], return_annotation=returns)
 
 
 def check_switch(name: str, value: object) -> None:
@@ -38,17 +62,14 @@ def check_switch(name: str, value: object) -> None:
         raise UsageError(f"{name} is True or False, not {value!r}")
 
 
-def documented(text: str | None, names: Collection[str]) -> str:
-    """Return a docstring with the meaning of each of these keywords, by heading."""
+def documented(text: str | None, names: Mapping[str, str]) -> str:
+    """Return a docstring with the meaning of each of these options under its name in the function, by heading."""
+    known = [option for option in option_fields() if option.name in names]
     parts = [inspect.cleandoc(text or "")]
-    for heading, options in groupby(_options(names), lambda option: option.metadata["heading"]):
-        lines = [f"    {option.name}: {option.metadata['help']}" for option in options]
+    for heading, options in groupby(known, lambda option: option.metadata["heading"]):
+        lines = [f"    {names[option.name]}: {option.metadata['help']}" for option in options]
         parts.append("\n".join([f"Keywords, {heading}:", *lines]))
     return "\n\n".join(parts)
-
-
-def _options(names: Collection[str]) -> list[Field[Any]]:
-    return [option for option in option_fields() if option.name in names]
 
 
 def _default(option: Field[Any]) -> Any:

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -86,6 +87,24 @@ def test_doors_explain_every_option(door: Any) -> None:
     lines = [line.strip() for line in (door.__doc__ or "").splitlines()]
     for option in options_of(door.__name__):
         assert f"{option.name}: {option.metadata['help']}" in lines
+
+
+@pytest.mark.parametrize(
+    ("function", "takes"),
+    [
+        (oid_async.verify, {"mirror", "max_failures", "endpoint_url"}),
+        (oid_async.repeat, {"mirror", "rate", "retry_failed", "report"}),
+        (oid_async.open, {"cache_dir", "image_ids", "endpoint_url"}),
+        (oid_async.export, {"cache_dir", "endpoint_url", "processes", "splits", "margin"}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_functions_show_and_explain_the_options_they_take(function: Any, takes: set[str]) -> None:
+    """help() of what reads a folder shows each option by its name, with its meaning."""
+    shown = inspect.signature(function).parameters
+    assert inspect.Parameter.VAR_KEYWORD not in {parameter.kind for parameter in shown.values()}
+    explained = set(re.findall(r"^    (\w+): ", function.__doc__, re.MULTILINE))
+    assert takes <= explained <= set(shown)
 
 
 def test_typed_keywords_are_the_options() -> None:
