@@ -28,8 +28,9 @@ commands that take it. A switch takes no value. **value** is the placeholder of 
 
 **Python** is the keyword of `oid_async.download`, `plan` and `stream`. A switch is `True` or `False`, a yes-or-no
 option `True`, `False` or `None`, a repeatable option a list, a file or folder a string or a path. `oid_async.export`
-takes the options under "export", `processes` and `savepath`; `export_splits` is called `splits` there. `Query` takes
-those under "which images" and "annotations", and of the tables `release`, `label`, `annotation` and `image_url`.
+takes the options under "export" and, as the other functions do, those that its command takes; `export_splits` is called
+`splits` there. `Query` takes those under "which images" and "annotations", and of the tables `release`, `images`,
+`label`, `annotation` and `image_url`. [Python names](reference.md#keywords) lists what takes each keyword.
 
 A value that cannot be used ends the program with exit code 2; in Python it raises `UsageError`. Both name the option.
 """
@@ -44,7 +45,7 @@ def page() -> str:
         parts += [row(action, commands) for action in group_of(commands["download"], heading)]
     parts += ["", "## options and arguments of other commands", "", "| command | option | meaning |", "|---|---|---|"]
     for name, parser in commands.items():
-        own = [action for action in parser._actions if not is_of_download(action, commands["download"])]
+        own = [action for action in parser._actions if not has_option(commands["download"], action)]
         parts += [f"| `{name}` | {spelling(action)} | {cell(action.help or '')} |" for action in own]
     return "\n".join(parts).replace("\n\n\n", "\n\n") + "\n"
 
@@ -67,9 +68,17 @@ def is_negation(action: argparse.Action) -> bool:
     return action.nargs == 0 and action.const is False
 
 
-def is_of_download(action: argparse.Action, download: argparse.ArgumentParser) -> bool:
-    """Return whether `download` has the same option."""
-    return bool(action.option_strings) and any(action.option_strings == own.option_strings for own in download._actions)
+def has_option(parser: argparse.ArgumentParser, option: argparse.Action) -> bool:
+    """Return whether a command has the same option as another one."""
+    return bool(option.option_strings) and any(means_the_same(option, own) for own in parser._actions)
+
+
+def means_the_same(option: argparse.Action, other: argparse.Action) -> bool:
+    """Return whether two commands mean the same by an option: not by --dry-run of `download` and `prune`."""
+    if option.option_strings != other.option_strings:
+        return False
+    texts = (option.help or "", other.help or "")
+    return option.dest in OPTIONS or texts[0].startswith(texts[1]) or texts[1].startswith(texts[0])
 
 
 def row(action: argparse.Action, commands: dict[str, argparse.ArgumentParser]) -> str:
@@ -82,15 +91,17 @@ def row(action: argparse.Action, commands: dict[str, argparse.ArgumentParser]) -
         "" if is_switch else value_of(about) if about else f"`{action.metavar}`".replace("|", "\\|"),
         cell((about and about["default_text"]) or ("off" if is_switch else "none")),
         cell(about["meaning"] if about else action.help or ""),
-        also_for([name for name, parser in commands.items() if is_of_download(action, parser)]),
+        also_for([name for name, parser in commands.items() if has_option(parser, action)]),
     ]
     return f"| {' | '.join(columns)} |"
 
 
 def also_for(takers: list[str]) -> str:
-    """Return the commands that take an option in addition to `download` and `plan`."""
+    """Return the commands that take an option in addition to `download` and `plan`, and whether `plan` does not."""
     others = ", ".join(f"`{name}`" for name in takers if name not in ("download", "plan"))
-    return others if "plan" in takers else "not for `plan`"
+    if "plan" in takers:
+        return others
+    return f"{others}; not for `plan`" if others else "not for `plan`"
 
 
 def value_of(about: Any) -> str:
