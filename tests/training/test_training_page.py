@@ -70,13 +70,13 @@ def test_the_program_trains_on_a_folder(folder: Path) -> None:
 def test_the_program_trains_while_it_downloads(folder: Path) -> None:
     """With spawned workers: each epoch has every image of the query."""
     (first, _), (second, _) = said(started(folder, "stream.py", "spawn"))
-    assert first == second > 20
+    assert first == second > 10
 
 
 def test_the_lines_that_go_on_in_the_middle_of_an_epoch_run(folder: Path) -> None:
     """What a state was taken behind, and what comes after it, are an epoch between them."""
     out, err = started(folder, "resume.py").communicate(timeout=250)
-    assert out == "12 images\n12 images\n", err
+    assert out == "6 images\n6 images\n", err
 
 
 @pytest.mark.parametrize(("program", "start"), [("train.py", "spawn"), ("stream.py", "fork")])
@@ -85,7 +85,7 @@ def test_two_ranks_share_the_images(folder: Path, program: str, start: str, tmp_
     environment = {"MEETING": str(tmp_path / "meeting"), "WORLD_SIZE": "2"}
     ranks = [started(folder, "-c", RANK, program, start, RANK=str(rank), **environment) for rank in range(2)]
     (first, second), (others, more) = ([count for count, _ in said(rank)] for rank in ranks)
-    assert first == second == others == more > 10
+    assert first == second == others == more > 5
 
 
 def test_the_lines_of_a_folder_run(folder: Path) -> None:
