@@ -1,13 +1,13 @@
 """Train a small detector, from a folder or while it downloads; stop it anywhere, and the same command goes on.
 
-    pip install "oid-async[torch]"
+    pip install "oid-async[torch]"  # where oid-async is installed; in a checkout: pip install ".[torch]"
     oid-async demo demo_data
     python examples/train_detector.py --folder demo_data --steps 200
 
     python examples/train_detector.py --class Football --class Person --split validation --steps 200
 
-The first two commands need no network. The third one keeps no image on the disk; as it stands it asks for the real
-dataset, and offline run `oid-async demo --write-mirror demo_mirror` first and set the variables that it names.
+The demo and training with it need no network. The last command keeps no image on the disk; as it stands it asks for
+the real dataset, and offline run `oid-async demo --write-mirror demo_mirror` first and set the variables that it names.
 
 It shows: boxes of any number turned into tensors of one size in the workers, one training loop for `OpenImages` and
 `Stream`, and a checkpoint with the network, the optimizer and the place in the epoch, from which the next batch is the

@@ -10,7 +10,7 @@
 #   python -m http.server 8765 --bind 127.0.0.1 --directory demo_mirror &
 #   export OID_ASYNC_MIRROR=http://127.0.0.1:8765 OID_ASYNC_CACHE="$PWD/demo_cache" SAVEPATH=person
 #   export SLURM_ARRAY_TASK_COUNT=2 SLURM_ARRAY_TASK_MIN=0
-#   for task in 0 1; do SLURM_ARRAY_TASK_ID=$task bash examples/cluster/download.sh --part-size 8M & done; wait %2 %3
+#   (for task in 0 1; do SLURM_ARRAY_TASK_ID=$task bash examples/cluster/download.sh --part-size 8M & done; wait)
 #
 # The exit code of each is 0 when every part is done and no more images have failed than --max-failures allows.
 # Submit it again to go on after a kill, or to ask once more for what failed by something that passes. Words behind the

@@ -39,7 +39,10 @@ NOT_RUN: dict[tuple[str, str], str] = {
     ("clusters.md", "import time"): "a Slurm: tests/cluster/test_slurm.py runs it",
     ("clusters.md", 'pip install "oid-async[dask,s3]" dask-jobqueue'): REGISTRY,
     ("clusters.md", "python start_workers.py &"): "a Slurm: tests/cluster/test_slurm.py runs it",
-    ("clusters.md", "from dask_kubernetes.operator import KubeCluster"): "Kubernetes with the operator of Dask",
+    (
+        "clusters.md",
+        "from dask_kubernetes.operator import KubeCluster, make_cluster_spec",
+    ): "Kubernetes with the operator of Dask",
     ("clusters.md", "sbatch download.sh"): "a Slurm: tests/cluster/test_slurm.py runs it",
     ("clusters.md", "docker build --tag registry.example.org/oid-async:0.2.0 ."): BUILDER,
     (
