@@ -39,6 +39,7 @@ from oid_async.origin.server import Origin
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 # A cap, as the look-alike would be there before its bar can be seen.
 DOWNLOAD = "oid-async download --category Person --kind bbox --kind segmentation --rate 30 --savepath people"
+COUNTED = "oid-async stats demo_data --quiet --html stats.html"
 REPORTED = "oid-async download --quiet --split all --rate 30 --report run.html --savepath all"
 COLUMNS, ROWS = 104, 50
 WIDTH, HEIGHT, SCALE = 1280, 800, 1.25
@@ -79,8 +80,11 @@ class Terminal:
         self._row = 0
         self._folder = folder
 
-    def run(self, command: str, is_enough: Callable[[], bool] = lambda: False) -> None:
-        """Run a command of the program in the folder, up to its end, or to a Ctrl-C once it is enough."""
+    def run(self, command: str, is_enough: Callable[[], bool] = lambda: False, *, ends_with: int = 0) -> None:
+        """Run a command of the program in the folder, up to its end, or to a Ctrl-C once it is enough.
+
+        Raises RuntimeError for another exit code than it is to end with.
+        """
         self._write(f"\x1b[1m$ {command}\x1b[0m\r\n")
         ours, its = pty.openpty()
         fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
@@ -93,6 +97,7 @@ class Terminal:
                     process.send_signal(signal.SIGINT)
                     is_stopped = True
         os.close(ours)
+        check_end(command, process.returncode, ends_with)
 
     def _write(self, text: str) -> None:
         for part in CONTROL.split(text):
@@ -117,6 +122,12 @@ def argv(command: str) -> list[str]:
     """Return a command of the program as arguments, with the path of the one that belongs to this Python."""
     program, *arguments = shlex.split(command)
     return [str(Path(sys.executable).with_name(program)), *arguments]
+
+
+def check_end(command: str, code: int | None, wanted: int) -> None:
+    """Raise RuntimeError for a command that has not ended as it is to: no picture is made of that."""
+    if code != wanted:
+        raise RuntimeError(f"{command}: exit code {code}, not {wanted}")
 
 
 def _read(terminal: int) -> bytes:
@@ -149,10 +160,11 @@ def photograph_terminal(folder: Path) -> None:
         running.extend(terminal.lines)
         return True
 
-    terminal.run(DOWNLOAD, is_enough)
+    terminal.run(DOWNLOAD, is_enough, ends_with=130)
     save_terminal(running, "terminal-running.svg")
     before = next(number for number, line in enumerate(terminal.lines) if " images selected: " in line)
-    terminal.run(DOWNLOAD)
+    # Some images of the look-alike are broken on purpose.
+    terminal.run(DOWNLOAD, ends_with=1)
     terminal.run("oid-async verify people")
     save_terminal([terminal.lines[0], "…", *terminal.lines[before:]], "terminal-again.svg")
 
@@ -230,11 +242,11 @@ async def main() -> None:
             os.environ |= {"OID_ASYNC_MIRROR": origin.url, "OID_ASYNC_CACHE": f"{name}/cache"}
             os.environ |= {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
             await asyncio.to_thread(photograph_terminal, folder)
-            for command in (REPORTED, "oid-async demo --quiet", "oid-async stats demo_data --quiet --html stats.html"):
+            for command, code in ((REPORTED, 1), ("oid-async demo --quiet", 0), (COUNTED, 0)):
                 made = await asyncio.create_subprocess_exec(
                     *argv(command), cwd=folder, stdout=asyncio.subprocess.DEVNULL
                 )
-                await made.wait()
+                check_end(command, await made.wait(), code)
         await photograph_pages(folder)
     for picture in sorted(PICTURES.iterdir()):
         print(f"{picture.stat().st_size / 1e3:6.0f} kB  {picture.name}")

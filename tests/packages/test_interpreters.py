@@ -41,6 +41,17 @@ def test_a_command_that_does_not_run_is_passed_over(
     assert script.found("3.99") is None
 
 
+@pytest.mark.parametrize(("words", "code"), [([], 0), (["--all"], 1), (["--all", "--but", "3.11"], 0)])
+def test_a_missing_python_is_a_failure_with_all_alone(
+    words: list[str], code: int, script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a release no Python goes untested unseen; one that is left out on purpose may be missing."""
+    monkeypatch.setattr(sys, "argv", ["run_interpreters.py", *words])
+    monkeypatch.setattr(script, "classified", lambda: ["3.11"])
+    monkeypatch.setattr(script, "found", lambda version: None)
+    assert script.main() == code
+
+
 def test_its_quick_tests_exist(script: Any) -> None:
     """What it runs of the tests is there."""
     assert [name for name in script.QUICK if not (ROOT / name).exists()] == []
