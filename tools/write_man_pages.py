@@ -17,7 +17,8 @@ FOLDER = Path(__file__).resolve().parent.parent / "man"
 PROGRAM = "oid-async"
 EXIT_STATUS = {
     "0": "everything is there, or no more failures than --max-failures allows",
-    "1": "some images failed, failures.csv names them; of verify: some files are not what they were",
+    "1": "some images, masks or recordings failed or are still pending, or ids of a list mean no image (of resolve: "
+    "lines); of verify: some files are not what they were",
     "2": "wrong usage, or a table or folder that cannot be used: one line names it",
     "3": "stopped by the machine, such as a full disk; run again to go on",
     "4": "another run owns this SAVEPATH",
@@ -28,7 +29,12 @@ ENVIRONMENT = {
     "OID_ASYNC_CACHE": "the folder of published tables, where --cache-dir is not given",
     "OID_ASYNC_MIRROR": "the address or folder of a mirror, where --mirror is not given",
     "HTTP_PROXY, HTTPS_PROXY, NO_PROXY": "proxies for requests, and hosts that are asked without one",
-    "SSL_CERT_FILE, SSL_CERT_DIR": "authorities that are trusted, in place of those of the system",
+    "SSL_CERT_FILE, SSL_CERT_DIR": "authorities that are trusted: in place of the system's file, and of its folder",
+    "NO_COLOR": "if it is not empty, output has no colours",
+    "TMPDIR": "the folder of temporary files that have no place in SAVEPATH",
+    "OID_ASYNC_SHARDS": "into how many parts an Indexed Job of Kubernetes without --cluster divides the selection",
+    "OID_ASYNC_JOB": "with --cluster array: what this job is known by, in place of Slurm's number or the pod's name",
+    "AWS_*, AZURE_*, GOOGLE_*": "how buckets are reached, as the tools of their providers read them",
 }
 
 

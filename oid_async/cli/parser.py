@@ -299,7 +299,7 @@ def _add_demo(demo: Parser) -> None:
 
 def _add_help_command(command: Parser) -> None:
     """Add the argument of `help`."""
-    about = "the command that is meant"
+    about = "the command to explain; without it the list of commands"
     command.add_argument("topic", nargs="?", choices=tuple(_COMMANDS), metavar="COMMAND", help=about)
     _add_help(command)
 
