@@ -11,13 +11,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-# Attributes that make a browser load something; `href` of other elements than <link> is followed by a click alone.
+# Attributes that make a browser load something, as `href` does but of what is followed by a click alone, or by nobody.
 LOADED = {"src", "srcset", "poster", "data"}
+HREF = ("href", "xlink:href")
+FOLLOWED, NOT_LOADED = {"a", "area", "base"}, {"canonical", "next", "prev"}
 STYLE = re.compile(r"""(?:\burl\(|@import )\s*["']?((?:https?:)?//[^"')\s]+)""")
 
 
 class Links(HTMLParser):
-    """The anchors of a page, what it links, and what it loads."""
+    """The anchors of a page or a picture, what it links, and what it loads."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -28,18 +30,19 @@ class Links(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {name: value or "" for name, value in attrs}
-        self.anchors |= {values[name] for name in ("id", "name") if name in values}
-        if "href" in values:
-            is_loaded = tag == "link" and values.get("rel") not in ("canonical", "next", "prev")
-            (self.loaded if is_loaded else self.linked).append(values["href"])
+        self.anchors |= {values[name] for name in (("id", "name") if tag == "a" else ("id",)) if name in values}
+        is_loaded = tag not in FOLLOWED and (tag != "link" or values.get("rel") not in NOT_LOADED)
+        (self.loaded if is_loaded else self.linked).extend(values[name] for name in HREF if name in values)
         self.loaded += [values[name] for name in LOADED & values.keys()]
 
 
 def main(site: Path) -> int:
     """Print a line for each fault; return 1 if there is one."""
-    pages = {path.resolve(): Links(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")}
-    faults = [fault for path, links in pages.items() for fault in faults_of(path, links, pages)]
-    styled = [*site.rglob("*.css"), *site.rglob("*.svg"), *pages]
+    paths = [path.resolve() for path in (*site.rglob("*.html"), *site.rglob("*.svg"))]
+    read = {path: Links(path.read_text(encoding="utf-8")) for path in paths}
+    pages = {path: links for path, links in read.items() if path.suffix == ".html"}
+    faults = [fault for path, links in read.items() for fault in faults_of(path, links, read)]
+    styled = [*site.rglob("*.css"), *read]
     faults += [f"{path}: loads {url}" for path in styled for url in STYLE.findall(path.read_text(encoding="utf-8"))]
     for fault in faults:
         print(fault, file=sys.stderr)

@@ -41,6 +41,10 @@ def test_the_reference_has_every_public_name() -> None:
         ("", '<img src="//example.org/b.png">', "loads //example.org/b.png"),
         ('<link rel="stylesheet" href="https://example.org/b.css">', "", "loads https://example.org/b.css"),
         ('<script src="https://example.org/b.js"></script>', "", "loads https://example.org/b.js"),
+        ("", '<svg><image href="https://example.org/b.png"/></svg>', "loads https://example.org/b.png"),
+        ("", '<svg><use xlink:href="https://example.org/b.svg#i"/></svg>', "loads https://example.org/b.svg#i"),
+        ("", '<svg><use href="#here"/><a xlink:href="https://example.org/">', ""),
+        ('<meta name="viewport">', '<a href="#viewport">', "#viewport has no such anchor"),
         ("<style>@import url(https://example.org/b.css)</style>", "", "loads https://example.org/b.css"),
     ],
 )
@@ -55,3 +59,15 @@ def test_a_dead_link_and_a_foreign_load_are_found(
     err = capsys.readouterr().err
     assert err.count("\n") == (1 if fault else 0)
     assert fault in err
+
+
+def test_a_picture_that_loads_something_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An SVG is read as a page is, its own parts and what it links by a click excepted."""
+    (tmp_path / "a.html").write_text('<img src="b.svg">', encoding="utf-8")
+    picture = '<svg><g id="g"/><use href="#g"/><a href="https://example.org/"/><image xlink:href="{}"/></svg>'
+    (tmp_path / "b.svg").write_text(picture.format("https://example.org/c.png"), encoding="utf-8")
+    main = runpy.run_path(str(ROOT / "tools" / "check_site.py"))["main"]
+    assert main(tmp_path) == 1
+    assert capsys.readouterr().err == f"{tmp_path / 'b.svg'}: loads https://example.org/c.png\n"
+    (tmp_path / "b.svg").write_text(picture.format("data:image/png;base64,"), encoding="utf-8")
+    assert main(tmp_path) == 0
