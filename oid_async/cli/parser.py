@@ -52,8 +52,8 @@ class Parser(argparse.ArgumentParser):
         try:
             found, extra = self.parse_known_args(_without_loose_values(words), namespace)
         except UsageError:
-            # What is missing or too much may come of an option that is none: that is the better thing to say.
-            self._refuse_unknown_option(words)
+            # What is missing or too much may come of a mistyped option: that is the better thing to say.
+            self._refuse_unknown_option(words, only_mistyped=True)
             raise
         if extra:
             self._refuse_unknown_option(words)
@@ -63,20 +63,25 @@ class Parser(argparse.ArgumentParser):
             command.error(f"unrecognized arguments: {' '.join(extra)}{advice(words, extra)}")
         return found
 
-    def _refuse_unknown_option(self, words: Sequence[str]) -> None:
-        """Raise UsageError if a word is an option that the command does not know, with the nearest one."""
-        at = next((at for at, word in enumerate(words) if word in self.commands.choices), len(words))
+    def _refuse_unknown_option(self, words: Sequence[str], *, only_mistyped: bool = False) -> None:
+        """Raise UsageError if a word is an option that the command does not know, with the nearest one.
+
+        With `only_mistyped` not if none is near: the word may be the value of the option before it.
+        """
+        at = next((at for at, word in enumerate(words) if not word.startswith("-")), len(words))
         if (early := unknown_option(words[:at], self._option_string_actions)) is not None:
             takers = [name for name, options in _options_of_all().items() if early in options]
             if takers:
                 self.error(f"{early} stands before a command; options stand behind it: oid-async {takers[0]} {early}")
             self.error(f"unknown option {early}{meant_by(early, self._option_string_actions, {})}")
-        if at == len(words):
+        if at == len(words) or words[at] not in self.commands.choices:
             return
         command = self.commands.choices[words[at]]
         known = command._option_string_actions
         if (option := unknown_option(words[at + 1 :], known)) is not None:
-            command.error(f"unknown option {option}{meant_by(option, known, _options_of_all())}")
+            meant = meant_by(option, known, _options_of_all())
+            if meant or not only_mistyped:
+                command.error(f"unknown option {option}{meant}")
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print."""
