@@ -46,7 +46,8 @@ PROMPT = r"[\s\S]*% \s*$"
 class Shell:
     """A shell that waits for words."""
 
-    def __init__(self, terminal: int, words: Path) -> None:
+    def __init__(self, name: str, terminal: int, words: Path) -> None:
+        self.name = name
         self._terminal = terminal
         self._words = words
 
@@ -130,7 +131,7 @@ def shell_at_terminal(name: str, script: Path, home: Path, **environment: str) -
     )
     os.close(its)
     try:
-        shell = Shell(ours, words)
+        shell = Shell(name, ours, words)
         shell.run(start.format(script=shlex.quote(str(script))))
         yield shell
     finally:

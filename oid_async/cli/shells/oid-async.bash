@@ -51,6 +51,8 @@ _oid_async_plain() {
 # The file of class names that the words on the line ask for; $1 is classes or labels.
 _oid_async_list() {
     local at option= release=v7 root=${OID_ASYNC_CACHE-} mirror=${OID_ASYNC_MIRROR-} kind=$1 list file
+    # The quotes of earlier words are not that of the word at the cursor.
+    local _oid_async_quote
     local -a lists roots
     for ((at = 2; at < COMP_CWORD; at++)); do
         case ${COMP_WORDS[at]} in
@@ -58,6 +60,7 @@ _oid_async_list() {
             --*) option=${COMP_WORDS[at]} && continue ;;
         esac
         _oid_async_plain "${COMP_WORDS[at]}"
+        [[ -n $_oid_async_quote ]] && _oid_async_found=${_oid_async_found%"$_oid_async_quote"}
         case $option=$_oid_async_found in
             --release=*) release=$_oid_async_found ;;
             --cache-dir=*) root=$_oid_async_found ;;
@@ -94,17 +97,29 @@ _oid_async_classes() {
     COMPREPLY=($(
         OID_ASYNC_WORD=$2 OID_ASYNC_STYLE=$style awk '
             BEGIN {
-                word = tolower(ENVIRON["OID_ASYNC_WORD"]); gsub(/_/, " ", word)
+                typed = ENVIRON["OID_ASYNC_WORD"]; word = tolower(typed); gsub(/_/, " ", word)
                 style = ENVIRON["OID_ASYNC_STYLE"]
             }
             substr(tolower($0), 1, length(word)) != word { next }
             ++count > 2000 { exit }
-            style == "plain" { gsub(/[] !"#$&\047()*;<=>?[\\^`{|}~:]/, "\\\\&") }
-            style == "\"" { gsub(/["$`\\]/, "\\\\&") }
-            style == "\047" { gsub(/\047/, "\047\\\047\047") }
-            # A word that ends in its quote is taken for closed.
-            style != "none" && substr($0, length($0)) == style { $0 = $0 style }
-            { print }
+            { names[count] = $0 }
+            END {
+                for (each = 1; each in names; each++) {
+                    # Of several bash keeps the letters that all of them begin with: those typed, in the case typed.
+                    name = names[each]
+                    if (style != "none" && 2 in names) name = typed substr(name, length(word) + 1)
+                    print quoted(name)
+                }
+            }
+            function quoted(name) {
+                if (style == "plain") gsub(/[] !"#$&\047()*;<=>?[\\^`{|}~:]/, "\\\\&", name)
+                # A backslash within double quotes stays where it keeps bash from its history.
+                if (style == "\"") { gsub(/["$`\\]/, "\\\\&", name); gsub(/!/, "\"\\!\"", name) }
+                if (style == "\047") gsub(/\047/, "\047\\\047\047", name)
+                # A word that ends in its quote is taken for closed.
+                if (style != "none" && substr(name, length(name)) == style) name = name style
+                return name
+            }
         ' "$file"
     ))
 }

@@ -89,7 +89,15 @@ end
 # a blank where the word is written so, as the program takes them.
 function __oid_async_names
     set -l word (string replace -r '^["\']' '' -- $argv[2])
-    string match -q -- '["\']*' $argv[2]; or set word (string unescape -- $word)
+    # What a backslash is taken away from depends on the quote that is open.
+    switch $argv[2]
+        case '"*'
+            set word (string replace -ra '\\\\(["$\\\\])' '$1' -- $word)
+        case "'*"
+            set word (string replace -ra '\\\\([\'\\\\])' '$1' -- $word)
+        case '*'
+            set word (string unescape -- $word)
+    end
     OID_ASYNC_WORD="$word" awk '
         BEGIN { word = tolower(ENVIRON["OID_ASYNC_WORD"]); has_line = gsub(/_/, " ", word) }
         {
@@ -110,7 +118,8 @@ function __oid_async_offer
         case words
             printf '%s\n' $words
         case commas
-            set -l given (string replace -r '[^,]*$' '' -- $word)
+            # An open quote stands before what is offered already.
+            set -l given (string replace -r '^["\']' '' -- $word | string replace -r '[^,]*$' '')
             printf '%s\n' "$given"$words
         case classes labels
             set -l file (__oid_async_list $argv[2] (commandline -opc)[3..-1])
