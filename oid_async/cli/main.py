@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from oid_async.cli.commands import COMMANDS
 from oid_async.cli.parser import make_parser
-from oid_async.concurrency import collect_garbage_seldom, most_telling
+from oid_async.concurrency import most_telling
 from oid_async.errors import OidError
 from oid_async.http.descriptors import raise_limit
 from oid_async.metadata.paths import cache_root
@@ -103,7 +103,6 @@ def run_program() -> NoReturn:
     Taking the interpreter down with Polars and aiohttp in it costs a fifth of a second that nobody needs.
     """
     guard_stderr()
-    collect_garbage_seldom()
     # Pillow warns of odd EXIF data in a picture, by lines of its own source code.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     code = main()

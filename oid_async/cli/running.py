@@ -1,6 +1,7 @@
 """What every command does with its job: options, a screen, a loop of its own, the answer, the exit code."""
 
 import argparse
+import gc
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -87,8 +88,12 @@ def run_to_end(
     import asyncio
 
     from oid_async.cli.signals import SignalListener
+    from oid_async.concurrency import collect_garbage_seldom
 
     listener = SignalListener(PATIENCE_S, on_forced_end)
+    # Where the process is all ours, which had no need of it while it was loading.
+    if not gc.isenabled():
+        collect_garbage_seldom()
 
     async def guarded() -> "Result":
         task = asyncio.current_task()
