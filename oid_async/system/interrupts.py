@@ -40,6 +40,8 @@ def kept_interrupt_handler() -> Iterator[None]:
     stays where Python's own handler is, whose KeyboardInterrupt is the same, and in a thread, where none may be set.
     """
     before = signal.getsignal(signal.SIGINT)
-    yield
-    if before not in (None, signal.default_int_handler) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, before)
+    try:
+        yield
+    finally:
+        if before not in (None, signal.default_int_handler) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
