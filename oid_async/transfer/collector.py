@@ -30,7 +30,9 @@ from oid_async.transfer.image_transfer import ImageTransfer
 _QUICK_BYTES = 1 << 20
 _QUICK_S = 0.004
 # The mean of about so many images decides whether the disk is quick; a slow one is tried again after this time.
-# One wait of some dozen milliseconds is rather this process waiting for a processor, and counts for no more than this.
+# One wait of some dozen milliseconds is rather this process waiting for a processor, and counts for no more than
+# `_WAIT_S`: three of them make a slow disk. From `_STALL_S` on it is the disk's, for a scheduler gives a processor back
+# after some turns of a few milliseconds each.
 _MEAN_IMAGES = 8
 _WAIT_S, _STALL_S = 0.016, 0.1
 _SLOW_FOR_S = 1.0
@@ -186,7 +188,8 @@ class Collector:
         took = perf_counter() - began
         self._mean_s += ((took if took >= _STALL_S else min(took, _WAIT_S)) - self._mean_s) / _MEAN_IMAGES
         if self._mean_s > _QUICK_S:
-            self._mean_s, self._slow_until = 0.0, self._loop.time() + _SLOW_FOR_S
+            # Of a disk that was slow the first wait counts again.
+            self._mean_s, self._slow_until = _QUICK_S, self._loop.time() + _SLOW_FOR_S
         if len(self._unrecorded) >= _RECORD_IMAGES:
             self._record_stored()
         elif self._timer is None:

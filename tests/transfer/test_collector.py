@@ -121,6 +121,25 @@ async def test_one_short_wait_makes_no_slow_disk(
     results.collector.close()
 
 
+@pytest.mark.parametrize(("quick", "is_quick"), [(0, False), (8, True)])
+async def test_after_a_slow_second_the_first_wait_counts(
+    tmp_path: Path, quick: int, is_quick: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that stays slow does not hold the loop up three times a second; quick writes make it quick again."""
+    results = Results(tmp_path / "out")
+    took = (0.11, *[0.0] * quick, 0.02)
+    ticks = iter([tick for number, wait in enumerate(took) for tick in (number, number + wait)])
+    with monkeypatch.context() as patch:
+        patch.setattr(collectors, "perf_counter", lambda: next(ticks))
+        patch.setattr(collectors, "_SLOW_FOR_S", 0.0)
+        results.add_now("stalled")
+        patch.setattr(collectors, "_SLOW_FOR_S", 60.0)
+        for number in range(quick + 1):
+            results.add_now(f"{number}")
+    assert results.collector.is_quick is is_quick
+    results.collector.close()
+
+
 async def test_some_dozens_are_recorded_without_waiting(tmp_path: Path) -> None:
     """The 32nd image has all of them journalled in one append."""
     results = Results(tmp_path / "out")
