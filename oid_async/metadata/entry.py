@@ -273,6 +273,9 @@ class CacheEntry:
             self._current.unlink(missing_ok=True)
             self._verified.unlink(missing_ok=True)
             (self.folder / NAMES).unlink(missing_ok=True)
+            # Of runs that were killed while they wrote one of these.
+            for part in self.folder.glob("*.part"):
+                part.unlink(missing_ok=True)
             self.forget_raw()
             return self.sweep(None) == 0
 

@@ -6,6 +6,7 @@ No program of ours reads it. It is made when the table is used and the list is m
 """
 
 import os
+import secrets
 from pathlib import Path
 
 from oid_async.errors import InputError
@@ -27,10 +28,12 @@ def keep_names(folder: Path, table: TableFile) -> None:
     try:
         if path.exists() and path.stat().st_mtime >= table.path.stat().st_mtime:
             return
+        if not os.access(folder, os.W_OK):
+            return
         from oid_async.tables.class_tables import read_classes
 
         names = {name for name in read_classes(table)[0].names.values() if name.isprintable()}
         lines = "".join(f"{name}\n" for name in sorted(names, key=lambda name: (name.casefold(), name)))
-        write_text(path, lines, part=path.with_name(f"{NAMES}.{os.getpid()}.part"))
+        write_text(path, lines, part=path.with_name(f"{NAMES}.{secrets.token_hex(6)}.part"))
     except (InputError, OSError):
         pass  # completion is a courtesy

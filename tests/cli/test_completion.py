@@ -12,6 +12,9 @@ from support.published import Dataset, Image, Label, run_cli, typed
 from support.real_folder import REAL
 from support.shells import STARTS, Shell, shell_at_terminal
 
+from oid_async.metadata.name_list import keep_names
+from oid_async.tables.reading import TableFile
+
 # Names as published ones have their signs and letters, and what is worse.
 NAMES = (
     *("Dog", "Dog bed", "Human face", "Human foot", "Bun (Food)", "Sprenger's tulip", "Sky, cloudy", "Kakigōri"),
@@ -171,8 +174,20 @@ def test_names_are_kept_as_they_can_be_shown(tmp_path: Path, cache_dir: Path) ->
     publish(("zebra", "Ant", "ant", "Ant", "Bell\x07", "Öland"), tmp_path / "mirror", cache_dir)
     (listed,) = cache_dir.rglob("oidv7-class-descriptions-boxable.csv.table/names.txt")
     assert listed.read_text(encoding="utf-8") == "Ant\nant\nzebra\nÖland\n"
+    listed.with_name("names.txt.1a2b.part").touch()  # a run was killed
     assert typed("metadata", "clear", "--mirror", tmp_path / "mirror").code == 0
-    assert not list(cache_dir.rglob("names.txt"))
+    assert not list(cache_dir.rglob("names.txt*"))
+
+
+def test_in_a_cache_that_may_only_be_read_no_names_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table is not read for a list that cannot be written."""
+    table = tmp_path / "table.csv"
+    table.write_text("/m/1,Ant\n")
+    read: list[object] = []
+    monkeypatch.setattr("oid_async.tables.class_tables.read_classes", read.append)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    keep_names(tmp_path, TableFile(table, table.name))
+    assert read == []
 
 
 def test_names_follow_their_table(tmp_path: Path, cache_dir: Path) -> None:
