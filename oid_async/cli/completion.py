@@ -75,7 +75,7 @@ def completion_script(shell: str) -> str:
 def _options(command: Parser) -> list[Option]:
     """Return every spelling of every option of a command."""
     return [
-        Option(flag, _short(action.help or ""), None if action.nargs == 0 else value_of(action))
+        Option(flag, _short(action.help or ""), None if action.nargs == 0 else _value_of(action))
         for action in command._actions
         for flag in action.option_strings
     ]
@@ -83,10 +83,10 @@ def _options(command: Parser) -> list[Option]:
 
 def _argument(command: Parser) -> Value | None:
     """Return what stands as the argument of a command that is no option, None if it has none."""
-    return next((value_of(action) for action in command._actions if not action.option_strings), None)
+    return next((_value_of(action) for action in command._actions if not action.option_strings), None)
 
 
-def value_of(action: argparse.Action) -> Value:
+def _value_of(action: argparse.Action) -> Value:
     """Return what may stand behind an option, or as an argument."""
     reader = _READERS.get(action.dest) if action.option_strings else None
     metavar = str(action.metavar)
@@ -100,7 +100,7 @@ def value_of(action: argparse.Action) -> Value:
         return Value("folders")
     if "FILE" in metavar or "PATH" in metavar or metavar == "SOURCE":
         return Value("files")
-    # As `auto|N` has a word among what is not to be taken as it stands.
+    # Of `auto|N` words in lower case are typed as they are, N is not.
     words = tuple(part for part in metavar.split("|") if part.isalpha() and part.islower())
     return Value("words", words) if words else Value("text")
 

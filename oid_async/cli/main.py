@@ -15,11 +15,11 @@ from oid_async.cli.commands import COMMANDS
 from oid_async.cli.parser import make_parser
 from oid_async.concurrency import most_telling
 from oid_async.errors import OidError
-from oid_async.http.descriptors import raise_limit
 from oid_async.metadata.paths import cache_root
 from oid_async.options.query import Options
 from oid_async.redaction import printable_lines, redacted_text
 from oid_async.screen.stdio import OutputError, error_document, flush_streams, guard_stderr, print_json, print_message
+from oid_async.system.processes import raise_open_files_limit
 from oid_async.version import __version__
 
 _SWITCH_S = 0.0005
@@ -29,7 +29,7 @@ INTERNAL = 5
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
-    raise_limit()
+    raise_open_files_limit()
     # The loop gives the interpreter away for some microseconds with every call to a socket: too short for a thread that
     # stores images to take it. It would wait 5 ms for its turn instead; this makes runs a tenth faster (measured).
     sys.setswitchinterval(_SWITCH_S)

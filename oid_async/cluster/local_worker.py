@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from distributed import Worker
 
-from oid_async.http.descriptors import raise_limit
+from oid_async.system.processes import raise_open_files_limit
 
 # The run gives a worker that much time to put away what is under way.
 _LAST_S = 2.0
@@ -61,7 +61,7 @@ def _listen(loop: asyncio.AbstractEventLoop, over: asyncio.Event) -> None:
 
 def main() -> None:
     """Work until the run is over."""
-    raise_limit()
+    raise_open_files_limit()
     sys.setswitchinterval(_SWITCH_S)
     asyncio.run(_work(*sys.argv[1:]))
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from oid_async.concurrency import acquired, in_thread, single_error
 from oid_async.events import Hold, Holding, Note, Sink
-from oid_async.http.descriptors import allowed, most_workers
+from oid_async.http.descriptors import most_workers
 from oid_async.http.estimator import MOST
 from oid_async.http.hosts import Hosts, host_name
 from oid_async.http.retry import Limits
@@ -31,7 +31,7 @@ from oid_async.store.folder import Folder
 from oid_async.store.journal import Journal
 from oid_async.store.scratch import ScratchFolder
 from oid_async.system.forks import refuse_forked_child
-from oid_async.system.processes import available_processors
+from oid_async.system.processes import available_processors, open_files_limit
 from oid_async.workers.starter import WorkerStarter, early_workers
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def _looked_at(options: Options, scratch: Path) -> Folder:
 
 def most_transfers(concurrency: int | None, limit_rate: int | None) -> int:
     """Return how many transfers may be on at once: with a limit on bytes no more than have something to share."""
-    transfers = most_workers(concurrency or MOST, allowed())
+    transfers = most_workers(concurrency or MOST, open_files_limit())
     return transfers if limit_rate is None else max(1, min(transfers, limit_rate // _SHARE_BYTES_S))
 
 

@@ -25,7 +25,7 @@ def open_files_limit() -> int | None:
 
 
 def raise_open_files_limit() -> None:
-    """Raise that limit as far as the system allows."""
+    """Raise that limit as far as the system allows. For the command line alone: it is global state."""
     if _resource is None:
         return
     soft, hard = _resource.getrlimit(_resource.RLIMIT_NOFILE)

@@ -6,7 +6,8 @@ import socket
 
 def take_port_alone(listening: socket.socket) -> None:
     """Let a socket have a port right after another program gave it up, and alone. Call it before `bind`."""
-    # Windows has the first by itself; its SO_REUSEADDR would let two programs listen at one port.
+    # Elsewhere SO_REUSEADDR means the first alone: no two programs can listen at one port anyway. Windows has the first
+    # by itself; its SO_REUSEADDR would let two listen.
     option = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
     listening.setsockopt(socket.SOL_SOCKET, option, 1)
 

@@ -398,8 +398,8 @@ def test_transfers_leave_room_for_files(wanted: int, limit: int | None, granted:
 def test_command_line_takes_all_descriptors_it_may_have() -> None:
     """The command line raises its soft limit to the hard one; importing and using the package does not."""
     code = "from oid_async.cli import main as cli\nfrom oid_async.cli.parser import make_parser\n"
-    code += "from oid_async.http import descriptors\n"
-    code += "{}\nprint(descriptors.allowed())"
+    code += "from oid_async.system.processes import open_files_limit\n"
+    code += "{}\nprint(open_files_limit())"
     assert limited("-Sn 100; ulimit -Hn 512", "-c", code.format("cli.main(['no-such'])")).stdout == "512\n"
     assert limited("-Sn 100; ulimit -Hn 512", "-c", code.format("make_parser()")).stdout == "100\n"
 

@@ -376,7 +376,7 @@ async def test_a_slow_consumer_slows_workers_down_and_may_leave(
     bucket: tuple[Bucket, str], watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Workers get no more than they have room for; whoever leaves the block leaves no process behind."""
-    monkeypatch.setattr(pools, "_AHEAD", 8)
+    monkeypatch.setattr(pools, "_LEAST_AHEAD", 8)
     monkeypatch.setattr("oid_async.api.runs._WAITING_OUTCOMES", 1)
     objects, url = bucket
     async with oid_async.stream(mirror=url, savepath=tmp_path / "out", processes=2, concurrency=4, **QUERY) as outcomes:
