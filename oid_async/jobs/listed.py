@@ -58,7 +58,12 @@ class ClassList:
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """One published table: `bytes` as published (None if unknown), `age_s` since it was fetched."""
+    """One published table: `bytes` as published (None if unknown), `age_s` since it was fetched.
+
+    `place` is its `<bucket>/<key>`, where a mirror has it: `openimages/v5/validation-annotations-bbox.csv`. It is the
+    same wherever the table is read from; `url` is its address there, of a mirror the mirror's. Of `sizes`, the list of
+    a split's images, both are of the images themselves, and end in `/`.
+    """
 
     kind: str
     split: str | None
@@ -69,6 +74,7 @@ class TableRow:
     cached: bool
     cached_bytes: int
     age_s: float | None
+    place: str
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values."""

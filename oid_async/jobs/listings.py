@@ -149,10 +149,12 @@ def _table_row(table: PublishedTable, entry: CacheEntry, url: str, asked: int | 
     size = asked if asked is not None else (kept.identity.bytes if kept is not None else table.bytes)
     age_s = max(0.0, time.time() - kept.made_s) if kept is not None else None
     is_cached, size_here = kept is not None, entry.size()
-    return TableRow(table.kind, table.split, table.releases, table.name, url, size, is_cached, size_here, age_s)
+    place = f"{table.bucket}/{table.key}"
+    return TableRow(table.kind, table.split, table.releases, table.name, url, size, is_cached, size_here, age_s, place)
 
 
 def _size_row(sizes: Sizes, url: str) -> TableRow:
     size = sizes.path.stat().st_size if sizes.is_there else None
     name, releases, is_cached = sizes.path.parent.name, get_args(Release), size is not None
-    return TableRow("sizes", sizes.split, releases, name, url, None, is_cached, size or 0, sizes.age_s)
+    place = f"{IMAGE_BUCKET}/{sizes.split}/"
+    return TableRow("sizes", sizes.split, releases, name, url, None, is_cached, size or 0, sizes.age_s, place)

@@ -357,7 +357,9 @@ def _try_lock(entry: CacheEntry) -> FileLock | None:
 
 def _unavailable(error: FetchError, url: str, name: str) -> UnavailableError:
     if error.kind in ("not_found", "gone"):
-        return UnavailableError(f"{name}: not published at {url} ({error})")
+        # A folder is read through the embedded origin: its answer is no word for who has named a folder.
+        why = "no such file" if url.startswith("file:") else error
+        return UnavailableError(f"{name}: not published at {url} ({why})")
     if error.kind == "forbidden":
         what = "needs a login, which is not supported" if error.status == 401 else "is forbidden"
         return UnavailableError(f"{name}: {url} {what} ({error})")

@@ -74,6 +74,29 @@ async def test_classes_are_values(mirror: Path) -> None:
     assert found.rows[2].subclasses == ("Dog",)
 
 
+async def test_a_table_says_where_a_mirror_has_it(mirror: Path, tmp_path: Path) -> None:
+    """The same place from a folder, an address and the public buckets; below a folder it is the file's path."""
+    from_folder = (await oid_async.metadata_list(mirror=mirror)).tables
+    by_address = (await oid_async.metadata_list(mirror="http://mirror.example/open")).tables
+    published = (await oid_async.metadata_list()).tables
+    assert [row.place for row in from_folder] == [row.place for row in by_address] == [row.place for row in published]
+    assert all(row.url == f"http://mirror.example/open/{row.place}" for row in by_address)
+    assert all(row.url == f"{mirror.as_uri()}/{row.place}" for row in from_folder)
+    boxes = next(row for row in from_folder if (row.kind, row.split) == ("boxes", "train"))
+    assert boxes.place == "openimages/v6/oidv6-train-annotations-bbox.csv"
+    assert (mirror / boxes.place).is_file()
+    assert {row.place for row in published if row.kind == "sizes"} == {
+        f"open-images-dataset/{split}/" for split in ("train", "validation", "test")
+    }
+
+
+async def test_a_table_that_a_folder_lacks_is_no_answer_of_a_server(mirror: Path) -> None:
+    """Who has named a folder is told of a file that is not there, not of HTTP."""
+    (mirror / "openimages/v6/oidv6-train-annotations-bbox.csv").unlink()
+    with pytest.raises(UnavailableError, match=r"bbox.csv: not published at file:///.*bbox.csv \(no such file\)$"):
+        await oid_async.metadata_pull(mirror=mirror)
+
+
 async def test_they_can_be_cancelled(mirror: Path) -> None:
     """Cancelled anywhere they leave no task; the next call has the answer."""
     for _ in range(3):
