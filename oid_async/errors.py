@@ -7,7 +7,7 @@ OidError                    base; `kind` names the branch, `exit_code` is the co
 ├── StorageError            3  the machine refuses: disk full, folder not writable; running again resumes
 └── LockedError             4  another run owns this SAVEPATH
 
-Whatever else comes up is a fault of the program: exit code 5, kind "internal", and a log file (`cli.main`).
+Whatever else comes up is a fault of the program: exit code 5, kind "internal", and a log file that is named.
 """
 
 import errno

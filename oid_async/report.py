@@ -55,7 +55,7 @@ class Outcome:
     `file` is the saved file as text, or None, and `path` the same as a Path; `reason` is the last source's failure kind
     or None; `detail` names every source that was tried (`cvdf:not_found; original:gone`); `attempts` counts requests
     for a body; `md5` is base64, None with --no-hash; `subset` is the image's split where it is known; `asked` says what
-    final failures are about (see `store.failure_memory`).
+    final failures are about: of each source a hash of address, size and MD5.
 
     A stream with annotations=True or keep_files=False hands out the bytes of the JPEG as `image`, None of an image that
     failed. With annotations=True `boxes`, `masks`, `relationships`, `narratives`, `labels` and `points` are the rows

@@ -81,7 +81,7 @@ async def export(
     progress: bool = False,
     **read: Unpack[PlaceOptions],
 ) -> ExportReport:
-    """Write what a download has saved under `savepath` in a format that trainers read; docs/formats.md compares them.
+    """Write what a download has saved under `savepath` in a format that trainers read.
 
     `format` is coco, yolo, voc, webdataset, imagefolder, parquet, fiftyone, kitti, cvat, labelstudio, tfrecord or
     crops; `splits` such as "80/10/10" are shares of train, validation and test by a hash of ImageID; the rest as in

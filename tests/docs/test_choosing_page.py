@@ -1,6 +1,7 @@
 """docs/choosing.md: its examples choose something, and what it says of negatives and of the order holds."""
 
 import asyncio
+import re
 import shlex
 from dataclasses import fields
 from pathlib import Path
@@ -14,6 +15,7 @@ from oid_async.jobs.gathering.gather import gather_tables
 from oid_async.jobs.planning.selection import select_images
 from oid_async.openimages.vocabulary import SPLITS
 from oid_async.options.query import Options
+from oid_async.report import Plan
 from oid_async.select.choose import Selection
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "choosing.md"
@@ -52,6 +54,14 @@ def test_an_example_chooses_something(
     names = {each.name for each in fields(Options)}
     options = Options(**{name: value for name, value in arguments.items() if name in names})
     assert len(selected(options, lookalike, tmp_path).keys) > 0
+
+
+def test_each_number_of_a_plan_is_on_the_page() -> None:
+    """The table of what `--json` says names every field of a plan, and nothing else."""
+    _, _, table = PAGE.read_text(encoding="utf-8").partition("| what `--json` says | meaning |\n|---|---|\n")
+    rows = table.partition("\n\n")[0].splitlines()
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(named) == sorted(each.name for each in fields(Plan))
 
 
 @pytest.mark.parametrize("category", ["Person", "Man"])
