@@ -66,7 +66,7 @@ NOT_RUN: dict[tuple[str, str], str] = {
     ("start.md", "python3 -m venv .venv"): "in .ci/run",
     ("start.md", ". .venv/bin/activate"): "needs the line before",
     ("start.md", "pip install ."): "in .ci/run",
-    ("start.md", "pip install oid_async-0.2.0-py3-none-any.whl"): "in .ci/run",
+    ("start.md", "pip install oid_async-*.whl"): "in .ci/run",
     ("start.md", "docker build --tag oid-async ."): BUILDER,
     (
         "start.md",
@@ -116,7 +116,7 @@ football = program("download", "--category", "Football", "--kind", "all", "--spl
 GIVEN: dict[str, dict[str, Callable[[Path], None]]] = {
     "folder.md": {"Football_data": football},
     "formats.md": {"Football_data": football, "demo_data": demo},
-    "looking.md": {"train_data": football, "demo_data": demo},
+    "looking.md": {"demo_data": demo},
     "python.md": {"demo_data": demo},
     "repeat.md": {"Football_data": football, "colleague.parquet": send_manifest},
 }
