@@ -20,8 +20,8 @@ from oid_async.screen.progress import shown
 
 
 async def verify(
-    *,
     savepath: str | os.PathLike[str],
+    *,
     repair: bool = False,
     deep: bool = False,
     exports: bool = False,
@@ -61,8 +61,8 @@ async def verify(
 
 
 async def export(
-    *,
     savepath: str | os.PathLike[str],
+    *,
     format: str,
     out: str | os.PathLike[str] | None = None,
     splits: str | None = None,

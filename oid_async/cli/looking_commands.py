@@ -27,7 +27,8 @@ def run_view(arguments: argparse.Namespace) -> int:
 
     def say_address(url: str) -> None:
         # With --quiet, too: nobody could look without it.
-        print_message(f"view: {url}")
+        ending = "  (Ctrl-C ends it)" if arguments.no_open and not arguments.quiet else ""
+        print_message(f"view: {url}{ending}")
         if arguments.json:
             print_json({"url": url})
 

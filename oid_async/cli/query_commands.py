@@ -1,9 +1,12 @@
 """The commands that fetch what a query, or a set, selects: `download`, `plan`, `repeat`, `demo`."""
 
 import argparse
+import os
+import shutil
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from shlex import quote
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
@@ -141,9 +144,16 @@ def run_demo(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_report(run.report.as_json(), code)
     elif not arguments.quiet:
-        program = sys.argv[0] if sys.argv[0].endswith("oid-async") else "oid-async"
-        print_message(*closing_words(run.report, program))
+        print_message(*closing_words(run.report, _program()))
     return code or (0 if went_as_staged(run.report) else 1)
+
+
+def _program() -> str:
+    """Return how this program is called again: by its name where a shell finds it by that, else as it was called."""
+    typed, found = sys.argv[0], shutil.which("oid-async")
+    if not typed.endswith("oid-async") or (found is not None and os.path.realpath(found) == os.path.realpath(typed)):
+        return "oid-async"
+    return quote(typed)
 
 
 def _write_mirror(arguments: argparse.Namespace) -> int:

@@ -83,6 +83,7 @@ def summary_lines(
         f"{report.seconds:.1f} s), {report.present} present, {report.failed} failed"
         + (f", {report.pending} pending" if report.pending else "")
         + (f"; {report.unselected} of earlier queries stay" if report.unselected else "")
+        + ("; the tables are now of this query alone" if report.unselected and not report.interrupted else "")
     ]
     if report.failures:
         words = FINAL_KINDS | PASSING_KINDS  # type: ignore[operator]
@@ -106,11 +107,23 @@ def summary_lines(
         if report.pending:
             what = "1 image is" if report.pending == 1 else f"{report.pending} images are"
             lines.append(f"{what} pending: nothing is requested with --offline; run again without it to fetch them")
-        there = [name for name in _RESULTS if (Path(report.savepath) / name).exists()]
-        lines.append(f"saved in {shown(report.savepath)}: {', '.join(there)}")
+        lines.append(f"saved in {shown(report.savepath)}: {', '.join(_saved_by(report))}")
     if report.export:
         lines.append(f"exported as {report.export['format']}: {shown(report.export['out'])}")
     return lines
+
+
+def _saved_by(report: Report) -> Iterator[str]:
+    """Yield what this run has saved, as it is called below SAVEPATH.
+
+    Tables that are there are of this run; pictures and recordings may be of earlier queries.
+    """
+    counts = {"segmentation/masks/": report.masks, "narrative/voice/": report.recordings}
+    saved = {name: each.get("present", 0) + each.get("downloaded", 0) for name, each in counts.items()}
+    saved["images/"] = report.present + report.downloaded
+    for name in _RESULTS:
+        if saved.get(name, True) and (Path(report.savepath) / name).exists():
+            yield name
 
 
 def _distributed_lines(report: Report, endpoint_url: str | None) -> list[str]:

@@ -384,6 +384,7 @@ class SavedDataset:
                 f"{self.savepath}: its images are in the shards of {self._shards}, no files to {_USE_OF_FILES[purpose]}"
             )
         if not has_plain(path):
+            self.folder.require()
             raise InputError(
                 f"{name}: there is no manifest to {_USE_OF_MANIFEST[purpose]}; let a download run to its end first"
             )

@@ -154,7 +154,10 @@ class Guard:
 
 
 _ELSEWHERE = Refusal(403, "A page of another server has asked for this; it is not answered.")
-_NO_COOKIE = "Open the address that oid-async view has printed, with its token; this browser has not done so yet."
+_NO_COOKIE = (
+    "Open the address that oid-async view has printed, with its token; this browser has not done so yet, or keeps no "
+    "cookies (curl does with -c jar -b jar)."
+)
 
 
 def _pairs(header: str | None) -> Iterator[tuple[str, str]]:

@@ -146,6 +146,7 @@ def _check_finished(folder: Folder) -> None:
             f"{folder.path}: its download has not come to its end, so nothing is removed; run it to its end first"
         )
     if not has_plain(folder.manifest):
+        folder.require()
         raise InputError(f"{folder.manifest}: there is no manifest to prune by; let a download run to its end first")
 
 

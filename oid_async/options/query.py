@@ -85,10 +85,7 @@ class Options(QueryTable):
             if name in OF_STREAMS:
                 raise UsageError(f"{name} is of oid_async.stream, which hands images out; leave it out here")
             if name not in RunOptions.__annotations__:
-                import difflib
-
-                near = difflib.get_close_matches(name, RunOptions.__annotations__, n=1)
-                raise TypeError(f"no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+                raise unknown_keyword(name, RunOptions.__annotations__)
         given: dict[str, Any] = dict(query)
         for each in fields(cls):
             if each.name in FILTERS and isinstance(value := given.get(each.name), Iterable):
@@ -118,6 +115,22 @@ class Options(QueryTable):
 def option_fields() -> tuple[Field[Any], ...]:
     """Return the fields of Options, in the order of the help page: by heading, then as in the table."""
     return tuple(sorted(fields(Options), key=lambda option: HEADINGS.index(option.metadata["heading"])))
+
+
+def unknown_keyword(name: str, known: Iterable[str]) -> TypeError:
+    """Return the error of a keyword that is none of those known, with what it is called here, or the nearest.
+
+    A spelling of the command line is what its option is called in Python; others are compared by their letters.
+
+    >>> unknown_keyword("type", ["match", "limit"]), unknown_keyword("imageURL", ["images", "image_url"])
+    (TypeError("no option 'type'; did you mean 'match'?"), TypeError("no option 'imageURL'; did you mean 'image_url'?"))
+    """
+    import difflib
+
+    spelled = name.lower().replace("_", "-")
+    called = [each.name for each in fields(Options) if f"--{spelled}" in map(str.lower, each.metadata["flags"])]
+    near = [each for each in called if each in known] or difflib.get_close_matches(name, known, n=1)
+    return TypeError(f"no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
 
 
 def _plain(value: Any, *, is_path: bool) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Self, Unpack, cast
 from oid_async.errors import InputError, UsageError
 from oid_async.options.keywords import QueryOptions, SelectOptions
 from oid_async.options.paths import read_path
-from oid_async.options.query import Options
+from oid_async.options.query import Options, unknown_keyword
 from oid_async.options.query_table import FILTERS, KEPT_LISTS
 from oid_async.options.signatures import document
 from oid_async.redaction import redacted
@@ -149,10 +149,7 @@ def _check_names(given: Mapping[str, Any]) -> None:
             continue
         if name in QueryOptions.__annotations__:
             raise TypeError(f"Query() takes no {name!r}: it is no part of what is selected; give it beside query=")
-        import difflib
-
-        near = difflib.get_close_matches(name, SELECTING, n=1)
-        raise TypeError(f"no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        raise unknown_keyword(name, SELECTING)
 
 
 def _public(name: str, value: Any) -> Any:

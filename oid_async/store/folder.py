@@ -19,7 +19,7 @@ from operator import attrgetter, methodcaller
 from pathlib import Path
 from typing import Self
 
-from oid_async.errors import UsageError
+from oid_async.errors import InputError, UsageError
 from oid_async.openimages.kinds import KINDS
 from oid_async.store.atomic import read_json, write_json
 
@@ -105,6 +105,11 @@ class Folder:
                 # A reader needs the plan of a run that has not come to its end.
                 if not (path / PLAN_NOTE).exists():
                     shutil.rmtree(path, ignore_errors=True)
+
+    def require(self) -> None:
+        """Raise InputError if there is no such folder: likely its name was mistyped."""
+        if not self.path.is_dir():
+            raise InputError(f"{self.path}: {'it is no folder' if self.path.exists() else 'there is no such folder'}")
 
     def refuse_links(self) -> None:
         """Raise UsageError if a folder of ours is a link, or no folder: nothing below SAVEPATH may lead out of it.

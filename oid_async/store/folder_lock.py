@@ -206,6 +206,9 @@ def _remove_made(folder: Folder, made: list[Path], *, is_owned: bool) -> None:
         if folder.manifest.exists() or (folder.path / "query.json").exists():
             return
         if folder.journal.exists() and folder.journal.stat().st_size:
+            # A stream without files leaves the failures that are remembered, and no images.
+            if is_owned and folder.images in made:
+                folder.images.rmdir()
             return
         for path in made:
             # The first that is not empty ends it. Only the owner knows that nobody else uses the state folder.

@@ -9,7 +9,7 @@ Decisions only, on the clock of the run. Nothing found means: the network, or th
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from oid_async.events import Hold, Holding, Sink
 from oid_async.http.host import Host
@@ -83,7 +83,9 @@ class HoldingWatch:
         if self._starting > _LOOKS:
             holds.append(Hold("workers", count=workers.starting))
         self._looked_at = now
-        self._send(tuple(sorted(holds, key=lambda hold: -hold.count)[:_MOST]))
+        called = self._hosts.measures.known_as
+        worst = sorted(holds, key=lambda hold: -hold.count)[:_MOST]
+        self._send(tuple(replace(hold, host=called.get(hold.host, hold.host)) for hold in worst))
 
     def end(self) -> None:
         """Note that nothing is held up any more."""

@@ -34,6 +34,7 @@ COMPLETED = (
     ("plan --kind segm", "segmentation"),
     ("export x --format yo", "yolo"),
     ("plan --source thumbnail,ori", "thumbnail,original"),
+    ("plan --source=cvdf,thumbnail,", "--source=cvdf,thumbnail,original"),
     ("plan --processes au", "auto"),
     ("export my", "my data"),
     ("plan --savepath my", "my data"),

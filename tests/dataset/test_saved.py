@@ -264,9 +264,13 @@ def test_what_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
     path = SavedFolder([SavedImage(ONE)]).write(tmp_path / "d")
     manifest = path / "manifest.parquet"
     (tmp_path / "empty").mkdir()
-    for place in (tmp_path / "none", tmp_path / "empty"):
-        with pytest.raises(InputError, match=r"there is no manifest to read; let a download run to its end first$"):
-            oid_async.open(place)
+    for place, wrong in (
+        ("none", r"/none: there is no such folder$"),
+        ("d/manifest.parquet", r"/d/manifest\.parquet: it is no folder$"),
+        ("empty", r"there is no manifest to read; let a download run to its end first$"),
+    ):
+        with pytest.raises(InputError, match=wrong):
+            oid_async.open(tmp_path / place)
     whole = manifest.read_bytes()
     pl.read_parquet(manifest).drop("Reason").write_parquet(manifest)
     with pytest.raises(InputError, match=r"manifest\.parquet: column 'Reason' is missing") as caught:

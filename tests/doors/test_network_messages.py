@@ -10,6 +10,8 @@ from support.published import run_cli
 
 import oid_async
 from oid_async.errors import UnavailableError, UsageError
+from oid_async.http.retry import FetchError
+from oid_async.metadata.fetch import FileFetch
 
 
 async def plan(mirror: str, folder: Path) -> None:
@@ -60,6 +62,28 @@ async def test_https_of_a_server_without_it_is_said(tmp_path: Path) -> None:
     async with answering("200 OK") as where:
         with pytest.raises(UnavailableError, match=f"{where} does not speak TLS"):
             await plan(f"https://{where}", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("mirror", "kind", "ending"),
+    [
+        (None, "network", "(network: cannot find the host); to try without a network: oid-async demo"),
+        (None, "server_error", "(server_error: cannot find the host)"),
+        ("http://mirror.example", "network", "(network: cannot find the host)"),
+    ],
+)
+async def test_without_a_network_the_demo_is_named(
+    mirror: str | None, kind: str, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the public site alone: who has a mirror knows what it is, and a server's trouble passes."""
+
+    async def run(self: FileFetch) -> None:
+        raise FetchError(kind, "cannot find the host")
+
+    monkeypatch.setattr(FileFetch, "run", run)
+    with pytest.raises(UnavailableError) as caught:
+        await oid_async.metadata_pull(mirror=mirror)
+    assert str(caught.value).endswith(ending)
 
 
 async def test_a_proxy_that_wants_a_login_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,7 +204,7 @@ async def test_failures_alone_are_remembered(tmp_path: Path) -> None:
             assert failed
             assert all((each.image, each.boxes) == (None, []) for each in failed)
             assert set(journalled(tmp_path / "d")) == {"failed"}
-        assert {path.name for path in (tmp_path / "d").iterdir()} == {".oid_async", "images"}
+        assert {path.name for path in (tmp_path / "d").iterdir()} == {".oid_async"}
         assert left_in(tmp_path / "d") == []
 
 

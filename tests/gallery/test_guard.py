@@ -53,6 +53,14 @@ def test_a_request_means_this_server_by_its_host(host: str, status: int) -> None
     assert status_of(guard, replace(head_of(guard), hosts=(host,))) == status
 
 
+def test_who_keeps_no_cookies_is_told_so() -> None:
+    """The address was opened, and still nothing comes: a client such as curl needs to keep what it gave."""
+    guard = Guard("127.0.0.1")
+    refused = guard.decide(replace(head_of(guard), cookie=None))
+    assert isinstance(refused, Refusal)
+    assert "curl does with -c jar -b jar" in refused.text
+
+
 def test_a_request_has_one_host() -> None:
     """None and two are refused, whatever they are."""
     guard = Guard("127.0.0.1")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import aiohttp
 import pytest
 from blockbuster import BlockBuster
 from PIL import Image
+from support.published import typed
 from support.saved import SavedBox, SavedFolder, SavedImage, rectangle
 
 from oid_async import export
@@ -226,6 +227,27 @@ def test_the_command_prints_its_address_and_ends_by_a_signal(folder: Path, numbe
         out, err = process.communicate(timeout=20)
     assert (process.returncode, json.loads(out), err) == (code, {"url": url}, "")
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "view: http://h/\n"),
+        (["--no-open"], "view: http://h/  (Ctrl-C ends it)\n"),
+        (["--no-open", "--quiet"], "view: http://h/\n"),
+    ],
+)
+def test_without_a_browser_the_line_says_how_it_ends(
+    words: list[str], said: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else shows that the program waits there; behind the address, which stands alone with --quiet."""
+
+    async def run(self: View, on_address: Callable[[str], None], *others: object, opens: bool) -> None:
+        on_address("http://h/")
+
+    monkeypatch.setattr(View, "run", run)
+    done = typed("view", folder, *words)
+    assert (done.stdout, done.stderr) == ("", said)
 
 
 async def test_masks_of_a_folder_without_files_come_from_its_shards(folder: Path) -> None:

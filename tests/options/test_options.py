@@ -534,6 +534,35 @@ def test_unknown_keyword_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        *(
+            ("type", "match"),
+            ("ndata", "limit"),
+            ("imageURL", "image_url"),
+            ("split", "splits"),
+            ("boxes_file", "annotation"),
+        ),
+        ("classes-file", "label"),
+        ("catgories", "categories"),
+        ("offlin", "offline"),
+    ],
+)
+def test_a_spelling_of_the_command_line_is_called_as_in_python(given: str, meant: str) -> None:
+    """Who writes a flag's name as a keyword is told the keyword, not what has like letters."""
+    with pytest.raises(TypeError, match=f"^no option '{given}'; did you mean '{meant}'\\?$"):
+        Options.of(**{given: "x"})
+
+
+@pytest.mark.parametrize("door", [oid_async.verify, oid_async.export, oid_async.prune, oid_async.stats, oid_async.open])
+def test_a_folder_stands_first_or_is_named(door: Any) -> None:
+    """What is done with a folder takes it by position or as savepath=, and nothing else by position."""
+    first, *others = inspect.signature(door).parameters.values()
+    assert (first.name, first.kind) == ("savepath", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    assert {each.kind for each in others} == {inspect.Parameter.KEYWORD_ONLY}
+
+
+@pytest.mark.parametrize(
     ("words", "named"),
     [
         (["download", "--cat", "Person"], "--cat"),

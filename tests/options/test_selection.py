@@ -76,6 +76,8 @@ def test_its_repr_shows_what_differs() -> None:
         ({"image_ids": "-", "exclude_ids": "-"}, UsageError, "--image-ids and --exclude-ids"),
         ({"savepath": "d"}, TypeError, "'savepath'.*query="),
         ({"categorie": ["Dog"]}, TypeError, "'categories'"),
+        ({"ndata": 3}, TypeError, "'limit'"),
+        ({"rates": 3}, TypeError, "^no option 'rates'"),
     ],
 )
 def test_it_is_checked_when_made(given: dict[str, Any], error: type[Exception], names: str) -> None:

@@ -125,8 +125,8 @@ async def test_a_given_image_table_is_read_once(tmp_path: Path, monkeypatch: pyt
             {"balanced": 2},
             [6, 7, 8, 11],
             [
-                "--balanced 2: fewer images, all that there are, for 1 of 4 classes: Axe 1",
-                "--balanced 2: more images, which other classes bring, for 1 of 4 classes: Cat 3",
+                "--balanced 2: 1 of 4 classes has fewer images, all of which are taken: Axe 1",
+                "--balanced 2: 1 of 4 classes has more images, which other classes bring: Cat 3",
             ],
         ),
         ({"balanced": 2, "categories": ["Ball", "Dog"]}, [1, 2, 8, 9], None),
@@ -156,7 +156,7 @@ async def test_a_plan_counts_each_class_of_balanced(tmp_path: Path) -> None:
     _, remarked = await selected(tmp_path, balanced=4)
     report = await oid_async.download(mirror=mirror, splits=["all"], balanced=1, savepath=tmp_path / "d")
     assert plan.selected == 7
-    assert "--balanced 4: fewer images, all that there are, for 2 of 4 classes: Axe 1, Cat 3" in remarked
+    assert "--balanced 4: 2 of 4 classes have fewer images, all of which are taken: Axe 1, Cat 3" in remarked
     assert report.downloaded == report.selected == 2
 
 

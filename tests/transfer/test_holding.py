@@ -97,6 +97,18 @@ def test_a_cap_is_said_while_it_is_what_is_waited_for(rate: float | None, per_s:
     assert run.look(2) == ()
 
 
+def test_a_mirror_folder_is_called_by_its_path() -> None:
+    """Not by the port that serves it in this run, of which nobody has heard."""
+    run = Run(5.0)
+    run.hosts.measures.known_as["127.0.0.1:43349"] = "file:///srv/mirror"
+    host = run.hosts.named("127.0.0.1:43349")
+    host.has_answered = True
+    run.left = [Left(host, 90, 10)]
+    run.look()
+    (hold,) = run.look(1, lambda: host.note_wait("rate_cap", run.now - 0.9, run.now))
+    assert hold == Hold("capped", "file:///srv/mirror", 100, per_s=5.0)
+
+
 def test_the_cap_on_bytes_is_said() -> None:
     """While bodies wait for it."""
     run = Run(limit_bytes_s=2e6)

@@ -126,12 +126,16 @@ _oid_async_classes() {
 
 # Offer what may stand at the cursor: $1 is a kind of value and its words, $2 the word that is begun.
 _oid_async_offer() {
-    local kind=${1%% *} words=${1#* } given
+    local kind=${1%% *} words=${1#* } given each left=
     case $kind in
         words) mapfile -t COMPREPLY < <(compgen -W "$words" -- "$2") ;;
         commas)
             given=${2%"${2##*,}"}
-            mapfile -t COMPREPLY < <(compgen -P "$given" -W "$words" -- "${2##*,}")
+            # What is there is not offered again.
+            for each in $words; do
+                [[ ,$given == *",$each,"* ]] || left+=" $each"
+            done
+            mapfile -t COMPREPLY < <(compgen -P "$given" -W "$left" -- "${2##*,}")
             compopt -o nospace
             ;;
         classes | labels) _oid_async_classes "$kind" "$2" ;;

@@ -120,7 +120,10 @@ function __oid_async_offer
         case commas
             # An open quote stands before what is offered already.
             set -l given (string replace -r '^["\']' '' -- $word | string replace -r '[^,]*$' '')
-            printf '%s\n' "$given"$words
+            # What is there is not offered again.
+            for each in $words
+                contains -- $each (string split , -- $given); or printf '%s\n' "$given$each"
+            end
         case classes labels
             set -l file (__oid_async_list $argv[2] (commandline -opc)[3..-1])
             test -n "$file"; and __oid_async_names $file $word

@@ -94,10 +94,17 @@ _oid_async_classes() {
 # Offer what may stand at the cursor: the arguments are a kind of value and its words.
 _oid_async_offer() {
     local kind=$1
+    local -a given
     shift
     case $kind in
         words) compadd -a argv ;;
-        commas) compset -P '*,'; compadd -S '' -a argv ;;
+        commas)
+            # What is there is not offered again.
+            [[ $PREFIX == *,* ]] && given=(${(s:,:)${${PREFIX%,*}#[\"\']}})
+            argv=(${argv:|given})
+            compset -P '*,'
+            compadd -S '' -a argv
+            ;;
         classes | labels) _oid_async_classes $kind ;;
         files) _files ;;
         folders) _files -/ ;;

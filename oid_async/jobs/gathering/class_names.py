@@ -5,6 +5,7 @@ in one attempt each if they are not in the cache. Where one cannot be had, the m
 """
 
 import asyncio
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from shlex import quote
@@ -24,6 +25,7 @@ from oid_async.tables.rows import Triplet, TripletExamples, csv_field
 _MOST_NAMES = 12
 # Where categories and exclusions are typed: a message about these needs no option in front.
 _OF_CLASSES = ("--category", "--exclude", "--category-file")
+_OPERATOR = re.compile(r"(?:^|\s)(?:AND|OR|NOT)(?=\s|$)")
 
 
 class ClassNames:
@@ -39,6 +41,8 @@ class ClassNames:
         if (found := classes.find(word)) is not None:
             return found
         prefix = "" if option in _OF_CLASSES else f"{option}: "
+        if option == "--where" and _OPERATOR.search(word):
+            raise UsageError(f"{prefix}unknown class {word!r}; write & for AND, | for OR, - for AND NOT")
         several = classes.listed(word)
         if several:
             raise UsageError(f"{prefix}unknown class {word!r}; {_one_by_one(option, several)}")

@@ -236,13 +236,14 @@ def _balance(taken: Mapping[str, int], count: int) -> Iterator[str]:
     fewer = sorted((number, name) for name, number in taken.items() if number < count)
     more = sorted(((number, name) for name, number in taken.items() if number > count), reverse=True)
     for classes, text in (
-        (fewer, "fewer images, all that there are, for"),
-        (more, "more images, which other classes bring, for"),
+        (fewer, "fewer images, all of which are taken"),
+        (more, "more images, which other classes bring"),
     ):
         if classes:
             named = ", ".join(f"{name} {number}" for number, name in classes[:_MOST_NAMED])
             rest = ", ..." if len(classes) > _MOST_NAMED else ""
-            yield f"--balanced {count}: {text} {len(classes)} of {len(taken)} classes: {named}{rest}"
+            have = "has" if len(classes) == 1 else "have"
+            yield f"--balanced {count}: {len(classes)} of {len(taken)} classes {have} {text}: {named}{rest}"
     if taken and not fewer and not more:
         yield f"--balanced {count}: exactly so many images for every class"
 
