@@ -286,7 +286,7 @@ def test_a_mirror_that_lacks_a_table_is_said(mirror: Path, both_ways: BothWays) 
     """A published table that the mirror does not have is exit 2 and named."""
     (mirror / "openimages" / BOXES).unlink()
     done = both_ways("download", "--mirror", mirror, "--savepath", "d")
-    assert_refused(*done, 2, "unavailable", "oidv6-train-annotations-bbox.csv", "404")
+    assert_refused(*done, 2, "unavailable", "oidv6-train-annotations-bbox.csv", "no such file")
 
 
 async def test_a_given_url_that_is_not_there_is_said(mirror: Path, tmp_path: Path) -> None:

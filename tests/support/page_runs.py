@@ -122,7 +122,8 @@ class PageRun:
             said = process.stderr.readline()
             process.send_signal(signal.SIGINT)
             code = process.wait(_WAIT_S)
-        return Finished(0 if code == 130 else code, "", said)
+        # On pages a browser opens, and the line has the address alone.
+        return Finished(0 if code == 130 else code, "", said.replace("  (Ctrl-C ends it)", ""))
 
     def _run_python(self, block: Block) -> None:
         if block.file_name or "__main__" in block.text:
