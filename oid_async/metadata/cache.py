@@ -240,10 +240,10 @@ class MetadataCache:
             return await self._make_version(wanted, identity, cached)
         except FetchError as error:
             if cached is None or error.kind in ("not_found", "gone", "forbidden", "bad_url"):
-                failed = _unavailable(error, wanted.written, entry.name)
+                why = _unavailable(error, wanted.written, entry.name)
                 if error.kind == "network" and self.is_public and wanted.table is not None:
-                    failed = UnavailableError(f"{failed}; to try without a network: oid-async demo")
-                raise failed from error
+                    why = UnavailableError(f"{why}; to try without a network: oid-async demo")
+                raise why from error
             return self._as_before(cached, f"{entry.name}: {wanted.written} cannot be asked ({error})")
         except (InputError, UnavailableError) as error:
             if cached is None:
