@@ -57,8 +57,11 @@ async def test_images_of_earlier_queries_go_and_nothing_else(tmp_path: Path) -> 
 async def test_without_a_finished_run_nothing_is_removed(tmp_path: Path) -> None:
     """One line and exit 2 for a folder without a manifest or with an interrupted query, exit 4 while a run is on."""
     objects, out = Lookalike(staged=False), tmp_path / "out"
-    with pytest.raises(InputError, match="no manifest to prune by"):
+    with pytest.raises(InputError, match="nothing: there is no such folder"):
         await oid_async.prune(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no manifest to prune by"):
+        await oid_async.prune(tmp_path / "empty")
     assert not (tmp_path / "nothing").exists()
     async with Origin(objects.serve) as origin:
         query: Any = {"mirror": origin.url, "savepath": out, "splits": ["validation"]}
