@@ -20,20 +20,25 @@ _THREADS = ("polars-0", "tokio-rt-worker", "async-executor")
 
 
 class _Forks:
-    """Whether Polars had threads when this process was forked."""
+    """Whether Polars had threads when this process was forked.
+
+    `has_begun`: this process uses a door, so that Polars' threads are there or begin any moment, even while it forks.
+    """
 
     is_cut_off = False
+    has_begun = False
     _had_threads = False
 
     def look(self) -> None:
         """Before a fork, in the parent."""
-        _wait_for_imports()
+        # Whether Polars has begun is read from files, while other threads may go on to import: so that comes first.
         is_loaded = any(each in sys.modules for each in ("polars", "obstore"))
         self._had_threads = is_loaded and _polars_has_begun()
+        _wait_for_imports()
 
     def note(self) -> None:
         """After a fork, in the child."""
-        self.is_cut_off = self.is_cut_off or self._had_threads
+        self.is_cut_off = self.is_cut_off or self.has_begun or self._had_threads
 
 
 def _polars_has_begun() -> bool:
@@ -77,9 +82,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def refuse_forked_child() -> None:
-    """Raise UsageError in a child that was forked after Polars had been used: it would hang."""
+    """Raise UsageError in a child that was forked after Polars had been used: it would hang. Every door begins so."""
     if _forks.is_cut_off:
         raise UsageError(
             "this process was forked after oid_async or Polars was used, and would hang: start it with spawn, such as "
             "multiprocessing.get_context('spawn')"
         )
+    _forks.has_begun = True

@@ -125,6 +125,8 @@ for name in itertools.cycle(name for name in doors if name != "Stream"):
     if not thread.is_alive() or len(children) > 60:
         break
 thread.join()
+# On a busy machine all of them may have come before the first door.
+children[forked("open", doors["open"], 1)] = "open"
 wait(children, 100)
 """
 
