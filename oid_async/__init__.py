@@ -10,6 +10,7 @@
 Importing this package loads neither aiohttp nor polars nor rich: names are resolved when first used (PEP 562).
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -107,9 +108,12 @@ def __getattr__(name: str) -> Any:
     if name in ("errors", "events"):
         return import_module(f"oid_async.{name}")
     if name in _HOME:
+        from contextlib import nullcontext
+
         from oid_async.system.interrupts import kept_interrupt_handler
 
-        with kept_interrupt_handler():
+        # Names are looked up at each use: only the first one may import Polars.
+        with nullcontext() if "polars" in sys.modules else kept_interrupt_handler():
             return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'oid_async' has no attribute {name!r}")
 

@@ -133,7 +133,9 @@ def run_demo(arguments: argparse.Namespace) -> int:
     """Run `oid-async demo`."""
     if arguments.write_mirror is not None:
         return _write_mirror(arguments)
-    options = Options(savepath=Path(arguments.savepath or "demo_data"))
+    if arguments.savepath is None:
+        arguments.savepath = "demo_data"
+    options = Options(savepath=arguments.savepath)
     set_up_polars(None)
     from oid_async.jobs.demo import closing_words, demo_run, went_as_staged
 

@@ -29,6 +29,8 @@ def test_a_job_collects_garbage(garbage: None, *, is_loading: bool, seldom: bool
     async def job() -> tuple[bool, int]:
         return gc.isenabled(), gc.get_threshold()[0]
 
-    (is_on, threshold), code = run_to_end(job)  # type: ignore[misc]
+    found, code = run_to_end(job)
+    assert found is not None
+    is_on, threshold = found
     assert (is_on, code) == (True, 0)
     assert (threshold > usual[0]) == seldom

@@ -27,6 +27,7 @@ from support.published import (
     run_cli,
     tiny_jpeg,
     tree,
+    typed,
     write_table,
 )
 from yarl import URL
@@ -810,6 +811,15 @@ def test_demo_default_folder(lookalike: Path, tmp_path: Path) -> None:
         if row["Status"] == "ok":
             original = lookalike / IMAGE_BUCKET / row["Subset"] / f"{row['ImageID']}.jpg"
             assert (tmp_path / "demo_data/images" / row["FileName"]).read_bytes() == original.read_bytes()
+
+
+@pytest.mark.parametrize(("given", "said"), [("", "--savepath is empty"), ("s3://b/x", "'b' is no name of a bucket")])
+def test_a_demo_takes_only_a_folder(given: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is typed is read as it stands, and not as no folder or as another one."""
+    monkeypatch.chdir(tmp_path)
+    done = typed("demo", given)
+    assert (done.code, list(tmp_path.glob("*_data"))) == (2, [])
+    assert said in done.stderr
 
 
 def test_a_mirror_of_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

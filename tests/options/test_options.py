@@ -550,8 +550,9 @@ def test_unknown_keyword_is_refused() -> None:
 )
 def test_a_spelling_of_the_command_line_is_called_as_in_python(given: str, meant: str) -> None:
     """Who writes a flag's name as a keyword is told the keyword, not what has like letters."""
+    keywords: dict[str, Any] = {given: "x"}
     with pytest.raises(TypeError, match=f"^no option '{given}'; did you mean '{meant}'\\?$"):
-        Options.of(**{given: "x"})  # type: ignore[arg-type]
+        Options.of(**keywords)
 
 
 @pytest.mark.parametrize("door", [oid_async.verify, oid_async.export, oid_async.prune, oid_async.stats, oid_async.open])
