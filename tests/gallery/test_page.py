@@ -1,5 +1,6 @@
 """The gallery's page in a real browser: what is shown is what the tables say, and stands where they say it."""
 
+import asyncio
 import re
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,7 +11,7 @@ import duckdb
 import polars as pl
 import pytest
 from aiohttp import web
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 from support.browser import Windows
 from support.gallery_folders import (
     GREY,
@@ -98,6 +99,10 @@ FILTERS = (
 )
 
 
+TO_THE_END = "grid => grid.scrollTo(0, grid.scrollHeight)"
+LAST_TILE = '[data-testid=tile][data-index="319"][data-image]'
+
+
 async def test_the_grid_shows_every_image_as_one_scrolls(windows: Windows, demo: Served) -> None:
     """All 320 images have a place, only those in sight are in the document, and each has its picture or its reason."""
     page = await looked_at(windows, demo)
@@ -106,9 +111,56 @@ async def test_the_grid_shows_every_image_as_one_scrolls(windows: Windows, demo:
     first = await shown_images(page)
     assert len(first) < 160
     await page.wait_for_function("() => document.querySelector('[data-testid=tile] img')?.naturalWidth > 0")
-    await part(page, "grid").evaluate("grid => grid.scrollTo(0, grid.scrollHeight)")
-    await page.wait_for_selector('[data-testid=tile][data-index="319"][data-image]')
+    await part(page, "grid").evaluate(TO_THE_END)
+    await page.wait_for_selector(LAST_TILE)
     assert not set(first) & set(await shown_images(page))
+
+
+async def test_a_scroll_is_kept_when_the_grid_is_laid_out_before_the_browser_tells_of_it(
+    windows: Windows, demo: Served
+) -> None:
+    """Tiles get a size in the very moment of a scroll: the end of the result comes into sight all the same."""
+    page = await looked_at(windows, demo)
+    size = await part(page, "tile-size").element_handle()
+    both = f"(grid, size) => {{ ({TO_THE_END})(grid); size.dispatchEvent(new Event('input')); }}"
+    await part(page, "grid").evaluate(both, size)
+    await page.wait_for_selector(LAST_TILE)
+    assert await part(page, "grid").evaluate("grid => grid.scrollTop") > 0
+
+
+async def test_the_grid_stays_where_it_is_while_the_folder_is_read_anew(windows: Windows, demo: Served) -> None:
+    """The index becomes ready: the note goes, which gives the grid more room, before the images are there again."""
+    windows.allowed.add(demo.origin)
+    page = await windows.blank()
+    is_ready, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def folder(route: Route) -> None:
+        answer = await (response := await route.fetch()).json()
+        if not is_ready.is_set():
+            answer |= {"revision": -1, "index": {"ready": False, "done": 1, "total": 2, "error": None}}
+        await route.fulfill(response=response, json=answer)
+
+    async def images(route: Route) -> None:
+        if is_ready.is_set():
+            await may_answer.wait()
+        await route.continue_()
+
+    await page.route("**/api/folder", folder)
+    await page.goto(demo.entry)
+    await settled(page)
+    await expect(page.locator("[data-note=index]")).to_be_visible()
+    await part(page, "grid").evaluate(TO_THE_END)
+    await page.wait_for_selector(LAST_TILE)
+    await settled(page)
+    await page.route("**/api/images*", images)
+    is_ready.set()
+    await expect(page.locator("[data-note=index]")).to_have_count(0)
+    # Two frames: the grid has been measured, and drawn.
+    await page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    may_answer.set()
+    await settled(page)
+    await page.wait_for_selector(LAST_TILE)
+    assert await page.locator('[data-testid=tile][data-index="0"]').count() == 0
 
 
 async def test_filters_show_what_the_tables_say(windows: Windows, demo: Served, demo_folder: Path) -> None:

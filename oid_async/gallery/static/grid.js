@@ -42,6 +42,8 @@ export class Grid {
   async show(query, { stay = false } = {}) {
     this.pages.close();
     const pages = new ImagePages(query, (first, page) => this.#pageCame(pages, first, page), this.page.onError);
+    // Until the first page is there as many images as before are meant: the grid keeps its height, and its place with it.
+    if (stay) pages.total = this.pages.total;
     this.pages = pages;
     this.scroller.dataset.busy = "true";
     await pages.at(stay ? this.#current : 0);
@@ -118,6 +120,7 @@ export class Grid {
   }
 
   #layout() {
+    this.scroll.follow();
     const rowBefore = this.scroll.top / this.#rowHeight;
     const first = Math.floor(rowBefore) * this.#columns;
     const columns = Math.max(1, Math.floor((this.scroller.clientWidth - GAP) / (this.size + GAP)));

@@ -17,7 +17,7 @@ export class LongScroll {
     this.onScroll = onScroll;
     this.height = 0;
     this.top = 0; // in pixels of the whole content
-    scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
+    scroller.addEventListener("scroll", () => this.follow(), { passive: true });
   }
 
   /** Where the scroller shows what lies at a pixel of the whole content. */
@@ -42,7 +42,8 @@ export class LongScroll {
     return this.height > LIMIT ? (this.height - visible) / (LIMIT - visible) : 1;
   }
 
-  #scrolled() {
+  /** Take over where the bar is now; the browser tells of a scroll only with the next frame. */
+  follow() {
     const now = this.scroller.scrollTop;
     if (now === this.#last) return;
     const atAnEnd = now <= 0 || now + this.scroller.clientHeight >= this.scroller.scrollHeight - 1;
