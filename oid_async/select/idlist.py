@@ -14,13 +14,13 @@ from pathlib import Path
 import polars as pl
 
 from oid_async.errors import InputError
-from oid_async.openimages.ids import KEY, ROW, IdForm, hexadecimal, id_of_key, split_key
+from oid_async.openimages.ids import KEY, ROW, IdForm, among, hexadecimal, id_of_key, is_among, split_key
 from oid_async.openimages.vocabulary import OTHER_SPLITS, SPLITS, Split
 from oid_async.tables.reading import TableFile
 from oid_async.tables.text_lists import ListColumns, read_entries, what_it_seems, without_comment
 
 _COLUMNS = ListColumns(("imageid", "id"), ("subset", "split"))
-_PART_ROWS = 1 << 17
+_PART_ROWS = 1 << 16
 _ROW_GROUP = 4096
 _SPLIT_WORDS: dict[str, int] = {split: code for code, split in enumerate(SPLITS)}
 _SPLIT_WORDS |= {word: SPLITS.index(split) for word, split in OTHER_SPLITS.items()}
@@ -104,11 +104,20 @@ def _refuse(table: TableFile, odd: pl.DataFrame, *, may_name_none: bool) -> None
 
 
 def _first_of_each(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the first row of each image and split, in order of the lines: by sorting, which takes least memory."""
-    rows = rows.with_row_index("at").sort(KEY, "split", "at")
+    """Return the first row of each image and split, in order of the lines.
+
+    Keys alone are sorted, and rows only where a key stands more than once: all rows take four times the memory.
+    """
+    keys = rows.get_column(KEY).sort()
+    repeated = keys.filter((keys == keys.shift()).fill_null(False))
+    if not len(repeated):
+        return rows
+    some = rows.with_row_index("at").filter(is_among(repeated)).sort(KEY, "split", "at")
     is_same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift()) for name in (KEY, "split"))
     is_first = pl.int_range(pl.len()) == 0
-    return rows.filter(is_first | ~is_same).sort("at").drop("at")
+    again = some.filter(~is_first & is_same).get_column("at").sort()
+    is_kept = ~among(pl.int_range(len(rows), dtype=pl.UInt32, eager=True), again)
+    return rows.filter(is_kept)
 
 
 def parse_entries(frame: pl.DataFrame, ids: IdForm) -> pl.DataFrame:
@@ -177,12 +186,13 @@ def write_image_rows(images: IdList, splits: Iterable[Split], folder: Path) -> T
     order of ImageID, then of the splits, in several parts, so that whoever reads some of them reads no others.
     """
     codes = [SPLITS.index(split) for split in splits] or list(range(len(SPLITS)))
-    rows = images.rows.filter(pl.col("split").is_in(codes)).select(KEY, "split").sort(KEY, "split").with_row_index(ROW)
+    rows = images.rows.select(KEY, "split").filter(pl.col("split").is_in(codes)).sort(KEY, "split")
     subset = pl.col("split").replace_strict(range(len(SPLITS)), list(SPLITS), return_dtype=pl.String)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for number, part in enumerate(list(rows.iter_slices(_PART_ROWS)) or [rows]):
-        # Lazily: the texts of all of them would take several times the memory of their keys.
-        table = part.lazy().select(KEY, ROW, ImageID=hexadecimal(), Subset=subset)
-        table.sink_parquet(folder / f"part-{number:05}.parquet", row_group_size=_ROW_GROUP, compression="lz4")
+        # Part by part: the texts of all of them would take several times the memory of their keys.
+        row = pl.int_range(number * _PART_ROWS, number * _PART_ROWS + len(part), dtype=pl.UInt32).alias(ROW)
+        table = part.select(KEY, row, ImageID=hexadecimal(), Subset=subset)
+        table.write_parquet(folder / f"part-{number:05}.parquet", row_group_size=_ROW_GROUP, compression="lz4")
     return TableFile(folder, images.name, columns=("ImageID", "Subset"))

@@ -1,6 +1,6 @@
 """The rows of the selected images in the image tables, a span of keys at a time, in whatever order they stand there."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from oid_async.openimages.catalogue_tables import IMAGE_COLUMNS
 from oid_async.openimages.ids import KEY, ROW, IdForm, is_among, within
 from oid_async.openimages.vocabulary import Split
 from oid_async.select.query import in_splits
-from oid_async.tables.reading import TableFile, reading, scan_keyed
+from oid_async.tables.reading import TableFile, cut, reading, scan_keyed
 
 # Rows that are copied at once; more take more memory, fewer are slower to read in order.
 _RUN_ROWS = 1 << 15
@@ -75,23 +75,8 @@ class ImageRows:
             run.sort(KEY).write_parquet(files[-1], row_group_size=_ROW_GROUP, compression="lz4")
 
         with reading(table, into=self.folder):
-            for part in self._cut(table):
+            rows = scan_keyed(table, self.ids, ["ImageID"], self.wanted, numbered=True)
+            for part in cut(table, self.ids, rows, _RUN_ROWS):
                 selected = self._rows(number, part).filter(is_among(self.keys))
                 selected.sink_batches(write, chunk_size=_RUN_ROWS, engine="streaming")
             return pl.scan_parquet(files, glob=False) if files else selected.clear()
-
-    def _cut(self, table: TableFile) -> Iterator[pl.LazyFrame]:
-        """Yield the rows of a table, some thousand at a time where that takes no reading of all others.
-
-        Polars reads several row groups of a Parquet file at once, each of which may be some ten MiB.
-        """
-        rows = self._scan(table)
-        if self.ids.by_split or not (table.columns is not None or table.is_parquet):
-            yield rows
-            return
-        count = rows.select(pl.len()).collect().item()
-        for start in range(0, max(1, count), _RUN_ROWS):
-            yield rows.slice(start, _RUN_ROWS)
-
-    def _scan(self, table: TableFile) -> pl.LazyFrame:
-        return scan_keyed(table, self.ids, ["ImageID"], self.wanted, numbered=True)

@@ -61,14 +61,13 @@ class Images:
 
     def named(self, ids: IdList) -> tuple[pl.Series, pl.Series]:
         """Return the set of the images that a list names, and its lines, in order, that name none."""
-        rows = ids.rows.with_columns(self.positions(ids.rows.get_column(KEY)).alias("at"))
-        there = rows.filter(pl.col("at").is_not_null())
-        published = self.split.gather(there.get_column("at")) if len(there) else pl.Series([], dtype=pl.UInt8)
-        listed = there.get_column("split")
-        fits = (published.is_null() | listed.is_null() | (published == listed)).fill_null(True)
-        known = there.filter(fits)
-        absent = rows.join(known, on="line", how="anti").get_column("line").unique()
-        return self.mask([known.get_column("at")]), pl.concat([absent, ids.odd.get_column("line")]).sort()
+        at, listed, line = self.positions(ids.rows.get_column(KEY)), ids.rows["split"], ids.rows["line"]
+        published = self.split.gather(at) if len(self.split) else pl.repeat(None, len(at), dtype=pl.UInt8, eager=True)
+        is_known = at.is_not_null() & (published.is_null() | listed.is_null() | (published == listed)).fill_null(True)
+        # A line may be read in more than one way: it names an image if any of them does.
+        absent = line.filter(~is_known).unique()
+        absent = absent.filter(~absent.is_in(line.filter(is_known).implode())) if len(absent) else absent
+        return self.mask([at.filter(is_known)]), pl.concat([absent, ids.odd.get_column("line")]).sort()
 
     def of_split(self, split: Split) -> pl.Series:
         """Return the set of the images of a split; one of an unknown split is in none."""

@@ -137,6 +137,9 @@ class Planner:
                 if negatives is not None:
                     planned = planned.hstack(negatives.roles(planned.get_column(KEY)))
                 planned.write_parquet(part, row_group_size=_ROW_GROUP, compression="lz4", statistics=False)
+                del planned
+            # One span is held at a time: this one is not while the next is read.
+            del frame
         rows.close()
         return summary
 

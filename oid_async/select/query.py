@@ -18,8 +18,10 @@ from oid_async.options.query_table import Match
 from oid_async.select.idlist import IdList
 from oid_async.select.image_where import ImageCondition
 from oid_async.select.negatives import NegativeRule
-from oid_async.tables.reading import TableFile, reading, scan, scan_keyed
+from oid_async.tables.reading import TableFile, cut, reading, scan, scan_keyed
 from oid_async.tables.rows import RowSource, scan_pairs
+
+_ROWS_AT_ONCE = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,19 +221,24 @@ def read_image_keys(
     `splits` keeps the rows of these splits only, where the table has them; empty keeps all. `fits` (Boolean) says
     whether a row meets the condition: NULL is false, and without a condition every row does.
     """
-    frames = []
+    frames, tables = [], []
     for table in images:
-        frame = scan_keyed(table, ids, [], ["Subset", *(condition.columns if condition is not None else ())])
-        if "Subset" in frame.collect_schema():
-            split = _index("Subset", list(SPLITS), None, pl.UInt8)
-            frame = in_splits(frame, splits)
-        else:
-            split = pl.lit(None, pl.UInt8)
-        fits = pl.lit(True)
-        if condition is not None:
-            frame, fits = frame.with_columns(condition.typed()), condition.condition.fill_null(False)
-        frames.append(frame.select(KEY, split=split, fits=fits))
-    return _collect(frames, images, condition)
+        rows = scan_keyed(table, ids, [], ["Subset", *(condition.columns if condition is not None else ())])
+        # A million rows at once take 60 MB in place of 20, and no less time (measured).
+        with reading(table):
+            parts = list(cut(table, ids, rows, _ROWS_AT_ONCE))
+        for frame in parts:
+            if "Subset" in frame.collect_schema():
+                split = _index("Subset", list(SPLITS), None, pl.UInt8)
+                frame = in_splits(frame, splits)
+            else:
+                split = pl.lit(None, pl.UInt8)
+            fits = pl.lit(True)
+            if condition is not None:
+                frame, fits = frame.with_columns(condition.typed()), condition.condition.fill_null(False)
+            frames.append(frame.select(KEY, split=split, fits=fits))
+            tables.append(table)
+    return _collect(frames, tables, condition)
 
 
 def names_twice(images: pl.DataFrame) -> bool:

@@ -204,6 +204,19 @@ def scan_keyed(
     return pl.scan_parquet(table.parts, glob=False).select(KEY, *([ROW] if numbered else []), *names)
 
 
+def cut(table: TableFile, ids: IdForm, rows: pl.LazyFrame, count: int) -> Iterator[pl.LazyFrame]:
+    """Yield the rows of a table as `scan_keyed` returns them, so many at a time where that takes no reading of others.
+
+    Polars reads several row groups of a Parquet file at once, each of which may be some ten MiB.
+    """
+    if ids.by_split or not (table.columns is not None or table.is_parquet):
+        yield rows
+        return
+    total = rows.select(pl.len()).collect().item()
+    for start in range(0, max(1, total), count):
+        yield rows.slice(start, count)
+
+
 def _scan_by_split(
     table: TableFile, ids: IdForm, required: Sequence[str], optional: Sequence[str] | None, *, numbered: bool
 ) -> pl.LazyFrame:
