@@ -2,7 +2,8 @@
 
     idle ──send──▶ head ──▶ body ──▶ complete ──done──▶ idle
 
-`http/connecting.py` makes the connection, `http/tls.py` speaks TLS on it; llhttp, through httptools, parses the bytes.
+`http/connecting.py` makes the connection, `http/tls.py` speaks TLS on it; `http/usual_head.py` reads a usual head as a
+whole, llhttp, through httptools, parses all others.
 The exchange itself is our own, because every image costs one: aiohttp's takes four times as much of a processor for a
 small image, twice as much for a usual one (`benchmarks/README.md`). A body of known length is received straight into
 the memory that it is stored from.
@@ -23,6 +24,7 @@ from oid_async.http.opt_out import is_opt_out_header
 from oid_async.http.retry import FetchError, Limits
 from oid_async.http.spare_bodies import SpareBodies
 from oid_async.http.tls import TlsTransport
+from oid_async.http.usual_head import lines_of, match_usual_head
 
 if TYPE_CHECKING:
     from oid_async.http.host import Host
@@ -113,6 +115,7 @@ class Connection(asyncio.BufferedProtocol):
         self.encoding = ""
         self.opt_out_lines: tuple[tuple[bytes, bytes], ...] = ()
         self._lines: list[tuple[bytes, bytes]] = []
+        self._usual_head = b""
         self.length: int | None = None
         self.bytes_received = 0
         self.body_bytes = 0
@@ -130,11 +133,7 @@ class Connection(asyncio.BufferedProtocol):
         self._between = 0  # bytes that have come since the last of the body
         self._body_start = b""
         self._timer = _ResponseTimer(self._limits)
-        self._parser = httptools.HttpResponseParser(self)
-        # As browsers do, and aiohttp: old servers fold headers and end lines with LF alone.
-        self._parser.set_dangerous_leniencies(
-            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
-        )
+        self._parser: httptools.HttpResponseParser | None = None  # made for a response that needs it
 
     # --- called by its owner ---------------------------------------------------------------------------------------
 
@@ -226,7 +225,8 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def headers(self) -> CIMultiDict[str]:
         """Return all headers of the response."""
-        return CIMultiDict((name.decode("ascii", "replace"), _text(value)) for name, value in self._lines)
+        lines = lines_of(self._usual_head) if self._usual_head else self._lines
+        return CIMultiDict((name.decode("ascii", "replace"), _text(value)) for name, value in lines)
 
     @property
     def body_start(self) -> bytes:
@@ -284,7 +284,8 @@ class Connection(asyncio.BufferedProtocol):
             self._take(bytes(self._scratch[: min(nbytes, self._left)]))
             self._wake()
         else:
-            self._parse(self._scratch[:nbytes])
+            if self._parser is not None or not self._take_usual_head(nbytes):
+                self._parse(self._scratch[:nbytes])
             self._wake()
 
     def eof_received(self) -> None:
@@ -317,13 +318,12 @@ class Connection(asyncio.BufferedProtocol):
         """Find out where the body will end."""
         if self._has_head:
             return
+        assert self._parser is not None
         status = self._parser.get_status_code()
         if 100 <= status < 200:
             self._lines.clear()
             return
-        self.status, self._has_head, self.head_at = status, True, self._clock()
-        self._timer.begin_body()
-        self._keeps_alive = self._parser.should_keep_alive()
+        self._note_head(status, keeps_alive=self._parser.should_keep_alive())
         in_chunks, is_coded = self._read_lines()
         if self._is_head or status in _NO_BODY:
             self._is_complete = True
@@ -347,6 +347,26 @@ class Connection(asyncio.BufferedProtocol):
             self._is_complete = True
 
     # --- private ---------------------------------------------------------------------------------------------------
+
+    def _note_head(self, status: int, *, keeps_alive: bool) -> None:
+        self.status, self._has_head, self.head_at = status, True, self._clock()
+        self._timer.begin_body()
+        self._keeps_alive = keeps_alive
+
+    def _take_usual_head(self, nbytes: int) -> bool:
+        """Take the first bytes of a response if they are a usual head, and what came behind it; return whether so."""
+        head = match_usual_head(self._scratch, nbytes)
+        if head is None or self._is_head:
+            return False
+        at, length, etag = head.end(), int(head["length"]), head["etag"]
+        self._usual_head = head[0]
+        self.etag = _text(etag) if etag is not None else None
+        self.length = self._left = length
+        self._is_complete = not length
+        self._note_head(200, keeps_alive=nbytes <= at + length)
+        if nbytes > at and length:
+            self._take(bytes(self._scratch[at : min(nbytes, at + length)]))
+        return True
 
     def _read_lines(self) -> tuple[bool, bool]:
         """Set the attributes that come from headers; return whether the body is chunked, and whether it is coded."""
@@ -381,6 +401,12 @@ class Connection(asyncio.BufferedProtocol):
 
     def _parse(self, data: memoryview) -> None:
         self._between += len(data)
+        if self._parser is None:
+            self._parser = httptools.HttpResponseParser(self)
+            # As browsers do, and aiohttp: old servers fold headers and end lines with LF alone.
+            self._parser.set_dangerous_leniencies(
+                lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+            )
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
