@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
+from oid_async.quick_values import frozen
 from oid_async.redaction import printable
 from oid_async.report import Outcome, Plan, Report
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Note:
     """Something a user should know once: a choice that was made, a thing that was left out."""
 
@@ -23,14 +24,14 @@ class Note:
         object.__setattr__(self, "text", printable(self.text))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stage:
     """The run has come to a stage that has no count of its own yet, in words: `writing the result tables`."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TableProgress:
     """A table is being fetched: `done` of `total` bytes (None when the server does not say); or turned, in steps."""
 
@@ -41,7 +42,7 @@ class TableProgress:
     unit: Literal["byte", "step"] = "byte"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Planned:
     """The target set is known; the first image request follows."""
 
@@ -77,7 +78,7 @@ HoldCause = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Hold:
     """One thing that holds a run up at the moment.
 
@@ -102,7 +103,7 @@ class Hold:
     trouble: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Holding:
     """All that holds the run up at the moment, worst first; empty when nothing does but the network or the hosts.
 
@@ -112,7 +113,7 @@ class Holding:
     holds: tuple[Hold, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Checked:
     """`done` of `total` files have been verified so far."""
 
@@ -120,7 +121,7 @@ class Checked:
     total: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Exported:
     """`done` of `total` images have been exported so far."""
 
@@ -128,7 +129,7 @@ class Exported:
     total: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finished:
     """The run is over and its tables are written."""
 

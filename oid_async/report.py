@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from oid_async.errors import UsageError
 from oid_async.measures.run import RunMeasures
-from oid_async.quick_values import maker_of
+from oid_async.quick_values import frozen, maker_of
 
 # Of the `;` in a Detail those that end a source's part.
 _NEXT_SOURCE = re.compile(r"; (?=[a-z]+:)")
@@ -204,7 +204,7 @@ class Report(_Measured):
         return {name: value for name, value in values.items() if value or name not in optional}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Plan:
     """The size of a run, known before its first image request.
 

@@ -9,12 +9,12 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from yarl import URL
 
 from oid_async.http.retry import FetchError, cannot_connect, connection_error
+from oid_async.quick_values import value
 
 if TYPE_CHECKING:
     import aiohttp
@@ -113,7 +113,7 @@ class Connector:
             await self._resolver.close()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Clear:
     """A connection to an address."""
 

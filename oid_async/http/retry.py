@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from oid_async.options.defaults import MAX_IMAGE_BYTES, MAX_WAIT_S, RETRIES, TIMEOUT_S, UNANSWERED_S
 from oid_async.options.readers import RespectOptOut
+from oid_async.quick_values import frozen
 from oid_async.redaction import printable, redacted_text
 from oid_async.report import FINAL_KINDS
 
@@ -34,7 +35,7 @@ _STATUS_KINDS = {401: "forbidden", 403: "forbidden", 404: "not_found", 408: "tim
 _STATUS_WORDS = {407: ": the proxy wants a login"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Limits:
     """The limits of one transfer. Times in seconds, sizes in bytes.
 

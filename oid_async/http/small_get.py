@@ -3,12 +3,12 @@
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from multidict import CIMultiDict
 
 from oid_async.http.retry import FetchError, with_retries
+from oid_async.quick_values import frozen
 
 if TYPE_CHECKING:
     from oid_async.http.client import Client, Response
@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 _NO_HEADERS: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SmallBody:
     """A complete body, as sent, and the status and headers that it came with."""
 

@@ -1,20 +1,18 @@
 """Which URLs are fetched, and where a redirect leads. Pure."""
 
-from dataclasses import dataclass
-
 from yarl import URL
 
 from oid_async.http.address_guard import Endpoint, endpoint
 from oid_async.http.hosts import host_name
 from oid_async.http.retry import FetchError
-from oid_async.quick_values import value
+from oid_async.quick_values import frozen, value
 from oid_async.redaction import redacted_text_of_url
 
 # What yarl 1.25 raises for text that is no URL; the IndexError is of "http://[::f[a:3]2%@//", found by fuzzing.
 _NO_URL = (ValueError, TypeError, IndexError)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Origin:
     """Scheme, host and port of a URL, parsed once for all URLs that share them. `site` is one of these URLs.
 

@@ -7,7 +7,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import monotonic, time
@@ -26,6 +26,7 @@ from oid_async.jobs.site import Site, allowed_endpoints, named_endpoints, open_s
 from oid_async.metadata.cache import MetadataCache
 from oid_async.metadata.paths import default_cache
 from oid_async.options.query import Options
+from oid_async.quick_values import frozen
 from oid_async.report import Report
 from oid_async.store.folder import Folder
 from oid_async.store.journal import Journal
@@ -44,7 +45,7 @@ _TABLE_CONNECTIONS = 8
 _SHARE_BYTES_S = 32 << 10
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunContext:
     """The open resources of one run, and its options, in which lists that came by a pipe are files of SAVEPATH.
 

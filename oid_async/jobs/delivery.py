@@ -7,13 +7,14 @@ What is handed out is complete: the bytes of the image, and the rows that the sa
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oid_async.concurrency import in_thread
 from oid_async.errors import storage_errors
 from oid_async.openimages.ids import IdForm
+from oid_async.quick_values import frozen
 from oid_async.report import Outcome
 from oid_async.store.annotation_rows import SavedAnnotations
 from oid_async.store.folder import Folder
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _SCRATCH = "landing"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Delivery:
     """Who gets the outcomes of a run: `deliver` is awaited with each, with `annotations` they carry rows and bytes.
 

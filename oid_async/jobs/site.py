@@ -5,7 +5,6 @@ The last two are served by an embedded origin on loopback, so that every byte ta
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import aiofiles.os
@@ -17,12 +16,13 @@ from oid_async.http.urls import parse_url
 from oid_async.metadata.paths import mirror_folder
 from oid_async.openimages.catalogue import BUCKETS, IMAGE_BUCKET
 from oid_async.options.query import Options
+from oid_async.quick_values import frozen
 
 if TYPE_CHECKING:
     from oid_async.origin.server import Serve
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Site:
     """`url` is a mirror's address, None for the public buckets; `name` is what a mirror is known by over runs.
 

@@ -18,7 +18,7 @@ import secrets
 import shutil
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from oid_async.metadata.integrity import (
 )
 from oid_async.metadata.name_list import NAMES
 from oid_async.openimages.ids import KEY, ROW
+from oid_async.quick_values import frozen
 from oid_async.report import size_text
 from oid_async.store.atomic import read_json, replacing, write_json
 from oid_async.store.disk import free_bytes, is_plain, odd_kind, sync_file, sync_folder
@@ -47,7 +48,7 @@ _CONVERSION_SHARE = 1.4
 _VERSION = re.compile("[0-9A-Za-z]{1,64}")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Identity:
     """One state of an object on its server; a validator is None if the server gives none. `md5` is hex."""
 
@@ -58,7 +59,7 @@ class Identity:
     md5: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CachedVersion:
     """A version in the cache. `columns` are those of a converted table, None for a file as published.
 

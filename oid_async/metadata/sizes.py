@@ -14,7 +14,6 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_plus
@@ -31,6 +30,7 @@ from oid_async.metadata.integrity import is_as_stored, is_intact, is_readable, s
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.vocabulary import Split
+from oid_async.quick_values import frozen
 from oid_async.store.atomic import read_json, replacing, write_json
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ _MOST_PAGE_BYTES = 8 << 20
 SIZES_SCHEMA = {KEY: pl.UInt64, "Bytes": pl.Int64, "ETag": pl.String}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Page:
     """One response: (ImageID, bytes, ETag) of its images, and the token of the next page, None for the last."""
 

@@ -8,7 +8,6 @@ sort 21 columns of text takes twice the processor's time, and four times the mem
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -16,6 +15,7 @@ from typing import Self
 import polars as pl
 
 from oid_async.openimages.ids import KEY, ROW, IdForm, id_column
+from oid_async.quick_values import frozen
 from oid_async.system.processes import available_processors
 from oid_async.tables.damage import StoppedError
 from oid_async.tables.reading import NO_SEPARATOR, TableFile, columns_of, scan, scan_csv_lines
@@ -32,7 +32,7 @@ _MOST_AT_ONCE = 2
 _LARGE_SLICE = 128 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Slices:
     """Which slice a row belongs to; slices are in the order of their rows.
 

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from oid_async.errors import UnavailableError
@@ -11,6 +10,7 @@ from oid_async.metadata.convert import convert
 from oid_async.metadata.entry import CachedVersion, CacheEntry
 from oid_async.openimages.catalogue_tables import PublishedTable, TableKind
 from oid_async.openimages.kinds import KINDS, Kind
+from oid_async.quick_values import frozen
 from oid_async.tables.reading import TableFile
 
 # The tables that are worth converting, and the kind of the annotations in them; None: of images.
@@ -24,7 +24,7 @@ CONVERTED: dict[TableKind, Kind | None] = {
 Check = Callable[[TableFile, TableFile | None, Path], None]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wanted:
     """A table to be had: its entry, its URL, and what is written of that.
 

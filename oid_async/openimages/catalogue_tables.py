@@ -9,10 +9,10 @@ Two traps: V7's label and point files have `val` where all others have `validati
 narratives were ever published: they are those of V5 and V6.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 from oid_async.openimages.vocabulary import FLAGS, SPLITS, Split
+from oid_async.quick_values import frozen
 
 TableKind = Literal[
     "classes",
@@ -61,7 +61,7 @@ IMAGE_COLUMNS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PublishedTable:
     """One published table. `split` is None where one file serves all; bytes, md5 (hex) and rows are None if unknown."""
 

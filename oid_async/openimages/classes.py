@@ -2,11 +2,12 @@
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Self
 
 from oid_async.errors import UsageError
 from oid_async.openimages.hierarchy import Hierarchy
+from oid_async.quick_values import frozen
 
 # Names of V4, and the names of the same classes in V5 and later (from a V4 and a later class table).
 _RENAMED = (
@@ -35,7 +36,7 @@ _SURELY_MEANT = 0.85
 _MOST_COMMAS = 4
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Category:
     """A category of a query: its class_name, the labels (MIDs) that count as it, and subclasses `below` that do not.
 
@@ -66,7 +67,7 @@ class Category:
         return replace(self, below=tuple(below))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Classes:
     """The classes of one table: label (MID) to class_name, in the table's order."""
 

@@ -8,13 +8,14 @@ is descent: a Part of a class (a Human face of a Person) is no subclass of it.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Self
+
+from oid_async.quick_values import frozen
 
 _KEYS = ("Subcategory", "Part")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Hierarchy:
     """`children` gives each label's direct subclasses, in published order and each once; `root` has no name."""
 

@@ -3,11 +3,12 @@
 import hashlib
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import polars as pl
 
 from oid_async.openimages.vocabulary import SPLITS
+from oid_async.quick_values import frozen
 
 # No id holds it, and it is before every character of one: keys with it are in order of the ids.
 _NO_ID = "\x00"
@@ -97,7 +98,7 @@ def export_number(image_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(image_id.encode(), digest_size=8).digest())
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class IdForm:
     """The form of ImageIDs: 16 hex digits, whose key is a number, or `hexadecimal=False` for ids that are keys.
 

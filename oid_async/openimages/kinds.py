@@ -5,16 +5,16 @@ nature: a narrative is a JSON object, a mask has a picture.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 from oid_async.openimages.catalogue_tables import MASK_SIDES, PAIR_SIDES, SIDES, VOTES, TableKind
 from oid_async.openimages.vocabulary import LabelSource
+from oid_async.quick_values import frozen
 
 KindName = Literal["bbox", "segmentation", "relationship", "narrative", "label", "point"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Kind:
     """One kind of annotations.
 

@@ -1,6 +1,5 @@
 """The options of an export, which `export` and `download --format` share."""
 
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, Literal, get_args
 from oid_async.errors import UsageError
 from oid_async.options.readers import FILE, FOLDER, MARGIN, SIZE, SWITCH, Reader, one_of
 from oid_async.options.table import option, read_values
+from oid_async.quick_values import frozen
 
 Format = Literal[
     "coco",
@@ -57,7 +57,7 @@ def _read_area(label: str, value: object) -> float | str:
 _option = partial(option, heading="export")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class ExportOptions:
     """The options of one export, checked when made. Without `format` the others may not be given. Raises UsageError."""
 

@@ -1,12 +1,12 @@
 """Where a dataset is: a folder of this machine, or a prefix in a bucket; and how both are written. Pure."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from oid_async.errors import UsageError
 from oid_async.options.paths import read_path, refuse_login, url_scheme
+from oid_async.quick_values import frozen
 from oid_async.redaction import redacted
 
 BucketScheme = Literal["s3", "gs", "az"]
@@ -37,7 +37,7 @@ _MOST_PREFIX_BYTES = 900
 _FLATTENED = re.compile(r"(s3|gs|az):/(?!/)", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Bucket:
     """A prefix in a bucket: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix; no slash at either end."""
 

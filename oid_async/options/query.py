@@ -5,7 +5,7 @@ The options are in `options.query_table`, what contradicts what in `options.cont
 
 import os
 from collections.abc import Iterable
-from dataclasses import Field, dataclass, fields
+from dataclasses import Field, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self, Unpack
@@ -19,13 +19,14 @@ from oid_async.options.paths import url_scheme
 from oid_async.options.places import Bucket, as_folder
 from oid_async.options.query_table import FILTERS, QueryTable
 from oid_async.options.table import HEADINGS, label_of, read_values
+from oid_async.quick_values import frozen
 from oid_async.redaction import redacted
 
 # What `stream` takes in addition: how it hands images out.
 OF_STREAMS = frozenset(("annotations", "keep_files"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Options(QueryTable):
     """One query and how to carry it out, checked and normalised when made. Raises UsageError, naming the option."""
 

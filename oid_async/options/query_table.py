@@ -5,7 +5,6 @@ the field names as keywords; `options.keywords` repeats these for type checkers,
 """
 
 import math
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -26,6 +25,7 @@ from oid_async.options.defaults import MAX_IMAGE_BYTES, MAX_WAIT_S, PERIOD_S, RE
 from oid_async.options.export import ExportOptions
 from oid_async.options.places import Bucket, Place
 from oid_async.options.table import option
+from oid_async.quick_values import frozen
 
 Match = Literal["any", "all"]
 NameStyle = Literal["url", "id"]
@@ -53,7 +53,7 @@ def _flag_option(flag: str, box: str) -> Any:
     return _which_images(None, read.YES_OR_NO, flag, help=help)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class QueryTable(ExportOptions):
     """The options of one query and how to carry it out, as fields; `options.query.Options` checks what they hold."""
 

@@ -4,7 +4,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from oid_async.openimages.vocabulary import SPLITS, Split
 from oid_async.options.endpoints import read_endpoint_url
 from oid_async.options.paths import TABLE_SCHEMES, read_path, refuse_login
 from oid_async.options.places import read_place
+from oid_async.quick_values import frozen
 
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([BKMGTbkmgt]?)(?:i?[Bb])?")
 _SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
@@ -27,7 +28,7 @@ RespectOptOut = bool | Literal["noindex"]
 _MAX_PART_BYTES = 4 << 30
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reader:
     """How the value of an option is read.
 

@@ -4,19 +4,19 @@ It has the images of the splits in which boxes were drawn: all of validation and
 (Cvdfoundation's page on the bucket and the published tables' rows, checked 2026-11.)
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import polars as pl
 
 from oid_async.openimages.ids import KEY, within
+from oid_async.quick_values import frozen
 
 # By the bucket's own listing, by the tables of the images with boxes, because boxes select, or by the published counts.
 Basis = Literal["listing", "boxable", "boxes", "counts"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Bucket:
     """How it is known which images the bucket has: None if nobody asked.
 

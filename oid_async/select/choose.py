@@ -7,10 +7,10 @@ them -> one part of several.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import polars as pl
 
+from oid_async.quick_values import frozen
 from oid_async.select.images import Images
 from oid_async.select.label_sets import LabelSets
 from oid_async.select.limits import NO_TOP_UP, Limits, TopUpState
@@ -18,7 +18,7 @@ from oid_async.select.negatives import LabelEvidence, Negatives
 from oid_async.select.query import ResolvedQuery, RestrictedImages
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Selection:
     """The selected images, and counts for messages.
 
@@ -128,7 +128,7 @@ def _counted(
         yield from (every.positions(keys).drop_nulls() for keys in among.classes)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Listed:
     """The set of the images that the id lists allow, and what `Selection` says of the lines."""
 

@@ -8,7 +8,7 @@ folder of a user's own may well be called train. Any other entry names an unknow
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -16,6 +16,7 @@ import polars as pl
 from oid_async.errors import InputError
 from oid_async.openimages.ids import KEY, ROW, IdForm, among, hexadecimal, id_of_key, is_among, split_key
 from oid_async.openimages.vocabulary import OTHER_SPLITS, SPLITS, Split
+from oid_async.quick_values import frozen
 from oid_async.tables.reading import TableFile
 from oid_async.tables.text_lists import ListColumns, read_entries, what_it_seems, without_comment
 
@@ -31,7 +32,7 @@ _OWN_PATH = r"/([^/]+?)\.[0-9A-Za-z]{1,8}$"
 _BUCKET_URL = r"(?i)^[a-z][a-z0-9+.-]*://(?:[^?#]*/)?open-images-dataset(?:\.s3[^/]*)?/([a-z]+)$"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class IdList:
     """The images that a list names.
 

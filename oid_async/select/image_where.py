@@ -13,12 +13,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
 from oid_async.errors import InputError, UsageError
+from oid_async.quick_values import frozen
 from oid_async.redaction import printable
 
 # What every image table has as numbers; a blank or a word in it is NULL.
@@ -76,7 +76,7 @@ _DISTINCT = ("EqValidity", "NotEqValidity")
 _JOINING = ("And", "Or", "Xor", "LogicalAnd", "LogicalOr")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ImageCondition:
     """A condition on an image row: `columns` are those that it names, `condition` is on the columns as `typed`."""
 

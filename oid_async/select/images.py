@@ -5,17 +5,17 @@ about a million of them takes a tenth of a second. A join takes four times as lo
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Self
 
 import polars as pl
 
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.vocabulary import SPLITS, Split
+from oid_async.quick_values import frozen
 from oid_async.select.idlist import IdList
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Images:
     """The images of the image table: `keys` sorted and unique, `split` (u8, null if unknown) of each.
 

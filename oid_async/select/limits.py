@@ -6,17 +6,17 @@ no more.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 
 import polars as pl
 
 from oid_async.openimages.ids import HEX_ID, KEY, id_of_key, shuffle_number
+from oid_async.quick_values import frozen
 from oid_async.select.images import Images, taken
 from oid_async.select.query import ResolvedQuery
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TopUpState:
     """The images that were requested so far for a topped up selection, as keys in any order.
 
@@ -47,7 +47,7 @@ def shuffled(seed: int) -> pl.Expr:
     return z ^ (z // number(2**31))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Firsts:
     """The set of the images that are left before --ndata.
 

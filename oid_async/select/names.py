@@ -4,13 +4,14 @@ Names are compared without regard to case and composition, by their hashes: 8 by
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 import polars as pl
 
 from oid_async.openimages.ids import HEX_ID, KEY
 from oid_async.options.query_table import NameStyle
+from oid_async.quick_values import frozen
 from oid_async.report import Outcome
 from oid_async.store.journal_index import JournalIndex
 from oid_async.store.naming import PLAIN_NAME, clash_name, fold, id_name, url_name
@@ -24,7 +25,7 @@ _NONE = pl.Series("hash", [], pl.UInt64)
 _GIVEN = pl.when(pl.col("Status") == "ok").then("FileName")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NameHashes:
     """The names of existing files, as hashes (u64) in no order: as they are, and without regard to case.
 

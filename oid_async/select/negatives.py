@@ -6,7 +6,6 @@ a category is no reason: people were asked about a few classes of each image, an
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Self
 
@@ -16,6 +15,7 @@ from oid_async.openimages.classes import Category
 from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.kinds import KINDS
 from oid_async.options.readers import share
+from oid_async.quick_values import frozen
 from oid_async.select.images import Images
 from oid_async.store.results import NEGATIVE, ROLE_SCHEMA, SELECTED
 from oid_async.tables.reading import TableFile, reading, scan_keyed
@@ -26,7 +26,7 @@ ROLE, VERIFIED_ABSENT = ROLE_SCHEMA
 _FEW_IMAGES = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NegativeRule:
     """Which negatives a query asks for, and the tables that tell.
 
@@ -65,7 +65,7 @@ class NegativeRule:
         return int(selected * of_all / (1 - of_all) + Fraction(1, 2))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Negatives:
     """The negatives of a selection: sorted `keys`, what is `absent` in them (KEY, code), and the MID of each code.
 
@@ -92,7 +92,7 @@ class Negatives:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LabelEvidence:
     """What boxes and human labels say of a rule's MIDs in the images of a query.
 

@@ -21,6 +21,7 @@ from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.vocabulary import Source, Split
 from oid_async.options.query_table import NameStyle
 from oid_async.options.readers import RespectOptOut
+from oid_async.quick_values import frozen
 from oid_async.report import Outcome, parse_detail
 from oid_async.select.bucket import Bucket
 from oid_async.select.image_rows import ImageRows
@@ -45,7 +46,7 @@ _MOST_SPANS = 64
 _ROW_GROUP = 4096
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FolderState:
     """The state of SAVEPATH for the plan: the journal, the names of existing files, and how to adopt a file.
 
@@ -92,7 +93,7 @@ class Summary:
     adopted: list[Outcome] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Planner:
     """Writes the plan of one selection into `folder`. Blocking: run it in a thread.
 

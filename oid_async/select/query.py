@@ -5,7 +5,6 @@ ImageID as UInt64 (8 bytes), or the id itself in a table of a user's own with ot
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Self
 
@@ -15,6 +14,7 @@ from oid_async.openimages.classes import Category
 from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.vocabulary import SPLITS, Split
 from oid_async.options.query_table import Match
+from oid_async.quick_values import frozen
 from oid_async.select.idlist import IdList
 from oid_async.select.image_where import ImageCondition
 from oid_async.select.negatives import NegativeRule
@@ -24,7 +24,7 @@ from oid_async.tables.rows import RowSource, scan_pairs
 _ROWS_AT_ONCE = 1 << 18
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Part:
     """The `number`-th, from 1, of `count` disjoint parts of a sequence: every `count`-th row."""
 
@@ -57,7 +57,7 @@ class Part:
         return (total - self.number + self.count) // self.count
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ResolvedQuery:
     """A query with every name resolved.
 
@@ -104,7 +104,7 @@ class ResolvedQuery:
         return not self.categories and (per_class or self.balanced is not None)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Term:
     """A question about an image: is there a row in these tables that meets the condition on these columns?"""
 
@@ -113,7 +113,7 @@ class Term:
     condition: pl.Expr
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Restriction:
     """A condition on an image, over annotations of any kind: `where`, on the results t0, t1, ... of `terms`.
 
@@ -127,7 +127,7 @@ class Restriction:
     classes: tuple[pl.Expr, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RestrictedImages:
     """The keys of the images that meet a restriction; `classes` are those of each of its classes."""
 

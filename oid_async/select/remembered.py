@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import polars as pl
 
@@ -10,6 +9,7 @@ from oid_async.http.opt_out import lifted
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.openimages.vocabulary import SPLITS, Source
 from oid_async.options.readers import RespectOptOut
+from oid_async.quick_values import frozen
 from oid_async.report import FINAL_KINDS, OPTED_OUT, kind_of, parse_detail
 from oid_async.store.failure_memory import hashed
 
@@ -69,7 +69,7 @@ def still_failed(
     }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FailureMemory:
     """Judges remembered failures for the sources of one run, whose mirror has this lasting name (None: none).
 

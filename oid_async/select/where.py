@@ -17,9 +17,9 @@ Unlabelled is not verified absent. `Dog - Cat` are images with a dog and without
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from oid_async.errors import UsageError
+from oid_async.quick_values import frozen
 
 _SPACE = re.compile(r"\s*")
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"')
@@ -30,7 +30,7 @@ _KIND_LIKE = re.compile(r"([A-Za-z]+)\s*:")
 _DEEPEST = 100
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Name:
     """A class in an expression: of which kind (None: the one that selects), and whether with its subclasses."""
 
@@ -39,7 +39,7 @@ class Name:
     below: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Both:
     """Images of both sides."""
 
@@ -47,7 +47,7 @@ class Both:
     right: "Where"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Either:
     """Images of either side."""
 
@@ -55,7 +55,7 @@ class Either:
     right: "Where"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Without:
     """Images of the left side and not of the right one."""
 

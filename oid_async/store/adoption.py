@@ -7,13 +7,14 @@ the manifest (`credited`), else they stay unknown.
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from oid_async.quick_values import frozen
 from oid_async.report import Outcome
 from oid_async.store.disk import is_plain
 from oid_async.store.file_bytes import FileBytes
@@ -28,7 +29,7 @@ _BATCH = 2048
 _BLOCKS_OF_LAST = 32
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Adopter:
     """Adopts single files for the plan. `sources` is the run's order; without `hashed` no MD5 is kept."""
 

@@ -1,12 +1,12 @@
 """The annotation rows of one kind that belong to spans of images, in published order, whatever tables they stand in."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from oid_async.openimages.ids import KEY, ROW, IdForm, within
+from oid_async.quick_values import frozen
 from oid_async.tables.reading import TableFile, columns_of, reading
 from oid_async.tables.rows import RowSource, rows_of
 
@@ -14,7 +14,7 @@ _ROW_GROUP = 4096
 _TABLE = "__table"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SavedAnnotations:
     """Annotations to save: their source, and the labels whose rows are saved, None for all."""
 

@@ -1,19 +1,19 @@
 """The saved table of one kind of annotations: its columns, and how published rows become its lines."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import IO
 
 import polars as pl
 
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.kinds import Kind
+from oid_async.quick_values import frozen
 
 # Added to the columns as published, after the names of their classes.
 IMAGE_FIELDS = ("FileName", "OriginalURL", "Width", "Height")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AnnotationTable:
     """The table of one kind, from rows with these `published` columns.
 

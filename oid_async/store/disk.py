@@ -24,16 +24,16 @@ import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 
 from oid_async.errors import NO_DESCRIPTORS, InputError, NotPlainError
+from oid_async.quick_values import frozen
 from oid_async.system.opening import OPENS_FOLDERS, PLAIN, REFUSES_LINKS, USUAL
 from oid_async.system.syncing import TO_BE_SYNCED, cannot_sync_folders, sync
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Opener:
     """Opens files; waits up to `wait_s` while there is no descriptor left, by sleeping in a thread. Raises OSError."""
 

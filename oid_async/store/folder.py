@@ -13,7 +13,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from operator import attrgetter, methodcaller
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Self
 
 from oid_async.errors import InputError, UsageError
 from oid_async.openimages.kinds import KINDS
+from oid_async.quick_values import frozen
 from oid_async.store.atomic import read_json, write_json
 
 # A million names are looked at in half a second this way, one by one in two (measured).
@@ -156,7 +157,7 @@ SHARDS_NOTE = "shards.json"
 PLAN_NOTE = "plan.json"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PlanNote:
     """What a plan is of: the digest of its query, the journal's first line of its run, the form of the ids."""
 

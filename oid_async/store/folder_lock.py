@@ -15,11 +15,11 @@ import shutil
 import socket
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from oid_async.errors import LockedError, storage_errors
+from oid_async.quick_values import frozen
 from oid_async.store.atomic import replacing
 from oid_async.store.disk import OPENER, discard, open_plain, plain_file, write_all
 from oid_async.store.folder import Folder
@@ -34,7 +34,7 @@ _NOTE_BYTES = 400
 _STALE_S = 24 * 3600.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LastRun:
     """How the run before this one ended: whether it came to its end, and the boot that its note names."""
 

@@ -24,13 +24,13 @@ import re
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 
 import polars as pl
 
 from oid_async.errors import NotPlainError, storage_error, storage_errors
+from oid_async.quick_values import frozen, value
 from oid_async.report import Outcome
 from oid_async.store.atomic import own_bytes
 from oid_async.store.disk import open_plain, plain_file, write_all
@@ -146,7 +146,7 @@ class Journal:
             self._intents.close(keep=any(map(os.path.lexists, left)))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Block:
     """Some complete lines of a journal: the first `unchecked` bytes are lines of versions that wrote no checksum.
 
@@ -259,7 +259,7 @@ def _valid_lines(fields: pl.LazyFrame) -> pl.LazyFrame:
     ).select("line", *(pl.col(name).cast(dtype, strict=False) for name, dtype in SCHEMA.items()))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SavedLine:
     """A file that was saved by a request, as its line describes it."""
 

@@ -11,13 +11,13 @@ of them has flipped. All of them may be deleted at any time.
 
 import hashlib
 import io
-from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
 import polars as pl
 
 from oid_async.openimages.ids import KEY, IdForm, within
+from oid_async.quick_values import frozen
 from oid_async.store.atomic import replacing
 from oid_async.store.disk import read_plain
 from oid_async.store.journal import FORGET, SCHEMA, Block, parse_lines, read_blocks
@@ -27,7 +27,7 @@ _BLOCK_BYTES = 4 << 20
 _SCHEMA_NUMBER = 3
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Lines:
     """The lines of one block, not read yet: their keys are between two. `line` is the number in the journal."""
 

@@ -6,10 +6,10 @@ The last field is the CRC-32 of all bytes before it, in 8 hex digits: a byte tha
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
+from oid_async.quick_values import frozen
 from oid_async.report import Outcome
 
 # Fields with the checksum; versions before it wrote 14 or 12.
@@ -72,7 +72,7 @@ def line_of_fields(*fields: object) -> bytes:
     return b"%b%08x\n" % (line, crc32(line))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StoredCopies:
     """Copies of the bucket that another process has stored below `images`: `size` bytes, and the lines of the journal.
 

@@ -13,12 +13,12 @@ recordings: `store.attached_recovery`.
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from oid_async.errors import NotPlainError
+from oid_async.quick_values import frozen
 from oid_async.store.attached_recovery import HOLE, remove_torn
 from oid_async.store.disk import is_plain
 from oid_async.store.file_bytes import FileBytes
@@ -32,7 +32,7 @@ from oid_async.store.written_files import ATTACHED
 _WINDOW_S = 600.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RecoveryReport:
     """How many files were read, and how many of them were torn and have been removed."""
 

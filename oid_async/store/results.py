@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +18,7 @@ from polars.io.plugins import register_io_source
 from oid_async.errors import machine_error, storage_error
 from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.kinds import HIERARCHY_FILES, KINDS, hierarchy_file
+from oid_async.quick_values import frozen
 from oid_async.store.annotation_rows import AnnotationRows, SavedAnnotations
 from oid_async.store.annotation_table import IMAGE_FIELDS, AnnotationTable, label_data
 from oid_async.store.atomic import rename_all, replacing
@@ -72,7 +72,7 @@ class TableCopies(Protocol):
         """Write the rows of the saved images, which are in these parts of a manifest. Raises OSError, PolarsError."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Results:
     """Writes the result tables of one run from its plan's files. Blocking: run it in a thread.
 

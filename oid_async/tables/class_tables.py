@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 
 import polars as pl
@@ -14,6 +13,7 @@ from oid_async.openimages.classes import Classes
 from oid_async.openimages.hierarchy import Hierarchy
 from oid_async.openimages.ids import ANY_HEX
 from oid_async.openimages.looks import other_table
+from oid_async.quick_values import frozen
 from oid_async.report import counted
 from oid_async.tables.csv_records import MOST_BYTES, Lines, Record, records
 from oid_async.tables.damage import BAD_ROWS_SCHEMA
@@ -31,7 +31,7 @@ MID = re.compile(r"/[a-z]/\w+")
 _MOST_ROWS = 100_000
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _LeastWidth:
     """The shape of rows of which only the least number of fields is known."""
 

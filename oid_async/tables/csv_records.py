@@ -8,9 +8,10 @@ import re
 from codecs import BOM_UTF8
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import IO, Protocol
 
+from oid_async.quick_values import value
 from oid_async.tables.row_rules import RowRules
 
 # A quoted field may reach over so many lines. Lines of so many bytes are no rows either.
@@ -29,7 +30,7 @@ class _RowShape(Protocol):
     def is_row(self, fields: Sequence[bytes]) -> bool: ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Field:
     """The value of a field. `is_regular` is whether every reader of CSV reads the same value."""
 
@@ -44,7 +45,7 @@ class Field:
         return self.value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Record:
     """One or more lines that are a row, or a damaged row. `line` is the number of the first; `fault` is in words."""
 

@@ -11,7 +11,7 @@ import gzip
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import IO, Self, cast
@@ -21,6 +21,7 @@ import polars as pl
 from oid_async.errors import InputError, machine_error, storage_error
 from oid_async.openimages.ids import KEY, ROW, IdForm, hexadecimal, id_column, split_digit, split_key
 from oid_async.openimages.vocabulary import SPLITS, Split
+from oid_async.quick_values import frozen
 from oid_async.tables.file_type import other_separator, other_type
 
 _SNIFF_BYTES = 1 << 20
@@ -28,7 +29,7 @@ _SNIFF_BYTES = 1 << 20
 NO_SEPARATOR = "\x01"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TableFile:
     """A table on this disk: its path, and its name in messages (the path or URL that the user gave).
 

@@ -14,6 +14,7 @@ from functools import cached_property
 from oid_async.openimages.ids import HEX_DIGITS, ID_COLUMNS, OWN_ID_TEXT, IdForm, id_column
 from oid_async.openimages.kinds import Kind
 from oid_async.openimages.vocabulary import OTHER_SPLITS, SPLITS
+from oid_async.quick_values import frozen
 from oid_async.report import counted
 
 _FIELD = r'(?:[^",\x00\n]*|"(?:[^"\x00\n]|"")*")'
@@ -31,7 +32,7 @@ BLANKS = " \t\u00a0"
 _ADDRESS_IN_LINE = r'(?:https?://(?:[^",\x00\n]*[^",\x00\n \t\r]|)|)'
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rule:
     """The rule for a field: `pattern` (as Polars and Python read it) matches all of it; `not_so` is the fault in words.
 

@@ -7,7 +7,7 @@ Confidence 0 is a verified absence: the class is not in the image, so such a row
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from shlex import quote
 
 import polars as pl
@@ -16,6 +16,7 @@ from oid_async.errors import InputError
 from oid_async.openimages.catalogue_tables import SIDES
 from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.kinds import KINDS, Kind
+from oid_async.quick_values import frozen
 from oid_async.tables.reading import TableFile, reading, scan, scan_keyed
 
 CONFIDENCE = "Confidence"
@@ -30,7 +31,7 @@ ANSWER = "EstimatedYesNo"
 _ROUNDING = 1e-14
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Triplet:
     """The relationships of a --triplet: MIDs of the first and the second object, predicates; None for any."""
 
@@ -48,7 +49,7 @@ class Triplet:
 ANY_TRIPLET = Triplet(None, None, None)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RowConditions:
     """What rows must be to match and to be saved, whatever their class; nothing by default.
 
@@ -85,7 +86,7 @@ class RowConditions:
         return self.least_area > 0 or self.most_area < math.inf
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RowSource:
     """The rows of one kind that a run reads: its tables, the class_names of its labels, the conditions on its rows.
 
@@ -185,7 +186,7 @@ def count_rows(source: RowSource, ids: IdForm, keys: pl.Series, labels: Sequence
     return total
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TripletExamples:
     """Relationships to name in messages: their tables, and what labels, predicates aside, are called."""
 

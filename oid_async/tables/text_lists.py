@@ -12,7 +12,6 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import TextIOWrapper
 from itertools import islice
 from typing import TextIO
@@ -20,6 +19,7 @@ from typing import TextIO
 import polars as pl
 
 from oid_async.errors import InputError
+from oid_async.quick_values import frozen
 from oid_async.tables.reading import TableFile, reading
 
 _BATCH = 1 << 14
@@ -47,7 +47,7 @@ ENTRIES = pl.Schema({"line": pl.UInt32, "text": pl.String, "split": pl.String})
 Entry = tuple[int, str, str | None]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ListColumns:
     """The columns that a list may have if it is a CSV, any case, `_` or blank between words ignored.
 

@@ -13,13 +13,13 @@ when the loop belongs to somebody else.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from time import perf_counter
 
 import aiofiles.os
 
 from oid_async.concurrency import WaitQueue, run_to_end
 from oid_async.events import Landed, Note, Sink
+from oid_async.quick_values import frozen
 from oid_async.report import Outcome, Report
 from oid_async.store.image_writer import ImageWriter, ReceivedImage, WriteResult
 from oid_async.store.journal_line import StoredCopies
@@ -57,7 +57,7 @@ None stands for an image that had no source to request."""
 _Entry = tuple[ImageTransfer | None, ReceivedImage | Outcome]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Recipients:
     """Where results go: `report` counts them, `sink` gets the events, `deliver` is awaited with each Outcome.
 

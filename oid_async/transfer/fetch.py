@@ -6,8 +6,7 @@ holds the `ImageTransfer` between attempts.
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from oid_async.http.estimator import BYTES_UNDER_WAY
 from oid_async.http.etag import EtagTrust
@@ -38,8 +37,7 @@ _HELD_EACH = 320 << 10
 _NO_DESCRIPTOR_WAIT_S = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class _Bucket:
+class _Bucket(NamedTuple):
     """The bucket of the images, or a mirror's copy: `path` and `url` go before the key of an image.
 
     `url` is what is written down.

@@ -9,12 +9,13 @@ Decisions only, on the clock of the run. Nothing found means: the network, or th
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from oid_async.events import Hold, Holding, Sink
 from oid_async.http.host import Host
 from oid_async.http.hosts import Hosts
 from oid_async.measures.host import WaitReason
+from oid_async.quick_values import frozen
 from oid_async.transfer.scheduler import InHand, Left
 
 # What passes by itself in a moment is not worth saying.
@@ -25,7 +26,7 @@ _SHARE = 0.5
 _MOST = 8
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stores:
     """How what was received is stored: `waiting` images wait, so many that nothing more may be received if `is_full`.
 
@@ -37,13 +38,16 @@ class Stores:
     is_delivering: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Workers:
     """What the worker processes of a run have in hand, how many transfers hang there, and how many have not started."""
 
     in_hand: Sequence[InHand] = ()
     hanging: Mapping[str, int] | None = None
     starting: int = 0
+
+
+_NO_WORKERS = Workers()
 
 
 class HoldingWatch:
@@ -64,7 +68,7 @@ class HoldingWatch:
         self._full = self._starting = 0
 
     def look(
-        self, waiting: Sequence[Left], retries: Mapping[str, int], stores: Stores, workers: Workers = Workers()
+        self, waiting: Sequence[Left], retries: Mapping[str, int], stores: Stores, workers: Workers = _NO_WORKERS
     ) -> None:
         """Find what holds the run up, and send it if that has changed.
 

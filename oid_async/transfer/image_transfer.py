@@ -52,7 +52,7 @@ class Target:
         return NOTHING if source != "cvdf" or self.copy_bytes is None else Expected(self.copy_bytes, None)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PartialBody:
     """The first `size` bytes of a body of `total` that broke off, in its temporary file, and the ETag of the body."""
 
@@ -115,7 +115,7 @@ def parse_state(text: str) -> tuple[int, dict[str, str], bool]:
     return int(attempts.removeprefix(_RETURNED)), parse_detail(detail), attempts.startswith(_RETURNED)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Retry:
     """Request again after a delay, from the transfer's host as it is now; `exhausted`: descriptors ran out."""
 
@@ -123,7 +123,7 @@ class Retry:
     exhausted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Failed:
     """No source has the image, or the one that may has failed too often."""
 

@@ -7,11 +7,12 @@ Decisions only, on the clock of the run.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from oid_async.http.hosts import Hosts
 from oid_async.http.wait_text import asked_until, clock_text
+from oid_async.quick_values import frozen
 from oid_async.transfer.scheduler import InHand, Left
 
 LOOK_S = 1.0
@@ -26,7 +27,7 @@ _MOST_NAMED = 3
 Cause = Literal["down", "closed", "retry", "hanging"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wait:
     """So many images wait for a host, for one cause, until a time on the run's clock; `next_at` is when they may move.
 

@@ -11,12 +11,12 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Self
 
 from oid_async.concurrency import run_to_end, wait_until_done
 from oid_async.options.query import Options
 from oid_async.options.readers import amount
+from oid_async.quick_values import frozen
 from oid_async.system.sockets import can_share_sockets
 
 _PROGRAM = "oid_async.workers.process"
@@ -27,7 +27,7 @@ _IMAGES_EACH = 2_500
 _MOST_AUTO = 4
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StartedWorker:
     """A process that has got no message yet, and the run's end of the socket to it."""
 

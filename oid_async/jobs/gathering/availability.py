@@ -1,7 +1,6 @@
 """What a release or a split lacks, said before anything is fetched: kinds of annotations, options that need them."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from oid_async.errors import UsageError
 from oid_async.events import Note, Sink
@@ -10,10 +9,11 @@ from oid_async.openimages.catalogue_tables import TableKind
 from oid_async.openimages.kinds import KINDS, Kind, named, table_of
 from oid_async.openimages.vocabulary import SPLITS, LabelSource, Release, Split
 from oid_async.options.query import Options
+from oid_async.quick_values import frozen
 from oid_async.select.where import names, parse
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Use:
     """A table that a query reads: of what, and how to do without it; one that is not `required` may be missing."""
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -31,6 +31,7 @@ from oid_async.openimages.vocabulary import SPLITS, Source, Split
 from oid_async.options import readers as read
 from oid_async.options.paths import shown
 from oid_async.options.query import Options
+from oid_async.quick_values import frozen
 from oid_async.select.idlist import IdList, read_ids, write_image_rows
 from oid_async.select.image_where import ImageCondition, read_image_condition
 from oid_async.select.negatives import NegativeRule
@@ -43,7 +44,7 @@ from oid_async.tables.rows import RowSource, require_known_labels
 from oid_async.tables.text_lists import read_words
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GatheredTables:
     """The tables of one run, and the query with every name resolved.
 

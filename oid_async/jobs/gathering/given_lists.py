@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from oid_async.options.paths import shown
 from oid_async.options.places import Bucket
 from oid_async.options.query import Options
 from oid_async.options.query_table import KEPT_LISTS
+from oid_async.quick_values import frozen
 from oid_async.store.atomic import read_json, replacing, write_json
 from oid_async.store.disk import md5_of, plain_file
 from oid_async.store.folder import Folder
@@ -36,7 +37,7 @@ _LINE_BYTES = 17  # an ImageID and the end of its line; hardly a list has shorte
 _OPENED = ("/dev/", "/proc/")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GivenLists:
     """The lists of a run. `options` are the run's, with the kept file of each list that came by a pipe or sequence.
 

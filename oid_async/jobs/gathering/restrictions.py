@@ -23,6 +23,7 @@ from oid_async.openimages.kinds import KINDS, Kind, KindName, table_of
 from oid_async.openimages.vocabulary import FLAGS
 from oid_async.options import readers as read
 from oid_async.options.query import Options
+from oid_async.quick_values import frozen
 from oid_async.select.query import Restriction, Term
 from oid_async.select.where import Both, Either, Name, Where, names, parse
 from oid_async.tables.reading import TableFile
@@ -41,7 +42,7 @@ _ANY = "*"
 _TRIPLET = "--triplet "
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AskedTriplets:
     """What --triplet asks for: each triplet by its option as typed; what those that have subclasses ask for, by their
     text, without and with these; where examples of existing ones are."""

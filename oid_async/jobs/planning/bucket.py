@@ -1,6 +1,5 @@
 """How a run knows which of its images are not in the image bucket, and what that means for it."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from oid_async.concurrency import in_thread
@@ -12,6 +11,7 @@ from oid_async.openimages.kinds import KindName
 from oid_async.openimages.vocabulary import SPLITS, Source
 from oid_async.options.defaults import FLICKR_RATE
 from oid_async.options.query import Options
+from oid_async.quick_values import frozen
 from oid_async.select.bucket import Basis, Bucket
 from oid_async.select.plan import Summary
 
@@ -28,7 +28,7 @@ _HOW: dict[Basis, str] = {
 _DAY_S = 86_400
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Missing:
     """The images to fetch that are not in the bucket, as far as that is known.
 

@@ -1,10 +1,10 @@
 """Whether the disks have room for what a run is known to write. Blocking: it looks at folders."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from oid_async.options.query import Options
+from oid_async.quick_values import frozen
 from oid_async.report import size_text
 from oid_async.store.disk import existing_part
 
@@ -12,7 +12,7 @@ from oid_async.store.disk import existing_part
 _HOLD_IMAGES = ("webdataset", "parquet", "tfrecord")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Need:
     """Bytes that are going to be written below a folder, which need not be there yet.
 

@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 from oid_async.metadata.paths import site_folder
 from oid_async.openimages.vocabulary import Source
 from oid_async.options.query import Options
+from oid_async.quick_values import frozen
 from oid_async.report import Report
 from oid_async.store.atomic import write_json
 from oid_async.store.disk import plain_file
@@ -37,7 +38,7 @@ _LEAST_S = 1.0
 _MOST_OF = 0.9
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EarlierRun:
     """How fast a run fetched so many images, and on which day (YYYY-MM-DD)."""
 

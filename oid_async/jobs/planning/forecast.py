@@ -1,7 +1,7 @@
 """What a run is going to take: images, bytes, requests, disk and time, as `plan` says it. Blocking."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from oid_async.openimages.catalogue import MEAN_IMAGE_BYTES, trace_keys
 from oid_async.openimages.kinds import KindName
 from oid_async.openimages.vocabulary import SPLITS, Source
 from oid_async.options.defaults import FLICKR_RATE
+from oid_async.quick_values import frozen
 from oid_async.report import Plan
 from oid_async.select.plan import Summary
 from oid_async.store.results import NEGATIVE, SELECTED
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from oid_async.masks.estimate import MaskEstimate
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Forecast:
     """Says what one run takes, of what was selected and planned.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -23,6 +23,7 @@ from oid_async.jobs.planning.selection import SelectionResult, remarks, select_i
 from oid_async.jobs.planning.unknown_ids import cached_splits_of, cached_without_boxes
 from oid_async.openimages.vocabulary import Split
 from oid_async.options.query import Options
+from oid_async.quick_values import frozen
 from oid_async.report import Plan
 from oid_async.select.limits import TopUpState
 from oid_async.select.names import NameHashes
@@ -32,7 +33,7 @@ from oid_async.store.disk import free_bytes
 from oid_async.store.journal_index import JournalIndex
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Decision:
     """What is selected and planned, and how many had failed and were downloaded in this run when that was decided.
 

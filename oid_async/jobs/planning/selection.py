@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePath
 
 import polars as pl
@@ -12,6 +12,7 @@ from oid_async.jobs.gathering.gather import GatheredTables
 from oid_async.openimages.classes import Category
 from oid_async.openimages.ids import KEY
 from oid_async.openimages.vocabulary import Split
+from oid_async.quick_values import frozen
 from oid_async.report import counted
 from oid_async.select.alone import left_alone
 from oid_async.select.choose import Selection, choose
@@ -33,7 +34,7 @@ _MOST_NAMED = 5
 _LONGEST = 80
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SelectionResult:
     """The selection; the lines of the id list that name no image; the annotation rows that the selected images bring,
     by kind; of each triplet that has subclasses the images, and how many --with-subclasses would add; of `candidates`
