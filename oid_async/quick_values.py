@@ -41,16 +41,21 @@ def frozen(cls: type[Any] | None = None, *, kw_only: bool = False) -> Any:
     """
     if cls is None:
         return partial(frozen, kw_only=kw_only)
-    made = dataclass(init=False, repr=False, eq=False, slots=True, kw_only=kw_only)(cls)
-    return _sharing(made, cls, _SHARED)
+    return dataclass(init=False, repr=False, eq=False, slots=True, kw_only=kw_only)(_sharing(cls, _SHARED))
 
 
-def _sharing(made: type[Value], written: type, names: Iterable[str]) -> type[Value]:
+@dataclass_transform(field_specifiers=(field,))
+def define(cls: type[Value]) -> type[Value]:
+    """Make a class what `dataclass(slots=True)` makes of it, in half the time: its `__init__` alone is its own."""
+    return dataclass(repr=False, eq=False, slots=True)(_sharing(cls, ("__repr__", "__eq__")))
+
+
+def _sharing(cls: type[Value], names: Iterable[str]) -> type[Value]:
     """Give a class the shared methods of these names, but for those that were written in it."""
     for name in names:
-        if vars(written).get(name) is None:  # one with an __eq__ of its own has None for __hash__
-            setattr(made, name, vars(_Shared)[name])
-    return made
+        if vars(cls).get(name) is None:  # one with an __eq__ of its own has None for __hash__
+            setattr(cls, name, vars(_Shared)[name])
+    return cls
 
 
 class _Parameters(NamedTuple):
@@ -143,7 +148,7 @@ def value(cls: type[Value]) -> type[Value]:
     >>> Size(3), Size(3) == Size(3, 1), len({Size(3), Size(3)})
     (Size(width=3, height=1), True, 1)
     """
-    return _sharing(dataclass(slots=True, repr=False, eq=False)(cls), cls, _COMPARING)
+    return dataclass(repr=False, eq=False, slots=True)(_sharing(cls, _COMPARING))
 
 
 def maker_of(frozen: type[Value]) -> Callable[..., Value]:

@@ -1,6 +1,7 @@
 """What is taken out of a text before it is shown: secrets of URLs, and control characters. Pure, light to import."""
 
 import re
+from functools import cache
 
 REDACTED = "REDACTED"
 # Scheme, //, login up to the last @ of the authority (WHATWG URL, section 4.4), the rest up to the query, the query.
@@ -13,7 +14,7 @@ _IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>()]+")
 # What a terminal obeys or a person cannot see: C0, DEL, C1; marks that turn the order of what follows (unicode.org, UAX
 # 9), end a line or have no width; tags; halves of a character, and what is none. The joiners U+200C and U+200D are not
 # among them: words of many scripts are written with them.
-_UNSEEN = re.compile(
+_UNSEEN = (
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\ufffe\uffff\U000e0000-\U000e007f]"
 )
@@ -48,12 +49,18 @@ def printable(text: str) -> str:
     >>> print(printable("Ball\\x1b[31m\\n\\u202e\\x9b"), printable("Åse 球 \\udcff"))
     Ball\\x1b[31m\\n\\u202e\\x9b Åse 球 \\xff
     """
-    return text if text.isprintable() else _UNSEEN.sub(_escape, text)
+    return text if text.isprintable() else _unseen().sub(_escape, text)
 
 
 def printable_lines(text: str) -> str:
     """Return a text of several lines, as a traceback is, as a terminal may show it; its line ends and tabs stay."""
-    return _UNSEEN.sub(lambda found: found[0] if found[0] in "\n\t" else _escape(found), text)
+    return _unseen().sub(lambda found: found[0] if found[0] in "\n\t" else _escape(found), text)
+
+
+@cache
+def _unseen() -> re.Pattern[str]:
+    """Return the pattern, which takes a millisecond to compile; most texts have nothing of it."""
+    return re.compile(_UNSEEN)
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from oid_async.errors import UsageError
 from oid_async.measures.run import RunMeasures
-from oid_async.quick_values import frozen, maker_of
+from oid_async.quick_values import define, frozen, maker_of
 
 # Of the `;` in a Detail those that end a source's part.
 _NEXT_SOURCE = re.compile(r"; (?=[a-z]+:)")
@@ -139,7 +139,7 @@ class _Measured:
         self.measures = RunMeasures()
 
 
-@dataclass(slots=True)
+@define
 class Report(_Measured):
     """The counts of a run: selected = present + downloaded + failed + pending.
 

@@ -1,11 +1,8 @@
 """The command line: arguments -> Options -> job -> exit code. `--help` and `--version` must answer at once."""
 
 import os
-import platform
 import sys
-import tempfile
 import time
-import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,6 +63,10 @@ def _explained(error: BaseException) -> str:
 
 def _write_log(error: BaseException) -> Path | None:
     """Write a traceback, without secrets and option values; to the cache folder, else to that of temporary files."""
+    import platform
+    import tempfile
+    import traceback
+
     version = f"oid-async {__version__}, Python {platform.python_version()}, {platform.platform()}"
     trace = "".join(traceback.format_exception(error))
     name = f"oid-async-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"

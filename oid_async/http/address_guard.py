@@ -9,11 +9,13 @@ import ipaddress
 import socket
 from collections.abc import Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import field
 from time import monotonic
 from typing import Any
 
 from yarl import URL
+
+from oid_async.quick_values import define
 
 Endpoint = tuple[str, int]
 """(host as written, lower case, without a trailing dot; port)"""
@@ -85,7 +87,7 @@ def is_public(address: IPAddress) -> bool:
     return address.is_global and not address.is_multicast and not address.is_reserved and not address.is_unspecified
 
 
-@dataclass(slots=True)
+@define
 class _ConnectAttempt:
     """One connection being made: to which endpoint, how many addresses were tried, and which were refused.
 

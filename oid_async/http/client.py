@@ -6,7 +6,7 @@ one timer checks all connections that are busy, so that an image costs none.
 
 import asyncio
 import os
-import urllib.request
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -375,7 +375,11 @@ class Client:
     def _proxy_for(self, url: URL) -> URL | None:
         """Return the environment's proxy for a URL; None for an allowed host on this machine, too."""
         proxy = self._proxies.get(url.scheme)
-        if proxy is None or urllib.request.proxy_bypass(f"{url.raw_host}:{url.port}"):
+        if proxy is None:
+            return None
+        from urllib.request import proxy_bypass
+
+        if proxy_bypass(f"{url.raw_host}:{url.port}"):
             return None
         if self._guard.is_allowed(url):
             address = literal(url.raw_host or "")
@@ -511,8 +515,13 @@ def _check_certificates() -> None:
 
 def _proxies() -> dict[str, URL]:
     """Return the environment's proxies, by the scheme of the requested URL. Raises UsageError for an unusable one."""
+    # On macOS and Windows the system has settings of its own. Elsewhere most need no import of what reads them.
+    if sys.platform not in ("darwin", "win32") and not any(name.lower().endswith("_proxy") for name in os.environ):
+        return {}
+    from urllib.request import getproxies
+
     proxies = {}
-    for scheme, text in urllib.request.getproxies().items():
+    for scheme, text in getproxies().items():
         if scheme not in _PROXY_SCHEMES:
             continue
         url = text if "://" in text else f"http://{text}"

@@ -12,7 +12,7 @@ the memory that it is stored from.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,6 +25,7 @@ from oid_async.http.retry import FetchError, Limits
 from oid_async.http.spare_bodies import SpareBodies
 from oid_async.http.tls import TlsTransport
 from oid_async.http.usual_head import lines_of, match_usual_head
+from oid_async.quick_values import define
 
 if TYPE_CHECKING:
     from oid_async.http.host import Host
@@ -508,7 +509,7 @@ def _text(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape").strip()
 
 
-@dataclass(slots=True)
+@define
 class _ResponseTimer:
     """Measures how long one response takes, in seconds in which we wait for the server. `left_s` limits its body."""
 

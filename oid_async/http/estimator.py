@@ -6,7 +6,9 @@ number shows whether a higher rate is possible: while it is, each round trip dou
 """
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from oid_async.quick_values import define
 
 # Fewer help on no line, and on a short one more than needed do no harm: they keep every processor busy.
 FLOOR = 64
@@ -19,7 +21,7 @@ _LEAST_S = 0.1
 _ROUNDS = 10
 
 
-@dataclass(slots=True)
+@define
 class ConcurrencyEstimator:
     """Estimates `limit`, how many transfers may be in flight to a host: `floor` at least, `most` at most.
 

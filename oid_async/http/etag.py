@@ -2,12 +2,13 @@
 
 import re
 from base64 import b64encode
-from dataclasses import dataclass
+
+from oid_async.quick_values import define
 
 _MD5_ETAG = re.compile(r'"([0-9a-fA-F]{32})"')
 
 
-@dataclass(slots=True)
+@define
 class EtagTrust:
     """Whether one host's ETags are the MD5s of its bodies: None until seen, then True or False for the run.
 

@@ -61,7 +61,7 @@ _SPACING_S = 0.05
 MOST_KNOWN = 4096
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Host:
     """One host's state. Times are on the monotonic clock, in seconds.
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from oid_async.http.host import FLICKR, LEAST_WINDOW, MOST_KNOWN, PAUSE_WORTH_A_
 from oid_async.http.wait_text import asked_until
 from oid_async.measures.run import RunMeasures
 from oid_async.options.defaults import FLICKR_RATE, MAX_WAIT_S, TIMEOUT_S, UNANSWERED_S
+from oid_async.quick_values import define
 
 if TYPE_CHECKING:
     from aiolimiter import AsyncLimiter
@@ -29,7 +30,7 @@ _MOST_CHANCES = 3
 LEAST_WAIT_S = 0.001  # what took less is no wait
 
 
-@dataclass(slots=True)
+@define
 class Hosts:
     """All hosts of one run, and its rate cap: at most `rate` requests per `period` seconds and host.
 

@@ -11,12 +11,12 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from oid_async.options.defaults import MAX_IMAGE_BYTES, MAX_WAIT_S, RETRIES, TIMEOUT_S, UNANSWERED_S
 from oid_async.options.readers import RespectOptOut
-from oid_async.quick_values import frozen
+from oid_async.quick_values import define, frozen
 from oid_async.redaction import printable, redacted_text
 from oid_async.report import FINAL_KINDS
 
@@ -123,7 +123,7 @@ class FetchError(Exception):
         return FetchError(self.kind, str(self), hopeless=self.hopeless, status=self.status, unsent=True)
 
 
-@dataclass(slots=True)
+@define
 class Attempts:
     """The attempts made for one object and how they failed: decides whether to retry, and how soon.
 

@@ -12,10 +12,7 @@
 import hashlib
 import os
 import stat
-import tempfile
 from pathlib import Path
-
-from platformdirs import user_cache_path
 
 from oid_async.errors import UsageError
 from oid_async.openimages.catalogue_tables import PublishedTable
@@ -39,6 +36,8 @@ def default_cache() -> tuple[Path, str | None]:
     In a container a user may have no home, or one that others own. What is below the temporary folder anybody may have
     made before us, to have their tables taken for the published ones: it must be the user's own.
     """
+    from platformdirs import user_cache_path
+
     try:
         usual = user_cache_path("oid-async")
     except RuntimeError:
@@ -47,6 +46,8 @@ def default_cache() -> tuple[Path, str | None]:
         if _can_be_used(usual):
             return usual, None
         reason = f"{usual} cannot be made or read"
+    import tempfile
+
     try:
         folder = Path(tempfile.gettempdir(), f"oid-async-cache-{user_mark()}")
         folder.mkdir(mode=0o700, exist_ok=True)

@@ -1,6 +1,5 @@
 """Classes by name. Keyed on MIDs, because display names changed between releases and may repeat."""
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Self
@@ -124,7 +123,9 @@ class Classes:
         """Return the part of a message that lists the names nearest to an unknown one."""
         wanted = fold_name(word)
         by_fold = {fold_name(name): name for name in self.names.values()}
-        near = difflib.get_close_matches(wanted, by_fold, n=3, cutoff=0.5)
+        from difflib import get_close_matches
+
+        near = get_close_matches(wanted, by_fold, n=3, cutoff=0.5)
         near += [name for name in by_fold if wanted in name.split() and name not in near][: 5 - len(near)]
         if not near:
             return f"no class of the {len(self.names)} has a name like it"
@@ -133,7 +134,9 @@ class Classes:
     def is_close(self, word: str) -> bool:
         """Return whether an unknown name is so like one of these that it is a slip of the finger."""
         names = {fold_name(name) for name in self.names.values()}
-        return bool(difflib.get_close_matches(fold_name(word), names, n=1, cutoff=_SURELY_MEANT))
+        from difflib import get_close_matches
+
+        return bool(get_close_matches(fold_name(word), names, n=1, cutoff=_SURELY_MEANT))
 
     def _labels_named(self, wanted: str | None) -> tuple[str, ...]:
         return tuple(label for label, name in self.names.items() if fold_name(name) == wanted)

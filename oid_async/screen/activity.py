@@ -19,7 +19,7 @@ Unit = Literal["byte", "step", "image", "checked", "exported"]
 _NOUNS: dict[Unit, str] = {"image": "images", "checked": "files checked", "exported": "images exported"}
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Task:
     """Something that goes on: `done` of `total` (None: unknown) bytes, steps, images or files.
 

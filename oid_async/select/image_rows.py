@@ -1,7 +1,7 @@
 """The rows of the selected images in the image tables, a span of keys at a time, in whatever order they stand there."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 import polars as pl
@@ -9,6 +9,7 @@ import polars as pl
 from oid_async.openimages.catalogue_tables import IMAGE_COLUMNS
 from oid_async.openimages.ids import KEY, ROW, IdForm, is_among, within
 from oid_async.openimages.vocabulary import Split
+from oid_async.quick_values import define
 from oid_async.select.query import in_splits
 from oid_async.tables.reading import TableFile, cut, reading, scan_keyed
 
@@ -17,7 +18,7 @@ _RUN_ROWS = 1 << 15
 _ROW_GROUP = 1 << 10
 
 
-@dataclass(slots=True)
+@define
 class ImageRows:
     """Reads the image rows of a plan's `keys` (sorted, unique): KEY, ImageID, the image columns and `row`.
 

@@ -11,7 +11,7 @@ that is enough, KnownSource and KnownURL are the last one.
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 import polars as pl
@@ -21,7 +21,7 @@ from oid_async.openimages.ids import KEY, IdForm
 from oid_async.openimages.vocabulary import Source, Split
 from oid_async.options.query_table import NameStyle
 from oid_async.options.readers import RespectOptOut
-from oid_async.quick_values import frozen
+from oid_async.quick_values import define, frozen
 from oid_async.report import Outcome, parse_detail
 from oid_async.select.bucket import Bucket
 from oid_async.select.image_rows import ImageRows
@@ -63,7 +63,7 @@ class FolderState:
     handed_out: pl.Series | None = None
 
 
-@dataclass(slots=True)
+@define
 class Summary:
     """Counts of a plan, made while it is written.
 

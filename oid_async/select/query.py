@@ -6,7 +6,7 @@ ImageID as UInt64 (8 bytes), or the id itself in a table of a user's own with ot
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import polars as pl
 
@@ -16,10 +16,12 @@ from oid_async.openimages.vocabulary import SPLITS, Split
 from oid_async.options.query_table import Match
 from oid_async.quick_values import frozen
 from oid_async.select.idlist import IdList
-from oid_async.select.image_where import ImageCondition
 from oid_async.select.negatives import NegativeRule
 from oid_async.tables.reading import TableFile, cut, reading, scan, scan_keyed
 from oid_async.tables.rows import RowSource, scan_pairs
+
+if TYPE_CHECKING:
+    from oid_async.select.image_where import ImageCondition
 
 _ROWS_AT_ONCE = 1 << 18
 
@@ -86,7 +88,7 @@ class ResolvedQuery:
     by_boxes: bool = True
     part: Part | None = None
     restriction: "Restriction | None" = None
-    image_condition: ImageCondition | None = None
+    image_condition: "ImageCondition | None" = None
     negatives: NegativeRule | None = None
 
     @property
@@ -214,7 +216,7 @@ def no_label_counts(ids: IdForm) -> pl.DataFrame:
 
 
 def read_image_keys(
-    images: Sequence[TableFile], ids: IdForm, splits: Sequence[Split], condition: ImageCondition | None = None
+    images: Sequence[TableFile], ids: IdForm, splits: Sequence[Split], condition: "ImageCondition | None" = None
 ) -> pl.DataFrame:
     """Return key, split (u8 index into SPLITS, null if unknown) and fits of the image tables' rows, in published order.
 
@@ -278,7 +280,7 @@ def _label_rows(source: RowSource, table: TableFile, ids: IdForm) -> pl.LazyFram
 
 
 def _collect(
-    frames: Sequence[pl.LazyFrame], tables: Sequence[TableFile], condition: ImageCondition | None = None
+    frames: Sequence[pl.LazyFrame], tables: Sequence[TableFile], condition: "ImageCondition | None" = None
 ) -> pl.DataFrame:
     """Collect one frame per table, one after the other, so that an error names its table and memory holds one."""
     parts = []

@@ -4,10 +4,10 @@ import hashlib
 import re
 import struct
 from base64 import b64encode
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Self
 
-from oid_async.quick_values import value
+from oid_async.quick_values import define, value
 from oid_async.store.file_bytes import FileBytes
 
 ImageBytes = bytes | bytearray | FileBytes
@@ -45,7 +45,7 @@ _HEX_MD5 = re.compile("[0-9a-fA-F]{32}")
 
 
 # Not frozen: that would make it three times as slow to create, and each image has one.
-@dataclass(slots=True)
+@define
 class JpegHeader:
     """Pixel size as stored (before any EXIF turning), and where the coded picture starts; None where unreadable.
 

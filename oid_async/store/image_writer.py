@@ -8,12 +8,12 @@ Images are not synced one by one: `oid_async.store.disk` says why, and what make
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from oid_async.errors import storage_error
 from oid_async.http.etag import EtagTrust
 from oid_async.http.spare_bodies import SpareBodies
+from oid_async.quick_values import define
 from oid_async.report import Outcome, outcome_of
 from oid_async.store.disk import OPENER, Opener, discard, write_all
 from oid_async.store.file_bytes import FileBytes
@@ -25,7 +25,7 @@ from oid_async.system.opening import PLAIN
 _FRESH = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | PLAIN
 
 
-@dataclass(slots=True)
+@define
 class ReceivedImage:
     """A body that is complete as far as HTTP can tell: in `chunks`, or `spooled` to its temporary file.
 
@@ -51,7 +51,7 @@ class ReceivedImage:
 _Facts = tuple[int | None, int | None, str | None]
 
 
-@dataclass(slots=True)
+@define
 class WriteResult:
     """The result of one write: the image's Outcome once it is stored, or the reason why it is refused."""
 

@@ -6,7 +6,6 @@ may end in CRLF, fields may be quoted and hold line breaks.
 """
 
 import csv
-import difflib
 import gzip
 import re
 from collections.abc import Iterator, Sequence
@@ -174,6 +173,8 @@ def _hint(column: str, names: Sequence[str]) -> str:
     folded = {re.sub(r"[^a-z0-9]", "", name.lower()): name for name in reversed(names)}
     there = next((folded[word] for word in _OTHER_NAMES.get(column, ()) if word in folded), None)
     if there is None:
+        import difflib
+
         near = difflib.get_close_matches(column.lower(), [name.lower() for name in names], n=1, cutoff=0.6)
         there = next((name for name in names if near and name.lower() == near[0]), None)
         if there is not None and ("url" in there.lower()) != ("URL" in column):

@@ -1,13 +1,11 @@
 """The transfer of one image: its row of the plan, its state between attempts, and how an attempt may end."""
 
-from dataclasses import dataclass
-
 from oid_async.http.host import Host
 from oid_async.http.retry import Attempts
 from oid_async.http.urls import Route
 from oid_async.openimages.catalogue import IMAGE_BUCKET, object_url
 from oid_async.openimages.vocabulary import SPLITS, Source
-from oid_async.quick_values import value
+from oid_async.quick_values import define, value
 from oid_async.report import Outcome, parse_detail, write_detail
 from oid_async.store.image_check import Expected
 
@@ -61,7 +59,7 @@ class PartialBody:
     total: int | None
 
 
-@dataclass(slots=True)
+@define
 class ImageTransfer:
     """One image on the way to its Outcome.
 

@@ -5,7 +5,6 @@ import errno
 import zlib
 from collections.abc import Iterator
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from oid_async.errors import storage_error
 from oid_async.http.opt_out import opt_out, reason_for
 from oid_async.http.resume import complete_length, is_strong, request_rest
 from oid_async.http.retry import FetchError, Limits, is_final
+from oid_async.quick_values import define
 from oid_async.report import OPTED_OUT
 from oid_async.store.image_check import Expected, refuse_start
 from oid_async.transfer.image_transfer import PartialBody
@@ -35,7 +35,7 @@ _DRAINED_BYTES = 64 << 10
 _DRAINED_S = 1.0
 
 
-@dataclass(slots=True)
+@define
 class BodyMemory:
     """How many bytes all bodies of a run hold in memory, and how many they may."""
 

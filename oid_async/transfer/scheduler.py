@@ -16,12 +16,12 @@ import heapq
 from array import array
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import count
 from typing import Any, Generic, Protocol, TypeVar
 
 from oid_async.concurrency import WaitQueue
 from oid_async.http.host import Host
+from oid_async.quick_values import define
 
 
 class _Schedulable(Protocol):
@@ -46,7 +46,7 @@ _STUCK_S = 0.05
 _MIN_OBJECTS = 1024
 
 
-@dataclass(slots=True)
+@define
 class Left:
     """The images of one host that are not finished: `queued`, with a task (`in_flight`), or waiting for a retry.
 

@@ -31,6 +31,7 @@ print(json.dumps(counts | {"modules": sorted(sys.modules)}))
 UNUSED = (
     "aiohttp",
     "aiolimiter",
+    "difflib",
     "oid_async.cluster.",
     "oid_async.dataset.saved",
     "oid_async.formats.",
@@ -40,11 +41,14 @@ UNUSED = (
     "oid_async.objects.",
     "oid_async.origin.",
     "oid_async.pages.charts",
+    "oid_async.select.image_where",
     "oid_async.statistics.",
+    "oid_async.tables.headless",
     "oid_async.torch.",
     "oid_async.workers.process",
     "rich",
     "tarfile",
+    "urllib.request",
     "xml",
 )
 USED_ALL_THE_SAME = {"oid_async.cluster", "oid_async.cluster.layout"}  # names in a folder

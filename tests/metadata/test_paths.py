@@ -4,10 +4,10 @@ import os
 import tempfile
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from oid_async.errors import UsageError
-from oid_async.metadata import paths
 from oid_async.metadata.paths import cache_root, default_cache
 
 
@@ -34,7 +34,7 @@ def test_without_a_home_the_cache_is_below_the_temporary_folder(
     temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A user without home, as in a container, gets a folder that is theirs alone, and is told so."""
-    monkeypatch.setattr(paths, "user_cache_path", no_home)
+    monkeypatch.setattr(platformdirs, "user_cache_path", no_home)
     folder, why = default_cache()
     assert (folder, folder.stat().st_mode & 0o777) == (temporary, 0o700)
     assert why == (
@@ -44,7 +44,7 @@ def test_without_a_home_the_cache_is_below_the_temporary_folder(
 
 def test_a_home_of_others_is_no_home(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """HOME=/ of a user who may not write there is as good as none."""
-    monkeypatch.setattr(paths, "user_cache_path", lambda _: Path("/.cache/oid-async"))
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda _: Path("/.cache/oid-async"))
     monkeypatch.setattr(os, "access", lambda *_: False)
     folder, why = default_cache()
     assert folder == temporary
@@ -54,7 +54,7 @@ def test_a_home_of_others_is_no_home(temporary: Path, monkeypatch: pytest.Monkey
 
 def test_a_folder_that_others_can_write_to_is_not_taken(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who made it before us could have tables of theirs taken for the published ones; a link may lead anywhere."""
-    monkeypatch.setattr(paths, "user_cache_path", no_home)
+    monkeypatch.setattr(platformdirs, "user_cache_path", no_home)
     temporary.mkdir()
     temporary.chmod(0o777)
     with pytest.raises(UsageError, match="--cache-dir or OID_ASYNC_CACHE"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from oid_async.quick_values import frozen
+from oid_async.quick_values import define, frozen
 
 
 @frozen
@@ -23,6 +23,12 @@ class Point:
 @frozen(kw_only=True)
 class Named(Point):
     label: str
+
+
+@define
+class Place:
+    x: int
+    y: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,17 @@ def test_a_frozen_value_is_frozen_and_can_be_copied_and_sent() -> None:
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
         assert pickle.loads(pickle.dumps(point, protocol)) == point
     assert copy.copy(point) == copy.deepcopy(point) == point
+
+
+def test_a_defined_value_can_be_changed_and_has_no_hash() -> None:
+    """As of `dataclass(slots=True)`."""
+    place = Place(1)
+    place.y = 3
+    assert place == Place(1, 3) != Place(1)
+    assert repr(place) == "Place(x=1, y=3)"
+    assert pickle.loads(pickle.dumps(place)) == place
+    assert Place.__hash__ is None
+    assert not hasattr(place, "__dict__")
 
 
 @pytest.mark.parametrize(

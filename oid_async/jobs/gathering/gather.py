@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import polars as pl
 
@@ -33,7 +33,6 @@ from oid_async.options.paths import shown
 from oid_async.options.query import Options
 from oid_async.quick_values import frozen
 from oid_async.select.idlist import IdList, read_ids, write_image_rows
-from oid_async.select.image_where import ImageCondition, read_image_condition
 from oid_async.select.negatives import NegativeRule
 from oid_async.select.query import Part, ResolvedQuery, Term, names_twice, read_image_keys
 from oid_async.select.where import names, parse
@@ -42,6 +41,9 @@ from oid_async.tables.damage import looks_hexadecimal
 from oid_async.tables.reading import TableFile, columns_of, reading, scan
 from oid_async.tables.rows import RowSource, require_known_labels
 from oid_async.tables.text_lists import read_words
+
+if TYPE_CHECKING:
+    from oid_async.select.image_where import ImageCondition
 
 
 @frozen
@@ -210,10 +212,12 @@ class TableGatherer:
             image_condition=self._image_condition(),
         )
 
-    def _image_condition(self) -> ImageCondition | None:
+    def _image_condition(self) -> "ImageCondition | None":
         """Return the condition on image rows; one on published tables is refused before any is fetched."""
         if self._options.image_where is None:
             return None
+        from oid_async.select.image_where import read_image_condition
+
         condition = read_image_condition(self._options.image_where)
         if self._options.image_url is None:
             condition.require(IMAGE_COLUMNS, "the image table")
@@ -252,7 +256,7 @@ class TableGatherer:
         return query
 
     async def _images(
-        self, splits: Sequence[Split], condition: ImageCondition | None, asked: Sequence[Use]
+        self, splits: Sequence[Split], condition: "ImageCondition | None", asked: Sequence[Use]
     ) -> tuple[tuple[TableFile, ...], IdForm]:
         """Return the image tables without their damaged rows, and the form of their ids; `asked` are uses of rows."""
         options = self._options
@@ -443,7 +447,7 @@ class TableGatherer:
         return True, tuple(split for split in SPLITS if split in subsets) or SPLITS
 
 
-def _require_columns(condition: ImageCondition, table: TableFile) -> None:
+def _require_columns(condition: "ImageCondition", table: TableFile) -> None:
     condition.require(columns_of(table), table.name)
 
 

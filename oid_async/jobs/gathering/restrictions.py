@@ -7,7 +7,7 @@ the answers; `select.query.restricted_images` evaluates them all in one lazy que
 import csv
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import reduce
 from operator import and_
 
@@ -23,7 +23,7 @@ from oid_async.openimages.kinds import KINDS, Kind, KindName, table_of
 from oid_async.openimages.vocabulary import FLAGS
 from oid_async.options import readers as read
 from oid_async.options.query import Options
-from oid_async.quick_values import frozen
+from oid_async.quick_values import define, frozen
 from oid_async.select.query import Restriction, Term
 from oid_async.select.where import Both, Either, Name, Where, names, parse
 from oid_async.tables.reading import TableFile
@@ -52,7 +52,7 @@ class AskedTriplets:
     examples: TripletExamples
 
 
-@dataclass(slots=True)
+@define
 class RestrictionTerms:
     """The questions, by the tables that answer them, and the conditions on the answers t0, t1, ..., all to be met.
 

@@ -32,7 +32,6 @@ from oid_async.report import size_text
 from oid_async.store.disk import md5_of
 from oid_async.tables.class_tables import read_classes, read_hierarchy
 from oid_async.tables.damage import bad_rows, looks_hexadecimal, require_usable, without_damage
-from oid_async.tables.headless import with_positions
 from oid_async.tables.reading import TableFile, columns_of, reading, require_rows, scan
 from oid_async.tables.row_rules import RowRules
 
@@ -323,6 +322,8 @@ def _checked(kind: TableKind, table: TableFile, options: Options) -> TableFile:
     """
     if kind != "boxes" and kind != "images":
         return table
+    from oid_async.tables.headless import with_positions
+
     table = with_positions(table, kind)
     what = other_table(kind, columns_of(table))
     try:
