@@ -36,7 +36,7 @@ _QUICK_S = 0.004
 _MEAN_IMAGES = 8
 _WAIT_S, _STALL_S = 0.016, 0.1
 _SLOW_FOR_S = 1.0
-# What was stored in the loop is journalled after so many images or seconds.
+# What was stored in the loop is journalled after so many images or seconds, and at once when nothing else is left.
 _RECORD_IMAGES = 32
 _RECORD_S = 0.02
 # A batch is one thread hop: 300 KB images come 7 at a time, small ones 32.
@@ -136,11 +136,19 @@ class Collector:
 
     Created in a running event loop; `close` it at the end. `finish` is called with every transfer when it is stored,
     refused or failed. At most `capacity` images wait for a thread, in addition to the two batches that are being
-    stored. `own_loop`: nothing else runs on the event loop, so it may wait for a disk that is quick.
+    stored. `own_loop`: nothing else runs on the event loop, so it may wait for a disk that is quick. `are_last` returns
+    whether nothing is left but so many images: then they are journalled at once, for the run waits for that.
     """
 
     def __init__(
-        self, writer: ImageWriter, recipients: Recipients, finish: Finish, *, capacity: int, own_loop: bool = False
+        self,
+        writer: ImageWriter,
+        recipients: Recipients,
+        finish: Finish,
+        *,
+        capacity: int,
+        own_loop: bool = False,
+        are_last: Callable[[int], bool] = lambda _: False,
     ) -> None:
         self._may_wait = own_loop and recipients.deliver is None
         self._image_writer = writer
@@ -150,6 +158,7 @@ class Collector:
         self._deliver = recipients.deliver
         self._append_lines = recipients.append_lines
         self._finish = finish
+        self._are_last = are_last
         self._inbox = _Inbox(capacity, counts_files=writer.hands_out)
         self._unrecorded: list[tuple[ImageTransfer, WriteResult]] = []
         self._loop = asyncio.get_running_loop()
@@ -190,7 +199,8 @@ class Collector:
         if self._mean_s > _QUICK_S:
             # Of a disk that was slow the first wait counts again.
             self._mean_s, self._slow_until = _QUICK_S, self._loop.time() + _SLOW_FOR_S
-        if len(self._unrecorded) >= _RECORD_IMAGES:
+        stored = len(self._unrecorded)
+        if stored >= _RECORD_IMAGES or self._are_last(stored):
             self._record_stored()
         elif self._timer is None:
             self._timer = self._loop.call_later(_RECORD_S, self._on_timer)

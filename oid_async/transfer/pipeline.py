@@ -87,7 +87,14 @@ class Pipeline:
         )
         hosts, limit = fetcher.client.hosts, fetcher.client.limits.rate_bytes_s
         self._holding = HoldingWatch(hosts, recipients.sink, limit_bytes_s=limit)
-        self._collector = Collector(writer, recipients, self._finish, capacity=2 * max_transfers, own_loop=own_loop)
+        self._collector = Collector(
+            writer,
+            recipients,
+            self._finish,
+            capacity=2 * max_transfers,
+            own_loop=own_loop,
+            are_last=self._scheduler.ends_with,
+        )
 
     async def run(self) -> None:
         """Fetch all targets. Raises the group of what tasks raised."""

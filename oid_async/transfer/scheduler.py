@@ -271,6 +271,10 @@ class HostScheduler(Generic[Item]):
         if not self._unfinished:
             self._wake_all_if_done()
 
+    def ends_with(self, count: int) -> bool:
+        """Return whether nothing is left but so many items, at most, which are not finished yet."""
+        return self._plan_ended and self._unfinished <= count
+
     def left(self, *, rests: bool = False) -> tuple[list[Left], int] | None:
         """Return what is left once the whole plan was put, by host, and how many images are neither there nor done.
 

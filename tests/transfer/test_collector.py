@@ -42,9 +42,17 @@ class Results:
         self.lines: list[bytes] = []
         self.wait_for_disk: Callable[[], object] = bool
         self.refused_as: Outcome | None = None
+        self.left = 1000
         deliver = self._deliver if delivers else None
         recipients = Recipients(self.report, self.events.append, deliver, self._append_lines)
-        self.collector = Collector(self.place.writer, recipients, self._finish, capacity=capacity, own_loop=own_loop)
+        self.collector = Collector(
+            self.place.writer,
+            recipients,
+            self._finish,
+            capacity=capacity,
+            own_loop=own_loop,
+            are_last=lambda count: self.left <= count,
+        )
 
     def _append_lines(self, lines: bytes) -> None:
         self.wait_for_disk()
@@ -147,6 +155,17 @@ async def test_some_dozens_are_recorded_without_waiting(tmp_path: Path) -> None:
         results.add_now(f"{number:02}")
     assert len(results.journalled) == len(results.finished) == 32
     assert len(results.place.journal.stored) == 1
+    results.collector.close()
+
+
+async def test_the_last_images_are_recorded_without_waiting(tmp_path: Path) -> None:
+    """The run waits for nothing else then."""
+    results = Results(tmp_path / "out")
+    results.left = 2
+    results.add_now("a")
+    assert results.journalled == []
+    results.add_now("b")
+    assert results.journalled == ["a", "b"]
     results.collector.close()
 
 
