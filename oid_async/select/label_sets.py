@@ -23,10 +23,13 @@ class LabelSets:
         matches = pl.col("rows") > 0
         if query.categories:
             matches &= pl.col("label").is_in(wanted)
-        self._saved = pairs.filter(matches, pl.col("at").is_not_null()).select("at", "rows")
-        self.unlisted = _unlisted(pairs.filter(matches)) if query.by_boxes else 0
-        there = pairs.filter(pl.col("at").is_not_null()).select("label", "at", "rows")
-        self._by_label = {int(code): frame for (code,), frame in there.partition_by("label", as_dict=True).items()}
+        self.unlisted = _unlisted(pairs, matches) if query.by_boxes else 0
+        there = pairs.select("label", "at", "rows").filter(pl.col("at").is_not_null())
+        self._saved = there.filter(matches).select("at", "rows")
+        codes = there.get_column("label").unique()
+        # A million images of one label need no copy of their own.
+        parts = {(codes[0],): there} if len(codes) == 1 else there.partition_by("label", as_dict=True)
+        self._by_label = {int(code): frame for (code,), frame in parts.items()}
 
     def matching(self) -> pl.Series:
         """Return the set of the images that match, before exclusions and limits."""
@@ -92,12 +95,14 @@ class LabelSets:
         return sorted({self._codes[label] for label in labels})
 
 
-def _unlisted(pairs: pl.DataFrame) -> int:
-    """Return how many images of these pairs have no row (`at` is null); one that has a row in any split is listed."""
-    image = pl.col(KEY) if pairs.schema[KEY] == pl.UInt64 else id_of_key(pl.col(KEY))
-    images = pairs.select(pl.col("at").is_null().alias("is_absent"), image=image)
+def _unlisted(pairs: pl.DataFrame, matches: pl.Expr) -> int:
+    """Return how many images of these pairs that match have no row (`at` is null).
+
+    One that has a row in any split is listed.
+    """
+    if pairs.schema[KEY] == pl.UInt64:
+        return pairs.filter(matches, pl.col("at").is_null()).get_column(KEY).n_unique()
+    images = pairs.filter(matches).select(pl.col("at").is_null().alias("is_absent"), image=id_of_key(pl.col(KEY)))
     listed = images.filter(~pl.col("is_absent")).get_column("image")
     absent = images.filter("is_absent").get_column("image").unique()
-    if pairs.schema[KEY] == pl.UInt64:
-        return len(absent)
     return int((~absent.is_in(listed.implode())).sum())

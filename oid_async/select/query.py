@@ -4,8 +4,9 @@ Each table is read once, lazily, two or three columns wide. Only columns of numb
 ImageID as UInt64 (8 bytes), or the id itself in a table of a user's own with other ids.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import TYPE_CHECKING, Self
 
 import polars as pl
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from oid_async.select.image_where import ImageCondition
 
 _ROWS_AT_ONCE = 1 << 18
+_ROWS_GROUPED = 1 << 20
 
 
 @frozen
@@ -187,12 +189,27 @@ def read_label_counts(source: RowSource, ids: IdForm, query: ResolvedQuery) -> p
                 frame = frame.filter(pl.col("LabelName").is_in(labels))
             label = _index("LabelName", labels, len(labels) if with_others else None)
             frame = frame.select(KEY, "rows", label=label)
+            shares = [frame]
+            if counted is not None and not is_exact:
+                with reading(table):
+                    shares = list(_by_key(frame))
             if counted is None or not is_exact:
-                frame = frame.group_by(KEY, "label").agg(pl.col("rows").sum())
-            frames.append(frame.select(KEY, "label", "rows"))
-            tables.append(table)
+                shares = [share.group_by(KEY, "label").agg(pl.col("rows").sum()) for share in shares]
+            frames += [share.select(KEY, "label", "rows") for share in shares]
+            tables += [table] * len(shares)
     pairs = _collect(frames, tables)
     return pairs if len(source.tables) == 1 else pairs.group_by(KEY, "label").agg(pl.col("rows").sum())
+
+
+def _by_key(rows: pl.LazyFrame) -> Iterator[pl.LazyFrame]:
+    """Yield rows with numbers as keys, and all those of an image together, about a million at a time.
+
+    Groups of four times as many take twice the memory, and where keys are sorted no less time (measured).
+    """
+    count = 1 + rows.select(pl.len()).collect().item() // _ROWS_GROUPED
+    edges = [2**64 * number // count for number in range(count + 1)]
+    for first, behind in pairwise(edges):
+        yield rows.filter(pl.col(KEY).is_between(pl.lit(first, pl.UInt64), pl.lit(behind - 1, pl.UInt64)))
 
 
 def all_labels(source: RowSource) -> list[str]:

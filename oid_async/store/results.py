@@ -219,18 +219,26 @@ class Results:
             with ThreadPoolExecutor(1) as writer:
                 written: Future[None] | None = None
                 for span in _spans(parts):
-                    with reading(rows.read_from, into=self.folder.path):
-                        saved_images = span.filter(Status="ok").drop("Status")
-                        found = rows.of(span.get_column(KEY), saved_images.get_column(KEY), annotations.renamed)
-                        ordered = found.collect(engine="streaming")
-                    # Complete rows take twice the memory.
-                    for some in ordered.iter_slices(_WRITTEN_ROWS):
-                        complete = annotations.completed(some.lazy(), saved_images.lazy()).collect()
+                    for complete in self._completed(rows, span, annotations):
                         if written is not None:
                             written.result()
                         written = writer.submit(annotations.write_rows, complete, file)
                 if written is not None:
                     written.result()
+
+    def _completed(
+        self, rows: AnnotationRows, span: pl.DataFrame, annotations: AnnotationTable
+    ) -> Iterator[pl.DataFrame]:
+        """Yield the complete rows of a span of images, in order, some thousand at a time: they take twice the memory.
+
+        At its end nothing of a span is held, so that the next one takes its memory.
+        """
+        saved_images = span.filter(Status="ok").drop("Status")
+        with reading(rows.read_from, into=self.folder.path):
+            found = rows.of(span.get_column(KEY), saved_images.get_column(KEY), annotations.renamed)
+            ordered = found.collect(engine="streaming")
+        for some in ordered.iter_slices(_WRITTEN_ROWS):
+            yield annotations.completed(some.lazy(), saved_images.lazy()).collect()
 
 
 class _Stage:
