@@ -1,8 +1,11 @@
 """Values at a fraction of what a frozen dataclass costs: to import its class, or to make a value for every image.
 
+    frozen    few values of it are made    frozen            hashable    2 us more to make one
+    define    few values of it are made    may be changed    not         as fast as a dataclass's
+    value     one is made for an image     frozen for mypy   hashable    as fast as a dataclass's
+
 dataclass writes the methods of a class as text and compiles them: 0.6 ms for a frozen one, which for the hundred that a
-run imports was an eighth of all that 100 images took (measured, Python 3.11). A class of which a run makes a few values
-therefore shares methods that are compiled once (`frozen`).
+run imports was an eighth of all that 100 images took (measured, Python 3.11). These share methods, compiled once.
 
 A frozen class sets each field by a call of its own: 1.6 us for the 16 of an Outcome, where all of the Python of a small
 image takes some 50. A value of our own that is made for every image is therefore frozen for mypy alone (`value`), and
@@ -10,11 +13,14 @@ one that users get is made in another way (`maker_of`).
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields, make_dataclass
+from dataclasses import MISSING, FrozenInstanceError, InitVar, dataclass, field, fields, make_dataclass
 from functools import cache, partial
 from operator import attrgetter
 from reprlib import recursive_repr
-from typing import Any, NamedTuple, NoReturn, TypeVar, dataclass_transform, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, dataclass_transform, overload
+
+if TYPE_CHECKING:
+    from inspect import Signature
 
 Value = TypeVar("Value")
 
@@ -27,7 +33,9 @@ def frozen(*, kw_only: bool) -> Callable[[type[Value]], type[Value]]: ...
 def frozen(cls: type[Any] | None = None, *, kw_only: bool = False) -> Any:
     """Make a class what `dataclass(frozen=True, slots=True)` makes of it, in a fifteenth of the time.
 
-    A value of it takes 2 us more to make: not for what is made an image or a row.
+    A value of it takes 2 us more to make: not for what is made an image or a row. Raises TypeError for a field with
+    `init=False` or a `hash` of its own, and for an InitVar, which the shared methods do not know. A class that inherits
+    from it is made by `frozen`, too.
 
     >>> @frozen
     ... class Size:
@@ -41,21 +49,33 @@ def frozen(cls: type[Any] | None = None, *, kw_only: bool = False) -> Any:
     """
     if cls is None:
         return partial(frozen, kw_only=kw_only)
-    return dataclass(init=False, repr=False, eq=False, slots=True, kw_only=kw_only)(_sharing(cls, _SHARED))
+    return _known(dataclass(init=False, repr=False, eq=False, slots=True, kw_only=kw_only)(_sharing(cls, _SHARED)))
 
 
 @dataclass_transform(field_specifiers=(field,))
 def define(cls: type[Value]) -> type[Value]:
     """Make a class what `dataclass(slots=True)` makes of it, in half the time: its `__init__` alone is its own."""
+    # The class is made anew for its slots, after it got __eq__: that is why Python takes its __hash__ away.
     return dataclass(repr=False, eq=False, slots=True)(_sharing(cls, ("__repr__", "__eq__")))
 
 
 def _sharing(cls: type[Value], names: Iterable[str]) -> type[Value]:
     """Give a class the shared methods of these names, but for those that were written in it."""
+    own = dict(vars(cls))
+    if "__eq__" in own and own["__hash__"] is None:
+        del own["__hash__"]  # None is what Python gives a class with an __eq__ of its own
     for name in names:
-        if vars(cls).get(name) is None:  # one with an __eq__ of its own has None for __hash__
+        if name not in own:
             setattr(cls, name, vars(_Shared)[name])
     return cls
+
+
+def _known(made: type[Value]) -> type[Value]:
+    """Return a class whose fields are such as the shared methods know."""
+    for each in made.__dataclass_fields__.values():  # type: ignore[attr-defined]
+        if not each.init or each.hash is not None or isinstance(each.type, InitVar):
+            raise TypeError(f"{made.__qualname__}.{each.name}: not for a class of shared methods: use dataclass")
+    return made
 
 
 class _Parameters(NamedTuple):
@@ -82,24 +102,45 @@ def _parameters(cls: Any) -> _Parameters:
 def _compared(cls: Any) -> Callable[[Any], Any]:
     """Return what gives the fields by which two values of a class are the same."""
     names = [each.name for each in fields(cls) if each.compare]
-    return attrgetter(*names) if names else lambda _: ()
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda value: tuple(getattr(value, name) for name in names)
+
+
+class _Fields:
+    """The signature of a class that shares its `__init__`, for `help` and `inspect`; made when it is asked for."""
+
+    def __get__(self, instance: object, cls: Any) -> "Signature":
+        from inspect import Parameter, Signature
+
+        found = []
+        for each in fields(cls):
+            kind = Parameter.KEYWORD_ONLY if each.kw_only else Parameter.POSITIONAL_OR_KEYWORD
+            default = each.default if each.default_factory is MISSING else ...
+            default = Parameter.empty if default is MISSING else default
+            found.append(Parameter(each.name, kind, default=default, annotation=each.type))
+        return Signature(sorted(found, key=lambda each: each.kind))
 
 
 class _Shared:
     """The methods that values share; they go over the fields."""
+
+    __signature__ = _Fields()
 
     def __init__(self, /, *values: Any, **named: Any) -> None:
         cls: Any = type(self)
         names, by_place, defaults, factories = _parameters(cls)
         given = dict(zip(by_place, values, strict=False))
         if len(values) > len(by_place) or given.keys() & named.keys():
-            raise TypeError(f"{cls.__qualname__}: {len(values)} values and {sorted(named)} are too many")
+            raise TypeError(f"{cls.__qualname__}: {len(values)} values and those of {sorted(named)} are too many")
         given = {**defaults, **given, **named}
         for name, factory in factories.items():
             if name not in given:
                 given[name] = factory()
-        if given.keys() != names:
-            raise TypeError(f"{cls.__qualname__}: missing or unknown: {sorted(given.keys() ^ names)}")
+        if unknown := given.keys() - names:
+            raise TypeError(f"{cls.__qualname__} has no field {', '.join(map(repr, sorted(unknown)))}")
+        if missing := names - given.keys():
+            raise TypeError(f"{cls.__qualname__} needs {', '.join(map(repr, sorted(missing)))}")
         for name, value in given.items():
             object.__setattr__(self, name, value)
         if hasattr(cls, "__post_init__"):
@@ -134,7 +175,7 @@ class _Shared:
 
 
 _COMPARING = ("__repr__", "__eq__", "__hash__")
-_SHARED = (*_COMPARING, "__init__", "__setattr__", "__delattr__", "__getstate__", "__setstate__")
+_SHARED = (*_COMPARING, "__init__", "__signature__", "__setattr__", "__delattr__", "__getstate__", "__setstate__")
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
@@ -148,7 +189,7 @@ def value(cls: type[Value]) -> type[Value]:
     >>> Size(3), Size(3) == Size(3, 1), len({Size(3), Size(3)})
     (Size(width=3, height=1), True, 1)
     """
-    return dataclass(repr=False, eq=False, slots=True)(_sharing(cls, _COMPARING))
+    return _known(dataclass(repr=False, eq=False, slots=True)(_sharing(cls, _COMPARING)))
 
 
 def maker_of(frozen: type[Value]) -> Callable[..., Value]:

@@ -14,7 +14,7 @@ _IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>()]+")
 # What a terminal obeys or a person cannot see: C0, DEL, C1; marks that turn the order of what follows (unicode.org, UAX
 # 9), end a line or have no width; tags; halves of a character, and what is none. The joiners U+200C and U+200D are not
 # among them: words of many scripts are written with them.
-_UNSEEN = (
+_UNSEEN_PATTERN = (
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\ufffe\uffff\U000e0000-\U000e007f]"
 )
@@ -60,7 +60,7 @@ def printable_lines(text: str) -> str:
 @cache
 def _unseen() -> re.Pattern[str]:
     """Return the pattern, which takes a millisecond to compile; most texts have nothing of it."""
-    return re.compile(_UNSEEN)
+    return re.compile(_UNSEEN_PATTERN)
 
 
 def _escape(found: re.Match[str]) -> str:

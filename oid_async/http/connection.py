@@ -356,8 +356,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _take_usual_head(self, nbytes: int) -> bool:
         """Take the first bytes of a response if they are a usual head, and what came behind it; return whether so."""
-        head = match_usual_head(self._scratch, nbytes)
-        if head is None or self._is_head:
+        head = None if self._is_head else match_usual_head(self._scratch, nbytes)
+        if head is None:
             return False
         at, length, etag = head.end(), int(head["length"]), head["etag"]
         self._usual_head = head[0]

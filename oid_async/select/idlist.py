@@ -107,13 +107,15 @@ def _refuse(table: TableFile, odd: pl.DataFrame, *, may_name_none: bool) -> None
 def _first_of_each(rows: pl.DataFrame) -> pl.DataFrame:
     """Return the first row of each image and split, in order of the lines.
 
-    Keys alone are sorted, and rows only where a key stands more than once: all rows take four times the memory.
+    Keys alone are sorted, and rows only where a key stands more than once: all rows take four times the memory of keys.
     """
     keys = rows.get_column(KEY).sort()
-    repeated = keys.filter((keys == keys.shift()).fill_null(False))
+    repeated = keys.filter((keys == keys.shift()).fill_null(False)).unique(maintain_order=True)
+    del keys
     if not len(repeated):
         return rows
     some = rows.with_row_index("at").filter(is_among(repeated)).sort(KEY, "split", "at")
+    del repeated
     is_same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift()) for name in (KEY, "split"))
     is_first = pl.int_range(pl.len()) == 0
     again = some.filter(~is_first & is_same).get_column("at").sort()

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import polars as pl
-from polars.io.plugins import register_io_source
 
 from oid_async.errors import machine_error, storage_error
 from oid_async.openimages.ids import KEY, IdForm
@@ -28,7 +27,7 @@ from oid_async.store.image_tables import ImageTables
 from oid_async.store.journal_index import JournalIndex
 from oid_async.store.kept_files import keep_inputs, own_lists
 from oid_async.store.written_files import record_of_tables, stage_record
-from oid_async.tables.reading import parquet_schema, reading
+from oid_async.tables.reading import reading
 
 MANIFEST_SCHEMA: dict[str, type[pl.DataType]] = {
     **dict.fromkeys(("ImageID", "Subset", "FileName", "Status", "Reason", "Source", "URL"), pl.String),
@@ -310,27 +309,9 @@ def write_manifest(
     if not parts:
         pl.DataFrame(schema={**MANIFEST_SCHEMA, **more}).write_parquet(path, metadata=metadata)
         return
-    schema = parquet_schema(parts[0])
-    columns = [*MANIFEST_SCHEMA, *roles_in(schema), *more]
-    raised = list[Exception]()
-
-    def frames(*_: object) -> Iterator[pl.DataFrame]:
-        """Yield part by part: a scan of all of them reads so many at once that a million images take twice as much."""
-        try:
-            for part in parts:
-                yield pl.read_parquet(part, columns=columns, glob=False)
-        except Exception as error:
-            raised.append(error)
-            raise
-
-    rows = register_io_source(frames, schema={name: schema[name] for name in columns})
-    try:
-        rows.sink_parquet(path, row_group_size=_ROW_GROUP, maintain_order=True, metadata=metadata)
-    except Exception:
-        # Polars says it in words of its own.
-        if raised:
-            raise raised[0] from None
-        raise
+    frame = pl.scan_parquet(list(parts), glob=False)
+    frame = frame.select(*MANIFEST_SCHEMA, *roles_in(frame.collect_schema()), *more)
+    frame.sink_parquet(path, row_group_size=_ROW_GROUP, maintain_order=True, metadata=metadata)
 
 
 def roles_in(columns: Collection[str]) -> list[str]:

@@ -39,6 +39,9 @@ def test_the_heads_of_the_usual_hosts_are_read_as_a_whole(head: bytes) -> None:
     "line",
     [
         b"Connection: close",
+        b"Connection:",
+        b"Connection: ",
+        b"Connection:\r\n keep-alive",
         b"Proxy-Connection: close",
         b"Content-Encoding: gzip",
         b"content-encoding: identity",

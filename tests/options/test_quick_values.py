@@ -1,13 +1,16 @@
 """Values whose class is quick to import: they are what dataclass makes."""
 
 import copy
+import inspect
+import math
 import pickle
-from dataclasses import FrozenInstanceError, asdict, dataclass, field, fields, replace
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, InitVar, asdict, dataclass, field, fields, replace
 from typing import Any
 
 import pytest
 
-from oid_async.quick_values import define, frozen
+from oid_async.quick_values import define, frozen, value
 
 
 @frozen
@@ -104,3 +107,37 @@ def test_a_frozen_value_refuses_what_is_missing_or_too_much(values: tuple[Any, .
     """As a function with these parameters does."""
     with pytest.raises(TypeError, match="Point"):
         Point(*values, **named)
+
+
+def test_one_field_is_compared_as_a_dataclass_does() -> None:
+    """A value that is not equal to itself is the same value all the same; a class may have no hash."""
+
+    @frozen
+    class One:
+        x: float
+
+    @frozen
+    class Unhashable:
+        x: int
+        __hash__ = None  # type: ignore[assignment]
+
+    assert One(math.nan) == One(math.nan)
+    assert hash(One(1.0)) == hash((1.0,))
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(Unhashable(1))
+
+
+def test_a_signature_names_the_fields() -> None:
+    """`help` of a class that users get says what it takes."""
+    assert str(inspect.signature(Point)) == "(x: int, y: int = 2, names: list[str] = Ellipsis)"
+    assert [*inspect.signature(Named).parameters] == ["x", "y", "names", "label"]
+
+
+@pytest.mark.parametrize("made_by", [frozen, value])
+@pytest.mark.parametrize("odd", [field(init=False), field(hash=False), InitVar])
+def test_what_the_shared_methods_do_not_know_is_refused(made_by: Callable[[type], type], odd: object) -> None:
+    """When the class is made, not when a value is compared."""
+    members: dict[str, object] = {"__annotations__": {"x": InitVar[int] if odd is InitVar else int}}
+    members |= {} if odd is InitVar else {"x": odd}
+    with pytest.raises(TypeError, match=r"Odd\.x"):
+        made_by(type("Odd", (), members))

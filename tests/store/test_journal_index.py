@@ -213,6 +213,8 @@ async def test_a_large_job_leaves_what_a_small_one_does(
     monkeypatch.setattr("oid_async.metadata.convert._SORTED_FROM_ROWS", 0)
     monkeypatch.setattr("oid_async.metadata.convert._SLICE_ROWS", 30)
     monkeypatch.setattr("oid_async.select.plan._SPAN_ROWS", 16)
+    monkeypatch.setattr("oid_async.select.query._ROWS_AT_ONCE", 16)
+    monkeypatch.setattr("oid_async.select.query._ROWS_GROUPED", 16)
     monkeypatch.setattr(lines_module, "_BLOCK_BYTES", 3000)
     again: dict[str, Any] = {**query, "savepath": tmp_path / "large", "cache_dir": tmp_path / "sorted"}
     first = await oid_async.download(**again)
