@@ -232,7 +232,7 @@ def section(finding: Finding) -> str:
 # --- picture -------------------------------------------------------------------------------------------------
 
 DRAWN = ("300k", "24k", "https-300k", "https-24k")
-NAMES, HEAD, NUMBER = 160, 64, 52
+NAMES, HEAD, NUMBER = 176, 64, 52
 
 
 def picture(findings: list[Finding], note: str) -> str:
