@@ -190,7 +190,9 @@ async def test_a_broken_answer_has_its_kind(answer: bytes, kind: str) -> None:
         assert (made.closed, made.protocol.is_lost) == (1, True)
 
 
-@pytest.mark.parametrize("behind", [b"junk", b"\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", b"\r\n\r\n\x00"])
+@pytest.mark.parametrize(
+    "behind", [b"junk", b"\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", b"\r\n\r\n\x00"]
+)
 @pytest.mark.parametrize("size", [10, 300_000])
 async def test_what_follows_an_answer_never_passes_for_the_next_one(behind: bytes, size: int) -> None:
     """Another image's bytes behind a body end the use of the connection: the next answer is what was asked for."""
