@@ -46,13 +46,13 @@ INTERPRETER = re.compile(r"^(libpython|python3)|\.cpython-[^/]*\.so$")
 class Md5Code:
     """Where a library that has no symbols keeps its MD5: the addresses from `low` to `high`."""
 
-    library: str
+    file: str
     low: int
     high: int
 
     def has(self, code: Code) -> bool:
         at = address(code[1])
-        return code[0] == self.library and at is not None and self.low <= at <= self.high
+        return code[0] == self.file and at is not None and self.low <= at <= self.high
 
 
 def address(symbol: str) -> int | None:

@@ -72,7 +72,8 @@ def _sharing(cls: type[Value], names: Iterable[str]) -> type[Value]:
 
 def _known(made: type[Value]) -> type[Value]:
     """Return a class whose fields are such as the shared methods know."""
-    for each in made.__dataclass_fields__.values():  # type: ignore[attr-defined]
+    cls: Any = made
+    for each in cls.__dataclass_fields__.values():
         if not each.init or each.hash is not None or isinstance(each.type, InitVar):
             raise TypeError(f"{made.__qualname__}.{each.name}: not for a class of shared methods: use dataclass")
     return made
